@@ -1,0 +1,45 @@
+/* Arguments: matching them to their names, and making C values of them.
+ *
+ * A converter may run Python code (__index__, __bool__), so it comes before
+ * any look at an object's own fields.  Each returns 0, or -1 with an exception
+ * that names the value and the rule. */
+#ifndef CORE_ARGS_H
+#define CORE_ARGS_H
+
+#include "core.h"
+
+#include "posix/name.h"
+
+struct signature {
+    const char *function;               /* for messages: "create" */
+    int positional;                     /* how many may be given by position */
+    int required;                       /* how many must be given */
+    const char *const *names;           /* NULL-terminated */
+};
+
+/* Put each argument's borrowed reference, or NULL, into values, which has as
+ * many places as there are names.  args[] and kwnames as METH_FASTCALL |
+ * METH_KEYWORDS has them. */
+int args_match(const struct signature *signature, PyObject *const *args,
+               Py_ssize_t count, PyObject *kwnames, PyObject **values);
+
+/* The same for a slot that gets a tuple and a dict. */
+int args_match_dict(const struct signature *signature, PyObject *args,
+                    PyObject *kwargs, PyObject **values);
+
+/* Bytes, 1 to 2**63-1. */
+int arg_size(PyObject *value, const char *what, Py_ssize_t *out);
+/* Bytes, 0 to 2**63-1. */
+int arg_offset(PyObject *value, const char *what, Py_ssize_t *out);
+/* A number between two bounds; not a bool. */
+int arg_long(PyObject *value, const char *what, long long least,
+             long long most, long long *out);
+/* NULL leaves *out as it is; so do the following. */
+int arg_bool(PyObject *value, bool *out);
+int arg_mode(PyObject *value, mode_t *out);
+int arg_id(PyObject *value, const char *what, uint32_t *out);
+/* Seconds, >= 0, perhaps infinite; None leaves *out as it is. */
+int arg_seconds(PyObject *value, const char *what, double *out);
+int arg_name(PyObject *value, struct pshm_name *out);
+
+#endif

@@ -1,0 +1,46 @@
+/* The module's own: its state, and what its files share.
+ *
+ * The room: the only one with Python.h.  It makes no raw system call; those
+ * are in posix/, which knows nothing of this room. */
+#ifndef CORE_CORE_H
+#define CORE_CORE_H
+
+#include "compat.h"
+
+#include <stdbool.h>
+
+#include "posix/draft.h"
+
+/* A page of the manual, in a docstring. */
+#define MAN(page, section) #page "(" #section ")"
+
+typedef struct {
+    PyTypeObject *mapping_type;
+    PyTypeObject *handle_type;
+    PyTypeObject *reclaimed_type;       /* a struct sequence */
+    PyObject *remove_function;          /* directory.c */
+    PyObject *attach_function;          /* handle_pickle.c */
+    PyObject *passable;                 /* set of types: handle_pickle.c */
+    Py_ssize_t page_size;               /* bytes */
+    struct pshm_way way;
+} core_state;
+
+extern struct PyModuleDef core_module;
+
+/* The state, from a type that the module made or a subclass of it. */
+core_state *core_state_of_type(PyTypeObject *type);
+
+static inline core_state *
+core_state_of_module(PyObject *module)
+{
+    return (core_state *)PyModule_GetState(module);
+}
+
+extern PyType_Spec mapping_spec;
+extern PyType_Spec handle_spec;
+
+extern PyMethodDef directory_methods[];
+extern PyMethodDef pickle_methods[];
+int directory_add_types(PyObject *module, core_state *state);
+
+#endif

@@ -1,0 +1,122 @@
+#include "errors.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+/* OSError itself picks its subclass when it is called with an errno. */
+static void
+set_os_error(int rc, PyObject *words, PyObject *filename)
+{
+    PyObject *error = PyObject_CallFunction(
+        PyExc_OSError, filename != NULL ? "iOO" : "iO", -rc, words, filename);
+    if (error != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
+    }
+}
+
+PyObject *
+raise_errno(int rc, PyObject *filename)
+{
+    if (rc == -EINTR && PyErr_Occurred()) {
+        return NULL;
+    }
+    PyObject *words = PyUnicode_DecodeLocale(strerror(-rc), "surrogateescape");
+    if (words != NULL) {
+        set_os_error(rc, words, filename);
+        Py_DECREF(words);
+    }
+    return NULL;
+}
+
+PyObject *
+raise_errno_words(int rc, PyObject *filename, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    PyObject *words = PyUnicode_FromFormatV(format, arguments);
+    va_end(arguments);
+    if (words != NULL) {
+        set_os_error(rc, words, filename);
+        Py_DECREF(words);
+    }
+    return NULL;
+}
+
+PyObject *
+raise_no_memory(int rc, PyObject *filename, int fd, off_t size)
+{
+    struct pshm_room room;
+    if (rc == -EFBIG) {
+        return raise_errno_words(
+            rc, filename,
+            "File too large: %lld bytes asked for, more than RLIMIT_FSIZE or "
+            "the file system allows", (long long)size);
+    }
+    if (rc != -ENOSPC || pshm_room_of(fd, &room) < 0) {
+        return raise_errno(rc, filename);
+    }
+    if (room.total_inodes > 0 && room.free_inodes == 0) {
+        return raise_errno_words(
+            rc, filename,
+            "No inodes left on " PSHM_DIR " (%llu in all): remove objects "
+            "that nobody uses (posixshm.reclaim), or remount it with more "
+            "(mount -o remount,nr_inodes=...)",
+            (unsigned long long)room.total_inodes);
+    }
+    return raise_errno_words(
+        rc, filename,
+        "No space left on " PSHM_DIR ": %lld bytes asked for, %llu bytes "
+        "free; remove objects that nobody uses (posixshm.reclaim), enlarge "
+        "the mount (mount -o remount,size=... " PSHM_DIR "; in a container "
+        "--shm-size), or take memory only as it is used (reserve=False)",
+        (long long)size, (unsigned long long)room.free_bytes);
+}
+
+static const char *
+kind_of_file(mode_t mode)
+{
+    switch (mode & S_IFMT) {
+    case S_IFDIR:
+        return "a directory";
+    case S_IFIFO:
+        return "a FIFO";
+    case S_IFSOCK:
+        return "a socket";
+    case S_IFLNK:
+        return "a symbolic link";
+    case S_IFCHR:
+    case S_IFBLK:
+        return "a device";
+    default:
+        return "not a regular file";
+    }
+}
+
+PyObject *
+raise_attach(int rc, PyObject *filename, mode_t mode)
+{
+    switch (rc) {
+    case -ENODATA:
+        return raise_errno_words(rc, filename,
+                                 "The object has a size of 0 bytes: whoever "
+                                 "made it has not sized it yet");
+    case -ELOOP:
+        return raise_errno_words(rc, filename,
+                                 "Not a shared memory object, but a symbolic "
+                                 "link; these are not followed");
+    case -EAGAIN:
+        return raise_errno_words(rc, filename,
+                                 "Another process holds the object's locks "
+                                 "for itself alone");
+    case -EISDIR:
+        mode = S_IFDIR;
+        break;
+    default:
+        if (rc != -EINVAL || mode == 0) {
+            return raise_errno(rc, filename);
+        }
+    }
+    return raise_errno_words(rc, filename, "Not a shared memory object, but %s",
+                             kind_of_file(mode));
+}

@@ -1,0 +1,31 @@
+/* From -errno to the exception. */
+#ifndef CORE_ERRORS_H
+#define CORE_ERRORS_H
+
+#include "core.h"
+
+/* Raise the OSError of rc (-errno) with the C library's words; filename: an
+ * object, or NULL.  Where rc is -EINTR a signal handler has already raised.
+ * Returns NULL. */
+PyObject *raise_errno(int rc, PyObject *filename);
+
+/* The same with words of our own; format as PyUnicode_FromFormat. */
+PyObject *raise_errno_words(int rc, PyObject *filename, const char *format,
+                            ...);
+
+/* The same for an attempt to get size bytes of memory for fd's object, or if
+ * fd is -1 for one in PSHM_DIR: a full mount is explained. */
+PyObject *raise_no_memory(int rc, PyObject *filename, int fd, off_t size);
+
+/* The same for pshm_attach; mode: its object's, or 0. */
+PyObject *raise_attach(int rc, PyObject *filename, mode_t mode);
+
+/* After a system call that gave -EINTR: may it be made again?  If not, a
+ * signal handler has raised. */
+static inline bool
+try_again(int rc)
+{
+    return rc == -EINTR && PyErr_CheckSignals() == 0;
+}
+
+#endif

@@ -1,0 +1,35 @@
+#include "fdref.h"
+
+#include "core.h"
+
+#include "posix/fd.h"
+
+struct fdref *
+fdref_new(void)
+{
+    struct fdref *ref = PyMem_RawMalloc(sizeof(*ref));
+    if (ref != NULL) {
+        ref->fd = -1;
+        atomic_init(&ref->users, 1);
+    }
+    return ref;
+}
+
+struct fdref *
+fdref_take(struct fdref *ref)
+{
+    atomic_fetch_add_explicit(&ref->users, 1, memory_order_relaxed);
+    return ref;
+}
+
+/* acq_rel: what every user did with the descriptor comes before its close. */
+void
+fdref_drop(struct fdref *ref)
+{
+    if (ref != NULL
+        && atomic_fetch_sub_explicit(&ref->users, 1, memory_order_acq_rel)
+               == 1) {
+        pshm_fd_close(ref->fd);
+        PyMem_RawFree(ref);
+    }
+}

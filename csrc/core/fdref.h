@@ -1,0 +1,20 @@
+/* A descriptor that a handle has, and that calls in other threads may be
+ * using: it is closed when the last of them is through, not before, so that
+ * no call ever works on a number that is somebody else's by then. */
+#ifndef CORE_FDREF_H
+#define CORE_FDREF_H
+
+#include <stdatomic.h>
+
+struct fdref {
+    int fd;
+    atomic_int users;
+};
+
+/* Returns a reference to a new one that has no descriptor yet (-1), or NULL
+ * when there is no memory (no exception is set). */
+struct fdref *fdref_new(void);
+struct fdref *fdref_take(struct fdref *ref);    /* for one more user */
+void fdref_drop(struct fdref *ref);             /* NULL is nothing to drop */
+
+#endif

@@ -1,0 +1,171 @@
+/* SharedMemory: a descriptor, a name and a mapping.
+ *
+ * Every field of a handle is read and written under the handle's critical
+ * section.  A call takes what it needs out (a reference to the descriptor, to
+ * the mapping), and then works without the section, and mostly without the
+ * GIL: close() in another thread takes nothing from under it. */
+#ifndef CORE_HANDLE_H
+#define CORE_HANDLE_H
+
+#include "core.h"
+#include "fdref.h"
+#include "mapping.h"
+
+#include "posix/name.h"
+
+/* What a handle is about: made whole, then put into the handle in one go. */
+typedef struct {
+    struct fdref *fd;                   /* NULL after close_fd */
+    mapping *map;
+    PyObject *name;                     /* str without slash, or NULL */
+    struct pshm_name path;              /* valid where name is */
+    struct pshm_identity id;
+    Py_ssize_t max_size;                /* bytes reserved to grow in; or 0 */
+    bool readonly;
+    bool created;
+    bool anonymous;
+    bool track;                         /* by the stdlib's resource tracker */
+} handle_body;
+
+typedef struct {
+    PyObject_HEAD
+    handle_body body;
+    bool open;                          /* body.map may be used */
+    bool busy;                          /* a thread changes size or rights */
+    pid_t busy_process;                 /* ... of this process */
+    /* The handle's own buffer was taken, so who has the handle may have kept
+     * the address: the mapping stays for as long as the handle does. */
+    bool exported;
+    Py_ssize_t size;                    /* bytes, last known */
+    PyObject *kept;                     /* list of earlier mappings, likewise */
+    PyObject *finalizer;                /* removes the name: delete=True */
+    PyObject *weakrefs;
+} handle;
+
+#define HANDLE_BODY_NONE ((handle_body){0})
+
+static inline handle *
+as_handle(PyObject *op)
+{
+    return (handle *)op;
+}
+
+/* ---- handle.c ---- */
+
+/* Let go of everything a body has. */
+void handle_body_drop(handle_body *body);
+
+/* Put body into self, whatever was there before; owns what body has.
+ * *finalizer: what the caller must then call with handle_finish, or NULL.
+ * Returns 0, or -1 with body dropped and self as it was. */
+int handle_install(handle *self, handle_body *body, PyObject **finalizer);
+
+/* Call a finalizer that was taken out of a handle; owns it, or NULL.
+ * Returns 0, or -1 where a signal handler raised. */
+int handle_finish(PyObject *finalizer);
+
+/* What a call needs; each raises ValueError where the handle is closed.
+ * New references, or NULL. */
+struct fdref *handle_take_fd(handle *self);
+mapping *handle_take_map(handle *self);
+int handle_check_open(handle *self);
+
+/* A copy of the name for a message, or NULL if it has none; no exception. */
+PyObject *handle_name_object(handle *self);
+
+/* Bytes now, asking the kernel where the object grows in place; where the
+ * handle is closed, the last known.  Returns whether it is open. */
+bool handle_current_size(handle *self, Py_ssize_t *size);
+
+/* Put another mapping in the place of the handle's own; owns map.  Returns 0,
+ * or -1 with map dropped. */
+int handle_replace_map(handle *self, mapping *map);
+
+int handle_getbuffer(PyObject *op, Py_buffer *view, int flags);
+void handle_dealloc(PyObject *op);
+
+/* ---- handle_open.c ---- */
+
+/* Attach to path and fill body.  Returns 0 or -errno, without an exception,
+ * and may return -EINTR.  *mode as pshm_attach's object has it. */
+int handle_attach(core_state *state, const struct pshm_name *path,
+                  bool readonly, Py_ssize_t max_size, handle_body *body,
+                  mode_t *mode);
+
+/* A new handle of type, or of a subclass, that has no body yet. */
+handle *handle_alloc(core_state *state, PyObject *type);
+
+int handle_tp_init(PyObject *op, PyObject *args, PyObject *kwargs);
+
+/* ---- handle_create.c ---- */
+
+/* As create(name, size), into a handle that is there.  Returns 0 or -1. */
+int handle_create_into(core_state *state, handle *self, PyObject *name,
+                       PyObject *size, bool track);
+
+/* ---- handle_track.c ---- */
+
+/* Tell the standard library's resource tracker.  Returns 0 or -1. */
+int handle_track(PyObject *name, const char *function);
+
+/* ---- handle_names.c ---- */
+
+/* delete=True: a weakref.finalize that removes name when the handle goes. */
+PyObject *handle_delete_later(core_state *state, PyObject *self,
+                              PyObject *name, struct pshm_identity id);
+
+/* ---- handle_pickle.c ---- */
+
+/* Let multiprocessing pass handles of this type by descriptor. */
+int handle_make_passable(core_state *state, PyObject *type);
+
+/* ---- The methods and attributes, by file ----
+ *
+ * Each is a function handle_NAME and a text handle_NAME_doc; the type's tables
+ * are made from this list (handle_type.c). */
+
+#define HANDLE_CLASS_METHODS(X)                                              \
+    X(create) X(anonymous) X(unnamed)                /* handle_create.c */   \
+    X(open) X(from_fd)                               /* handle_open.c */
+
+#define HANDLE_KEYWORD_METHODS(X)                                            \
+    X(link) X(rename)                                /* handle_names.c */    \
+    X(map) X(resize)                                 /* handle_memory.c */   \
+    X(advise) X(sync) X(lock_pages) X(unlock_pages) X(populate)              \
+    X(chown)                                         /* handle_status.c */
+
+#define HANDLE_PLAIN_METHODS(X)                                              \
+    X(close) X(close_fd) X(detach) X(fileno)         /* handle.c */          \
+    X(unlink) X(is_linked)                           /* handle_names.c */    \
+    X(refresh)                                       /* handle_memory.c */   \
+    X(stat)                                          /* handle_status.c */
+
+#define HANDLE_ONE_METHODS(X)                                                \
+    X(protect)                                       /* handle_memory.c */   \
+    X(chmod) X(add_seals)                            /* handle_status.c */
+
+#define HANDLE_ATTRIBUTES(X)                                                 \
+    X(buf) X(name) X(size) X(readonly) X(closed) X(created) X(max_size)      \
+    X(resident)                                      /* handle_memory.c */   \
+    X(mode) X(uid) X(gid) X(seals)                   /* handle_status.c */
+
+#define DECLARE_DOC(name) extern const char handle_##name##_doc[];
+#define DECLARE_KEYWORD(name) \
+    PyObject *handle_##name(PyObject *, PyObject *const *, Py_ssize_t, \
+                            PyObject *); \
+    DECLARE_DOC(name)
+#define DECLARE_PLAIN(name) \
+    PyObject *handle_##name(PyObject *, PyObject *); \
+    DECLARE_DOC(name)
+#define DECLARE_ATTRIBUTE(name) \
+    PyObject *handle_get_##name(PyObject *, void *); \
+    extern const char handle_get_##name##_doc[];
+
+HANDLE_CLASS_METHODS(DECLARE_KEYWORD)
+HANDLE_KEYWORD_METHODS(DECLARE_KEYWORD)
+HANDLE_PLAIN_METHODS(DECLARE_PLAIN)
+HANDLE_ONE_METHODS(DECLARE_PLAIN)
+HANDLE_ATTRIBUTES(DECLARE_ATTRIBUTE)
+DECLARE_PLAIN(reduce)                                /* handle_pickle.c */
+
+#endif

@@ -1,0 +1,307 @@
+/* A handle and its name: giving it one, another one, none. */
+#include "handle.h"
+
+#include <string.h>
+
+#include "args.h"
+#include "errors.h"
+
+#include "posix/host.h"
+#include "posix/link.h"
+
+/* Which object it is and what it is called: also after close(). */
+static bool
+take_name(handle *self, struct pshm_name *path, struct pshm_identity *id)
+{
+    bool named;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    named = self->body.name != NULL;
+    *path = self->body.path;
+    *id = self->body.id;
+    Py_END_CRITICAL_SECTION();
+    return named;
+}
+
+static PyObject *
+raise_gone(handle *self, int rc)
+{
+    PyObject *name = handle_name_object(self);
+    if (rc == -ESTALE) {
+        raise_errno_words(-ENOENT, name,
+                          "This object no longer has the name; another "
+                          "object does");
+    }
+    else {
+        raise_errno(rc, name);
+    }
+    Py_XDECREF(name);
+    return NULL;
+}
+
+/* ---- Removing ---- */
+
+const char handle_unlink_doc[] =
+    "unlink($self, /)\n--\n\n"
+    "Remove the name, if it still is this object's: " MAN(shm_unlink, 3) ".\n\n"
+    "The memory stays for all who have it.  Works after close() too.  Raises\n"
+    "FileNotFoundError where the name is gone or is another object's by now;\n"
+    "ValueError for a handle that never had a name; PermissionError.";
+
+PyObject *
+handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    handle *self = as_handle(op);
+    struct pshm_name path;
+    struct pshm_identity id;
+    if (!take_name(self, &path, &id)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "the shared memory has no name to unlink");
+        return NULL;
+    }
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_link_remove(&path, id);
+    Py_END_ALLOW_THREADS
+    if (self->body.track && (rc == 0 || rc == -ENOENT || rc == -ESTALE)) {
+        PyObject *name = handle_name_object(self);
+        int tracked = handle_track(name, "unregister");
+        Py_XDECREF(name);
+        if (tracked < 0) {
+            return NULL;
+        }
+    }
+    return rc < 0 ? raise_gone(self, rc) : Py_NewRef(Py_None);
+}
+
+const char handle_is_linked_doc[] =
+    "is_linked($self, /)\n--\n\n"
+    "Whether the object's name leads to it now: False once it was unlinked or\n"
+    "the name became another object's, or where it never had one.  Works\n"
+    "after close() too.  Raises OSError where that cannot be seen.";
+
+PyObject *
+handle_is_linked(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    struct pshm_name path;
+    struct pshm_identity id;
+    if (!take_name(as_handle(op), &path, &id)) {
+        Py_RETURN_FALSE;
+    }
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_link_holds(&path, id);
+    Py_END_ALLOW_THREADS
+    if (rc < 0 && rc != -ENOENT) {
+        return raise_gone(as_handle(op), rc);
+    }
+    return PyBool_FromLong(rc == 1);
+}
+
+PyObject *
+handle_delete_later(core_state *state, PyObject *self, PyObject *name,
+                    struct pshm_identity id)
+{
+    PyObject *weakref = PyImport_ImportModule("weakref");
+    if (weakref == NULL) {
+        return NULL;
+    }
+    PyObject *finalizer = PyObject_CallMethod(
+        weakref, "finalize", "OOOKKl", self, state->remove_function, name,
+        (unsigned long long)id.dev, (unsigned long long)id.ino,
+        (long)pshm_process_id());
+    Py_DECREF(weakref);
+    return finalizer;
+}
+
+/* ---- Giving ---- */
+
+static int
+parse_link(const struct signature *signature, PyObject *const *args,
+           Py_ssize_t count, PyObject *kwnames, PyObject **name,
+           struct pshm_name *path, bool *replace)
+{
+    PyObject *values[2];
+    *replace = false;
+    if (args_match(signature, args, count, kwnames, values) < 0) {
+        return -1;
+    }
+    *name = values[0];
+    return arg_name(values[0], path) < 0
+           || arg_bool(values[1], replace) < 0 ? -1 : 0;
+}
+
+/* Link the handle's object to path and note that in the handle.  Returns 0 or
+ * -1 with an exception. */
+static int
+link_handle(handle *self, PyObject *given, const struct pshm_name *path,
+            bool replace)
+{
+    PyObject *name = PyUnicode_FromString(pshm_name_plain(path));
+    if (name == NULL) {
+        return -1;
+    }
+    struct fdref *fd = handle_take_fd(self);
+    if (fd == NULL) {
+        Py_DECREF(name);
+        return -1;
+    }
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_link(fd->fd, path, replace);
+    Py_END_ALLOW_THREADS
+    fdref_drop(fd);
+    if (rc < 0) {
+        Py_DECREF(name);
+        raise_errno(rc, given);
+        return -1;
+    }
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    old = self->body.name;
+    self->body.name = name;
+    self->body.path = *path;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+    return 0;
+}
+
+const char handle_link_doc[] =
+    "link($self, /, name, replace=False)\n--\n\n"
+    "Give an unnamed object its name, in one step: " MAN(linkat, 2) ".\n\n"
+    "replace: an object that has the name loses it in the same step, so that\n"
+    "whoever opens the name gets either the old one or this one.\n\n"
+    "Raises FileExistsError; ValueError for a bad name, or where the object\n"
+    "has a name already (see rename); OSError (EXDEV) for an anonymous one.";
+
+PyObject *
+handle_link(PyObject *op, PyObject *const *args, Py_ssize_t count,
+            PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "replace", NULL};
+    static const struct signature signature = {"link", 2, 1, names};
+    handle *self = as_handle(op);
+    struct pshm_name path;
+    bool replace, anonymous;
+    PyObject *given;
+    if (parse_link(&signature, args, count, kwnames, &given, &path, &replace)
+            < 0
+        || handle_check_open(self) < 0) {
+        return NULL;
+    }
+    PyObject *name = handle_name_object(self);
+    if (name != NULL) {
+        PyErr_Format(PyExc_ValueError,
+                     "the shared memory has the name %R already; rename() "
+                     "gives it another",
+                     name);
+        Py_DECREF(name);
+        return NULL;
+    }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    anonymous = self->body.anonymous;
+    Py_END_CRITICAL_SECTION();
+    if (anonymous) {
+        return raise_errno_words(-EXDEV, given,
+                                 "An anonymous object cannot have a name; "
+                                 "unnamed() makes one that can");
+    }
+    return link_handle(self, given, &path, replace) < 0
+               ? NULL : Py_NewRef(Py_None);
+}
+
+const char handle_rename_doc[] =
+    "rename($self, /, name, replace=False)\n--\n\n"
+    "Give the object another name: " MAN(linkat, 2) ", then the old one is\n"
+    "removed.  For a moment both lead to it, and never none.\n\n"
+    "replace: as for link().  Raises FileExistsError; FileNotFoundError where\n"
+    "the old name is not this object's any more; ValueError; PermissionError.";
+
+/* delete=True: the duty goes over to the new name. */
+static int
+move_finalizer(core_state *state, handle *self)
+{
+    struct pshm_name path;
+    struct pshm_identity id;
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    old = Py_XNewRef(self->finalizer);
+    Py_END_CRITICAL_SECTION();
+    if (old == NULL || !take_name(self, &path, &id)) {
+        Py_XDECREF(old);
+        return 0;
+    }
+    PyObject *name = handle_name_object(self);
+    PyObject *fresh = handle_delete_later(state, (PyObject *)self, name, id);
+    Py_XDECREF(name);
+    if (fresh == NULL) {
+        Py_DECREF(old);
+        return -1;
+    }
+    PyObject *info = PyObject_CallMethod(old, "detach", NULL);
+    Py_DECREF(old);
+    Py_BEGIN_CRITICAL_SECTION(self);
+    old = self->finalizer;
+    self->finalizer = fresh;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+    Py_XDECREF(info);
+    return info == NULL ? -1 : 0;
+}
+
+static int
+track_renamed(handle *self, const struct pshm_name *from)
+{
+    PyObject *old = PyUnicode_FromString(pshm_name_plain(from));
+    PyObject *name = handle_name_object(self);
+    int rc = -1;
+    if (old != NULL && handle_track(old, "unregister") == 0) {
+        rc = self->body.created ? handle_track(name, "register") : 0;
+    }
+    Py_XDECREF(old);
+    Py_XDECREF(name);
+    return rc;
+}
+
+PyObject *
+handle_rename(PyObject *op, PyObject *const *args, Py_ssize_t count,
+              PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "replace", NULL};
+    static const struct signature signature = {"rename", 2, 1, names};
+    handle *self = as_handle(op);
+    struct pshm_name from, to;
+    struct pshm_identity id;
+    bool replace;
+    PyObject *given;
+    if (parse_link(&signature, args, count, kwnames, &given, &to, &replace)
+            < 0
+        || handle_check_open(self) < 0) {
+        return NULL;
+    }
+    if (!take_name(self, &from, &id)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "the shared memory has no name; link() gives it one");
+        return NULL;
+    }
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_link_holds(&from, id);
+    Py_END_ALLOW_THREADS
+    if (rc <= 0) {
+        return raise_gone(self, rc < 0 ? rc : -ESTALE);
+    }
+    if (replace && strcmp(from.path, to.path) == 0) {
+        Py_RETURN_NONE;
+    }
+    if (link_handle(self, given, &to, replace) < 0) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    (void)pshm_link_remove(&from, id);
+    Py_END_ALLOW_THREADS
+    if (move_finalizer(core_state_of_type(Py_TYPE(op)), self) < 0
+        || (self->body.track && track_renamed(self, &from) < 0)) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,395 @@
+/* The doors that lead to an object that is there. */
+#include "handle.h"
+
+#include <math.h>
+
+#include "args.h"
+#include "errors.h"
+
+#include "posix/constants.h"
+#include "posix/attach.h"
+#include "posix/draft.h"
+#include "posix/fd.h"
+#include "posix/map.h"
+#include "posix/pause.h"
+
+/* Pauses between two looks for a name, in seconds. */
+#define SHORTEST_PAUSE 0.0002
+#define LONGEST_PAUSE 0.01
+
+handle *
+handle_alloc(core_state *state, PyObject *type)
+{
+    PyObject *none = PyTuple_New(0);
+    if (none == NULL) {
+        return NULL;
+    }
+    PyObject *op = ((PyTypeObject *)type)->tp_new((PyTypeObject *)type, none,
+                                                  NULL);
+    Py_DECREF(none);
+    if (op == NULL) {
+        return NULL;
+    }
+    if (!PyObject_TypeCheck(op, state->handle_type) || as_handle(op)->open) {
+        PyErr_Format(PyExc_TypeError,
+                     "%.200s.__new__ did not return a new handle",
+                     ((PyTypeObject *)type)->tp_name);
+        Py_DECREF(op);
+        return NULL;
+    }
+    return as_handle(op);
+}
+
+/* ---- Attaching ---- */
+
+/* Map an attached object and make a body of it.  Owns object->fd.
+ * Returns 0; -ERANGE: larger than max_size; or -errno. */
+static int
+make_body(const struct pshm_object *object, bool readonly,
+          Py_ssize_t max_size, handle_body *body)
+{
+    void *base;
+    int prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+    size_t length = (size_t)(max_size > 0 ? max_size : object->size);
+    int rc = max_size > 0 && object->size > max_size ? -ERANGE : 0;
+    if (rc == 0) {
+        rc = pshm_map(object->fd, 0, length, prot, &base);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    mapping_adopt(body->map, base, length, (Py_ssize_t)object->size, prot);
+    body->fd->fd = object->fd;
+    body->id = object->id;
+    body->readonly = readonly;
+    body->max_size = max_size;
+    return 0;
+}
+
+/* What a body needs before there is anything to put into it. */
+static int
+prepare_body(core_state *state, handle_body *body)
+{
+    *body = HANDLE_BODY_NONE;
+    body->map = mapping_new(state);
+    body->fd = body->map != NULL ? fdref_new() : NULL;
+    if (body->fd == NULL) {
+        handle_body_drop(body);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+int
+handle_attach(core_state *state, const struct pshm_name *path, bool readonly,
+              Py_ssize_t max_size, handle_body *body, mode_t *mode)
+{
+    struct pshm_object object;
+    int rc = prepare_body(state, body);
+    *mode = 0;
+    if (rc < 0) {
+        PyErr_Clear();
+        return rc;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_attach(path, readonly, &object);
+    if (rc == 0) {
+        rc = make_body(&object, readonly, max_size, body);
+        if (rc < 0) {
+            pshm_fd_close(object.fd);
+        }
+    }
+    Py_END_ALLOW_THREADS
+    *mode = object.mode;
+    body->path = *path;
+    if (rc < 0) {
+        handle_body_drop(body);
+    }
+    return rc;
+}
+
+static PyObject *
+raise_attach_failure(int rc, PyObject *name, mode_t mode, Py_ssize_t max_size)
+{
+    if (rc == -ERANGE) {
+        return PyErr_Format(PyExc_ValueError,
+                            "max_size of %zd bytes is less than the object "
+                            "%R has by now",
+                            max_size, name);
+    }
+    return raise_attach(rc, name, mode);
+}
+
+static void
+raise_timeout(PyObject *name, double wait)
+{
+    PyObject *seconds = PyFloat_FromDouble(wait);
+    if (seconds != NULL) {
+        raise_errno_words(-ETIMEDOUT, name,
+                          "No object of that name that has a size came "
+                          "within %S seconds",
+                          seconds);
+        Py_DECREF(seconds);
+    }
+}
+
+/* Pause, longer each time, but not past the deadline.  0, or -1 where a signal
+ * handler raised. */
+static int
+pause_until(double deadline, double *pause)
+{
+    double left = deadline - pshm_clock();
+    double span = left < *pause ? (left > 0 ? left : 0) : *pause;
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_pause(span);
+    Py_END_ALLOW_THREADS
+    *pause = *pause * 2 < LONGEST_PAUSE ? *pause * 2 : LONGEST_PAUSE;
+    (void)rc;                           /* look at signals in any case */
+    return PyErr_CheckSignals();
+}
+
+/* wait: seconds to wait for the name to appear and be sized; < 0: do not. */
+static int
+attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
+               bool readonly, double wait, Py_ssize_t max_size,
+               handle_body *body)
+{
+    double start = pshm_clock(), pause = SHORTEST_PAUSE;
+    for (;;) {
+        mode_t mode;
+        int rc = handle_attach(state, path, readonly, max_size, body, &mode);
+        if (rc == 0) {
+            body->name = PyUnicode_FromString(pshm_name_plain(path));
+            if (body->name == NULL) {
+                handle_body_drop(body);
+                return -1;
+            }
+            return 0;
+        }
+        if (try_again(rc)) {
+            continue;
+        }
+        bool absent = rc == -ENOENT || rc == -ENODATA;
+        if (!absent || wait < 0) {
+            raise_attach_failure(rc, name, mode, max_size);
+            return -1;
+        }
+        if (pshm_clock() >= start + wait) {
+            raise_timeout(name, wait);
+            return -1;
+        }
+        if (pause_until(start + wait, &pause) < 0) {
+            return -1;
+        }
+    }
+}
+
+static PyObject *
+finish_factory(handle *self, handle_body *body)
+{
+    PyObject *finalizer;
+    if (handle_install(self, body, &finalizer) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+const char handle_open_doc[] =
+    "open($type, /, name, *, readonly=False, timeout=None, max_size=None)\n"
+    "--\n\n"
+    "Attach to the object called name: " MAN(shm_open, 3) ".  It changes nothing.\n"
+    "\n"
+    "readonly: open and map it for reading only.  timeout: seconds to wait\n"
+    "for the name to appear and the object to have a size; None: not to wait.\n"
+    "max_size: bytes of address space to reserve, so that the object can\n"
+    "grow in place under every view.\n\n"
+    "Raises FileNotFoundError; TimeoutError; PermissionError; ValueError for\n"
+    "a bad name, or an object larger than max_size; OSError: ENODATA (size\n"
+    "0), ELOOP (a symbolic link), EISDIR, EINVAL (not a regular file), EAGAIN\n"
+    "(locked by someone for himself alone), EMFILE, ENOMEM.";
+
+PyObject *
+handle_open(PyObject *type, PyObject *const *args, Py_ssize_t count,
+            PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "readonly", "timeout",
+                                        "max_size", NULL};
+    static const struct signature signature = {"open", 1, 1, names};
+    core_state *state = core_state_of_type((PyTypeObject *)type);
+    PyObject *values[4];
+    struct pshm_name path;
+    bool readonly = false;
+    double wait = -1;
+    Py_ssize_t max_size = 0;
+    handle_body body;
+    if (args_match(&signature, args, count, kwnames, values) < 0
+        || arg_name(values[0], &path) < 0
+        || arg_bool(values[1], &readonly) < 0
+        || arg_seconds(values[2], "timeout", &wait) < 0
+        || (values[3] != NULL && values[3] != Py_None
+            && arg_size(values[3], "max_size", &max_size) < 0)) {
+        return NULL;
+    }
+    handle *self = handle_alloc(state, type);
+    if (self == NULL) {
+        return NULL;
+    }
+    if (attach_waiting(state, values[0], &path, readonly, wait, max_size,
+                       &body) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return finish_factory(self, &body);
+}
+
+const char handle_from_fd_doc[] =
+    "from_fd($type, /, fd, *, readonly=None, max_size=None)\n--\n\n"
+    "A handle of an open descriptor's object, which has no name here.\n\n"
+    "fd: an int, of a regular file or memfd that is not empty; it belongs to\n"
+    "the handle then, unless this raises.  readonly: None: as fd was opened,\n"
+    "or as its seals say.  max_size: as for open().  See " MAN(mmap, 2) ".\n\n"
+    "Raises ValueError; OSError: EBADF, EINVAL (not a regular file), ENODATA\n"
+    "(size 0), EACCES (not opened for that), EAGAIN, ENOMEM.";
+
+/* Read-only where writing is not possible: 1, 0 or -errno. */
+static int
+must_be_readonly(int fd)
+{
+    int access = pshm_fd_access(fd);
+    if (access < 0) {
+        return access;
+    }
+    int seals = pshm_seals_of(fd);
+    return access == O_RDONLY
+           || (seals > 0 && seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE));
+}
+
+static int
+adopt_fd(int fd, bool readonly, Py_ssize_t max_size, handle_body *body,
+         mode_t *mode)
+{
+    struct pshm_object object = {.mode = 0};
+    int rc = pshm_attach_fd(fd, &object);
+    *mode = object.mode;
+    if (rc == 0) {
+        rc = make_body(&object, readonly, max_size, body);
+    }
+    if (rc == 0) {
+        rc = pshm_fd_adopt(fd);
+        if (rc >= 0) {
+            body->fd->fd = rc;
+            rc = 0;
+        }
+    }
+    if (rc < 0) {
+        body->fd->fd = -1;              /* still the caller's */
+    }
+    return rc;
+}
+
+PyObject *
+handle_from_fd(PyObject *type, PyObject *const *args, Py_ssize_t count,
+               PyObject *kwnames)
+{
+    static const char *const names[] = {"fd", "readonly", "max_size", NULL};
+    static const struct signature signature = {"from_fd", 1, 1, names};
+    core_state *state = core_state_of_type((PyTypeObject *)type);
+    PyObject *values[3];
+    Py_ssize_t max_size = 0;
+    long long fd;
+    bool readonly = false;
+    if (args_match(&signature, args, count, kwnames, values) < 0
+        || arg_long(values[0], "fd", 0, INT_MAX, &fd) < 0
+        || (values[1] != Py_None && arg_bool(values[1], &readonly) < 0)
+        || (values[2] != NULL && values[2] != Py_None
+            && arg_size(values[2], "max_size", &max_size) < 0)) {
+        return NULL;
+    }
+    if (values[1] == NULL || values[1] == Py_None) {
+        int rc = must_be_readonly((int)fd);
+        if (rc < 0) {
+            return raise_errno(rc, NULL);
+        }
+        readonly = rc;
+    }
+    handle *self = handle_alloc(state, type);
+    if (self == NULL) {
+        return NULL;
+    }
+    handle_body body;
+    mode_t mode = 0;
+    int rc = handle_make_passable(state, type);
+    if (rc == 0) {
+        rc = prepare_body(state, &body);
+    }
+    if (rc < 0) {
+        Py_DECREF(self);
+        return rc == -ENOMEM ? PyErr_NoMemory() : NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    rc = adopt_fd((int)fd, readonly, max_size, &body, &mode);
+    Py_END_ALLOW_THREADS
+    if (rc < 0) {
+        handle_body_drop(&body);
+        Py_DECREF(self);
+        return raise_attach_failure(rc, values[0], mode, max_size);
+    }
+    return finish_factory(self, &body);
+}
+
+/* ---- The standard library's door ---- */
+
+static int
+attach_into(core_state *state, handle *self, PyObject *name, bool track)
+{
+    struct pshm_name path;
+    handle_body body;
+    PyObject *finalizer;
+    if (arg_name(name, &path) < 0
+        || attach_waiting(state, name, &path, false, -1, 0, &body) < 0) {
+        return -1;
+    }
+    body.track = track;
+    if (handle_install(self, &body, &finalizer) < 0) {
+        return -1;
+    }
+    return handle_finish(finalizer);
+}
+
+int
+handle_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"name", "create", "size", "track",
+                                        NULL};
+    static const struct signature signature = {"SharedMemory", 3, 0, names};
+    core_state *state = core_state_of_type(Py_TYPE(op));
+    PyObject *values[4];
+    bool create = false, track = false;
+    if (args_match_dict(&signature, args, kwargs, values) < 0
+        || arg_bool(values[1], &create) < 0
+        || arg_bool(values[3], &track) < 0) {
+        return -1;
+    }
+    PyObject *name = values[0] == NULL ? Py_None : values[0];
+    if (create) {
+        if (values[2] == NULL) {
+            PyErr_SetString(PyExc_ValueError,
+                            "size must be given to create an object");
+            return -1;
+        }
+        return handle_create_into(state, as_handle(op), name, values[2],
+                                  track);
+    }
+    Py_ssize_t ignored;
+    if (values[2] != NULL && arg_offset(values[2], "size", &ignored) < 0) {
+        return -1;
+    }
+    if (name == Py_None) {
+        PyErr_SetString(PyExc_ValueError,
+                        "name can be None only together with create=True");
+        return -1;
+    }
+    return attach_into(state, as_handle(op), name, track);
+}

@@ -1,0 +1,156 @@
+/* Pickling by reference: what travels is which object it is, not its bytes. */
+#include "handle.h"
+
+#include <string.h>
+
+#include "args.h"
+#include "errors.h"
+
+#include "posix/attach.h"
+#include "posix/host.h"
+
+const char handle_reduce_doc[] =
+    "__reduce__($self, /)\n--\n\n"
+    "Pickle a named handle by reference: its name, which object that is\n"
+    "(device and inode), and which run of which host this is (the boot id).\n"
+    "\n"
+    "Unpickling attaches.  It raises FileNotFoundError where the name is gone\n"
+    "or OSError: ESTALE (another object has it now), EREMOTE (another host,\n"
+    "or this one was restarted).  A handle without a name can be passed\n"
+    "through multiprocessing only; elsewhere this raises TypeError.";
+
+PyObject *
+handle_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    handle *self = as_handle(op);
+    core_state *state = core_state_of_type(Py_TYPE(op));
+    char boot[PSHM_BOOT_ID_SIZE];
+    if (handle_check_open(self) < 0) {
+        return NULL;
+    }
+    PyObject *name = handle_name_object(self);
+    if (name == NULL) {
+        PyErr_SetString(PyExc_TypeError,
+                        "shared memory without a name can be pickled only to "
+                        "be passed through multiprocessing, by its "
+                        "descriptor");
+        return NULL;
+    }
+    int rc = pshm_boot_id(boot);
+    if (rc < 0) {
+        Py_DECREF(name);
+        return raise_errno(rc, NULL);
+    }
+    PyObject *attributes = PyObject_CallMethod(op, "__getstate__", NULL);
+    if (attributes == NULL) {
+        Py_DECREF(name);
+        return NULL;
+    }
+    struct pshm_identity id;
+    bool readonly, track;
+    Py_ssize_t max_size;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    id = self->body.id;
+    readonly = self->body.readonly;
+    track = self->body.track;
+    max_size = self->body.max_size;
+    Py_END_CRITICAL_SECTION();
+    /* Of the same length for every object. */
+    char object[2 * 16 + 1];
+    (void)PyOS_snprintf(object, sizeof(object), "%016llx%016llx",
+                        (unsigned long long)id.dev,
+                        (unsigned long long)id.ino);
+    return Py_BuildValue("O(ONssOOn)N", state->attach_function,
+                         (PyObject *)Py_TYPE(op), name, object, boot,
+                         readonly ? Py_True : Py_False,
+                         track ? Py_True : Py_False, max_size, attributes);
+}
+
+/* _attach(type, name, device and inode, boot id, readonly, track, max_size or
+ * 0) */
+static PyObject *
+attach_reference(PyObject *module, PyObject *args)
+{
+    core_state *state = core_state_of_module(module);
+    PyObject *type, *name;
+    const char *object, *boot;
+    unsigned long long dev, ino;
+    int readonly, track;
+    Py_ssize_t max_size;
+    char here[PSHM_BOOT_ID_SIZE];
+    struct pshm_name path;
+    if (!PyArg_ParseTuple(args, "O!Ussppn:_attach", &PyType_Type, &type,
+                          &name, &object, &boot, &readonly, &track, &max_size)
+        || arg_name(name, &path) < 0) {
+        return NULL;
+    }
+    if (!PyType_IsSubtype((PyTypeObject *)type, state->handle_type)
+        || max_size < 0
+        || sscanf(object, "%16llx%16llx", &dev, &ino) != 2) {
+        PyErr_SetString(PyExc_TypeError, "not a pickle of shared memory");
+        return NULL;
+    }
+    int rc = pshm_boot_id(here);
+    if (rc < 0) {
+        return raise_errno(rc, NULL);
+    }
+    if (strcmp(boot, here) != 0) {
+        return raise_errno_words(-EREMOTE, name,
+                                 "The shared memory is on another host, or "
+                                 "was there before this one was restarted");
+    }
+    handle *self = handle_alloc(state, type);
+    if (self == NULL) {
+        return NULL;
+    }
+    handle_body body;
+    mode_t mode;
+    do {
+        rc = handle_attach(state, &path, readonly, max_size, &body, &mode);
+    } while (try_again(rc));
+    if (rc < 0) {
+        Py_DECREF(self);
+        return raise_attach(rc == -ERANGE ? -ESTALE : rc, name, mode);
+    }
+    if (body.id.dev != (dev_t)dev || body.id.ino != (ino_t)ino) {
+        handle_body_drop(&body);
+        Py_DECREF(self);
+        return raise_errno_words(-ESTALE, name,
+                                 "The shared memory is gone: another object "
+                                 "has its name now");
+    }
+    body.name = Py_NewRef(name);
+    body.track = track;
+    PyObject *finalizer;
+    if (handle_install(self, &body, &finalizer) < 0) {
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+/* ForkingPickler knows a type by itself, not by its bases, so each type is
+ * told to it when the first handle comes that may have no name. */
+int
+handle_make_passable(core_state *state, PyObject *type)
+{
+    int known = PySet_Contains(state->passable, type);
+    if (known != 0) {
+        return known < 0 ? -1 : 0;
+    }
+    PyObject *module = PyImport_ImportModule("posixshm._reduction");
+    if (module == NULL) {
+        return -1;
+    }
+    PyObject *result = PyObject_CallMethod(module, "register", "O", type);
+    Py_DECREF(module);
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return PySet_Add(state->passable, type);
+}
+
+PyMethodDef pickle_methods[] = {
+    {"_attach", attach_reference, METH_VARARGS, NULL},
+    {0},
+};

@@ -1,0 +1,423 @@
+#include "mapping.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "args.h"
+#include "errors.h"
+
+#include "posix/attach.h"
+#include "posix/map.h"
+
+static mapping *
+as_mapping(PyObject *op)
+{
+    return (mapping *)op;
+}
+
+mapping *
+mapping_new(core_state *state)
+{
+    PyTypeObject *type = state->mapping_type;
+    return (mapping *)type->tp_alloc(type, 0);
+}
+
+void
+mapping_adopt(mapping *self, void *base, size_t reserved, Py_ssize_t size,
+              int prot)
+{
+    self->base = base;
+    self->reserved = reserved;
+    self->prot = prot;
+    mapping_set_size(self, size);
+}
+
+static void
+mapping_dealloc(PyObject *op)
+{
+    mapping *self = as_mapping(op);
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    if (self->base != NULL) {
+        char *base = self->base;
+        size_t reserved = self->reserved;
+        self->base = NULL;
+        Py_BEGIN_ALLOW_THREADS
+        pshm_unmap(base, reserved);
+        Py_END_ALLOW_THREADS
+    }
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static int
+mapping_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    return 0;
+}
+
+/* ---- Making one ---- */
+
+/* Set *length, where it is < 0, and check that the object has that range: an
+ * access past its end would be a SIGBUS. */
+static int
+check_range(const struct pshm_status *status, Py_ssize_t offset,
+            Py_ssize_t *length)
+{
+    if (!S_ISREG(status->mode)) {
+        if (*length < 0) {
+            PyErr_SetString(PyExc_ValueError,
+                            "length must be given for a descriptor that is "
+                            "not a regular file");
+            return -1;
+        }
+        return 0;
+    }
+    Py_ssize_t size = (Py_ssize_t)status->size;
+    if (offset >= size
+        || (*length >= 0 && *length > size - offset)) {
+        PyErr_Format(PyExc_ValueError,
+                     "offset %zd and length %zd reach past the end of the "
+                     "object, which has %zd bytes",
+                     offset, *length < 0 ? 1 : *length, size);
+        return -1;
+    }
+    if (*length < 0) {
+        *length = size - offset;
+    }
+    return 0;
+}
+
+PyObject *
+mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
+                Py_ssize_t length, bool readonly, PyObject *filename)
+{
+    if (offset % state->page_size != 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "offset must be a multiple of the page size, %zd bytes, "
+                     "not %zd",
+                     state->page_size, offset);
+        return NULL;
+    }
+    struct pshm_status status;
+    int rc = pshm_status_of(fd, &status);
+    if (rc < 0) {
+        return raise_errno(rc, filename);
+    }
+    if (check_range(&status, offset, &length) < 0) {
+        return NULL;
+    }
+    mapping *self = mapping_new(state);
+    if (self == NULL) {
+        return NULL;
+    }
+    void *base;
+    int prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_map(fd, offset, (size_t)length, prot, &base);
+    Py_END_ALLOW_THREADS
+    if (rc < 0) {
+        Py_DECREF(self);
+        return raise_errno(rc, filename);
+    }
+    mapping_adopt(self, base, (size_t)length, length, prot);
+    return (PyObject *)self;
+}
+
+static PyObject *
+mapping_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"fd", "length", "offset", "readonly",
+                                        NULL};
+    static const struct signature signature = {"Mapping", 3, 1, names};
+    PyObject *values[4];
+    Py_ssize_t length = -1, offset = 0;
+    bool readonly = false;
+    if (args_match_dict(&signature, args, kwargs, values) < 0
+        || (values[1] != NULL && values[1] != Py_None
+            && arg_size(values[1], "length", &length) < 0)
+        || (values[2] != NULL
+            && arg_offset(values[2], "offset", &offset) < 0)
+        || arg_bool(values[3], &readonly) < 0) {
+        return NULL;
+    }
+    int fd = PyObject_AsFileDescriptor(values[0]);
+    if (fd < 0) {
+        return NULL;
+    }
+    return mapping_from_fd(core_state_of_type(type), fd, offset, length,
+                           readonly, NULL);
+}
+
+/* ---- The buffer ---- */
+
+int
+mapping_get_buffer(mapping *self, Py_buffer *view, int flags)
+{
+    int rc;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->prot & PROT_READ) {
+        rc = PyBuffer_FillInfo(view, (PyObject *)self, self->base,
+                               mapping_size(self),
+                               (self->prot & PROT_WRITE) == 0, flags);
+        if (rc == 0) {
+            self->granted |= self->prot;
+        }
+    }
+    else {
+        PyErr_SetString(PyExc_BufferError,
+                        "the mapping cannot be read: its protection is "
+                        "PROT_NONE");
+        view->obj = NULL;
+        rc = -1;
+    }
+    Py_END_CRITICAL_SECTION();
+    return rc;
+}
+
+static int
+mapping_bf_getbuffer(PyObject *op, Py_buffer *view, int flags)
+{
+    return mapping_get_buffer(as_mapping(op), view, flags);
+}
+
+/* Nothing to do, but it must be there: np.frombuffer keeps a view, and with it
+ * a reference to us, only of a type that has it. */
+static void
+mapping_bf_releasebuffer(PyObject *Py_UNUSED(op), Py_buffer *Py_UNUSED(view))
+{
+}
+
+bool
+mapping_is_private(mapping *self, Py_ssize_t references)
+{
+    return Py_REFCNT(self) == references && self->weakrefs == NULL;
+}
+
+void
+mapping_trim(mapping *self)
+{
+    size_t page = pshm_page_size();
+    size_t used = ((size_t)mapping_size(self) + page - 1) / page * page;
+    if (used < self->reserved) {
+        pshm_unmap(self->base + used, self->reserved - used);
+        self->reserved = used;
+    }
+}
+
+/* ---- Items, as a memoryview has them ---- */
+
+static Py_ssize_t
+mapping_length(PyObject *op)
+{
+    return mapping_size(as_mapping(op));
+}
+
+static int
+item_address(mapping *self, Py_ssize_t index, int right, char **address)
+{
+    Py_ssize_t size = mapping_size(self);
+    if (index < 0 || index >= size) {
+        PyErr_Format(PyExc_IndexError,
+                     "index %zd is out of range for %zd bytes", index, size);
+        return -1;
+    }
+    if (!(self->prot & right)) {
+        PyErr_SetString(PyExc_TypeError,
+                        right == PROT_WRITE
+                            ? "cannot modify read-only memory"
+                            : "cannot read memory that is PROT_NONE");
+        return -1;
+    }
+    *address = self->base + index;
+    return 0;
+}
+
+static PyObject *
+mapping_item(PyObject *op, Py_ssize_t index)
+{
+    mapping *self = as_mapping(op);
+    char *address;
+    long byte = -1;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (item_address(self, index, PROT_READ, &address) == 0) {
+        byte = *(unsigned char *)address;
+    }
+    Py_END_CRITICAL_SECTION();
+    return byte < 0 ? NULL : PyLong_FromLong(byte);
+}
+
+static Py_ssize_t
+index_from(PyObject *op, PyObject *key)
+{
+    Py_ssize_t index = PyNumber_AsSsize_t(key, PyExc_IndexError);
+    return index < 0 ? index + mapping_length(op) : index;
+}
+
+static PyObject *
+mapping_subscript(PyObject *op, PyObject *key)
+{
+    if (PyIndex_Check(key)) {
+        Py_ssize_t index = index_from(op, key);
+        return PyErr_Occurred() ? NULL : mapping_item(op, index);
+    }
+    PyObject *view = PyMemoryView_FromObject(op);
+    if (view == NULL) {
+        return NULL;
+    }
+    PyObject *result = PyObject_GetItem(view, key);
+    Py_DECREF(view);
+    return result;
+}
+
+static int
+set_item(PyObject *op, PyObject *key, PyObject *value)
+{
+    mapping *self = as_mapping(op);
+    long long byte;
+    char *address;
+    if (arg_long(value, "a byte", 0, 255, &byte) < 0) {
+        return -1;
+    }
+    Py_ssize_t index = index_from(op, key);
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    int rc;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    rc = item_address(self, index, PROT_WRITE, &address);
+    if (rc == 0) {
+        *(unsigned char *)address = (unsigned char)byte;
+    }
+    Py_END_CRITICAL_SECTION();
+    return rc;
+}
+
+/* Bytes into a slice of ours.  Not by way of a memoryview, which would count
+ * as a writable view that was handed out. */
+static int
+copy_into_slice(mapping *self, PyObject *slice, const Py_buffer *source)
+{
+    Py_ssize_t start, stop, step;
+    char *address, *copy = NULL;
+    if (PySlice_Unpack(slice, &start, &stop, &step) < 0) {
+        return -1;
+    }
+    if (step != 1) {                    /* the source may be our own bytes */
+        copy = PyMem_Malloc((size_t)source->len);
+        if (copy == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        memcpy(copy, source->buf, (size_t)source->len);
+    }
+    int rc = 0;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    Py_ssize_t count = PySlice_AdjustIndices(mapping_size(self), &start,
+                                             &stop, step);
+    if (count != source->len) {
+        PyErr_Format(PyExc_ValueError,
+                     "a slice of %zd bytes cannot take %zd bytes", count,
+                     source->len);
+        rc = -1;
+    }
+    else if (count > 0) {
+        rc = item_address(self, start, PROT_WRITE, &address);
+    }
+    if (rc == 0 && step == 1) {
+        memmove(self->base + start, source->buf, (size_t)count);
+    }
+    else if (rc == 0) {
+        for (Py_ssize_t i = 0; i < count; i++) {
+            self->base[start + i * step] = copy[i];
+        }
+    }
+    Py_END_CRITICAL_SECTION();
+    PyMem_Free(copy);
+    return rc;
+}
+
+static int
+mapping_ass_subscript(PyObject *op, PyObject *key, PyObject *value)
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_TypeError, "cannot delete memory");
+        return -1;
+    }
+    if (PyIndex_Check(key)) {
+        return set_item(op, key, value);
+    }
+    if (!PySlice_Check(key)) {
+        PyErr_Format(PyExc_TypeError,
+                     "an index must be an int or a slice, not %.200s",
+                     Py_TYPE(key)->tp_name);
+        return -1;
+    }
+    Py_buffer source;
+    if (PyObject_GetBuffer(value, &source, PyBUF_SIMPLE) < 0) {
+        return -1;
+    }
+    int rc = copy_into_slice(as_mapping(op), key, &source);
+    PyBuffer_Release(&source);
+    return rc;
+}
+
+static PyObject *
+mapping_repr(PyObject *op)
+{
+    mapping *self = as_mapping(op);
+    return PyUnicode_FromFormat(
+        "<posixshm.Mapping of %zd bytes%s at %p>", mapping_size(self),
+        self->prot & PROT_WRITE ? "" : ", read-only", self->base);
+}
+
+PyDoc_STRVAR(
+    mapping_doc,
+    "Mapping(fd, length=None, offset=0, *, readonly=False)\n--\n\n"
+    "A range of a descriptor's object in memory, shared: " MAN(mmap, 2) ".\n\n"
+    "fd: an open descriptor, or an object with fileno(); it is not kept and\n"
+    "may be closed at once.  length: bytes, at least 1; None: up to the end.\n"
+    "offset: bytes, a multiple of PAGESIZE.\n\n"
+    "Exports its bytes (format 'B', one dimension); len(), indexing, slices\n"
+    "and iteration are a memoryview's.  It is unmapped when nothing refers\n"
+    "to it any more, and in no other way.\n\n"
+    "Raises ValueError for a range past the object's end, and OSError:\n"
+    "ENOMEM (address space, RLIMIT_AS, too many mappings), EACCES (not as fd\n"
+    "was opened), EBADF.");
+
+static PyMemberDef mapping_members[] = {
+    {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(mapping, weakrefs),
+     Py_READONLY, NULL},
+    {0},
+};
+
+static PyType_Slot mapping_slots[] = {
+    {Py_tp_doc, (void *)mapping_doc},
+    {Py_tp_new, mapping_tp_new},
+    {Py_tp_dealloc, mapping_dealloc},
+    {Py_tp_traverse, mapping_traverse},
+    {Py_tp_repr, mapping_repr},
+    {Py_tp_methods, mapping_methods},
+    {Py_tp_getset, mapping_getset},
+    {Py_tp_members, mapping_members},
+    {Py_bf_getbuffer, mapping_bf_getbuffer},
+    {Py_bf_releasebuffer, mapping_bf_releasebuffer},
+    {Py_sq_length, mapping_length},
+    {Py_sq_item, mapping_item},
+    {Py_mp_length, mapping_length},
+    {Py_mp_subscript, mapping_subscript},
+    {Py_mp_ass_subscript, mapping_ass_subscript},
+    {0, NULL},
+};
+
+PyType_Spec mapping_spec = {
+    .name = "posixshm.Mapping",
+    .basicsize = sizeof(mapping),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = mapping_slots,
+};

@@ -1,0 +1,70 @@
+/* Mapping: the only owner of an address.
+ *
+ * Views, and whoever took an address through the buffer protocol and kept a
+ * reference to what the buffer's `obj` is, keep it alive.  The address is
+ * unmapped in its deallocator and nowhere else. */
+#ifndef CORE_MAPPING_H
+#define CORE_MAPPING_H
+
+#include "core.h"
+
+typedef struct {
+    PyObject_HEAD
+    char *base;                         /* NULL until adopted */
+    size_t reserved;                    /* bytes mapped; never grows */
+    /* Bytes that can be reached, at most reserved.  Where an object grows in
+     * place, the rest has no memory yet. */
+    _Atomic(Py_ssize_t) size;
+    /* Under the object's critical section: */
+    atomic_int prot;                    /* rights that can be handed out;
+                                           others may look at it */
+    int granted;                        /* rights that ever were */
+    bool changing;                      /* a thread is in mprotect */
+    PyObject *weakrefs;
+} mapping;
+
+/* A new one without an address; it may be dropped as it is. */
+mapping *mapping_new(core_state *state);
+
+/* Give it what pshm_map returned. */
+void mapping_adopt(mapping *self, void *base, size_t reserved,
+                   Py_ssize_t size, int prot);
+
+/* Map [offset, offset + length) of fd; length < 0: to the object's end.
+ * filename is for messages, or NULL.  Returns NULL with an exception. */
+PyObject *mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
+                          Py_ssize_t length, bool readonly,
+                          PyObject *filename);
+
+/* bf_getbuffer; the view's obj is the mapping. */
+int mapping_get_buffer(mapping *self, Py_buffer *view, int flags);
+
+/* Does nobody have it but those who hold these many references, all of them
+ * known to the caller, who keeps others from getting one meanwhile? */
+bool mapping_is_private(mapping *self, Py_ssize_t references);
+
+/* Unmap what is past size, of a private mapping whose size that is already. */
+void mapping_trim(mapping *self);
+
+/* mprotect.  Returns 0, or -1 with BufferError where a right would go that was
+ * granted, or OSError. */
+int mapping_protect(mapping *self, int prot);
+
+/* Methods that a handle has too, on the whole of its mapping. */
+PyObject *mapping_parse_prot(PyObject *value, int *prot);
+extern PyMethodDef mapping_methods[];
+extern PyGetSetDef mapping_getset[];
+
+static inline Py_ssize_t
+mapping_size(mapping *self)
+{
+    return atomic_load_explicit(&self->size, memory_order_relaxed);
+}
+
+static inline void
+mapping_set_size(mapping *self, Py_ssize_t size)
+{
+    atomic_store_explicit(&self->size, size, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,219 @@
+/* posixshm._core: the module, and the raw calls. */
+#include "core.h"
+
+
+#include "args.h"
+#include "errors.h"
+
+#include "posix/constants.h"
+#include "posix/link.h"
+#include "posix/map.h"
+#include "posix/open.h"
+
+core_state *
+core_state_of_type(PyTypeObject *type)
+{
+    return core_state_of_module(PyType_GetModuleByDef(type, &core_module));
+}
+
+/* ---- The raw calls ---- */
+
+PyDoc_STRVAR(
+    shm_open_doc,
+    "shm_open(name, flags, mode=0o600)\n--\n\n"
+    "Open, or with os.O_CREAT make, an object: " MAN(shm_open, 3) ".\n\n"
+    "flags: os.O_RDONLY or os.O_RDWR, and os.O_CREAT, os.O_EXCL, os.O_TRUNC.\n"
+    "mode: permissions of a new object, less the umask.  A new object has a\n"
+    "size of 0 bytes; see os.ftruncate, os.posix_fallocate.\n\n"
+    "Returns a descriptor, an int, which is close-on-exec and above 2.\n"
+    "Raises FileNotFoundError, FileExistsError, PermissionError, OSError;\n"
+    "ValueError for a bad name.");
+
+static PyObject *
+core_shm_open(PyObject *Py_UNUSED(module), PyObject *const *args,
+              Py_ssize_t count, PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "flags", "mode", NULL};
+    static const struct signature signature = {"shm_open", 3, 2, names};
+    PyObject *values[3];
+    struct pshm_name name;
+    long long flags;
+    mode_t mode = S_IRUSR | S_IWUSR;
+    if (args_match(&signature, args, count, kwnames, values) < 0
+        || arg_name(values[0], &name) < 0
+        || arg_long(values[1], "flags", 0, INT_MAX, &flags) < 0
+        || arg_mode(values[2], &mode) < 0) {
+        return NULL;
+    }
+    int rc;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_open_raw(&name, (int)flags, mode);
+        Py_END_ALLOW_THREADS
+    } while (try_again(rc));
+    return rc < 0 ? raise_errno(rc, values[0]) : PyLong_FromLong(rc);
+}
+
+PyDoc_STRVAR(
+    shm_unlink_doc,
+    "shm_unlink(name)\n--\n\n"
+    "Remove a name, whatever object it leads to: " MAN(shm_unlink, 3) ".\n\n"
+    "Raises FileNotFoundError, PermissionError, OSError; ValueError for a bad\n"
+    "name.");
+
+static PyObject *
+core_shm_unlink(PyObject *Py_UNUSED(module), PyObject *const *args,
+                Py_ssize_t count, PyObject *kwnames)
+{
+    static const char *const names[] = {"name", NULL};
+    static const struct signature signature = {"shm_unlink", 1, 1, names};
+    PyObject *values[1];
+    struct pshm_name name;
+    if (args_match(&signature, args, count, kwnames, values) < 0
+        || arg_name(values[0], &name) < 0) {
+        return NULL;
+    }
+    int rc;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_link_drop(&name);
+        Py_END_ALLOW_THREADS
+    } while (try_again(rc));
+    return rc < 0 ? raise_errno(rc, values[0]) : Py_NewRef(Py_None);
+}
+
+static PyMethodDef raw_methods[] = {
+    {"shm_open", (PyCFunction)(void (*)(void))core_shm_open,
+     METH_FASTCALL | METH_KEYWORDS, shm_open_doc},
+    {"shm_unlink", (PyCFunction)(void (*)(void))core_shm_unlink,
+     METH_FASTCALL | METH_KEYWORDS, shm_unlink_doc},
+    {0},
+};
+
+/* ---- The module ---- */
+
+#define CONSTANT(name) {#name, name}
+
+static const struct {
+    const char *name;
+    int value;
+} constants[] = {
+    CONSTANT(PROT_NONE),        CONSTANT(PROT_READ),
+    CONSTANT(PROT_WRITE),       CONSTANT(MS_ASYNC),
+    CONSTANT(MS_SYNC),          CONSTANT(MS_INVALIDATE),
+    CONSTANT(MADV_NORMAL),      CONSTANT(MADV_RANDOM),
+    CONSTANT(MADV_SEQUENTIAL),  CONSTANT(MADV_WILLNEED),
+    CONSTANT(MADV_DONTNEED),    CONSTANT(MADV_DOFORK),
+    CONSTANT(MADV_HUGEPAGE),    CONSTANT(MADV_NOHUGEPAGE),
+    CONSTANT(MADV_DONTDUMP),    CONSTANT(MADV_DODUMP),
+    CONSTANT(MADV_COLD),        CONSTANT(MADV_PAGEOUT),
+    CONSTANT(MADV_POPULATE_READ), CONSTANT(MADV_POPULATE_WRITE),
+    CONSTANT(MADV_COLLAPSE),    CONSTANT(F_SEAL_SEAL),
+    CONSTANT(F_SEAL_SHRINK),    CONSTANT(F_SEAL_GROW),
+    CONSTANT(F_SEAL_WRITE),     CONSTANT(F_SEAL_FUTURE_WRITE),
+    CONSTANT(F_SEAL_EXEC),      {"NAME_MAX", PSHM_NAME_MAX},
+};
+
+static int
+add_constants(PyObject *module, core_state *state)
+{
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(constants); i++) {
+        if (PyModule_AddIntConstant(module, constants[i].name,
+                                    constants[i].value) < 0) {
+            return -1;
+        }
+    }
+    state->page_size = (Py_ssize_t)pshm_page_size();
+    return PyModule_AddIntConstant(module, "PAGESIZE", (long)state->page_size);
+}
+
+static PyTypeObject *
+add_type(PyObject *module, PyType_Spec *spec)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type != NULL && PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+        Py_CLEAR(type);
+    }
+    return (PyTypeObject *)type;
+}
+
+static int
+core_exec(PyObject *module)
+{
+    core_state *state = core_state_of_module(module);
+    if (PyModule_AddFunctions(module, raw_methods) < 0
+        || PyModule_AddFunctions(module, directory_methods) < 0
+        || PyModule_AddFunctions(module, pickle_methods) < 0
+        || add_constants(module, state) < 0) {
+        return -1;
+    }
+    state->mapping_type = add_type(module, &mapping_spec);
+    state->handle_type = add_type(module, &handle_spec);
+    if (state->mapping_type == NULL || state->handle_type == NULL
+        || directory_add_types(module, state) < 0) {
+        return -1;
+    }
+    state->remove_function = PyObject_GetAttrString(module, "_remove");
+    state->attach_function = PyObject_GetAttrString(module, "_attach");
+    state->passable = PySet_New(NULL);
+    return state->remove_function == NULL || state->attach_function == NULL
+           || state->passable == NULL ? -1 : 0;
+}
+
+static int
+core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    core_state *state = core_state_of_module(module);
+    Py_VISIT(state->mapping_type);
+    Py_VISIT(state->handle_type);
+    Py_VISIT(state->reclaimed_type);
+    Py_VISIT(state->remove_function);
+    Py_VISIT(state->attach_function);
+    Py_VISIT(state->passable);
+    return 0;
+}
+
+static int
+core_clear(PyObject *module)
+{
+    core_state *state = core_state_of_module(module);
+    Py_CLEAR(state->mapping_type);
+    Py_CLEAR(state->handle_type);
+    Py_CLEAR(state->reclaimed_type);
+    Py_CLEAR(state->remove_function);
+    Py_CLEAR(state->attach_function);
+    Py_CLEAR(state->passable);
+    return 0;
+}
+
+static void
+core_free(void *module)
+{
+    (void)core_clear(module);
+}
+
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, core_exec},
+    CORE_SLOT_INTERPRETERS
+    CORE_SLOT_GIL
+    {0, NULL},
+};
+
+struct PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "posixshm._core",
+    .m_doc = PyDoc_STR("POSIX shared memory, natively."),
+    .m_size = sizeof(core_state),
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void);
+
+PyMODINIT_FUNC
+PyInit__core(void)
+{
+    return PyModuleDef_Init(&core_module);
+}

@@ -1,0 +1,135 @@
+#include "attach.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "lease.h"
+
+/* A name that changes hands this often while we look is not worth a loop. */
+#define MOST_TRIES 100
+
+static int
+check_kind(mode_t mode)
+{
+    if (S_ISREG(mode)) {
+        return 0;
+    }
+    return S_ISDIR(mode) ? -EISDIR : S_ISLNK(mode) ? -ELOOP : -EINVAL;
+}
+
+int
+pshm_attach_fd(int fd, struct pshm_object *out)
+{
+    struct stat st;
+    out->fd = fd;
+    out->mode = 0;
+    int rc = pshm_result(fstat(fd, &st));
+    if (rc < 0) {
+        return rc;
+    }
+    out->id = (struct pshm_identity){st.st_dev, st.st_ino};
+    out->size = st.st_size;
+    out->mode = st.st_mode;
+    rc = check_kind(st.st_mode);
+    if (rc == 0) {
+        rc = pshm_lease_take(fd);
+    }
+    if (rc == 0 && st.st_size == 0) {
+        rc = -ENODATA;
+    }
+    return rc;
+}
+
+/* Does name still lead to the object?  1 with its size of now, 0, or -errno. */
+static int
+confirm_name(const struct pshm_name *name, struct pshm_object *object)
+{
+    struct stat st;
+    int rc = pshm_result(lstat(name->path, &st));
+    if (rc < 0) {
+        return rc == -ENOENT ? 0 : rc;
+    }
+    object->size = st.st_size;
+    return pshm_identity_same(
+        object->id, (struct pshm_identity){st.st_dev, st.st_ino});
+}
+
+/* open(2) refuses a socket with ENXIO, and some kinds of device likewise. */
+static int
+open_refusal(const struct pshm_name *name, int rc, struct pshm_object *out)
+{
+    struct stat st;
+    if (rc != -ENOENT && rc != -ELOOP && lstat(name->path, &st) == 0
+        && !S_ISREG(st.st_mode)) {
+        out->mode = st.st_mode;
+        return check_kind(st.st_mode);
+    }
+    return rc;
+}
+
+int
+pshm_attach(const struct pshm_name *name, bool readonly,
+            struct pshm_object *out)
+{
+    /* O_NONBLOCK: a FIFO of that name must not hang us. */
+    int flags = (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW
+                | O_NONBLOCK;
+    for (int tries = 0; tries < MOST_TRIES; tries++) {
+        out->fd = -1;
+        out->mode = 0;
+        int fd = pshm_result(shm_open(pshm_name_posix(name), flags, 0));
+        if (fd < 0) {
+            return fd == -EINTR ? fd : open_refusal(name, fd, out);
+        }
+        fd = pshm_fd_settle(fd);
+        if (fd < 0) {
+            return fd;
+        }
+        int rc = pshm_attach_fd(fd, out);
+        if (rc == 0 || rc == -ENODATA) {
+            int named = confirm_name(name, out);
+            if (named == 1 && out->size > 0) {
+                return 0;
+            }
+            rc = named < 0 ? named : named == 1 ? -ENODATA : 0;
+        }
+        pshm_fd_close(fd);
+        out->fd = -1;
+        if (rc < 0) {
+            return rc;
+        }
+        /* The name is gone or another object's: look again. */
+    }
+    return -EAGAIN;
+}
+
+int
+pshm_status_of(int fd, struct pshm_status *out)
+{
+    struct stat st;
+    int rc = pshm_result(fstat(fd, &st));
+    if (rc == 0) {
+        *out = (struct pshm_status){
+            .id = {st.st_dev, st.st_ino},
+            .size = st.st_size,
+            .mode = st.st_mode,
+            .uid = st.st_uid,
+            .gid = st.st_gid,
+        };
+    }
+    return rc;
+}
+
+int
+pshm_set_mode(int fd, mode_t mode)
+{
+    return pshm_result(fchmod(fd, mode));
+}
+
+int
+pshm_set_owner(int fd, uid_t uid, gid_t gid)
+{
+    return pshm_result(fchown(fd, uid, gid));
+}

@@ -1,0 +1,47 @@
+/* Attaching: getting hold of an object that is there, changing nothing. */
+#ifndef PSHM_ATTACH_H
+#define PSHM_ATTACH_H
+
+#include "base.h"
+#include "name.h"
+
+struct pshm_object {
+    int fd;
+    struct pshm_identity id;
+    off_t size;                         /* bytes */
+    mode_t mode;                        /* with the kind of file: S_IFMT */
+};
+
+/* Open the object called name, take its lease, and make sure that it still has
+ * that name then, so that no reclaimer can have been faster.  The caller owns
+ * out->fd (close-on-exec, above 2).
+ * Returns 0, or -errno with out->fd == -1:
+ *   -ENOENT   there is none
+ *   -ENODATA  it has no bytes: its creator has not sized it yet
+ *   -ELOOP    a symbolic link; not followed
+ *   -EISDIR, -EINVAL  not a regular file; out->mode says what, or is 0
+ *   -EAGAIN   a reclaimer is at work on it; it may be gone in a moment
+ *   -EINTR and what open(2) says else. */
+int pshm_attach(const struct pshm_name *name, bool readonly,
+                struct pshm_object *out);
+
+/* The same from a descriptor: look at it and take its lease.  fd stays the
+ * caller's.  Returns 0, -ENODATA, -EISDIR, -EINVAL, -EAGAIN, or -errno. */
+int pshm_attach_fd(int fd, struct pshm_object *out);
+
+/* fstat(2), as far as this library wants it. */
+struct pshm_status {
+    struct pshm_identity id;
+    off_t size;
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+};
+
+int pshm_status_of(int fd, struct pshm_status *out);
+
+/* fchmod(2); fchown(2), where (uid_t)-1 and (gid_t)-1 leave as it is. */
+int pshm_set_mode(int fd, mode_t mode);
+int pshm_set_owner(int fd, uid_t uid, gid_t gid);
+
+#endif

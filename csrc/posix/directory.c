@@ -1,0 +1,82 @@
+#include "directory.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SEMAPHORE_PREFIX "sem."
+
+static int
+append_name(struct pshm_names *names, const char *name)
+{
+    size_t size = strlen(name) + 1;
+    if (size > names->room - names->length) {
+        size_t room = names->room * 2 + 4096;
+        char *text = realloc(names->text, room);
+        if (text == NULL) {
+            return -ENOMEM;
+        }
+        names->text = text;
+        names->room = room;
+    }
+    memcpy(names->text + names->length, name, size);
+    names->length += size;
+    return 0;
+}
+
+static bool
+is_object(int dir, const struct dirent *entry)
+{
+    struct stat st;
+    if (strncmp(entry->d_name, SEMAPHORE_PREFIX, strlen(SEMAPHORE_PREFIX))
+        == 0) {
+        return false;
+    }
+    if (entry->d_type != DT_UNKNOWN) {
+        return entry->d_type == DT_REG;
+    }
+    return fstatat(dir, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0
+           && S_ISREG(st.st_mode);
+}
+
+int
+pshm_names_list(const char *prefix, struct pshm_names *out)
+{
+    *out = PSHM_NAMES_NONE;
+    DIR *dir = opendir(PSHM_DIR);
+    if (dir == NULL) {
+        return -errno;
+    }
+    int rc = 0;
+    const struct dirent *entry;
+    while (rc == 0 && (errno = 0, entry = readdir(dir)) != NULL) {
+        if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0
+            && is_object(dirfd(dir), entry)) {
+            rc = append_name(out, entry->d_name);
+        }
+    }
+    if (rc == 0) {
+        rc = -errno;
+    }
+    (void)closedir(dir);
+    return rc;
+}
+
+void
+pshm_names_free(struct pshm_names *names)
+{
+    free(names->text);
+    *names = PSHM_NAMES_NONE;
+}
+
+int
+pshm_directory_device(dev_t *dev)
+{
+    struct stat st;
+    int rc = pshm_result(stat(PSHM_DIR, &st));
+    if (rc == 0) {
+        *dev = st.st_dev;
+    }
+    return rc;
+}

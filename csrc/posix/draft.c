@@ -1,0 +1,249 @@
+#include "draft.h"
+
+#include <unistd.h>
+
+#include "constants.h"
+#include "fd.h"
+#include "lease.h"
+#include "link.h"
+#include "map.h"
+
+/* struct pshm_way: what is known */
+enum { UNKNOWN, BY_DESCRIPTOR, BY_TEMPORARY_NAME };
+
+enum stage { OPEN, LEASE, OWN, SIZE, MAP, ADVISE, POPULATE, RESERVE, SEAL,
+             READY };
+
+/* O_TMPFILE needs a file system that has it; to link the file afterwards takes
+ * /proc, or a kernel that lets everyone link by descriptor. */
+static int
+open_tmpfile(mode_t mode)
+{
+    return pshm_fd_settle(
+        pshm_result(open(PSHM_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, mode)));
+}
+
+static bool
+lacks_tmpfile(int rc)
+{
+    return rc == -EOPNOTSUPP || rc == -EISDIR || rc == -ENOENT;
+}
+
+static int
+open_temporary(const struct pshm_name *name, struct pshm_draft *draft)
+{
+    int rc = pshm_name_beside(name, &draft->temporary);
+    if (rc == 0) {
+        rc = pshm_fd_settle(pshm_result(open(
+            draft->temporary.path,
+            O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW,
+            S_IRUSR | S_IWUSR)));
+        draft->has_temporary = rc >= 0;
+    }
+    return rc;
+}
+
+static int
+open_named(const struct pshm_spec *spec, struct pshm_way *way,
+           struct pshm_draft *draft)
+{
+    int known = atomic_load_explicit(&way->known, memory_order_relaxed);
+    if (known == UNKNOWN) {
+        known = access("/proc/self/fd", X_OK) == 0 ? BY_DESCRIPTOR
+                                                   : BY_TEMPORARY_NAME;
+        atomic_store_explicit(&way->known, known, memory_order_relaxed);
+    }
+    if (known == BY_DESCRIPTOR) {
+        int fd = open_tmpfile(spec->mode);
+        if (!lacks_tmpfile(fd)) {
+            return fd;
+        }
+    }
+    return open_temporary(spec->name, draft);
+}
+
+static int
+open_memfd(const char *label)
+{
+    unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    int fd = pshm_result(memfd_create(label, flags | MFD_NOEXEC_SEAL));
+    if (fd == -EINVAL) {
+        fd = pshm_result(memfd_create(label, flags));
+    }
+    return pshm_fd_settle(fd);
+}
+
+static int
+open_object(const struct pshm_spec *spec, struct pshm_way *way,
+            struct pshm_draft *draft)
+{
+    int fd = spec->kind == PSHM_MEMFD     ? open_memfd(spec->label)
+             : spec->kind == PSHM_UNNAMED ? open_tmpfile(spec->mode)
+                                          : open_named(spec, way, draft);
+    if (fd < 0) {
+        return fd;
+    }
+    draft->fd = fd;
+    return 0;
+}
+
+/* Owner before mode: a change of owner may clear bits of the mode. */
+static int
+own_object(const struct pshm_spec *spec, struct pshm_draft *draft)
+{
+    struct stat st;
+    int rc = pshm_result(fstat(draft->fd, &st));
+    if (rc < 0) {
+        return rc;
+    }
+    draft->id = (struct pshm_identity){st.st_dev, st.st_ino};
+    if (spec->kind == PSHM_MEMFD) {
+        return 0;
+    }
+    bool chown = spec->uid != (uid_t)-1 || spec->gid != (gid_t)-1;
+    if (chown) {
+        rc = pshm_result(fchown(draft->fd, spec->uid, spec->gid));
+    }
+    if (rc == 0 && (chown || (st.st_mode & 07777) != spec->mode)) {
+        rc = pshm_result(fchmod(draft->fd, spec->mode));
+    }
+    return rc;
+}
+
+/* Pages that are to be huge, or mapped, are made by populating: memory that
+ * fallocate(2) takes is in small pages, and costs a second walk to map. */
+static bool
+populates(const struct pshm_spec *spec)
+{
+    return spec->populate || (spec->huge_pages && spec->reserve);
+}
+
+static int
+advise_object(const struct pshm_spec *spec, struct pshm_draft *draft)
+{
+    if (!spec->huge_pages) {
+        return 0;
+    }
+    int rc = pshm_map_advise(draft->base, draft->length, MADV_HUGEPAGE);
+    return rc == -EINVAL ? 0 : rc;      /* a kernel without huge pages */
+}
+
+static int
+populate_object(const struct pshm_spec *spec, struct pshm_draft *draft)
+{
+    if (!populates(spec)) {
+        return 0;
+    }
+    int rc = pshm_map_populate(draft->base, (size_t)spec->size, true,
+                               &draft->populated);
+    /* No room, or so it seems: reserving finds out and says it properly. */
+    return rc == -EFAULT && spec->reserve ? 0 : rc == -EFAULT ? -ENOSPC : rc;
+}
+
+/* Memory that populating will take is not taken here, but there must be room:
+ * populating would not notice before it had filled the mount. */
+static int
+size_object(const struct pshm_spec *spec, struct pshm_draft *draft)
+{
+    bool later = populates(spec);
+    int rc = 0;
+    if (later && spec->reserve) {
+        rc = pshm_size_room(draft->fd, spec->size);
+        draft->progress.room_known = true;
+    }
+    if (rc == 0) {
+        rc = pshm_size_set(draft->fd, spec->size, spec->reserve && !later,
+                           &draft->progress);
+    }
+    return rc;
+}
+
+/* What has been sized must not shrink under those it is passed to. */
+static int
+seal_object(const struct pshm_spec *spec, struct pshm_draft *draft)
+{
+    return spec->kind == PSHM_MEMFD ? pshm_seals_add(draft->fd, F_SEAL_SHRINK)
+                                    : 0;
+}
+
+static int
+do_stage(const struct pshm_spec *spec, struct pshm_way *way,
+         struct pshm_draft *draft)
+{
+    switch ((enum stage)draft->stage) {
+    case OPEN:
+        return open_object(spec, way, draft);
+    case LEASE:         /* first: a temporary name could be reclaimed */
+        return pshm_lease_take(draft->fd);
+    case OWN:
+        return own_object(spec, draft);
+    case SIZE:
+        return size_object(spec, draft);
+    case MAP:
+        draft->length = spec->length;
+        return pshm_map(draft->fd, 0, spec->length, PROT_READ | PROT_WRITE,
+                        &draft->base);
+    case ADVISE:
+        return advise_object(spec, draft);
+    case POPULATE:
+        return populate_object(spec, draft);
+    case RESERVE:
+        return spec->reserve && populates(spec)
+                   ? pshm_size_set(draft->fd, spec->size, true,
+                                   &draft->progress)
+                   : 0;
+    case SEAL:
+        return seal_object(spec, draft);
+    case READY:
+        break;
+    }
+    return 0;
+}
+
+int
+pshm_draft_make(const struct pshm_spec *spec, struct pshm_way *way,
+                struct pshm_draft *draft)
+{
+    for (; draft->stage < READY; draft->stage++) {
+        int rc = do_stage(spec, way, draft);
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    return 0;
+}
+
+int
+pshm_draft_publish(struct pshm_draft *draft, const struct pshm_name *name,
+                   bool replace)
+{
+    if (!draft->has_temporary) {
+        return pshm_link(draft->fd, name, replace);
+    }
+    int rc = pshm_link_move(&draft->temporary, name, replace);
+    draft->has_temporary = rc < 0;
+    return rc;
+}
+
+void
+pshm_draft_abandon(struct pshm_draft *draft)
+{
+    if (draft->has_temporary) {
+        (void)unlink(draft->temporary.path);
+    }
+    pshm_unmap(draft->base, draft->length);
+    pshm_fd_close(draft->fd);
+    *draft = PSHM_DRAFT_NONE;
+}
+
+int
+pshm_seals_of(int fd)
+{
+    return pshm_result(fcntl(fd, F_GET_SEALS));
+}
+
+int
+pshm_seals_add(int fd, int seals)
+{
+    return pshm_result(fcntl(fd, F_ADD_SEALS, seals));
+}

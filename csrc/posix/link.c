@@ -1,0 +1,135 @@
+#include "link.h"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "constants.h"
+
+int
+pshm_link_holds(const struct pshm_name *name, struct pshm_identity id)
+{
+    struct stat st;
+    int rc = pshm_result(lstat(name->path, &st));
+    if (rc < 0) {
+        return rc;
+    }
+    return pshm_identity_same(id,
+                              (struct pshm_identity){st.st_dev, st.st_ino});
+}
+
+/* link(2) by descriptor.  By AT_EMPTY_PATH it is cheaper, but older kernels
+ * want a capability for that, and say ENOENT without it. */
+static int
+link_fd(int fd, const char *path)
+{
+    int rc = pshm_result(linkat(fd, "", AT_FDCWD, path, AT_EMPTY_PATH));
+    if (rc == -ENOENT) {
+        char proc[sizeof("/proc/self/fd/") + 3 * sizeof(int)];
+        (void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+        rc = pshm_result(
+            linkat(AT_FDCWD, proc, AT_FDCWD, path, AT_SYMLINK_FOLLOW));
+    }
+    return rc;
+}
+
+/* The system call itself: not every C library has a function for it.  A file
+ * system without it gets the two names for a moment. */
+static int
+rename_if_free(const char *from, const char *to)
+{
+    int rc = pshm_result((int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD,
+                                      to, RENAME_NOREPLACE));
+    if (rc == -EINVAL || rc == -ENOSYS) {
+        rc = pshm_result(link(from, to));
+        if (rc == 0) {
+            (void)unlink(from);
+        }
+    }
+    return rc;
+}
+
+int
+pshm_link(int fd, const struct pshm_name *name, bool replace)
+{
+    if (!replace) {
+        return link_fd(fd, name->path);
+    }
+    struct pshm_name temporary;
+    int rc = pshm_name_beside(name, &temporary);
+    if (rc == 0) {
+        rc = link_fd(fd, temporary.path);
+    }
+    if (rc == 0) {
+        rc = pshm_link_move(&temporary, name, true);
+        /* Still there if that failed; and where name was this very object's
+         * already, for then rename(2) does nothing. */
+        (void)unlink(temporary.path);
+    }
+    return rc;
+}
+
+int
+pshm_link_move(const struct pshm_name *from, const struct pshm_name *to,
+               bool replace)
+{
+    return replace ? pshm_result(rename(from->path, to->path))
+                   : rename_if_free(from->path, to->path);
+}
+
+int
+pshm_link_unlink(const struct pshm_name *aside)
+{
+    return pshm_result(unlink(aside->path));
+}
+
+/* Should the name have been taken a third time in this moment, that object
+ * keeps it, as if it had replaced this one. */
+void
+pshm_link_put_back(const struct pshm_name *aside, const struct pshm_name *name)
+{
+    (void)rename_if_free(aside->path, name->path);
+}
+
+int
+pshm_link_aside(const struct pshm_name *name, struct pshm_identity id,
+                struct pshm_name *aside)
+{
+    int rc = pshm_link_holds(name, id);
+    if (rc <= 0) {
+        return rc < 0 ? rc : -ESTALE;
+    }
+    rc = pshm_name_beside(name, aside);
+    if (rc == 0) {
+        /* Nobody else has that random name, so there is none to replace. */
+        rc = pshm_result(rename(name->path, aside->path));
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    rc = pshm_link_holds(aside, id);
+    if (rc == 1) {
+        return 0;
+    }
+    pshm_link_put_back(aside, name);
+    return rc < 0 ? rc : -ESTALE;
+}
+
+int
+pshm_link_remove(const struct pshm_name *name, struct pshm_identity id)
+{
+    struct pshm_name aside;
+    int rc = pshm_link_aside(name, id, &aside);
+    if (rc == 0) {
+        rc = pshm_link_unlink(&aside);
+        if (rc < 0) {
+            pshm_link_put_back(&aside, name);
+        }
+    }
+    return rc;
+}
+
+int
+pshm_link_drop(const struct pshm_name *name)
+{
+    return pshm_result(shm_unlink(pshm_name_posix(name)));
+}

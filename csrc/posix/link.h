@@ -1,0 +1,43 @@
+/* Giving an object its name and taking it away: linkat, rename, unlink.
+ *
+ * A name may become another object's at any moment, so nothing here acts on a
+ * name because of what an earlier look at it said: an object is linked by its
+ * descriptor, and a name is removed by moving it aside, looking what it was,
+ * and only then deleting it, or putting it back. */
+#ifndef PSHM_LINK_H
+#define PSHM_LINK_H
+
+#include "base.h"
+#include "name.h"
+
+/* Is name this object's now?  Returns 1, 0 (it is another's), -ENOENT (nobody
+ * has it), or -errno. */
+int pshm_link_holds(const struct pshm_name *name, struct pshm_identity id);
+
+/* Give the object open as fd the name, in one step.  Unless replace the name
+ * must be free: -EEXIST.  With replace an object of that name loses it in the
+ * same step.  Returns 0 or -errno; on failure nothing has changed. */
+int pshm_link(int fd, const struct pshm_name *name, bool replace);
+
+/* Give an object that is known by a temporary name (where pshm_link cannot
+ * work) its real one.  As pshm_link. */
+int pshm_link_move(const struct pshm_name *from, const struct pshm_name *to,
+                   bool replace);
+
+/* Move name aside if it is this object's: it has the name *aside then, and
+ * the caller unlinks that, or puts it back.  Returns 0, -ENOENT (nobody has the
+ * name), -ESTALE (it is another object's, and stays), or -errno. */
+int pshm_link_aside(const struct pshm_name *name, struct pshm_identity id,
+                    struct pshm_name *aside);
+int pshm_link_unlink(const struct pshm_name *aside);
+void pshm_link_put_back(const struct pshm_name *aside,
+                        const struct pshm_name *name);
+
+/* Remove name if it is this object's: aside, and unlink.  Returns as
+ * pshm_link_aside. */
+int pshm_link_remove(const struct pshm_name *name, struct pshm_identity id);
+
+/* Remove name, whatever it is: shm_unlink(3).  Returns 0 or -errno. */
+int pshm_link_drop(const struct pshm_name *name);
+
+#endif

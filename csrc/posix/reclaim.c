@@ -1,0 +1,100 @@
+#include "reclaim.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "fd.h"
+#include "lease.h"
+#include "link.h"
+
+/* ctime, for nobody can set it: a mapping that is written to changes no time,
+ * so this is when the object was linked, sized, or given a mode or owner. */
+static double
+age_of(const struct stat *st)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (double)(now.tv_sec - st->st_ctim.tv_sec)
+           + (double)(now.tv_nsec - st->st_ctim.tv_nsec) / 1e9;
+}
+
+static bool
+is_no_object(int rc)
+{
+    return rc == -ENOENT || rc == -ELOOP || rc == -ENXIO;
+}
+
+static int
+seize(struct pshm_candidate *candidate, double older_than)
+{
+    struct stat st;
+    int rc = pshm_result(fstat(candidate->fd, &st));
+    if (rc < 0) {
+        return rc;
+    }
+    candidate->size = st.st_size;
+    candidate->age = age_of(&st);
+    candidate->id = (struct pshm_identity){st.st_dev, st.st_ino};
+    if (!S_ISREG(st.st_mode) || candidate->age < older_than) {
+        return PSHM_NOT_SELECTED;
+    }
+    rc = pshm_lease_seize(candidate->fd);
+    return rc == 0 ? PSHM_REMOVABLE : rc == -EAGAIN ? PSHM_IN_USE : rc;
+}
+
+void
+pshm_reclaim_seize(const char *name, double older_than,
+                   struct pshm_candidate *out)
+{
+    *out = (struct pshm_candidate){.fd = -1};
+    if (pshm_name_parse(name, strlen(name), &out->name) != NULL) {
+        out->verdict = -EINVAL;
+        return;
+    }
+    const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    int fd = pshm_fd_settle(
+        pshm_result(shm_open(pshm_name_posix(&out->name), flags, 0)));
+    if (fd < 0) {
+        out->verdict = is_no_object(fd) ? PSHM_NOT_SELECTED : fd;
+        return;
+    }
+    out->fd = fd;
+    out->verdict = seize(out, older_than);
+}
+
+static int
+remove_seized(const struct pshm_candidate *candidate)
+{
+    struct pshm_name aside;
+    int rc = pshm_link_aside(&candidate->name, candidate->id, &aside);
+    if (rc < 0) {
+        return rc == -ENOENT || rc == -ESTALE ? PSHM_NOT_SELECTED : rc;
+    }
+    rc = pshm_lease_contested(candidate->fd);
+    if (rc == 0) {
+        rc = pshm_link_unlink(&aside);
+    }
+    if (rc < 0) {
+        pshm_link_put_back(&aside, &candidate->name);
+        return rc == -EAGAIN ? PSHM_IN_USE : rc;
+    }
+    return PSHM_REMOVED;
+}
+
+void
+pshm_reclaim_settle(struct pshm_candidate *candidate, bool dry_run,
+                    const struct pshm_mapped *mapped)
+{
+    if (candidate->verdict == PSHM_REMOVABLE) {
+        if (pshm_mapped_has(mapped, candidate->id.ino)) {
+            candidate->verdict = PSHM_IN_USE;
+        }
+        else if (!dry_run) {
+            candidate->verdict = remove_seized(candidate);
+        }
+    }
+    pshm_fd_close(candidate->fd);
+    candidate->fd = -1;
+}

@@ -1,0 +1,42 @@
+/* Getting rid of objects that nobody uses any more.
+ *
+ * Seize some objects, look once who has mapped what, then settle each.  In this
+ * order: once an object is seized, whoever attaches to it has a lease that
+ * settling sees; so only who attached before, and has given its descriptor up,
+ * is left for the look to find. */
+#ifndef PSHM_RECLAIM_H
+#define PSHM_RECLAIM_H
+
+#include "base.h"
+#include "name.h"
+#include "procmaps.h"
+
+enum pshm_verdict {
+    PSHM_NOT_SELECTED,                  /* gone, too young, not an object */
+    PSHM_IN_USE,                        /* leased, or mapped */
+    PSHM_REMOVABLE,
+    PSHM_REMOVED,
+};
+
+struct pshm_candidate {
+    off_t size;                         /* bytes */
+    double age;                         /* seconds since its status changed */
+    int verdict;                        /* enum pshm_verdict, or -errno */
+    /* the rest is this file's own */
+    int fd;
+    struct pshm_name name;
+    struct pshm_identity id;
+};
+
+/* Look at the object called name (without a slash) and seize it, if it is at
+ * least older_than seconds old and has no lease.  Never waits.  To be settled
+ * by pshm_reclaim_settle, whatever the verdict is. */
+void pshm_reclaim_seize(const char *name, double older_than,
+                        struct pshm_candidate *out);
+
+/* Unlink what was seized and is not mapped, and let go of it.  dry_run: only
+ * say in the verdict that it could be. */
+void pshm_reclaim_settle(struct pshm_candidate *candidate, bool dry_run,
+                         const struct pshm_mapped *mapped);
+
+#endif

@@ -1,0 +1,156 @@
+#include "size.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define PIECE_MOST ((off_t)64 << 20)
+#define PIECE_LEAST ((off_t)256 << 10)
+#define INTERRUPTIONS_MOST 8
+
+int
+pshm_size_check(off_t size)
+{
+    struct rlimit limit;
+    int rc = pshm_result(getrlimit(RLIMIT_FSIZE, &limit));
+    if (rc == 0 && limit.rlim_cur != RLIM_INFINITY
+        && (uintmax_t)size > (uintmax_t)limit.rlim_cur) {
+        rc = -EFBIG;
+    }
+    return rc;
+}
+
+int
+pshm_room_of(int fd, struct pshm_room *out)
+{
+    struct statvfs vfs;
+    int rc = pshm_result(fd < 0 ? statvfs(PSHM_DIR, &vfs)
+                                : fstatvfs(fd, &vfs));
+    if (rc == 0) {
+        *out = (struct pshm_room){
+            .total_bytes = (uint64_t)vfs.f_blocks * vfs.f_frsize,
+            .free_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize,
+            .total_inodes = vfs.f_files,
+            .free_inodes = vfs.f_favail,
+        };
+    }
+    return rc;
+}
+
+int
+pshm_size_room(int fd, off_t bytes)
+{
+    struct pshm_room room;
+    if (bytes > PIECE_MOST && pshm_room_of(fd, &room) == 0
+        && room.total_bytes > 0 && (uint64_t)bytes > room.free_bytes) {
+        return -ENOSPC;
+    }
+    return 0;
+}
+
+static int
+know_room(int fd, off_t bytes, struct pshm_progress *progress)
+{
+    int rc = progress->room_known ? 0 : pshm_size_room(fd, bytes);
+    progress->room_known = true;
+    return rc;
+}
+
+/* fallocate in pieces.  A signal makes the kernel undo the piece it is in, so
+ * pieces get smaller until one fits between two signals. */
+static int
+reserve_pieces(int fd, off_t size, struct pshm_progress *progress)
+{
+    if (progress->piece == 0) {
+        progress->piece = PIECE_MOST;
+    }
+    while (progress->done < size) {
+        off_t length = size - progress->done;
+        if (length > progress->piece) {
+            length = progress->piece;
+        }
+        int rc = pshm_result(fallocate(fd, 0, progress->done, length));
+        if (rc == -EINTR && progress->piece > PIECE_LEAST) {
+            progress->piece /= 2;
+        }
+        if (rc < 0) {
+            return rc;
+        }
+        progress->done += length;
+    }
+    return 0;
+}
+
+int
+pshm_size_set(int fd, off_t size, bool reserve,
+              struct pshm_progress *progress)
+{
+    int rc = pshm_size_check(size);
+    if (rc == 0 && reserve) {
+        rc = know_room(fd, size, progress);
+        if (rc == 0) {
+            rc = reserve_pieces(fd, size, progress);
+        }
+        if (rc != -EOPNOTSUPP) {
+            return rc;
+        }
+        rc = 0;
+    }
+    return rc < 0 ? rc : pshm_result(ftruncate(fd, size));
+}
+
+/* Not in pieces: each would have to set the size along with the memory, or
+ * another who grows the object at the same time could not tell its memory from
+ * ours; and then it would stay grown part of the way.  Where signals keep
+ * coming, they have to wait for this once. */
+static int
+grow_reserved(int fd, off_t from, off_t to, struct pshm_progress *progress)
+{
+    sigset_t all, old;
+    bool block = progress->interrupted >= INTERRUPTIONS_MOST;
+    if (block) {
+        (void)sigfillset(&all);
+        (void)pthread_sigmask(SIG_BLOCK, &all, &old);
+    }
+    int rc = pshm_result(fallocate(fd, 0, from, to - from));
+    if (block) {
+        (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    }
+    progress->interrupted += rc == -EINTR;
+    return rc;
+}
+
+/* Where there is no fallocate.  Another who grows the object further in this
+ * very moment would lose that again. */
+static int
+grow_plainly(int fd, off_t to)
+{
+    struct stat st;
+    int rc = pshm_result(fstat(fd, &st));
+    return rc == 0 && st.st_size < to ? pshm_result(ftruncate(fd, to)) : rc;
+}
+
+int
+pshm_size_grow(int fd, off_t from, off_t to, bool reserve,
+               struct pshm_progress *progress)
+{
+    int rc = pshm_size_check(to);
+    if (rc == 0 && reserve) {
+        rc = know_room(fd, to - from, progress);
+    }
+    /* Unlike ftruncate, a fallocate past the end can only make it longer. */
+    if (rc == 0) {
+        rc = reserve ? grow_reserved(fd, from, to, progress)
+                     : pshm_result(fallocate(fd, 0, to - 1, 1));
+    }
+    return rc == -EOPNOTSUPP ? grow_plainly(fd, to) : rc;
+}
+
+int
+pshm_size_shrink(int fd, off_t to)
+{
+    return pshm_result(ftruncate(fd, to));
+}
