@@ -175,12 +175,39 @@ handle_take_map(handle *self)
     return map;
 }
 
+int
+handle_claim(handle *self)
+{
+    pid_t process = pshm_process_id();
+    int rc = -1;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->claimed && self->claimed_in == process) {
+        PyErr_SetString(PyExc_BufferError,
+                        "another thread is changing this shared memory");
+    }
+    else {
+        self->claimed = true;
+        self->claimed_in = process;
+        rc = 0;
+    }
+    Py_END_CRITICAL_SECTION();
+    return rc;
+}
+
+void
+handle_release(handle *self)
+{
+    Py_BEGIN_CRITICAL_SECTION(self);
+    self->claimed = false;
+    Py_END_CRITICAL_SECTION();
+}
+
 /* Where the object grows in place, others may have grown it. */
 static void
 update_size_locked(handle *self)
 {
     struct pshm_status status;
-    if (self->body.max_size == 0 || self->body.fd == NULL || self->busy
+    if (self->body.max_size == 0 || self->body.fd == NULL || self->claimed
         || pshm_status_of(self->body.fd->fd, &status) < 0) {
         return;
     }
@@ -362,9 +389,9 @@ const char handle_close_fd_doc[] =
     "close_fd($self, /)\n--\n\n"
     "Give up the descriptor only: " MAN(close, 2) ".  The memory stays usable.\n"
     "\n"
-    "The lease goes with it, so that reclaim() no longer sees this handle by\n"
-    "its lock, but only by its mapping.  What needs a descriptor (resize,\n"
-    "stat, ...) raises ValueError from here on.  Twice is harmless.";
+    "What needs a descriptor (resize, stat, ...) raises ValueError from here\n"
+    "on.  The mapping holds the lease, so reclaim() still sees the object in\n"
+    "use.  Twice is harmless.";
 
 PyObject *
 handle_close_fd(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -402,8 +429,8 @@ handle_fileno(PyObject *op, PyObject *Py_UNUSED(unused))
 const char handle_detach_doc[] =
     "detach($self, /)\n--\n\n"
     "Close the handle, but for its descriptor, which is the caller's now.\n\n"
-    "Returns it, an int.  The lease goes along with it.  A name that was to\n"
-    "go with the handle (delete=True) stays.  Raises ValueError after close()\n"
+    "Returns it, an int.  A name that was to go with the handle\n"
+    "(delete=True) stays.  Raises ValueError after close()\n"
     "or close_fd().";
 
 /* A call in another thread that still uses the descriptor must not find it

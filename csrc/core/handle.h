@@ -31,8 +31,8 @@ typedef struct {
     PyObject_HEAD
     handle_body body;
     bool open;                          /* body.map may be used */
-    bool busy;                          /* a thread changes size or rights */
-    pid_t busy_process;                 /* ... of this process */
+    bool claimed;                       /* by a thread: handle_claim */
+    pid_t claimed_in;                   /* ... of this process */
     /* The handle's own buffer was taken, so who has the handle may have kept
      * the address: the mapping stays for as long as the handle does. */
     bool exported;
@@ -76,6 +76,12 @@ PyObject *handle_name_object(handle *self);
 /* Bytes now, asking the kernel where the object grows in place; where the
  * handle is closed, the last known.  Returns whether it is open. */
 bool handle_current_size(handle *self, Py_ssize_t *size);
+
+/* One thread at a time changes a handle's name or size.  A flag, for a change
+ * is mostly without the GIL; a child that was forked meanwhile ignores it.
+ * Returns 0, or -1 with BufferError where another thread has the claim. */
+int handle_claim(handle *self);
+void handle_release(handle *self);
 
 /* Put another mapping in the place of the handle's own; owns map.  Returns 0,
  * or -1 with map dropped. */

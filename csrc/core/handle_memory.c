@@ -8,40 +8,10 @@
 #include "posix/constants.h"
 #include "posix/attach.h"
 #include "posix/draft.h"
-#include "posix/host.h"
 #include "posix/map.h"
 #include "posix/procmaps.h"
 #include "posix/size.h"
 
-
-/* One thread at a time changes a handle's memory.  A flag, for the change is
- * mostly without the GIL; a child that was forked meanwhile ignores it. */
-static int
-begin_change(handle *self)
-{
-    pid_t process = pshm_process_id();
-    int rc = -1;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    if (self->busy && self->busy_process == process) {
-        PyErr_SetString(PyExc_BufferError,
-                        "another thread is changing this shared memory");
-    }
-    else {
-        self->busy = true;
-        self->busy_process = process;
-        rc = 0;
-    }
-    Py_END_CRITICAL_SECTION();
-    return rc;
-}
-
-static void
-end_change(handle *self)
-{
-    Py_BEGIN_CRITICAL_SECTION(self);
-    self->busy = false;
-    Py_END_CRITICAL_SECTION();
-}
 
 /* ---- map ---- */
 
@@ -254,7 +224,7 @@ change_begin(change *c, PyObject *op)
     c->map = handle_take_map(c->self);
     c->name = handle_name_object(c->self);
     struct pshm_status status;
-    int rc = c->map == NULL ? -1 : begin_change(c->self);
+    int rc = c->map == NULL ? -1 : handle_claim(c->self);
     if (rc == 0) {
         Py_BEGIN_CRITICAL_SECTION(c->self);
         c->max_size = c->self->body.max_size;
@@ -265,7 +235,7 @@ change_begin(change *c, PyObject *op)
             return 0;
         }
         raise_errno(rc, c->name);
-        end_change(c->self);
+        handle_release(c->self);
     }
     Py_XDECREF(c->map);
     Py_XDECREF(c->name);
@@ -276,7 +246,7 @@ change_begin(change *c, PyObject *op)
 static void
 change_end(change *c)
 {
-    end_change(c->self);
+    handle_release(c->self);
     Py_DECREF(c->map);
     Py_XDECREF(c->name);
     fdref_drop(c->fd);

@@ -1,8 +1,6 @@
 /* A handle and its name: giving it one, another one, none. */
 #include "handle.h"
 
-#include <string.h>
-
 #include "args.h"
 #include "errors.h"
 
@@ -130,31 +128,10 @@ parse_link(const struct signature *signature, PyObject *const *args,
            || arg_bool(values[1], replace) < 0 ? -1 : 0;
 }
 
-/* Link the handle's object to path and note that in the handle.  Returns 0 or
- * -1 with an exception. */
-static int
-link_handle(handle *self, PyObject *given, const struct pshm_name *path,
-            bool replace)
+/* Note the new name in the handle; owns name. */
+static void
+set_name(handle *self, PyObject *name, const struct pshm_name *path)
 {
-    PyObject *name = PyUnicode_FromString(pshm_name_plain(path));
-    if (name == NULL) {
-        return -1;
-    }
-    struct fdref *fd = handle_take_fd(self);
-    if (fd == NULL) {
-        Py_DECREF(name);
-        return -1;
-    }
-    int rc;
-    Py_BEGIN_ALLOW_THREADS
-    rc = pshm_link(fd->fd, path, replace);
-    Py_END_ALLOW_THREADS
-    fdref_drop(fd);
-    if (rc < 0) {
-        Py_DECREF(name);
-        raise_errno(rc, given);
-        return -1;
-    }
     PyObject *old;
     Py_BEGIN_CRITICAL_SECTION(self);
     old = self->body.name;
@@ -162,7 +139,6 @@ link_handle(handle *self, PyObject *given, const struct pshm_name *path,
     self->body.path = *path;
     Py_END_CRITICAL_SECTION();
     Py_XDECREF(old);
-    return 0;
 }
 
 const char handle_link_doc[] =
@@ -173,6 +149,47 @@ const char handle_link_doc[] =
     "Raises FileExistsError; ValueError for a bad name, or where the object\n"
     "has a name already (see rename); OSError (EXDEV) for an anonymous one.";
 
+/* With the handle claimed, so that no other thread names it meanwhile. */
+static int
+link_claimed(handle *self, int fd, PyObject *given,
+             const struct pshm_name *path, bool replace)
+{
+    bool anonymous;
+    PyObject *name = handle_name_object(self);
+    if (name != NULL) {
+        PyErr_Format(PyExc_ValueError,
+                     "the shared memory has the name %R already; rename() "
+                     "gives it another",
+                     name);
+        Py_DECREF(name);
+        return -1;
+    }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    anonymous = self->body.anonymous;
+    Py_END_CRITICAL_SECTION();
+    if (anonymous) {
+        raise_errno_words(-EXDEV, given,
+                          "An anonymous object cannot have a name; unnamed() "
+                          "makes one that can");
+        return -1;
+    }
+    name = PyUnicode_FromString(pshm_name_plain(path));
+    if (name == NULL) {
+        return -1;
+    }
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_link(fd, path, replace);
+    Py_END_ALLOW_THREADS
+    if (rc < 0) {
+        Py_DECREF(name);
+        raise_errno(rc, given);
+        return -1;
+    }
+    set_name(self, name, path);
+    return 0;
+}
+
 PyObject *
 handle_link(PyObject *op, PyObject *const *args, Py_ssize_t count,
             PyObject *kwnames)
@@ -181,40 +198,34 @@ handle_link(PyObject *op, PyObject *const *args, Py_ssize_t count,
     static const struct signature signature = {"link", 2, 1, names};
     handle *self = as_handle(op);
     struct pshm_name path;
-    bool replace, anonymous;
+    bool replace;
     PyObject *given;
     if (parse_link(&signature, args, count, kwnames, &given, &path, &replace)
-            < 0
-        || handle_check_open(self) < 0) {
+        < 0) {
         return NULL;
     }
-    PyObject *name = handle_name_object(self);
-    if (name != NULL) {
-        PyErr_Format(PyExc_ValueError,
-                     "the shared memory has the name %R already; rename() "
-                     "gives it another",
-                     name);
-        Py_DECREF(name);
+    struct fdref *fd = handle_take_fd(self);
+    if (fd == NULL) {
         return NULL;
     }
-    Py_BEGIN_CRITICAL_SECTION(self);
-    anonymous = self->body.anonymous;
-    Py_END_CRITICAL_SECTION();
-    if (anonymous) {
-        return raise_errno_words(-EXDEV, given,
-                                 "An anonymous object cannot have a name; "
-                                 "unnamed() makes one that can");
+    int rc = handle_claim(self);
+    if (rc == 0) {
+        rc = link_claimed(self, fd->fd, given, &path, replace);
+        handle_release(self);
     }
-    return link_handle(self, given, &path, replace) < 0
-               ? NULL : Py_NewRef(Py_None);
+    fdref_drop(fd);
+    return rc < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 const char handle_rename_doc[] =
     "rename($self, /, name, replace=False)\n--\n\n"
     "Give the object another name: " MAN(linkat, 2) ", then the old one is\n"
     "removed.  For a moment both lead to it, and never none.\n\n"
-    "replace: as for link().  Raises FileExistsError; FileNotFoundError where\n"
-    "the old name is not this object's any more; ValueError; PermissionError.";
+    "replace: an object that has the name loses it; here there is a moment in\n"
+    "which the object has neither name.\n\n"
+    "Raises FileExistsError; FileNotFoundError where the old name is not this\n"
+    "object's any more; ValueError; PermissionError; BufferError where another\n"
+    "thread is naming or resizing it.";
 
 /* delete=True: the duty goes over to the new name. */
 static int
@@ -262,6 +273,42 @@ track_renamed(handle *self, const struct pshm_name *from)
     return rc;
 }
 
+static int
+rename_claimed(handle *self, core_state *state, int fd, PyObject *given,
+               const struct pshm_name *to, bool replace)
+{
+    struct pshm_name from;
+    struct pshm_identity id;
+    if (!take_name(self, &from, &id)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "the shared memory has no name; link() gives it one");
+        return -1;
+    }
+    PyObject *name = PyUnicode_FromString(pshm_name_plain(to));
+    if (name == NULL) {
+        return -1;
+    }
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_link_rename(fd, id, &from, to, replace);
+    Py_END_ALLOW_THREADS
+    if (rc < 0) {
+        Py_DECREF(name);
+        if (rc == -ESTALE || rc == -ENOENT) {
+            raise_gone(self, rc);
+        }
+        else {
+            raise_errno(rc, given);
+        }
+        return -1;
+    }
+    set_name(self, name, to);
+    if (move_finalizer(state, self) < 0) {
+        return -1;
+    }
+    return self->body.track ? track_renamed(self, &from) : 0;
+}
+
 PyObject *
 handle_rename(PyObject *op, PyObject *const *args, Py_ssize_t count,
               PyObject *kwnames)
@@ -269,39 +316,23 @@ handle_rename(PyObject *op, PyObject *const *args, Py_ssize_t count,
     static const char *const names[] = {"name", "replace", NULL};
     static const struct signature signature = {"rename", 2, 1, names};
     handle *self = as_handle(op);
-    struct pshm_name from, to;
-    struct pshm_identity id;
+    struct pshm_name path;
     bool replace;
     PyObject *given;
-    if (parse_link(&signature, args, count, kwnames, &given, &to, &replace)
-            < 0
-        || handle_check_open(self) < 0) {
+    if (parse_link(&signature, args, count, kwnames, &given, &path, &replace)
+        < 0) {
         return NULL;
     }
-    if (!take_name(self, &from, &id)) {
-        PyErr_SetString(PyExc_ValueError,
-                        "the shared memory has no name; link() gives it one");
+    struct fdref *fd = handle_take_fd(self);
+    if (fd == NULL) {
         return NULL;
     }
-    int rc;
-    Py_BEGIN_ALLOW_THREADS
-    rc = pshm_link_holds(&from, id);
-    Py_END_ALLOW_THREADS
-    if (rc <= 0) {
-        return raise_gone(self, rc < 0 ? rc : -ESTALE);
+    int rc = handle_claim(self);
+    if (rc == 0) {
+        rc = rename_claimed(self, core_state_of_type(Py_TYPE(op)), fd->fd,
+                            given, &path, replace);
+        handle_release(self);
     }
-    if (replace && strcmp(from.path, to.path) == 0) {
-        Py_RETURN_NONE;
-    }
-    if (link_handle(self, given, &to, replace) < 0) {
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    (void)pshm_link_remove(&from, id);
-    Py_END_ALLOW_THREADS
-    if (move_finalizer(core_state_of_type(Py_TYPE(op)), self) < 0
-        || (self->body.track && track_renamed(self, &from) < 0)) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    fdref_drop(fd);
+    return rc < 0 ? NULL : Py_NewRef(Py_None);
 }

@@ -10,6 +10,7 @@
 #include "posix/attach.h"
 #include "posix/draft.h"
 #include "posix/fd.h"
+#include "posix/lease.h"
 #include "posix/map.h"
 #include "posix/pause.h"
 
@@ -266,25 +267,30 @@ must_be_readonly(int fd)
            || (seals > 0 && seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE));
 }
 
+/* The lease comes last: on a descriptor that stays the caller's there is to be
+ * none. */
 static int
 adopt_fd(int fd, bool readonly, Py_ssize_t max_size, handle_body *body,
          mode_t *mode)
 {
     struct pshm_object object = {.mode = 0};
-    int rc = pshm_attach_fd(fd, &object);
+    int own = fd < PSHM_FD_FIRST ? pshm_fd_copy(fd) : fd;
+    int rc = own < 0 ? own : pshm_attach_look(own, &object);
     *mode = object.mode;
     if (rc == 0) {
         rc = make_body(&object, readonly, max_size, body);
     }
     if (rc == 0) {
-        rc = pshm_fd_adopt(fd);
-        if (rc >= 0) {
-            body->fd->fd = rc;
-            rc = 0;
-        }
+        rc = pshm_lease_take(own);
+    }
+    if (rc == 0) {
+        rc = pshm_fd_cloexec(own);
     }
     if (rc < 0) {
-        body->fd->fd = -1;              /* still the caller's */
+        body->fd->fd = -1;
+    }
+    if (own != fd) {
+        pshm_fd_close(rc < 0 ? own : fd);
     }
     return rc;
 }

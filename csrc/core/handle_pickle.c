@@ -139,7 +139,13 @@ handle_make_passable(core_state *state, PyObject *type)
     }
     PyObject *module = PyImport_ImportModule("posixshm._reduction");
     if (module == NULL) {
-        return -1;
+        /* Only pickling needs it: a daemon that has given up its rights may
+         * not be able to read the standard library any more. */
+        if (!PyErr_ExceptionMatches(PyExc_ImportError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        return 0;
     }
     PyObject *result = PyObject_CallMethod(module, "register", "O", type);
     Py_DECREF(module);

@@ -20,7 +20,7 @@ check_kind(mode_t mode)
 }
 
 int
-pshm_attach_fd(int fd, struct pshm_object *out)
+pshm_attach_look(int fd, struct pshm_object *out)
 {
     struct stat st;
     out->fd = fd;
@@ -33,13 +33,7 @@ pshm_attach_fd(int fd, struct pshm_object *out)
     out->size = st.st_size;
     out->mode = st.st_mode;
     rc = check_kind(st.st_mode);
-    if (rc == 0) {
-        rc = pshm_lease_take(fd);
-    }
-    if (rc == 0 && st.st_size == 0) {
-        rc = -ENODATA;
-    }
-    return rc;
+    return rc == 0 && st.st_size == 0 ? -ENODATA : rc;
 }
 
 /* Does name still lead to the object?  1 with its size of now, 0, or -errno. */
@@ -87,8 +81,11 @@ pshm_attach(const struct pshm_name *name, bool readonly,
         if (fd < 0) {
             return fd;
         }
-        int rc = pshm_attach_fd(fd, out);
+        int rc = pshm_attach_look(fd, out);
         if (rc == 0 || rc == -ENODATA) {
+            rc = pshm_lease_take(fd);
+        }
+        if (rc == 0) {
             int named = confirm_name(name, out);
             if (named == 1 && out->size > 0) {
                 return 0;

@@ -25,9 +25,9 @@ struct pshm_object {
 int pshm_attach(const struct pshm_name *name, bool readonly,
                 struct pshm_object *out);
 
-/* The same from a descriptor: look at it and take its lease.  fd stays the
- * caller's.  Returns 0, -ENODATA, -EISDIR, -EINVAL, -EAGAIN, or -errno. */
-int pshm_attach_fd(int fd, struct pshm_object *out);
+/* Look at an open descriptor's object; without a lease.  fd stays the caller's.
+ * Returns 0, -ENODATA, -EISDIR, -EINVAL, or -errno. */
+int pshm_attach_look(int fd, struct pshm_object *out);
 
 /* fstat(2), as far as this library wants it. */
 struct pshm_status {

@@ -3,18 +3,16 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#define FIRST_SAFE_FD 3
-
 int
 pshm_fd_copy(int fd)
 {
-    return pshm_result(fcntl(fd, F_DUPFD_CLOEXEC, FIRST_SAFE_FD));
+    return pshm_result(fcntl(fd, F_DUPFD_CLOEXEC, PSHM_FD_FIRST));
 }
 
 int
 pshm_fd_settle(int fd)
 {
-    if (fd < 0 || fd >= FIRST_SAFE_FD) {
+    if (fd < 0 || fd >= PSHM_FD_FIRST) {
         return fd;
     }
     int moved = pshm_fd_copy(fd);
@@ -23,17 +21,9 @@ pshm_fd_settle(int fd)
 }
 
 int
-pshm_fd_adopt(int fd)
+pshm_fd_cloexec(int fd)
 {
-    if (fd < FIRST_SAFE_FD) {
-        int moved = pshm_fd_copy(fd);
-        if (moved >= 0) {
-            pshm_fd_close(fd);
-        }
-        return moved;
-    }
-    int rc = pshm_result(fcntl(fd, F_SETFD, FD_CLOEXEC));
-    return rc < 0 ? rc : fd;
+    return pshm_result(fcntl(fd, F_SETFD, FD_CLOEXEC));
 }
 
 void

@@ -4,15 +4,16 @@
 
 #include "base.h"
 
-/* Move fd above 2, where no stray print can reach it (a daemon starts with
- * its standard descriptors closed).  Owns fd: on failure it is closed.
+/* The first descriptor that no stray print can reach: a daemon starts with its
+ * standard descriptors closed. */
+#define PSHM_FD_FIRST 3
+
+/* Move fd to PSHM_FD_FIRST or above.  Owns fd: on failure it is closed.
  * A negative fd, an error, is passed on.  Returns the descriptor to use, or -errno. */
 int pshm_fd_settle(int fd);
 
-/* Take fd, a caller's, over: close-on-exec and above 2.  On failure fd is
- * still open and the caller's.  Returns the descriptor to use; if that is
- * another one, fd is closed.  Or -errno. */
-int pshm_fd_adopt(int fd);
+/* Make fd, a caller's, close-on-exec. */
+int pshm_fd_cloexec(int fd);
 
 /* Close fd, once; -1 is nothing to close.  Linux gives the descriptor up
  * whatever close(2) returns, so there is nothing to report or to repeat. */

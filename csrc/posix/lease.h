@@ -1,7 +1,8 @@
 /* The lease: what proves to a reclaimer that an object is in use.
  *
  * Who has an object open holds a shared flock(2) on it.  The kernel drops it
- * with the last descriptor of that open file, however the process ends.
+ * with the last descriptor and the last mapping of that open file, however the
+ * process ends.
  *
  * flock(2) needs no more than a descriptor for reading, so anyone who may read
  * an object may also lock it exclusively for ever.  Then the lease is a shared

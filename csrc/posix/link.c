@@ -1,5 +1,6 @@
 #include "link.h"
 
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -126,6 +127,64 @@ pshm_link_remove(const struct pshm_name *name, struct pshm_identity id)
         }
     }
     return rc;
+}
+
+static int
+rename_to_free(int fd, struct pshm_identity id, const struct pshm_name *from,
+               const struct pshm_name *to)
+{
+    int rc = link_fd(fd, to->path);
+    if (rc == 0) {
+        rc = pshm_link_remove(from, id);
+        if (rc < 0) {
+            (void)pshm_link_remove(to, id);
+        }
+    }
+    return rc;
+}
+
+/* The name to is taken last of all, for that cannot be undone. */
+static int
+rename_replacing(int fd, struct pshm_identity id, const struct pshm_name *from,
+                 const struct pshm_name *to)
+{
+    struct pshm_name temporary;
+    int rc = pshm_name_beside(to, &temporary);
+    if (rc == 0) {
+        rc = link_fd(fd, temporary.path);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    rc = pshm_link_remove(from, id);
+    if (rc < 0) {
+        (void)unlink(temporary.path);
+        return rc;
+    }
+    rc = pshm_result(rename(temporary.path, to->path));
+    if (rc < 0) {
+        (void)rename_if_free(temporary.path, from->path);
+    }
+    return rc;
+}
+
+int
+pshm_link_rename(int fd, struct pshm_identity id, const struct pshm_name *from,
+                 const struct pshm_name *to, bool replace)
+{
+    int rc = pshm_link_holds(from, id);
+    if (rc <= 0) {
+        return rc < 0 ? rc : -ESTALE;
+    }
+    if (!replace) {
+        return rename_to_free(fd, id, from, to);
+    }
+    /* rename(2) does nothing where both are names of one object. */
+    if (pshm_link_holds(to, id) == 1) {
+        return strcmp(from->path, to->path) == 0 ? 0
+                                                 : pshm_link_remove(from, id);
+    }
+    return rename_replacing(fd, id, from, to);
 }
 
 int

@@ -37,6 +37,14 @@ void pshm_link_put_back(const struct pshm_name *aside,
  * pshm_link_aside. */
 int pshm_link_remove(const struct pshm_name *name, struct pshm_identity id);
 
+/* Give the object open as fd, called from, the name to.  Unless replace both
+ * names lead to it for a moment, and never none.  Returns 0; -EEXIST; -ENOENT
+ * or -ESTALE: from is not this object's; or -errno.  Unless it is 0 nothing
+ * has changed. */
+int pshm_link_rename(int fd, struct pshm_identity id,
+                     const struct pshm_name *from, const struct pshm_name *to,
+                     bool replace);
+
 /* Remove name, whatever it is: shm_unlink(3).  Returns 0 or -errno. */
 int pshm_link_drop(const struct pshm_name *name);
 

@@ -1,9 +1,8 @@
 /* Getting rid of objects that nobody uses any more.
  *
- * Seize some objects, look once who has mapped what, then settle each.  In this
- * order: once an object is seized, whoever attaches to it has a lease that
- * settling sees; so only who attached before, and has given its descriptor up,
- * is left for the look to find. */
+ * Seize some objects, look once who has mapped what, then settle each.  Who
+ * attaches after an object was seized has a lease that settling sees.  The look
+ * is for other programs, which hold no lease: it comes as late as can be. */
 #ifndef PSHM_RECLAIM_H
 #define PSHM_RECLAIM_H
 
