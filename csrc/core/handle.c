@@ -1,15 +1,7 @@
 #include "handle.h"
 
-#include <sys/mman.h>
-
-#include "errors.h"
-
 #include "posix/attach.h"
-#include "posix/fd.h"
 #include "posix/host.h"
-#include "posix/link.h"
-
-#include <fcntl.h>
 
 /* ---- Bodies ---- */
 
@@ -106,8 +98,8 @@ handle_replace_map(handle *self, mapping *map)
 
 /* ---- What a call takes ---- */
 
-static void
-raise_closed(handle *self)
+void
+handle_raise_closed(handle *self)
 {
     PyObject *name = handle_name_object(self);
     PyErr_Format(PyExc_ValueError, "the shared memory %R is closed",
@@ -133,7 +125,7 @@ handle_check_open(handle *self)
     open = self->open;
     Py_END_CRITICAL_SECTION();
     if (!open) {
-        raise_closed(self);
+        handle_raise_closed(self);
         return -1;
     }
     return 0;
@@ -155,7 +147,7 @@ handle_take_fd(handle *self)
                         "the descriptor was given up with close_fd()");
     }
     else if (fd == NULL) {
-        raise_closed(self);
+        handle_raise_closed(self);
     }
     return fd;
 }
@@ -170,7 +162,7 @@ handle_take_map(handle *self)
     }
     Py_END_CRITICAL_SECTION();
     if (map == NULL) {
-        raise_closed(self);
+        handle_raise_closed(self);
     }
     return map;
 }
@@ -246,7 +238,7 @@ handle_getbuffer(PyObject *op, Py_buffer *view, int flags)
     Py_END_CRITICAL_SECTION();
     view->obj = NULL;
     if (map == NULL) {
-        raise_closed(self);
+        handle_raise_closed(self);
         return -1;
     }
     int rc = mapping_get_buffer(map, view, flags);
@@ -273,224 +265,7 @@ handle_get_buf(PyObject *op, void *Py_UNUSED(closure))
     return view;
 }
 
-/* ---- Plain attributes ---- */
-
-const char handle_get_name_doc[] =
-    "The name, a str without a slash; None where the object has none.";
-
-PyObject *
-handle_get_name(PyObject *op, void *Py_UNUSED(closure))
-{
-    PyObject *name = handle_name_object(as_handle(op));
-    return name != NULL ? name : Py_NewRef(Py_None);
-}
-
-const char handle_get_size_doc[] =
-    "Size in bytes, as mapped; where the object grows in place (max_size),\n"
-    "its size of now.  After close() the last one known.";
-
-PyObject *
-handle_get_size(PyObject *op, void *Py_UNUSED(closure))
-{
-    Py_ssize_t size;
-    (void)handle_current_size(as_handle(op), &size);
-    return PyLong_FromSsize_t(size);
-}
-
-const char handle_get_readonly_doc[] =
-    "Whether the bytes cannot be written through this handle.";
-
-PyObject *
-handle_get_readonly(PyObject *op, void *Py_UNUSED(closure))
-{
-    handle *self = as_handle(op);
-    bool readonly;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    readonly = self->body.readonly
-               || (self->open && !(self->body.map->prot & PROT_WRITE));
-    Py_END_CRITICAL_SECTION();
-    return PyBool_FromLong(readonly);
-}
-
-const char handle_get_closed_doc[] = "Whether close() was called.";
-
-PyObject *
-handle_get_closed(PyObject *op, void *Py_UNUSED(closure))
-{
-    handle *self = as_handle(op);
-    bool open;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    open = self->open;
-    Py_END_CRITICAL_SECTION();
-    return PyBool_FromLong(!open);
-}
-
-const char handle_get_created_doc[] =
-    "Whether this handle made the object, and did not attach to it.";
-
-PyObject *
-handle_get_created(PyObject *op, void *Py_UNUSED(closure))
-{
-    handle *self = as_handle(op);
-    bool created;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    created = self->body.created;
-    Py_END_CRITICAL_SECTION();
-    return PyBool_FromLong(created);
-}
-
-const char handle_get_max_size_doc[] =
-    "Bytes of address space reserved for the object to grow in; None where\n"
-    "it does not grow in place.";
-
-PyObject *
-handle_get_max_size(PyObject *op, void *Py_UNUSED(closure))
-{
-    handle *self = as_handle(op);
-    Py_ssize_t max_size;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    max_size = self->body.max_size;
-    Py_END_CRITICAL_SECTION();
-    return max_size > 0 ? PyLong_FromSsize_t(max_size) : Py_NewRef(Py_None);
-}
-
-/* ---- Letting go ---- */
-
-const char handle_close_doc[] =
-    "close($self, /)\n--\n\n"
-    "Give up the descriptor and this handle's hold on the memory.\n\n"
-    "Views stay valid; the memory goes with the last thing that can reach it.\n"
-    "The object and its name stay, unless it was made with delete=True.\n"
-    "Closing twice is harmless; it raises nothing.  See " MAN(close, 2)
-    " and\n" MAN(munmap, 2) ".";
-
-PyObject *
-handle_close(PyObject *op, PyObject *Py_UNUSED(unused))
-{
-    handle *self = as_handle(op);
-    handle_body old = HANDLE_BODY_NONE;
-    PyObject *finalizer;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    self->open = false;
-    old.fd = self->body.fd;
-    self->body.fd = NULL;
-    if (!self->exported) {
-        old.map = self->body.map;
-        self->body.map = NULL;
-    }
-    finalizer = self->finalizer;
-    self->finalizer = NULL;
-    Py_END_CRITICAL_SECTION();
-    handle_body_drop(&old);
-    return handle_finish(finalizer) < 0 ? NULL : Py_NewRef(Py_None);
-}
-
-const char handle_close_fd_doc[] =
-    "close_fd($self, /)\n--\n\n"
-    "Give up the descriptor only: " MAN(close, 2) ".  The memory stays usable.\n"
-    "\n"
-    "What needs a descriptor (resize, stat, ...) raises ValueError from here\n"
-    "on.  The mapping holds the lease, so reclaim() still sees the object in\n"
-    "use.  Twice is harmless.";
-
-PyObject *
-handle_close_fd(PyObject *op, PyObject *Py_UNUSED(unused))
-{
-    handle *self = as_handle(op);
-    handle_body old = HANDLE_BODY_NONE;
-    if (handle_check_open(self) < 0) {
-        return NULL;
-    }
-    Py_BEGIN_CRITICAL_SECTION(self);
-    old.fd = self->body.fd;
-    self->body.fd = NULL;
-    Py_END_CRITICAL_SECTION();
-    handle_body_drop(&old);
-    Py_RETURN_NONE;
-}
-
-const char handle_fileno_doc[] =
-    "fileno($self, /)\n--\n\n"
-    "The descriptor, an int; it stays the handle's.  Raises ValueError after\n"
-    "close() or close_fd().";
-
-PyObject *
-handle_fileno(PyObject *op, PyObject *Py_UNUSED(unused))
-{
-    struct fdref *fd = handle_take_fd(as_handle(op));
-    if (fd == NULL) {
-        return NULL;
-    }
-    PyObject *number = PyLong_FromLong(fd->fd);
-    fdref_drop(fd);
-    return number;
-}
-
-const char handle_detach_doc[] =
-    "detach($self, /)\n--\n\n"
-    "Close the handle, but for its descriptor, which is the caller's now.\n\n"
-    "Returns it, an int.  A name that was to go with the handle\n"
-    "(delete=True) stays.  Raises ValueError after close()\n"
-    "or close_fd().";
-
-/* A call in another thread that still uses the descriptor must not find it
- * closed and taken by somebody else, so then the caller gets a copy. */
-static int
-separate_fd(struct fdref **ref)
-{
-    struct fdref *fd = *ref;
-    int users = atomic_load_explicit(&fd->users, memory_order_acquire);
-    int number = users == 1 ? fd->fd : pshm_fd_copy(fd->fd);
-    if (number >= 0 && users == 1) {
-        fd->fd = -1;
-    }
-    return number;
-}
-
-PyObject *
-handle_detach(PyObject *op, PyObject *unused)
-{
-    handle *self = as_handle(op);
-    struct fdref *fd = handle_take_fd(self);
-    if (fd == NULL) {
-        return NULL;
-    }
-    fdref_drop(fd);
-    int number = -1;
-    PyObject *finalizer = NULL;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    if (self->open && self->body.fd != NULL) {
-        number = separate_fd(&self->body.fd);
-        finalizer = self->finalizer;
-        if (number >= 0) {
-            self->finalizer = NULL;
-        }
-        else {
-            finalizer = NULL;
-        }
-    }
-    else {
-        number = -EBADF;
-    }
-    Py_END_CRITICAL_SECTION();
-    if (number < 0) {
-        return raise_errno(number, NULL);
-    }
-    PyObject *result = PyLong_FromLong(number);
-    if (finalizer != NULL) {
-        PyObject *info = PyObject_CallMethod(finalizer, "detach", NULL);
-        Py_XDECREF(info);
-        Py_DECREF(finalizer);
-    }
-    PyObject *closed = handle_close(op, unused);
-    if (closed == NULL || result == NULL || PyErr_Occurred()) {
-        Py_XDECREF(closed);
-        Py_XDECREF(result);
-        return NULL;
-    }
-    Py_DECREF(closed);
-    return result;
-}
+/* ---- The end ---- */
 
 void
 handle_dealloc(PyObject *op)

@@ -69,6 +69,7 @@ int handle_finish(PyObject *finalizer);
 struct fdref *handle_take_fd(handle *self);
 mapping *handle_take_map(handle *self);
 int handle_check_open(handle *self);
+void handle_raise_closed(handle *self);
 
 /* A copy of the name for a message, or NULL if it has none; no exception. */
 PyObject *handle_name_object(handle *self);
@@ -141,7 +142,7 @@ int handle_make_passable(core_state *state, PyObject *type);
     X(chown)                                         /* handle_status.c */
 
 #define HANDLE_PLAIN_METHODS(X)                                              \
-    X(close) X(close_fd) X(detach) X(fileno)         /* handle.c */          \
+    X(close) X(close_fd) X(detach) X(fileno)         /* handle_close.c */    \
     X(unlink) X(is_linked)                           /* handle_names.c */    \
     X(refresh)                                       /* handle_memory.c */   \
     X(stat)                                          /* handle_status.c */
@@ -151,7 +152,9 @@ int handle_make_passable(core_state *state, PyObject *type);
     X(chmod) X(add_seals)                            /* handle_status.c */
 
 #define HANDLE_ATTRIBUTES(X)                                                 \
-    X(buf) X(name) X(size) X(readonly) X(closed) X(created) X(max_size)      \
+    X(buf)                                           /* handle.c */          \
+    X(name) X(size) X(readonly)                      /* handle_attributes.c */ \
+    X(closed) X(created) X(max_size)                                         \
     X(resident)                                      /* handle_memory.c */   \
     X(mode) X(uid) X(gid) X(seals)                   /* handle_status.c */
 

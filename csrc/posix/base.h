@@ -3,7 +3,8 @@
  * The room: plain C11 and POSIX, no Python.  Every function returns 0 (or a
  * value >= 0 that its contract names) or -errno, and reads errno once, right
  * after the call that set it.  No function keeps state of its own.  -EINTR is
- * returned to the caller, who looks at signals and calls again. */
+ * returned to the caller, who looks at signals and calls again; long calls
+ * return it now and then to have that done. */
 #ifndef PSHM_BASE_H
 #define PSHM_BASE_H
 

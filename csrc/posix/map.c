@@ -139,22 +139,23 @@ int
 pshm_map_populate(void *base, size_t length, bool write, size_t *done)
 {
     int advice = write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
-    while (*done < length) {
-        char *start = (char *)base + *done;
-        size_t piece = length - *done;
-        if (piece > POPULATE_PIECE) {
-            piece = POPULATE_PIECE;
-        }
-        int rc = pshm_result(madvise(start, piece, advice));
-        if (rc == -EINVAL) {
-            rc = populate_by_touch(start, piece);
-        }
-        if (rc < 0) {
-            return rc;
-        }
-        *done += piece;
+    if (*done >= length) {
+        return 0;
     }
-    return 0;
+    char *start = (char *)base + *done;
+    size_t piece = length - *done;
+    if (piece > POPULATE_PIECE) {
+        piece = POPULATE_PIECE;
+    }
+    int rc = pshm_result(madvise(start, piece, advice));
+    if (rc == -EINVAL) {
+        rc = populate_by_touch(start, piece);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    *done += piece;
+    return *done < length ? -EINTR : 0;
 }
 
 int

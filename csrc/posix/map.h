@@ -15,7 +15,9 @@ size_t pshm_page_size(void);
  * RLIMIT_AS, or too many mappings; -EACCES: not as fd was opened). */
 int pshm_map(int fd, off_t offset, size_t length, int prot, void **base);
 
-/* Cannot fail for a whole mapping that pshm_map made. */
+/* A whole mapping that pshm_map made, or its end.  Can fail only where the
+ * process has as many mappings as it may have and this one has become the middle
+ * of another; then its addresses stay in use, and nothing dangles. */
 void pshm_unmap(void *base, size_t length);
 
 int pshm_map_protect(void *base, size_t length, int prot);
@@ -30,7 +32,8 @@ bool pshm_advice_is_safe(int advice);
 /* Bring every page in and map it, for writing if write.  Where the kernel
  * cannot (before Linux 5.14) the pages are touched, through the kernel, so
  * that a missing one is an error and not a signal.
- * In pieces: *done is 0 at first; after -EINTR call again.
+ * In pieces: *done is 0 at first; -EINTR, with a signal or without, means to
+ * look at signals and call again.
  * Returns 0, -EINTR, -EFAULT (a page past the object's end, or no room for
  * it), -ENOMEM, or -errno. */
 int pshm_map_populate(void *base, size_t length, bool write, size_t *done);

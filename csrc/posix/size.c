@@ -59,29 +59,28 @@ know_room(int fd, off_t bytes, struct pshm_progress *progress)
     return rc;
 }
 
-/* fallocate in pieces.  A signal makes the kernel undo the piece it is in, so
- * pieces get smaller until one fits between two signals. */
+/* fallocate in pieces, with a look at signals after each.  Where a signal makes
+ * the kernel undo the piece it is in, pieces get smaller until one fits between
+ * two signals. */
 static int
 reserve_pieces(int fd, off_t size, struct pshm_progress *progress)
 {
     if (progress->piece == 0) {
         progress->piece = PIECE_MOST;
     }
-    while (progress->done < size) {
-        off_t length = size - progress->done;
-        if (length > progress->piece) {
-            length = progress->piece;
-        }
-        int rc = pshm_result(fallocate(fd, 0, progress->done, length));
-        if (rc == -EINTR && progress->piece > PIECE_LEAST) {
-            progress->piece /= 2;
-        }
-        if (rc < 0) {
-            return rc;
-        }
-        progress->done += length;
+    off_t length = size - progress->done;
+    if (length > progress->piece) {
+        length = progress->piece;
     }
-    return 0;
+    int rc = pshm_result(fallocate(fd, 0, progress->done, length));
+    if (rc == -EINTR && progress->piece > PIECE_LEAST) {
+        progress->piece /= 2;
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    progress->done += length;
+    return progress->done < size ? -EINTR : 0;
 }
 
 int

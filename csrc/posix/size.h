@@ -4,8 +4,9 @@
  * want of it (that would be a SIGBUS).  glibc's posix_fallocate(3) is not used:
  * where a file system cannot reserve, it writes into the object instead.
  *
- * A call that is long is resumed after -EINTR: the caller keeps a struct
- * pshm_progress, zeroed at first, and calls again with it. */
+ * A call that is long says -EINTR from time to time, signal or not, and is then
+ * resumed: the caller keeps a struct pshm_progress, zeroed at first, and calls
+ * again with it. */
 #ifndef PSHM_SIZE_H
 #define PSHM_SIZE_H
 
@@ -38,7 +39,8 @@ int pshm_size_set(int fd, off_t size, bool reserve,
  * from to at least to bytes.  It never makes the object smaller, whoever else
  * grows it meanwhile.  Without reserve only the last page gets memory.
  * In one system call, so that the kernel undoes just what it did where there
- * is not room for all of it.
+ * is not room for all of it.  Newer kernels look at no signal meanwhile but a
+ * deadly one.
  * Returns as pshm_size_set; unless it is 0 the object is as before. */
 int pshm_size_grow(int fd, off_t from, off_t to, bool reserve,
                    struct pshm_progress *progress);

@@ -1,0 +1,83 @@
+/* What a handle knows of itself. */
+#include "handle.h"
+
+#include "posix/constants.h"
+
+const char handle_get_name_doc[] =
+    "The name, a str without a slash; None where the object has none.";
+
+PyObject *
+handle_get_name(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *name = handle_name_object(as_handle(op));
+    return name != NULL ? name : Py_NewRef(Py_None);
+}
+
+const char handle_get_size_doc[] =
+    "Size in bytes, as mapped; where the object grows in place (max_size),\n"
+    "its size of now.  After close() the last one known.";
+
+PyObject *
+handle_get_size(PyObject *op, void *Py_UNUSED(closure))
+{
+    Py_ssize_t size;
+    (void)handle_current_size(as_handle(op), &size);
+    return PyLong_FromSsize_t(size);
+}
+
+const char handle_get_readonly_doc[] =
+    "Whether the bytes cannot be written through this handle.";
+
+PyObject *
+handle_get_readonly(PyObject *op, void *Py_UNUSED(closure))
+{
+    handle *self = as_handle(op);
+    bool readonly;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    readonly = self->body.readonly
+               || (self->open && !(self->body.map->prot & PROT_WRITE));
+    Py_END_CRITICAL_SECTION();
+    return PyBool_FromLong(readonly);
+}
+
+const char handle_get_closed_doc[] = "Whether close() was called.";
+
+PyObject *
+handle_get_closed(PyObject *op, void *Py_UNUSED(closure))
+{
+    handle *self = as_handle(op);
+    bool open;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    open = self->open;
+    Py_END_CRITICAL_SECTION();
+    return PyBool_FromLong(!open);
+}
+
+const char handle_get_created_doc[] =
+    "Whether this handle made the object, and did not attach to it.";
+
+PyObject *
+handle_get_created(PyObject *op, void *Py_UNUSED(closure))
+{
+    handle *self = as_handle(op);
+    bool created;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    created = self->body.created;
+    Py_END_CRITICAL_SECTION();
+    return PyBool_FromLong(created);
+}
+
+const char handle_get_max_size_doc[] =
+    "Bytes of address space reserved for the object to grow in; None where\n"
+    "it does not grow in place.";
+
+PyObject *
+handle_get_max_size(PyObject *op, void *Py_UNUSED(closure))
+{
+    handle *self = as_handle(op);
+    Py_ssize_t max_size;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    max_size = self->body.max_size;
+    Py_END_CRITICAL_SECTION();
+    return max_size > 0 ? PyLong_FromSsize_t(max_size) : Py_NewRef(Py_None);
+}

@@ -1,0 +1,143 @@
+/* A handle's descriptor, and letting go of it and of the rest. */
+#include "handle.h"
+
+#include "errors.h"
+
+#include "posix/fd.h"
+
+const char handle_close_doc[] =
+    "close($self, /)\n--\n\n"
+    "Give up the descriptor and this handle's hold on the memory.\n\n"
+    "Views stay valid; the memory goes with the last thing that can reach it.\n"
+    "The object and its name stay, unless it was made with delete=True.\n"
+    "Closing twice is harmless; it raises nothing.  See " MAN(close, 2)
+    " and\n" MAN(munmap, 2) ".";
+
+PyObject *
+handle_close(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    handle *self = as_handle(op);
+    handle_body old = HANDLE_BODY_NONE;
+    PyObject *finalizer;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    self->open = false;
+    old.fd = self->body.fd;
+    self->body.fd = NULL;
+    if (!self->exported) {
+        old.map = self->body.map;
+        self->body.map = NULL;
+    }
+    finalizer = self->finalizer;
+    self->finalizer = NULL;
+    Py_END_CRITICAL_SECTION();
+    handle_body_drop(&old);
+    return handle_finish(finalizer) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+const char handle_close_fd_doc[] =
+    "close_fd($self, /)\n--\n\n"
+    "Give up the descriptor only: " MAN(close, 2) ".  The memory stays usable.\n"
+    "\n"
+    "What needs a descriptor (resize, stat, ...) raises ValueError from here\n"
+    "on.  The mapping holds the lease, so reclaim() still sees the object in\n"
+    "use.  Twice is harmless.";
+
+PyObject *
+handle_close_fd(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    handle *self = as_handle(op);
+    handle_body old = HANDLE_BODY_NONE;
+    if (handle_check_open(self) < 0) {
+        return NULL;
+    }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    old.fd = self->body.fd;
+    self->body.fd = NULL;
+    Py_END_CRITICAL_SECTION();
+    handle_body_drop(&old);
+    Py_RETURN_NONE;
+}
+
+const char handle_fileno_doc[] =
+    "fileno($self, /)\n--\n\n"
+    "The descriptor, an int; it stays the handle's.  Raises ValueError after\n"
+    "close() or close_fd().";
+
+PyObject *
+handle_fileno(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    struct fdref *fd = handle_take_fd(as_handle(op));
+    if (fd == NULL) {
+        return NULL;
+    }
+    PyObject *number = PyLong_FromLong(fd->fd);
+    fdref_drop(fd);
+    return number;
+}
+
+const char handle_detach_doc[] =
+    "detach($self, /)\n--\n\n"
+    "Close the handle, but for its descriptor, which is the caller's now.\n\n"
+    "Returns it, an int.  A name that was to go with the handle\n"
+    "(delete=True) stays.  Raises ValueError after close()\n"
+    "or close_fd().";
+
+/* A call in another thread that still uses the descriptor must not find it
+ * closed and taken by somebody else, so then the caller gets a copy. */
+static int
+separate_fd(struct fdref **ref)
+{
+    struct fdref *fd = *ref;
+    int users = atomic_load_explicit(&fd->users, memory_order_acquire);
+    int number = users == 1 ? fd->fd : pshm_fd_copy(fd->fd);
+    if (number >= 0 && users == 1) {
+        fd->fd = -1;
+    }
+    return number;
+}
+
+PyObject *
+handle_detach(PyObject *op, PyObject *unused)
+{
+    handle *self = as_handle(op);
+    struct fdref *fd = handle_take_fd(self);
+    if (fd == NULL) {
+        return NULL;
+    }
+    fdref_drop(fd);
+    int number = -1;
+    PyObject *finalizer = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->open && self->body.fd != NULL) {
+        number = separate_fd(&self->body.fd);
+        finalizer = self->finalizer;
+        if (number >= 0) {
+            self->finalizer = NULL;
+        }
+        else {
+            finalizer = NULL;
+        }
+    }
+    else {
+        number = -EBADF;
+    }
+    Py_END_CRITICAL_SECTION();
+    if (number < 0) {
+        return raise_errno(number, NULL);
+    }
+    PyObject *result = PyLong_FromLong(number);
+    if (finalizer != NULL) {
+        PyObject *info = PyObject_CallMethod(finalizer, "detach", NULL);
+        Py_XDECREF(info);
+        Py_DECREF(finalizer);
+    }
+    PyObject *closed = handle_close(op, unused);
+    if (closed == NULL || result == NULL || PyErr_Occurred()) {
+        Py_XDECREF(closed);
+        Py_XDECREF(result);
+        return NULL;
+    }
+    Py_DECREF(closed);
+    return result;
+}
+

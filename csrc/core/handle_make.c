@@ -1,0 +1,279 @@
+/* From a request to an object in a handle. */
+#include "handle_make.h"
+
+#include "errors.h"
+
+#include "posix/constants.h"
+#include "posix/link.h"
+
+/* Everything up to the name, and where nothing of Python's is to come in
+ * between (publish) the name too.  0, or -1 with an exception and the draft
+ * abandoned; -EEXIST in *publish_rc is not an error here. */
+static int
+make_draft(core_state *state, const request *req, bool publish,
+           struct pshm_draft *draft, int *publish_rc)
+{
+    int rc;
+    *publish_rc = 0;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_draft_make(&req->spec, &state->way, draft);
+        if (rc == 0 && publish) {
+            *publish_rc = pshm_draft_publish(draft, req->spec.name, false);
+        }
+        Py_END_ALLOW_THREADS
+    } while (try_again(rc));
+    if (rc < 0) {
+        raise_no_memory(rc, req->name, draft->fd, req->spec.size);
+        Py_BEGIN_ALLOW_THREADS
+        pshm_draft_abandon(draft);
+        Py_END_ALLOW_THREADS
+        return -1;
+    }
+    return 0;
+}
+
+/* The mapping goes to body; the draft keeps the rest until it is published. */
+static void
+take_mapping(const request *req, struct pshm_draft *draft, handle_body *body)
+{
+    mapping_adopt(body->map, draft->base, draft->length, req->size,
+                  PROT_READ | PROT_WRITE);
+    draft->base = NULL;
+}
+
+static void
+take_rest(const request *req, struct pshm_draft *draft, handle_body *body)
+{
+    body->fd->fd = draft->fd;
+    draft->fd = -1;
+    body->id = draft->id;
+    body->max_size = req->max_size;
+    body->created = true;
+    body->anonymous = req->spec.kind == PSHM_MEMFD;
+    body->track = req->track;
+    if (req->spec.name != NULL) {
+        body->path = *req->spec.name;
+    }
+}
+
+static int
+call_init(const request *req, handle_body *body)
+{
+    PyObject *view = PyMemoryView_FromObject((PyObject *)body->map);
+    if (view == NULL) {
+        return -1;
+    }
+    PyObject *result = PyObject_CallOneArg(req->init, view);
+    Py_DECREF(view);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Take back a finalizer's duty: there is nothing to remove. */
+static void
+cancel_finalizer(PyObject *finalizer)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *info = PyObject_CallMethod(finalizer, "detach", NULL);
+    if (info == NULL) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(info);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* Make the object of req, whose name, if it is to have one, is in
+ * req->spec.name.  body has its mapping and fdref already.
+ * Returns 0; 1: the name is taken; or -1 with an exception.  Unless it is 0
+ * nothing is left of the object. */
+static int
+make_once(core_state *state, const request *req, handle *self,
+          handle_body *body, PyObject **finalizer)
+{
+    struct pshm_draft draft = PSHM_DRAFT_NONE;
+    bool named = req->spec.name != NULL;
+    bool staged = req->init != NULL || req->delete;
+    int rc;
+    if (make_draft(state, req, named && !staged, &draft, &rc) < 0) {
+        return -1;
+    }
+    take_mapping(req, &draft, body);
+    bool failed = false;
+    if (named && staged) {
+        if (req->init != NULL) {
+            failed = call_init(req, body) < 0;
+        }
+        if (!failed && req->delete) {
+            *finalizer = handle_delete_later(state, (PyObject *)self,
+                                             body->name, draft.id);
+            failed = *finalizer == NULL;
+        }
+        if (!failed) {
+            Py_BEGIN_ALLOW_THREADS
+            rc = pshm_draft_publish(&draft, req->spec.name, false);
+            Py_END_ALLOW_THREADS
+        }
+    }
+    if (!failed && rc == 0) {
+        take_rest(req, &draft, body);
+        return 0;
+    }
+    if (*finalizer != NULL) {
+        cancel_finalizer(*finalizer);
+        Py_CLEAR(*finalizer);
+    }
+    Py_BEGIN_ALLOW_THREADS
+    pshm_draft_abandon(&draft);
+    Py_END_ALLOW_THREADS
+    if (failed) {
+        return -1;
+    }
+    if (rc != -EEXIST) {
+        raise_no_memory(rc, req->name, -1, req->spec.size);
+        return -1;
+    }
+    return 1;
+}
+
+static int
+set_name(handle_body *body, const struct pshm_name *path)
+{
+    PyObject *name = PyUnicode_FromString(pshm_name_plain(path));
+    Py_XSETREF(body->name, name);
+    return name == NULL ? -1 : 0;
+}
+
+static int
+prepare(core_state *state, handle_body *body)
+{
+    *body = HANDLE_BODY_NONE;
+    body->map = mapping_new(state);
+    if (body->map == NULL) {
+        return -1;
+    }
+    body->fd = fdref_new();
+    if (body->fd == NULL) {
+        handle_body_drop(body);
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+/* exist_ok: 0 with body attached; 1: there is none; -1 with an exception. */
+static int
+attach_existing(core_state *state, const request *req, handle_body *body)
+{
+    mode_t mode;
+    int rc;
+    do {
+        rc = handle_attach(state, req->spec.name, false, req->max_size, body,
+                           &mode);
+    } while (try_again(rc));
+    if (rc == -ENOENT) {
+        return 1;
+    }
+    if (rc < 0) {
+        raise_attach(rc == -ERANGE ? -EEXIST : rc, req->name, mode);
+        return -1;
+    }
+    Py_ssize_t size = mapping_size(body->map);
+    if (size < req->size) {
+        raise_errno_words(-EEXIST, req->name,
+                          "The object exists, but has %zd bytes where %zd "
+                          "are asked for", size, req->size);
+        handle_body_drop(body);
+        return -1;
+    }
+    body->track = req->track;
+    if (set_name(body, req->spec.name) < 0) {
+        handle_body_drop(body);
+        return -1;
+    }
+    return 0;
+}
+
+/* Fill body with what req asks for, under a name that it may choose itself.
+ * Returns 0 or -1. */
+static int
+make_body(core_state *state, request *req, handle *self, handle_body *body,
+          PyObject **finalizer)
+{
+    bool fresh_name = req->spec.kind == PSHM_NAMED && req->name == NULL;
+    int rc = 1;
+    while (rc == 1) {
+        if (fresh_name) {
+            int random = pshm_name_random(&req->path);
+            if (random < 0) {
+                raise_errno(random, NULL);
+                return -1;
+            }
+        }
+        if (req->exist_ok) {
+            rc = attach_existing(state, req, body);
+            if (rc <= 0) {
+                return rc;
+            }
+        }
+        if (prepare(state, body) < 0) {
+            return -1;
+        }
+        if (req->spec.name != NULL && set_name(body, req->spec.name) < 0) {
+            handle_body_drop(body);
+            return -1;
+        }
+        rc = make_once(state, req, self, body, finalizer);
+        if (rc != 0) {
+            handle_body_drop(body);
+        }
+        if (rc == 1 && !fresh_name && !req->exist_ok) {
+            raise_errno(-EEXIST, req->name);
+            return -1;
+        }
+        if (rc == 1 && PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+    }
+    return rc;
+}
+
+/* After the name was linked: take it back. */
+static int
+unmake(handle_body *body)
+{
+    Py_BEGIN_ALLOW_THREADS
+    (void)pshm_link_remove(&body->path, body->id);
+    Py_END_ALLOW_THREADS
+    handle_body_drop(body);
+    return -1;
+}
+
+int
+handle_fulfil(core_state *state, request *req, handle *self)
+{
+    handle_body body = HANDLE_BODY_NONE;
+    PyObject *finalizer = NULL, *old = NULL;
+    if (make_body(state, req, self, &body, &finalizer) < 0) {
+        return -1;
+    }
+    if (req->track && body.created
+        && handle_track(body.name, "register") < 0) {
+        return unmake(&body);
+    }
+    bool linked = body.created && body.name != NULL;
+    struct pshm_name path = body.path;
+    struct pshm_identity id = body.id;
+    if (handle_install(self, &body, &old) < 0) {
+        if (linked) {
+            (void)pshm_link_remove(&path, id);
+        }
+        Py_XDECREF(finalizer);
+        return -1;
+    }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    self->finalizer = finalizer;
+    Py_END_CRITICAL_SECTION();
+    return handle_finish(old);
+}
