@@ -240,14 +240,17 @@ make_body(core_state *state, request *req, handle *self, handle_body *body,
 }
 
 /* After the name was linked: take it back. */
-static int
-unmake(handle_body *body)
+static void
+unmake(const struct pshm_name *path, struct pshm_identity id,
+       PyObject *finalizer)
 {
     Py_BEGIN_ALLOW_THREADS
-    (void)pshm_link_remove(&body->path, body->id);
+    (void)pshm_link_remove(path, id);
     Py_END_ALLOW_THREADS
-    handle_body_drop(body);
-    return -1;
+    if (finalizer != NULL) {
+        cancel_finalizer(finalizer);
+        Py_DECREF(finalizer);
+    }
 }
 
 int
@@ -258,18 +261,20 @@ handle_fulfil(core_state *state, request *req, handle *self)
     if (make_body(state, req, self, &body, &finalizer) < 0) {
         return -1;
     }
-    if (req->track && body.created
-        && handle_track(body.name, "register") < 0) {
-        return unmake(&body);
-    }
     bool linked = body.created && body.name != NULL;
     struct pshm_name path = body.path;
     struct pshm_identity id = body.id;
-    if (handle_install(self, &body, &old) < 0) {
+    int rc = req->track && linked ? handle_track(body.name, "register") : 0;
+    if (rc < 0) {
+        handle_body_drop(&body);
+    }
+    else {
+        rc = handle_install(self, &body, &old);
+    }
+    if (rc < 0) {
         if (linked) {
-            (void)pshm_link_remove(&path, id);
+            unmake(&path, id, finalizer);
         }
-        Py_XDECREF(finalizer);
         return -1;
     }
     Py_BEGIN_CRITICAL_SECTION(self);

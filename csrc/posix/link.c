@@ -180,11 +180,13 @@ pshm_link_rename(int fd, struct pshm_identity id, const struct pshm_name *from,
         return rename_to_free(fd, id, from, to);
     }
     /* rename(2) does nothing where both are names of one object. */
-    if (pshm_link_holds(to, id) == 1) {
+    rc = pshm_link_holds(to, id);
+    if (rc == 1) {
         return strcmp(from->path, to->path) == 0 ? 0
                                                  : pshm_link_remove(from, id);
     }
-    return rename_replacing(fd, id, from, to);
+    return rc < 0 && rc != -ENOENT ? rc
+                                   : rename_replacing(fd, id, from, to);
 }
 
 int
