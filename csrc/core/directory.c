@@ -119,31 +119,6 @@ append_row(PyObject *list, core_state *state,
 /* As many objects as are seized at a time, each with a descriptor. */
 #define BATCH 64
 
-/* Reclaim the next names, from *at on; without the GIL.  Returns how many
- * candidates there are, or -errno. */
-static int
-reclaim_batch(const struct pshm_names *names, size_t *at, double older_than,
-              bool dry_run, dev_t device, struct pshm_candidate *candidates)
-{
-    struct pshm_mapped mapped = PSHM_MAPPED_NONE;
-    int count = 0, removable = 0, rc = 0;
-    for (; count < BATCH && *at < names->length; count++) {
-        const char *text = names->text + *at;
-        pshm_reclaim_seize(text, older_than, &candidates[count]);
-        removable += candidates[count].verdict == PSHM_REMOVABLE;
-        *at += strlen(text) + 1;
-    }
-    if (removable > 0) {
-        rc = pshm_mapped_find(device, &mapped);
-        rc = rc == -ENOENT ? 0 : rc;    /* no /proc: the lease has to do */
-    }
-    for (int i = 0; i < count; i++) {
-        pshm_reclaim_settle(&candidates[i], dry_run || rc < 0, &mapped);
-    }
-    pshm_mapped_free(&mapped);
-    return rc < 0 ? rc : count;
-}
-
 static PyObject *
 reclaim_names(core_state *state, const struct pshm_names *names,
               double older_than, bool dry_run, dev_t device)
@@ -154,8 +129,8 @@ reclaim_names(core_state *state, const struct pshm_names *names,
     for (size_t at = 0; result != NULL && at < names->length;) {
         int count;
         Py_BEGIN_ALLOW_THREADS
-        count = reclaim_batch(names, &at, older_than, dry_run, device,
-                              candidates);
+        count = pshm_reclaim_some(names, &at, older_than, dry_run, device,
+                                  candidates, BATCH);
         Py_END_ALLOW_THREADS
         int rc = count;
         if (count < 0) {
@@ -177,7 +152,7 @@ PyDoc_STRVAR(
     "reclaim(prefix=None, *, older_than=None, dry_run=False)\n--\n\n"
     "Remove names of objects that nobody uses any more, of those selected.\n\n"
     "prefix: what the names start with.  older_than: seconds since the object\n"
-    "was linked, sized or given a mode (writing to its memory counts not).\n"
+    "was linked, sized or given a mode or owner, or a page of it first used.\n"
     "At least one of the two is needed.  dry_run: only say what would go.\n\n"
     "In use is what a handle or a view has, in any process: the lock that\n"
     "these hold, " MAN(flock, 2) ", cannot be seized; and, as other programs\n"

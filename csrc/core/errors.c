@@ -53,6 +53,13 @@ raise_no_memory(int rc, PyObject *filename, int fd, off_t size)
             "File too large: %lld bytes asked for, more than RLIMIT_FSIZE or "
             "the file system allows", (long long)size);
     }
+    if (rc == -ENOMEM && (uint64_t)size > pshm_memory_available()) {
+        return raise_errno_words(
+            rc, filename,
+            "Cannot allocate memory: %lld bytes asked for, %llu bytes "
+            "available on this machine",
+            (long long)size, (unsigned long long)pshm_memory_available());
+    }
     if (rc != -ENOSPC || pshm_room_of(fd, &room) < 0) {
         return raise_errno(rc, filename);
     }

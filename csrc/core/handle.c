@@ -229,19 +229,26 @@ handle_getbuffer(PyObject *op, Py_buffer *view, int flags)
 {
     handle *self = as_handle(op);
     mapping *map = NULL;
+    int rc = 1;
+    view->obj = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
     if (self->open) {
         update_size_locked(self);
         self->exported = true;
-        map = (mapping *)Py_NewRef(self->body.map);
+        rc = mapping_get_granted_buffer(self->body.map, view, flags);
+        if (rc == 1) {
+            map = (mapping *)Py_NewRef(self->body.map);
+        }
     }
     Py_END_CRITICAL_SECTION();
-    view->obj = NULL;
+    if (rc != 1) {
+        return rc;
+    }
     if (map == NULL) {
         handle_raise_closed(self);
         return -1;
     }
-    int rc = mapping_get_buffer(map, view, flags);
+    rc = mapping_get_buffer(map, view, flags);
     Py_DECREF(map);
     return rc;
 }

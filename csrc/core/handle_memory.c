@@ -193,9 +193,11 @@ shrink(change *c)
     if (hide_end(c) < 0) {
         return -1;
     }
-    Py_BEGIN_ALLOW_THREADS
-    rc = pshm_size_shrink(c->fd->fd, c->to);
-    Py_END_ALLOW_THREADS
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_size_shrink(c->fd->fd, c->to);
+        Py_END_ALLOW_THREADS
+    } while (try_again(rc));
     if (rc < 0) {
         Py_BEGIN_CRITICAL_SECTION(self);
         mapping_set_size(c->map, size);
@@ -409,8 +411,8 @@ delegate(PyObject *op, const char *method, PyObject *const *args,
 
 DELEGATED(advise, "advice, offset=0, length=None",
           "Tell the kernel how pages will be used: " MAN(madvise, 2) ".")
-DELEGATED(sync, "offset=0, length=None, flags=MS_SYNC",
-          "Write pages of a file back: " MAN(msync, 2) ".")
+DELEGATED(sync, "offset=0, length=None, flags=4",
+          "Write pages of a file back: " MAN(msync, 2) ".  flags: 4 is MS_SYNC.")
 DELEGATED(lock_pages, "offset=0, length=None",
           "Keep pages in memory: " MAN(mlock, 2) ".")
 DELEGATED(unlock_pages, "offset=0, length=None",

@@ -264,9 +264,12 @@ track_renamed(handle *self, const struct pshm_name *from)
 {
     PyObject *old = PyUnicode_FromString(pshm_name_plain(from));
     PyObject *name = handle_name_object(self);
-    int rc = -1;
-    if (old != NULL && handle_track(old, "unregister") == 0) {
-        rc = self->body.created ? handle_track(name, "register") : 0;
+    int rc = old == NULL ? -1 : 0;
+    if (rc == 0 && self->body.created) {
+        rc = handle_track(name, "register");
+    }
+    if (rc == 0) {
+        rc = handle_track(old, "unregister");
     }
     Py_XDECREF(old);
     Py_XDECREF(name);
@@ -286,6 +289,11 @@ rename_claimed(handle *self, core_state *state, int fd, PyObject *given,
     }
     PyObject *name = PyUnicode_FromString(pshm_name_plain(to));
     if (name == NULL) {
+        return -1;
+    }
+    if (self->body.track && self->body.created
+        && handle_track(name, "check") < 0) {
+        Py_DECREF(name);
         return -1;
     }
     int rc;

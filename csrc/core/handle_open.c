@@ -156,7 +156,7 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
                bool readonly, double wait, Py_ssize_t max_size,
                handle_body *body)
 {
-    double start = pshm_clock(), pause = SHORTEST_PAUSE;
+    double start = wait < 0 ? 0 : pshm_clock(), pause = SHORTEST_PAUSE;
     for (;;) {
         mode_t mode;
         int rc = handle_attach(state, path, readonly, max_size, body, &mode);

@@ -156,9 +156,25 @@ mapping_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 /* ---- The buffer ---- */
 
 int
+mapping_get_granted_buffer(mapping *self, Py_buffer *view, int flags)
+{
+    int prot = atomic_load_explicit(&self->prot, memory_order_acquire);
+    int granted = atomic_load_explicit(&self->granted, memory_order_acquire);
+    if (!(prot & PROT_READ) || granted != prot) {
+        return 1;
+    }
+    return PyBuffer_FillInfo(view, (PyObject *)self, self->base,
+                             mapping_size(self), (prot & PROT_WRITE) == 0,
+                             flags);
+}
+
+int
 mapping_get_buffer(mapping *self, Py_buffer *view, int flags)
 {
-    int rc;
+    int rc = mapping_get_granted_buffer(self, view, flags);
+    if (rc != 1) {
+        return rc;
+    }
     Py_BEGIN_CRITICAL_SECTION(self);
     if (self->prot & PROT_READ) {
         rc = PyBuffer_FillInfo(view, (PyObject *)self, self->base,

@@ -18,7 +18,7 @@ typedef struct {
     /* Under the object's critical section: */
     atomic_int prot;                    /* rights that can be handed out;
                                            others may look at it */
-    int granted;                        /* rights that ever were */
+    atomic_int granted;                 /* rights that ever were */
     bool changing;                      /* a thread is in mprotect */
     PyObject *weakrefs;
 } mapping;
@@ -36,7 +36,10 @@ PyObject *mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
                           Py_ssize_t length, bool readonly,
                           PyObject *filename);
 
-/* bf_getbuffer; the view's obj is the mapping. */
+/* bf_getbuffer; the view's obj is the mapping.  The second needs no lock of the
+ * mapping's: it serves where all rights were granted before, for those are
+ * never taken away.  Returns 0, -1, or 1: take the first. */
+int mapping_get_granted_buffer(mapping *self, Py_buffer *view, int flags);
 int mapping_get_buffer(mapping *self, Py_buffer *view, int flags);
 
 /* Does nobody have it but those who hold these many references, all of them

@@ -280,10 +280,10 @@ mapping_advise(PyObject *op, PyObject *const *args, Py_ssize_t count,
 
 PyDoc_STRVAR(
     sync_doc,
-    "sync($self, /, offset=0, length=None, flags=MS_SYNC)\n--\n\n"
+    "sync($self, /, offset=0, length=None, flags=4)\n--\n\n"
     "Write pages of a file back to its disk: " MAN(msync, 2) ".  On objects\n"
     "in memory it has no effect.\n\n"
-    "flags: MS_SYNC or MS_ASYNC, and MS_INVALIDATE.\n" RANGE_DOC ".");
+    "flags: MS_SYNC (4) or MS_ASYNC, and MS_INVALIDATE.\n" RANGE_DOC ".");
 
 static PyObject *
 mapping_sync(PyObject *op, PyObject *const *args, Py_ssize_t count,

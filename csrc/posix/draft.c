@@ -87,6 +87,30 @@ open_object(const struct pshm_spec *spec, struct pshm_way *way,
     return 0;
 }
 
+/* Before all else, for until then a file with a temporary name looks unused.
+ * Should it be reclaimed in that moment, start again. */
+static int
+lease_object(struct pshm_draft *draft)
+{
+    struct stat st;
+    int rc = pshm_lease_take(draft->fd);
+    if (!draft->has_temporary || (rc < 0 && rc != -EAGAIN)) {
+        return rc;
+    }
+    rc = rc < 0 ? rc : pshm_result(fstat(draft->fd, &st));
+    if (rc == 0 && st.st_nlink > 0
+        && pshm_link_holds(
+               &draft->temporary,
+               (struct pshm_identity){st.st_dev, st.st_ino}) == 1) {
+        return 0;
+    }
+    if (rc < 0 && rc != -EAGAIN) {
+        return rc;
+    }
+    pshm_draft_abandon(draft);
+    return -EINTR;
+}
+
 /* Owner before mode: a change of owner may clear bits of the mode. */
 static int
 own_object(const struct pshm_spec *spec, struct pshm_draft *draft)
@@ -147,7 +171,7 @@ size_object(const struct pshm_spec *spec, struct pshm_draft *draft)
 {
     bool later = populates(spec);
     int rc = 0;
-    if (later && spec->reserve) {
+    if (later) {
         rc = pshm_size_room(draft->fd, spec->size);
         draft->progress.room_known = true;
     }
@@ -173,8 +197,8 @@ do_stage(const struct pshm_spec *spec, struct pshm_way *way,
     switch ((enum stage)draft->stage) {
     case OPEN:
         return open_object(spec, way, draft);
-    case LEASE:         /* first: a temporary name could be reclaimed */
-        return pshm_lease_take(draft->fd);
+    case LEASE:
+        return lease_object(draft);
     case OWN:
         return own_object(spec, draft);
     case SIZE:

@@ -145,7 +145,8 @@ pshm_mapped_find(dev_t dev, struct pshm_mapped *out)
         (void)snprintf(path, sizeof(path), "/proc/%s/maps", entry->d_name);
         int seen = walk_maps(path, visit_collect, &collection);
         /* A process that is gone, or not ours to look at, is passed over. */
-        rc = seen == -ENOMEM || seen == -EMFILE || seen == -ENFILE ? seen : 0;
+        rc = seen == -ENOENT || seen == -ESRCH || seen == -EACCES
+                     || seen == -EPERM ? 0 : seen;
     }
     if (rc == 0) {
         rc = -errno;

@@ -9,8 +9,9 @@
 #include "lease.h"
 #include "link.h"
 
-/* ctime, for nobody can set it: a mapping that is written to changes no time,
- * so this is when the object was linked, sized, or given a mode or owner. */
+/* ctime, for nobody can set it: when the object was linked, sized, or given a
+ * mode or owner.  Of writes to mapped memory only the first to a page counts,
+ * if any. */
 static double
 age_of(const struct stat *st)
 {
@@ -97,4 +98,50 @@ pshm_reclaim_settle(struct pshm_candidate *candidate, bool dry_run,
     }
     pshm_fd_close(candidate->fd);
     candidate->fd = -1;
+}
+
+/* Another name of an object that was seized by its first one: that descriptor
+ * stood in the way, and is closed by now. */
+static bool
+was_seized(const struct pshm_candidate *candidates, int count, int at)
+{
+    for (int i = 0; i < count; i++) {
+        if (i != at && candidates[i].verdict != PSHM_IN_USE
+            && pshm_identity_same(candidates[i].id, candidates[at].id)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int
+pshm_reclaim_some(const struct pshm_names *names, size_t *at,
+                  double older_than, bool dry_run, dev_t device,
+                  struct pshm_candidate *out, int room)
+{
+    struct pshm_mapped mapped = PSHM_MAPPED_NONE;
+    const char *texts = names->text + *at;
+    int count = 0, removable = 0, rc = 0;
+    for (; count < room && *at < names->length; count++) {
+        const char *text = names->text + *at;
+        pshm_reclaim_seize(text, older_than, &out[count]);
+        removable += out[count].verdict == PSHM_REMOVABLE;
+        *at += strlen(text) + 1;
+    }
+    if (removable > 0) {
+        rc = pshm_mapped_find(device, &mapped);
+        rc = rc == -ENOENT ? 0 : rc;    /* no /proc: the lease has to do */
+    }
+    for (int i = 0; i < count; i++) {
+        pshm_reclaim_settle(&out[i], dry_run || rc < 0, &mapped);
+    }
+    for (int i = 0; rc == 0 && i < count; i++) {
+        if (out[i].verdict == PSHM_IN_USE && was_seized(out, count, i)) {
+            pshm_reclaim_seize(texts, older_than, &out[i]);
+            pshm_reclaim_settle(&out[i], dry_run, &mapped);
+        }
+        texts += strlen(texts) + 1;
+    }
+    pshm_mapped_free(&mapped);
+    return rc < 0 ? rc : count;
 }

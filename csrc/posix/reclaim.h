@@ -7,6 +7,7 @@
 #define PSHM_RECLAIM_H
 
 #include "base.h"
+#include "directory.h"
 #include "name.h"
 #include "procmaps.h"
 
@@ -37,5 +38,11 @@ void pshm_reclaim_seize(const char *name, double older_than,
  * say in the verdict that it could be. */
 void pshm_reclaim_settle(struct pshm_candidate *candidate, bool dry_run,
                          const struct pshm_mapped *mapped);
+
+/* Both for the next of the names, from *at on, up to room of them.  device:
+ * PSHM_DIR's.  Returns how many are in out, or -errno. */
+int pshm_reclaim_some(const struct pshm_names *names, size_t *at,
+                      double older_than, bool dry_run, dev_t device,
+                      struct pshm_candidate *out, int room);
 
 #endif

@@ -3,9 +3,14 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
+
+#include "fd.h"
 
 #define PIECE_MOST ((off_t)64 << 20)
 #define PIECE_LEAST ((off_t)256 << 10)
@@ -40,15 +45,42 @@ pshm_room_of(int fd, struct pshm_room *out)
     return rc;
 }
 
+uint64_t
+pshm_memory_available(void)
+{
+    char text[2048];
+    unsigned long long available = 0, swap = 0;
+    struct sysinfo all;
+    int fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    pshm_fd_close(fd);
+    text[n < 0 ? 0 : n] = '\0';
+    const char *line = strstr(text, "MemAvailable:");
+    if (line != NULL && sscanf(line, "MemAvailable: %llu", &available) == 1) {
+        line = strstr(text, "SwapFree:");
+        if (line != NULL) {
+            (void)sscanf(line, "SwapFree: %llu", &swap);
+        }
+        return (uint64_t)(available + swap) * 1024;
+    }
+    if (sysinfo(&all) < 0) {
+        return UINT64_MAX;
+    }
+    return ((uint64_t)all.totalram + all.totalswap) * all.mem_unit;
+}
+
 int
 pshm_size_room(int fd, off_t bytes)
 {
     struct pshm_room room;
-    if (bytes > PIECE_MOST && pshm_room_of(fd, &room) == 0
-        && room.total_bytes > 0 && (uint64_t)bytes > room.free_bytes) {
+    if (bytes <= PIECE_MOST) {
+        return 0;
+    }
+    if (pshm_room_of(fd, &room) == 0 && room.total_bytes > 0
+        && (uint64_t)bytes > room.free_bytes) {
         return -ENOSPC;
     }
-    return 0;
+    return (uint64_t)bytes > pshm_memory_available() ? -ENOMEM : 0;
 }
 
 static int

@@ -24,10 +24,15 @@ struct pshm_progress {
  * RLIMIT_FSIZE the kernel would send SIGXFSZ, which kills by default. */
 int pshm_size_check(off_t size);
 
-/* Can bytes more be reserved where fd lives?  0 or -ENOSPC.  Asked before many
- * pieces are taken, so as not to fill the mount, and starve everyone on it,
- * only to find no room for the last piece.  0 too where that is not known. */
+/* Can bytes more be reserved where fd lives?  0; -ENOSPC: not on that mount;
+ * -ENOMEM: not on this machine, where the kernel would end processes to get
+ * them.  Asked before many pieces are taken, so as not to starve everyone only
+ * to find no room for the last piece.  0 too where that is not known. */
 int pshm_size_room(int fd, off_t bytes);
+
+/* Bytes of memory and swap that can be had without ending a process, as the
+ * kernel estimates it (/proc/meminfo, proc(5)); or all there is. */
+uint64_t pshm_memory_available(void);
 
 /* Give a fresh object, that nobody else can reach, its size and, if reserve,
  * the memory for it.  A file system that cannot reserve gets the size only.
