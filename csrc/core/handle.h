@@ -137,14 +137,15 @@ int handle_make_passable(core_state *state, PyObject *type);
 
 #define HANDLE_KEYWORD_METHODS(X)                                            \
     X(link) X(rename)                                /* handle_names.c */    \
-    X(map) X(resize)                                 /* handle_memory.c */   \
+    X(resize)                                        /* handle_resize.c */   \
+    X(map)                                           /* handle_memory.c */   \
     X(advise) X(sync) X(lock_pages) X(unlock_pages) X(populate)              \
     X(chown)                                         /* handle_status.c */
 
 #define HANDLE_PLAIN_METHODS(X)                                              \
     X(close) X(close_fd) X(detach) X(fileno)         /* handle_close.c */    \
     X(unlink) X(is_linked)                           /* handle_names.c */    \
-    X(refresh)                                       /* handle_memory.c */   \
+    X(refresh)                                       /* handle_resize.c */   \
     X(stat)                                          /* handle_status.c */
 
 #define HANDLE_ONE_METHODS(X)                                                \

@@ -10,6 +10,7 @@
 #include "posix/attach.h"
 #include "posix/draft.h"
 #include "posix/fd.h"
+#include "posix/gate.h"
 #include "posix/lease.h"
 #include "posix/map.h"
 #include "posix/pause.h"
@@ -93,6 +94,7 @@ handle_attach(core_state *state, const struct pshm_name *path, bool readonly,
         return rc;
     }
     Py_BEGIN_ALLOW_THREADS
+    pshm_gate_enter();
     rc = pshm_attach(path, readonly, &object);
     if (rc == 0) {
         rc = make_body(&object, readonly, max_size, body);
@@ -100,6 +102,7 @@ handle_attach(core_state *state, const struct pshm_name *path, bool readonly,
             pshm_fd_close(object.fd);
         }
     }
+    pshm_gate_leave();
     Py_END_ALLOW_THREADS
     *mode = object.mode;
     body->path = *path;
@@ -172,17 +175,20 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
             continue;
         }
         bool absent = rc == -ENOENT || rc == -ENODATA;
-        if (!absent || wait < 0) {
-            raise_attach_failure(rc, name, mode, max_size);
-            return -1;
+        bool waits = wait >= 0 && (absent || rc == -EAGAIN);
+        if (waits && pshm_clock() < start + wait) {
+            if (pause_until(start + wait, &pause) < 0) {
+                return -1;
+            }
+            continue;
         }
-        if (pshm_clock() >= start + wait) {
+        if (absent && waits) {
             raise_timeout(name, wait);
-            return -1;
         }
-        if (pause_until(start + wait, &pause) < 0) {
-            return -1;
+        else {
+            raise_attach_failure(rc, name, mode, max_size);
         }
+        return -1;
     }
 }
 
@@ -275,11 +281,13 @@ adopt_fd(int fd, bool readonly, Py_ssize_t max_size, handle_body *body,
 {
     struct pshm_object object = {.mode = 0};
     int own = fd < PSHM_FD_FIRST ? pshm_fd_copy(fd) : fd;
+    pshm_gate_enter();
     int rc = own < 0 ? own : pshm_attach_look(own, &object);
     *mode = object.mode;
     if (rc == 0) {
         rc = make_body(&object, readonly, max_size, body);
     }
+    pshm_gate_leave();
     if (rc == 0) {
         rc = pshm_lease_take(own);
     }

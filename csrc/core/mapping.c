@@ -6,7 +6,7 @@
 #include "args.h"
 #include "errors.h"
 
-#include "posix/attach.h"
+#include "posix/gate.h"
 #include "posix/map.h"
 
 static mapping *
@@ -62,34 +62,21 @@ mapping_traverse(PyObject *op, visitproc visit, void *arg)
 
 /* ---- Making one ---- */
 
-/* Set *length, where it is < 0, and check that the object has that range: an
- * access past its end would be a SIGBUS. */
-static int
-check_range(const struct pshm_status *status, Py_ssize_t offset,
-            Py_ssize_t *length)
+static PyObject *
+raise_range(off_t offset, off_t length, off_t size)
 {
-    if (!S_ISREG(status->mode)) {
-        if (*length < 0) {
-            PyErr_SetString(PyExc_ValueError,
-                            "length must be given for a descriptor that is "
-                            "not a regular file");
-            return -1;
-        }
-        return 0;
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError,
+                        "length must be given for a descriptor that is not a "
+                        "regular file");
+        return NULL;
     }
-    Py_ssize_t size = (Py_ssize_t)status->size;
-    if (offset >= size
-        || (*length >= 0 && *length > size - offset)) {
-        PyErr_Format(PyExc_ValueError,
-                     "offset %zd and length %zd reach past the end of the "
-                     "object, which has %zd bytes",
-                     offset, *length < 0 ? 1 : *length, size);
-        return -1;
-    }
-    if (*length < 0) {
-        *length = size - offset;
-    }
-    return 0;
+    return PyErr_Format(PyExc_ValueError,
+                        "offset %lld and length %lld reach past the end of "
+                        "the object, which has %lld bytes",
+                        (long long)offset,
+                        (long long)(length < 0 ? 1 : length),
+                        (long long)size);
 }
 
 PyObject *
@@ -103,28 +90,24 @@ mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
                      state->page_size, offset);
         return NULL;
     }
-    struct pshm_status status;
-    int rc = pshm_status_of(fd, &status);
-    if (rc < 0) {
-        return raise_errno(rc, filename);
-    }
-    if (check_range(&status, offset, &length) < 0) {
-        return NULL;
-    }
     mapping *self = mapping_new(state);
     if (self == NULL) {
         return NULL;
     }
     void *base;
-    int prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+    off_t mapped = length, size = 0;
+    int rc, prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
     Py_BEGIN_ALLOW_THREADS
-    rc = pshm_map(fd, offset, (size_t)length, prot, &base);
+    pshm_gate_enter();
+    rc = pshm_map_range(fd, offset, &mapped, prot, &base, &size);
+    pshm_gate_leave();
     Py_END_ALLOW_THREADS
     if (rc < 0) {
         Py_DECREF(self);
-        return raise_errno(rc, filename);
+        return rc == -ERANGE ? raise_range(offset, length, size)
+                             : raise_errno(rc, filename);
     }
-    mapping_adopt(self, base, (size_t)length, length, prot);
+    mapping_adopt(self, base, (size_t)mapped, (Py_ssize_t)mapped, prot);
     return (PyObject *)self;
 }
 

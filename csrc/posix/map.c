@@ -24,6 +24,30 @@ pshm_map(int fd, off_t offset, size_t length, int prot, void **base)
     return 0;
 }
 
+int
+pshm_map_range(int fd, off_t offset, off_t *length, int prot, void **base,
+               off_t *size)
+{
+    struct stat st;
+    int rc = pshm_result(fstat(fd, &st));
+    if (rc < 0) {
+        return rc;
+    }
+    *size = S_ISREG(st.st_mode) ? st.st_size : -1;
+    if (*size >= 0) {
+        if (offset >= *size || *length > *size - offset) {
+            return -ERANGE;
+        }
+        if (*length < 0) {
+            *length = *size - offset;
+        }
+    }
+    if (*length < 0) {
+        return -ERANGE;
+    }
+    return pshm_map(fd, offset, (size_t)*length, prot, base);
+}
+
 void
 pshm_unmap(void *base, size_t length)
 {

@@ -183,5 +183,9 @@ pshm_size_grow(int fd, off_t from, off_t to, bool reserve,
 int
 pshm_size_shrink(int fd, off_t to)
 {
-    return pshm_result(ftruncate(fd, to));
+    int rc;
+    do {
+        rc = pshm_result(ftruncate(fd, to));
+    } while (rc == -EINTR);
+    return rc;
 }

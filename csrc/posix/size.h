@@ -50,7 +50,7 @@ int pshm_size_set(int fd, off_t size, bool reserve,
 int pshm_size_grow(int fd, off_t from, off_t to, bool reserve,
                    struct pshm_progress *progress);
 
-/* ftruncate(2) to a smaller size.  Returns 0 or -errno. */
+/* ftruncate(2) to a smaller size; goes on after -EINTR.  Returns 0 or -errno. */
 int pshm_size_shrink(int fd, off_t to);
 
 /* How much room there is where fd, or if fd is -1 PSHM_DIR, lives.  Numbers of
