@@ -82,17 +82,23 @@ const char handle_detach_doc[] =
     "(delete=True) stays.  Raises ValueError after close()\n"
     "or close_fd().";
 
-/* A call in another thread that still uses the descriptor must not find it
- * closed and taken by somebody else, so then the caller gets a copy. */
+/* Take the descriptor itself out of ref, whose last user this is; or where a
+ * call in another thread still uses it, which must not find it closed and taken
+ * by somebody else, a copy.  Owns ref unless it fails. */
 static int
-separate_fd(struct fdref **ref)
+separate_fd(struct fdref *ref)
 {
-    struct fdref *fd = *ref;
-    int users = atomic_load_explicit(&fd->users, memory_order_acquire);
-    int number = users == 1 ? fd->fd : pshm_fd_copy(fd->fd);
-    if (number >= 0 && users == 1) {
-        fd->fd = -1;
+    int number = ref->fd;
+    if (atomic_load_explicit(&ref->users, memory_order_acquire) == 1) {
+        ref->fd = -1;
     }
+    else {
+        number = pshm_fd_copy(number);
+        if (number < 0) {
+            return number;
+        }
+    }
+    fdref_drop(ref);
     return number;
 }
 
@@ -100,44 +106,38 @@ PyObject *
 handle_detach(PyObject *op, PyObject *unused)
 {
     handle *self = as_handle(op);
-    struct fdref *fd = handle_take_fd(self);
-    if (fd == NULL) {
-        return NULL;
-    }
-    fdref_drop(fd);
-    int number = -1;
+    int number = -EBADF;
     PyObject *finalizer = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
     if (self->open && self->body.fd != NULL) {
-        number = separate_fd(&self->body.fd);
-        finalizer = self->finalizer;
-        if (number >= 0) {
-            self->finalizer = NULL;
-        }
-        else {
-            finalizer = NULL;
-        }
+        number = separate_fd(self->body.fd);
     }
-    else {
-        number = -EBADF;
+    if (number >= 0) {
+        self->body.fd = NULL;
+        finalizer = self->finalizer;
+        self->finalizer = NULL;
     }
     Py_END_CRITICAL_SECTION();
+    if (number == -EBADF) {
+        fdref_drop(handle_take_fd(self));           /* raises: it has none */
+        return NULL;
+    }
     if (number < 0) {
         return raise_errno(number, NULL);
     }
-    PyObject *result = PyLong_FromLong(number);
     if (finalizer != NULL) {
         PyObject *info = PyObject_CallMethod(finalizer, "detach", NULL);
-        Py_XDECREF(info);
         Py_DECREF(finalizer);
+        if (info == NULL) {
+            PyErr_Clear();
+        }
+        Py_XDECREF(info);
     }
     PyObject *closed = handle_close(op, unused);
-    if (closed == NULL || result == NULL || PyErr_Occurred()) {
-        Py_XDECREF(closed);
-        Py_XDECREF(result);
-        return NULL;
+    PyObject *result = closed == NULL ? NULL : PyLong_FromLong(number);
+    Py_XDECREF(closed);
+    if (result == NULL) {
+        pshm_fd_close(number);
     }
-    Py_DECREF(closed);
     return result;
 }
-

@@ -279,9 +279,10 @@ const char handle_resize_doc[] =
     "resize($self, /, size, *, shrink=False)\n--\n\n"
     "Change the object's size, in bytes: " MAN(fallocate, 2) ", " MAN(ftruncate, 2)
     ".\n\n"
-    "Growing takes the memory at once.  With max_size it happens in place:\n"
-    "old views stay valid, and every process that has mapped it with max_size\n"
-    "sees the growth.  Without, the handle gets a new mapping, and old views\n"
+    "Growing takes the memory at once, in one system call that may answer no\n"
+    "signal before it is through.  With max_size it happens in place: old views\n"
+    "stay valid, and every process that has mapped it with max_size sees the\n"
+    "growth.  Without, the handle gets a new mapping, and old views\n"
     "stay valid on the old one.  To shrink takes shrink=True, and nobody else\n"
     "who uses the end: other processes cannot be asked.\n\n"
     "Raises ValueError; BufferError where a view of this process reaches past\n"

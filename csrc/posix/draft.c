@@ -94,17 +94,20 @@ lease_object(struct pshm_draft *draft)
 {
     struct stat st;
     int rc = pshm_lease_take(draft->fd);
-    if (!draft->has_temporary || (rc < 0 && rc != -EAGAIN)) {
+    if (!draft->has_temporary) {
         return rc;
     }
-    rc = rc < 0 ? rc : pshm_result(fstat(draft->fd, &st));
-    if (rc == 0 && st.st_nlink > 0
-        && pshm_link_holds(
-               &draft->temporary,
-               (struct pshm_identity){st.st_dev, st.st_ino}) == 1) {
+    if (rc == 0) {
+        rc = pshm_result(fstat(draft->fd, &st));
+    }
+    if (rc == 0) {
+        rc = pshm_link_holds(&draft->temporary, (struct pshm_identity){
+                                                    st.st_dev, st.st_ino});
+    }
+    if (rc == 1) {
         return 0;
     }
-    if (rc < 0 && rc != -EAGAIN) {
+    if (rc < 0 && rc != -ENOENT && rc != -EAGAIN) {
         return rc;
     }
     pshm_draft_abandon(draft);

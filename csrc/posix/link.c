@@ -49,6 +49,25 @@ rename_if_free(const char *from, const char *to)
     return rc;
 }
 
+/* Would rename(2) over path be refused?  A nameless object can be linked only
+ * once, so that must be known before it gets its temporary name. */
+static int
+check_replace(const char *path)
+{
+    struct stat target, dir;
+    int rc = pshm_result(lstat(path, &target));
+    if (rc < 0) {
+        return rc == -ENOENT ? 0 : rc;
+    }
+    if (S_ISDIR(target.st_mode)) {
+        return -EISDIR;
+    }
+    rc = pshm_result(stat(PSHM_DIR, &dir));
+    uid_t user = geteuid();
+    bool ours = user == 0 || user == target.st_uid || user == dir.st_uid;
+    return rc == 0 && dir.st_mode & S_ISVTX && !ours ? -EPERM : rc;
+}
+
 int
 pshm_link(int fd, const struct pshm_name *name, bool replace)
 {
@@ -56,7 +75,10 @@ pshm_link(int fd, const struct pshm_name *name, bool replace)
         return link_fd(fd, name->path);
     }
     struct pshm_name temporary;
-    int rc = pshm_name_beside(name, &temporary);
+    int rc = check_replace(name->path);
+    if (rc == 0) {
+        rc = pshm_name_beside(name, &temporary);
+    }
     if (rc == 0) {
         rc = link_fd(fd, temporary.path);
     }

@@ -16,7 +16,9 @@ int pshm_link_holds(const struct pshm_name *name, struct pshm_identity id);
 
 /* Give the object open as fd the name, in one step.  Unless replace the name
  * must be free: -EEXIST.  With replace an object of that name loses it in the
- * same step.  Returns 0 or -errno; on failure nothing has changed. */
+ * same step.  Returns 0 or -errno; on failure nothing has changed, but that an
+ * object without a name may not be linkable any more where the name was taken
+ * over by another user in this very moment. */
 int pshm_link(int fd, const struct pshm_name *name, bool replace);
 
 /* Give an object that is known by a temporary name (where pshm_link cannot
