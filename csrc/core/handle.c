@@ -75,24 +75,32 @@ handle_install(handle *self, handle_body *body, PyObject **finalizer)
     return 0;
 }
 
-int
-handle_replace_map(handle *self, mapping *map)
+void
+handle_raise_changed(void)
 {
-    mapping *old = map;
+    PyErr_SetString(PyExc_ValueError,
+                    "the shared memory was closed, or became another object, "
+                    "in the middle of the call");
+}
+
+int
+handle_replace_map(handle *self, mapping *old, mapping *map)
+{
+    mapping *drop = map;
     int rc = -1;
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (!self->open) {
-        PyErr_SetString(PyExc_ValueError, "the shared memory was closed");
+    if (!self->open || self->body.map != old) {
+        handle_raise_changed();
     }
     else if (keep_map_locked(self) == 0) {
-        old = self->body.map;
+        drop = old;
         self->body.map = map;
         self->exported = false;
         self->size = mapping_size(map);
         rc = 0;
     }
     Py_END_CRITICAL_SECTION();
-    Py_DECREF(old);
+    Py_DECREF(drop);
     return rc;
 }
 

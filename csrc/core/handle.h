@@ -84,9 +84,10 @@ bool handle_current_size(handle *self, Py_ssize_t *size);
 int handle_claim(handle *self);
 void handle_release(handle *self);
 
-/* Put another mapping in the place of the handle's own; owns map.  Returns 0,
- * or -1 with map dropped. */
-int handle_replace_map(handle *self, mapping *map);
+/* Put map in the place of old, if that still is the handle's; owns map.
+ * Returns 0, or -1 with map dropped. */
+int handle_replace_map(handle *self, mapping *old, mapping *map);
+void handle_raise_changed(void);
 
 int handle_getbuffer(PyObject *op, Py_buffer *view, int flags);
 void handle_dealloc(PyObject *op);

@@ -24,10 +24,11 @@ make_draft(core_state *state, const request *req, bool publish,
         Py_END_ALLOW_THREADS
     } while (try_again(rc));
     if (rc < 0) {
-        raise_no_memory(rc, req->name, draft->fd, req->spec.size);
+        /* First, so that what it had taken already counts as free. */
         Py_BEGIN_ALLOW_THREADS
         pshm_draft_abandon(draft);
         Py_END_ALLOW_THREADS
+        raise_no_memory(rc, req->name, -1, req->spec.size);
         return -1;
     }
     return 0;

@@ -291,7 +291,7 @@ adopt_fd(int fd, bool readonly, Py_ssize_t max_size, handle_body *body,
     if (rc == 0) {
         rc = pshm_lease_take(own);
     }
-    if (rc == 0) {
+    if (rc >= 0) {
         rc = pshm_fd_cloexec(own);
     }
     if (rc < 0) {

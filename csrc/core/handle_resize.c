@@ -68,11 +68,18 @@ grow_object(change *c)
 static int
 note_size(change *c, Py_ssize_t size)
 {
+    int rc = -1;
     Py_BEGIN_CRITICAL_SECTION(c->self);
-    c->self->size = size;
-    mapping_set_size(c->map, size);
+    if (c->self->body.map == c->map) {
+        c->self->size = size;
+        mapping_set_size(c->map, size);
+        rc = 0;
+    }
     Py_END_CRITICAL_SECTION();
-    return 0;
+    if (rc < 0) {
+        handle_raise_changed();
+    }
+    return rc;
 }
 
 static int
@@ -97,7 +104,7 @@ grow(change *c)
         Py_DECREF(map);
         return -1;
     }
-    return handle_replace_map(c->self, map);
+    return handle_replace_map(c->self, c->map, map);
 }
 
 /* From here on nobody gets a view of what is about to go.  NULL, or why not. */
@@ -272,7 +279,7 @@ follow(change *c)
         return 0;
     }
     mapping *map = map_like(c->state, c->map, c->fd->fd, c->from, c->name);
-    return map == NULL ? -1 : handle_replace_map(c->self, map);
+    return map == NULL ? -1 : handle_replace_map(c->self, c->map, map);
 }
 
 const char handle_resize_doc[] =

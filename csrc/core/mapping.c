@@ -197,15 +197,30 @@ mapping_is_private(mapping *self, Py_ssize_t references)
     return Py_REFCNT(self) == references && self->weakrefs == NULL;
 }
 
+/* Under the claim of a change of protection, which goes by what is reserved.
+ * Where another thread has that claim the rest stays mapped: nobody gets it. */
 void
 mapping_trim(mapping *self)
 {
     size_t page = pshm_page_size();
     size_t used = ((size_t)mapping_size(self) + page - 1) / page * page;
-    if (used < self->reserved) {
-        pshm_unmap(self->base + used, self->reserved - used);
-        self->reserved = used;
+    size_t reserved = used;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (!self->changing) {
+        self->changing = true;
+        reserved = self->reserved;
     }
+    Py_END_CRITICAL_SECTION();
+    if (used >= reserved) {
+        return;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    pshm_unmap(self->base + used, reserved - used);
+    Py_END_ALLOW_THREADS
+    Py_BEGIN_CRITICAL_SECTION(self);
+    self->reserved = used;
+    self->changing = false;
+    Py_END_CRITICAL_SECTION();
 }
 
 /* ---- Items, as a memoryview has them ---- */

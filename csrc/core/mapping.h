@@ -19,7 +19,7 @@ typedef struct {
     atomic_int prot;                    /* rights that can be handed out;
                                            others may look at it */
     atomic_int granted;                 /* rights that ever were */
-    bool changing;                      /* a thread is in mprotect */
+    bool changing;                      /* a thread changes prot or reserved */
     PyObject *weakrefs;
 } mapping;
 

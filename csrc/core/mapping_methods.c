@@ -36,9 +36,10 @@ mapping_parse_prot(PyObject *value, int *prot)
 }
 
 /* Claim the right to change it.  What is taken away cannot be handed out from
- * here on.  Returns the old protection, or -1. */
+ * here on.  Returns the old protection, and how much there is to change, or -1.
+ */
 static int
-begin_change(mapping *self, int prot)
+begin_change(mapping *self, int prot, size_t *reserved)
 {
     int old = -1;
     Py_BEGIN_CRITICAL_SECTION(self);
@@ -55,6 +56,7 @@ begin_change(mapping *self, int prot)
     }
     else {
         old = self->prot;
+        *reserved = self->reserved;
         self->prot &= prot;
         self->changing = true;
     }
@@ -74,13 +76,14 @@ end_change(mapping *self, int prot)
 int
 mapping_protect(mapping *self, int prot)
 {
-    int old = begin_change(self, prot);
+    size_t reserved;
+    int old = begin_change(self, prot, &reserved);
     if (old < 0) {
         return -1;
     }
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = pshm_map_protect(self->base, self->reserved, prot);
+    rc = pshm_map_protect(self->base, reserved, prot);
     Py_END_ALLOW_THREADS
     end_change(self, rc < 0 ? old : prot);
     if (rc < 0) {

@@ -95,9 +95,9 @@ lease_object(struct pshm_draft *draft)
     struct stat st;
     int rc = pshm_lease_take(draft->fd);
     if (!draft->has_temporary) {
-        return rc;
+        return rc < 0 ? rc : 0;
     }
-    if (rc == 0) {
+    if (rc >= 0) {
         rc = pshm_result(fstat(draft->fd, &st));
     }
     if (rc == 0) {

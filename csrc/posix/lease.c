@@ -3,6 +3,12 @@
 #include <fcntl.h>
 #include <sys/file.h>
 
+#include "pause.h"
+
+/* A reclaimer needs microseconds, or what the scheduler makes of them. */
+#define MOST_TRIES 20
+#define PAUSE 0.001                     /* seconds */
+
 static int
 file_lock(int fd, int operation)
 {
@@ -20,8 +26,20 @@ pshm_lease_take(int fd)
     if (rc == -EAGAIN) {
         struct flock lock = WHOLE_FILE(F_RDLCK);
         rc = pshm_result(fcntl(fd, F_OFD_SETLK, &lock));
+        rc = rc == 0 ? 1 : rc;
     }
     return rc == -EACCES ? -EAGAIN : rc;
+}
+
+int
+pshm_lease_improve(int fd)
+{
+    int rc = -EAGAIN;
+    for (int tries = 0; rc == -EAGAIN && tries < MOST_TRIES; tries++) {
+        rc = pshm_pause(PAUSE);
+        rc = rc == 0 ? file_lock(fd, LOCK_SH) : rc;
+    }
+    return rc;
 }
 
 int

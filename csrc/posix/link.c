@@ -49,10 +49,13 @@ rename_if_free(const char *from, const char *to)
     return rc;
 }
 
-/* Would rename(2) over path be refused?  A nameless object can be linked only
- * once, so that must be known before it gets its temporary name. */
+/* May this user take the name at path away?  In a sticky directory only its or
+ * the file's owner may; but anyone may give a file that he can write another
+ * name, which he could not take away either, and a nameless file can be given a
+ * name only once.  So this must be known first.  0, also for a name that is
+ * free; or -errno. */
 static int
-check_replace(const char *path)
+check_may_remove(const char *path)
 {
     struct stat target, dir;
     int rc = pshm_result(lstat(path, &target));
@@ -63,9 +66,12 @@ check_replace(const char *path)
         return -EISDIR;
     }
     rc = pshm_result(stat(PSHM_DIR, &dir));
+    if (rc < 0) {
+        return rc;
+    }
     uid_t user = geteuid();
     bool ours = user == 0 || user == target.st_uid || user == dir.st_uid;
-    return rc == 0 && dir.st_mode & S_ISVTX && !ours ? -EPERM : rc;
+    return dir.st_mode & S_ISVTX && !ours ? -EPERM : 0;
 }
 
 int
@@ -75,7 +81,7 @@ pshm_link(int fd, const struct pshm_name *name, bool replace)
         return link_fd(fd, name->path);
     }
     struct pshm_name temporary;
-    int rc = check_replace(name->path);
+    int rc = check_may_remove(name->path);
     if (rc == 0) {
         rc = pshm_name_beside(name, &temporary);
     }
@@ -198,6 +204,10 @@ pshm_link_rename(int fd, struct pshm_identity id, const struct pshm_name *from,
     if (rc <= 0) {
         return rc < 0 ? rc : -ESTALE;
     }
+    rc = check_may_remove(from->path);
+    if (rc < 0) {
+        return rc;
+    }
     if (!replace) {
         return rename_to_free(fd, id, from, to);
     }
@@ -207,8 +217,11 @@ pshm_link_rename(int fd, struct pshm_identity id, const struct pshm_name *from,
         return strcmp(from->path, to->path) == 0 ? 0
                                                  : pshm_link_remove(from, id);
     }
-    return rc < 0 && rc != -ENOENT ? rc
-                                   : rename_replacing(fd, id, from, to);
+    rc = rc == -ENOENT ? 0 : rc;
+    if (rc == 0) {
+        rc = check_may_remove(to->path);
+    }
+    return rc < 0 ? rc : rename_replacing(fd, id, from, to);
 }
 
 int

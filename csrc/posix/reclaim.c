@@ -69,7 +69,11 @@ static int
 remove_seized(const struct pshm_candidate *candidate)
 {
     struct pshm_name aside;
-    int rc = pshm_link_aside(&candidate->name, candidate->id, &aside);
+    int rc = pshm_lease_contested(candidate->fd);
+    if (rc < 0) {
+        return rc == -EAGAIN ? PSHM_IN_USE : rc;
+    }
+    rc = pshm_link_aside(&candidate->name, candidate->id, &aside);
     if (rc < 0) {
         return rc == -ENOENT || rc == -ESTALE ? PSHM_NOT_SELECTED : rc;
     }
