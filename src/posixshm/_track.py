@@ -1,0 +1,53 @@
+"""Who removes the name when its creator dies: the resource tracker of multiprocessing.
+
+The tracker is a small process that multiprocessing starts beside a program and shares with the
+children it makes. It keeps a set of names, and unlinks what is still in it when the last of those
+processes has ended, however it ended.
+
+Here a creator that asked for it puts its name into that set; an attacher never does, so that an
+attacher's end never takes the object away from the others.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from multiprocessing import resource_tracker
+
+__all__ = ["check", "register", "unregister"]
+
+_KIND = "shared_memory"
+
+
+def check(name: str) -> None:
+    """ValueError if the tracker's line protocol cannot carry `name`."""
+    if not name.isascii() or ":" in name or "\n" in name:
+        raise ValueError(
+            f"the resource tracker cannot keep the name {name!r}: it takes ASCII without ':' and "
+            "line breaks; choose another name, or track=False"
+        )
+
+
+def register(name: str) -> None:
+    """Have `name` (without a slash) unlinked once every process that shares the tracker has ended.
+
+    Starts the tracker if there is none. ValueError for a name that it cannot carry; OSError if it
+    cannot be started.
+    """
+    check(name)
+    # Looked up at each call: programs replace these functions to opt out of tracking.
+    resource_tracker.register("/" + name, _KIND)
+
+
+def unregister(name: str) -> None:
+    """Take `name` (without a slash) out of the tracker's set, whether or not it is in there.
+
+    Who unlinks need not be who created: the tracker knows the name if the creator shares it, and
+    prints a KeyError if it does not. Adding the name first makes both the same. Without a tracker
+    there is nothing to take out, and none is started.
+    """
+    if getattr(resource_tracker._resource_tracker, "_fd", None) is None:
+        return
+    # The name is gone by now: that the tracker could not be told is no reason to fail.
+    with suppress(OSError, ValueError):
+        register(name)
+        resource_tracker.unregister("/" + name, _KIND)

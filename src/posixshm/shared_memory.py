@@ -1,0 +1,428 @@
+"""A drop-in for multiprocessing.shared_memory: a program changes the line that imports it.
+
+    from posixshm import shared_memory
+
+Both sides are equals: a process with this module and one with the standard library's share segments
+and lists. Where this one differs, it keeps what the other loses:
+
+- An attacher is never registered for deletion, so its end leaves the object to the others. The
+  creator is, unless it says track=False.
+- close() works while views are in use, and they stay valid.
+- The size is reserved at creation: a full /dev/shm is an OSError then, not a bus error later.
+- An object has its size, and a list its items, before anybody can see the name.
+- unlink() removes the name only while it is this object's.
+- A pickled handle or list refuses to attach to another object that has the name by then.
+"""
+
+from __future__ import annotations
+
+import errno
+import operator
+import os
+import secrets
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate, pairwise
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, overload
+
+from . import _core
+
+__all__ = ["SharedMemory", "ShareableList"]
+
+_T = TypeVar("_T", bound=int | float | bool | str | bytes | None)
+_R = TypeVar("_R")
+
+# Private there, but tests and subclasses reach for them.
+_USE_POSIX = True
+_O_CREX = os.O_CREAT | os.O_EXCL
+_SHM_NAME_PREFIX = "/psm_"
+_SHM_SAFE_NAME_LENGTH = 14
+
+
+def _make_filename() -> str:
+    """A random name, with the slash, that is short enough for every system."""
+    digits = _SHM_SAFE_NAME_LENGTH - len(_SHM_NAME_PREFIX)
+    return _SHM_NAME_PREFIX + secrets.token_hex(digits // 2)
+
+
+class SharedMemory(_core.SharedMemory):
+    """Create a shared memory object, or attach to one by its name.
+
+    name: with create=True, None means a fresh one.
+    size: bytes, for create=True; an attacher gets the object's own size.
+    track: the creator's name is removed by the resource tracker of multiprocessing when the last
+        process of the program has ended without unlink().
+
+    FileExistsError if the name is taken, FileNotFoundError if there is none to attach to.
+    ValueError for a size that is not positive or a name that cannot be one, and for attaching to
+    an object of size 0. OSError (ENOSPC) if the memory cannot be had.
+    """
+
+    # A subclass may set these: with O_CREAT alone it attaches, and creates only what is not there.
+    # The mode is given as it stands, whatever the umask is.
+    _flags = os.O_RDWR
+    _mode = 0o600
+    _prepend_leading_slash = True
+    _track = True
+    _other_name: str | None = None
+
+    def __init__(
+        self,
+        name: str | None = None,
+        create: bool = False,
+        size: int = 0,
+        *,
+        track: bool = True,
+    ) -> None:
+        if not size >= 0:
+            raise ValueError(f"size must not be negative, not {size!r}")
+        if create:
+            if size == 0:
+                raise ValueError("to create an object takes a size above 0")
+            self._flags = _O_CREX | os.O_RDWR
+        self._track = track
+
+        if name is None:
+            if not self._flags & os.O_EXCL:
+                raise ValueError("name can be None only with create=True")
+            _with_fresh_name(lambda fresh: self._create(fresh, size))
+        elif self._flags & os.O_EXCL:
+            self._create(name, size)
+        elif self._flags & os.O_CREAT:
+            self._attach_or_create(name, size)
+        else:
+            self._attach(name)
+
+    def _create(self, name: str, size: int) -> None:
+        super().__init__(name, create=True, size=size, track=self._track)
+        if self._mode != 0o600:
+            try:
+                self.chmod(self._mode)
+            except BaseException:
+                super().unlink()
+                self.close()
+                raise
+
+    def _attach(self, name: str) -> None:
+        try:
+            super().__init__(name, track=self._track)
+        except OSError as error:
+            # What mmap of the standard library calls it; programs that poll expect that.
+            if error.errno != errno.ENODATA:
+                raise
+            raise ValueError(f"the object {name!r} is empty: its size is 0") from error
+
+    def _attach_or_create(self, name: str, size: int) -> None:
+        while True:
+            try:
+                return self._attach(name)
+            except FileNotFoundError:
+                if size == 0:
+                    raise
+            try:
+                return self._create(name, size)
+            except FileExistsError:
+                continue
+
+    def __del__(self) -> None:
+        # Not needed here, but overriding methods call it.
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, size={self.size})"
+
+    @property
+    def buf(self) -> memoryview | None:  # type: ignore[override]
+        """A memoryview of the whole object; None once the handle is closed."""
+        try:
+            return super().buf
+        except ValueError:
+            return None
+
+    @property
+    def _name(self) -> str | None:
+        if self._other_name is not None or self.name is None:
+            return self._other_name
+        return "/" + self.name if self._prepend_leading_slash else self.name
+
+    @_name.setter
+    def _name(self, name: str) -> None:
+        self._other_name = None
+        if name != self._name:
+            self._other_name = name
+
+    def unlink(self) -> None:
+        """Remove the name; the memory stays with those who have it. Works after close() too.
+
+        FileNotFoundError if the name is gone or has become another object's. ValueError if
+        somebody assigned another name to the handle.
+        """
+        if self._other_name is not None:
+            raise ValueError(
+                f"the handle's name was changed to {self._other_name!r}, "
+                f"and unlink() removes only what it made or attached to: {self.name!r}"
+            )
+        super().unlink()
+
+
+def _with_fresh_name(create: Callable[[str], _R]) -> _R:
+    while True:
+        try:
+            return create(_make_filename())
+        except FileExistsError:
+            continue
+
+
+# A list lies in its object as the standard library's lies in its own, so either can read the
+# other's. Numbers are in the machine's byte order, one part follows the other without a gap:
+#
+#     int64            n, the number of items
+#     int64[n + 1]     where each slot starts, counted from the first; the last entry is their end
+#     bytes            the slots: 8 bytes, or for a text the next multiple of 8 above the number
+#                      of its characters; what is in a slot may change, its room never does
+#     char[n][8]       what each slot holds, as a format of the struct module, filled up with NULs:
+#                      "q" an int, "d" a float, "xxxxxxx?" a bool, "xxxxxx?x" None, "24s" a text
+#     int8[n]          what becomes of that value: 0 it is the item, 1 str in UTF-8, 2 bytes (both
+#                      without the NULs at their end), 3 None
+#
+# There is no lock and no mark of a change under way: a reader beside a writer may get a mixture.
+
+_PLAIN, _STR, _BYTES, _NONE = range(4)
+_FORMATS = {int: "q", float: "d", bool: "xxxxxxx?", type(None): "xxxxxx?x"}
+_WORD = 8
+_ROOM_MAX = 9_999_999  # the most that a format of 8 characters can say
+
+
+def _encode(value: object) -> tuple[str, int, bytes]:
+    """Format, code and bytes of an item; a text's format is left to the room it gets."""
+    if isinstance(value, str):
+        return "s", _STR, value.encode()
+    if isinstance(value, bytes):
+        return "s", _BYTES, value
+    scalar = _FORMATS.get(type(value))
+    if scalar is None:
+        raise TypeError(
+            "a ShareableList holds int, float, bool, str, bytes and None, "
+            f"not {type(value).__name__}"
+        )
+    return scalar, _NONE if value is None else _PLAIN, struct.pack(scalar, value)
+
+
+def _image(values: Iterable[Any]) -> bytes:
+    """The bytes of a whole list."""
+    slots, formats, codes = [], [], []
+    for value in values:
+        kind, code, data = _encode(value)
+        if kind == "s":
+            # By its characters, as the other side does it; but there, a text of which that cuts off
+            # the end in UTF-8 cannot be read back.
+            room = _WORD * max(len(value) // _WORD + 1, -(-len(data) // _WORD))
+            if room > _ROOM_MAX:
+                raise ValueError(
+                    f"an item of {len(data)} bytes is too long: at most {_ROOM_MAX // 8 * 8 - 1}"
+                )
+            kind = f"{room}s"
+            data = data.ljust(room, b"\0")
+        slots.append(data)
+        formats.append(kind.encode().ljust(_WORD, b"\0"))
+        codes.append(code)
+    starts = accumulate(map(len, slots), initial=0)
+    head = struct.pack(f"{len(slots) + 2}q", len(slots), *starts)
+    return b"".join([head, *slots, *formats, bytes(codes)])
+
+
+class ShareableList(Generic[_T]):
+    """A list of fixed length in shared memory: int (64 bits), float, bool, str, bytes, None.
+
+    sequence: the items of a new list. name: its name, None for a fresh one; without a sequence,
+    the list to attach to. `.shm` is the SharedMemory: close() and unlink() are its.
+
+    An item may be replaced by one of another type, and by a text that is no longer than its slot.
+    A text loses the NULs at its end. Nothing locks: who writes while others read sees to that.
+
+    TypeError for an item of another type, struct.error for an int of more than 64 bits, ValueError
+    for a text above 9,999,991 bytes; no name is left then. Attaching raises ValueError if the
+    bytes are not those of a list, and reading an item if that item's are not.
+    """
+
+    shm: SharedMemory
+
+    @overload
+    def __init__(
+        self: ShareableList[Any], sequence: None = None, *, name: str | None = None
+    ) -> None: ...
+    @overload
+    def __init__(self, sequence: Iterable[_T], *, name: str | None = None) -> None: ...
+
+    def __init__(self, sequence: Iterable[_T] | None = None, *, name: str | None = None) -> None:
+        if sequence is None and name is not None:
+            self._adopt(SharedMemory(name))
+            return
+        image = _image(() if sequence is None else sequence)
+
+        def fill(buf: memoryview) -> None:
+            buf[:] = image
+
+        def create(name: str) -> SharedMemory:
+            return SharedMemory.create(name, len(image), init=fill, track=True)
+
+        self._adopt(_with_fresh_name(create) if name is None else create(name))
+
+    def _adopt(self, shm: SharedMemory) -> None:
+        """Take `shm` for this list's, having looked at all that says where things are.
+
+        It is looked at once: nobody can move a slot under a list that is in use.
+        """
+        buf = shm.buf
+        if buf is None:
+            raise ValueError(f"{shm!r} is closed")
+
+        def demand(is_so: bool, what: str) -> None:
+            if not is_so:
+                raise ValueError(f"{shm.name!r} holds no ShareableList: {what}")
+
+        size = len(buf)
+        demand(size >= 2 * _WORD, f"{size} bytes are too few")
+        (count,) = struct.unpack_from("q", buf)
+        demand(0 <= count <= (size - 2 * _WORD) // _WORD, f"it cannot have {count} items")
+        starts = struct.unpack_from(f"{count + 1}q", buf, _WORD)
+        slots = (count + 2) * _WORD
+        demand(
+            starts[0] == 0
+            and all(_WORD <= end - start <= _ROOM_MAX for start, end in pairwise(starts)),
+            "its slots do not follow one another",
+        )
+        demand(
+            starts[-1] <= size - slots - count * (_WORD + 1),
+            "its items reach past its end",
+        )
+        # Somebody who writes the count last is not done yet, or it is something else.
+        demand(count > 0 or size == 2 * _WORD, "it has no items, but room for some")
+        self.shm = shm
+        self._list_len: int = count
+        self._starts = [slots + start for start in starts]
+        self._formats = self._starts[-1]
+        self._codes = self._formats + count * _WORD
+
+    def _buffer(self) -> memoryview:
+        buf = self.shm.buf
+        if buf is None:
+            raise ValueError(f"the list {self.shm.name!r} is closed")
+        if len(buf) < self._codes + self._list_len:
+            raise ValueError(f"the object {self.shm.name!r} has become smaller than its list")
+        return buf
+
+    def _position(self, position: SupportsIndex, message: str) -> int:
+        """The position counted from the start, or IndexError."""
+        index = operator.index(position)
+        if index < 0:
+            index += self._list_len
+        if not 0 <= index < self._list_len:
+            raise IndexError(message)
+        return index
+
+    def _damaged(self, index: int, what: str) -> ValueError:
+        return ValueError(f"item {index} of the list {self.shm.name!r} is damaged: {what}")
+
+    def _format_at(self, buf: memoryview, index: int) -> str:
+        start = self._formats + index * _WORD
+        stored = bytes(buf[start : start + _WORD]).rstrip(b"\0")
+        kind = stored.decode("latin-1")
+        if kind not in _FORMATS.values():
+            digits = stored[:-1]
+            if not (stored.endswith(b"s") and digits.isdigit()):
+                raise self._damaged(index, f"its format is {kind!r}")
+            if int(digits) > self._starts[index + 1] - self._starts[index]:
+                raise self._damaged(index, f"{kind!r} is more than its slot")
+        return kind
+
+    def _get_packing_format(self, position: SupportsIndex) -> str:
+        """How the item at `position` is stored, in the terms of the struct module."""
+        index = self._position(position, "list index out of range")
+        return self._format_at(self._buffer(), index)
+
+    def __getitem__(self, position: SupportsIndex) -> _T:
+        index = self._position(position, "list index out of range")
+        buf = self._buffer()
+        kind = self._format_at(buf, index)
+        (stored,) = struct.unpack_from(kind, buf, self._starts[index])
+        code = buf[self._codes + index]
+        item: Any
+        if isinstance(stored, bytes):
+            item = stored.rstrip(b"\0")
+            if code == _STR:
+                try:
+                    item = item.decode()
+                except UnicodeDecodeError as error:
+                    raise self._damaged(index, "it is not UTF-8") from error
+            elif code != _BYTES:
+                raise self._damaged(index, f"{kind!r} with code {code}")
+        elif code == _PLAIN:
+            item = stored
+        elif code == _NONE:
+            item = None
+        else:
+            raise self._damaged(index, f"{kind!r} with code {code}")
+        result: _T = item
+        return result
+
+    def __setitem__(self, position: SupportsIndex, value: _T) -> None:
+        """Replace an item. ValueError if a text does not fit; the item then stays as it was."""
+        index = self._position(position, "list assignment index out of range")
+        kind, code, data = _encode(value)
+        buf = self._buffer()
+        start = self._starts[index]
+        room = self._starts[index + 1] - start
+        if kind == "s":
+            if len(data) > room:
+                raise ValueError(
+                    f"a text of {len(data)} bytes exceeds available storage: item {index} has "
+                    f"room for {room}"
+                )
+            kind = f"{room}s"
+            data = data.ljust(room, b"\0")
+        buf[start : start + len(data)] = data
+        stored = self._formats + index * _WORD
+        buf[stored : stored + _WORD] = kind.encode().ljust(_WORD, b"\0")
+        buf[self._codes + index] = code
+
+    def __len__(self) -> int:
+        return self._list_len
+
+    def __iter__(self) -> Iterator[_T]:
+        for index in range(self._list_len):
+            yield self[index]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self)}, name={self.shm.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _adopted, (type(self), self.shm)
+
+    @property
+    def format(self) -> str:
+        """How all items are stored, in the terms of the struct module."""
+        buf = self._buffer()
+        return "".join(self._format_at(buf, index) for index in range(self._list_len))
+
+    def count(self, value: object) -> int:
+        """How many items are equal to `value`."""
+        return sum(item == value for item in self)
+
+    def index(self, value: object) -> int:
+        """The position of the first item equal to `value`; ValueError if there is none."""
+        for index, item in enumerate(self):
+            if item == value:
+                return index
+        raise ValueError(f"{value!r} is not in the list")
+
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)
+
+
+def _adopted(cls: type[ShareableList[Any]], shm: SharedMemory) -> ShareableList[Any]:
+    """Unpickle a list."""
+    self = cls.__new__(cls)
+    self._adopt(shm)
+    return self
