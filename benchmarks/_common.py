@@ -1,0 +1,272 @@
+"""What every benchmark here shares: one clock, the interleaved run, the machine and the table.
+
+A case has one baseline and some contenders.  Each runs in short batches, all of them once per
+round, in an order that is shuffled for one round and reversed for the next, so that a drift of the
+machine, and what one leaves to the next, meets all alike.  What counts is the ratio to the baseline
+*within* a round; the median over the rounds and the middle half of them (IQR) are reported.  The
+batches are short because a median can do without those in which another process had the core.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import timeit
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+SHM_DIR = Path("/dev/shm")
+
+# The one clock, in nanoseconds.  The C peers read the same one.
+now: Callable[[], int] = functools.partial(time.clock_gettime_ns, time.CLOCK_MONOTONIC)
+
+# A batch does something n times and returns the nanoseconds it took.
+Batch = Callable[[int], float]
+
+
+class CannotRun(Exception):
+    """The benchmark lacks something without which it would compare nothing."""
+
+
+# -- contenders ----------------------------------------------------------------
+
+
+def python_batch(statement: str, **names: Any) -> Batch:
+    """A loop over a statement in which `names` are local variables.
+
+    timeit compiles one function for each batch, so that no contender specialises the byte code of
+    another one, and keeps the cyclic collector off while it runs.
+    """
+    setup = "\n".join(f"{name} = names[{name!r}]" for name in names) or "pass"
+    return timeit.Timer(statement, setup, timer=now, globals={"names": names}).timeit
+
+
+def c_batch(function: Callable[..., int], *args: Any) -> Batch:
+    """A loop that runs and reads the clock in C: the call from Python is not in the figure."""
+
+    def batch(n: int) -> float:
+        return checked(function(*args, n))
+
+    return batch
+
+
+def checked(result: int) -> int:
+    """The result of a C peer, or the error that it returned as -errno."""
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result
+
+
+@dataclass
+class Contender:
+    name: str
+    batch: Batch
+    target: float | None = None  # at most this many times the baseline
+
+
+@dataclass
+class Case:
+    """contenders[0] is the baseline.
+
+    loop: an empty batch, whose median time per turn is taken off that of every contender.
+    missing: lines that name the contenders which could not take part.
+    """
+
+    title: str
+    contenders: list[Contender]
+    loop: Batch | None = None
+    missing: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Row:
+    name: str
+    ns: float
+    ratio: float
+    low: float
+    high: float
+    target: float | None
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.target is None else self.ratio <= self.target
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "contender": self.name,
+            "ns": self.ns,
+            "ratio": self.ratio,
+            "q1": self.low,
+            "q3": self.high,
+            "target": self.target,
+            "met": self.met,
+        }
+
+
+# -- the interleaved run -------------------------------------------------------
+
+
+def turns_for(batch: Batch, batch_ns: float) -> int:
+    """How many turns of a batch take about batch_ns; at least one.  Also warms the batch up."""
+    turns = 1
+    while True:
+        # The fastest of some: one that was interrupted would make every batch too short.
+        took = min(batch(turns) for _ in range(5))
+        if took >= batch_ns / 2:
+            return max(1, round(turns * batch_ns / took))
+        turns *= 2
+
+
+def run(case: Case, rounds: int, batch_ns: float | None) -> list[Row]:
+    """batch_ns: length of a batch; None: one turn, for what takes long."""
+    batches = [c.batch for c in case.contenders] + ([case.loop] if case.loop else [])
+    turns = [1 if batch_ns is None else turns_for(batch, batch_ns) for batch in batches]
+    per_turn: list[list[float]] = [[] for _ in batches]
+
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for order in orders(len(batches), rounds):
+            for i in order:
+                per_turn[i].append(batches[i](turns[i]) / turns[i])
+    finally:
+        if was_enabled:
+            gc.enable()
+
+    if case.loop:
+        loop = statistics.median(per_turn.pop())
+        per_turn = [[t - loop for t in times] for times in per_turn]
+    return [row(c, times, per_turn[0]) for c, times in zip(case.contenders, per_turn, strict=True)]
+
+
+def orders(count: int, rounds: int) -> Iterator[list[int]]:
+    """Who comes when in each round; the same in every run."""
+    random = Random(0)
+    order = list(range(count))
+    for number in range(rounds):
+        if number % 2 == 0:
+            random.shuffle(order)
+        else:
+            order.reverse()
+        yield order
+
+
+def row(contender: Contender, times: list[float], baseline: list[float]) -> Row:
+    ratios = [t / b for t, b in zip(times, baseline, strict=True)]
+    low, ratio, high = quartiles(ratios)
+    return Row(contender.name, statistics.median(times), ratio, low, high, contender.target)
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    if len(values) == 1:
+        return (values[0],) * 3
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+# -- the machine ---------------------------------------------------------------
+
+
+def first_line(*command: str) -> str:
+    try:
+        output = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return output.partition("\n")[0] or "unknown"
+
+
+def cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip().lower() in ("model name", "hardware", "cpu model"):
+            return value.strip()
+    return platform.machine()
+
+
+def compiler() -> list[str]:
+    return shlex.split(os.environ.get("CC", "cc"))
+
+
+def machine() -> dict[str, str]:
+    gil = "" if getattr(sys, "_is_gil_enabled", lambda: True)() else ", without the GIL"
+    debug = ", debug" if sysconfig.get_config_var("Py_DEBUG") else ""
+    return {
+        "cpu": f"{cpu_model()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores",
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "libc": " ".join(platform.libc_ver()).strip() or "unknown",
+        "python": f"{platform.python_implementation()} {platform.python_version()}{gil}{debug}",
+        "python's compiler": platform.python_compiler(),
+        "compiler": first_line(*compiler(), "--version"),
+    }
+
+
+@contextmanager
+def pinned(cpu: int | None) -> Iterator[None]:
+    """Keep this thread on one core: a migration within a batch is noise that belongs to nobody."""
+    allowed = os.sched_getaffinity(0)
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@contextmanager
+def c_library(source: Path) -> Iterator[ctypes.CDLL]:
+    """Build one C file as a shared library and load it."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / f"{source.stem}.so"
+        flags = ["-std=c11", "-O2", "-fPIC", "-shared"]
+        command = [*compiler(), *flags, "-o", str(library), str(source), "-lrt"]
+        try:
+            built = subprocess.run(command, capture_output=True, text=True)
+        except OSError as error:
+            raise CannotRun(f"no C compiler: {error}; set CC") from error
+        if built.returncode != 0:
+            raise CannotRun(f"{shlex.join(command)} failed:\n{built.stderr}")
+        yield ctypes.CDLL(str(library))
+
+
+# -- the table -----------------------------------------------------------------
+
+
+def verdict(met: bool | None) -> str:
+    return {None: "", True: "met", False: "MISSED"}[met]
+
+
+def duration(ns: float) -> str:
+    for unit, scale in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
+        if abs(ns) >= scale:
+            return f"{ns / scale:.2f} {unit}"
+    return f"{ns:.1f} ns"
+
+
+def print_case(case: Case, rows: list[Row]) -> None:
+    width = max(len(r.name) for r in rows)
+    print(f"\n{case.title}")
+    print(f"  {'':{width}}  {'median':>10}  {'ratio':>6}  {'IQR':>13}  {'target':>6}")
+    for r in rows:
+        target = "" if r.target is None else f"{r.target:.2f}"
+        print(
+            f"  {r.name:{width}}  {duration(r.ns):>10}  {r.ratio:>6.2f}"
+            f"  {f'{r.low:.2f} - {r.high:.2f}':>13}  {target:>6}  {verdict(r.met)}".rstrip()
+        )
+    for line in case.missing:
+        print(f"  {line}")
+    sys.stdout.flush()

@@ -1,0 +1,75 @@
+"""Who is compared: posixshm, the stdlib and, where they are installed, posix_ipc and numpy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from types import ModuleType
+
+from _common import SHM_DIR
+
+# numpy is to bring no thread pool along: a second thread makes every descriptor call dearer.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+PREFIX = "posixshm-bench-"
+STDLIB_UNTRACKED = "stdlib, track=False"
+
+
+def optional(name: str) -> ModuleType | None:
+    try:
+        return __import__(name)
+    except ImportError:
+        return None
+
+
+try:
+    import posixshm as posixshm  # passed on
+except ImportError as error:
+    print(f"cannot run: {error}; install posixshm first", file=sys.stderr)
+    sys.exit(2)
+
+# Without a GIL it stays out: importing it would turn the GIL on again for everyone.
+WITH_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+posix_ipc = optional("posix_ipc") if WITH_GIL else None
+numpy = optional("numpy")
+
+NO_POSIX_IPC = "posix_ipc + mmap: left out, " + (
+    "not installed (pip install posix-ipc)" if WITH_GIL else "it needs the GIL"
+)
+NO_NUMPY = "left out: numpy is not installed (pip install numpy)"
+
+# track=False came with Python 3.13; before it every stdlib handle goes through the tracker.
+STDLIB_MAY_UNTRACK = sys.version_info >= (3, 13)
+
+
+@contextmanager
+def scratch_names() -> Iterator[Callable[[str], str]]:
+    """Names of this process alone, all of them gone at the end, however it comes."""
+    prefix = f"{PREFIX}{os.getpid()}-"
+    try:
+        yield lambda label: prefix + label
+    finally:
+        for path in SHM_DIR.glob(f"{prefix}*"):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def stdlib_tracking(name: str) -> Iterator[None]:
+    """Tell the tracker that a name it heard of by attaching is not the stdlib's to remove."""
+    resource_tracker.register(f"/{name}", "shared_memory")
+    try:
+        yield
+    finally:
+        resource_tracker.unregister(f"/{name}", "shared_memory")
+
+
+def versions() -> dict[str, str]:
+    return {
+        "posixshm": posixshm.__version__,
+        "posix_ipc": posix_ipc.__version__ if posix_ipc else "left out",
+        "numpy": numpy.__version__ if numpy else "left out",
+    }

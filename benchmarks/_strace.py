@@ -1,0 +1,67 @@
+"""Which system calls something makes, told by strace(1)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from _common import CannotRun
+from _peers import PREFIX
+
+# Two calls that fail, to be found in the trace.
+BEGIN = "/begin"
+END = "/end"
+
+# What differs from one run to the next and means nothing.
+NOISE = (
+    (r'getrandom\(".*", ', "getrandom(BYTES, "),
+    (r"\)\s+= .*", ")"),  # the result
+    (r"\{.*\}", "{}"),
+    (r"0x[0-9a-f]+", "ADDRESS"),
+    (rf"{PREFIX}\d+-", ""),
+    (r"~[0-9a-f]+", "~HEX"),
+    (r"\(\d+", "(FD"),
+    (r"MAP_SHARED, \d+", "MAP_SHARED, FD"),
+)
+
+
+@contextmanager
+def marked() -> Iterator[None]:
+    """What happens in here is what `traced` is to see."""
+    with suppress(OSError):
+        os.stat(BEGIN)
+    yield
+    with suppress(OSError):
+        os.stat(END)
+
+
+def traced(*command: str) -> list[str]:
+    """The system calls that a command makes while it is `marked`."""
+    if not shutil.which("strace"):
+        raise CannotRun("strace is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace"
+        done = subprocess.run(
+            ["strace", "-s", "300", "-o", str(trace), *command], capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            raise CannotRun(f"strace: {done.stderr.strip()}")
+        lines = trace.read_text().splitlines()
+    begin, end = (
+        next(i for i, line in enumerate(lines) if f'"{mark}"' in line) for mark in (BEGIN, END)
+    )
+    # Where the clock is not in the vDSO, reading it is a call of the benchmark's own.
+    calls = [line for line in lines[begin + 1 : end] if "clock_gettime" not in line]
+    return [without_noise(call) for call in calls]
+
+
+def without_noise(call: str) -> str:
+    for pattern, instead in NOISE:
+        call = re.sub(pattern, instead, call)
+    return call
