@@ -1,0 +1,287 @@
+"""What tests across processes need besides conftest: most of it is called inside the children.
+
+A child finds this module when it is started with `env=PATH`:
+
+    start_python("from _processes import ready, stopped; ...", name, env=PATH)
+"""
+
+import contextlib
+import ctypes
+import errno
+import functools
+import gc
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+SHM = "/dev/shm"
+PATH = {"PYTHONPATH": str(TESTS)}
+SOMEBODY = 54321  # the second user and group id
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+# -- in the test: what this machine lets it do --------------------------------------------------
+
+
+def _cannot_be_tested(reason):
+    import pytest
+
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(f"NOT TESTED: {reason}")
+
+
+def needs_root():
+    """For tests that become another user. Never passed over silently."""
+    if os.geteuid() != 0:
+        _cannot_be_tested("to become a second user takes root")
+
+
+@functools.cache
+def _can_mount():
+    code = "from _processes import private_shm; private_shm('size=1m')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **PATH}, capture_output=True, timeout=60
+    )
+    return done.returncode == 0
+
+
+def needs_mounts():
+    """For tests whose children have a /dev/shm of their own. Never passed over silently."""
+    if not _can_mount():
+        _cannot_be_tested("a mount namespace of one's own takes root, or user namespaces")
+
+
+def build_faults(folder):
+    """The library of tests/c/faults.h, built in `folder`; the environment that preloads it."""
+    library = folder / "faults.so"
+    done = subprocess.run(
+        ["bash", str(TESTS / "c" / "run"), "--faults-so", str(library)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    # A sanitizer's library must stay the first one.
+    preload = os.pathsep.join(filter(None, [os.environ.get("LD_PRELOAD"), str(library)]))
+    return {**PATH, "LD_PRELOAD": preload}
+
+
+# -- in a child that was started with that environment ------------------------------------------
+
+
+class Faults:
+    """What tests/c/faults.h says, of the calls that the extension module makes."""
+
+    FAIL, KILL_BEFORE, KILL_AFTER, STOP_BEFORE, STOP_AFTER = range(5)
+    FAIL_ON, HOOK_BEFORE, HOOK_AFTER = range(5, 8)
+    # Calls of which there is one for each process or mapping of the machine.
+    MANY = {"close", "fdopen", "getline", "open", "openat", "readdir", "realloc"}
+
+    def __init__(self):
+        import posixshm._core
+
+        self._library = ctypes.CDLL(None)
+        self._library.pshm_fault_log.restype = ctypes.c_char_p
+        assert self._library.pshm_fault_from(posixshm._core.__file__.encode()) == 0
+
+    def arm(self, call, nth, action=FAIL, number=0):
+        call = call.encode() if call else None
+        self._library.pshm_fault_arm(call, nth, action, number)
+
+    def disarm(self):
+        """How many matching calls there were."""
+        return self._library.pshm_fault_disarm()
+
+    def log(self):
+        """The names of those calls."""
+        return self._library.pshm_fault_log().decode().split()
+
+    def send(self, signal):
+        """What the hook is to do."""
+        self._library.pshm_fault_hook(self._library["raise"], ctypes.c_void_p(int(signal)))
+
+
+# -- in a child: another user, other mounts -----------------------------------------------------
+
+# A /dev/shm of one's own has nobody else's names; in everybody's, the names of this run of the
+# tests are looked at. A child has one of them as its first argument.
+_prefix = sys.argv[1].rpartition("-")[0] if len(sys.argv) > 1 else ""
+
+
+def _check(result):
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def become(user):
+    """Be another user from here on, in no group but its own.
+
+    Imports must come before: the interpreter may lie where that user cannot read.
+    """
+    import posixshm._reduction  # noqa: F401
+
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    # Whoever changes its user is hidden from its own /proc otherwise.
+    PR_SET_DUMPABLE = 4
+    _check(_libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
+
+
+def mount_tmpfs(where, options):
+    """Mount a fresh tmpfs; in a mount namespace of one's own."""
+    _check(_libc.mount(b"none", where.encode(), b"tmpfs", 0, options.encode()))
+
+
+def unmount(where):
+    _check(_libc.umount2(where.encode(), 0))
+
+
+def private_shm(options="size=64m"):
+    """A mount namespace of one's own, with a fresh /dev/shm that goes with the process."""
+    CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+    MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+    user, group = os.geteuid(), os.getegid()
+    if user == 0:
+        _check(_libc.unshare(CLONE_NEWNS))
+    else:
+        _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWUSER))
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    _check(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
+    global _prefix
+    _prefix = ""
+    mount_tmpfs(SHM, f"mode=1777,{options}")
+
+
+def private_processes():
+    """Go on as the only process of a process namespace and of its /proc, but for this one's ghost.
+
+    In a mount namespace of one's own.
+    """
+    CLONE_NEWPID = 0x20000000
+    _check(_libc.unshare(CLONE_NEWPID))
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        os._exit(1 if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+    _check(_libc.mount(b"proc", b"/proc", b"proc", 0, None))
+
+
+# -- in a child: its part in a concert ----------------------------------------------------------
+
+
+def ready():
+    """Say so, and wait until everybody is told to go."""
+    print("ready", flush=True)
+    assert sys.stdin.readline() == "go\n"
+
+
+def stopped():
+    """Has the test written another line to this process?"""
+    return bool(select.select([0], [], [], 0)[0])
+
+
+def go(*children):
+    """In the test: once all children are ready, let them go."""
+    for child in children:
+        child.hear("ready")
+    for child in children:
+        child.say("go")
+
+
+# -- in a child: what there is, and what it may not become --------------------------------------
+
+
+def free_bytes():
+    """Bytes free in /dev/shm, exact on a tmpfs of one's own."""
+    room = os.statvfs(SHM)
+    return room.f_bfree * room.f_frsize
+
+
+class Holdings:
+    """Names in /dev/shm, this process's descriptors and mappings of shared memory."""
+
+    def __init__(self):
+        # It stays what it is when /proc is mounted over.
+        self.proc = os.open("/proc/self", os.O_DIRECTORY)
+        self.descriptors = os.open("fd", os.O_DIRECTORY, dir_fd=self.proc)
+
+    def close(self):
+        os.close(self.descriptors)
+        os.close(self.proc)
+
+    def now(self):
+        found = {f"name {name}" for name in os.listdir(SHM) if name.startswith(_prefix)}
+        for fd in os.listdir(self.descriptors):
+            with contextlib.suppress(FileNotFoundError):  # the one that lists them
+                found.add(f"fd {fd} -> {self._target(fd)}")
+        with open(os.open("maps", os.O_RDONLY, dir_fd=self.proc)) as maps:
+            for line in maps:
+                if f" {SHM}/" in line or " /memfd:" in line:
+                    # Without the name, which may have come to be another one.
+                    found.add(f"mapping {' '.join(line.split()[:5])}")
+        return found
+
+    def _target(self, fd):
+        target = os.readlink(fd, dir_fd=self.descriptors)
+        return f"{SHM} {os.fstat(int(fd)).st_ino}" if target.startswith(SHM) else target
+
+
+@contextlib.contextmanager
+def unchanged(holdings=None):
+    """What the block does leaves no name, descriptor or mapping, and takes none away.
+
+    Nor any memory, in a /dev/shm of one's own.
+    """
+    ours = holdings is None
+    holdings = holdings or Holdings()
+    before = holdings.now()
+    bytes_before = free_bytes()
+    yield
+    gc.collect()
+    after = holdings.now()
+    if ours:
+        holdings.close()
+    assert after == before, f"left: {sorted(after - before)}, gone: {sorted(before - after)}"
+    if not _prefix:
+        assert free_bytes() == bytes_before
+
+
+@contextlib.contextmanager
+def raises(*numbers):
+    """The block must raise the OSError of one of these errnos; a list that gets it."""
+    caught = []
+    try:
+        yield caught
+    except OSError as error:
+        names = [errno.errorcode[number] for number in numbers]
+        assert error.errno in numbers, f"{error!r}, and not {names}"
+        caught.append(error.with_traceback(None))
+    else:
+        raise AssertionError(f"no {[errno.errorcode[number] for number in numbers]}")
+
+
+class _Buffer(ctypes.Structure):
+    # Py_buffer; its address is all that matters here.
+    _fields_ = [("buf", ctypes.c_void_p), ("obj", ctypes.py_object), ("rest", ctypes.c_byte * 256)]
+
+
+def address_of(exporter):
+    """Where the bytes of anything that exports a buffer begin, read-only or not."""
+    view = _Buffer()
+    get, release = ctypes.pythonapi.PyObject_GetBuffer, ctypes.pythonapi.PyBuffer_Release
+    get.argtypes = [ctypes.py_object, ctypes.POINTER(_Buffer), ctypes.c_int]
+    release.argtypes = [ctypes.POINTER(_Buffer)]
+    release.restype = None
+    get(exporter, ctypes.byref(view), 0)
+    address = view.buf
+    release(ctypes.byref(view))
+    return address

@@ -1,0 +1,719 @@
+#include "check.h"
+#include "posix/attach.h"
+#include "posix/lease.h"
+#include "posix/reclaim.h"
+
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+/* ---- what it says about what is there ---- */
+
+static void
+object_is_found_and_described(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_identity id = make_plain(&name, 5000, 0640, 0);
+    for (int readonly = 0; readonly < 2; readonly++) {
+        struct pshm_object object;
+        CHECK_IS(pshm_attach(&name, readonly, &object), 0);
+        CHECK(object.fd > 2);
+        CHECK(pshm_identity_same(object.id, id));
+        CHECK_IS(object.size, 5000);
+        CHECK_IS(object.mode, S_IFREG | 0640);
+        CHECK_IS(fcntl(object.fd, F_GETFD), FD_CLOEXEC);
+        CHECK_IS(fcntl(object.fd, F_GETFL) & O_ACCMODE,
+                 readonly ? O_RDONLY : O_RDWR);
+        /* its lease is taken */
+        int other = open(name.path, O_RDWR | O_CLOEXEC);
+        CHECK_IS(pshm_lease_seize(other), -EAGAIN);
+        (void)close(other);
+        (void)close(object.fd);
+    }
+    remove_plain(&name);
+}
+
+static void
+check_refused(const struct pshm_name *name, int rc, mode_t kind)
+{
+    for (int readonly = 0; readonly < 2; readonly++) {
+        struct pshm_object object = {.fd = 99};
+        check_about("readonly %d", readonly);
+        CHECK_IS(pshm_attach(name, readonly, &object), rc);
+        CHECK_IS(object.fd, -1);
+        CHECK(object.mode == 0 || (object.mode & S_IFMT) == kind);
+    }
+    check_about(NULL);
+}
+
+static void
+absent_object_is_refused(void)
+{
+    struct pshm_name name = name_of("absent");
+    check_refused(&name, -ENOENT, 0);
+}
+
+static void
+empty_object_is_refused(void)
+{
+    struct pshm_name name = name_of("empty");
+    (void)make_plain(&name, 0, 0600, 0);
+    check_refused(&name, -ENODATA, S_IFREG);
+    remove_plain(&name);
+}
+
+static void
+symbolic_link_is_not_followed(void)
+{
+    struct pshm_name name = name_of("link"), target = name_of("target");
+    (void)make_plain(&target, 1, 0600, 0);
+    CHECK(symlink(target.path, name.path) == 0);
+    check_refused(&name, -ELOOP, S_IFLNK);
+    remove_plain(&target);
+    check_refused(&name, -ELOOP, S_IFLNK);
+    remove_plain(&name);
+}
+
+static void
+directory_is_refused(void)
+{
+    struct pshm_name name = name_of("directory");
+    CHECK(mkdir(name.path, 0700) == 0);
+    check_refused(&name, -EISDIR, S_IFDIR);
+    CHECK(rmdir(name.path) == 0);
+}
+
+/* The deadline would end it if it hung. */
+static void
+fifo_is_refused_at_once(void)
+{
+    struct pshm_name name = name_of("fifo");
+    CHECK(mkfifo(name.path, 0600) == 0);
+    check_refused(&name, -EINVAL, S_IFIFO);
+    remove_plain(&name);
+}
+
+static void
+socket_is_refused(void)
+{
+    struct pshm_name name = name_of("socket");
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%.100s",
+                   name.path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+    check_refused(&name, -EINVAL, S_IFSOCK);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+static int
+attach_as_nobody(void *context)
+{
+    const struct pshm_name *name = context;
+    if (become_nobody() != 0) {
+        return CANNOT;
+    }
+    struct pshm_object object;
+    CHECK_IS(pshm_attach(name, false, &object), -EACCES);
+    CHECK_IS(object.fd, -1);
+    CHECK_IS(pshm_attach(name, true, &object), 0);
+    (void)close(object.fd);
+    return 0;
+}
+
+static void
+permissions_count(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 1, 0644, 0);
+    int status = child_run(attach_as_nobody, &name);
+    if (status == CANNOT) {
+        skip("cannot change the user");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+    remove_plain(&name);
+}
+
+static int
+attach_with_0_closed(void *context)
+{
+    struct pshm_object object;
+    (void)close(0);
+    CHECK_IS(pshm_attach(context, false, &object), 0);
+    CHECK(object.fd > 2);
+    CHECK_IS(fcntl(0, F_GETFD), -1);
+    return 0;
+}
+
+static void
+stays_above_the_standard_descriptors(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 1, 0600, 0);
+    CHECK_IS(child_run(attach_with_0_closed, &name), 0);
+    remove_plain(&name);
+}
+
+static int
+attach_without_descriptors(void *context)
+{
+    struct rlimit none = {.rlim_cur = 0, .rlim_max = 0};
+    struct pshm_object object;
+    CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    CHECK_IS(pshm_attach(context, false, &object), -EMFILE);
+    CHECK_IS(object.fd, -1);
+    return 0;
+}
+
+static void
+lack_of_descriptors_is_told(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 1, 0600, 0);
+    CHECK_IS(child_run(attach_without_descriptors, &name), 0);
+    remove_plain(&name);
+}
+
+static void
+descriptor_is_looked_at_and_stays_the_callers(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_identity id = make_plain(&name, 7, 0600, 0);
+    struct pshm_object object;
+    int fd = open(name.path, O_RDONLY | O_CLOEXEC);
+    CHECK_IS(pshm_attach_look(fd, &object), 0);
+    CHECK_IS(object.fd, fd);
+    CHECK_IS(object.size, 7);
+    CHECK(pshm_identity_same(object.id, id));
+    CHECK(truncate(name.path, 0) == 0);
+    CHECK_IS(pshm_attach_look(fd, &object), -ENODATA);
+    CHECK(fcntl(fd, F_GETFD) >= 0);
+    (void)close(fd);
+    remove_plain(&name);
+    CHECK_IS(pshm_attach_look(fd, &object), -EBADF);
+
+    fd = open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK_IS(pshm_attach_look(fd, &object), -EISDIR);
+    (void)close(fd);
+    int ends[2];
+    CHECK(pipe2(ends, O_CLOEXEC) == 0);
+    CHECK_IS(pshm_attach_look(ends[0], &object), -EINVAL);
+    CHECK_IS(object.mode & S_IFMT, S_IFIFO);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+}
+
+/* ---- locks of others ---- */
+
+static void
+hostile_locks_do_not_hang_it(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 1, 0666, 0);
+    struct pshm_object object;
+    int reader = open(name.path, O_RDONLY | O_CLOEXEC);
+    CHECK(flock(reader, LOCK_EX) == 0);
+    CHECK_IS(pshm_attach(&name, false, &object), 0);
+    (void)close(object.fd);
+    CHECK_IS(pshm_attach(&name, true, &object), 0);
+    (void)close(object.fd);
+    (void)close(reader);
+
+    int writer = open(name.path, O_RDWR | O_CLOEXEC);
+    struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    CHECK(flock(writer, LOCK_EX) == 0);
+    CHECK(fcntl(writer, F_OFD_SETLK, &all) == 0);
+    CHECK_IS(pshm_attach(&name, false, &object), -EAGAIN);
+    CHECK_IS(object.fd, -1);
+    CHECK_IS(pshm_attach(&name, true, &object), -EAGAIN);
+    (void)close(writer);
+    remove_plain(&name);
+}
+
+/* ---- each call failing ---- */
+
+struct attempt {
+    struct pshm_name name;
+    bool readonly;
+    struct pshm_object object;
+};
+
+static int
+attempt_attach(void *context)
+{
+    struct attempt *attempt = context;
+    int rc = pshm_attach(&attempt->name, attempt->readonly, &attempt->object);
+    if (rc < 0) {
+        CHECK_IS(attempt->object.fd, -1);
+    }
+    return rc;
+}
+
+static void
+undo_attach(void *context)
+{
+    struct attempt *attempt = context;
+    (void)close(attempt->object.fd);
+}
+
+static void
+each_failure_is_told(void)
+{
+    struct attempt attempt = {.name = name_of("object")};
+    struct operation op = {
+        .name = "attach", .act = attempt_attach, .undo = undo_attach,
+        .context = &attempt};
+    struct pshm_identity id = make_plain(&attempt.name, 1, 0600, 0);
+    CHECK(fail_each(&op) >= 4);
+    attempt.readonly = true;
+    CHECK(fail_each(&op) >= 4);
+    CHECK(pshm_identity_same(identity_of(&attempt.name), id));
+
+    /* with a reader's lock in the way, so that the other kind is used */
+    int reader = open(attempt.name.path, O_RDONLY | O_CLOEXEC);
+    CHECK(flock(reader, LOCK_EX) == 0);
+    op.name = "attach to one that is locked";
+    CHECK(fail_each(&op) >= 5);
+    (void)close(reader);
+    remove_plain(&attempt.name);
+}
+
+/* ---- killed at each step ---- */
+
+struct death {
+    struct attempt attempt;
+    int nth, action;
+};
+
+static int
+attach_and_be_killed(void *context)
+{
+    struct death *death = context;
+    pshm_fault_arm(NULL, death->nth, death->action, 0);
+    CHECK_IS(attempt_attach(&death->attempt), 0);
+    (void)pshm_fault_disarm();
+    return 0;
+}
+
+static void
+killed_at_each_step_it_leaves_all_as_it_was(void)
+{
+    for (int i = 0; i < 4; i++) {
+        struct death death = {.action = i & 1 ? PSHM_FAULT_KILL_AFTER
+                                              : PSHM_FAULT_KILL_BEFORE};
+        const struct pshm_name *name = &death.attempt.name;
+        struct stat before, after;
+        int status = -SIGKILL;
+        death.attempt.name = name_of("object");
+        death.attempt.readonly = i & 2;
+        (void)make_plain(name, 5000, 0640, 'x');
+        CHECK(lstat(name->path, &before) == 0);
+        for (death.nth = 1; status == -SIGKILL; death.nth++) {
+            check_about("options %d, killed at call %d", i, death.nth);
+            status = child_run(attach_and_be_killed, &death);
+            CHECK(status == 0 || status == -SIGKILL);
+            CHECK(lstat(name->path, &after) == 0);
+            CHECK(before.st_ino == after.st_ino);
+            CHECK(before.st_size == after.st_size);
+            CHECK(before.st_mode == after.st_mode);
+            CHECK(before.st_nlink == after.st_nlink);
+            CHECK(before.st_ctim.tv_sec == after.st_ctim.tv_sec
+                  && before.st_ctim.tv_nsec == after.st_ctim.tv_nsec);
+            int fd = open(name->path, O_RDWR | O_CLOEXEC);
+            CHECK_IS(pshm_lease_seize(fd), 0);
+            (void)close(fd);
+        }
+        remove_plain(name);
+    }
+}
+
+/* ---- the name changing at each step ---- */
+
+enum change { REMOVED, REPLACED, EMPTIED, DIRECTORY, LINK, CHANGES };
+
+struct swap {
+    struct pshm_name name, other;
+    enum change change;
+};
+
+static void
+swap_the_name(void *context)
+{
+    const struct swap *swap = context;
+    if (swap->change == EMPTIED) {
+        CHECK(truncate(swap->name.path, 0) == 0);
+        return;
+    }
+    remove_plain(&swap->name);
+    switch (swap->change) {
+    case REPLACED:
+        CHECK(link(swap->other.path, swap->name.path) == 0);
+        break;
+    case DIRECTORY:
+        CHECK(mkdir(swap->name.path, 0700) == 0);
+        break;
+    case LINK:
+        CHECK(symlink(swap->other.path, swap->name.path) == 0);
+        break;
+    default:
+        break;
+    }
+}
+
+static void
+clear_name(const struct pshm_name *name)
+{
+    if (unlink(name->path) < 0 && errno == EISDIR) {
+        (void)rmdir(name->path);
+    }
+}
+
+/* What it may say, given that the change happened before one of its calls:
+ * the object of then, if it looked for the last time before; or else what is
+ * there now.  Never an object whose name was gone when it last looked. */
+static void
+check_outcome(const struct swap *swap, int rc, const struct pshm_object *got,
+              bool was_last)
+{
+    static const int refusals[CHANGES] = {
+        [REMOVED] = -ENOENT, [REPLACED] = 0, [EMPTIED] = -ENODATA,
+        [DIRECTORY] = -EISDIR, [LINK] = -ELOOP};
+    if (was_last) {
+        CHECK_IS(rc, 0);
+        return;
+    }
+    CHECK_IS(rc, refusals[swap->change]);
+    if (rc == 0) {
+        CHECK(pshm_identity_same(got->id, identity_of(&swap->other)));
+        CHECK_IS(got->size, 2);
+    }
+}
+
+static void
+name_may_change_at_each_step(void)
+{
+    struct swap swap = {name_of("object"), name_of("other"), REMOVED};
+    struct census before = census_take();
+    for (int change = REMOVED; change < CHANGES; change++) {
+        swap.change = (enum change)change;
+        bool too_late = false;
+        for (int nth = 1; !too_late; nth++) {
+            (void)make_plain(&swap.name, 1, 0600, 0);
+            (void)make_plain(&swap.other, 2, 0600, 0);
+            check_about("change %d before call %d", change, nth);
+            struct pshm_object object;
+            pshm_fault_hook(swap_the_name, &swap);
+            pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
+            int rc = pshm_attach(&swap.name, false, &object);
+            too_late = pshm_fault_disarm() < nth;
+            check_outcome(&swap, rc, &object, too_late);
+            if (rc == 0) {
+                (void)close(object.fd);
+            }
+            clear_name(&swap.name);
+            clear_name(&swap.other);
+            CHECK_NOTHING_LEFT(before);
+        }
+    }
+}
+
+static struct pshm_name restless;
+
+static void
+replace_again(void *context)
+{
+    (void)context;
+    remove_plain(&restless);
+    (void)make_plain(&restless, 1, 0600, 0);
+    pshm_fault_arm("lstat", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+}
+
+static void
+restless_name_ends_in_eagain(void)
+{
+    struct pshm_object object;
+    restless = name_of("restless");
+    (void)make_plain(&restless, 1, 0600, 0);
+    pshm_fault_hook(replace_again, NULL);
+    pshm_fault_arm("lstat", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+    CHECK_IS(pshm_attach(&restless, false, &object), -EAGAIN);
+    (void)pshm_fault_disarm();
+    CHECK_IS(object.fd, -1);
+    remove_plain(&restless);
+}
+
+/* ---- a reclaimer at each step, on its way and ours ---- */
+
+struct meeting {
+    struct pshm_name name;
+    int attached;
+    struct pshm_object object;
+    int verdict;
+    bool as_nobody;
+};
+
+static int
+reclaim_it(const struct pshm_name *name)
+{
+    struct pshm_candidate candidate;
+    struct pshm_mapped none = PSHM_MAPPED_NONE;
+    pshm_reclaim_seize(pshm_name_plain(name), 0, &candidate);
+    pshm_reclaim_settle(&candidate, false, &none);
+    return candidate.verdict;
+}
+
+static void
+meet_reclaim(void *context)
+{
+    struct meeting *meeting = context;
+    meeting->verdict = reclaim_it(&meeting->name);
+}
+
+static void
+meet_attach(void *context)
+{
+    struct meeting *meeting = context;
+    meeting->attached = pshm_attach(&meeting->name, meeting->as_nobody,
+                                    &meeting->object);
+}
+
+/* Either the object is attached and has its name, or it is removed. */
+static void
+check_meeting(struct meeting *meeting)
+{
+    if (meeting->attached == 0) {
+        struct stat st;
+        CHECK(fstat(meeting->object.fd, &st) == 0);
+        CHECK_IS(st.st_nlink, 1);
+        CHECK(pshm_identity_same(identity_of(&meeting->name),
+                                 meeting->object.id));
+        CHECK(meeting->verdict != PSHM_REMOVED);
+        (void)close(meeting->object.fd);
+    }
+    else {
+        CHECK_IS(meeting->attached, -ENOENT);
+        /* Then or the next time it is found, or found to be gone. */
+        struct pshm_object object;
+        int rc = pshm_attach(&meeting->name, meeting->as_nobody, &object);
+        CHECK_IS(rc, meeting->verdict == PSHM_REMOVED ? -ENOENT : 0);
+        if (rc == 0) {
+            (void)close(object.fd);
+        }
+    }
+    remove_plain(&meeting->name);
+}
+
+static void
+reclaimer_comes_at_each_step(void)
+{
+    struct meeting meeting = {.name = name_of("object")};
+    struct census before = census_take();
+    for (int nth = 1, seen = nth; nth <= seen; nth++) {
+        (void)make_plain(&meeting.name, 1, 0600, 0);
+        check_about("reclaimed before call %d of attach", nth);
+        meeting.verdict = PSHM_NOT_SELECTED;
+        pshm_fault_hook(meet_reclaim, &meeting);
+        pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
+        meet_attach(&meeting);
+        seen = pshm_fault_disarm();
+        check_meeting(&meeting);
+        CHECK_NOTHING_LEFT(before);
+    }
+}
+
+/* mode: what a nobody that owns the object may do with it. */
+static void
+attach_at_each_step_of_reclaim(struct meeting *meeting, mode_t mode)
+{
+    struct census before = census_take();
+    for (int nth = 1, seen = nth; nth <= seen; nth++) {
+        (void)make_plain(&meeting->name, 1, mode, 0);
+        check_about("attach before call %d of reclaim, mode %o", nth, mode);
+        meeting->attached = -ENOENT;
+        pshm_fault_hook(meet_attach, meeting);
+        pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
+        meet_reclaim(meeting);
+        seen = pshm_fault_disarm();
+        check_meeting(meeting);
+        CHECK_NOTHING_LEFT(before);
+    }
+}
+
+static void
+attacher_comes_at_each_step_of_reclaim(void)
+{
+    struct meeting meeting = {.name = name_of("object")};
+    attach_at_each_step_of_reclaim(&meeting, 0600);
+}
+
+static int
+meet_as_nobody(void *context)
+{
+    struct meeting *meeting = context;
+    if (become_nobody() != 0) {
+        return CANNOT;
+    }
+    attach_at_each_step_of_reclaim(meeting, 0600);
+    attach_at_each_step_of_reclaim(meeting, 0400);
+    return 0;
+}
+
+static void
+attacher_comes_at_each_step_of_reclaim_by_nobody(void)
+{
+    struct meeting meeting = {.name = name_of("object"), .as_nobody = true};
+    int status = child_run(meet_as_nobody, &meeting);
+    if (status == CANNOT) {
+        skip("cannot change the user");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
+/* ---- the same with two real processes ---- */
+
+struct race {
+    struct pshm_name name;
+    atomic_int round, finished, verdict;
+    int rounds;
+};
+
+static void
+wait_for(atomic_int *what, int value)
+{
+    while (atomic_load(what) < value) {
+        (void)sched_yield();
+    }
+}
+
+/* Some microseconds at the most, so that the two meet at all steps. */
+static void
+dawdle(unsigned int *state)
+{
+    *state = *state * 1103515245u + 12345u;
+    for (volatile unsigned int i = *state >> 16 & 8191; i > 0; i--) {
+        ;
+    }
+}
+
+static int
+race_reclaim(void *context)
+{
+    struct race *race = context;
+    unsigned int state = 1;
+    for (int round = 1; round <= race->rounds; round++) {
+        wait_for(&race->round, round);
+        dawdle(&state);
+        atomic_store(&race->verdict, reclaim_it(&race->name));
+        atomic_store(&race->finished, round);
+    }
+    return 0;
+}
+
+static void
+attach_and_reclaim_race(void)
+{
+    struct race *race = shared_memory(sizeof(*race));
+    race->name = name_of("object");
+    race->rounds = SANITIZED ? 2000 : 20000;
+    unsigned int state = 2;
+    pid_t reclaimer = child_start(race_reclaim, race);
+    for (int round = 1; round <= race->rounds; round++) {
+        struct pshm_object object;
+        struct stat st;
+        (void)make_plain(&race->name, 1, 0600, 0);
+        atomic_store(&race->round, round);
+        dawdle(&state);
+        int rc = pshm_attach(&race->name, false, &object);
+        wait_for(&race->finished, round);
+        check_about("round %d", round);
+        if (rc == 0) {
+            CHECK(fstat(object.fd, &st) == 0);
+            CHECK_IS(st.st_nlink, 1);
+            CHECK_IS(atomic_load(&race->verdict), PSHM_IN_USE);
+            (void)close(object.fd);
+        }
+        else {
+            /* It was gone, or for a moment, until it was seen to be ours. */
+            CHECK_IS(rc, -ENOENT);
+            CHECK(atomic_load(&race->verdict) == PSHM_REMOVED
+                  || identity_of(&race->name).ino != 0);
+        }
+        remove_plain(&race->name);
+    }
+    CHECK_IS(child_wait(reclaimer), 0);
+    (void)munmap(race, sizeof(*race));
+}
+
+/* ---- status, mode, owner ---- */
+
+static void
+status_mode_and_owner(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_identity id = make_plain(&name, 9, 0600, 0);
+    int fd = open(name.path, O_RDWR | O_CLOEXEC);
+    struct pshm_status status;
+    mode_t old = umask(077);
+    CHECK_IS(pshm_set_mode(fd, 0666), 0);
+    (void)umask(old);
+    CHECK_IS(pshm_status_of(fd, &status), 0);
+    CHECK(pshm_identity_same(status.id, id));
+    CHECK_IS(status.size, 9);
+    CHECK_IS(status.mode, S_IFREG | 0666);
+    CHECK_IS(status.uid, geteuid());
+    CHECK_IS(status.gid, getegid());
+    CHECK_IS(pshm_set_owner(fd, (uid_t)-1, (gid_t)-1), 0);
+    if (geteuid() == 0) {
+        CHECK_IS(pshm_set_owner(fd, (uid_t)-1, 5), 0);
+        CHECK_IS(pshm_status_of(fd, &status), 0);
+        CHECK_IS(status.uid, 0);
+        CHECK_IS(status.gid, 5);
+    }
+    static const int errnos[] = {EINTR, EPERM, EIO};
+    for (size_t i = 0; i < COUNT(errnos); i++) {
+        pshm_fault_arm(NULL, 1, PSHM_FAULT_FAIL, errnos[i]);
+        CHECK_IS(pshm_set_mode(fd, 0600), -errnos[i]);
+        pshm_fault_arm(NULL, 1, PSHM_FAULT_FAIL, errnos[i]);
+        CHECK_IS(pshm_set_owner(fd, 1, 1), -errnos[i]);
+        pshm_fault_arm(NULL, 1, PSHM_FAULT_FAIL, errnos[i]);
+        CHECK_IS(pshm_status_of(fd, &status), -errnos[i]);
+    }
+    (void)pshm_fault_disarm();
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+int
+main(void)
+{
+    RUN(object_is_found_and_described);
+    RUN(absent_object_is_refused);
+    RUN(empty_object_is_refused);
+    RUN(symbolic_link_is_not_followed);
+    RUN(directory_is_refused);
+    RUN(fifo_is_refused_at_once);
+    RUN(socket_is_refused);
+    RUN(permissions_count);
+    RUN(stays_above_the_standard_descriptors);
+    RUN(lack_of_descriptors_is_told);
+    RUN(descriptor_is_looked_at_and_stays_the_callers);
+    RUN(hostile_locks_do_not_hang_it);
+    RUN(each_failure_is_told);
+    RUN(killed_at_each_step_it_leaves_all_as_it_was);
+    RUN(name_may_change_at_each_step);
+    RUN(restless_name_ends_in_eagain);
+    RUN(reclaimer_comes_at_each_step);
+    RUN(attacher_comes_at_each_step_of_reclaim);
+    RUN(attacher_comes_at_each_step_of_reclaim_by_nobody);
+    RUN(attach_and_reclaim_race);
+    RUN(status_mode_and_owner);
+    return finish();
+}

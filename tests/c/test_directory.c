@@ -1,0 +1,186 @@
+#include "check.h"
+#include "posix/directory.h"
+
+static bool
+has(const struct pshm_names *names, const struct pshm_name *name)
+{
+    for (size_t at = 0; at < names->length;
+         at += strlen(names->text + at) + 1) {
+        if (strcmp(names->text + at, pshm_name_plain(name)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int
+count(const struct pshm_names *names)
+{
+    int total = 0;
+    for (size_t at = 0; at < names->length;
+         at += strlen(names->text + at) + 1) {
+        total++;
+    }
+    return total;
+}
+
+static void
+objects_are_listed_and_nothing_else(void)
+{
+    struct pshm_name object = name_of("object"), fifo = name_of("fifo");
+    struct pshm_name directory = name_of("directory");
+    struct pshm_name to_object = name_of("link"), odd = name_of("a\nb \xff");
+    struct pshm_name semaphore;
+    char text[64];
+    int length = snprintf(text, sizeof(text), "sem.%s", prefix());
+    CHECK(pshm_name_parse(text, (size_t)length, &semaphore) == NULL);
+    (void)make_plain(&object, 1, 0600, 0);
+    (void)make_plain(&odd, 0, 0, 0);
+    (void)make_plain(&semaphore, 32, 0600, 0);
+    CHECK(mkfifo(fifo.path, 0600) == 0);
+    CHECK(mkdir(directory.path, 0700) == 0);
+    CHECK(symlink(object.path, to_object.path) == 0);
+
+    struct pshm_names names;
+    CHECK_IS(pshm_names_list("", &names), 0);
+    CHECK(has(&names, &object) && has(&names, &odd));
+    CHECK(!has(&names, &fifo) && !has(&names, &directory));
+    CHECK(!has(&names, &to_object) && !has(&names, &semaphore));
+    pshm_names_free(&names);
+    CHECK_IS(pshm_names_list(prefix(), &names), 0);
+    CHECK_IS(count(&names), 2);
+    pshm_names_free(&names);
+    CHECK_IS(pshm_names_list(pshm_name_plain(&object), &names), 0);
+    CHECK_IS(count(&names), 1);
+    pshm_names_free(&names);
+    CHECK_IS(pshm_names_list("sem.", &names), 0);
+    CHECK_IS(count(&names), 0);
+    pshm_names_free(&names);
+    CHECK_IS(pshm_names_list("/", &names), 0);
+    CHECK_IS(count(&names), 0);
+    CHECK_IS(names.length, 0);
+    pshm_names_free(&names);
+    pshm_names_free(&names);
+
+    remove_plain(&object);
+    remove_plain(&odd);
+    remove_plain(&semaphore);
+    remove_plain(&fifo);
+    remove_plain(&to_object);
+    CHECK(rmdir(directory.path) == 0);
+}
+
+/* More than the list has room for at first, and long names. */
+static void
+many_names_are_listed(void)
+{
+    enum { MANY = 300 };
+    struct pshm_name name;
+    struct pshm_names names;
+    char suffix[PSHM_NAME_MAX];
+    for (int i = 0; i < MANY; i++) {
+        (void)snprintf(suffix, sizeof(suffix), "%0*d", i % 200 + 1, i);
+        name = name_of(suffix);
+        int fd = open(name.path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+        CHECK(fd >= 0);
+        (void)close(fd);
+    }
+    int made = names_with(prefix());
+    CHECK_IS(pshm_names_list(prefix(), &names), 0);
+    CHECK_IS(count(&names), made);
+    for (size_t at = 0; at < names.length;
+         at += strlen(names.text + at) + 1) {
+        CHECK(pshm_name_parse(names.text + at, strlen(names.text + at), &name)
+              == NULL);
+        remove_plain(&name);
+    }
+    CHECK_IS(names_with(prefix()), 0);
+    pshm_names_free(&names);
+}
+
+static int
+list(void *context)
+{
+    struct pshm_names *names = context;
+    int rc = pshm_names_list(prefix(), names);
+    if (rc < 0) {
+        pshm_names_free(names);
+    }
+    return rc;
+}
+
+static void
+free_list(void *context)
+{
+    struct pshm_names *names = context;
+    CHECK_IS(count(names), 1);
+    pshm_names_free(names);
+}
+
+static void
+each_failure_is_told(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_names names;
+    struct operation op = {.name = "list", .act = list, .undo = free_list,
+                           .context = &names, .overcomes = " close "};
+    (void)make_plain(&name, 1, 0600, 0);
+    CHECK(fail_each(&op) >= 4);
+    remove_plain(&name);
+}
+
+static int
+list_empty_mount(void *context)
+{
+    struct pshm_names names;
+    dev_t dev = 0;
+    struct stat st;
+    (void)context;
+    if (mount_own(PSHM_DIR, "size=1m") != 0) {
+        return CANNOT;
+    }
+    CHECK_IS(pshm_names_list("", &names), 0);
+    CHECK_IS(names.length, 0);
+    pshm_names_free(&names);
+    CHECK_IS(pshm_directory_device(&dev), 0);
+    CHECK(stat(PSHM_DIR, &st) == 0);
+    CHECK(dev == st.st_dev);
+    return 0;
+}
+
+static void
+empty_directory_is_an_empty_list(void)
+{
+    int status = child_run(list_empty_mount, NULL);
+    if (status == CANNOT) {
+        skip("cannot mount");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
+static void
+device_is_told(void)
+{
+    dev_t dev = 0;
+    struct pshm_name name = name_of("object");
+    struct pshm_identity id = make_plain(&name, 1, 0600, 0);
+    CHECK_IS(pshm_directory_device(&dev), 0);
+    CHECK(dev == id.dev);
+    pshm_fault_arm("stat", 1, PSHM_FAULT_FAIL, EACCES);
+    CHECK_IS(pshm_directory_device(&dev), -EACCES);
+    (void)pshm_fault_disarm();
+    remove_plain(&name);
+}
+
+int
+main(void)
+{
+    RUN(objects_are_listed_and_nothing_else);
+    RUN(many_names_are_listed);
+    RUN(each_failure_is_told);
+    RUN(empty_directory_is_an_empty_list);
+    RUN(device_is_told);
+    return finish();
+}

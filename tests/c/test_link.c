@@ -1,0 +1,909 @@
+#include "check.h"
+#include "posix/link.h"
+
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+/* An object without a name. */
+static int
+nameless(void)
+{
+    int fd = open(PSHM_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    CHECK(fd >= 0);
+    CHECK(ftruncate(fd, 3) == 0);
+    return fd;
+}
+
+static struct pshm_identity
+identity_of_fd(int fd)
+{
+    struct stat st;
+    CHECK(fstat(fd, &st) == 0);
+    return (struct pshm_identity){st.st_dev, st.st_ino};
+}
+
+static bool
+is(const struct pshm_name *name, struct pshm_identity id)
+{
+    return pshm_identity_same(identity_of(name), id);
+}
+
+/* ---- who has a name ---- */
+
+static void
+holder_of_a_name_is_told(void)
+{
+    struct pshm_name name = name_of("object"), other = name_of("other");
+    struct pshm_identity id = make_plain(&name, 1, 0600, 0);
+    CHECK_IS(pshm_link_holds(&name, id), 1);
+    CHECK_IS(pshm_link_holds(&other, id), -ENOENT);
+    CHECK(symlink(name.path, other.path) == 0);
+    CHECK_IS(pshm_link_holds(&other, id), 0);
+    remove_plain(&other);
+    (void)make_plain(&other, 1, 0600, 0);
+    CHECK_IS(pshm_link_holds(&other, id), 0);
+    remove_plain(&name);
+    remove_plain(&other);
+}
+
+/* ---- giving a name ---- */
+
+static void
+name_is_given_in_one_step(void)
+{
+    struct pshm_name name = name_of("object");
+    int fd = nameless();
+    CHECK_IS(pshm_link(fd, &name, false), 0);
+    CHECK(is(&name, identity_of_fd(fd)));
+    int second = nameless();
+    CHECK_IS(pshm_link(second, &name, false), -EEXIST);
+    CHECK(is(&name, identity_of_fd(fd)));
+    CHECK_IS(names_with(prefix()), 1);
+    (void)close(second);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+static void
+name_is_given_through_proc_on_older_kernels(void)
+{
+    struct pshm_name name = name_of("object");
+    for (int replace = 0; replace < 2; replace++) {
+        int fd = nameless();
+        pshm_fault_arm("linkat", 1, PSHM_FAULT_FAIL, ENOENT);
+        CHECK_IS(pshm_link(fd, &name, replace), 0);
+        CHECK_IS(pshm_fault_disarm(), 2);
+        CHECK(is(&name, identity_of_fd(fd)));
+        CHECK_IS(names_with(prefix()), 1);
+        (void)close(fd);
+    }
+    remove_plain(&name);
+}
+
+static int
+link_as_nobody(void *context)
+{
+    int status = become_nobody();
+    if (status != 0) {
+        return status;
+    }
+    int fd = nameless();
+    struct pshm_name name = name_of("nobodys");
+    CHECK_IS(pshm_link(fd, &name, false), 0);
+    CHECK_IS(pshm_link(fd, &name, true), 0);
+    CHECK_IS(pshm_link_remove(&name, identity_of_fd(fd)), 0);
+    /* another user's object, in a directory where that protects it */
+    const struct pshm_name *other = context;
+    struct pshm_identity id = identity_of(other);
+    CHECK_IS(pshm_link_remove(other, id), -EPERM);
+    CHECK(is(other, id));
+    int rc = pshm_link_drop(other);
+    CHECK(rc == -EACCES || rc == -EPERM);   /* glibc, and the kernel */
+    CHECK_IS(pshm_link(fd, other, false), -EEXIST);
+    CHECK(pshm_link(fd, other, true) < 0);
+    CHECK(is(other, id));
+    return 0;
+}
+
+static void
+unprivileged_user_may_do_it_too(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 1, 0666, 0);
+    int status = child_run(link_as_nobody, &name);
+    if (status == CANNOT) {
+        skip("cannot change the user");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+    remove_plain(&name);
+}
+
+static void
+replacing_needs_no_object_of_that_name(void)
+{
+    struct pshm_name name = name_of("object");
+    int first = nameless(), second = nameless();
+    CHECK_IS(pshm_link(first, &name, true), 0);
+    CHECK(is(&name, identity_of_fd(first)));
+    CHECK_IS(pshm_link(second, &name, true), 0);
+    CHECK(is(&name, identity_of_fd(second)));
+    CHECK_IS(names_with(prefix()), 1);
+    (void)close(first);
+    (void)close(second);
+    remove_plain(&name);
+}
+
+static void
+replacing_oneself_leaves_one_name(void)
+{
+    struct pshm_name name = name_of("object");
+    int fd = nameless();
+    CHECK_IS(pshm_link(fd, &name, false), 0);
+    CHECK_IS(pshm_link(fd, &name, true), 0);
+    CHECK(is(&name, identity_of_fd(fd)));
+    CHECK_IS(names_with(prefix()), 1);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+static void
+object_once_removed_cannot_come_back(void)
+{
+    struct pshm_name name = name_of("object");
+    int fd = nameless();
+    CHECK_IS(pshm_link(fd, &name, false), 0);
+    CHECK_IS(pshm_link_remove(&name, identity_of_fd(fd)), 0);
+    CHECK_IS(pshm_link(fd, &name, false), -ENOENT);
+    CHECK_IS(pshm_link(fd, &name, true), -ENOENT);
+    CHECK_IS(names_with(prefix()), 0);
+    (void)close(fd);
+}
+
+static void
+memfd_cannot_get_a_name(void)
+{
+    struct pshm_name name = name_of("object");
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    CHECK(pshm_link(fd, &name, false) < 0);
+    CHECK(pshm_link(fd, &name, true) < 0);
+    CHECK_IS(names_with(prefix()), 0);
+    (void)close(fd);
+}
+
+static void
+directory_is_not_replaced(void)
+{
+    struct pshm_name name = name_of("directory");
+    CHECK(mkdir(name.path, 0700) == 0);
+    int fd = nameless();
+    CHECK_IS(pshm_link(fd, &name, false), -EEXIST);
+    CHECK_IS(pshm_link(fd, &name, true), -EISDIR);
+    CHECK_IS(names_with(prefix()), 1);
+    /* and can still be linked elsewhere */
+    struct pshm_name other = name_of("other");
+    CHECK_IS(pshm_link(fd, &other, true), 0);
+    remove_plain(&other);
+    (void)close(fd);
+    CHECK(rmdir(name.path) == 0);
+}
+
+static void
+long_names_can_be_replaced_and_removed(void)
+{
+    struct pshm_name name;
+    char text[PSHM_NAME_MAX];
+    memset(text, '\x81', sizeof(text));
+    memcpy(text, prefix(), strlen(prefix()));
+    CHECK(pshm_name_parse(text, sizeof(text), &name) == NULL);
+    int fd = nameless();
+    CHECK_IS(pshm_link(fd, &name, true), 0);
+    CHECK_IS(pshm_link(fd, &name, true), 0);
+    CHECK_IS(pshm_link_remove(&name, identity_of_fd(fd)), 0);
+    CHECK_IS(names_with(prefix()), 0);
+    (void)close(fd);
+}
+
+/* ---- moving ---- */
+
+static void
+temporary_name_is_moved(void)
+{
+    struct pshm_name from = name_of("from"), to = name_of("to");
+    struct pshm_identity id = make_plain(&from, 1, 0600, 0);
+    CHECK_IS(pshm_link_move(&from, &to, false), 0);
+    CHECK(is(&to, id));
+    struct pshm_identity second = make_plain(&from, 1, 0600, 0);
+    CHECK_IS(pshm_link_move(&from, &to, false), -EEXIST);
+    CHECK(is(&to, id) && is(&from, second));
+    CHECK_IS(pshm_link_move(&from, &to, true), 0);
+    CHECK(is(&to, second));
+    CHECK_IS(pshm_link_move(&from, &to, false), -ENOENT);
+    CHECK_IS(pshm_link_move(&from, &to, true), -ENOENT);
+    CHECK_IS(names_with(prefix()), 1);
+    remove_plain(&to);
+}
+
+static void
+moving_without_renameat2(void)
+{
+    static const int errnos[] = {EINVAL, ENOSYS};
+    struct pshm_name from = name_of("from"), to = name_of("to");
+    for (size_t i = 0; i < COUNT(errnos); i++) {
+        struct pshm_identity id = make_plain(&from, 1, 0600, 0);
+        pshm_fault_arm("renameat2", 1, PSHM_FAULT_FAIL, errnos[i]);
+        CHECK_IS(pshm_link_move(&from, &to, false), 0);
+        CHECK_IS(pshm_fault_disarm(), 1);
+        CHECK(is(&to, id));
+        struct pshm_identity second = make_plain(&from, 1, 0600, 0);
+        pshm_fault_arm("renameat2", 1, PSHM_FAULT_FAIL, errnos[i]);
+        CHECK_IS(pshm_link_move(&from, &to, false), -EEXIST);
+        CHECK_IS(pshm_fault_disarm(), 1);
+        CHECK(is(&to, id) && is(&from, second));
+        remove_plain(&from);
+        remove_plain(&to);
+    }
+}
+
+/* ---- renaming ---- */
+
+static void
+object_is_renamed(void)
+{
+    struct pshm_name from = name_of("from"), to = name_of("to");
+    for (int replace = 0; replace < 2; replace++) {
+        check_about("replace %d", replace);
+        int fd = nameless();
+        struct pshm_identity id = identity_of_fd(fd);
+        CHECK_IS(pshm_link_rename(fd, id, &from, &to, replace), -ENOENT);
+        CHECK_IS(pshm_link(fd, &from, false), 0);
+        CHECK_IS(pshm_link_rename(fd, id, &from, &to, replace), 0);
+        CHECK(is(&to, id));
+        CHECK_IS(names_with(prefix()), 1);
+        /* to its own name */
+        CHECK_IS(pshm_link_rename(fd, id, &to, &to, replace),
+                 replace ? 0 : -EEXIST);
+        CHECK(is(&to, id));
+        CHECK_IS(names_with(prefix()), 1);
+        /* over another */
+        struct pshm_identity other = make_plain(&from, 1, 0600, 0);
+        CHECK_IS(pshm_link_rename(fd, id, &to, &from, replace),
+                 replace ? 0 : -EEXIST);
+        CHECK(is(&from, replace ? id : other));
+        CHECK_IS(names_with(prefix()), replace ? 1 : 2);
+        /* a name that is another's */
+        remove_plain(&from);
+        remove_plain(&to);
+        other = make_plain(&from, 1, 0600, 0);
+        CHECK_IS(pshm_link_rename(fd, id, &from, &to, replace), -ESTALE);
+        CHECK(is(&from, other));
+        CHECK_IS(names_with(prefix()), 1);
+        remove_plain(&from);
+        (void)close(fd);
+    }
+}
+
+static void
+second_name_of_one_object_is_no_obstacle(void)
+{
+    struct pshm_name from = name_of("from"), to = name_of("to");
+    int fd = nameless();
+    struct pshm_identity id = identity_of_fd(fd);
+    CHECK_IS(pshm_link(fd, &from, false), 0);
+    CHECK_IS(pshm_link(fd, &to, false), 0);
+    CHECK_IS(pshm_link_rename(fd, id, &from, &to, false), -EEXIST);
+    CHECK_IS(names_with(prefix()), 2);
+    CHECK_IS(pshm_link_rename(fd, id, &from, &to, true), 0);
+    CHECK(is(&to, id));
+    CHECK_IS(names_with(prefix()), 1);
+    remove_plain(&to);
+    (void)close(fd);
+}
+
+static void
+directory_is_not_replaced_by_renaming(void)
+{
+    struct pshm_name from = name_of("from"), to = name_of("directory");
+    CHECK(mkdir(to.path, 0700) == 0);
+    int fd = nameless();
+    struct pshm_identity id = identity_of_fd(fd);
+    CHECK_IS(pshm_link(fd, &from, false), 0);
+    CHECK_IS(pshm_link_rename(fd, id, &from, &to, true), -EISDIR);
+    CHECK_IS(pshm_link_rename(fd, id, &from, &to, false), -EEXIST);
+    CHECK(is(&from, id));
+    CHECK_IS(names_with(prefix()), 2);
+    remove_plain(&from);
+    (void)close(fd);
+    CHECK(rmdir(to.path) == 0);
+}
+
+/* ---- taking away ---- */
+
+static void
+only_this_objects_name_is_removed(void)
+{
+    struct pshm_name name = name_of("object"), aside;
+    struct pshm_identity id = make_plain(&name, 1, 0600, 0);
+    CHECK_IS(pshm_link_remove(&name, id), 0);
+    CHECK_IS(pshm_link_remove(&name, id), -ENOENT);
+    struct pshm_identity hold = make_plain(&name, 1, 0600, 0);
+    struct pshm_identity wrong = {hold.dev, hold.ino + 1000};
+    CHECK_IS(pshm_link_remove(&name, wrong), -ESTALE);
+    CHECK_IS(pshm_link_aside(&name, wrong, &aside), -ESTALE);
+    wrong = (struct pshm_identity){hold.dev + 1, hold.ino};
+    CHECK_IS(pshm_link_remove(&name, wrong), -ESTALE);
+    CHECK(is(&name, hold));
+    remove_plain(&name);
+    /* a symbolic link to it is another thing */
+    struct pshm_name target = name_of("target");
+    id = make_plain(&target, 1, 0600, 0);
+    CHECK(symlink(target.path, name.path) == 0);
+    CHECK_IS(pshm_link_remove(&name, id), -ESTALE);
+    CHECK_IS(names_with(prefix()), 2);
+    remove_plain(&name);
+    remove_plain(&target);
+}
+
+static void
+name_is_moved_aside_and_put_back(void)
+{
+    struct pshm_name name = name_of("object"), aside;
+    struct pshm_identity id = make_plain(&name, 1, 0600, 0);
+    CHECK_IS(pshm_link_aside(&name, id, &aside), 0);
+    CHECK(is(&aside, id));
+    CHECK(strncmp(aside.path, name.path, strlen(name.path)) == 0);
+    CHECK_IS(names_with(prefix()), 1);
+    pshm_link_put_back(&aside, &name);
+    CHECK(is(&name, id));
+    CHECK_IS(names_with(prefix()), 1);
+    CHECK_IS(pshm_link_aside(&name, id, &aside), 0);
+    CHECK_IS(pshm_link_unlink(&aside), 0);
+    CHECK_IS(pshm_link_unlink(&aside), -ENOENT);
+}
+
+static void
+any_name_can_be_dropped(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 1, 0600, 0);
+    CHECK_IS(pshm_link_drop(&name), 0);
+    CHECK_IS(pshm_link_drop(&name), -ENOENT);
+}
+
+/* ---- each call failing ---- */
+
+struct linking {
+    struct pshm_name name, from, aside;
+    int fd;
+    bool replace;
+    struct pshm_identity id;
+};
+
+/* After a failure it must still be possible, but where the replacing itself has
+ * failed, which can hardly be. */
+static int
+act_link(void *context)
+{
+    struct linking *linking = context;
+    int rc = pshm_link(linking->fd, &linking->name, linking->replace);
+    (void)pshm_fault_disarm();
+    if (rc < 0) {
+        struct pshm_name spare = name_of("spare");
+        int again = pshm_link(linking->fd, &spare, false);
+        if (again == 0) {
+            CHECK_IS(pshm_link_remove(&spare, identity_of_fd(linking->fd)),
+                     0);
+        }
+        const char *last = strrchr(pshm_fault_log(), ' ');
+        CHECK(again == 0
+              || (again == -ENOENT && last != NULL
+                  && strcmp(last, " unlink") == 0));
+        (void)close(linking->fd);
+        linking->fd = nameless();
+    }
+    return rc;
+}
+
+static void
+undo_link(void *context)
+{
+    struct linking *linking = context;
+    CHECK(is(&linking->name, identity_of_fd(linking->fd)));
+    remove_plain(&linking->name);
+    (void)close(linking->fd);
+    linking->fd = nameless();
+    if (linking->replace) {
+        linking->id = make_plain(&linking->name, 1, 0600, 0);
+    }
+}
+
+static int
+act_move(void *context)
+{
+    struct linking *linking = context;
+    return pshm_link_move(&linking->from, &linking->name, linking->replace);
+}
+
+static void
+undo_move(void *context)
+{
+    struct linking *linking = context;
+    CHECK(rename(linking->name.path, linking->from.path) == 0);
+    if (linking->replace) {
+        (void)make_plain(&linking->name, 1, 0600, 0);
+    }
+}
+
+static int
+act_remove(void *context)
+{
+    struct linking *linking = context;
+    int rc = pshm_link_remove(&linking->name, linking->id);
+    (void)pshm_fault_disarm();
+    CHECK_IS(identity_of(&linking->name).ino, rc < 0 ? linking->id.ino : 0);
+    return rc;
+}
+
+static void
+undo_remove(void *context)
+{
+    struct linking *linking = context;
+    linking->id = make_plain(&linking->name, 1, 0600, 0);
+}
+
+static int
+act_holds(void *context)
+{
+    struct linking *linking = context;
+    return pshm_link_holds(&linking->name, linking->id);
+}
+
+static int
+act_drop(void *context)
+{
+    struct linking *linking = context;
+    return pshm_link_drop(&linking->name);
+}
+
+static int
+act_rename(void *context)
+{
+    struct linking *linking = context;
+    int rc = pshm_link_rename(linking->fd, linking->id, &linking->from,
+                              &linking->name, linking->replace);
+    (void)pshm_fault_disarm();
+    CHECK(is(rc < 0 ? &linking->from : &linking->name, linking->id));
+    CHECK_IS(identity_of(&linking->name).ino != 0,
+             rc == 0 || linking->replace);
+    return rc;
+}
+
+static void
+undo_rename(void *context)
+{
+    struct linking *linking = context;
+    CHECK_IS(identity_of(&linking->from).ino, 0);
+    undo_move(context);
+}
+
+static void
+nothing(void *context)
+{
+    (void)context;
+}
+
+static void
+each_failure_is_told(void)
+{
+    struct linking linking = {
+        .name = name_of("object"), .from = name_of("from"), .fd = nameless()};
+    struct operation op = {.context = &linking};
+
+    op.name = "link";
+    op.act = act_link;
+    op.undo = undo_link;
+    CHECK_IS(fail_each(&op), 1);
+    op.name = "link and replace";
+    op.overcomes = " unlink ";
+    linking.replace = true;
+    linking.id = make_plain(&linking.name, 1, 0600, 0);
+    CHECK(fail_each(&op) >= 3);
+    CHECK(is(&linking.name, linking.id));
+    (void)close(linking.fd);
+
+    op.name = "move and replace";
+    op.overcomes = NULL;
+    op.act = act_move;
+    op.undo = undo_move;
+    (void)make_plain(&linking.from, 1, 0600, 0);
+    CHECK_IS(fail_each(&op), 1);
+    remove_plain(&linking.name);
+    op.name = "move";
+    linking.replace = false;
+    CHECK_IS(fail_each(&op), 1);
+    remove_plain(&linking.from);
+
+    op.act = act_rename;
+    op.undo = undo_rename;
+    linking.fd = nameless();
+    linking.id = identity_of_fd(linking.fd);
+    CHECK_IS(pshm_link(linking.fd, &linking.from, false), 0);
+    op.name = "rename";
+    CHECK(fail_each(&op) >= 4);
+    op.name = "rename and replace";
+    linking.replace = true;
+    (void)make_plain(&linking.name, 1, 0600, 0);
+    CHECK(fail_each(&op) >= 4);
+    remove_plain(&linking.from);
+    remove_plain(&linking.name);
+    (void)close(linking.fd);
+
+    op.name = "remove";
+    op.act = act_remove;
+    op.undo = undo_remove;
+    linking.id = make_plain(&linking.name, 1, 0600, 0);
+    CHECK(fail_each(&op) >= 5);
+    op.name = "drop";
+    op.act = act_drop;
+    CHECK_IS(fail_each(&op), 1);
+    op.name = "holds";
+    op.act = act_holds;
+    op.undo = nothing;
+    CHECK_IS(fail_each(&op), 1);
+    remove_plain(&linking.name);
+}
+
+/* ---- the name becoming another object's at each step ---- */
+
+struct swap {
+    struct pshm_name name;
+    struct pshm_identity other;
+    bool replaced;              /* or only removed */
+};
+
+static void
+swap_the_name(void *context)
+{
+    struct swap *swap = context;
+    remove_plain(&swap->name);
+    if (swap->replaced) {
+        swap->other = make_plain(&swap->name, 1, 0600, 0);
+    }
+}
+
+/* The other object keeps its name, whenever it came. */
+static void
+removal_spares_an_object_that_comes_in_between(void)
+{
+    struct swap swap = {.name = name_of("object")};
+    struct census before = census_take();
+    for (int replaced = 0; replaced < 2; replaced++) {
+        swap.replaced = replaced;
+        for (int nth = 1, seen = nth; nth <= seen; nth++) {
+            struct pshm_identity id = make_plain(&swap.name, 1, 0600, 0);
+            /* kept open, or the other could get the same inode number */
+            int fd = open(swap.name.path, O_RDWR | O_CLOEXEC);
+            check_about("replaced %d, before call %d", replaced, nth);
+            swap.other.ino = 0;
+            pshm_fault_hook(swap_the_name, &swap);
+            pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
+            int rc = pshm_link_remove(&swap.name, id);
+            seen = pshm_fault_disarm();
+            CHECK(rc == 0 || rc == -ESTALE || rc == -ENOENT);
+            CHECK_IS(identity_of(&swap.name).ino, swap.other.ino);
+            struct stat st;
+            CHECK(fstat(fd, &st) == 0);
+            CHECK_IS(st.st_nlink, 0);
+            (void)close(fd);
+            remove_plain(&swap.name);
+            CHECK_NOTHING_LEFT(before);
+        }
+    }
+}
+
+/* Likewise, whichever of the two names another object gets in between. */
+static void
+renaming_spares_an_object_that_comes_in_between(void)
+{
+    struct pshm_name names[2] = {name_of("from"), name_of("to")};
+    struct census before = census_take();
+    for (int i = 0; i < 8; i++) {
+        bool replace = i & 1, swap_to = i & 2;
+        struct swap swap = {.name = names[swap_to], .replaced = i & 4};
+        for (int nth = 1, seen = nth; nth <= seen; nth++) {
+            int fd = nameless();
+            struct pshm_identity id = identity_of_fd(fd);
+            CHECK_IS(pshm_link(fd, &names[0], false), 0);
+            check_about("replace %d, %s %s, before call %d", replace,
+                        swap_to ? "to" : "from",
+                        swap.replaced ? "another's" : "gone", nth);
+            swap.other.ino = 0;
+            pshm_fault_hook(swap_the_name, &swap);
+            pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
+            int rc = pshm_link_rename(fd, id, &names[0], &names[1], replace);
+            seen = pshm_fault_disarm();
+            if (swap_to && swap.replaced && !replace && seen >= nth) {
+                /* it came first, or took the name from us */
+                CHECK_IS(identity_of(&names[1]).ino, swap.other.ino);
+            }
+            if (!swap_to && swap.replaced && seen >= nth) {
+                CHECK_IS(identity_of(&names[0]).ino, swap.other.ino);
+            }
+            if (swap_to) {
+                CHECK(rc == 0 || rc == -EEXIST);
+            }
+            else {
+                CHECK(rc == 0 || rc == -ENOENT || rc == -ESTALE);
+            }
+            (void)close(fd);
+            remove_plain(&names[0]);
+            remove_plain(&names[1]);
+            CHECK_NOTHING_LEFT(before);
+        }
+    }
+}
+
+/* A third object takes the name while the second is aside: neither is lost. */
+static struct pshm_identity third;
+
+static void
+take_it_a_third_time(void *context)
+{
+    third = make_plain(context, 1, 0600, 0);
+}
+
+static void
+swap_and_wait_for_the_look(void *context)
+{
+    struct swap *swap = context;
+    swap_the_name(swap);
+    pshm_fault_hook(take_it_a_third_time, &swap->name);
+    pshm_fault_arm("lstat", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+}
+
+static void
+removal_spares_even_a_third_object(void)
+{
+    struct swap swap = {.name = name_of("object"), .replaced = true};
+    struct pshm_identity id = make_plain(&swap.name, 1, 0600, 0);
+    int fd = open(swap.name.path, O_RDWR | O_CLOEXEC);
+    third.ino = 0;
+    pshm_fault_hook(swap_and_wait_for_the_look, &swap);
+    pshm_fault_arm("rename", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+    CHECK_IS(pshm_link_remove(&swap.name, id), -ESTALE);
+    (void)pshm_fault_disarm();
+    CHECK(third.ino != 0);
+    CHECK(is(&swap.name, third));
+    remove_plain(&swap.name);
+    /* the second may be found by its name's start */
+    struct pshm_name left = first_with(prefix());
+    CHECK(left.path[0] == '\0' || is(&left, swap.other));
+    remove_plain(&left);
+    (void)close(fd);
+}
+
+/* ---- who looks for the name while it is replaced finds one or the other ---- */
+
+struct watch {
+    struct pshm_name name;
+    atomic_bool stop;
+    atomic_long looks;
+};
+
+static int
+watch_name(void *context)
+{
+    struct watch *watch = context;
+    while (!atomic_load(&watch->stop)) {
+        int fd = open(watch->name.path, O_RDONLY | O_CLOEXEC);
+        CHECK(fd >= 0);
+        (void)close(fd);
+        atomic_fetch_add(&watch->looks, 1);
+    }
+    return 0;
+}
+
+static void
+replacing_leaves_no_gap(void)
+{
+    struct watch *watch = shared_memory(sizeof(*watch));
+    watch->name = name_of("object");
+    (void)make_plain(&watch->name, 1, 0600, 0);
+    pid_t child = child_start(watch_name, watch);
+    for (int i = 0; i < 100000 && atomic_load(&watch->looks) < 5000; i++) {
+        int fd = nameless();
+        CHECK_IS(pshm_link(fd, &watch->name, true), 0);
+        (void)close(fd);
+    }
+    atomic_store(&watch->stop, true);
+    CHECK_IS(child_wait(child), 0);
+    remove_plain(&watch->name);
+    (void)munmap(watch, sizeof(*watch));
+}
+
+/* ---- killed at each step ---- */
+
+struct killing {
+    int (*act)(void *context);
+    int nth, action;
+    struct linking linking;
+};
+
+static int
+be_killed(void *context)
+{
+    struct killing *killing = context;
+    pshm_fault_arm(NULL, killing->nth, killing->action, 0);
+    int rc = killing->act(&killing->linking);
+    (void)pshm_fault_disarm();
+    CHECK_IS(rc, 0);
+    return 0;
+}
+
+/* The name is this object's or free (or the old one's, when replacing), and
+ * what else is left has a name that starts with it. */
+static void
+check_after_death(const struct linking *linking, struct pshm_identity id)
+{
+    struct pshm_identity now = identity_of(&linking->name);
+    CHECK(now.ino == 0 || pshm_identity_same(now, id)
+          || pshm_identity_same(now, linking->id));
+    remove_plain(&linking->name);
+    char text[PSHM_NAME_MAX + 2];
+    (void)snprintf(text, sizeof(text), "%s~",
+                   pshm_name_plain(&linking->name));
+    int left = names_with(text);
+    CHECK(left <= 1);
+    if (left > 0) {
+        struct pshm_name name = first_with(text);
+        CHECK(is(&name, id));
+        remove_plain(&name);
+    }
+}
+
+static void
+kill_at_each_step(int (*act)(void *context), bool linked, bool replace)
+{
+    for (int action = PSHM_FAULT_KILL_BEFORE; action <= PSHM_FAULT_KILL_AFTER;
+         action++) {
+        int status = -SIGKILL;
+        for (int nth = 1; status == -SIGKILL; nth++) {
+            struct killing killing = {
+                .act = act, .nth = nth, .action = action,
+                .linking = {.name = name_of("object"), .replace = replace}};
+            struct linking *linking = &killing.linking;
+            struct census before = census_take();
+            linking->fd = nameless();
+            struct pshm_identity id = identity_of_fd(linking->fd);
+            linking->id = id;
+            if (linked) {
+                CHECK_IS(pshm_link(linking->fd, &linking->name, false), 0);
+            }
+            if (replace) {
+                linking->id = make_plain(&linking->name, 1, 0600, 0);
+            }
+            check_about("killed by action %d at call %d", action, nth);
+            status = child_run(be_killed, &killing);
+            CHECK(status == 0 || status == -SIGKILL);
+            if (replace) {
+                CHECK(identity_of(&linking->name).ino != 0);
+            }
+            check_after_death(linking, id);
+            (void)close(linking->fd);
+            CHECK_NOTHING_LEFT(before);
+        }
+    }
+}
+
+static void
+killed_at_each_step_of_linking(void)
+{
+    kill_at_each_step(act_link, false, false);
+}
+
+static void
+killed_at_each_step_of_replacing(void)
+{
+    kill_at_each_step(act_link, false, true);
+}
+
+static int
+act_remove_only(void *context)
+{
+    struct linking *linking = context;
+    return pshm_link_remove(&linking->name, linking->id);
+}
+
+static void
+killed_at_each_step_of_removing(void)
+{
+    kill_at_each_step(act_remove_only, true, false);
+}
+
+static int
+act_rename_only(void *context)
+{
+    struct linking *linking = context;
+    return pshm_link_rename(linking->fd, linking->id, &linking->from,
+                            &linking->name, linking->replace);
+}
+
+/* The object has one of its names, or one that starts with one of them. */
+static void
+killed_at_each_step_of_renaming(void)
+{
+    for (int i = 0; i < 4; i++) {
+        int status = -SIGKILL;
+        for (int nth = 1; status == -SIGKILL; nth++) {
+            struct killing killing = {
+                .act = act_rename_only, .nth = nth,
+                .action = i & 1 ? PSHM_FAULT_KILL_AFTER
+                                : PSHM_FAULT_KILL_BEFORE,
+                .linking = {.name = name_of("to"), .from = name_of("from"),
+                            .fd = nameless(), .replace = i & 2}};
+            struct linking *linking = &killing.linking;
+            struct pshm_identity replaced = {0};
+            linking->id = identity_of_fd(linking->fd);
+            CHECK_IS(pshm_link(linking->fd, &linking->from, false), 0);
+            if (linking->replace) {
+                replaced = make_plain(&linking->name, 1, 0600, 0);
+            }
+            check_about("options %d, killed at call %d", i, nth);
+            status = child_run(be_killed, &killing);
+            CHECK(status == 0 || status == -SIGKILL);
+            if (linking->replace) {
+                struct pshm_identity now = identity_of(&linking->name);
+                CHECK(pshm_identity_same(now, replaced)
+                      || pshm_identity_same(now, linking->id));
+            }
+            if (is(&linking->name, replaced)) {
+                remove_plain(&linking->name);
+            }
+            int names = 0;
+            for (;; names++) {
+                struct pshm_name name = first_with(prefix());
+                if (name.path[0] == '\0') {
+                    break;
+                }
+                CHECK(is(&name, linking->id));
+                remove_plain(&name);
+            }
+            CHECK(names >= 1 && names <= 2);
+            (void)close(linking->fd);
+        }
+    }
+}
+
+int
+main(void)
+{
+    RUN(holder_of_a_name_is_told);
+    RUN(name_is_given_in_one_step);
+    RUN(name_is_given_through_proc_on_older_kernels);
+    RUN(unprivileged_user_may_do_it_too);
+    RUN(replacing_needs_no_object_of_that_name);
+    RUN(replacing_oneself_leaves_one_name);
+    RUN(object_once_removed_cannot_come_back);
+    RUN(memfd_cannot_get_a_name);
+    RUN(directory_is_not_replaced);
+    RUN(long_names_can_be_replaced_and_removed);
+    RUN(temporary_name_is_moved);
+    RUN(moving_without_renameat2);
+    RUN(object_is_renamed);
+    RUN(second_name_of_one_object_is_no_obstacle);
+    RUN(directory_is_not_replaced_by_renaming);
+    RUN(only_this_objects_name_is_removed);
+    RUN(name_is_moved_aside_and_put_back);
+    RUN(any_name_can_be_dropped);
+    RUN(each_failure_is_told);
+    RUN(removal_spares_an_object_that_comes_in_between);
+    RUN(renaming_spares_an_object_that_comes_in_between);
+    RUN(removal_spares_even_a_third_object);
+    RUN(replacing_leaves_no_gap);
+    RUN(killed_at_each_step_of_linking);
+    RUN(killed_at_each_step_of_replacing);
+    RUN(killed_at_each_step_of_removing);
+    RUN(killed_at_each_step_of_renaming);
+    return finish();
+}

@@ -1,0 +1,696 @@
+#include "check.h"
+#include "posix/constants.h"
+#include "posix/map.h"
+
+#include <sys/resource.h>
+
+static int
+memory_file(off_t size)
+{
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    CHECK(fd >= 0);
+    CHECK(ftruncate(fd, size) == 0);
+    return fd;
+}
+
+static off_t
+memory_of(int fd)
+{
+    struct stat st;
+    CHECK(fstat(fd, &st) == 0);
+    return (off_t)st.st_blocks * 512;
+}
+
+/* ---- mapping ---- */
+
+static void
+any_range_is_mapped_shared(void)
+{
+    off_t page = (off_t)PAGE;
+    int fd = memory_file(4 * page);
+    void *all = NULL, *part = NULL;
+    CHECK_IS(pshm_page_size(), PAGE);
+    CHECK_IS(pshm_map(fd, 0, 4 * PAGE, PROT_READ | PROT_WRITE, &all), 0);
+    CHECK_IS(pshm_map(fd, 2 * page, 10, PROT_READ, &part), 0);
+    if (all != NULL && part != NULL) {
+        ((char *)all)[2 * PAGE + 3] = 'x';
+        CHECK(((char *)part)[3] == 'x');
+        char byte = 0;
+        CHECK(pread(fd, &byte, 1, 2 * page + 3) == 1 && byte == 'x');
+    }
+    pshm_unmap(all, 4 * PAGE);
+    pshm_unmap(part, 10);
+    pshm_unmap(NULL, 10);
+    (void)close(fd);
+}
+
+static void
+bad_ranges_are_errors(void)
+{
+    int fd = memory_file((off_t)PAGE);
+    int reading = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+    void *base = &fd;
+    CHECK_IS(pshm_map(fd, 1, PAGE, PROT_READ, &base), -EINVAL);
+    CHECK_IS(pshm_map(fd, 0, 0, PROT_READ, &base), -EINVAL);
+    CHECK_IS(pshm_map(fd, 0, SIZE_MAX - PAGE, PROT_READ, &base), -ENOMEM);
+    CHECK_IS(pshm_map(-1, 0, PAGE, PROT_READ, &base), -EBADF);
+    CHECK_IS(pshm_map(reading, 0, PAGE, PROT_READ | PROT_WRITE, &base),
+             -EACCES);
+    CHECK(base == &fd);
+    (void)close(reading);
+    (void)close(fd);
+}
+
+static void
+range_lies_within_the_object(void)
+{
+    static const struct {
+        off_t offset, length;
+        int rc;
+        off_t mapped;
+    } ranges[] = {
+        {0, -1, 0, 3},       {1, -1, 0, 2},       {0, 3, 0, 3},
+        {2, 1, 0, 1},        {0, 4, -ERANGE, 0},  {1, 3, -ERANGE, 0},
+        {3, -1, -ERANGE, 0}, {3, 1, -ERANGE, 0},  {99, -1, -ERANGE, 0},
+        {0, 0, -EINVAL, 0},
+    };
+    off_t page = (off_t)PAGE;
+    int fd = memory_file(3 * page);
+    for (size_t i = 0; i < COUNT(ranges); i++) {
+        void *base = NULL;
+        off_t length = ranges[i].length < 0 ? -1 : ranges[i].length * page;
+        off_t size = 0;
+        check_about("range %zu", i);
+        CHECK_IS(pshm_map_range(fd, ranges[i].offset * page, &length,
+                                PROT_READ, &base, &size),
+                 ranges[i].rc);
+        CHECK_IS(size, 3 * page);
+        if (base != NULL) {
+            CHECK_IS(length, ranges[i].mapped * page);
+            pshm_unmap(base, (size_t)length);
+        }
+    }
+    void *base = NULL;
+    off_t length = INT64_MAX, size = 0;
+    CHECK_IS(pshm_map_range(fd, page, &length, PROT_READ, &base, &size),
+             -ERANGE);
+    pshm_fault_arm("fstat", 1, PSHM_FAULT_FAIL, EIO);
+    CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, &base, &size), -EIO);
+    (void)pshm_fault_disarm();
+    (void)close(fd);
+
+    /* what is no file has no end */
+    fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
+    length = page;
+    CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, &base, &size), 0);
+    CHECK_IS(size, -1);
+    pshm_unmap(base, PAGE);
+    length = -1;
+    CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, &base, &size),
+             -ERANGE);
+    (void)close(fd);
+}
+
+static int
+map_with_little_address_space(void *context)
+{
+    struct rlimit limit = {.rlim_cur = 64 << 20, .rlim_max = 64 << 20};
+    void *base = NULL;
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+    CHECK_IS(pshm_map(*(int *)context, 0, 65 << 20, PROT_READ, &base),
+             -ENOMEM);
+    CHECK(base == NULL);
+    CHECK_IS(pshm_map(*(int *)context, 0, PAGE, PROT_READ, &base), 0);
+    return 0;
+}
+
+static void
+lack_of_address_space_is_told(void)
+{
+    if (SANITIZED) {
+        skip("sanitizers need much address space");
+        return;
+    }
+    int fd = memory_file(100 * MIB);
+    CHECK_IS(child_run(map_with_little_address_space, &fd), 0);
+    (void)close(fd);
+}
+
+/* The limit of vm.max_map_count; in a child, whose mappings go with it. */
+static int
+map_until_there_are_too_many(void *context)
+{
+    void *base = NULL, *last = NULL;
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < 100000; i++) {
+        last = base;
+        /* always the same page, so that the kernel cannot join them */
+        rc = pshm_map(*(int *)context, 0, PAGE, PROT_READ, &base);
+    }
+    CHECK_IS(rc, -ENOMEM);
+    pshm_unmap(last, PAGE);
+    CHECK_IS(pshm_map(*(int *)context, 0, PAGE, PROT_READ, &base), 0);
+    return 0;
+}
+
+static void
+too_many_mappings_are_told(void)
+{
+    long most = 0;
+    FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
+    if (file == NULL || fscanf(file, "%ld", &most) != 1 || most > 99000
+        || SANITIZED) {
+        skip("vm.max_map_count is high, or sanitizers need too much memory");
+    }
+    else {
+        int fd = memory_file((off_t)PAGE);
+        CHECK_IS(child_run(map_until_there_are_too_many, &fd), 0);
+        (void)close(fd);
+    }
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+}
+
+/* ---- populating ---- */
+
+enum populate_way { BY_KERNEL, BY_TOUCHING };
+
+/* Look at no signals, and go on. */
+static int
+populate_all(void *base, size_t length, bool write, size_t *done)
+{
+    int rc, calls = 0;
+    do {
+        rc = pshm_map_populate(base, length, write, done);
+    } while (rc == -EINTR && ++calls < 100);
+    return rc;
+}
+
+static void
+arm_way(enum populate_way way)
+{
+    if (way == BY_TOUCHING) {
+        pshm_fault_arm("madvise", 1, PSHM_FAULT_FAIL_ON, EINVAL);
+    }
+}
+
+static void
+all_pages_are_brought_in(void)
+{
+    static const off_t sizes[] = {1, 5000, 1 << 20, (5 << 20) + 1};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        for (int way = BY_KERNEL; way <= BY_TOUCHING; way++) {
+            for (int write = 0; write < 2; write++) {
+                void *base = NULL;
+                size_t done = 0, resident = 0;
+                size_t length = (size_t)sizes[i];
+                size_t pages = (length + PAGE - 1) / PAGE;
+                int fd = memory_file(sizes[i]);
+                check_about("size %zu, way %d, write %d", length, way, write);
+                CHECK_IS(pshm_map(fd, 0, length, PROT_READ | PROT_WRITE,
+                                  &base),
+                         0);
+                CHECK_IS(pshm_map_resident(base, length, &resident), 0);
+                CHECK_IS(resident, 0);
+                arm_way((enum populate_way)way);
+                CHECK_IS(populate_all(base, length, write, &done), 0);
+                (void)pshm_fault_disarm();
+                CHECK_IS(done, length);
+                CHECK_IS(memory_of(fd), pages * PAGE);
+                CHECK_IS(pshm_map_resident(base, length, &resident), 0);
+                CHECK_IS(resident, pages * PAGE);
+                pshm_unmap(base, length);
+                (void)close(fd);
+            }
+        }
+    }
+}
+
+/* Pages of this process's own, as /proc/self/smaps counts them. */
+static long
+mapped_kib(const void *base)
+{
+    FILE *file = fopen("/proc/self/smaps", "re");
+    char line[1024];
+    unsigned long start;
+    bool within = false;
+    long kib = -1;
+    while (file != NULL && kib < 0
+           && fgets(line, sizeof(line), file) != NULL) {
+        if (sscanf(line, "%lx-%*x ", &start) == 1
+            && strchr(line, '-') < strchr(line, ' ')) {
+            within = start == (unsigned long)base;
+        }
+        else if (within) {
+            (void)sscanf(line, "Rss: %ld kB", &kib);
+        }
+    }
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    return kib;
+}
+
+static void
+pages_are_mapped_and_not_only_there(void)
+{
+    for (int way = BY_KERNEL; way <= BY_TOUCHING; way++) {
+        void *base = NULL;
+        size_t done = 0;
+        int fd = memory_file(MIB);
+        CHECK(fallocate(fd, 0, 0, MIB) == 0);
+        CHECK_IS(pshm_map(fd, 0, (size_t)MIB, PROT_READ | PROT_WRITE, &base),
+                 0);
+        CHECK_IS(mapped_kib(base), 0);
+        arm_way((enum populate_way)way);
+        CHECK_IS(populate_all(base, (size_t)MIB, true, &done), 0);
+        (void)pshm_fault_disarm();
+        CHECK_IS(mapped_kib(base), 1024);
+
+        /* no store takes a fault any more */
+        struct rusage before, after;
+        CHECK(getrusage(RUSAGE_SELF, &before) == 0);
+        for (size_t at = 0; at < (size_t)MIB; at += PAGE) {
+            ((volatile char *)base)[at] = 1;
+        }
+        CHECK(getrusage(RUSAGE_SELF, &after) == 0);
+        check_about("way %d", way);
+        CHECK(after.ru_minflt - before.ru_minflt < 32);
+        check_about(NULL);
+        pshm_unmap(base, (size_t)MIB);
+        (void)close(fd);
+    }
+}
+
+static void
+populating_changes_no_bytes(void)
+{
+    for (int way = BY_KERNEL; way <= BY_TOUCHING; way++) {
+        void *base = NULL;
+        size_t done = 0;
+        int fd = memory_file(MIB);
+        CHECK(pwrite(fd, "bytes", 5, MIB / 2) == 5);
+        CHECK_IS(pshm_map(fd, 0, (size_t)MIB, PROT_READ | PROT_WRITE, &base),
+                 0);
+        arm_way((enum populate_way)way);
+        CHECK_IS(populate_all(base, (size_t)MIB, true, &done), 0);
+        (void)pshm_fault_disarm();
+        CHECK(memcmp((char *)base + MIB / 2, "bytes", 5) == 0);
+        CHECK(((char *)base)[0] == 0);
+        pshm_unmap(base, (size_t)MIB);
+        (void)close(fd);
+    }
+}
+
+static void
+page_past_the_end_is_an_error_and_no_signal(void)
+{
+    for (int way = BY_KERNEL; way <= BY_TOUCHING; way++) {
+        void *base = NULL;
+        size_t done = 0;
+        int fd = memory_file(5000);
+        struct census before = census_take();
+        CHECK_IS(pshm_map(fd, 0, 4 * PAGE, PROT_READ | PROT_WRITE, &base), 0);
+        arm_way((enum populate_way)way);
+        CHECK_IS(populate_all(base, 4 * PAGE, true, &done), -EFAULT);
+        (void)pshm_fault_disarm();
+        CHECK_IS(done, 0);
+        pshm_unmap(base, 4 * PAGE);
+        CHECK_NOTHING_LEFT(before);
+        (void)close(fd);
+    }
+}
+
+static int
+populate_small_mount(void *context)
+{
+    (void)context;
+    if (mount_own(PSHM_DIR, "size=1m") != 0) {
+        return CANNOT;
+    }
+    for (int way = BY_KERNEL; way <= BY_TOUCHING; way++) {
+        void *base = NULL;
+        size_t done = 0;
+        int fd = open(PSHM_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+        CHECK(ftruncate(fd, 2 * MIB) == 0);
+        CHECK_IS(pshm_map(fd, 0, (size_t)(2 * MIB), PROT_READ | PROT_WRITE,
+                          &base),
+                 0);
+        arm_way((enum populate_way)way);
+        CHECK_IS(populate_all(base, (size_t)(2 * MIB), true, &done),
+                 -EFAULT);
+        (void)pshm_fault_disarm();
+        pshm_unmap(base, (size_t)(2 * MIB));
+        (void)close(fd);
+    }
+    return 0;
+}
+
+static void
+full_mount_is_an_error_and_no_signal(void)
+{
+    int status = child_run(populate_small_mount, NULL);
+    if (status == CANNOT) {
+        skip("cannot mount");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
+struct populating {
+    void *base;
+    size_t length, done;
+};
+
+static int
+populate(void *context)
+{
+    struct populating *populating = context;
+    int rc = pshm_map_populate(populating->base, populating->length, true,
+                               &populating->done);
+    if (rc < 0 && rc != -EINTR) {
+        populating->done = 0;
+    }
+    return rc;
+}
+
+static void
+undo_populating(void *context)
+{
+    struct populating *populating = context;
+    CHECK_IS(populating->done, populating->length);
+    populating->done = 0;
+}
+
+static void
+each_failure_of_populating_is_told(void)
+{
+    struct populating populating = {.length = (size_t)(66 * MIB)};
+    struct operation op = {
+        .name = "populate", .act = populate, .undo = undo_populating,
+        .context = &populating, .resumes = true};
+    int fd = memory_file(66 * MIB);
+    CHECK_IS(pshm_map(fd, 0, populating.length, PROT_READ | PROT_WRITE,
+                      &populating.base),
+             0);
+    CHECK(fail_each(&op) >= 3);
+    pshm_unmap(populating.base, populating.length);
+    (void)close(fd);
+}
+
+/* madvise is not there, and one of the calls of the other way fails. */
+static void
+each_failure_of_touching_is_told(void)
+{
+    static const struct {
+        const char *call;
+        int err;
+    } faults[] = {{"pipe2", EMFILE},  {"pipe2", ENFILE}, {"writev", EFAULT},
+                  {"writev", EINTR},  {"writev", ENOMEM}, {"read", EINTR},
+                  {"read", EIO}};
+    size_t length = 3000 * PAGE;
+    int fd = memory_file((off_t)length);
+    void *base = NULL;
+    CHECK_IS(pshm_map(fd, 0, length, PROT_READ | PROT_WRITE, &base), 0);
+    struct census before = census_take();
+    /* For want of two faults at once, the kernel says EINVAL by itself: this
+     * mapping cannot be populated for writing. */
+    CHECK_IS(pshm_map_protect(base, length, PROT_READ), 0);
+    for (size_t i = 0; i < COUNT(faults); i++) {
+        for (int nth = 1; nth <= (strcmp(faults[i].call, "pipe2") ? 3 : 1);
+             nth++) {
+            size_t done = 0;
+            check_about("call %d of %s, errno %d", nth, faults[i].call,
+                        faults[i].err);
+            pshm_fault_arm(faults[i].call, nth, PSHM_FAULT_FAIL,
+                           faults[i].err);
+            CHECK_IS(pshm_map_populate(base, length, true, &done),
+                     -faults[i].err);
+            CHECK_IS(pshm_fault_disarm(), nth);
+            CHECK_NOTHING_LEFT(before);
+            CHECK_IS(populate_all(base, length, true, &done), 0);
+        }
+    }
+    pshm_unmap(base, length);
+    (void)close(fd);
+}
+
+/* ---- the others ---- */
+
+static void
+protecting_takes_and_gives(void)
+{
+    int fd = memory_file((off_t)(2 * PAGE));
+    void *base = NULL;
+    int ends[2];
+    CHECK(pipe2(ends, O_CLOEXEC) == 0);
+    CHECK_IS(pshm_map(fd, 0, 2 * PAGE, PROT_READ | PROT_WRITE, &base), 0);
+    CHECK(write(ends[1], "xy", 2) == 2);
+    CHECK_IS(pshm_map_protect(base, PAGE, PROT_READ), 0);
+    /* the kernel writes for us, and has an error in place of a signal */
+    CHECK(read(ends[0], base, 1) == -1 && errno == EFAULT);
+    CHECK(read(ends[0], (char *)base + PAGE, 1) == 1);
+    CHECK_IS(pshm_map_protect(base, PAGE, PROT_READ | PROT_WRITE), 0);
+    CHECK(read(ends[0], base, 1) >= 0);
+    pshm_unmap(base, 2 * PAGE);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+    (void)close(fd);
+
+    fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+    CHECK_IS(pshm_map(fd, 0, PAGE, PROT_READ, &base), 0);
+    CHECK_IS(pshm_map_protect(base, PAGE, PROT_READ | PROT_WRITE), -EACCES);
+    CHECK_IS(pshm_map_protect(base, PAGE, -1), -EINVAL);
+    pshm_unmap(base, PAGE);
+    (void)close(fd);
+}
+
+static void
+unsafe_advice_is_known(void)
+{
+    static const int safe[] = {
+        MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WILLNEED,
+        MADV_DONTNEED, MADV_DOFORK, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
+        MADV_DONTDUMP, MADV_DODUMP, MADV_COLD, MADV_PAGEOUT,
+        MADV_POPULATE_READ, MADV_POPULATE_WRITE, MADV_COLLAPSE};
+    static const int unsafe[] = {
+        MADV_REMOVE, MADV_DONTFORK, MADV_FREE, MADV_WIPEONFORK,
+        MADV_HWPOISON, 102 /* MADV_GUARD_INSTALL */, 1000, -1};
+    for (size_t i = 0; i < COUNT(safe); i++) {
+        CHECK(pshm_advice_is_safe(safe[i]));
+    }
+    for (size_t i = 0; i < COUNT(unsafe); i++) {
+        check_about("advice %d", unsafe[i]);
+        CHECK(!pshm_advice_is_safe(unsafe[i]));
+    }
+}
+
+/* Whatever the kernel makes of it, the bytes stay, here and in a child. */
+static int
+bytes_are_there(void *context)
+{
+    const char *bytes = context;
+    return bytes[0] != 'b' || bytes[PAGE] != 'c';
+}
+
+static void
+safe_advice_keeps_the_bytes(void)
+{
+    int fd = memory_file((off_t)(2 * PAGE));
+    void *base = NULL;
+    CHECK_IS(pshm_map(fd, 0, 2 * PAGE, PROT_READ | PROT_WRITE, &base), 0);
+    char *bytes = base;
+    for (int advice = 0; advice < 128; advice++) {
+        if (!pshm_advice_is_safe(advice)) {
+            continue;
+        }
+        bytes[0] = 'b';
+        bytes[PAGE] = 'c';
+        check_about("advice %d", advice);
+        int rc = pshm_map_advise(base, 2 * PAGE, advice);
+        CHECK(rc == 0 || rc == -EINVAL || rc == -EAGAIN);
+        CHECK(bytes[0] == 'b' && bytes[PAGE] == 'c');
+        CHECK_IS(child_run(bytes_are_there, base), 0);
+    }
+    pshm_unmap(base, 2 * PAGE);
+    (void)close(fd);
+}
+
+static int
+lock_without_right(void *context)
+{
+    struct rlimit none = {.rlim_cur = 0, .rlim_max = 0};
+    CHECK(setrlimit(RLIMIT_MEMLOCK, &none) == 0);
+    if (become_nobody() != 0) {
+        return CANNOT;
+    }
+    int rc = pshm_map_lock(context, PAGE);
+    CHECK(rc == -EPERM || rc == -ENOMEM);
+    return 0;
+}
+
+static void
+locking_keeps_pages_in(void)
+{
+    if (SANITIZED) {
+        skip("sanitizers do not let mlock through");
+        return;
+    }
+    int fd = memory_file((off_t)(4 * PAGE));
+    void *base = NULL;
+    size_t resident = 0;
+    CHECK_IS(pshm_map(fd, 0, 4 * PAGE, PROT_READ | PROT_WRITE, &base), 0);
+    CHECK_IS(pshm_map_lock(base, 2 * PAGE), 0);
+    CHECK_IS(pshm_map_resident(base, 4 * PAGE, &resident), 0);
+    CHECK_IS(resident, 2 * PAGE);
+    /* MADV_DONTNEED is refused for locked pages */
+    CHECK_IS(pshm_map_advise(base, PAGE, MADV_DONTNEED), -EINVAL);
+    CHECK_IS(pshm_map_unlock(base, 2 * PAGE), 0);
+    CHECK_IS(pshm_map_advise(base, PAGE, MADV_DONTNEED), 0);
+    int status = child_run(lock_without_right, base);
+    CHECK(status == 0 || status == CANNOT);
+    pshm_unmap(base, 4 * PAGE);
+    (void)close(fd);
+}
+
+static void
+syncing_checks_its_flags(void)
+{
+    int fd = memory_file((off_t)PAGE);
+    void *base = NULL;
+    CHECK_IS(pshm_map(fd, 0, PAGE, PROT_READ | PROT_WRITE, &base), 0);
+    CHECK_IS(pshm_map_sync(base, PAGE, MS_SYNC), 0);
+    CHECK_IS(pshm_map_sync(base, PAGE, MS_ASYNC | MS_INVALIDATE), 0);
+    CHECK_IS(pshm_map_sync(base, PAGE, MS_SYNC | MS_ASYNC), -EINVAL);
+    pshm_unmap(base, PAGE);
+    CHECK_IS(pshm_map_sync(base, PAGE, MS_SYNC), -ENOMEM);
+    (void)close(fd);
+}
+
+/* More pages than are asked for at a time. */
+static void
+residence_is_counted_in_pages(void)
+{
+    size_t length = 10000 * PAGE, resident = 0;
+    int fd = memory_file((off_t)length);
+    void *base = NULL;
+    CHECK_IS(pshm_map(fd, 0, length, PROT_READ | PROT_WRITE, &base), 0);
+    ((volatile char *)base)[0] = 1;
+    ((volatile char *)base)[4095 * PAGE] = 1;
+    ((volatile char *)base)[4096 * PAGE] = 1;
+    ((volatile char *)base)[9999 * PAGE] = 1;
+    CHECK_IS(pshm_map_resident(base, length, &resident), 0);
+    CHECK_IS(resident, 4 * PAGE);
+    CHECK_IS(pshm_map_resident(base, length - PAGE + 1, &resident), 0);
+    CHECK_IS(resident, 4 * PAGE);
+    CHECK_IS(pshm_map_resident(base, length - PAGE, &resident), 0);
+    CHECK_IS(resident, 3 * PAGE);
+    pshm_unmap(base, length);
+    (void)close(fd);
+}
+
+static void *range;
+
+static int
+act_map(void *context)
+{
+    return pshm_map(*(int *)context, 0, PAGE, PROT_READ, &range);
+}
+
+static void
+undo_map(void *context)
+{
+    (void)context;
+    pshm_unmap(range, PAGE);
+}
+
+static int
+act_protect(void *context)
+{
+    return pshm_map_protect(context, PAGE, PROT_READ);
+}
+
+static int
+act_advise(void *context)
+{
+    return pshm_map_advise(context, PAGE, MADV_NORMAL);
+}
+
+static int
+act_sync(void *context)
+{
+    return pshm_map_sync(context, PAGE, MS_SYNC);
+}
+
+static int
+act_lock(void *context)
+{
+    return pshm_map_lock(context, PAGE);
+}
+
+static int
+act_unlock(void *context)
+{
+    return pshm_map_unlock(context, PAGE);
+}
+
+static int
+act_resident(void *context)
+{
+    size_t bytes;
+    return pshm_map_resident(context, PAGE, &bytes);
+}
+
+static void
+nothing(void *context)
+{
+    (void)context;
+}
+
+static void
+each_failure_is_told(void)
+{
+    static int (*const acts[])(void *context) = {
+        act_protect, act_advise, act_sync, act_lock, act_unlock, act_resident};
+    int fd = memory_file((off_t)PAGE);
+    struct operation op = {
+        .name = "map", .act = act_map, .undo = undo_map, .context = &fd};
+    CHECK_IS(fail_each(&op), 1);
+    CHECK_IS(pshm_map(fd, 0, PAGE, PROT_READ, &range), 0);
+    for (size_t i = 0; i < COUNT(acts); i++) {
+        op = (struct operation){.name = "a call on a mapping",
+                                .act = acts[i],
+                                .undo = nothing,
+                                .context = range};
+        CHECK_IS(fail_each(&op), 1);
+    }
+    pshm_unmap(range, PAGE);
+    (void)close(fd);
+}
+
+int
+main(void)
+{
+    RUN(any_range_is_mapped_shared);
+    RUN(bad_ranges_are_errors);
+    RUN(range_lies_within_the_object);
+    RUN(lack_of_address_space_is_told);
+    RUN(too_many_mappings_are_told);
+    RUN(all_pages_are_brought_in);
+    RUN(pages_are_mapped_and_not_only_there);
+    RUN(populating_changes_no_bytes);
+    RUN(page_past_the_end_is_an_error_and_no_signal);
+    RUN(full_mount_is_an_error_and_no_signal);
+    RUN(each_failure_of_populating_is_told);
+    RUN(each_failure_of_touching_is_told);
+    RUN(protecting_takes_and_gives);
+    RUN(unsafe_advice_is_known);
+    RUN(safe_advice_keeps_the_bytes);
+    RUN(locking_keeps_pages_in);
+    RUN(syncing_checks_its_flags);
+    RUN(residence_is_counted_in_pages);
+    RUN(each_failure_is_told);
+    return finish();
+}

@@ -1,0 +1,191 @@
+#include "check.h"
+
+#include <ctype.h>
+
+static const char *
+parse(const char *text, struct pshm_name *out)
+{
+    return pshm_name_parse(text, strlen(text), out);
+}
+
+static void
+good_names_are_laid_out(void)
+{
+    struct pshm_name name;
+    CHECK(parse("seg", &name) == NULL);
+    CHECK(strcmp(name.path, "/dev/shm/seg") == 0);
+    CHECK(strcmp(pshm_name_posix(&name), "/seg") == 0);
+    CHECK(strcmp(pshm_name_plain(&name), "seg") == 0);
+    CHECK(parse("/seg", &name) == NULL);
+    CHECK(strcmp(name.path, "/dev/shm/seg") == 0);
+    CHECK(parse("...", &name) == NULL);
+    CHECK(parse(".a", &name) == NULL);
+    CHECK(parse("..a", &name) == NULL);
+    CHECK(parse(" \n~", &name) == NULL);
+    CHECK(parse("\xff", &name) == NULL);
+    /* only len bytes count */
+    CHECK(pshm_name_parse("seg/ment", 3, &name) == NULL);
+    CHECK(strcmp(pshm_name_plain(&name), "seg") == 0);
+}
+
+static void
+bad_names_are_refused_in_words(void)
+{
+    static const struct {
+        const char *text;
+        size_t length;
+        const char *word;
+    } bad[] = {
+        {"", 0, "at least one"},  {"/", 1, "at least one"},
+        {"//", 2, "slash"},       {"a/b", 3, "slash"},
+        {"//a", 3, "slash"},      {"a/", 2, "slash"},
+        {"/a/", 3, "slash"},      {".", 1, "'.'"},
+        {"..", 2, "'.'"},         {"/.", 2, "'.'"},
+        {"/..", 3, "'.'"},        {"a\0b", 3, "null"},
+        {"\0", 1, "null"},        {"/\0", 2, "null"},
+    };
+    pshm_fault_arm(NULL, 0, PSHM_FAULT_FAIL, 0);
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        struct pshm_name name;
+        const char *rule = pshm_name_parse(bad[i].text, bad[i].length, &name);
+        check_about("name %zu", i);
+        CHECK(rule != NULL && strstr(rule, bad[i].word) != NULL);
+    }
+    CHECK_IS(pshm_fault_disarm(), 0);
+}
+
+static void
+length_is_limited(void)
+{
+    struct pshm_name name;
+    char text[PSHM_NAME_MAX + 3];
+    memset(text, 'n', sizeof(text));
+    text[0] = '/';
+    CHECK(pshm_name_parse(text, PSHM_NAME_MAX + 1, &name) == NULL);
+    CHECK_IS(strlen(pshm_name_plain(&name)), PSHM_NAME_MAX);
+    CHECK(pshm_name_parse(text, PSHM_NAME_MAX + 2, &name) != NULL);
+    CHECK(pshm_name_parse(text + 1, PSHM_NAME_MAX, &name) == NULL);
+    CHECK(pshm_name_parse(text + 1, PSHM_NAME_MAX + 1, &name) != NULL);
+}
+
+static bool
+ends_with_digits(const char *text)
+{
+    size_t length = strlen(text);
+    for (size_t i = length - 16; i < length; i++) {
+        if (!isxdigit((unsigned char)text[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+random_names_are_fresh(void)
+{
+    struct pshm_name first, second;
+    CHECK_IS(pshm_name_random(&first), 0);
+    CHECK_IS(pshm_name_random(&second), 0);
+    CHECK(strcmp(first.path, second.path) != 0);
+    CHECK(strncmp(pshm_name_plain(&first), "psm_", 4) == 0);
+    CHECK_IS(strlen(pshm_name_plain(&first)), 4 + 16);
+    CHECK(ends_with_digits(first.path));
+}
+
+static void
+beside_starts_with_the_name(void)
+{
+    struct pshm_name name, beside, again;
+    CHECK(parse("seg", &name) == NULL);
+    CHECK_IS(pshm_name_beside(&name, &beside), 0);
+    CHECK_IS(pshm_name_beside(&name, &again), 0);
+    CHECK(strncmp(pshm_name_plain(&beside), "seg~", 4) == 0);
+    CHECK_IS(strlen(pshm_name_plain(&beside)), 4 + 16);
+    CHECK(ends_with_digits(beside.path));
+    CHECK(strcmp(beside.path, again.path) != 0);
+}
+
+/* Whatever bytes a name has, what is beside it is a valid name in PSHM_DIR and
+ * shares as much of its start as there is room for, in whole characters. */
+static void
+check_beside(const char *unit, size_t length)
+{
+    struct pshm_name name, beside, parsed;
+    char text[PSHM_NAME_MAX];
+    for (size_t i = 0; i < length; i++) {
+        text[i] = unit[i % strlen(unit)];
+    }
+    check_about("%zu bytes, the first %#x", length, (unsigned char)*unit);
+    CHECK(pshm_name_parse(text, length, &name) == NULL);
+    CHECK_IS(pshm_name_beside(&name, &beside), 0);
+    CHECK(strncmp(beside.path, PSHM_DIR "/", sizeof(PSHM_DIR)) == 0);
+    const char *plain = pshm_name_plain(&beside);
+    CHECK(parse(plain, &parsed) == NULL);
+    size_t most = PSHM_NAME_MAX - 17;
+    size_t kept = length < most ? length : most;
+    const char *mark = strrchr(plain, '~');
+    if (CHECK(mark != NULL)) {
+        size_t before = (size_t)(mark - plain);
+        CHECK(before <= kept && kept - before <= 3);
+        CHECK(memcmp(plain, text, before) == 0);
+        CHECK_IS(strlen(mark), 17);
+    }
+    CHECK(ends_with_digits(plain));
+}
+
+static void
+beside_of_any_name_is_a_name(void)
+{
+    static const char *const units[] = {
+        "a", "~", "\xc3\xa4", "\xe2\x82\xac", "\xf0\x9f\x90\x8d", "\x80",
+        "\xbf\x80", "\xff",
+    };
+    for (size_t i = 0; i < COUNT(units); i++) {
+        for (size_t length = 1; length <= PSHM_NAME_MAX; length++) {
+            check_beside(units[i], length);
+        }
+    }
+}
+
+static void
+beside_cuts_between_characters(void)
+{
+    struct pshm_name name, beside;
+    char text[PSHM_NAME_MAX];
+    for (size_t shift = 0; shift < 4; shift++) {
+        memset(text, 'a', sizeof(text));
+        for (size_t i = shift; i + 4 <= sizeof(text); i += 4) {
+            memcpy(text + i, "\xf0\x9f\x90\x8d", 4);
+        }
+        CHECK(pshm_name_parse(text, sizeof(text), &name) == NULL);
+        CHECK_IS(pshm_name_beside(&name, &beside), 0);
+        const char *plain = pshm_name_plain(&beside);
+        size_t kept = (size_t)(strrchr(plain, '~') - plain);
+        CHECK_IS((kept - shift) % 4, 0);
+    }
+}
+
+static void
+lack_of_randomness_is_told(void)
+{
+    struct pshm_name name = name_of("x"), out;
+    pshm_fault_arm("getrandom", 1, PSHM_FAULT_FAIL, EINTR);
+    CHECK_IS(pshm_name_random(&out), -EINTR);
+    pshm_fault_arm("getrandom", 1, PSHM_FAULT_FAIL, EAGAIN);
+    CHECK_IS(pshm_name_beside(&name, &out), -EAGAIN);
+    (void)pshm_fault_disarm();
+}
+
+int
+main(void)
+{
+    RUN(good_names_are_laid_out);
+    RUN(bad_names_are_refused_in_words);
+    RUN(length_is_limited);
+    RUN(random_names_are_fresh);
+    RUN(beside_starts_with_the_name);
+    RUN(beside_of_any_name_is_a_name);
+    RUN(beside_cuts_between_characters);
+    RUN(lack_of_randomness_is_told);
+    return finish();
+}

@@ -1,0 +1,334 @@
+#include "check.h"
+#include "posix/procmaps.h"
+
+#include <pthread.h>
+
+static void *
+map_at(int fd, off_t offset, size_t length)
+{
+    void *base = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+                      offset);
+    CHECK(base != MAP_FAILED);
+    return base;
+}
+
+static struct pshm_identity
+identity_of_fd(int fd)
+{
+    struct stat st;
+    CHECK(fstat(fd, &st) == 0);
+    return (struct pshm_identity){st.st_dev, st.st_ino};
+}
+
+/* ---- how far this process's mappings reach ---- */
+
+static void
+check_reach(int fd, off_t size)
+{
+    struct pshm_identity id = identity_of_fd(fd);
+    size_t length = (size_t)size;
+    CHECK_IS(pshm_maps_reach(id, 0, NULL, 0), 0);
+    void *base = map_at(fd, 0, length);
+    CHECK_IS(pshm_maps_reach(id, 0, NULL, 0), 1);
+    CHECK_IS(pshm_maps_reach(id, size - 1 - (off_t)PAGE, NULL, 0), 1);
+    CHECK_IS(pshm_maps_reach(id, size, NULL, 0), 0);
+    /* within its last page it does not count */
+    CHECK_IS(pshm_maps_reach(id, size - 1, NULL, 0), 0);
+    CHECK_IS(pshm_maps_reach(id, INT64_MAX - (off_t)PAGE, NULL, 0), 0);
+    /* the caller's own mapping */
+    CHECK_IS(pshm_maps_reach(id, 0, base, length), 0);
+    CHECK_IS(pshm_maps_reach(id, 0, base, length - 1), 0);
+    CHECK_IS(pshm_maps_reach(id, 0, base, length - PAGE), 1);
+    /* in pieces, for its parts are protected differently */
+    CHECK(mprotect((char *)base + PAGE, PAGE, PROT_READ) == 0);
+    CHECK_IS(pshm_maps_reach(id, 0, base, length), 0);
+    CHECK_IS(pshm_maps_reach(id, 0, base, PAGE), 1);
+    /* a second one, of a later part */
+    void *part = map_at(fd, 2 * (off_t)PAGE, 10);
+    CHECK_IS(pshm_maps_reach(id, 2 * (off_t)PAGE, base, length), 1);
+    CHECK_IS(pshm_maps_reach(id, 3 * (off_t)PAGE, base, length), 0);
+    CHECK(munmap(part, 10) == 0);
+    CHECK_IS(pshm_maps_reach(id, 2 * (off_t)PAGE, base, length), 0);
+    /* another object */
+    struct pshm_identity other = {id.dev, id.ino + 12345};
+    CHECK_IS(pshm_maps_reach(other, 0, NULL, 0), 0);
+    CHECK(munmap(base, length) == 0);
+    CHECK_IS(pshm_maps_reach(id, 0, NULL, 0), 0);
+}
+
+static void
+own_mappings_are_found(void)
+{
+    off_t size = 4 * (off_t)PAGE;
+    int memory = memfd_create("with spaces\nand more", MFD_CLOEXEC);
+    CHECK(ftruncate(memory, size) == 0);
+    check_reach(memory, size);
+    (void)close(memory);
+
+    struct pshm_name name = name_of("a b\n(deleted) 00:00 7");
+    (void)make_plain(&name, size, 0600, 0);
+    int fd = open(name.path, O_RDWR | O_CLOEXEC);
+    check_reach(fd, size);
+    remove_plain(&name);
+    check_reach(fd, size);
+    (void)close(fd);
+}
+
+/* Private mappings of it reach there as well. */
+static void
+private_mapping_counts(void)
+{
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    CHECK(ftruncate(fd, 8192) == 0);
+    void *base = mmap(NULL, 8192, PROT_READ, MAP_PRIVATE, fd, 0);
+    CHECK_IS(pshm_maps_reach(identity_of_fd(fd), 4096, NULL, 0), 1);
+    CHECK(munmap(base, 8192) == 0);
+    (void)close(fd);
+}
+
+static struct pshm_identity looked_for;
+static void *own;
+
+static int
+look_for_reach(void *context)
+{
+    (void)context;
+    return pshm_maps_reach(looked_for, 0, own, PAGE);
+}
+
+static void
+nothing(void *context)
+{
+    (void)context;
+}
+
+/* No error may pass for "nothing reaches there". */
+static void
+each_failure_of_looking_is_told(void)
+{
+    /* where getline's realloc is seen at all, it makes do with less */
+    struct operation op = {.name = "reach", .act = look_for_reach,
+                           .undo = nothing,
+                           .overcomes = " close realloc "};
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    CHECK(ftruncate(fd, (off_t)PAGE) == 0);
+    looked_for = identity_of_fd(fd);
+    own = map_at(fd, 0, PAGE);
+    CHECK(fail_each(&op) >= 3);
+    CHECK(munmap(own, PAGE) == 0);
+    (void)close(fd);
+}
+
+static int
+look_without_proc(void *context)
+{
+    struct pshm_mapped mapped;
+    (void)context;
+    if (mount_own("/proc", "size=4k") != 0) {
+        return CANNOT;
+    }
+    CHECK_IS(pshm_maps_reach((struct pshm_identity){1, 1}, 0, NULL, 0),
+             -ENOENT);
+    int rc = pshm_mapped_find(1, &mapped);
+    CHECK(rc == 0 || rc == -ENOENT);
+    CHECK_IS(mapped.count, 0);
+    pshm_mapped_free(&mapped);
+    return 0;
+}
+
+static void
+proc_may_be_missing(void)
+{
+    int status = child_run(look_without_proc, NULL);
+    if (status == CANNOT) {
+        skip("cannot mount");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
+/* ---- who has mapped what ---- */
+
+static void
+every_object_is_collected_once(void)
+{
+    enum { MANY = 200 };
+    struct pshm_mapped mapped;
+    int fds[MANY];
+    void *bases[MANY];
+    ino_t inodes[MANY], unmapped;
+    dev_t dev = 0;
+    for (int i = 0; i < MANY; i++) {
+        fds[i] = memfd_create("test", MFD_CLOEXEC);
+        CHECK(ftruncate(fds[i], (off_t)PAGE) == 0);
+        bases[i] = map_at(fds[i], 0, PAGE);
+        inodes[i] = identity_of_fd(fds[i]).ino;
+        dev = identity_of_fd(fds[i]).dev;
+        (void)close(fds[i]);
+    }
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    unmapped = identity_of_fd(fd).ino;
+    CHECK_IS(pshm_mapped_find(dev, &mapped), 0);
+    CHECK(mapped.count >= MANY);
+    for (int i = 0; i < MANY; i++) {
+        CHECK(pshm_mapped_has(&mapped, inodes[i]));
+    }
+    CHECK(!pshm_mapped_has(&mapped, unmapped));
+    CHECK(!pshm_mapped_has(&mapped, 0));
+    for (size_t i = 1; i < mapped.count; i++) {
+        CHECK(mapped.inodes[i - 1] <= mapped.inodes[i]);
+    }
+    pshm_mapped_free(&mapped);
+    CHECK(!pshm_mapped_has(&mapped, inodes[0]));
+    pshm_mapped_free(&mapped);
+    for (int i = 0; i < MANY; i++) {
+        CHECK(munmap(bases[i], PAGE) == 0);
+    }
+    (void)close(fd);
+}
+
+static int
+map_and_stop(void *context)
+{
+    int *fd = context;
+    (void)map_at(*fd, 0, PAGE);
+    (void)close(*fd);
+    (void)raise(SIGSTOP);
+    return 0;
+}
+
+static bool
+is_mapped(struct pshm_identity id)
+{
+    struct pshm_mapped mapped;
+    CHECK_IS(pshm_mapped_find(id.dev, &mapped), 0);
+    bool found = pshm_mapped_has(&mapped, id.ino);
+    pshm_mapped_free(&mapped);
+    return found;
+}
+
+static void
+other_processes_are_seen(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_identity id = make_plain(&name, (off_t)PAGE, 0600, 0);
+    int fd = open(name.path, O_RDWR | O_CLOEXEC);
+    CHECK(!is_mapped(id));
+    pid_t child = child_start(map_and_stop, &fd);
+    child_wait_stopped(child);
+    CHECK(is_mapped(id));
+    CHECK(kill(child, SIGKILL) == 0);
+    CHECK_IS(child_wait(child), -SIGKILL);
+    CHECK(!is_mapped(id));
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+struct find {
+    struct pshm_mapped mapped;
+    dev_t dev;
+};
+
+static int
+find_mapped(void *context)
+{
+    struct find *find = context;
+    int rc = pshm_mapped_find(find->dev, &find->mapped);
+    if (rc < 0) {
+        pshm_mapped_free(&find->mapped);
+    }
+    return rc;
+}
+
+/* What hides a whole list must not pass for an empty one.  Whether the maps of
+ * one process can be read is another matter: it may be gone, or not ours. */
+static void
+failures_of_collecting_are_told(void)
+{
+    static const struct {
+        const char *call;
+        int err;
+    } faults[] = {{"opendir", EMFILE}, {"opendir", EACCES},
+                  {"readdir", EIO},    {"readdir", ENOMEM},
+                  {"open", EMFILE},    {"open", ENFILE},
+                  {"fdopen", ENOMEM},  {"getline", ENOMEM},
+                  {"realloc", ENOMEM}};
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    CHECK(ftruncate(fd, (off_t)PAGE) == 0);
+    struct find find = {.dev = identity_of_fd(fd).dev};
+    void *base = map_at(fd, 0, PAGE);
+    struct census before = census_take();
+    for (size_t i = 0; i < COUNT(faults); i++) {
+        check_about("%s failing by errno %d", faults[i].call, faults[i].err);
+        pshm_fault_arm(faults[i].call, 1, PSHM_FAULT_FAIL, faults[i].err);
+        CHECK_IS(find_mapped(&find), -faults[i].err);
+        CHECK(pshm_fault_disarm() >= 1);
+        CHECK_NOTHING_LEFT(before);
+    }
+    /* a process that may not be looked at, or is gone at this moment */
+    static const int gone[] = {EACCES, ENOENT, ESRCH, EPERM};
+    for (size_t i = 0; i < COUNT(gone); i++) {
+        pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, gone[i]);
+        CHECK_IS(find_mapped(&find), 0);
+        CHECK(pshm_fault_disarm() >= 1);
+        pshm_mapped_free(&find.mapped);
+        pshm_fault_arm("getline", 2, PSHM_FAULT_FAIL, ESRCH);
+        CHECK_IS(find_mapped(&find), 0);
+        CHECK(pshm_fault_disarm() >= 1);
+        pshm_mapped_free(&find.mapped);
+        CHECK_NOTHING_LEFT(before);
+    }
+    CHECK(munmap(base, PAGE) == 0);
+    (void)close(fd);
+}
+
+/* Others map and unmap, and come and go, meanwhile. */
+static void *
+map_and_unmap(void *context)
+{
+    const volatile bool *stop = context;
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    (void)ftruncate(fd, (off_t)PAGE);
+    while (!__atomic_load_n(stop, __ATOMIC_RELAXED)) {
+        void *base = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
+        (void)munmap(base, PAGE);
+    }
+    (void)close(fd);
+    return NULL;
+}
+
+static void
+looking_while_others_map(void)
+{
+    bool stop = false;
+    pthread_t thread;
+    struct pshm_name name = name_of("object");
+    struct pshm_identity id = make_plain(&name, 2 * (off_t)PAGE, 0600, 0);
+    int fd = open(name.path, O_RDWR | O_CLOEXEC);
+    void *base = map_at(fd, 0, 2 * PAGE);
+    CHECK(pthread_create(&thread, NULL, map_and_unmap, &stop) == 0);
+    for (int i = 0; i < (SANITIZED ? 100 : 500); i++) {
+        CHECK_IS(pshm_maps_reach(id, (off_t)PAGE, NULL, 0), 1);
+        CHECK_IS(pshm_maps_reach(id, (off_t)PAGE, base, 2 * PAGE), 0);
+    }
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(munmap(base, 2 * PAGE) == 0);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+int
+main(void)
+{
+    RUN(own_mappings_are_found);
+    RUN(private_mapping_counts);
+    RUN(each_failure_of_looking_is_told);
+    RUN(proc_may_be_missing);
+    RUN(every_object_is_collected_once);
+    RUN(other_processes_are_seen);
+    RUN(failures_of_collecting_are_told);
+    RUN(looking_while_others_map);
+    return finish();
+}

@@ -1,0 +1,797 @@
+#include "check.h"
+#include "posix/fd.h"
+#include "posix/size.h"
+
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <sys/time.h>
+
+/* Look at no signals, and go on. */
+static int
+set_all(int fd, off_t size, bool reserve, struct pshm_progress *progress)
+{
+    int rc, calls = 0;
+    do {
+        rc = pshm_size_set(fd, size, reserve, progress);
+    } while (rc == -EINTR && ++calls < 100);
+    return rc;
+}
+
+static int
+open_fresh(const struct pshm_name *name)
+{
+    int fd = open(name->path, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+static off_t
+size_of(int fd)
+{
+    struct stat st;
+    CHECK(fstat(fd, &st) == 0);
+    return st.st_size;
+}
+
+/* Bytes of memory behind it. */
+static off_t
+memory_of(int fd)
+{
+    struct stat st;
+    CHECK(fstat(fd, &st) == 0);
+    return (off_t)st.st_blocks * 512;
+}
+
+/* A container's /dev/shm may have as little as 64 MiB. */
+static bool
+has_room(off_t bytes)
+{
+    struct pshm_room room;
+    CHECK_IS(pshm_room_of(-1, &room), 0);
+    if (room.total_bytes == 0 || room.free_bytes >= (uint64_t)bytes) {
+        return true;
+    }
+    skip("takes more room than there is in /dev/shm");
+    return false;
+}
+
+/* ---- limits ---- */
+
+static int
+limited(void *context)
+{
+    struct rlimit limit = {.rlim_cur = 8192, .rlim_max = 8192};
+    struct pshm_progress progress = {0};
+    int fd = *(int *)context;
+    CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    CHECK_IS(pshm_size_check(8192), 0);
+    CHECK_IS(pshm_size_check(8193), -EFBIG);
+    CHECK_IS(pshm_size_check(INT64_MAX), -EFBIG);
+    /* SIGXFSZ would end this child. */
+    CHECK_IS(set_all(fd, 8193, false, &progress), -EFBIG);
+    CHECK_IS(set_all(fd, 8193, true, &progress), -EFBIG);
+    CHECK_IS(size_of(fd), 0);
+    CHECK_IS(set_all(fd, 4096, true, &progress), 0);
+    progress = (struct pshm_progress){0};
+    CHECK_IS(pshm_size_grow(fd, 4096, 8193, false, &progress), -EFBIG);
+    CHECK_IS(pshm_size_grow(fd, 4096, 8193, true, &progress), -EFBIG);
+    CHECK_IS(size_of(fd), 4096);
+    CHECK_IS(pshm_size_grow(fd, 4096, 8192, true, &progress), 0);
+    CHECK_IS(size_of(fd), 8192);
+    return 0;
+}
+
+static void
+file_size_limit_is_an_error_and_no_signal(void)
+{
+    struct pshm_name name = name_of("object");
+    int fd = open_fresh(&name);
+    CHECK_IS(pshm_size_check(INT64_MAX), 0);
+    CHECK_IS(child_run(limited, &fd), 0);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+static void
+impossible_sizes_are_errors(void)
+{
+    static const off_t sizes[] = {INT64_MAX, INT64_MAX - 4095, 0, -1};
+    struct pshm_name name = name_of("object");
+    int fd = open_fresh(&name);
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        check_about("size %lld", (long long)sizes[i]);
+        struct pshm_progress progress = {0};
+        /* not again and again: there must be an end before memory has one */
+        int rc = pshm_size_set(fd, sizes[i], true, &progress);
+        CHECK(sizes[i] > 0 ? rc == -EFBIG || rc == -ENOSPC
+                           : rc <= 0);
+        CHECK_IS(size_of(fd), 0);
+        CHECK_IS(memory_of(fd), 0);
+    }
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+/* ---- a fresh object ---- */
+
+static void
+fresh_object_gets_size_and_memory(void)
+{
+    static const off_t sizes[] = {1, 4095, 4096, 4097, 100000};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        for (int reserve = 0; reserve < 2; reserve++) {
+            struct pshm_name name = name_of("object");
+            struct pshm_progress progress = {0};
+            int fd = open_fresh(&name);
+            check_about("size %lld, reserve %d", (long long)sizes[i],
+                        reserve);
+            CHECK_IS(set_all(fd, sizes[i], reserve, &progress), 0);
+            CHECK_IS(size_of(fd), sizes[i]);
+            CHECK(reserve ? memory_of(fd) >= sizes[i] : memory_of(fd) == 0);
+            (void)close(fd);
+            remove_plain(&name);
+        }
+    }
+}
+
+static void
+large_object_is_made_in_pieces(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_progress progress = {0};
+    off_t size = 66 * MIB + 5;
+    if (!has_room(size)) {
+        return;
+    }
+    int fd = open_fresh(&name);
+    pshm_fault_arm("fallocate", 0, PSHM_FAULT_FAIL, 0);
+    CHECK_IS(set_all(fd, size, true, &progress), 0);
+    CHECK(pshm_fault_disarm() > 1);
+    CHECK_IS(size_of(fd), size);
+    CHECK(memory_of(fd) >= size);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+static void
+file_system_that_cannot_reserve_gets_the_size(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_progress progress = {0};
+    int fd = open_fresh(&name);
+    pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, EOPNOTSUPP);
+    CHECK_IS(set_all(fd, 10000, true, &progress), 0);
+    CHECK_IS(size_of(fd), 10000);
+    progress = (struct pshm_progress){0};
+    CHECK_IS(pshm_size_grow(fd, 10000, 20000, true, &progress), 0);
+    CHECK_IS(size_of(fd), 20000);
+    (void)pshm_fault_disarm();
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+/* ---- each call failing ---- */
+
+struct sizing {
+    int fd;
+    off_t from, to;
+    bool reserve;
+    struct pshm_progress progress;
+};
+
+static const struct pshm_progress small_pieces = {.piece = 1 << 20};
+
+static int
+set_size(void *context)
+{
+    struct sizing *sizing = context;
+    int rc = pshm_size_set(sizing->fd, sizing->to, sizing->reserve,
+                           &sizing->progress);
+    if (rc < 0 && rc != -EINTR) {
+        CHECK(ftruncate(sizing->fd, 0) == 0);
+        sizing->progress = small_pieces;
+    }
+    return rc;
+}
+
+static int
+grow_size(void *context)
+{
+    struct sizing *sizing = context;
+    int rc = pshm_size_grow(sizing->fd, sizing->from, sizing->to,
+                            sizing->reserve, &sizing->progress);
+    if (rc < 0) {
+        CHECK_IS(size_of(sizing->fd), sizing->from);
+        CHECK(memory_of(sizing->fd) < sizing->from + (off_t)PAGE);
+    }
+    if (rc < 0 && rc != -EINTR) {
+        sizing->progress = small_pieces;
+    }
+    return rc;
+}
+
+static void
+undo_sizing(void *context)
+{
+    struct sizing *sizing = context;
+    CHECK_IS(size_of(sizing->fd), sizing->to);
+    CHECK(!sizing->reserve || memory_of(sizing->fd) >= sizing->to);
+    CHECK(ftruncate(sizing->fd, sizing->from) == 0);
+    sizing->progress = small_pieces;
+}
+
+static void
+each_failure_is_told(void)
+{
+    struct pshm_name name = name_of("object");
+    struct sizing sizing = {
+        .fd = open_fresh(&name), .progress = small_pieces};
+    struct operation op = {
+        .undo = undo_sizing, .context = &sizing, .resumes = true};
+    for (int reserve = 0; reserve < 2; reserve++) {
+        sizing.reserve = reserve;
+        sizing.from = 0;
+        sizing.to = 5 * MIB / 2;
+        op.name = reserve ? "set and reserve" : "set";
+        op.act = set_size;
+        CHECK(fail_each(&op) >= 2);
+        CHECK(ftruncate(sizing.fd, 0) == 0);
+        sizing.from = 10000;
+        CHECK(fallocate(sizing.fd, 0, 0, sizing.from) == 0);
+        sizing.to = 3 * MIB + 10;
+        op.name = reserve ? "grow and reserve" : "grow";
+        op.act = grow_size;
+        CHECK(fail_each(&op) >= 2);
+        CHECK(ftruncate(sizing.fd, 0) == 0);
+    }
+    (void)close(sizing.fd);
+    remove_plain(&name);
+}
+
+/* ---- growing ---- */
+
+static void
+growing_keeps_the_bytes(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 5000, 0600, 'x');
+    int fd = open(name.path, O_RDWR | O_CLOEXEC);
+    for (int reserve = 0; reserve < 2; reserve++) {
+        struct pshm_progress progress = {0};
+        off_t from = size_of(fd);
+        CHECK_IS(pshm_size_grow(fd, from, from + 50000, reserve, &progress),
+                 0);
+        CHECK_IS(size_of(fd), from + 50000);
+        CHECK(!reserve || memory_of(fd) >= 50000);
+    }
+    char bytes[5001];
+    CHECK_IS(pread(fd, bytes, sizeof(bytes), 0), sizeof(bytes));
+    CHECK(bytes[0] == 'x' && bytes[4999] == 'x' && bytes[5000] == 0);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+static void
+growing_never_shrinks(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 90000, 0600, 'x');
+    int fd = open(name.path, O_RDWR | O_CLOEXEC);
+    for (int reserve = 0; reserve < 2; reserve++) {
+        struct pshm_progress progress = {0};
+        /* another has grown it since we looked */
+        CHECK_IS(pshm_size_grow(fd, 1000, 50000, reserve, &progress), 0);
+        CHECK_IS(size_of(fd), 90000);
+    }
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+struct growth {
+    struct pshm_name name;
+    unsigned int seed;
+    off_t most;
+};
+
+static int
+grow_at_random(void *context)
+{
+    struct growth *growth = context;
+    int fd = open(growth->name.path, O_RDWR | O_CLOEXEC);
+    off_t last = 0;
+    for (;;) {
+        off_t from = size_of(fd);
+        CHECK(from >= last);
+        last = from;
+        if (from >= growth->most) {
+            break;
+        }
+        growth->seed = growth->seed * 1103515245u + 12345u;
+        off_t to = from + 1 + (growth->seed >> 16) % 20000;
+        if (to > growth->most) {
+            to = growth->most;
+        }
+        struct pshm_progress progress = {0};
+        CHECK_IS(pshm_size_grow(fd, from, to, growth->seed & 1 << 16,
+                                &progress),
+                 0);
+        last = to;
+    }
+    (void)close(fd);
+    return 0;
+}
+
+static void
+several_processes_grow_at_once(void)
+{
+    struct growth growth = {.name = name_of("object"), .most = 20 * MIB};
+    (void)make_plain(&growth.name, 1, 0600, 0);
+    pid_t children[3];
+    for (unsigned int i = 0; i < COUNT(children); i++) {
+        growth.seed = i + 1;
+        children[i] = child_start(grow_at_random, &growth);
+    }
+    for (size_t i = 0; i < COUNT(children); i++) {
+        CHECK_IS(child_wait(children[i]), 0);
+    }
+    int fd = open(growth.name.path, O_RDWR | O_CLOEXEC);
+    CHECK_IS(size_of(fd), growth.most);
+    (void)close(fd);
+    remove_plain(&growth.name);
+}
+
+/* ---- another grows the object at each step of a growth that fails ---- */
+
+#define OTHER_SIZE (100 * MIB)
+
+/* It reserves what it takes and writes to it. */
+static void
+grow_and_write(void *context)
+{
+    int fd = *(int *)context;
+    CHECK(fallocate(fd, 0, 0, OTHER_SIZE) == 0);
+    CHECK(pwrite(fd, "theirs", 6, 20 * MIB) == 6);
+}
+
+static void
+check_theirs(int fd, bool grown)
+{
+    char bytes[6] = "";
+    if (!grown) {
+        return;
+    }
+    CHECK(size_of(fd) >= OTHER_SIZE);
+    CHECK(memory_of(fd) >= OTHER_SIZE);
+    CHECK(pread(fd, bytes, 6, 20 * MIB) == 6);
+    CHECK(memcmp(bytes, "theirs", 6) == 0);
+}
+
+/* Ours finds no room for its end, and the other is in between. */
+static void
+failed_growth_leaves_what_others_grew(void)
+{
+    static const int errnos[] = {ENOSPC, EINTR};
+    struct pshm_name name = name_of("object");
+    if (!has_room(200 * MIB)) {
+        return;
+    }
+    int fd = open_fresh(&name), other = open(name.path, O_RDWR | O_CLOEXEC);
+    for (int nth = 1, seen = nth; nth <= seen; nth++) {
+        for (size_t i = 0; i < COUNT(errnos); i++) {
+            struct pshm_progress progress = {0};
+            check_about("another grows it before call %d", nth);
+            CHECK(ftruncate(fd, 0) == 0 && ftruncate(fd, 10000) == 0);
+            pshm_fault_hook(grow_and_write, &other);
+            pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
+            CHECK_IS(pshm_size_grow(fd, 10000, 130 * MIB, true, &progress),
+                     0);
+            seen = pshm_fault_disarm();
+            check_theirs(fd, seen >= nth);
+
+            check_about("another has grown it, and errno %d", errnos[i]);
+            progress = (struct pshm_progress){0};
+            pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, errnos[i]);
+            CHECK_IS(pshm_size_grow(fd, 10000, 200 * MIB, true, &progress),
+                     -errnos[i]);
+            (void)pshm_fault_disarm();
+            check_theirs(fd, seen >= nth);
+        }
+    }
+    (void)close(fd);
+    (void)close(other);
+    remove_plain(&name);
+}
+
+/* The kernel's own undoing: no room for all of it. */
+static int
+fail_beside_another(void *context)
+{
+    (void)context;
+    if (mount_own(PSHM_DIR, "size=200m") != 0) {
+        return CANNOT;
+    }
+    struct pshm_name name = name_of("object");
+    struct pshm_progress progress = {0};
+    int fd = open_fresh(&name);
+    CHECK(ftruncate(fd, 10000) == 0);
+    /* another has memory past the end, and has not said the size yet */
+    CHECK(fallocate(fd, FALLOC_FL_KEEP_SIZE, 50 * MIB, MIB) == 0);
+    CHECK_IS(memory_of(fd), MIB);
+    pshm_fault_arm("fstatvfs", 1, PSHM_FAULT_FAIL_ON, EIO);
+    CHECK_IS(pshm_size_grow(fd, 10000, 201 * MIB, true, &progress), -ENOSPC);
+    (void)pshm_fault_disarm();
+    CHECK_IS(size_of(fd), 10000);
+    CHECK_IS(memory_of(fd), MIB);
+    return 0;
+}
+
+static void
+kernel_undoes_only_its_own(void)
+{
+    int status = child_run(fail_beside_another, NULL);
+    if (status == CANNOT) {
+        skip("cannot mount");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
+struct two_growers {
+    int fd;
+    struct pshm_progress progress;
+};
+
+/* While another grows it, we are interrupted. */
+static void
+be_interrupted(void *context)
+{
+    struct two_growers *two = context;
+    pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL, EINTR);
+    CHECK_IS(pshm_size_grow(two->fd, 10000, 200 * MIB, true, &two->progress),
+             -EINTR);
+    (void)pshm_fault_disarm();
+}
+
+static void
+interrupted_growth_leaves_what_others_reserved(void)
+{
+    struct pshm_name name = name_of("object");
+    if (!has_room(200 * MIB)) {
+        return;
+    }
+    struct two_growers two = {.fd = open_fresh(&name)};
+    int other = open(name.path, O_RDWR | O_CLOEXEC);
+    for (int nth = 1, seen = nth; nth <= seen; nth++) {
+        struct pshm_progress progress = {0};
+        check_about("another gives up before call %d of growing", nth);
+        two.progress = progress;
+        CHECK(ftruncate(other, 0) == 0 && ftruncate(other, 10000) == 0);
+        pshm_fault_hook(be_interrupted, &two);
+        pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
+        int rc = pshm_size_grow(other, 10000, 100 * MIB, true, &progress);
+        seen = pshm_fault_disarm();
+        CHECK_IS(rc, 0);
+        CHECK(size_of(other) >= 100 * MIB);
+        CHECK(memory_of(other) >= 100 * MIB - 10000);
+    }
+    (void)close(two.fd);
+    (void)close(other);
+    remove_plain(&name);
+}
+
+static void
+shrinking_is_to_the_byte(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 90000, 0600, 'x');
+    int fd = open(name.path, O_RDWR | O_CLOEXEC);
+    CHECK_IS(pshm_size_shrink(fd, 10), 0);
+    CHECK_IS(size_of(fd), 10);
+    pshm_fault_arm("ftruncate", 1, PSHM_FAULT_FAIL, EINTR);
+    CHECK_IS(pshm_size_shrink(fd, 5), 0);
+    CHECK_IS(pshm_fault_disarm(), 2);
+    CHECK_IS(size_of(fd), 5);
+    pshm_fault_arm("ftruncate", 1, PSHM_FAULT_FAIL, EIO);
+    CHECK_IS(pshm_size_shrink(fd, 3), -EIO);
+    (void)pshm_fault_disarm();
+    CHECK_IS(size_of(fd), 5);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+/* ---- signals ---- */
+
+static volatile sig_atomic_t alarms;
+
+static void
+count_alarm(int number)
+{
+    (void)number;
+    alarms++;
+}
+
+/* Some kernels end fallocate(2) by EINTR only for a signal that kills, so that
+ * nothing may be interrupted here; the next tests are about the others.
+ * In a child: a timer of real time would take the place of our deadline. */
+static int
+reserve_under_signals(void *context)
+{
+    int fd = *(int *)context;
+    struct sigaction action = {.sa_handler = count_alarm};
+    struct itimerval timer = {{0, 2000}, {0, 2000}};
+    struct pshm_progress progress = {0};
+    off_t size = 200 * MIB;
+    int rc, calls = 0;
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+    CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+    do {
+        rc = pshm_size_set(fd, size, true, &progress);
+        calls++;
+    } while (rc == -EINTR && calls < 100000);
+    CHECK_IS(rc, 0);
+    CHECK_IS(size_of(fd), size);
+    CHECK(memory_of(fd) >= size);
+
+    progress = (struct pshm_progress){0};
+    calls = 0;
+    do {
+        rc = pshm_size_grow(fd, size, 2 * size, true, &progress);
+        calls++;
+    } while (rc == -EINTR && calls < 100000);
+    CHECK_IS(rc, 0);
+    CHECK_IS(size_of(fd), 2 * size);
+    CHECK(memory_of(fd) >= 2 * size);
+    CHECK(alarms > 0);
+    timer = (struct itimerval){{0, 0}, {0, 0}};
+    CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+    return 0;
+}
+
+static void
+frequent_signals_do_not_stop_it(void)
+{
+    struct pshm_name name = name_of("object");
+    if (!has_room(400 * MIB)) {
+        return;
+    }
+    int fd = open_fresh(&name);
+    CHECK_IS(child_run(reserve_under_signals, &fd), 0);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+static void
+pieces_get_smaller_until_one_fits(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_progress progress = {0};
+    int fd = open_fresh(&name);
+    off_t last = INT64_MAX;
+    pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, EINTR);
+    for (int i = 0; i < 20; i++) {
+        CHECK_IS(pshm_size_set(fd, 3 * MIB, true, &progress), -EINTR);
+        CHECK(progress.piece > 0 && progress.piece <= last);
+        last = progress.piece;
+    }
+    CHECK(last < MIB);
+    (void)pshm_fault_disarm();
+    pshm_fault_arm("fallocate", 0, PSHM_FAULT_FAIL, 0);
+    CHECK_IS(set_all(fd, 3 * MIB, true, &progress), 0);
+    CHECK_IS(pshm_fault_disarm(), 3 * MIB / last);
+    CHECK_IS(size_of(fd), 3 * MIB);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+static void
+look_at_signal_mask(void *context)
+{
+    CHECK(sigprocmask(SIG_BLOCK, NULL, context) == 0);
+}
+
+static void
+growing_holds_signals_off_in_the_end(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_progress progress = {0};
+    int fd = open_fresh(&name), calls = 0;
+    sigset_t before, during, after;
+    CHECK(ftruncate(fd, 10000) == 0);
+    CHECK(sigprocmask(SIG_BLOCK, NULL, &before) == 0);
+    pshm_fault_hook(look_at_signal_mask, &during);
+    do {
+        pshm_fault_arm("fallocate", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+        CHECK_IS(pshm_size_grow(fd, 10000, 20000, true, &progress), 0);
+        CHECK(ftruncate(fd, 10000) == 0);
+        (void)pshm_fault_disarm();
+        calls++;
+        if (sigismember(&during, SIGINT)) {
+            break;
+        }
+        pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL, EINTR);
+        CHECK_IS(pshm_size_grow(fd, 10000, 20000, true, &progress), -EINTR);
+        CHECK_IS(size_of(fd), 10000);
+    } while (calls < 100);
+    (void)pshm_fault_disarm();
+    CHECK(calls > 2 && calls < 100);
+    CHECK(sigprocmask(SIG_BLOCK, NULL, &after) == 0);
+    for (int number = 1; number < NSIG; number++) {
+        CHECK_IS(sigismember(&after, number), sigismember(&before, number));
+    }
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+/* ---- a small mount ---- */
+
+static int
+fill_small_mount(void *context)
+{
+    (void)context;
+    if (mount_own(PSHM_DIR, "size=1m") != 0) {
+        return CANNOT;
+    }
+    struct pshm_name name = name_of("object");
+    struct pshm_progress progress = {0};
+    struct pshm_room room;
+    int fd = open_fresh(&name);
+    CHECK_IS(pshm_room_of(fd, &room), 0);
+    CHECK_IS(room.total_bytes, MIB);
+    CHECK_IS(room.free_bytes, MIB);
+    CHECK_IS(pshm_room_of(-1, &room), 0);
+    CHECK_IS(room.total_bytes, MIB);
+
+    CHECK_IS(set_all(fd, 2 * MIB, true, &progress), -ENOSPC);
+    CHECK(ftruncate(fd, 0) == 0);
+    progress = (struct pshm_progress){0};
+    CHECK_IS(set_all(fd, MIB / 2, true, &progress), 0);
+    progress = (struct pshm_progress){0};
+    CHECK_IS(pshm_size_grow(fd, MIB / 2, MIB + 1, true, &progress), -ENOSPC);
+    CHECK_IS(size_of(fd), MIB / 2);
+    CHECK_IS(memory_of(fd), MIB / 2);
+    CHECK_IS(pshm_room_of(fd, &room), 0);
+    CHECK_IS(room.free_bytes, MIB / 2);
+    CHECK_IS(pshm_size_grow(fd, MIB / 2, MIB, true, &progress), 0);
+    CHECK_IS(pshm_room_of(fd, &room), 0);
+    CHECK_IS(room.free_bytes, 0);
+    /* no room for the last page */
+    progress = (struct pshm_progress){0};
+    CHECK_IS(pshm_size_grow(fd, MIB, 2 * MIB, false, &progress), -ENOSPC);
+    CHECK_IS(size_of(fd), MIB);
+    /* but a size alone takes none */
+    int sparse = open(PSHM_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    progress = (struct pshm_progress){0};
+    CHECK_IS(set_all(sparse, 100 * MIB, false, &progress), 0);
+    return 0;
+}
+
+static void
+full_mount_is_an_error(void)
+{
+    int status = child_run(fill_small_mount, NULL);
+    if (status == CANNOT) {
+        skip("cannot mount");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
+/* Several pieces: what is taken before the last one fails is given back, and
+ * what cannot fit is not begun. */
+static int
+fill_larger_mount(void *context)
+{
+    (void)context;
+    if (mount_own(PSHM_DIR, "size=100m") != 0) {
+        return CANNOT;
+    }
+    struct pshm_name name = name_of("object");
+    struct pshm_progress progress = {0};
+    struct pshm_room room;
+    int fd = open_fresh(&name);
+    pshm_fault_arm("fallocate", 0, PSHM_FAULT_FAIL, 0);
+    CHECK_IS(pshm_size_room(fd, 101 * MIB), -ENOSPC);
+    CHECK_IS(pshm_size_room(fd, 100 * MIB), 0);
+    CHECK_IS(set_all(fd, 101 * MIB, true, &progress), -ENOSPC);
+    CHECK_IS(pshm_fault_disarm(), 0);
+    CHECK_IS(memory_of(fd), 0);
+
+    CHECK(fallocate(fd, 0, 0, 10 * MIB) == 0);
+    /* the kernel knows better than statvfs */
+    pshm_fault_arm("fstatvfs", 1, PSHM_FAULT_FAIL_ON, EIO);
+    progress = (struct pshm_progress){0};
+    CHECK_IS(pshm_size_grow(fd, 10 * MIB, 120 * MIB, true, &progress),
+             -ENOSPC);
+    (void)pshm_fault_disarm();
+    CHECK_IS(size_of(fd), 10 * MIB);
+    CHECK_IS(memory_of(fd), 10 * MIB);
+    CHECK_IS(pshm_room_of(fd, &room), 0);
+    CHECK_IS(room.free_bytes, 90 * MIB);
+    progress = (struct pshm_progress){0};
+    CHECK_IS(pshm_size_grow(fd, 10 * MIB, 100 * MIB, true, &progress), 0);
+    return 0;
+}
+
+static void
+full_mount_is_noticed_before_it_is_full(void)
+{
+    int status = child_run(fill_larger_mount, NULL);
+    if (status == CANNOT) {
+        skip("cannot mount");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
+static void
+memfd_has_no_limit(void)
+{
+    struct pshm_room room;
+    struct pshm_progress progress = {0};
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    CHECK_IS(pshm_room_of(fd, &room), 0);
+    CHECK_IS(room.total_bytes, 0);
+    CHECK_IS(pshm_size_room(fd, 100 * MIB), 0);
+    CHECK_IS(set_all(fd, 100 * MIB, false, &progress), 0);
+    CHECK_IS(pshm_room_of(99, &room), -EBADF);
+    pshm_fault_arm(NULL, 1, PSHM_FAULT_FAIL, EIO);
+    CHECK_IS(pshm_room_of(-1, &room), -EIO);
+    (void)pshm_fault_disarm();
+    (void)close(fd);
+}
+
+/* Where the mount has no limit, the machine has one. */
+static void
+more_than_the_machine_has_is_refused(void)
+{
+    static const char *const without[] = {NULL, "open", "read"};
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    for (size_t i = 0; i < COUNT(without); i++) {
+        check_about("without %s", without[i] ? without[i] : "a failure");
+        pshm_fault_arm(without[i], without[i] ? 1 : 0, PSHM_FAULT_FAIL_ON,
+                       ENOENT);
+        CHECK_IS(pshm_size_room(fd, INT64_MAX), -ENOMEM);
+        CHECK_IS(pshm_size_room(fd, (off_t)1 << 45), -ENOMEM);
+        CHECK_IS(pshm_size_room(fd, 100 * MIB), 0);
+        CHECK(pshm_fault_disarm() >= 3);
+    }
+    /* None is ever asked for: that would end processes, this one among them. */
+    pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, EIO);
+    struct pshm_progress progress = {0};
+    CHECK_IS(pshm_size_set(fd, (off_t)1 << 45, true, &progress), -ENOMEM);
+    progress = (struct pshm_progress){0};
+    CHECK_IS(pshm_size_grow(fd, 0, (off_t)1 << 45, true, &progress), -ENOMEM);
+    CHECK_IS(pshm_fault_disarm(), 0);
+    CHECK_IS(size_of(fd), 0);
+    CHECK_IS(memory_of(fd), 0);
+    (void)close(fd);
+}
+
+int
+main(void)
+{
+    RUN(file_size_limit_is_an_error_and_no_signal);
+    RUN(impossible_sizes_are_errors);
+    RUN(fresh_object_gets_size_and_memory);
+    RUN(large_object_is_made_in_pieces);
+    RUN(file_system_that_cannot_reserve_gets_the_size);
+    RUN(each_failure_is_told);
+    RUN(growing_keeps_the_bytes);
+    RUN(growing_never_shrinks);
+    RUN(several_processes_grow_at_once);
+    RUN(failed_growth_leaves_what_others_grew);
+    RUN(kernel_undoes_only_its_own);
+    RUN(interrupted_growth_leaves_what_others_reserved);
+    RUN(shrinking_is_to_the_byte);
+    RUN(frequent_signals_do_not_stop_it);
+    RUN(pieces_get_smaller_until_one_fits);
+    RUN(growing_holds_signals_off_in_the_end);
+    RUN(full_mount_is_an_error);
+    RUN(full_mount_is_noticed_before_it_is_full);
+    RUN(memfd_has_no_limit);
+    RUN(more_than_the_machine_has_is_refused);
+    return finish();
+}

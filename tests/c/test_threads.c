@@ -1,0 +1,206 @@
+/* The room keeps no state of its own, so threads may do anything at once.
+ * Also run under ThreadSanitizer. */
+#include "check.h"
+#include "posix/attach.h"
+#include "posix/directory.h"
+#include "posix/draft.h"
+#include "posix/link.h"
+#include "posix/map.h"
+#include "posix/reclaim.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum { THREADS = 4 };
+
+struct worker {
+    pthread_t thread;
+    int index, rounds;
+    struct pshm_way *way;
+    pthread_barrier_t *start;
+    struct pshm_name shared, own;
+    atomic_int *published;
+    /* what went wrong first */
+    const char *failed;
+    int rc;
+};
+
+/* Checks are not for several threads, so a worker notes what it finds. */
+static void
+expect(struct worker *worker, bool holds, const char *what, int rc)
+{
+    if (!holds && worker->failed == NULL) {
+        worker->failed = what;
+        worker->rc = rc;
+    }
+}
+
+static int
+make(struct worker *worker, struct pshm_draft *draft)
+{
+    struct pshm_spec spec = {
+        .kind = PSHM_NAMED, .name = &worker->own, .size = 10000,
+        .length = 10000, .mode = 0600, .uid = (uid_t)-1, .gid = (gid_t)-1,
+        .reserve = true, .populate = worker->index & 1};
+    int rc;
+    do {
+        rc = pshm_draft_make(&spec, worker->way, draft);
+    } while (rc == -EINTR);
+    return rc;
+}
+
+static void
+attach_and_look(struct worker *worker, const struct pshm_name *name,
+                char expected)
+{
+    struct pshm_object object;
+    void *base = NULL;
+    int rc = pshm_attach(name, worker->index & 2, &object);
+    if (rc == -ENOENT && expected == 0) {
+        return;
+    }
+    expect(worker, rc == 0, "attach", rc);
+    if (rc < 0) {
+        return;
+    }
+    rc = pshm_map(object.fd, 0, 10000, PROT_READ, &base);
+    expect(worker, rc == 0, "map", rc);
+    if (rc == 0) {
+        char byte = *(const char *)base;
+        expect(worker, byte == expected || (expected == 0 && byte != 0),
+               "bytes", byte);
+        pshm_unmap(base, 10000);
+    }
+    (void)close(object.fd);
+}
+
+/* Its own object, from making to removing. */
+static void
+live_alone(struct worker *worker, char fill)
+{
+    struct pshm_draft draft = PSHM_DRAFT_NONE;
+    struct pshm_candidate candidate;
+    struct pshm_mapped none = PSHM_MAPPED_NONE;
+    int rc = make(worker, &draft);
+    expect(worker, rc == 0, "make", rc);
+    if (rc == 0) {
+        memset(draft.base, fill, draft.length);
+        rc = pshm_draft_publish(&draft, &worker->own, false);
+        expect(worker, rc == 0, "publish", rc);
+    }
+    attach_and_look(worker, &worker->own, fill);
+    pshm_reclaim_seize(pshm_name_plain(&worker->own), 0, &candidate);
+    expect(worker, candidate.verdict == PSHM_IN_USE, "seize",
+           candidate.verdict);
+    pshm_reclaim_settle(&candidate, false, &none);
+    rc = pshm_link_remove(&worker->own, draft.id);
+    expect(worker, rc == 0, "remove", rc);
+    pshm_draft_abandon(&draft);
+}
+
+/* One name for all: one of them makes it, and one removes it. */
+static void
+live_together(struct worker *worker)
+{
+    struct pshm_draft draft = PSHM_DRAFT_NONE;
+    int rc = make(worker, &draft);
+    expect(worker, rc == 0, "make", rc);
+    if (rc < 0) {
+        return;
+    }
+    memset(draft.base, 's', draft.length);
+    rc = pshm_draft_publish(&draft, &worker->shared, false);
+    expect(worker, rc == 0 || rc == -EEXIST, "publish", rc);
+    attach_and_look(worker, &worker->shared, 0);
+    if (rc == 0) {
+        expect(worker, atomic_fetch_add(worker->published, 1) == 0,
+               "two have published", 0);
+        (void)atomic_fetch_sub(worker->published, 1);
+        rc = pshm_link_remove(&worker->shared, draft.id);
+        expect(worker, rc == 0, "remove", rc);
+    }
+    pshm_draft_abandon(&draft);
+}
+
+static void *
+work(void *context)
+{
+    struct worker *worker = context;
+    (void)pthread_barrier_wait(worker->start);
+    for (int round = 0; round < worker->rounds; round++) {
+        struct pshm_names names;
+        live_alone(worker, (char)('a' + round % 26));
+        live_together(worker);
+        int rc = pshm_names_list(prefix(), &names);
+        expect(worker, rc == 0, "list", rc);
+        pshm_names_free(&names);
+    }
+    return NULL;
+}
+
+static void
+threads_do_everything_at_once(void)
+{
+    struct worker workers[THREADS] = {0};
+    struct pshm_way way = {0};
+    atomic_int published = 0;
+    pthread_barrier_t start;
+    CHECK(pthread_barrier_init(&start, NULL, THREADS) == 0);
+    for (int i = 0; i < THREADS; i++) {
+        char suffix[16];
+        (void)snprintf(suffix, sizeof(suffix), "own%d", i);
+        workers[i] = (struct worker){
+            .index = i, .rounds = SANITIZED ? 100 : 500, .way = &way,
+            .start = &start, .shared = name_of("shared"),
+            .own = name_of(suffix), .published = &published};
+        CHECK(pthread_create(&workers[i].thread, NULL, work, &workers[i])
+              == 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        CHECK(pthread_join(workers[i].thread, NULL) == 0);
+        check_about("thread %d: %s, %d", i,
+                    workers[i].failed ? workers[i].failed : "",
+                    workers[i].rc);
+        CHECK(workers[i].failed == NULL);
+    }
+    (void)pthread_barrier_destroy(&start);
+}
+
+/* A fault in one thread is none in the others. */
+static void *
+open_and_close(void *context)
+{
+    int *failures = context;
+    for (int i = 0; i < 200; i++) {
+        int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        *failures += fd < 0;
+        *failures += close(fd) < 0;
+    }
+    return NULL;
+}
+
+static void
+faults_are_of_one_thread(void)
+{
+    pthread_t threads[2];
+    int failures[2] = {0, 0};
+    pshm_fault_arm("open", 1, PSHM_FAULT_FAIL_ON, EIO);
+    for (int i = 0; i < 2; i++) {
+        CHECK(pthread_create(&threads[i], NULL, open_and_close, &failures[i])
+              == 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        CHECK(pthread_join(threads[i], NULL) == 0);
+        CHECK_IS(failures[i], 0);
+    }
+    CHECK_IS(open("/dev/null", O_RDONLY | O_CLOEXEC), -1);
+    CHECK_IS(pshm_fault_disarm(), 1);
+}
+
+int
+main(void)
+{
+    RUN(threads_do_everything_at_once);
+    RUN(faults_are_of_one_thread);
+    return finish();
+}

@@ -1,0 +1,325 @@
+"""What all tests stand on: nothing may be left behind, and nothing may hang.
+
+Fixtures: name, names (fresh names), run_python and start_python (another interpreter, with a
+deadline), run_threads (a barrier, then a deadline). Every test is checked for what it leaves.
+"""
+
+import contextlib
+import faulthandler
+import gc
+import itertools
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from multiprocessing import forkserver, resource_sharer, resource_tracker
+
+import pytest
+
+SHM = "/dev/shm"
+DEADLINE = 60.0  # seconds; no assertion of speed, only where a hang begins
+_PREFIX = f"posixshm-test-{os.getpid()}-"
+_numbers = itertools.count()
+
+
+# -- what a test may not leave ------------------------------------------------------------------
+
+
+def _files():
+    return {f"file {SHM}/{name}" for name in os.listdir(SHM)}
+
+
+def _descriptors():
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found.add(f"descriptor {fd} -> {os.readlink(f'/proc/self/fd/{fd}')}")
+    return found
+
+
+def _mappings():
+    with open("/proc/self/maps") as maps:
+        return {
+            f"mapping {line.strip()}" for line in maps if f" {SHM}/" in line or " /memfd:" in line
+        }
+
+
+def _children():
+    found = set()
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
+            with open(f"/proc/self/task/{task}/children") as children:
+                found.update(f"child process {pid}" for pid in children.read().split())
+    return found
+
+
+def _threads():
+    return {f"thread {task}" for task in os.listdir("/proc/self/task")}
+
+
+def _holdings():
+    return _files() | _descriptors() | _mappings() | _children() | _threads()
+
+
+def _held_by_others(path):
+    """Is this file in use by a process that no test started?"""
+    status = os.stat(path)
+    inode = f" {status.st_ino} "
+    ours = {os.getpid()} | {int(child.split()[-1]) for child in _children()}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if int(pid) not in ours:
+                with open(f"/proc/{pid}/maps") as maps:
+                    if any(inode in line and f" {SHM}/" in line for line in maps):
+                        return True
+    return False
+
+
+def _stop_multiprocessing():
+    """End the servers that multiprocessing starts beside a program, or in it, and keeps."""
+    resource_sharer.stop(timeout=10)
+    forkserver._forkserver._stop()
+    resource_tracker._resource_tracker._stop()
+
+
+def _left_behind(before):
+    for attempt in range(6):
+        left = _holdings() - before
+        if not left:
+            break
+        # Twice: what was freed may have been all that kept something else.
+        gc.collect()
+        if attempt == 2:
+            _stop_multiprocessing()
+    # A thread that was joined may still be on its way out of the kernel.
+    deadline = time.monotonic() + 10
+    while any(what.startswith("thread ") for what in left) and time.monotonic() < deadline:
+        time.sleep(0.001)
+        left = _holdings() - before
+    # The machine may have other users of its shared memory.
+    for what in [what for what in left if what.startswith("file ")]:
+        path = what.removeprefix("file ")
+        with contextlib.suppress(FileNotFoundError):
+            if not os.path.basename(path).startswith(_PREFIX) and _held_by_others(path):
+                left.discard(what)
+    return sorted(left)
+
+
+def _tidy(left):
+    for what in left:
+        path = what.removeprefix("file ")
+        if path.startswith(f"{SHM}/{_PREFIX}"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+_passed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if call.when == "call":
+        item.stash[_passed] = report.passed
+    return report
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(request):
+    """A test that passed has left no file, descriptor, mapping, child process or thread."""
+    before = _holdings()
+    yield
+    request.node.funcargs.clear()  # or pytest would hold what the other fixtures made
+    left = _left_behind(before)
+    _tidy(left)
+    # What a failed test leaves is in its traceback, and says nothing about the library.
+    if left and request.node.stash.get(_passed, False):
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left))
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def names():
+    """A function that makes a fresh name, which starts with `names.prefix`."""
+
+    def fresh():
+        return f"{_PREFIX}{next(_numbers)}"
+
+    fresh.prefix = _PREFIX
+    return fresh
+
+
+@pytest.fixture
+def name(names):
+    """A name that nobody has. The test that gives it to an object also takes it away."""
+    return names()
+
+
+# -- other interpreters -------------------------------------------------------------------------
+
+
+class Child:
+    """Another Python that runs `code`, in a session of its own.
+
+    Its standard input and output are pipes, for say() and hear(). Past its deadline it is made to
+    print the stacks of all its threads, and killed, with all that it started.
+    """
+
+    def __init__(self, code, *args, options=(), env=None, **popen):
+        code = textwrap.dedent(code)
+        self.process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", *options, "-c", code, *map(str, args)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "PYTHONFAULTHANDLER": "1", **(env or {})},
+            **popen,
+        )
+        self.pid = self.process.pid
+        self._heard = b""
+
+    def say(self, text):
+        """Write a line to its standard input."""
+        self.process.stdin.write(text.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def hear(self, expected=None, timeout=DEADLINE):
+        """The next line of its standard output, without the line's end."""
+        deadline = time.monotonic() + timeout
+        fd = self.process.stdout.fileno()
+        with selectors.DefaultSelector() as selector:
+            selector.register(fd, selectors.EVENT_READ)
+            while b"\n" not in self._heard:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    self._fail_hanging(timeout)
+                chunk = os.read(fd, 1 << 16)
+                if not chunk:
+                    status, out, err = self._collect()
+                    pytest.fail(f"a child process ended early: {status}\n{out}\n{err}")
+                self._heard += chunk
+        line, _, self._heard = self._heard.partition(b"\n")
+        line = line.decode()
+        if expected is not None:
+            assert line == expected
+        return line
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        """End it by SIGKILL, and wait for that."""
+        self.process.kill()
+        self._collect()
+
+    def finish(self, timeout=DEADLINE, check=True):
+        """Close its input and wait for its end. Its exit status, output and errors.
+
+        check: the status must be 0, and nothing on the standard error.
+        """
+        try:
+            out, err = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self._fail_hanging(timeout)
+        out, err = (self._heard + out).decode(), err.decode()
+        status = self.process.returncode
+        if check and (status != 0 or err):
+            pytest.fail(f"a child process ended with {status}\n{out}\n{err}")
+        return status, out, err
+
+    def _collect(self):
+        out, err = self.process.communicate(timeout=DEADLINE)
+        return self.process.returncode, (self._heard + out).decode(), err.decode()
+
+    def _fail_hanging(self, timeout):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGABRT)  # faulthandler prints the stacks
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        _, out, err = self._collect()
+        pytest.fail(f"a child process hung for {timeout} seconds\n{out}\n{err}")
+
+    def abandon(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
+@pytest.fixture
+def start_python(leaves_nothing):
+    """start_python(code, *args, options=, env=, ...): a Child, ended with the test if need be."""
+    children = []
+
+    def start(code, *args, **keywords):
+        child = Child(code, *args, **keywords)
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        child.abandon()
+
+
+@pytest.fixture
+def run_python(start_python):
+    """run_python(code, *args): its standard output; it must end well and print no error.
+
+    check=False: (status, output, errors), however it ends.
+    """
+
+    def run(code, *args, timeout=DEADLINE, check=True, **keywords):
+        result = start_python(code, *args, **keywords).finish(timeout, check)
+        return result[1] if check else result
+
+    return run
+
+
+# -- threads ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_threads():
+    """run_threads(*functions): run them at once, each in a thread, from one barrier.
+
+    Their results, in order; the first exception if there is one.
+    """
+
+    def run(*functions, timeout=DEADLINE):
+        barrier = threading.Barrier(len(functions))
+        results = [None] * len(functions)
+        errors = []
+
+        def body(index, function):
+            try:
+                barrier.wait(timeout)
+                results[index] = function()
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [
+            threading.Thread(target=body, args=item, daemon=True) for item in enumerate(functions)
+        ]
+        deadline = time.monotonic() + timeout
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in threads):
+            faulthandler.dump_traceback(all_threads=True)
+            pytest.fail(f"threads hung for {timeout} seconds; their stacks are on standard error")
+        if errors:
+            raise errors[0]
+        return results
+
+    return run

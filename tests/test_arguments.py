@@ -1,0 +1,790 @@
+"""Bad arguments: refused with a clear error, before anything was done."""
+
+import contextlib
+import decimal
+import errno
+import fractions
+import inspect
+import math
+import os
+import resource
+import threading
+
+import numpy as np
+import pytest
+
+import posixshm
+from posixshm import PAGESIZE, Mapping, SharedMemory, listdir, reclaim, shm_open, shm_unlink
+
+SHM = "/dev/shm/"
+HAS_BUFFER_METHODS = hasattr(memoryview, "__buffer__")  # PEP 688, Python 3.12
+
+
+@pytest.fixture
+def shm(name):
+    with SharedMemory.create(name, 4 * PAGESIZE, delete=True) as handle:
+        yield handle
+
+
+class Index:
+    """An integer of its own kind."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+class Raising:
+    def __index__(self):
+        raise KeyError("from __index__")
+
+    def __bool__(self):
+        raise KeyError("from __bool__")
+
+    def __float__(self):
+        raise KeyError("from __float__")
+
+    def fileno(self):
+        raise KeyError("from fileno")
+
+
+class NotReally:
+    """Its methods return the wrong types."""
+
+    def __index__(self):
+        return 1.5
+
+    def __bool__(self):
+        return 1
+
+    def __float__(self):
+        return "1"
+
+    def fileno(self):
+        return "1"
+
+
+# -- sizes --------------------------------------------------------------------------------------
+
+SIZES = {
+    "create": lambda size, name: SharedMemory.create(name, size),
+    "create with delete": lambda size, name: SharedMemory.create(name, size, delete=True),
+    "create with init": lambda size, name: SharedMemory.create(name, size, init=print),
+    "create or attach": lambda size, name: SharedMemory.create(name, size, exist_ok=True),
+    "create without a name": lambda size, name: SharedMemory.create(None, size),
+    "unnamed": lambda size, name: SharedMemory.unnamed(size),
+    "constructor": lambda size, name: SharedMemory(name, create=True, size=size),
+    "constructor without a name": lambda size, name: SharedMemory(create=True, size=size),
+    "anonymous": lambda size, name: SharedMemory.anonymous(size),
+}
+LIMITED_BY_THE_MOUNT = [door for door in SIZES if door != "anonymous"]
+NO_NUMBERS = [1.0, math.nan, math.inf, True, False, "10", b"10", [1], object(), 1j]
+NO_NUMBERS += [np.float64(10), np.bool_(True), decimal.Decimal(10), fractions.Fraction(10)]
+NOT_POSITIVE = [0, -1, -4096, -(2**31), -(2**63), -(2**64), -(2**100), Index(0), Index(-1)]
+TOO_LARGE = [2**63, 2**63 + 1, 2**64 - 1, 2**64, 2**100, 10**1000, Index(2**63)]
+TOO_MUCH = [2**50, 2**62, 2**63 - 1, 2**63 - PAGESIZE, 2**63 - PAGESIZE - 1]
+
+
+@pytest.mark.parametrize("make", SIZES.values(), ids=SIZES)
+def test_sizes_that_are_no_ints(make, name):
+    for size in [*NO_NUMBERS, None]:
+        with pytest.raises(TypeError, match="size"):
+            make(size, name)
+
+
+@pytest.mark.parametrize("make", SIZES.values(), ids=SIZES)
+def test_sizes_that_are_not_positive(make, name):
+    for size in NOT_POSITIVE:
+        with pytest.raises(ValueError, match="size"):
+            make(size, name)
+
+
+@pytest.mark.parametrize("make", SIZES.values(), ids=SIZES)
+def test_sizes_that_are_too_large_for_a_file(make, name):
+    for size in TOO_LARGE:
+        with pytest.raises(ValueError, match=r"size.*2\*\*63"):
+            make(size, name)
+
+
+@pytest.mark.parametrize("make", LIMITED_BY_THE_MOUNT)
+def test_sizes_that_no_machine_has(make, name):
+    for size in TOO_MUCH:
+        with pytest.raises(OSError) as caught:
+            SIZES[make](size, name)
+        assert caught.value.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG)
+
+
+def test_anonymous_sizes_that_no_machine_has(run_python):
+    """No mount limits them, so without a look in advance they would take all memory there is.
+
+    The child volunteers to be the one that the kernel kills then.
+    """
+    run_python(
+        f"""
+        import errno
+        from posixshm import SharedMemory
+        with open("/proc/self/oom_score_adj", "w") as score:
+            score.write("1000")
+        for size in {TOO_MUCH}:
+            for options in ({{}}, {{"populate": True}}, {{"populate": True, "reserve": False}}):
+                try:
+                    SharedMemory.anonymous(size, **options)
+                except OSError as error:
+                    assert error.errno in (errno.ENOMEM, errno.ENOSPC, errno.EFBIG), error
+                else:
+                    raise SystemExit(f"made an object of {{size}} bytes")
+        with SharedMemory.anonymous(10) as shm:
+            try:
+                shm.resize({TOO_MUCH[0]})
+            except OSError as error:
+                assert error.errno in (errno.ENOMEM, errno.ENOSPC, errno.EFBIG), error
+            else:
+                raise SystemExit("grew it")
+            assert shm.size == len(shm.buf) == 10
+        """
+    )
+
+
+def test_a_size_over_the_mount(name):
+    """ENOSPC that says what was asked for, what there is, where, and what to do."""
+    status = os.statvfs(SHM)
+    size = status.f_blocks * status.f_frsize + (1 << 30)
+    for door in ("create", "create with init", "constructor"):
+        with pytest.raises(OSError, match=rf"/dev/shm.*{size}.*free.*reclaim") as caught:
+            SIZES[door](size, name)
+        assert caught.value.errno == errno.ENOSPC
+        assert caught.value.filename == name
+
+
+@contextlib.contextmanager
+def limit(which, soft):
+    old = resource.getrlimit(which)
+    resource.setrlimit(which, (soft, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(which, old)
+
+
+@pytest.mark.parametrize("make", SIZES.values(), ids=SIZES)
+def test_a_size_over_the_file_size_limit(make, name):
+    """EFBIG, and not SIGXFSZ, which would end the process."""
+    with limit(resource.RLIMIT_FSIZE, PAGESIZE), pytest.raises(OSError) as caught:
+        make(PAGESIZE + 1, name)
+    assert caught.value.errno == errno.EFBIG
+
+
+@pytest.mark.parametrize("make", SIZES.values(), ids=SIZES)
+def test_without_descriptors(make, name):
+    lowest = os.dup(0)
+    with limit(resource.RLIMIT_NOFILE, lowest + 1), pytest.raises(OSError) as caught:
+        make(10, name)
+    os.close(lowest)
+    assert caught.value.errno == errno.EMFILE
+
+
+@pytest.mark.parametrize("size", [1, Index(1), np.int64(1), np.uint8(1), PAGESIZE - 1, PAGESIZE + 1])
+def test_every_int_will_do(name, size):
+    expected = size.__index__()
+    with SharedMemory.create(name, size, delete=True) as shm:
+        assert shm.size == len(shm.buf) == shm.stat().st_size == expected
+    for make in (SharedMemory.anonymous, SharedMemory.unnamed):
+        with make(size) as shm:
+            assert shm.size == len(shm.buf) == shm.stat().st_size == expected
+
+
+@pytest.mark.parametrize("door", ["create", "open", "anonymous", "unnamed", "from_fd"])
+def test_max_size(shm, name, names, door):
+    doors = {
+        "create": lambda max_size: SharedMemory.create(names(), 10, max_size=max_size),
+        "open": lambda max_size: SharedMemory.open(name, max_size=max_size),
+        "anonymous": lambda max_size: SharedMemory.anonymous(10, max_size=max_size),
+        "unnamed": lambda max_size: SharedMemory.unnamed(10, max_size=max_size),
+        "from_fd": lambda max_size: SharedMemory.from_fd(shm.fileno(), max_size=max_size),
+    }
+    for value in NO_NUMBERS:
+        with pytest.raises(TypeError, match="max_size"):
+            doors[door](value)
+    for value in NOT_POSITIVE + TOO_LARGE:
+        with pytest.raises(ValueError, match="max_size"):
+            doors[door](value)
+    assert shm.size == len(shm.buf) == 4 * PAGESIZE
+
+
+def test_resize(shm):
+    for value in [*NO_NUMBERS, None]:
+        with pytest.raises(TypeError, match="size"):
+            shm.resize(value)
+    for value in NOT_POSITIVE + TOO_LARGE:
+        with pytest.raises(ValueError, match="size"):
+            shm.resize(value)
+    assert shm.size == len(shm.buf) == shm.stat().st_size == 4 * PAGESIZE
+
+
+# -- modes, owners, times -----------------------------------------------------------------------
+
+
+def test_modes(name):
+    doors = [
+        lambda mode: SharedMemory.create(name, 10, mode=mode),
+        lambda mode: SharedMemory.unnamed(10, mode=mode),
+        lambda mode: shm_open(name, os.O_CREAT | os.O_RDWR, mode),
+    ]
+    for door in doors:
+        for mode in [*NO_NUMBERS, None, "rw-r--r--"]:
+            with pytest.raises(TypeError, match="mode"):
+                door(mode)
+        for mode in (-1, 0o10000, 0o100600, 2**31, 2**32 + 0o600, 2**64, -(2**64)):
+            with pytest.raises(ValueError, match="mode"):
+                door(mode)
+
+
+@pytest.mark.parametrize("who", ["uid", "gid"])
+def test_owners(name, who):
+    for door in (
+        lambda **owner: SharedMemory.create(name, 10, **owner),
+        lambda **owner: SharedMemory.unnamed(10, **owner),
+    ):
+        for owner in [*NO_NUMBERS, "root"]:
+            with pytest.raises(TypeError, match=who):
+                door(**{who: owner})
+        for owner in (-2, 2**32 - 1, 2**32, 2**64, -(2**64)):
+            with pytest.raises(ValueError, match=who):
+                door(**{who: owner})
+
+
+def test_timeouts(shm, name):
+    for timeout in ("1", b"1", [1], 1j, True, False, object(), NotReally()):
+        with pytest.raises(TypeError):
+            SharedMemory.open(name, timeout=timeout)
+    for timeout in (-1, -0.001, -math.inf, math.nan, -1e300, np.float64("nan"), -(2**62)):
+        with pytest.raises(ValueError, match="timeout"):
+            SharedMemory.open(name, timeout=timeout)
+    with pytest.raises(KeyError, match="__float__"):
+        SharedMemory.open(name, timeout=Raising())
+    with pytest.raises((OverflowError, ValueError)):
+        SharedMemory.open(name, timeout=10**400)
+    for timeout in (None, 0, -0.0, 5, 1e308, math.inf, np.float32(1), decimal.Decimal("0.5")):
+        SharedMemory.open(name, timeout=timeout).close()
+
+
+def test_reclaim_arguments():
+    for arguments, keywords in [((), {}), ((None,), {}), ((), {"dry_run": True})]:
+        with pytest.raises(ValueError, match=r"prefix.*older_than|older_than.*prefix"):
+            reclaim(*arguments, **keywords)
+    with pytest.raises(ValueError, match="prefix"):
+        reclaim("")
+    with pytest.raises(ValueError):
+        reclaim("", older_than=5)
+    for prefix in (5, b"x", True, ["x"]):
+        with pytest.raises(TypeError, match="prefix"):
+            reclaim(prefix, dry_run=True)
+    for prefix in ("a\0b", "\ud800"):
+        with pytest.raises(ValueError):
+            reclaim(prefix, dry_run=True)
+    for age in ("1", True, 1j, [1]):
+        with pytest.raises(TypeError, match="older_than"):
+            reclaim("posixshm-test-nobody", older_than=age, dry_run=True)
+    for age in (-1, -math.inf, math.nan):
+        with pytest.raises(ValueError, match="older_than"):
+            reclaim("posixshm-test-nobody", older_than=age, dry_run=True)
+    for age in (0, 0.0, 1e300, math.inf):
+        assert reclaim("posixshm-test-nobody", older_than=age) == []
+    with pytest.raises(TypeError):
+        reclaim("posixshm-test-nobody", 5)
+    with pytest.raises(TypeError):
+        listdir("/dev/shm")
+
+
+# -- how arguments are given --------------------------------------------------------------------
+
+# With arguments that do no harm if they are taken.
+FUNCTIONS = {
+    "SharedMemory": (SharedMemory, []),
+    "create": (SharedMemory.create, ["posixshm-test-never", -1]),
+    "open": (SharedMemory.open, ["posixshm-test-never"]),
+    "anonymous": (SharedMemory.anonymous, [-1]),
+    "unnamed": (SharedMemory.unnamed, [-1]),
+    "from_fd": (SharedMemory.from_fd, [-1]),
+    "Mapping": (Mapping, [-1]),
+    "shm_open": (shm_open, ["posixshm-test-never", 0]),
+    "shm_unlink": (shm_unlink, ["posixshm-test-never"]),
+    "reclaim": (reclaim, ["posixshm-test-never"]),
+}
+METHODS = {
+    "link": ["posixshm-test-never"],
+    "rename": ["posixshm-test-never"],
+    "map": [],
+    "resize": [4 * PAGESIZE],
+    "advise": [0],
+    "sync": [],
+    "lock_pages": [],
+    "unlock_pages": [],
+    "populate": [],
+    "chown": [],
+}
+WITHOUT_KEYWORDS = {
+    "close": [],
+    "close_fd": [],
+    "detach": [],
+    "fileno": [],
+    "unlink": [],
+    "is_linked": [],
+    "refresh": [],
+    "stat": [],
+    "protect": [3],
+    "chmod": [0o600],
+    "add_seals": [0],
+}
+
+
+def check_how_arguments_are_given(function, good):
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p for p in parameters if p.kind != p.KEYWORD_ONLY]
+    fillers = [None] * (len(positional) - len(good))
+    # Too many.
+    with pytest.raises(TypeError, match="argument"):
+        function(*good, *fillers, None)
+    with pytest.raises(TypeError, match="argument"):
+        function(*good, *[None] * 1000)
+    # Too few.
+    required = [p for p in positional if p.default is p.empty]
+    for count in range(len(required)):
+        with pytest.raises(TypeError, match="argument"):
+            function(*good[:count])
+    # A wrong one, also one that is nearly right.
+    for wrong in ("no_such_argument", "", "sizes", "größe", "name\0", "\ud800"):
+        with pytest.raises(TypeError, match="keyword"):
+            function(*good, **{wrong: 1})
+    # Twice.
+    for parameter, value in zip(positional, good, strict=False):
+        if parameter.kind != parameter.POSITIONAL_ONLY:
+            with pytest.raises(TypeError, match="argument"):
+                function(*good, **{parameter.name: value})
+
+
+@pytest.mark.parametrize(("function", "good"), FUNCTIONS.values(), ids=FUNCTIONS)
+def test_how_arguments_are_given(function, good):
+    check_how_arguments_are_given(function, good)
+
+
+@pytest.mark.parametrize(("method", "good"), METHODS.items(), ids=METHODS)
+def test_how_arguments_are_given_to_a_method(shm, method, good):
+    check_how_arguments_are_given(getattr(shm, method), good)
+    assert shm.is_linked() and shm.size == 4 * PAGESIZE
+    if hasattr(Mapping, method):
+        check_how_arguments_are_given(getattr(shm.map(), method), good)
+
+
+@pytest.mark.parametrize(("method", "good"), WITHOUT_KEYWORDS.items(), ids=WITHOUT_KEYWORDS)
+def test_methods_that_take_no_keywords(shm, method, good):
+    bound = getattr(shm, method)
+    with pytest.raises(TypeError):
+        bound(*good, None)
+    with pytest.raises(TypeError):
+        bound(*good, key=1)
+    if good:
+        with pytest.raises(TypeError):
+            bound()
+    assert not shm.closed and shm.is_linked()
+
+
+def test_what_may_be_given_by_position_may_be_given_by_name(name, names):
+    with SharedMemory.create(size=100, name=name, delete=True) as shm:
+        assert shm.size == 100
+        SharedMemory.open(name=name).close()
+        SharedMemory(name=name, create=False, size=0, track=False).close()
+        SharedMemory.from_fd(fd=os.dup(shm.fileno())).close()
+        Mapping(fd=shm.fileno(), length=10, offset=0)
+        Mapping(offset=0, fd=shm.fileno())
+        shm.map(length=5, offset=0)
+        shm.resize(shrink=False, size=200)
+        shm.sync(length=10, flags=posixshm.MS_ASYNC, offset=0)
+        shm.advise(length=10, advice=posixshm.MADV_NORMAL)
+        shm.chown(gid=-1, uid=-1)
+        other = names()
+        shm.rename(replace=False, name=other)
+    with SharedMemory.anonymous(size=10) as shm, SharedMemory.unnamed(size=10) as unnamed:
+        unnamed.link(replace=True, name=name)
+        unnamed.unlink()
+        assert shm.size == 10
+
+
+def test_keywords_are_compared_by_their_text(name):
+    """Not by identity: they may come out of a dict that was read from somewhere."""
+
+    class Text(str):
+        pass
+
+    for make in ("".join, lambda parts: Text("".join(parts))):
+        keywords = {make(["si", "ze"]): 10, make(["del", "ete"]): True}
+        with SharedMemory.create(name, **keywords) as shm:
+            assert shm.size == 10
+        with SharedMemory(create=True, **{make(["si", "ze"]): 11}) as shm:
+            assert shm.size == 11
+            shm.unlink()
+
+
+def test_flags_are_truth_values(name):
+    """As everywhere in Python: any object; and what its __bool__ raises passes."""
+    for yes in (1, "x", [0], np.True_, object()):
+        with SharedMemory.create(name, 10, delete=yes, populate=yes, reserve=yes, huge_pages=yes):
+            with SharedMemory.open(name, readonly=yes) as reader:
+                assert reader.readonly
+            with SharedMemory.create(name, 10, exist_ok=yes) as other:
+                assert not other.created
+        assert not os.path.exists(SHM + name)
+    for no in (0, "", [], None, np.False_):
+        with SharedMemory.create(name, 10, delete=no, exist_ok=no, populate=no) as shm:
+            with SharedMemory.open(name, readonly=no) as other:
+                assert not other.readonly
+        shm.unlink()
+    for flag in ("delete", "exist_ok", "populate", "reserve", "huge_pages"):
+        with pytest.raises(KeyError, match="__bool__"):
+            SharedMemory.create(name, 10, **{flag: Raising()})
+        with pytest.raises(TypeError):
+            SharedMemory.create(name, 10, **{flag: NotReally()})
+    with pytest.raises(KeyError, match="__bool__"):
+        SharedMemory.open(name, readonly=Raising())
+    with pytest.raises(KeyError, match="__bool__"):
+        SharedMemory(name, create=Raising(), size=10)
+    with pytest.raises(KeyError, match="__bool__"):
+        SharedMemory(name, True, 10, track=Raising())
+
+
+# -- Python code in the middle ------------------------------------------------------------------
+
+
+def test_what_index_raises_passes(shm, name, names):
+    never = names()
+    mapping = shm.map()
+    calls = [
+        lambda value: SharedMemory.create(never, value),
+        lambda value: SharedMemory.create(never, 10, mode=value),
+        lambda value: SharedMemory.create(never, 10, uid=value),
+        lambda value: SharedMemory.create(never, 10, gid=value),
+        lambda value: SharedMemory.create(never, 10, max_size=value),
+        lambda value: SharedMemory.anonymous(value),
+        lambda value: SharedMemory.unnamed(value),
+        lambda value: SharedMemory.open(name, max_size=value),
+        lambda value: SharedMemory(never, True, value),
+        lambda value: SharedMemory.from_fd(value),
+        lambda value: shm_open(never, value),
+        lambda value: shm_open(never, os.O_CREAT, value),
+        lambda value: Mapping(shm.fileno(), value),
+        lambda value: Mapping(shm.fileno(), 1, value),
+        lambda value: shm.map(value),
+        lambda value: shm.map(0, value),
+        lambda value: shm.resize(value),
+        lambda value: shm.protect(value),
+        lambda value: shm.advise(value),
+        lambda value: shm.advise(0, value),
+        lambda value: shm.advise(0, 0, value),
+        lambda value: shm.sync(value),
+        lambda value: shm.sync(0, value),
+        lambda value: shm.sync(0, 0, value),
+        lambda value: shm.lock_pages(value),
+        lambda value: shm.unlock_pages(0, value),
+        lambda value: shm.populate(value),
+        lambda value: shm.chmod(value),
+        lambda value: shm.chown(value),
+        lambda value: shm.chown(-1, value),
+        lambda value: shm.add_seals(value),
+        lambda value: mapping[value],
+        lambda value: mapping.__setitem__(value, 1),
+        lambda value: mapping.__setitem__(0, value),
+        lambda value: mapping[value:],
+        lambda value: mapping[:value],
+        lambda value: mapping[::value],
+        lambda value: mapping.__setitem__(slice(value), b""),
+    ]
+    for call in calls:
+        with pytest.raises(KeyError, match="__index__"):
+            call(Raising())
+        with pytest.raises(TypeError):
+            call(NotReally())
+    with pytest.raises(KeyError, match="fileno"):
+        Mapping(Raising())
+    with pytest.raises(TypeError):
+        Mapping(NotReally())
+    assert shm.size == 4 * PAGESIZE and shm.mode == 0o600 and not shm.readonly
+
+
+class Acting(Index):
+    """Does something when it is asked for its value."""
+
+    def __init__(self, value, act):
+        super().__init__(value)
+        self.act = act
+
+    def __index__(self):
+        with contextlib.suppress(ValueError, OSError, BufferError):
+            self.act()
+        return self.value
+
+    def __bool__(self):
+        return bool(self.__index__())
+
+    def __buffer__(self, flags):
+        self.act()
+        return memoryview(self.value)
+
+
+ENDS = {
+    "close": lambda shm, other: shm.close(),
+    "close_fd": lambda shm, other: shm.close_fd(),
+    "detach": lambda shm, other: os.close(shm.detach()),
+    "init": lambda shm, other: shm.__init__(other, create=True, size=8 * PAGESIZE),
+    "grow": lambda shm, other: shm.resize(8 * PAGESIZE),
+    "unlink": lambda shm, other: shm.unlink(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_python_code_that_ends_the_handle_in_the_middle(names, end):
+    """The handle is looked at only after all arguments are known."""
+    one, two, three = names(), names(), names()
+
+    def ending(value):
+        return Acting(value, lambda: end(shm, two))
+
+    calls = [
+        lambda: shm.map(ending(0)),
+        lambda: shm.map(0, ending(PAGESIZE)),
+        lambda: shm.map(readonly=ending(1)),
+        lambda: shm.resize(ending(6 * PAGESIZE)),
+        lambda: shm.resize(ending(PAGESIZE), shrink=True),
+        lambda: shm.resize(PAGESIZE, shrink=ending(1)),
+        lambda: shm.protect(ending(1)),
+        lambda: shm.advise(ending(0)),
+        lambda: shm.advise(0, ending(0)),
+        lambda: shm.sync(0, ending(PAGESIZE)),
+        lambda: shm.populate(ending(0)),
+        lambda: shm.lock_pages(ending(0)),
+        lambda: shm.unlock_pages(ending(0)),
+        lambda: shm.chmod(ending(0o600)),
+        lambda: shm.chown(ending(-1)),
+        lambda: shm.add_seals(ending(0)),
+        lambda: shm.link(three, replace=ending(0)),
+        lambda: shm.rename(three, replace=ending(1)),
+        lambda: shm.__init__(one, create=ending(0)),
+        lambda: shm.__init__(three, True, ending(10)),
+    ]
+    for number, call in enumerate(calls):
+        shm = SharedMemory.create(one, 4 * PAGESIZE)
+        view = shm.buf
+        # With and without a sign that somebody may have kept the address.
+        array = np.ndarray(4, "u1", buffer=shm if number % 2 else shm.buf)
+        with contextlib.suppress(ValueError, OSError, BufferError):
+            call()
+        view[0] = array[1] = 1
+        assert view[1] == array[0] == 1
+        shm.close()
+        for left in (one, two, three):
+            if os.path.exists(SHM + left):
+                os.unlink(SHM + left)
+
+
+def test_init_that_closes_other_handles(name, names):
+    """Python code in the middle of create() has the run of the place."""
+    others = [SharedMemory.create(names(), 10, delete=True) for _ in range(3)]
+
+    def fill(buf):
+        for other in others:
+            other.close()
+        buf.release()
+
+    with SharedMemory.create(name, 10, init=fill, delete=True) as shm:
+        assert shm.buf[0] == 0
+
+
+def test_init_that_calls_create_again(name):
+    """The same name again and again; the innermost one gets it."""
+
+    def fill(buf):
+        depth = len(buf)
+        if depth < 5:
+            try:
+                SharedMemory.create(name, depth + 1, init=fill)
+            except FileExistsError:
+                results.append("taken")
+            else:
+                results.append("made")
+
+    results = []
+    with pytest.raises(FileExistsError):
+        SharedMemory.create(name, 1, init=fill)
+    assert results == ["made", "taken", "taken", "taken"]
+    with SharedMemory.open(name) as shm:
+        assert shm.size == 5
+        shm.unlink()
+
+
+def test_a_second_init_in_the_middle_of_the_first(names):
+    one, two = names(), names()
+    shm = SharedMemory.__new__(SharedMemory)
+    shm.__init__(two, True, Acting(20, lambda: shm.__init__(one, True, 10)))
+    assert shm.name == two and shm.size == 20
+    shm.unlink()
+    shm.close()
+    shm_unlink(one)
+
+
+def test_a_source_that_closes_the_handle_when_its_bytes_are_asked_for(name):
+    """What is copied into a mapping may run Python code for its buffer."""
+    shm = SharedMemory.create(name, PAGESIZE, delete=True)
+    mapping = shm.map()
+
+    def act():
+        shm.close()
+        mapping.protect(posixshm.PROT_READ)
+
+    # Before Python 3.12 it is no buffer, and nothing happens.
+    with pytest.raises(TypeError):
+        mapping[:4] = Acting(b"abcd", act)
+    assert shm.closed == mapping.readonly == HAS_BUFFER_METHODS
+    shm.close()
+    assert bytes(mapping[:4]) == bytes(4)
+
+
+def test_a_subclass_with_buffer_methods_of_its_own(name):
+    """They may close the handle."""
+
+    class Sub(SharedMemory):
+        def __buffer__(self, flags):
+            view = super().__buffer__(flags)
+            self.close()
+            return view
+
+        def __release_buffer__(self, view):
+            released.append(len(view))
+            view.release()
+
+    released = []
+    shm = Sub.create(name, 100, delete=True)
+    with memoryview(shm) as view:
+        view[0] = 1
+        assert len(view) == 100
+        assert shm.closed == HAS_BUFFER_METHODS
+    assert released == ([100] if HAS_BUFFER_METHODS else [])
+    shm.close()
+    with pytest.raises(ValueError):
+        memoryview(shm)
+
+
+def test_buffer_methods_called_by_name(shm):
+    mapping = shm.map()
+    assert hasattr(shm, "__buffer__") == hasattr(mapping, "__buffer__") == HAS_BUFFER_METHODS
+    for owner in (shm, mapping) if HAS_BUFFER_METHODS else ():
+        view = owner.__buffer__(0)
+        other = owner.__buffer__(0)
+        other[0] = 1
+        for stranger in (memoryview(b"abc"), memoryview(bytearray(5)), 5, None):
+            with pytest.raises((ValueError, TypeError)):
+                owner.__release_buffer__(stranger)
+        # The handle's views are its Mapping's to release.
+        with contextlib.suppress(ValueError):
+            owner.__release_buffer__(view)
+        with contextlib.suppress(ValueError):
+            view[0] = 2
+        other[0] = 3
+        assert owner.__buffer__(0)[0] == 3
+        with pytest.raises((ValueError, OverflowError)):
+            owner.__buffer__(2**40)
+        with pytest.raises(TypeError):
+            owner.__buffer__("0")
+
+
+@pytest.mark.parametrize("flags", range(0, 0x400, 7))
+def test_whatever_a_consumer_asks_for(shm, flags):
+    """It gets a buffer of these bytes, with what it asked for, or a BufferError."""
+    writable = 1  # PyBUF_WRITABLE
+    with SharedMemory.open(shm.name, readonly=True) as reader:
+        for owner in (shm, shm.map(), reader, reader.map()) if HAS_BUFFER_METHODS else ():
+            try:
+                view = owner.__buffer__(flags)
+            except BufferError:
+                assert flags & writable and owner.readonly
+            else:
+                assert view.nbytes == 4 * PAGESIZE
+                assert view.readonly == owner.readonly
+        assert reader.buf.readonly and not shm.buf.readonly
+
+
+def test_a_metaclass_that_hides_the_base(name):
+    """A class whose method resolution order leaves SharedMemory out is no subclass to us."""
+
+    class Meta(type):
+        def mro(cls):
+            return [cls, object]
+
+    odd = Meta("Odd", (SharedMemory,), {})
+    for use in (
+        lambda: odd(),
+        lambda: odd.create(name, 10),
+        lambda: SharedMemory.__dict__["create"].__get__(None, odd)(name, 10),
+        lambda: SharedMemory.__new__(odd),
+        lambda: SharedMemory.__init__(object.__new__(odd), name, True, 10),
+        lambda: SharedMemory.close(object.__new__(odd)),
+        lambda: memoryview(object.__new__(odd)),
+        lambda: repr(object.__new__(odd)),
+        lambda: SharedMemory.size.__get__(object.__new__(odd)),
+    ):
+        with contextlib.suppress(TypeError, AttributeError):
+            use()
+    assert not os.path.exists(SHM + name)
+
+
+def test_methods_of_the_wrong_object(shm):
+    mapping = shm.map()
+    for method in ("close", "fileno", "detach", "unlink", "stat", "refresh"):
+        for wrong in (mapping, None, 5, object(), SharedMemory):
+            with pytest.raises(TypeError):
+                getattr(SharedMemory, method)(wrong)
+    for method in ("sync", "populate", "lock_pages"):
+        for wrong in (shm, None, b"abc", memoryview(b"abc")):
+            with pytest.raises(TypeError):
+                getattr(Mapping, method)(wrong)
+    for attribute in ("size", "buf", "name"):
+        with pytest.raises(TypeError):
+            getattr(SharedMemory, attribute).__get__(mapping)
+
+
+def test_layouts_that_do_not_fit():
+    for base in (Mapping, int, dict, Exception):
+        with pytest.raises(TypeError):
+            type("Both", (SharedMemory, base), {})
+
+
+def test_the_class_of_a_handle_stays(shm):
+    class Sub(SharedMemory):
+        pass
+
+    for cls in (Sub, object, int, Mapping):
+        with pytest.raises(TypeError):
+            shm.__class__ = cls
+    assert type(shm) is SharedMemory
+
+
+def test_bad_arguments_in_other_threads(names, run_threads):
+    """They do not disturb the good ones of this one."""
+    stop = threading.Event()
+    wanted = names()
+
+    def good():
+        try:
+            for _ in range(200):
+                with SharedMemory.create(names(), 10, delete=True) as shm:
+                    assert shm.size == 10
+        finally:
+            stop.set()
+
+    def bad():
+        while not stop.is_set():
+            for size in (0, -1, "x", 2**70):
+                with pytest.raises((ValueError, TypeError)):
+                    SharedMemory.create(wanted, size)
+
+    run_threads(good, bad, bad)

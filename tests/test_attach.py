@@ -1,0 +1,487 @@
+"""Attaching: it waits for what is asked for, refuses what is no object, and changes nothing."""
+
+import ctypes
+import errno
+import fcntl
+import math
+import mmap
+import os
+import signal
+import socket
+import threading
+import time
+from multiprocessing import resource_tracker
+from multiprocessing import shared_memory as stdlib
+
+import pytest
+from _processes import PATH, SHM, SOMEBODY, needs_root
+
+try:
+    import numpy as np  # here, because it starts threads of its own
+except ImportError:
+    np = None
+
+import posixshm
+from posixshm import Mapping, SharedMemory, shared_memory
+
+
+@pytest.fixture
+def path(name):
+    """A file of that name in /dev/shm, which the test makes."""
+    path = f"{SHM}/{name}"
+    yield path
+    try:
+        os.unlink(path)
+    except IsADirectoryError:
+        os.rmdir(path)
+
+
+@pytest.fixture
+def shm(name):
+    with SharedMemory.create(name, 10_000) as shm:
+        shm.buf[:5] = b"hello"
+        yield shm
+        shm.unlink()
+
+
+def plain_file(path, size, content=b""):
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    os.ftruncate(fd, size)
+    os.write(fd, content)
+    os.close(fd)
+
+
+# -- what is there ------------------------------------------------------------------------------
+
+
+def test_a_plain_file_that_any_program_made_is_an_object(path, name):
+    plain_file(path, 12345, b"from elsewhere")
+    for slash in ("", "/"):
+        with SharedMemory.open(slash + name) as shm:
+            assert (shm.name, shm.size, shm.created) == (name, 12345, False)
+            assert bytes(shm.buf[:14]) == b"from elsewhere"
+            shm.buf[-1] = 9
+    with open(path, "rb") as file:
+        assert file.read()[-1] == 9
+
+
+def test_other_programs_and_the_standard_library_see_the_same_bytes(shm, name):
+    other = stdlib.SharedMemory(name)
+    try:
+        other.buf[:5] = b"HELLO"
+        assert bytes(shm.buf[:5]) == b"HELLO"
+    finally:
+        other.close()
+        # That one registers also its attachers for deletion.
+        resource_tracker.unregister(f"/{name}", "shared_memory")
+    with open(f"{SHM}/{name}", "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        assert mapped[:5] == b"HELLO"
+
+
+def test_a_name_nobody_has(name):
+    for wrong in (SharedMemory.open, SharedMemory):
+        with pytest.raises(FileNotFoundError) as caught:
+            wrong(name)
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOENT, name)
+
+
+KINDS = {
+    "FIFO": (errno.EINVAL, "FIFO", os.mkfifo),
+    "directory": (errno.EISDIR, "directory", os.mkdir),
+    "socket": (errno.EINVAL, "socket", None),
+    "symlink": (errno.ELOOP, "symbolic link", None),
+    "dangling symlink": (errno.ELOOP, "symbolic link", lambda path: os.symlink("/no/such", path)),
+    "symlink to a device": (
+        errno.ELOOP,
+        "symbolic link",
+        lambda path: os.symlink("/dev/zero", path),
+    ),
+    "empty": (errno.ENODATA, "0 bytes", lambda path: plain_file(path, 0)),
+    "device": (errno.EINVAL, "device", None),
+}
+
+
+def make(kind, path, target):
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+    elif kind == "symlink":
+        os.symlink(target, path)
+    elif kind == "device":
+        needs_root()
+        os.mknod(path, 0o600 | 0o020000, os.makedev(1, 5))  # /dev/zero
+    else:
+        KINDS[kind][2](path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_object_is_refused_at_once(kind, names):
+    number, words, _ = KINDS[kind]
+    name, target = names(), names()
+    path = f"{SHM}/{name}"
+    plain_file(f"{SHM}/{target}", 100, b"target")
+    try:
+        make(kind, path, target)
+        before = os.lstat(path)
+        doors = [
+            lambda: SharedMemory.open(name),
+            lambda: SharedMemory.open(name, readonly=True),
+            lambda: SharedMemory(name),
+            lambda: SharedMemory.create(name, 10, exist_ok=True),
+        ]
+        if kind != "empty":  # that one it would wait for, and the stdlib has a ValueError
+            doors.append(lambda: SharedMemory.open(name, timeout=50))
+            doors.append(lambda: shared_memory.SharedMemory(name))
+        for door in doors:
+            with pytest.raises(OSError, match=words) as caught:
+                door()
+            assert (caught.value.errno, caught.value.filename) == (number, name)
+        if kind == "directory":
+            assert isinstance(caught.value, IsADirectoryError)
+        assert os.lstat(path) == before
+        with open(f"{SHM}/{target}", "rb") as file:
+            assert file.read(6) == b"target"
+    finally:
+        os.unlink(f"{SHM}/{target}")
+        os.rmdir(path) if os.path.isdir(path) else os.unlink(path)
+
+
+def test_a_fifo_with_a_writer_is_refused_and_left_alone(path, name):
+    os.mkfifo(path)
+    ours = os.open(path, os.O_RDWR)
+    try:
+        os.write(ours, b"unread")
+        with pytest.raises(OSError, match="FIFO"):
+            SharedMemory.open(name, timeout=30)
+        assert os.read(ours, 10) == b"unread"
+    finally:
+        os.close(ours)
+
+
+# -- waiting ------------------------------------------------------------------------------------
+
+
+def later(*actions, after=0.2):
+    """Run the actions one after the other in a thread, a moment before each."""
+
+    def body():
+        for action in actions:
+            time.sleep(after)
+            action()
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    return thread
+
+
+def test_open_waits_for_the_name_to_appear(name):
+    made = []
+    start = time.monotonic()
+    thread = later(lambda: made.append(SharedMemory.create(name, 500)))
+    with SharedMemory.open(name, timeout=60) as shm:
+        assert time.monotonic() - start >= 0.2
+        assert shm.size == 500
+        shm.unlink()
+    thread.join()
+    made[0].close()
+
+
+@pytest.mark.parametrize("timeout", [60, math.inf, 1e300, 10**6])
+def test_open_waits_for_the_object_to_be_sized(path, name, timeout):
+    # As a program makes one that calls shm_open, ftruncate and mmap.
+    thread = later(lambda: plain_file(path, 0), lambda: os.truncate(path, 300))
+    with SharedMemory.open(name, timeout=timeout) as shm:
+        assert shm.size == 300
+    thread.join()
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("timeout", [0, 0.0, 0.3])
+def test_open_gives_up_after_the_timeout(name, timeout, empty):
+    if empty:
+        plain_file(f"{SHM}/{name}", 0)
+    start = time.monotonic()
+    with pytest.raises(TimeoutError) as caught:
+        SharedMemory.open(name, timeout=timeout)
+    assert time.monotonic() - start >= timeout
+    assert (caught.value.errno, caught.value.filename) == (errno.ETIMEDOUT, name)
+    if empty:
+        os.unlink(f"{SHM}/{name}")
+
+
+@pytest.mark.parametrize("timeout", [0, 0.5, math.inf])
+def test_open_with_a_timeout_takes_what_is_there(shm, name, timeout):
+    with SharedMemory.open(name, timeout=timeout) as second:
+        assert bytes(second.buf[:5]) == b"hello"
+
+
+@pytest.mark.parametrize("timeout", [-1, -0.001, math.nan, -math.inf])
+def test_a_timeout_that_is_none_is_refused_before_looking(name, timeout):
+    with pytest.raises(ValueError, match="timeout"):
+        SharedMemory.open(name, timeout=timeout)
+
+
+def test_other_threads_run_while_open_waits(name):
+    ticks = []
+    done = threading.Event()
+
+    def tick():
+        while not done.wait(0.001):
+            ticks.append(time.monotonic())
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        SharedMemory.open(name, timeout=0.5)
+    end = time.monotonic()
+    done.set()
+    thread.join()
+    quarter = (end - start) / 4
+    assert any(start + quarter < tick < end - quarter for tick in ticks)
+
+
+@pytest.mark.parametrize("timeout", ["30", "math.inf"])
+def test_ctrl_c_ends_the_wait(start_python, name, timeout):
+    code = f"""
+        import math, sys
+        from _processes import unchanged
+        from posixshm import SharedMemory
+        with unchanged():
+            print("waiting", flush=True)
+            try:
+                SharedMemory.open(sys.argv[1], timeout={timeout})
+            except KeyboardInterrupt:
+                print("interrupted")
+    """
+    child = start_python(code, name, env=PATH)
+    child.hear("waiting")
+    time.sleep(0.3)
+    child.signal(signal.SIGINT)
+    child.hear("interrupted", timeout=20)
+    child.finish()
+
+
+# -- nothing changes ----------------------------------------------------------------------------
+
+
+def state(name):
+    status = os.stat(f"{SHM}/{name}")
+    # Not the time of the last access: to read from a mapping may set it.
+    return [
+        getattr(status, field)
+        for field in dir(status)
+        if field.startswith("st_") and "atime" not in field
+    ]
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        "SharedMemory.open(name)",
+        "SharedMemory.open(name, readonly=True)",
+        "SharedMemory.open(name, max_size=1 << 30)",
+        "SharedMemory.open(name, timeout=10)",
+        "SharedMemory(name)",
+        "SharedMemory(name, size=5)",
+        "SharedMemory.create(name, 5000, exist_ok=True)",
+        "SharedMemory.create(name, 5000, exist_ok=True, delete=True)",
+        "SharedMemory.create(name, 5000, mode=0o666, exist_ok=True, populate=True)",
+        "shared_memory.SharedMemory(name)",
+    ],
+)
+@pytest.mark.parametrize("end", ["shm.close()", "del shm", "", "sys.exit()", "os._exit(0)"])
+def test_attaching_reading_and_leaving_changes_nothing(shm, name, run_python, door, end):
+    before = state(name)
+    code = f"""
+        import os, sys
+        from posixshm import SharedMemory, shared_memory
+        name = sys.argv[1]
+        shm = {door}
+        assert bytes(shm.buf[:5]) == b"hello" and shm.size == 10_000
+        {end}
+    """
+    run_python(code, name)
+    assert state(name) == before
+    assert shm.is_linked()
+
+
+def test_the_standard_library_s_attacher_has_the_size_rounded_nowhere(shm, name):
+    with SharedMemory(name) as second:
+        assert len(second.buf) == second.size == 10_000
+
+
+# -- read-only ----------------------------------------------------------------------------------
+
+
+def test_read_only_is_read_only_in_every_way_python_has(shm, name):
+    with SharedMemory.open(name, readonly=True) as second:
+        assert second.readonly and not second.created
+        assert fcntl.fcntl(second.fileno(), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        assert second.buf.readonly and memoryview(second).readonly
+        with pytest.raises(TypeError):
+            second.buf[0] = 1
+        with pytest.raises(TypeError):
+            ctypes.c_char.from_buffer(second)
+        for array in np is not None and (
+            np.ndarray(10, "B", second),
+            np.ndarray(10, "B", second.buf),
+            np.frombuffer(second, "B"),
+            np.asarray(second.buf),
+        ):
+            assert not array.flags.writeable
+            with pytest.raises(ValueError, match="WRITEABLE|writeable"):
+                array.flags.writeable = True
+        for mapping in (second.map(), second.map(4096, 100), second.map(readonly=True)):
+            assert mapping.readonly and memoryview(mapping).readonly
+        with pytest.raises(PermissionError):
+            second.map(readonly=False)
+        with pytest.raises(PermissionError):
+            second.protect(posixshm.PROT_READ | posixshm.PROT_WRITE)
+        with pytest.raises(PermissionError):
+            Mapping(second.fileno())
+        for refused in (lambda: second.resize(20_000), lambda: second.resize(10, shrink=True)):
+            with pytest.raises(OSError) as caught:
+                refused()
+            assert caught.value.errno in (errno.EBADF, errno.EINVAL, errno.EACCES, errno.EPERM)
+        assert os.stat(f"{SHM}/{name}").st_size == 10_000
+    assert bytes(shm.buf[:5]) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "exporter",
+    [
+        "SharedMemory.open(name, readonly=True)",
+        "SharedMemory.open(name, readonly=True, max_size=1 << 20)",
+        "SharedMemory.open(name, readonly=True).buf",
+        "SharedMemory.open(name, readonly=True).map()",
+        "SharedMemory.open(name).map(readonly=True)",
+        "Mapping(os.open('/dev/shm/' + name, os.O_RDWR), readonly=True)",
+        "pickle.loads(pickle.dumps(SharedMemory.open(name, readonly=True)))",
+        "protected(SharedMemory.open(name))",
+    ],
+)
+def test_to_write_to_read_only_pages_kills_the_writer(shm, name, run_python, exporter):
+    code = f"""
+        import ctypes, os, pickle, resource, sys
+        from _processes import address_of
+        from posixshm import Mapping, PROT_READ, SharedMemory
+
+        def protected(shm):
+            shm.protect(PROT_READ)
+            return shm
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        name = sys.argv[1]
+        exporter = {exporter}
+        address = address_of(exporter)
+        assert ctypes.string_at(address, 5) == b"hello"
+        print("read it", flush=True)
+        ctypes.memset(address, 0, 1)
+        print("wrote it")
+    """
+    status, out, _ = run_python(code, name, env=PATH, check=False)
+    assert (status, out) == (-signal.SIGSEGV, "read it\n")
+    assert bytes(shm.buf[:5]) == b"hello"
+
+
+def test_an_object_one_may_not_write_can_be_read(run_python, name):
+    needs_root()
+    code = """
+        import errno, sys
+        from _processes import SOMEBODY, become, raises, unchanged
+        from posixshm import SharedMemory
+        become(SOMEBODY)
+        with unchanged(), raises(errno.EACCES):
+            SharedMemory.open(sys.argv[1])
+        with SharedMemory.open(sys.argv[1], readonly=True) as shm:
+            assert bytes(shm.buf[:3]) == b"abc"
+    """
+    with SharedMemory.create(name, 100, mode=0o444) as shm:
+        shm.buf[:3] = b"abc"
+        run_python(code, name, env=PATH)
+        shm.unlink()
+
+
+# -- locks that others hold ---------------------------------------------------------------------
+
+
+HOSTILE = """
+    import fcntl, os, struct, sys
+    from _processes import become, SOMEBODY
+    name, both = sys.argv[1], sys.argv[2] == "both"
+    become(SOMEBODY)
+    fd = os.open(f"/dev/shm/{name}", os.O_RDWR if both else os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if both:
+        everything = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        fcntl.fcntl(fd, 37, everything)  # F_OFD_SETLK
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_who_may_only_read_an_object_cannot_keep_anyone_out(start_python, name):
+    needs_root()
+    # Nobody holds a lease, so that the exclusive lock can be had.
+    SharedMemory.create(name, 100, mode=0o644).close()
+    hostile = start_python(HOSTILE, name, "one", env=PATH)
+    hostile.hear("locked")
+    for _ in range(20):  # it may have tried a little each time, but there is nothing to wait for
+        with SharedMemory.open(name) as shm, SharedMemory.open(name, readonly=True):
+            pass
+        with SharedMemory.create(name, 100, exist_ok=True) as shm:
+            assert not shm.created
+    with SharedMemory.open(name) as shm:
+        found = posixshm.reclaim(name)
+        assert [(each.name, each.action) for each in found] == [(name, "in use")]
+        shm.resize(200)
+        shm.unlink()
+    hostile.finish()
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 0.5, 60])
+def test_who_may_write_an_object_and_locks_it_stops_nobody_for_long(start_python, name, timeout):
+    needs_root()
+    SharedMemory.create(name, 100, mode=0o666).close()
+    hostile = start_python(HOSTILE, name, "both", env=PATH)
+    hostile.hear("locked")
+    if timeout == 60:  # this one waits, and gets it
+        thread = later(hostile.process.stdin.close, after=0.5)
+        with SharedMemory.open(name, timeout=timeout) as shm:
+            assert shm.size == 100
+        thread.join()
+    else:
+        with pytest.raises((BlockingIOError, TimeoutError)) as caught:
+            SharedMemory.open(name, timeout=timeout)
+        assert caught.value.filename == name
+        with pytest.raises(BlockingIOError):
+            SharedMemory.create(name, 100, exist_ok=True)
+        with pytest.raises(FileExistsError):
+            SharedMemory.create(name, 100)
+        assert [each.action for each in posixshm.reclaim(name)] == ["in use"]
+        assert posixshm.listdir().count(name) == 1
+    posixshm.shm_unlink(name)
+    with SharedMemory.create(name, 50) as shm:  # the name is free, whatever they hold
+        shm.unlink()
+    hostile.abandon()
+
+
+def test_a_second_user_attaches_and_leases(start_python, name):
+    needs_root()
+    code = """
+        import sys
+        from _processes import SOMEBODY, become
+        from posixshm import SharedMemory
+        become(SOMEBODY)
+        shm = SharedMemory.open(sys.argv[1], readonly=True)
+        print("attached", flush=True)
+        sys.stdin.read()
+    """
+    SharedMemory.create(name, 100, mode=0o604).close()
+    child = start_python(code, name, env=PATH)
+    child.hear("attached")
+    assert [each.action for each in posixshm.reclaim(name)] == ["in use"]
+    child.finish()
+    assert [each.action for each in posixshm.reclaim(name)] == ["removed"]
+    assert SOMEBODY != os.geteuid()

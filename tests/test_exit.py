@@ -1,0 +1,226 @@
+"""The end of a process: what was to go goes, what was to stay stays, and nothing is printed."""
+
+import os
+import signal
+
+import pytest
+from _processes import PATH, SHM
+
+from posixshm import SharedMemory, reclaim
+
+START = """
+import os, signal, sys
+import posixshm
+from posixshm import Mapping, SharedMemory
+name = sys.argv[1]
+"""
+
+
+def names_with(prefix):
+    return sorted(name for name in os.listdir(SHM) if name.startswith(prefix))
+
+
+# How a process ends, and with which status. What ends in order removes what it was to delete.
+IN_ORDER = {
+    "the last line": ("", 0),
+    "sys.exit": ("sys.exit(3)", 3),
+    "an unhandled exception": ("sys.excepthook = lambda *_: None\nraise ValueError", 1),
+    "SystemExit": ("raise SystemExit(9)", 9),
+    "KeyboardInterrupt": (
+        "sys.excepthook = lambda *_: None\nraise KeyboardInterrupt",
+        -signal.SIGINT,
+    ),
+    "SIGTERM with a handler": (
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\nsignal.pause()",
+        5,
+    ),
+    "in a function": ("def f():\n    inner = shm\n    sys.exit(2)\nf()", 2),
+    "a thread that goes on": (
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(100,), daemon=True).start()",
+        0,
+    ),
+}
+# As if the current was cut off.
+NOT_IN_ORDER = {
+    "os._exit": ("os._exit(0)", 0),
+    "SIGKILL": ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+    "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
+    "abort": ("import faulthandler; faulthandler.disable(); os.abort()", -signal.SIGABRT),
+}
+
+MAKE = """
+shm = SharedMemory.create(name, 1000, delete=True)
+filled = SharedMemory.create(name + "-filled", 1000, delete=True, init=lambda buf: None)
+exist_ok = SharedMemory.create(name + "-exist_ok", 1000, delete=True, exist_ok=True)
+renamed = SharedMemory.create(name + "-before", 1000, delete=True)
+renamed.rename(name + "-renamed")
+fd_closed = SharedMemory.create(name + "-fd_closed", 1000, delete=True)
+fd_closed.close_fd()
+view = SharedMemory.create(name + "-view", 1000, delete=True).buf
+cycle = [SharedMemory.create(name + "-cycle", 1000, delete=True)]
+cycle.append(cycle)
+"""
+
+
+@pytest.mark.parametrize("end", IN_ORDER)
+def test_what_is_to_be_deleted_is_at_the_end(run_python, name, end):
+    code, wanted = IN_ORDER[end]
+    status, out, err = run_python(START + MAKE + code, name, check=False)
+    assert (status, out, err) == (wanted, "", "")
+    assert names_with(name) == []
+
+
+@pytest.mark.parametrize("end", NOT_IN_ORDER)
+def test_what_a_killed_process_was_to_delete_can_be_reclaimed(run_python, name, end):
+    code, wanted = NOT_IN_ORDER[end]
+    resource = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
+    status, out, err = run_python(START + resource + MAKE + code, name, check=False)
+    assert (status, out, err) == (wanted, "", "")
+    left = names_with(name)
+    assert {name, f"{name}-filled", f"{name}-exist_ok", f"{name}-renamed"} <= set(left)
+    assert f"{name}-before" not in left
+    assert {each.name: each.action for each in reclaim(name)} == dict.fromkeys(left, "removed")
+
+
+def test_what_is_not_to_be_deleted_stays(run_python, name):
+    code = """
+shm = SharedMemory.create(name, 1000, init=lambda buf: buf.__setitem__(0, 7))
+again = SharedMemory.create(name, 1000, exist_ok=True, delete=True)
+assert not again.created
+by_constructor = SharedMemory(name + "-constructed", create=True, size=10)
+detached = SharedMemory.create(name + "-detached", 1000, delete=True)
+fd = detached.detach()
+linked = SharedMemory.unnamed(10)
+linked.link(name + "-linked")
+"""
+    run_python(START + code, name)
+    with SharedMemory.open(name) as shm:
+        assert shm.buf[0] == 7
+    kept = [name, f"{name}-constructed", f"{name}-detached", f"{name}-linked"]
+    assert names_with(name) == kept
+    assert {each.name: each.action for each in reclaim(name)} == dict.fromkeys(kept, "removed")
+
+
+def test_only_this_object_is_deleted(run_python, name):
+    code = """
+shm = SharedMemory.create(name, 1000, delete=True)
+os.unlink(f"/dev/shm/{name}")
+SharedMemory.create(name, 2000).close()
+"""
+    run_python(START + code, name)
+    with SharedMemory.open(name) as shm:
+        assert shm.size == 2000
+        shm.unlink()
+
+
+def test_deleted_once_it_is_not_missed(run_python, name):
+    code = """
+for way in (SharedMemory.unlink, SharedMemory.close, lambda shm: os.unlink(f"/dev/shm/{shm.name}")):
+    shm = SharedMemory.create(name, 1000, delete=True)
+    way(shm)
+keep = shm
+"""
+    run_python(START + code, name)
+    assert names_with(name) == []
+
+
+def test_a_deallocated_handle_deletes_at_once(name):
+    shm = SharedMemory.create(name, 1000, delete=True)
+    view = shm.buf
+    assert names_with(name) == [name]
+    del shm
+    assert names_with(name) == []
+    view[0] = 1
+    assert view[0] == 1
+
+
+# -- silence ------------------------------------------------------------------------------------
+
+
+def test_handles_and_views_that_are_alive_at_the_end_print_nothing(run_python, name):
+    code = """
+import ctypes, weakref
+handles = [
+    SharedMemory.create(name, 8192, delete=True, max_size=1 << 20),
+    SharedMemory.open(name),
+    SharedMemory.open(name, readonly=True),
+    SharedMemory.anonymous(8192),
+    SharedMemory.unnamed(8192),
+    SharedMemory.from_fd(os.open(f"/dev/shm/{name}", os.O_RDWR)),
+]
+closed = SharedMemory.open(name)
+left = closed.buf
+closed.close()
+views = [shm.buf for shm in handles] + [memoryview(shm)[10:20] for shm in handles]
+mappings = [shm.map() for shm in handles] + [Mapping(handles[0].fileno())]
+arrays = [ctypes.c_char.from_buffer(handle) for handle in handles if not handle.readonly]
+try:
+    import numpy
+    arrays += [numpy.frombuffer(shm, "B") for shm in handles]
+    arrays += [numpy.ndarray(10, "B", shm) for shm in handles]
+except ImportError:
+    pass
+references = [weakref.ref(shm, lambda _: None) for shm in handles]
+
+class Late:
+    "Uses everything again while the interpreter comes apart."
+    def __init__(self, shm, view):
+        self.shm, self.view = shm, view
+    def __del__(self):
+        self.view[0]
+        self.shm.size, self.shm.closed, self.shm.name
+        self.shm.close()
+        self.shm.close()
+
+late = [Late(shm, shm.buf) for shm in handles]
+late.append(late)
+sys.keep = handles, Late(handles[0], handles[0].buf)
+threading_local = __import__("threading").local()
+threading_local.shm = handles[0]
+"""
+    for options in ((), ("-X", "dev"), ("-W", "error")):
+        run_python(START + code, name, options=options)
+        assert names_with(name) == []
+
+
+def test_threads_in_the_middle_of_calls_at_the_end(run_python, name):
+    code = """
+import threading
+shm = SharedMemory.create(name, 4096, delete=True)
+started = threading.Barrier(4)
+
+def wait_for_ever():
+    started.wait()
+    SharedMemory.open(name + "-absent", timeout=1000)
+
+def make(number):
+    started.wait()
+    while True:
+        with SharedMemory.create(f"{name}-{number}", 1 << 20, delete=True):
+            pass
+
+threading.Thread(target=wait_for_ever, daemon=True).start()
+for number in range(2):
+    threading.Thread(target=make, args=(number,), daemon=True).start()
+started.wait()
+"""
+    for _ in range(5):
+        run_python(START + code, name)
+        # What daemon threads were making when they were frozen has nobody to delete it.
+        assert {each.action for each in reclaim(name)} <= {"removed"}
+        assert names_with(name) == []
+
+
+def test_what_a_thread_made_is_deleted_at_the_end_of_the_process(run_python, name):
+    code = """
+import threading
+made = []
+thread = threading.Thread(target=lambda: made.append(SharedMemory.create(name, 10, delete=True)))
+thread.start()
+thread.join()
+assert os.path.exists(f"/dev/shm/{name}")
+"""
+    run_python(START + code, name, env=PATH)
+    assert names_with(name) == []

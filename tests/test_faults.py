@@ -1,0 +1,250 @@
+"""Each system call of each operation fails once, and the process dies before and after each.
+
+What fails is an exception with that errno, and leaves everything as it was. What dies leaves
+nothing half-made under the real name, and nothing that reclaim() does not find. The operations
+are in _scenes.py.
+"""
+
+import json
+import os
+import select
+import signal
+
+import pytest
+from _processes import SHM, Faults, build_faults, go, needs_mounts
+from _scenes import scenes
+
+from posixshm import SharedMemory, listdir, reclaim
+
+
+def groups(kinds):
+    """Scenes that one child can play."""
+    kinds = sorted(kinds, key=lambda kind: (kind.one_process, kind.__name__))
+    ordinary = [kind.__name__ for kind in kinds if not kind.one_process]
+    found = [ordinary[at : at + 8] for at in range(0, len(ordinary), 8)]
+    found.append([kind.__name__ for kind in kinds if kind.one_process])
+    return [pytest.param(group, id="-".join(group)) for group in found if group]
+
+
+ALL = groups(scenes().values())
+WITHOUT_PROC = groups(kind for kind in scenes().values() if kind.without_proc)
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory):
+    needs_mounts()
+    return build_faults(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture
+def play(run_python, faults, name):
+    def play(player, *args):
+        code = f"import sys; from _scenes import *; {player}(*sys.argv[1:])"
+        return run_python(code, name, *args, env=faults)
+
+    return play
+
+
+@pytest.mark.parametrize("group", ALL)
+def test_a_call_that_fails_is_told_and_leaves_all_as_it_was(play, group):
+    told = json.loads(play("fail_each", "", *group))
+    assert list(told) == group
+    for scene, calls in told.items():
+        assert calls or scene in ("Close", "CloseDelete"), f"{scene} makes no call that can fail"
+
+
+@pytest.mark.parametrize("group", ALL)
+def test_a_process_that_dies_leaves_nothing_half_made(play, group):
+    play("kill_each", "", *group)
+
+
+# -- where O_TMPFILE, or /proc, is missing ------------------------------------------------------
+
+
+@pytest.mark.parametrize("group", WITHOUT_PROC)
+def test_without_proc_a_call_that_fails_is_told_and_leaves_all_as_it_was(play, group):
+    told = json.loads(play("fail_each", "without /proc", *group))
+    assert list(told) == group
+
+
+@pytest.mark.parametrize("group", WITHOUT_PROC)
+def test_without_proc_a_process_that_dies_leaves_nothing_half_made(play, group):
+    play("kill_each", "without /proc", *group)
+
+
+def test_a_file_system_without_o_tmpfile(run_python, faults, name):
+    code = """
+        import errno, os, sys
+        from _scenes import *
+        private_shm()
+        faults = Faults()
+        for kind in scenes().values():
+            if not issubclass(kind, Create):
+                continue
+            for number in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+                for umask in (0o022, 0o777):
+                    with explained(kind, number), played(kind, sys.argv[1]) as scene:
+                        os.umask(umask)
+                        faults.arm("open", 1, Faults.FAIL, number)
+                        scene.act()
+                        assert faults.disarm() == 2, faults.log()
+                        scene.succeeded()
+    """
+    run_python(code, name, env=faults)
+
+
+def test_unnamed_says_that_it_takes_o_tmpfile(run_python, faults, name):
+    code = """
+        import errno, sys
+        from _processes import Faults, raises, unchanged
+        from posixshm import SharedMemory
+        SharedMemory.unnamed(10).close()
+        faults = Faults()
+        with unchanged(), raises(errno.EOPNOTSUPP):
+            faults.arm("open", 1, Faults.FAIL, errno.EOPNOTSUPP)
+            SharedMemory.unnamed(10)
+    """
+    run_python(code, name, env=faults)
+
+
+def test_nobody_meets_a_temporary_name_under_the_real_one(start_python, faults, name):
+    code = """
+        import errno, os, sys
+        from _processes import SHM, Faults
+        from posixshm import SharedMemory
+        name, faults = sys.argv[1], Faults()
+
+        def init(buf):
+            buf[:] = b"x" * len(buf)
+            print(*[each for each in os.listdir(SHM) if each.startswith(name)], flush=True)
+            assert sys.stdin.readline() == "go\\n"
+
+        faults.arm("open", 1, Faults.FAIL, errno.EOPNOTSUPP)
+        shm = SharedMemory.create(name, 5000, init=init)
+        faults.disarm()
+        print("made", flush=True)
+        sys.stdin.read()
+    """
+    child = start_python(code, name, env=faults)
+    temporary = child.hear()
+    assert temporary.startswith(name) and temporary != name
+    with pytest.raises(FileNotFoundError):
+        SharedMemory.open(name)
+    assert [(each.name, each.action) for each in reclaim(name)] == [(temporary, "in use")]
+    child.say("go")
+    child.hear("made")
+    with SharedMemory.open(name) as shm:
+        assert bytes(shm.buf) == b"x" * 5000
+        shm.unlink()
+    assert not [each for each in listdir() if each.startswith(name)]
+    child.finish()
+
+
+# -- two processes, one of them frozen ----------------------------------------------------------
+
+FROZEN = """
+    import sys
+    from _processes import Faults, ready
+    from posixshm import SharedMemory
+    name, call, action = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    faults = Faults()
+    with SharedMemory.create(name + "-", 100) as shm:  # what is done once only is done
+        shm.unlink()
+    PREPARE
+    ready()
+    faults.arm(call, 1, action)
+    try:
+        result = ACT
+        print("done", flush=True)
+    except OSError as error:
+        print(type(error).__name__, flush=True)
+    faults.disarm()
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def freeze(start_python, faults):
+    """A child that has come to a stop at a system call; None where it makes no such call."""
+
+    def freeze(act, name, call, action=Faults.STOP_BEFORE, prepare=""):
+        code = FROZEN.replace("PREPARE", prepare).replace("ACT", act)
+        child = start_python(code, name, call, action, env=faults)
+        go(child)
+        while True:  # it stops, or says something
+            pid, status = os.waitpid(child.pid, os.WUNTRACED | os.WNOHANG)
+            if pid:
+                assert os.WIFSTOPPED(status)
+                return child
+            if select.select([child.process.stdout], [], [], 0.001)[0]:
+                child.finish()
+                return None
+
+    return freeze
+
+
+def test_an_attacher_overtaken_by_a_reclaimer_gets_no_removed_object(freeze, name):
+    for call in ("shm_open", "fstat", "flock", "lstat", "mmap"):
+        for action in (Faults.STOP_BEFORE, Faults.STOP_AFTER):
+            for anew in (False, True):
+                with SharedMemory.create(name, 100) as shm:
+                    shm.buf[0] = 1
+                child = freeze("SharedMemory.open(name).size", name, call, action)
+                assert child is not None, call
+                removed = [each.action for each in reclaim(name)] == ["removed"]
+                if anew and removed:
+                    SharedMemory.create(name, 200).close()
+                child.signal(signal.SIGCONT)
+                if removed and not anew:
+                    child.hear("FileNotFoundError")
+                else:
+                    child.hear("done")
+                    assert os.path.exists(f"{SHM}/{name}")
+                child.finish()
+                for each in reclaim(name):
+                    assert each.action == "removed"
+
+
+@pytest.mark.parametrize("exist_ok", [False, True])
+def test_a_creator_overtaken_by_another_one_leaves_that(freeze, name, exist_ok):
+    act = f"SharedMemory.create(name, 100, exist_ok={exist_ok})"
+    child = freeze(act, name, "linkat")
+    assert not [each for each in listdir() if each.startswith(name)]
+    with SharedMemory.create(name, 300) as shm:
+        shm.buf[:2] = b"me"
+        child.signal(signal.SIGCONT)
+        child.hear("done" if exist_ok else "FileExistsError")
+        assert bytes(shm.buf[:2]) == b"me" and shm.is_linked()
+        shm.unlink()
+    child.finish()
+
+
+@pytest.mark.parametrize(
+    "act", ["shm.unlink()", "shm.close()", "shm.rename(name + '-new')", "shm.link(name + '-new')"]
+)
+def test_a_name_that_became_another_object_s_meanwhile_stays_that_one_s(freeze, names, act):
+    for call in ("lstat", "getrandom", "linkat", "rename", "renameat2", "unlink"):
+        for action in (Faults.STOP_BEFORE, Faults.STOP_AFTER):
+            name, other = names(), names()
+            prepare = f"shm = SharedMemory.create(name, 100, delete={'close' in act})"
+            if "link(name" in act:
+                prepare = "shm = SharedMemory.unnamed(100)"
+            child = freeze(act, name, call, action, prepare)
+            if child is None:
+                for left in list_of(name):
+                    os.unlink(f"{SHM}/{left}")
+                continue
+            with SharedMemory.create(other, 60) as second:
+                os.rename(f"{SHM}/{other}", f"{SHM}/{name}")  # replaces it, if it is there
+                child.signal(signal.SIGCONT)
+                said = child.hear()
+                assert said in ("done", "FileNotFoundError"), (call, said)
+                status = os.stat(f"{SHM}/{name}")
+                assert (status.st_size, status.st_ino) == (60, second.stat().st_ino), (call, action)
+            child.finish()
+            for left in list_of(name):
+                os.unlink(f"{SHM}/{left}")
+
+
+def list_of(prefix):
+    return [each for each in os.listdir(SHM) if each.startswith(prefix)]

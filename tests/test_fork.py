@@ -1,0 +1,337 @@
+"""Fork and exec: a child never takes its parent's names away, nor gets its descriptors by exec."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import pytest
+from _processes import PATH, SHM
+
+from posixshm import SharedMemory, reclaim
+
+START = """
+import gc, os, subprocess, sys
+from _processes import SHM
+import posixshm
+from posixshm import Mapping, SharedMemory, listdir
+name = sys.argv[1]
+
+def wait(child):
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+def there(name):
+    return os.path.exists(f"{SHM}/{name}")
+
+def say(words):
+    os.write(1, words.encode() + b"\\n")  # at once, for several processes write there
+"""
+
+ENDS = {
+    "close": "shm.close(); os._exit(0)",
+    "leaving a with block": "shm.__enter__().__exit__(None, None, None); os._exit(0)",
+    "del": "del shm; gc.collect(); os._exit(0)",
+    "_exit": "os._exit(0)",
+    "exit": "sys.exit()",
+    "an exception": "sys.excepthook = lambda *_: print('unhandled'); raise ValueError",
+    "finalizers at exit": "import atexit; atexit._run_exitfuncs(); os._exit(0)",
+    "detach": "os.close(shm.detach()); os._exit(0)",
+    "close_fd and exit": "shm.close_fd(); sys.exit()",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_forked_child_never_removes_what_its_parent_deletes(run_python, name, end):
+    code = f"""{START}
+shm = SharedMemory.create(name, 1000, delete=True)
+shm.buf[:6] = b"parent"
+child = os.fork()
+if child == 0:
+    shm.buf[:5] = b"child"
+    {ENDS[end]}
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == ("exception" in {end!r}), status
+assert there(name) and shm.is_linked()
+assert bytes(shm.buf[:6]) == b"childt"
+with SharedMemory.open(name) as second:
+    assert bytes(second.buf[:5]) == b"child"
+shm.close()
+assert not there(name)
+"""
+    run_python(code, name, env=PATH)
+
+
+def test_nor_does_a_child_of_a_child_or_one_that_outlives_its_parent(start_python, name):
+    code = f"""{START}
+shm = SharedMemory.create(name, 1000, delete=True)
+if os.fork() == 0:
+    if os.fork() == 0:
+        say("there" if there(name) else "gone")
+        sys.stdin.readline()
+        say("there" if there(name) else "gone")
+        SharedMemory.create(name, 2000).close()
+        shm.close()
+        say("there" if there(name) else "gone")
+        sys.exit()
+    os._exit(0)
+os.wait()
+say("parent goes")
+"""
+    child = start_python(code, name, env=PATH)
+    said = {child.hear(), child.hear()}
+    assert said == {"parent goes", "there"}
+    child.process.wait(60)
+    child.say("on")
+    child.hear("gone")  # the parent removed it, when it ended
+    child.hear("there")  # and the grandchild's handle is not for the new one
+    child.finish()
+    with SharedMemory.open(name) as shm:
+        assert shm.size == 2000
+        shm.unlink()
+
+
+def test_what_a_child_makes_itself_it_removes(run_python, name):
+    code = f"""{START}
+parents = SharedMemory.create(name, 100, delete=True)
+for end in ("close", "exit"):
+    child = os.fork()
+    if child == 0:
+        own = SharedMemory.create(name + "-own", 100, delete=True)
+        assert there(name + "-own")
+        if end == "close":
+            own.close()
+            assert not there(name + "-own")
+            os._exit(0)
+        sys.exit()
+    wait(child)
+    assert not there(name + "-own"), end
+assert there(name)
+"""
+    run_python(code, name, env=PATH)
+    assert not os.path.exists(f"{SHM}/{name}")
+
+
+def test_a_child_may_unlink_explicitly(run_python, name):
+    code = f"""{START}
+shm = SharedMemory.create(name, 100, delete=True)
+child = os.fork()
+if child == 0:
+    shm.unlink()
+    os._exit(0)
+wait(child)
+assert not there(name) and not shm.is_linked()
+with SharedMemory.create(name, 200) as other:
+    shm.close()
+    assert there(name), "it removed an object that is not its own"
+    other.unlink()
+"""
+    run_python(code, name, env=PATH)
+
+
+def body(name, shm):
+    shm.buf[:5] = b"child"
+    with SharedMemory.open(name) as second:
+        assert bytes(second.buf[:5]) == b"child"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_nor_does_a_process_of_multiprocessing(name, method):
+    context = multiprocessing.get_context(method)
+    with SharedMemory.create(name, 100, delete=True) as shm:
+        process = context.Process(target=body, args=(name, shm))
+        process.start()
+        process.join(60)
+        assert process.exitcode == 0
+        process.close()
+        assert shm.is_linked() and bytes(shm.buf[:5]) == b"child"
+    assert not os.path.exists(f"{SHM}/{name}")
+
+
+def test_a_child_s_close_does_not_touch_the_parent(run_python, name):
+    code = f"""{START}
+shm = SharedMemory.create(name, 8192, max_size=1 << 20)
+view, mapping = shm.buf, shm.map(4096)
+view[0] = 1
+for close in (shm.close, shm.close_fd, lambda: shm.detach() and None):
+    child = os.fork()
+    if child == 0:
+        view.release()
+        close()
+        globals().pop("mapping")
+        gc.collect()
+        os._exit(0)
+    wait(child)
+    assert not shm.closed and shm.stat().st_size == shm.size and view[0] == 1
+    # The lease is the parent's still, though it was one lock that both held.
+    probe = os.fork()
+    if probe == 0:
+        assert [each.action for each in posixshm.reclaim(name)] == ["in use"]
+        os._exit(0)
+    wait(probe)
+shm.resize(100_000)
+assert len(shm.buf) == 100_000 and mapping[0] == 0
+shm.unlink()
+"""
+    run_python(code, name, env=PATH)
+
+
+def test_the_lease_is_held_until_the_last_of_them_goes(start_python, name):
+    code = f"""{START}
+shm = SharedMemory.create(name, 100)
+if os.fork():
+    shm.close()
+    del shm
+    gc.collect()
+    say("parent closed")
+    os.wait()
+else:
+    say("child holds")
+    sys.stdin.read()
+    os._exit(0)
+"""
+    child = start_python(code, name, env=PATH)
+    assert {child.hear(), child.hear()} == {"parent closed", "child holds"}
+    assert [each.action for each in reclaim(name)] == ["in use"]
+    child.finish()
+    assert [each.action for each in reclaim(name)] == ["removed"]
+
+
+def test_fork_while_other_threads_are_in_calls(run_python, name):
+    code = f"""{START}
+import threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of just this
+done = threading.Event()
+shm = SharedMemory.create(name, 4096, max_size=1 << 20)
+
+def work(number):
+    turn = 0
+    while not done.is_set():
+        turn += 1
+        with SharedMemory.create(f"{{name}}-{{number}}", 100_000, delete=True) as own:
+            own.buf[0] = 1
+        with SharedMemory.open(name, readonly=True) as second:
+            second.buf[0]
+        try:
+            shm.resize(4096 * (2 + turn % 200))
+        except (ValueError, BufferError):
+            pass
+        shm.stat(), shm.size, shm.is_linked()
+
+threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+for thread in threads:
+    thread.start()
+try:
+    for _ in range(40):
+        child = os.fork()
+        if child == 0:
+            try:
+                # Whatever the others were in the middle of, this process can go on.
+                shm.size, shm.stat(), shm.buf[0]
+                shm.resize(1 << 20)
+                with SharedMemory.create(f"{{name}}-child", 100) as own:
+                    own.unlink()
+                shm.close()
+                with SharedMemory.open(name) as second:
+                    second.buf[0]
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        wait(child)
+finally:
+    done.set()
+    for thread in threads:
+        thread.join()
+assert shm.is_linked()
+shm.unlink()
+"""
+    run_python(code, name, env=PATH)
+
+
+# -- descriptors --------------------------------------------------------------------------------
+
+
+def test_descriptors_do_not_pass_through_exec(name, run_python):
+    code = f"""{START}
+import pickle
+keep = [
+    SharedMemory.create(name, 100, init=lambda buf: None),
+    SharedMemory.create(name, 100, exist_ok=True),
+    SharedMemory(name),
+    SharedMemory.open(name),
+    SharedMemory.open(name, readonly=True, timeout=5, max_size=10_000),
+    SharedMemory.unnamed(100),
+    SharedMemory.anonymous(100),
+    SharedMemory.from_fd(os.dup(os.open(f"{{SHM}}/{{name}}", os.O_RDWR))),
+]
+linked = SharedMemory.unnamed(100)
+linked.link(name + "-linked")
+linked.rename(name + "-renamed")
+linked.resize(10_000)
+inheritable = os.open(f"{{SHM}}/{{name}}", os.O_RDWR)
+os.set_inheritable(inheritable, True)
+keep += [linked, SharedMemory.from_fd(inheritable), pickle.loads(pickle.dumps(linked))]
+fds = [shm.fileno() for shm in keep]
+fds += [posixshm.shm_open(name, os.O_RDWR), SharedMemory.open(name).detach()]
+assert len(set(fds)) == len(fds) and min(fds) > 2
+assert not any(os.get_inheritable(fd) for fd in fds)
+seen = subprocess.run(
+    ["ls", "-l", "/proc/self/fd"], close_fds=False, capture_output=True, text=True, check=True
+).stdout
+assert SHM not in seen and "memfd" not in seen, seen
+keep[0].unlink()
+linked.unlink()
+"""
+    run_python(code, name, env=PATH)
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2), (0, 2)])
+def test_with_closed_standard_descriptors_ours_are_above_them(name, tmp_path, closed):
+    report = tmp_path / "report"
+    code = f"""
+import os, pickle, sys, traceback
+name, report = sys.argv[1:]
+report = os.open(report, os.O_CREAT | os.O_WRONLY)
+os.dup2(report, 50)
+os.close(report)
+try:
+    from posixshm import SharedMemory, listdir, reclaim, shm_open
+    for fd in {closed}:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+    first = SharedMemory.create(name, 100, init=lambda buf: None)
+    plain = os.open("/dev/shm/" + name, os.O_RDWR)
+    assert plain in {closed}  # where from_fd must take it away from
+    handles = [
+        first,
+        SharedMemory.from_fd(plain),
+        SharedMemory.open(name),
+        SharedMemory(name),
+        SharedMemory.create(name, 100, exist_ok=True),
+        SharedMemory.unnamed(100),
+        SharedMemory.anonymous(100),
+        pickle.loads(pickle.dumps(first)),
+    ]
+    fds = [shm.fileno() for shm in handles] + [shm_open(name, os.O_RDWR), SharedMemory.open(name).detach()]
+    assert min(fds) > 2, fds
+    for fd in {closed}:
+        try:
+            os.write(fd, b"a stray print")
+        except OSError:
+            pass
+        else:
+            raise AssertionError(fd)
+    assert name in listdir()
+    assert [each.action for each in reclaim(name)] == ["in use"]
+    assert bytes(first.buf) == bytes(100)
+    first.unlink()
+    os.write(50, b"well")
+except BaseException as error:
+    os.write(50, "".join(traceback.format_exception(error)).encode())
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code, name, str(report)], check=True, timeout=60)
+    assert report.read_text() == "well"

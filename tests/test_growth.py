@@ -1,0 +1,282 @@
+"""Objects that grow under several processes: nobody maps again, nobody loses a byte."""
+
+import os
+
+import pytest
+from _processes import PATH, SHM, go, needs_mounts
+
+from posixshm import SharedMemory
+
+MIB = 1 << 20
+
+READER = """
+    import sys
+    from _processes import address_of, ready
+    from posixshm import SharedMemory
+    name, readonly = sys.argv[1], sys.argv[2] == "readonly"
+    shm = SharedMemory.open(name, max_size=1 << 28, readonly=readonly)
+    first, address = shm.buf, address_of(shm)
+    small = len(first)
+    ready()
+    for line in sys.stdin:
+        size, last = map(int, line.split())
+        # No refresh(): size, length and a new view are those of now.
+        assert shm.size == len(shm.buf) == len(memoryview(shm)) == size, (shm.size, size)
+        assert shm.buf[-1] == last and address_of(shm) == address_of(shm.buf) == address
+        assert len(first) == small and first[0] == 1  # a view is as long as it was made
+        if not readonly:
+            shm.buf[-2] = 2 * last
+        print("seen", flush=True)
+"""
+
+
+@pytest.fixture
+def shm(name):
+    with SharedMemory.create(name, 10_000, max_size=256 * MIB) as shm:
+        shm.buf[0] = 1
+        yield shm
+        shm.unlink()
+
+
+@pytest.mark.parametrize("readonly", ["readonly", "writable"])
+def test_others_see_the_growth_without_mapping_again(start_python, shm, name, readonly):
+    readers = [start_python(READER, name, readonly, env=PATH) for _ in range(2)]
+    go(*readers)
+    first = shm.buf
+    for turn, size in enumerate((10_001, 12_288, 12_289, 100_000, 5 * MIB, 100 * MIB), 1):
+        shm.resize(size)
+        shm.buf[-1] = turn
+        for reader in readers:
+            reader.say(f"{size} {turn}")
+        for reader in readers:
+            reader.hear("seen")
+        if readonly == "writable":
+            assert shm.buf[-2] == 2 * turn
+    assert len(first) == 10_000 and first[0] == 1
+    for reader in readers:
+        reader.finish()
+
+
+def test_others_may_grow_it_and_the_creator_sees_that(run_python, shm, name):
+    first = shm.buf
+    code = """
+        import sys
+        from posixshm import SharedMemory
+        with SharedMemory.open(sys.argv[1]) as shm:  # without max_size: it maps anew
+            old = shm.buf
+            shm.resize(50_000)
+            shm.buf[-1] = 9
+            old[1] = 8
+            assert len(old) == 10_000 and len(shm.buf) == 50_000 and shm.buf[1] == 8
+        with SharedMemory.open(sys.argv[1], max_size=100_000) as shm:
+            shm.resize(100_000)
+            shm.buf[-1] = 7
+    """
+    run_python(code, name)
+    assert shm.size == len(shm.buf) == 100_000
+    assert (shm.buf[49_999], shm.buf[-1], first[1]) == (9, 7, 8)
+
+
+def test_without_max_size_a_handle_sees_it_after_refresh(run_python, name):
+    with SharedMemory.create(name, 10_000) as shm:
+        old = shm.buf
+        old[0] = 5
+        code = "import sys, posixshm; posixshm.SharedMemory.open(sys.argv[1]).resize(200_000)"
+        run_python(code, name)
+        assert shm.size == len(shm.buf) == 10_000
+        assert shm.stat().st_size == 200_000
+        assert shm.refresh() == 200_000 == shm.size == len(shm.buf)
+        shm.buf[1], shm.buf[-1] = 6, 7
+        assert bytes(old[:2]) == bytes([5, 6]) and len(old) == 10_000
+        assert shm.refresh() == 200_000
+        shm.unlink()
+
+
+def test_growth_is_reserved(run_python):
+    needs_mounts()
+    code = """
+        import errno, os, resource
+        from _processes import free_bytes, private_shm, raises
+        private_shm("size=1m")
+        from posixshm import PAGESIZE, SharedMemory
+        for max_size in (None, 1 << 20):
+            with SharedMemory.create("growing", PAGESIZE, max_size=max_size) as shm:
+                shm.resize(100 * PAGESIZE)
+                assert free_bytes() == (256 - 100) * PAGESIZE
+                with raises(errno.ENOSPC):
+                    SharedMemory.create("other", 157 * PAGESIZE)
+                with SharedMemory.create("other", 156 * PAGESIZE) as other:
+                    assert free_bytes() == 0
+                    shm.buf[:] = bytes(100 * PAGESIZE)  # no bus error
+                    other.unlink()
+                shm.unlink()
+            assert free_bytes() == 1 << 20
+    """
+    run_python(code, env=PATH)
+
+
+@pytest.mark.parametrize("max_size", ["None", "1 << 26"])
+def test_concurrent_growers_end_with_the_largest_size_and_all_bytes(start_python, name, max_size):
+    code = f"""
+        import random, sys
+        from _processes import ready
+        from posixshm import SharedMemory
+        name, me = sys.argv[1], int(sys.argv[2])
+        random.seed(me)
+        shm = SharedMemory.open(name, max_size={max_size})
+        ready()
+        largest = 0
+        for turn in range(400):
+            size = shm.refresh()
+            assert size >= largest, "it became smaller"
+            largest = size
+            wanted = size + random.randrange(1, 3 * 4096)
+            try:
+                shm.resize(wanted)
+            except ValueError:
+                # Somebody was faster, and has made it larger than that.
+                assert shm.stat().st_size > wanted
+                continue
+            # What this process wrote stays, whoever grows it meanwhile.
+            assert len(shm.buf) >= wanted
+            at = wanted - 1 - (wanted - 1 - me) % 4  # this process's bytes are those = me mod 4
+            if at >= size:
+                assert shm.buf[at] == 0
+                shm.buf[at] = me + 1
+                assert shm.buf[at] == me + 1
+                print(at)
+            largest = wanted
+    """
+    with SharedMemory.create(name, 100) as shm:
+        growers = [start_python(code, name, me, env=PATH) for me in range(4)]
+        go(*growers)
+        written = [[int(at) for at in grower.finish()[1].split()] for grower in growers]
+        size = shm.refresh()
+        data = bytes(shm.buf)
+        assert len(data) == size == os.stat(f"{SHM}/{name}").st_size
+        assert sum(map(len, written)) > 0
+        for me, places in enumerate(written):
+            assert {data[at] for at in places} <= {me + 1}
+        assert sum(map(bool, data)) == len({at for places in written for at in places})
+        # All of it is reserved.
+        assert os.stat(f"{SHM}/{name}").st_blocks * 512 >= size
+        shm.unlink()
+
+
+def test_a_reader_that_looks_all_the_time(start_python, name):
+    """Sizes never go back, and every byte a new view shows is there."""
+    reader = """
+        import json, sys
+        from _processes import ready, stopped
+        from posixshm import SharedMemory
+        shm = SharedMemory.open(sys.argv[1], readonly=True, max_size=1 << 26)
+        ready()
+        last, seen = 0, 0
+        while not stopped():
+            view = shm.buf
+            assert len(view) >= last and view[-1] in (0, 7)
+            seen += len(view) > last
+            last = len(view)
+        assert shm.size == last or not stopped()
+        print(seen)
+    """
+    grower = """
+        import sys
+        from _processes import ready
+        from posixshm import SharedMemory
+        shm = SharedMemory.open(sys.argv[1], max_size=1 << 26)
+        ready()
+        while shm.size < 1 << 25:
+            shm.resize(shm.size + 30_000)
+            shm.buf[-1] = 7
+    """
+    with SharedMemory.create(name, 100) as shm:
+        readers = [start_python(reader, name, env=PATH) for _ in range(2)]
+        growers = [start_python(grower, name, env=PATH)]
+        go(*readers, *growers)
+        growers[0].finish()
+        for each in readers:
+            each.say("stop")
+            assert int(each.finish()[1]) > 0
+        shm.unlink()
+
+
+def test_no_further_than_max_size(shm, name):
+    with SharedMemory.open(name, max_size=20_000) as second:
+        with pytest.raises(ValueError, match="20000"):
+            second.resize(20_001)
+        assert second.size == shm.size == 10_000
+        second.resize(20_000)
+        assert shm.size == 20_000
+        shm.resize(30_000)
+        # It cannot show more than it has room for; the rest takes a new handle.
+        assert len(second.buf) == second.size == 20_000
+        assert second.stat().st_size == 30_000
+    with pytest.raises(ValueError, match="max_size"):
+        SharedMemory.open(name, max_size=20_000)
+    with SharedMemory.open(name, max_size=30_000) as second:
+        assert second.size == 30_000
+
+
+def test_an_anonymous_object_grows_until_it_is_sealed(run_python):
+    code = """
+        import errno, os
+        from _processes import raises
+        from posixshm import F_SEAL_GROW, SharedMemory
+        shm = SharedMemory.anonymous(10_000, max_size=1 << 20)
+        view = shm.buf
+        out, into = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(into)
+            os.read(out, 1)
+            os._exit(0 if shm.size == len(shm.buf) == 50_000 and shm.buf[-1] == 3 else 1)
+        shm.resize(50_000)
+        shm.buf[-1] = 3
+        os.close(into)
+        assert os.waitpid(child, 0)[1] == 0
+        shm.add_seals(F_SEAL_GROW)
+        with raises(errno.EPERM):
+            shm.resize(60_000)
+        with raises(errno.EPERM):
+            shm.resize(10_000, shrink=True)
+        assert shm.size == len(shm.buf) == 50_000 and len(view) == 10_000
+    """
+    run_python(code, env=PATH)
+
+
+def test_a_grower_that_is_killed_leaves_the_others_well(start_python, name):
+    code = """
+        import sys
+        from posixshm import SharedMemory
+        shm = SharedMemory.open(sys.argv[1], max_size=1 << 28)
+        print("on it", flush=True)
+        while shm.size < 1 << 27:
+            shm.resize(shm.size + 1_000_003)
+    """
+    with SharedMemory.create(name, 5000, max_size=1 << 28) as shm:
+        shm.buf[:] = bytes([6]) * 5000
+        for _ in range(5):
+            child = start_python(code, name)
+            child.hear("on it")
+            child.kill()
+            size = shm.size
+            assert size >= 5000 and size == os.stat(f"{SHM}/{name}").st_size
+            assert bytes(shm.buf[:5000]) == bytes([6]) * 5000
+            shm.resize(size + 10)
+            assert not any(shm.buf[size:])
+        shm.unlink()
+
+
+def test_another_process_that_shrinks_it_is_seen(run_python, shm, name):
+    shm.resize(50_000)
+    code = (
+        "import sys, posixshm; posixshm.SharedMemory.open(sys.argv[1]).resize(20_000, shrink=True)"
+    )
+    run_python(code, name)
+    assert shm.size == len(shm.buf) == 20_000
+    shm.resize(30_000)
+    assert shm.size == 30_000 and not any(shm.buf[20_000:])
+    with pytest.raises(ValueError, match="shrink"):
+        shm.resize(10)
+    assert shm.size == 30_000

@@ -1,0 +1,1112 @@
+"""No view ever dangles, and close() never fails.
+
+Whatever took the bytes, in whatever way, reads and writes the object itself for as long as it
+lives; the memory goes with the last of them, and nothing complains on the way.
+"""
+
+import array
+import collections
+import ctypes
+import functools
+import gc
+import io
+import itertools
+import mmap
+import os
+import struct
+import sys
+import textwrap
+import weakref
+
+import numpy as np
+import pytest
+
+from posixshm import PAGESIZE, Mapping, SharedMemory
+
+SHM = "/dev/shm/"
+SIZE = 4 * PAGESIZE
+
+
+class Taken:
+    """Something that took the bytes: how to write byte 0 through it, and how to read it."""
+
+    def __init__(self, what, write, read):
+        self.what = what
+        self.write = write
+        self.read = read
+
+
+def _item(view):
+    return Taken(view, lambda value: view.__setitem__(0, value), lambda: int(view[0]))
+
+
+def _memoryview(shm):
+    return _item(memoryview(shm))
+
+
+def _buf(shm):
+    return _item(shm.buf)
+
+
+def _buf_slice(shm):
+    return _item(shm.buf[:100])
+
+
+def _view_of_view(shm):
+    return _item(memoryview(memoryview(shm.buf[:10])))
+
+
+def _reversed_twice(shm):
+    return _item(shm.buf[::-1][::-1])
+
+
+def _cast(shm):
+    view = shm.buf.cast("B", (SIZE // 16, 16))
+    return Taken(view, lambda value: view.__setitem__((0, 0), value), lambda: view[0, 0])
+
+
+def _cast_to_words(shm):
+    view = shm.buf.cast("Q")
+
+    def write(value):
+        view[0] = view[0] >> 8 << 8 | value
+
+    return Taken(view, write, lambda: view[0] & 0xFF)
+
+
+def _map(shm):
+    return _item(shm.map())
+
+
+def _map_view(shm):
+    return _item(memoryview(shm.map(0, 10)))
+
+
+def _mapping_of_buf(shm):
+    return _item(shm.buf.obj)
+
+
+def _ndarray_of_buf(shm):
+    return _item(np.ndarray(10, "u1", buffer=shm.buf))
+
+
+def _ndarray_of_handle(shm):
+    return _item(np.ndarray(10, "u1", buffer=shm))
+
+
+def _ndarray_of_memoryview(shm):
+    return _item(np.ndarray(10, "u1", buffer=memoryview(shm)))
+
+
+def _ndarray_of_map(shm):
+    return _item(np.ndarray(10, "u1", buffer=shm.map()))
+
+
+def _frombuffer_of_handle(shm):
+    return _item(np.frombuffer(shm, "u1"))
+
+
+def _frombuffer_of_buf(shm):
+    return _item(np.frombuffer(shm.buf, "u1"))
+
+
+def _asarray_of_handle(shm):
+    return _item(np.asarray(shm))
+
+
+def _asarray_of_buf(shm):
+    return _item(np.asarray(shm.buf))
+
+
+def _array_without_a_copy(shm):
+    return _item(np.array(shm, copy=False))
+
+
+def _array_slice(shm):
+    return _item(np.frombuffer(shm, "u1")[:64][::1])
+
+
+def _array_reshaped(shm):
+    array_ = np.ndarray(SIZE, "u1", buffer=shm).reshape(-1, 16)[0]
+    return _item(array_)
+
+
+def _array_viewed(shm):
+    return _item(np.frombuffer(shm, "f8").view("u1"))
+
+
+def _array_transposed(shm):
+    view = np.ndarray((16, 16), "u1", buffer=shm).T
+    return Taken(view, lambda value: view.__setitem__((0, 0), value), lambda: int(view[0, 0]))
+
+
+def _array_flat(shm):
+    flat = np.ndarray((16, 16), "u1", buffer=shm).flat
+    return Taken(flat, lambda value: flat.__setitem__(0, value), lambda: int(flat[0]))
+
+
+def _array_record(shm):
+    record = np.ndarray(2, [("a", "u1"), ("b", "f4")], buffer=shm)[0]
+    return Taken(record, lambda value: record.__setitem__("a", value), lambda: int(record["a"]))
+
+
+def _array_strided(shm):
+    return _item(np.lib.stride_tricks.as_strided(np.frombuffer(shm, "u1"), (5,), (7,)))
+
+
+def _array_data(shm):
+    return _item(np.frombuffer(shm, "u1").data)
+
+
+def _array_of_memoryview_of_array(shm):
+    return _item(np.frombuffer(memoryview(np.ndarray(10, "u1", buffer=shm)), "u1"))
+
+
+def _ctypes_array(shm):
+    return _item((ctypes.c_ubyte * 10).from_buffer(shm))
+
+
+def _ctypes_array_of_buf(shm):
+    return _item((ctypes.c_ubyte * 10).from_buffer(shm.buf))
+
+
+def _ctypes_struct(shm):
+    class Point(ctypes.Structure):
+        _fields_ = [("x", ctypes.c_ubyte), ("y", ctypes.c_double)]
+
+    point = Point.from_buffer(shm)
+    return Taken(point, lambda value: setattr(point, "x", value), lambda: point.x)
+
+
+def _ctypes_pointer(shm):
+    pointer = ctypes.pointer(ctypes.c_ubyte.from_buffer(shm.buf))
+    return _item(pointer)
+
+
+def _array_from_ctypes(shm):
+    return _item(np.ctypeslib.as_array((ctypes.c_ubyte * 10).from_buffer(shm)))
+
+
+def _bound_method(shm):
+    write = functools.partial(struct.pack_into, "B", shm.buf, 0)
+    read = functools.partial(struct.unpack_from, "B", shm.buf, 0)
+    return Taken((write, read), write, lambda: read()[0])
+
+
+def _struct_iterator(shm):
+    buf = shm.buf
+    items = itertools.chain.from_iterable(struct.iter_unpack("B", shm))
+    return Taken(items, lambda value: buf.__setitem__(0, value), lambda: buf[0])
+
+
+def _generator(shm):
+    def items(view):
+        while True:
+            value = yield view[0]
+            if value is not None:
+                view[0] = value
+
+    generator = items(shm.buf)
+    next(generator)
+    return Taken(generator, generator.send, lambda: next(generator))
+
+
+WAYS = {
+    function.__name__.strip("_"): function
+    for function in (
+        _memoryview,
+        _buf,
+        _buf_slice,
+        _view_of_view,
+        _reversed_twice,
+        _cast,
+        _cast_to_words,
+        _map,
+        _map_view,
+        _mapping_of_buf,
+        _ndarray_of_buf,
+        _ndarray_of_handle,
+        _ndarray_of_memoryview,
+        _ndarray_of_map,
+        _frombuffer_of_handle,
+        _frombuffer_of_buf,
+        _asarray_of_handle,
+        _asarray_of_buf,
+        _array_without_a_copy,
+        _array_slice,
+        _array_reshaped,
+        _array_viewed,
+        _array_transposed,
+        _array_flat,
+        _array_record,
+        _array_strided,
+        _array_data,
+        _array_of_memoryview_of_array,
+        _ctypes_array,
+        _ctypes_array_of_buf,
+        _ctypes_struct,
+        _ctypes_pointer,
+        _array_from_ctypes,
+        _bound_method,
+        _struct_iterator,
+        _generator,
+    )
+}
+
+
+def close(shm):
+    shm[0].close()
+
+
+def close_twice(shm):
+    shm[0].close()
+    shm[0].close()
+
+
+def close_and_forget(shm):
+    shm.pop().close()
+
+
+def forget(shm):
+    shm.clear()
+
+
+def leave_context(shm):
+    with shm[0]:
+        pass
+
+
+def close_fd(shm):
+    shm[0].close_fd()
+
+
+def detach(shm):
+    os.close(shm[0].detach())
+
+
+def unlink(shm):
+    shm[0].unlink()
+
+
+def unlink_and_close(shm):
+    shm[0].unlink()
+    shm.pop().close()
+
+
+def second_init(shm):
+    """The handle becomes another object's."""
+    other = SharedMemory.create(None, 2 * SIZE)
+    shm[0].__init__(other.name)
+    assert shm[0].size == 2 * SIZE
+    shm[0].buf[0] = 99
+    other.unlink()
+
+
+def second_init_then_close(shm):
+    second_init(shm)
+    shm.pop().close()
+
+
+def third_init(shm):
+    for _ in range(3):
+        second_init(shm)
+        np.ndarray(1, "u1", buffer=shm[0])
+
+
+def failed_second_init(shm):
+    for arguments in [("no such name " * 3,), (None,), (None, True, 0), ("a/b",), (1, 2, 3, 4)]:
+        with pytest.raises((ValueError, TypeError, OSError)):
+            shm[0].__init__(*arguments)
+
+
+def grow(shm):
+    shm[0].resize(shm[0].size + 100 * PAGESIZE)
+
+
+def grow_and_close(shm):
+    grow(shm)
+    shm.pop().close()
+
+
+def grow_again_and_again(shm):
+    for _ in range(5):
+        grow(shm)
+
+
+def grow_elsewhere(shm):
+    if shm[0].name is None:
+        grow(shm)
+    else:
+        with SharedMemory.open(shm[0].name) as other:
+            grow([other])
+    shm[0].refresh()
+
+
+def copy_and_close(shm):
+    with SharedMemory.from_fd(os.dup(shm[0].fileno())) as other:
+        np.ndarray(1, "u1", buffer=other)
+    shm[0].close()
+
+
+EVENTS = [
+    close,
+    close_twice,
+    close_and_forget,
+    forget,
+    leave_context,
+    close_fd,
+    detach,
+    unlink,
+    unlink_and_close,
+    second_init,
+    second_init_then_close,
+    third_init,
+    failed_second_init,
+    grow,
+    grow_and_close,
+    grow_again_and_again,
+    grow_elsewhere,
+    copy_and_close,
+]
+
+
+def reuse_addresses():
+    """Map other memory where freed addresses would be taken again, so that a stale view shows."""
+    fillers = []
+    for pages in (1, 2, 4, 8, 104):
+        for _ in range(40):
+            filler = mmap.mmap(-1, pages * PAGESIZE)
+            filler[:] = b"\xee" * len(filler)
+            fillers.append(filler)
+    return fillers
+
+
+@pytest.fixture
+def objects(names):
+    """objects(): the name of a fresh object of SIZE bytes, and an mmap that shows its bytes."""
+    made = []
+
+    def make():
+        name = names()
+        fd = os.open(SHM + name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        os.posix_fallocate(fd, 0, SIZE)
+        witness = mmap.mmap(fd, SIZE)
+        os.close(fd)
+        made.append((name, witness))
+        return made[-1]
+
+    yield make
+    for name, witness in made:
+        witness.close()
+        if os.path.exists(SHM + name):
+            os.unlink(SHM + name)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
+def test_what_was_taken_outlives_the_handle(objects, event):
+    all_taken = []
+    for way in WAYS.values():
+        name, witness = objects()
+        shm = [SharedMemory.open(name)]
+        taken = way(shm[0])
+        taken.write(1)
+        event(shm)
+        all_taken.append((way.__name__, taken, witness, shm))
+    gc.collect()
+    fillers = reuse_addresses()
+    for way, taken, witness, _ in all_taken:
+        for value in (2, 200):
+            taken.write(value)
+            assert (way, taken.read(), witness[0]) == (way, value, value)
+        witness[0] = 123
+        assert (way, taken.read()) == (way, 123)
+    assert all(filler[0] == filler[-1] == 0xEE for filler in fillers)
+    for filler in fillers:
+        filler.close()
+
+
+def test_it_outlives_an_anonymous_handle():
+    """No other thing in this process maps it."""
+    all_taken = []
+    for way in WAYS.values():
+        shm = SharedMemory.anonymous(SIZE)
+        taken = way(shm)
+        taken.write(17)
+        shm.close()
+        del shm
+        all_taken.append((way.__name__, taken))
+    gc.collect()
+    fillers = reuse_addresses()
+    for way, taken in all_taken:
+        assert (way, taken.read()) == (way, 17)
+        taken.write(18)
+        assert (way, taken.read()) == (way, 18)
+    for filler in fillers:
+        filler.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_memory_goes_with_what_was_taken(way):
+    def mapped():
+        with open("/proc/self/maps") as maps:
+            return [line for line in maps if inode in line and "memfd" in line]
+
+    shm = SharedMemory.anonymous(SIZE)
+    inode = f" {shm.stat().st_ino} "
+    taken = WAYS[way](shm)
+    shm.close()
+    assert mapped()
+    del shm
+    gc.collect()
+    assert mapped()
+    del taken
+    gc.collect()
+    assert not mapped()
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "generator"])
+def test_it_may_lie_in_a_cycle_with_the_handle(way):
+    """The collector takes a cycle apart in any order."""
+
+    class Node:
+        pass
+
+    class Last:
+        """Uses the bytes when it is finalized."""
+
+        def __init__(self, taken):
+            self.taken = taken
+
+        def __del__(self):
+            self.taken.write(5)
+            seen.append(self.taken.read())
+
+    seen = []
+    node = Node()
+    node.shm = SharedMemory.anonymous(SIZE)
+    node.taken = WAYS[way](node.shm)
+    node.taken.node = node
+    node.last = Last(node.taken)
+    node.last.node = node
+    del node
+    gc.collect()
+    assert seen == [5]
+
+
+@pytest.mark.parametrize("way", ["buf", "cast", "map", "memoryview", "bound_method"])
+def test_the_handle_itself_may_be_in_the_cycle(name, way):
+    """Not with an array: those of numpy take no part in the collection of cycles."""
+
+    class Sub(SharedMemory):
+        def __del__(self):
+            self.taken.write(6)
+            seen.append((self.buf[0], self.taken.read()))
+
+    seen = []
+    shm = Sub.create(name, SIZE, delete=True)
+    shm.taken = WAYS[way](shm)
+    shm.taken.shm = shm
+    del shm
+    gc.collect()
+    assert seen == [(6, 6)]
+
+
+# -- what is not a handle any more, or not yet ----------------------------------------------------
+
+BARE = {
+    "new": lambda: SharedMemory.__new__(SharedMemory),
+    "new with arguments": lambda: SharedMemory.__new__(SharedMemory, "x", create=True, size=1),
+}
+
+
+def _uses(shm):
+    yield from (
+        shm.fileno,
+        shm.detach,
+        shm.stat,
+        shm.chown,
+        shm.refresh,
+        shm.map,
+        shm.sync,
+        shm.populate,
+        shm.lock_pages,
+        shm.unlock_pages,
+        shm.__enter__,
+        shm.__reduce__,
+        shm.unlink,
+        lambda: shm.chmod(0o600),
+        lambda: shm.resize(10),
+        lambda: shm.resize(10, shrink=True),
+        lambda: shm.protect(1),
+        lambda: shm.advise(0),
+        lambda: shm.link("never"),
+        lambda: shm.rename("never"),
+        lambda: shm.add_seals(0),
+        lambda: shm.buf,
+        lambda: shm.mode,
+        lambda: shm.uid,
+        lambda: shm.gid,
+        lambda: shm.seals,
+        lambda: shm.resident,
+        lambda: memoryview(shm),
+        lambda: bytes(shm),
+        lambda: np.frombuffer(shm, "u1"),
+        lambda: np.ndarray(1, "u1", buffer=shm),
+        lambda: (ctypes.c_char * 1).from_buffer(shm),
+    )
+
+
+@pytest.mark.parametrize("bare", BARE.values(), ids=BARE)
+def test_a_bare_handle_is_a_closed_one(bare):
+    shm = bare()
+    assert shm.closed
+    assert shm.name is None and shm.size == 0 and shm.max_size is None
+    assert shm.readonly is False and shm.created is False
+    assert not shm.is_linked()
+    assert "SharedMemory" in repr(shm)
+    for use in _uses(shm):
+        with pytest.raises((ValueError, TypeError)):
+            use()
+    shm.close()
+    shm.close()
+    shm.__exit__(None, None, None)
+    assert shm.closed
+    weak = weakref.ref(shm)
+    del shm, use
+    gc.collect()
+    assert weak() is None
+    assert not os.path.exists(SHM + "never")
+
+
+def test_a_bare_handle_can_be_initialized(name):
+    shm = SharedMemory.__new__(SharedMemory)
+    shm.__init__(name, create=True, size=10)
+    shm.buf[0] = 1
+    shm.unlink()
+    shm.close()
+    shm.__init__(name, True, 20)
+    assert not shm.closed and shm.size == 20
+    shm.unlink()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda self, *args, **keywords: None,
+        lambda self, *args, **keywords: 1 / 0,
+        lambda self, *args, **keywords: SharedMemory.__init__(self, 1, 2, 3, 4, 5),
+        lambda self, *args, **keywords: SharedMemory.__init__(self, "posixshm-test-nobody"),
+        lambda self, *args, **keywords: SharedMemory.__init__(self, create=True, size=-1),
+    ],
+    ids=["does nothing", "raises", "too many", "not there", "bad size"],
+)
+def test_a_subclass_with_a_broken_init(name, broken):
+    uses = []
+
+    class Broken(SharedMemory):
+        __init__ = broken
+
+        def __del__(self):
+            uses.append((self.closed, self.size, self.name))
+            self.close()
+
+    try:
+        shm = Broken(name, create=True, size=10)
+    except (TypeError, ZeroDivisionError, OSError, ValueError):
+        pass
+    else:
+        assert shm.closed
+        for use in _uses(shm):
+            with pytest.raises((ValueError, TypeError)):
+                use()
+        del shm, use
+    gc.collect()
+    assert uses == [(True, 0, None)]
+    # The other doors do not need it.
+    with Broken.create(name, 10, delete=True) as shm:
+        assert shm.size == 10
+
+
+def test_init_that_raises_after_the_handle_was_made(name):
+    class Late(SharedMemory):
+        def __init__(self, *args, **keywords):
+            super().__init__(*args, **keywords)
+            kept.append(np.ndarray(1, "u1", buffer=self))
+            self.unlink()
+            raise RuntimeError("late")
+
+    kept = []
+    with pytest.raises(RuntimeError, match="late"):
+        Late(name, create=True, size=10)
+    gc.collect()
+    kept[0][0] = 5
+    assert kept.pop()[0] == 5
+
+
+def test_a_second_init_lets_go_of_the_first_object(name, names):
+    other = names()
+    shm = SharedMemory(name, create=True, size=10)
+    first = shm.fileno()
+    shm.__init__(other, create=True, size=20)
+    assert shm.name == other and shm.size == 20 and shm.created
+    assert os.listdir("/proc/self/fd").count(str(first)) <= 1
+    assert os.path.exists(SHM + name)
+    os.unlink(SHM + name)
+    shm.unlink()
+
+
+def test_a_second_init_of_a_handle_made_with_delete(name, names):
+    """Its duty is done when it becomes another object's handle."""
+    other = names()
+    shm = SharedMemory.create(name, 10, delete=True)
+    shm.__init__(other, create=True, size=20)
+    assert not os.path.exists(SHM + name)
+    shm.close()
+    assert os.path.exists(SHM + other)
+    shm.unlink()
+
+
+def test_resurrection(name):
+    """A handle that its __del__ brings back is whole."""
+    graveyard = []
+
+    class Undead(SharedMemory):
+        def __del__(self):
+            graveyard.append(self)
+
+    shm = Undead.create(name, 10)
+    array_ = np.ndarray(1, "u1", buffer=shm)
+    array_[0] = 7
+    del shm
+    del array_
+    gc.collect()
+    (shm,) = graveyard
+    graveyard.clear()
+    assert not shm.closed and shm.buf[0] == 7
+    array_ = np.ndarray(1, "u1", buffer=shm)
+    shm.resize(2 * PAGESIZE)
+    assert shm.name == name and shm.is_linked()
+    shm.unlink()
+    shm.close()
+    array_[0] = 8
+    del shm
+    gc.collect()
+
+
+def test_resurrection_out_of_a_cycle(name):
+    graveyard = []
+
+    class Undead(SharedMemory):
+        def __del__(self):
+            graveyard.append(self)
+
+    shm = Undead.create(name, 10, delete=True)
+    shm.self = shm
+    shm.view = memoryview(shm)
+    del shm
+    gc.collect()
+    (shm,) = graveyard
+    shm.view[0] = 9
+    assert shm.buf[0] == 9 and not shm.closed
+    shm.resize(2 * PAGESIZE)
+    shm.view[0] = 10
+    assert shm.buf[0] == 10
+    del shm.self, shm.view
+    shm.close()
+    graveyard.clear()
+    del shm
+    gc.collect()
+
+
+def test_resurrection_after_close(name):
+    graveyard = []
+
+    class Undead(SharedMemory):
+        def __del__(self):
+            self.close()
+            graveyard.append(self)
+
+    Undead.create(name, 10, delete=True)
+    gc.collect()
+    (shm,) = graveyard
+    assert shm.closed
+    with pytest.raises(ValueError):
+        _ = shm.buf
+    shm.close()
+
+
+def test_a_del_that_takes_views(name):
+    views = []
+
+    class Taker(SharedMemory):
+        def __del__(self):
+            views.append(self.buf)
+            views.append(memoryview(self))
+            views.append(np.frombuffer(self, "u1"))
+
+    Taker.create(name, 10, delete=True)
+    gc.collect()
+    for value, view in enumerate(views):
+        view[0] = value
+    assert [int(view[0]) for view in views] == [2, 2, 2]
+    views.clear()
+
+
+def test_weak_reference_callbacks_that_use_the_views(name):
+    seen = []
+    shm = SharedMemory.create(name, 10, delete=True)
+    view = shm.buf
+    weak = weakref.ref(shm, lambda _: seen.append(view[0]))
+    weakref.finalize(shm, lambda: seen.append(len(view)))
+    view[0] = 3
+    del shm
+    gc.collect()
+    assert sorted(seen) == [3, 10] and weak() is None
+
+
+def test_an_object_that_is_only_reached_through_the_handle(name):
+    """The handle is kept by what numpy made of it, and keeps the memory."""
+    shm = SharedMemory.create(name, 10, delete=True)
+    weak = weakref.ref(shm)
+    array_ = np.ndarray(10, "u1", buffer=shm)
+    del shm
+    gc.collect()
+    array_[:] = range(10)
+    assert array_.sum() == 45
+    if weak() is not None:
+        weak().close()
+        array_[:] = 1
+        assert array_.sum() == 10
+    del array_
+    gc.collect()
+    assert weak() is None
+    assert not os.path.exists(SHM + name)
+
+
+def test_a_subclass_goes_when_its_handles_have(name, run_python):
+    """Where they had a name: multiprocessing keeps each class that it may have to pass.
+
+    In a process without threads: with the first one, Python 3.13 without the GIL keeps all classes.
+    """
+    run_python(
+        """
+        import gc, sys, weakref
+        from posixshm import SharedMemory
+        class Sub(SharedMemory):
+            pass
+        Sub.create(sys.argv[1], 10, delete=True)
+        weak = weakref.ref(Sub)
+        del Sub
+        gc.collect()
+        assert weak() is None
+        """,
+        name,
+    )
+
+
+def test_views_of_views_of_views():
+    shm = SharedMemory.anonymous(SIZE)
+    view = shm.buf
+    for _ in range(1000):
+        view = memoryview(view)[:]
+    shm.close()
+    del shm
+    gc.collect()
+    view[0] = 1
+    assert view.tobytes()[:2] == b"\1\0"
+
+
+def test_released_views_do_not_matter():
+    shm = SharedMemory.anonymous(SIZE)
+    views = [shm.buf for _ in range(100)] + [memoryview(shm) for _ in range(100)]
+    for view in views[::2]:
+        view.release()
+    shm.close()
+    for view in views[1::2]:
+        view[0] = 1
+        view.release()
+    with pytest.raises(ValueError):
+        views[0][0]
+
+
+def test_io_over_a_view(tmp_path):
+    """Objects of the io module that fill or drain the bytes after close()."""
+    path = tmp_path / "file"
+    path.write_bytes(b"from a file")
+    shm = SharedMemory.anonymous(SIZE)
+    view, direct = shm.buf, np.frombuffer(shm, "u1")
+    with open(path, "rb", buffering=0) as file:
+        shm.close()
+        assert file.readinto(view) == 11
+    assert direct[:4].tobytes() == b"from"
+    assert io.BytesIO(view).read(4) == b"from"
+    with open(path, "wb") as file:
+        file.write(view[:4])
+    assert path.read_bytes() == b"from"
+
+
+def test_containers_that_copy(name):
+    """array and bytes take a copy; what they have does not change."""
+    with SharedMemory.create(name, 16, delete=True) as shm:
+        shm.buf[:4] = b"abcd"
+        copies = [array.array("B", shm.buf), bytes(shm), bytearray(shm), shm.buf.tobytes()]
+        copies.append(bytes(collections.deque(shm.buf)))
+        copies.append(bytes(itertools.islice(iter(shm.buf), 16)))
+        shm.buf[0] = 0
+    assert all(bytes(copy)[:4] == b"abcd" for copy in copies)
+
+
+# -- the interpreter's end ----------------------------------------------------------------------
+
+PRELUDE = """
+import atexit, ctypes, gc, os, struct, sys, threading, weakref
+import numpy as np
+from posixshm import Mapping, SharedMemory
+name = sys.argv[1]
+def make(size=16384, delete=True):
+    return SharedMemory.create(name, size, delete=delete)
+"""
+
+ENDINGS = {
+    "an open handle": "shm = make()",
+    "a view": "view = make().buf; view[0] = 1",
+    "arrays": """
+        shm = make()
+        arrays = [np.ndarray(10, "u1", buffer=shm), np.frombuffer(shm, "u1"),
+                  np.ndarray(10, "u1", buffer=shm.buf), np.frombuffer(shm.map(), "u1")]
+    """,
+    "arrays without the handle": """
+        shm = make()
+        arrays = [np.ndarray(10, "u1", buffer=shm), np.frombuffer(shm.buf, "u1")]
+        del shm
+    """,
+    "a closed handle and its array": """
+        shm = make()
+        array = np.ndarray(10, "u1", buffer=shm)
+        shm.close()
+        array[0] = 1
+    """,
+    "ctypes": "shm = make(); array = (ctypes.c_char * 10).from_buffer(shm)",
+    "a cycle": """
+        class Sub(SharedMemory):
+            pass
+        shm = Sub.create(name, 100, delete=True)
+        shm.self = shm
+        shm.array = np.ndarray(10, "u1", buffer=shm)
+    """,
+    "a del that writes": """
+        class Writer:
+            def __init__(self, array):
+                self.array = array
+            def __del__(self):
+                self.array[0] = 1
+        shm = make()
+        writers = [Writer(np.ndarray(10, "u1", buffer=shm)), Writer(shm.buf), Writer(shm.map())]
+        writers[0].writers = writers
+    """,
+    "a handle's own del": """
+        class Late(SharedMemory):
+            def __del__(self):
+                if not self.closed:
+                    self.buf[0] = 1
+                self.close()
+        shm = Late.create(name, 100, delete=True)
+        cycle = [shm]
+        cycle.append(cycle)
+    """,
+    "atexit": """
+        shm = make()
+        array = np.ndarray(10, "u1", buffer=shm)
+        @atexit.register
+        def last():
+            shm.close()
+            array[0] = 1
+            assert not shm.is_linked()
+    """,
+    "an attribute of another module": """
+        sys.keep = make()
+        sys.array = np.ndarray(10, "u1", buffer=sys.keep)
+        import builtins
+        builtins.view = sys.keep.buf
+    """,
+    "a thread that reads": """
+        shm = make()
+        array = np.ndarray(10, "u1", buffer=shm)
+        started = threading.Event()
+        def read(array=array):
+            started.set()
+            while True:
+                array[0] = 1
+        threading.Thread(target=read, daemon=True).start()
+        started.wait()
+    """,
+    "a thread that maps and closes": """
+        shm = make()
+        started = threading.Event()
+        def work(name=name, SharedMemory=SharedMemory):
+            try:
+                while True:
+                    with SharedMemory.open(name) as other:
+                        other.buf[0] = 1
+                    started.set()
+            except FileNotFoundError:
+                pass
+        threading.Thread(target=work, daemon=True).start()
+        started.wait()
+    """,
+    "bare handles": """
+        bare = SharedMemory.__new__(SharedMemory)
+        class Broken(SharedMemory):
+            def __init__(self):
+                pass
+        broken = Broken()
+    """,
+    "after a failed create": """
+        keep = []
+        def fail(buf):
+            keep.append(np.frombuffer(buf, "u1"))
+            raise RuntimeError
+        try:
+            SharedMemory.create(name, 100, init=fail, delete=True)
+        except RuntimeError as error:
+            kept_error = error
+    """,
+    "anonymous and unnamed": """
+        handles = [SharedMemory.anonymous(100, max_size=10000), SharedMemory.unnamed(100)]
+        arrays = [np.ndarray(10, "u1", buffer=handle) for handle in handles]
+        handles[0].resize(9999)
+        handles[1].resize(9999)
+        more = [np.ndarray(10, "u1", buffer=handle) for handle in handles]
+    """,
+    "sys.exit in the context": """
+        with make() as shm:
+            array = np.ndarray(10, "u1", buffer=shm)
+            sys.exit(0)
+    """,
+    "the module is gone first": """
+        shm = make()
+        view = shm.buf
+        for module in [module for module in sys.modules if module.startswith("posixshm")]:
+            del sys.modules[module]
+        del SharedMemory, Mapping
+        gc.collect()
+        view[0] = 1
+    """,
+    "weak references": """
+        shm = make()
+        weak = weakref.ref(shm, lambda _: None)
+        final = weakref.finalize(shm, print, "", end="")
+        values = weakref.WeakValueDictionary({1: shm, 2: shm.map()})
+    """,
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
+def test_the_interpreter_ends_in_peace(name, run_python, ending):
+    """Status 0, not a word on standard error, and the name is gone."""
+    code = PRELUDE + "\n" + textwrap.dedent(ending)
+    run_python(code, name, options=["-X", "dev", "-W", "error"])
+    assert not os.path.exists(SHM + name)
+
+
+def test_the_interpreter_ends_by_an_error(name, run_python):
+    status, _, errors = run_python(
+        PRELUDE + "shm = make(); array = np.ndarray(10, 'u1', buffer=shm); 1 / 0", name, check=False
+    )
+    assert status == 1
+    assert errors.rstrip().endswith("ZeroDivisionError: division by zero")
+    assert errors.count("Traceback") == 1
+    assert not os.path.exists(SHM + name)
+
+
+def test_the_debug_hooks_find_nothing(name, run_python):
+    """A process that makes and drops handles in every way does not grow."""
+    run_python(
+        PRELUDE
+        + """
+def once():
+    shm = make()
+    array = np.ndarray(10, "u1", buffer=shm)
+    view = shm.buf
+    shm.resize(20000)
+    with SharedMemory.open(name, readonly=True) as other:
+        np.frombuffer(other, "u1")
+    shm.__init__(None, True, 100)
+    shm.unlink()
+    shm.close()
+    for bad in ("", 5, None):
+        try:
+            SharedMemory.open(bad)
+        except (ValueError, TypeError):
+            pass
+    try:
+        SharedMemory.open("posixshm-test-nobody")
+    except FileNotFoundError:
+        pass
+
+def blocks():
+    gc.collect()
+    return sys.getallocatedblocks()
+
+for _ in range(50):
+    once()
+before = blocks()
+for _ in range(300):
+    once()
+grown = blocks() - before
+assert grown < 100, grown
+fds = len(os.listdir("/proc/self/fd"))
+assert fds < 10, fds
+with open("/proc/self/maps") as maps:
+    assert "/dev/shm" not in maps.read()
+""",
+        name,
+    )
+
+
+def test_mapping_outlives_everything(name):
+    shm = SharedMemory.create(name, SIZE, delete=True)
+    mapping = Mapping(shm.fileno())
+    view = mapping[10:20]
+    del mapping
+    shm.close()
+    del shm
+    gc.collect()
+    view[:] = b"0123456789"
+    assert bytes(view) == b"0123456789"
+
+
+def test_reference_counts_are_kept(name):
+    """Each call gives back what it took."""
+    shm = SharedMemory.create(name, SIZE, delete=True)
+    mapping = shm.buf.obj
+    calls = [
+        lambda: shm.buf,
+        lambda: memoryview(shm),
+        lambda: shm.name,
+        lambda: shm.size,
+        lambda: repr(shm),
+        lambda: shm.stat(),
+        lambda: shm.map(),
+        lambda: shm.refresh(),
+        lambda: shm.resize(SIZE),
+        lambda: shm.sync(),
+        lambda: shm.populate(),
+        lambda: shm.resident,
+        lambda: shm.__reduce__(),
+        lambda: shm.__enter__(),
+        lambda: shm.is_linked(),
+        lambda: shm.fileno(),
+        lambda: mapping[0],
+        lambda: mapping[0:5],
+        lambda: mapping.__setitem__(slice(0, 3), b"abc"),
+        lambda: np.frombuffer(shm, "u1"),
+    ]
+    for call in calls:
+        before = [sys.getrefcount(what) for what in (shm, mapping, shm.name, SharedMemory)]
+        for _ in range(100):
+            call()
+        gc.collect()
+        after = [sys.getrefcount(what) for what in (shm, mapping, shm.name, SharedMemory)]
+        assert all(abs(a - b) < 50 for a, b in zip(before, after, strict=True))
+    shm.close()

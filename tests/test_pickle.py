@@ -1,0 +1,648 @@
+"""Handles that travel: named ones by reference, others by descriptor through multiprocessing."""
+
+import concurrent.futures
+import contextlib
+import copy
+import errno
+import gc
+import io
+import multiprocessing as mp
+import os
+import pickle
+import signal
+import sys
+
+import numpy as np
+import pytest
+
+from posixshm import PAGESIZE, SharedMemory
+
+SHM = "/dev/shm/"
+DEADLINE = 60
+METHODS = ["fork", "forkserver", "spawn"]
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+
+
+@pytest.fixture
+def shm(name):
+    with SharedMemory.create(name, 1000, delete=True) as handle:
+        handle.buf[:3] = b"abc"
+        yield handle
+
+
+class Sub(SharedMemory):
+    """With state of its own."""
+
+
+class Slotted(SharedMemory):
+    __slots__ = ("extra",)
+
+
+class Stateful(SharedMemory):
+    def __getstate__(self):
+        return {"told": self.secret + 1}
+
+    def __setstate__(self, state):
+        self.heard = state["told"]
+
+
+# -- by reference -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_named_handle_is_pickled_by_reference(shm, protocol):
+    data = pickle.dumps(shm, protocol)
+    assert len(data) < 500
+    with pickle.loads(data) as other:
+        assert type(other) is SharedMemory and other is not shm
+        assert (other.name, other.size, other.readonly, other.created) == (
+            shm.name,
+            1000,
+            False,
+            False,
+        )
+        assert other.fileno() != shm.fileno()
+        assert other.stat().st_ino == shm.stat().st_ino
+        other.buf[0] = ord("A")
+    assert shm.buf[:3] == b"Abc"
+    assert shm.is_linked()  # the copy has no duty to delete it
+
+
+def test_read_only_and_room_to_grow_travel(shm):
+    with SharedMemory.open(shm.name, readonly=True, max_size=64 * PAGESIZE) as reader:
+        with pickle.loads(pickle.dumps(reader)) as other:
+            assert other.readonly and other.buf.readonly
+            assert other.max_size == 64 * PAGESIZE
+            view = other.buf
+            shm.resize(5000)
+            assert other.size == 5000 and other.buf.obj is view.obj
+
+
+@pytest.mark.parametrize("function", [copy.copy, copy.deepcopy])
+def test_a_copy_is_another_handle(shm, function):
+    with function(shm) as other:
+        assert other.stat().st_ino == shm.stat().st_ino
+        assert other.fileno() != shm.fileno()
+        other.buf[0] = 1
+        assert shm.buf[0] == 1
+
+
+def test_one_handle_twice_is_one_handle(shm):
+    one, two, others = pickle.loads(pickle.dumps([shm, shm, {"key": shm}]))
+    assert one is two is others["key"]
+    one.close()
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_the_state_of_a_subclass_travels(name, protocol):
+    with Sub.create(name, 10, delete=True) as shm:
+        shm.notes = ["a", {"b": 1}]
+        with pickle.loads(pickle.dumps(shm, protocol)) as other:
+            assert type(other) is Sub
+            assert other.__dict__ == {"notes": ["a", {"b": 1}]}
+            assert other.notes is not shm.notes
+    with Slotted.create(name, 10, delete=True) as shm:
+        shm.extra = (1, 2)
+        with pickle.loads(pickle.dumps(shm, protocol)) as other:
+            assert type(other) is Slotted and other.extra == (1, 2)
+    with Stateful.create(name, 10, delete=True) as shm:
+        shm.secret = 41
+        with pickle.loads(pickle.dumps(shm, protocol)) as other:
+            assert other.__dict__ == {"heard": 42}
+
+
+def test_a_cycle_through_the_state(name):
+    with Sub.create(name, 10, delete=True) as shm:
+        shm.list = [shm]
+        other = pickle.loads(pickle.dumps(shm))
+        assert other.list[0] is other
+        other.close()
+        del shm.list
+
+
+def test_an_attacher_is_pickled_too(shm):
+    with SharedMemory.open(shm.name) as attached, pickle.loads(pickle.dumps(attached)) as other:
+        assert other.buf[:3] == b"abc"
+
+
+def test_what_got_its_name_later(name, names):
+    other_name = names()
+    with SharedMemory.unnamed(10) as shm:
+        with pytest.raises(TypeError):
+            pickle.dumps(shm)
+        shm.link(name)
+        pickle.loads(pickle.dumps(shm)).close()
+        shm.rename(other_name)
+        with pickle.loads(pickle.dumps(shm)) as other:
+            assert other.name == other_name
+        shm.unlink()
+
+
+def test_the_pure_python_pickler_too(shm):
+    file = io.BytesIO()
+    pickle._Pickler(file).dump(shm)
+    file.seek(0)
+    with pickle._Unpickler(file).load() as other:
+        assert other.buf[:3] == b"abc"
+
+
+# -- what it refuses ----------------------------------------------------------------------------
+
+
+def refused(data, error, number, name):
+    before = sorted(os.listdir(SHM)), len(os.listdir("/proc/self/fd"))
+    with pytest.raises(error) as caught:
+        pickle.loads(data)
+    assert caught.value.errno == number
+    assert caught.value.filename == name
+    assert (sorted(os.listdir(SHM)), len(os.listdir("/proc/self/fd"))) == before
+    return str(caught.value)
+
+
+def test_an_object_that_is_gone(name):
+    with SharedMemory.create(name, 10, delete=True) as shm:
+        data = pickle.dumps(shm)
+    refused(data, FileNotFoundError, errno.ENOENT, name)
+
+
+def test_an_object_that_was_made_again(name):
+    with SharedMemory.create(name, 10, delete=True) as shm:
+        data = pickle.dumps(shm)
+    with SharedMemory.create(name, 10, delete=True):
+        assert "another object" in refused(data, OSError, errno.ESTALE, name)
+
+
+def test_an_object_whose_name_was_taken_over(name):
+    with SharedMemory.create(name, 10) as shm, SharedMemory.unnamed(10) as other:
+        data = pickle.dumps(shm)
+        other.link(name, replace=True)
+        refused(data, OSError, errno.ESTALE, name)
+        other.unlink()
+
+
+def test_an_object_that_was_renamed(name, names):
+    with SharedMemory.create(name, 10) as shm:
+        data = pickle.dumps(shm)
+        shm.rename(names())
+        refused(data, FileNotFoundError, errno.ENOENT, name)
+        shm.unlink()
+
+
+def boot_id():
+    with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+        return file.read().strip()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_another_host_or_another_run_of_this_one(shm, protocol):
+    data = pickle.dumps(shm, protocol)
+    assert data.count(boot_id()) == 1
+    other = data.replace(boot_id(), b"01234567-89ab-cdef-0123-456789abcdef")
+    message = refused(other, OSError, errno.EREMOTE, shm.name)
+    assert "host" in message
+
+
+def test_another_host_says_so_first(name):
+    """Also where there is no such name: what it means is on the other host."""
+    with SharedMemory.create(name, 10, delete=True) as shm:
+        data = pickle.dumps(shm)
+    other = data.replace(boot_id(), b"01234567-89ab-cdef-0123-456789abcdef")
+    refused(other, OSError, errno.EREMOTE, name)
+
+
+def test_another_thing_of_that_name(name):
+    with SharedMemory.create(name, 10, delete=True) as shm:
+        data = pickle.dumps(shm)
+    for make, remove, number in [
+        (os.mkfifo, os.unlink, errno.EINVAL),
+        (os.mkdir, os.rmdir, errno.EISDIR),
+        (lambda path: os.symlink("/etc/passwd", path), os.unlink, errno.ELOOP),
+    ]:
+        make(SHM + name)
+        try:
+            refused(data, OSError, number, name)
+        finally:
+            remove(SHM + name)
+
+
+def test_an_object_that_became_larger_than_its_room(name):
+    with SharedMemory.create(name, 10, max_size=PAGESIZE, delete=True) as shm:
+        data = pickle.dumps(shm)
+        os.truncate(SHM + name, 2 * PAGESIZE)
+        with pytest.raises((OSError, ValueError)):
+            pickle.loads(data)
+
+
+def test_an_object_that_became_empty(name):
+    with SharedMemory.create(name, 10, delete=True) as shm:
+        data = pickle.dumps(shm)
+        os.truncate(SHM + name, 0)
+        refused(data, OSError, errno.ENODATA, name)
+        os.truncate(SHM + name, 20)
+        with pickle.loads(data) as other:
+            assert other.size == 20
+
+
+NAMELESS = {
+    "anonymous": lambda: SharedMemory.anonymous(1000),
+    "unnamed": lambda: SharedMemory.unnamed(1000),
+    "subclass": lambda: Sub.anonymous(1000),
+    "with room": lambda: SharedMemory.anonymous(1000, max_size=64 * PAGESIZE),
+    "from_fd": lambda: SharedMemory.from_fd(memory_file(1000)),
+}
+
+
+def memory_file(size):
+    fd = os.memfd_create("posixshm-test")
+    os.posix_fallocate(fd, 0, size)
+    return fd
+
+
+@pytest.mark.parametrize("make", NAMELESS.values(), ids=NAMELESS)
+def test_what_has_no_name_takes_multiprocessing(make):
+    with make() as shm:
+        for protocol in PROTOCOLS:
+            with pytest.raises(TypeError, match="multiprocessing"):
+                pickle.dumps(shm, protocol)
+        for function in (copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="multiprocessing"):
+                function(shm)
+        assert not shm.closed
+
+
+def test_closed_handles_are_not_pickled(name):
+    handles = [SharedMemory.create(name, 10, delete=True), SharedMemory.anonymous(10)]
+    handles.append(SharedMemory.__new__(SharedMemory))
+    for shm in handles:
+        shm.close()
+        with pytest.raises(ValueError, match="closed"):
+            pickle.dumps(shm)
+        with pytest.raises(ValueError, match="closed"):
+            mp.reduction.ForkingPickler.dumps(shm)
+
+
+def test_a_handle_without_descriptor_is_pickled_by_reference_only():
+    with SharedMemory.create(None, 10, delete=True) as shm:
+        shm.close_fd()
+        pickle.loads(pickle.dumps(shm)).close()
+    with SharedMemory.anonymous(10) as shm:
+        shm.close_fd()
+        with pytest.raises((ValueError, TypeError)):
+            mp.reduction.ForkingPickler.dumps(shm)
+
+
+def test_what_a_forged_pickle_can_do(shm):
+    """It is an error, whatever stands in it; never a crash, never something half-made."""
+    attach, arguments, *_ = shm.__reduce__()
+    attach(*arguments).close()
+    garbage = [None, -1, 0, 2**63, 2**64, 2**100, "", "a/b", "\0", b"x", 1.5, [], object]
+    garbage += [SharedMemory, int, type, Sub, "no-such-name", "x" * 10_000, "\ud800"]
+    for index in range(len(arguments)):
+        for value in garbage:
+            forged = list(arguments)
+            forged[index] = value
+            with contextlib.suppress(TypeError, ValueError, OverflowError, OSError, AttributeError):
+                handle = attach(*forged)
+                assert isinstance(handle, SharedMemory)
+                assert handle.name == shm.name and handle.size == shm.size
+                handle.close()
+    for count in range(len(arguments)):
+        with pytest.raises(TypeError):
+            attach(*arguments[:count])
+    with pytest.raises(TypeError):
+        attach(*arguments, None)
+
+
+# -- through multiprocessing --------------------------------------------------------------------
+
+TRAVELLERS = {
+    "named": lambda: SharedMemory.create(None, 1000, delete=True),
+    "named subclass": lambda: Sub.create(None, 1000, delete=True),
+    **NAMELESS,
+}
+
+
+def look(shm):
+    """In the other process: what arrived, and a sign in its last byte."""
+    view = np.ndarray(shm.size, "u1", buffer=shm)
+    view[-1] = 77
+    seen = (type(shm).__name__, shm.name, shm.size, shm.max_size, shm.readonly, bytes(view[:3]))
+    state = getattr(shm, "__dict__", {})
+    shm.close()
+    view[-2] = 78
+    return (*seen, state)
+
+
+def expected(shm):
+    kind = type(shm).__name__
+    state = getattr(shm, "__dict__", {})
+    return (kind, shm.name, 1000, shm.max_size, False, b"abc", state)
+
+
+@pytest.fixture
+def travellers():
+    """A handle of each kind; at the end each must show that it was looked at."""
+    with contextlib.ExitStack() as stack:
+        handles = [stack.enter_context(make()) for make in TRAVELLERS.values()]
+        for shm in handles:
+            shm.buf[:3] = b"abc"
+            if isinstance(shm, Sub):
+                shm.notes = ["of a subclass"]
+        yield handles
+        for kind, shm in zip(TRAVELLERS, handles, strict=True):
+            assert not shm.closed
+            assert (kind, bytes(shm.buf[-2:])) == (kind, bytes([78, 77]))
+
+
+@pytest.fixture(params=METHODS)
+def context(request, monkeypatch):
+    """A start method; its processes print their stacks when they are aborted."""
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
+    return mp.get_context(request.param)
+
+
+@contextlib.contextmanager
+def running(process):
+    """Started; ended in time, or it is a failure."""
+    process.start()
+    try:
+        yield process
+        process.join(DEADLINE)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGABRT)
+            pytest.fail(f"a process hung for {DEADLINE} seconds; see its stacks")
+        assert process.exitcode == 0
+    finally:
+        if process.is_alive():
+            process.join(5)
+            process.kill()
+        process.join()
+        process.close()
+
+
+def receive(connection):
+    assert connection.poll(DEADLINE), "nothing came"
+    return connection.recv()
+
+
+def _process(connection, *handles):
+    connection.send([look(shm) for shm in handles])
+    connection.close()
+
+
+def test_as_arguments_of_a_process(context, travellers):
+    ours, theirs = context.Pipe()
+    with ours, theirs, running(context.Process(target=_process, args=(theirs, *travellers))):
+        assert receive(ours) == [expected(shm) for shm in travellers]
+
+
+def _pipe(connection):
+    while (shm := receive(connection)) is not None:
+        connection.send(look(shm))
+    connection.close()
+
+
+def test_through_a_pipe(context, travellers):
+    ours, theirs = context.Pipe()
+    with ours, theirs, running(context.Process(target=_pipe, args=(theirs,))):
+        for shm in travellers:
+            ours.send(shm)
+            assert receive(ours) == expected(shm)
+        ours.send(None)
+
+
+def _queue(inbox, outbox):
+    while (shm := inbox.get(timeout=DEADLINE)) is not None:
+        outbox.put(look(shm))
+
+
+def test_through_a_queue(context, travellers):
+    inbox, outbox = context.Queue(), context.Queue()
+    with running(context.Process(target=_queue, args=(inbox, outbox))):
+        for shm in [*travellers, None]:
+            inbox.put(shm)
+        for shm in travellers:
+            assert outbox.get(timeout=DEADLINE) == expected(shm)
+    for queue in (inbox, outbox):
+        queue.close()
+        queue.join_thread()
+
+
+def test_through_a_pool(context, travellers):
+    with context.Pool(2) as pool:
+        for shm in travellers:
+            assert pool.apply_async(look, (shm,)).get(DEADLINE) == expected(shm)
+            shm.buf[-2:] = b"\0\0"
+        seen = pool.map_async(look, travellers).get(DEADLINE)
+        assert seen == [expected(shm) for shm in travellers]
+        pool.close()
+        pool.join()
+
+
+def test_through_an_executor(context, travellers):
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
+        futures = [executor.submit(look, shm) for shm in travellers]
+        for future, shm in zip(futures, travellers, strict=True):
+            assert future.result(DEADLINE) == expected(shm)
+
+
+def _make(connection):
+    """Make objects here, and wait until they have arrived there."""
+    for make in TRAVELLERS.values():
+        shm = make()
+        shm.buf[:3] = b"abc"
+        connection.send(shm)
+        assert receive(connection) == "arrived"
+        shm.close()
+    connection.close()
+
+
+def test_back_from_a_process(context):
+    ours, theirs = context.Pipe()
+    handles = []
+    with ours, theirs, running(context.Process(target=_make, args=(theirs,))):
+        for _ in TRAVELLERS:
+            handles.append(receive(ours))
+            ours.send("arrived")
+    # Their maker has ended.
+    for shm in handles:
+        assert shm.buf[:3] == b"abc" and not shm.created
+        shm.buf[0] = 1
+        shm.close()
+
+
+def _echo(connection):
+    while (shm := receive(connection)) is not None:
+        shm.buf[0] += 1
+        connection.send(shm)
+        assert receive(connection) == "arrived"
+        shm.close()
+    connection.close()
+
+
+def test_there_and_back_again(context):
+    """A handle that arrived can travel on."""
+    ours, theirs = context.Pipe()
+    with ours, theirs, running(context.Process(target=_echo, args=(theirs,))):
+        shm = SharedMemory.anonymous(10)
+        for _ in range(5):
+            ours.send(shm)
+            other = receive(ours)
+            ours.send("arrived")
+            shm.close()
+            shm = other
+        ours.send(None)
+    assert shm.buf[0] == 5
+    shm.close()
+
+
+def _grow(connection):
+    shm = receive(connection)
+    shm.resize(5 * PAGESIZE)
+    shm.buf[-1] = 5
+    connection.send(shm.size)
+    connection.close()
+
+
+def test_growth_in_place_is_seen_on_the_other_side(context):
+    ours, theirs = context.Pipe()
+    with (
+        ours,
+        theirs,
+        SharedMemory.anonymous(10, max_size=64 * PAGESIZE) as shm,
+        running(context.Process(target=_grow, args=(theirs,))),
+    ):
+        ours.send(shm)
+        assert receive(ours) == 5 * PAGESIZE
+        assert shm.size == 5 * PAGESIZE and shm.buf[-1] == 5
+
+
+def _readonly(connection):
+    shm = receive(connection)
+    try:
+        shm.buf[0] = 1
+    except TypeError:
+        connection.send((shm.readonly, shm.buf.readonly, bytes(shm.buf[:3])))
+    else:
+        connection.send("wrote")
+    connection.close()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_read_only_stays_read_only(context, name, named):
+    with SharedMemory.create(name, 10, delete=True) as shm:
+        shm.buf[:3] = b"abc"
+        if named:
+            reader = SharedMemory.open(name, readonly=True)
+        else:
+            reader = SharedMemory.from_fd(os.open(SHM + name, os.O_RDONLY))
+        ours, theirs = context.Pipe()
+        with ours, theirs, reader, running(context.Process(target=_readonly, args=(theirs,))):
+            ours.send(reader)
+            assert receive(ours) == (True, True, b"abc")
+
+
+def _sum(shm, start, stop):
+    return int(np.ndarray(shm.size // 8, "i8", buffer=shm)[start:stop].sum())
+
+
+@pytest.mark.parametrize("make", [SharedMemory.anonymous, SharedMemory.unnamed])
+def test_many_tasks_on_one_array(context, make):
+    """A handle that goes with every task of a pool; nothing is used up."""
+    with make(8 * 1000) as shm, context.Pool(2) as pool:
+        np.ndarray(1000, "i8", buffer=shm)[:] = range(1000)
+        tasks = [(shm, start, start + 50) for start in range(0, 1000, 50)]
+        assert sum(pool.starmap_async(_sum, tasks).get(DEADLINE)) == sum(range(1000))
+        pool.close()
+        pool.join()
+
+
+def _fail(shm):
+    raise RuntimeError("in the task")
+
+
+def test_a_task_that_fails(context):
+    with SharedMemory.anonymous(10) as shm, context.Pool(1) as pool:
+        with pytest.raises(RuntimeError, match="in the task"):
+            pool.apply_async(_fail, (shm,)).get(DEADLINE)
+        assert pool.apply_async(len, (b"abc",)).get(DEADLINE) == 3
+        pool.close()
+        pool.join()
+
+
+def _open_gone(connection):
+    try:
+        connection.recv()
+    except FileNotFoundError as error:
+        connection.send(error.errno)
+    connection.close()
+
+
+def test_a_named_object_that_is_gone_when_it_arrives(context, name):
+    ours, theirs = context.Pipe()
+    with ours, theirs, running(context.Process(target=_open_gone, args=(theirs,))):
+        with SharedMemory.create(name, 10, delete=True) as shm:
+            data = mp.reduction.ForkingPickler.dumps(shm)
+        ours.send_bytes(data)
+        assert receive(ours) == errno.ENOENT
+
+
+def test_the_other_pickler_keeps_its_error_after_multiprocessing_was_used(context):
+    """What multiprocessing may do, pickle may not."""
+    with SharedMemory.anonymous(10) as shm:
+        ours, theirs = context.Pipe()
+        with ours, theirs, running(context.Process(target=_process, args=(theirs, shm))):
+            receive(ours)
+        with pytest.raises(TypeError, match="multiprocessing"):
+            pickle.dumps(shm)
+
+
+def test_a_spawned_program_leaves_nothing(run_python, tmp_path, name):
+    """As a user writes it: a script with a main guard, and not a word on standard error."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import multiprocessing as mp
+import sys
+from posixshm import SharedMemory
+
+def work(shm, named):
+    shm.buf[0] = 1
+    named.buf[0] = 2
+
+if __name__ == "__main__":
+    mp.set_start_method(sys.argv[1])
+    shm = SharedMemory.anonymous(100)
+    named = SharedMemory.create(sys.argv[2], 100, delete=True)
+    process = mp.Process(target=work, args=(shm, named))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert (shm.buf[0], named.buf[0]) == (1, 2)
+"""
+    )
+    for method in METHODS:
+        run_python(
+            f"import runpy, sys; sys.argv = [{str(script)!r}, {method!r}, {name!r}]; "
+            f"runpy.run_path({str(script)!r}, run_name='__main__')",
+            options=["-W", "error", "-W", "ignore::DeprecationWarning"],
+        )
+        assert not os.path.exists(SHM + name)
+
+
+def test_no_class_is_needed_on_the_other_side_but_ours():
+    """What travels names the public module, so that other versions can load it."""
+    with SharedMemory.create(None, 10, delete=True) as shm:
+        assert b"posixshm" in pickle.dumps(shm)
+        assert pickle.loads(pickle.dumps(SharedMemory)) is SharedMemory
+    assert sys.modules["posixshm"].SharedMemory is SharedMemory
+
+
+def test_nothing_is_kept_after_the_journey():
+    """Pickled by the pickler of multiprocessing, and then never sent."""
+    before = len(os.listdir("/proc/self/fd"))
+    with SharedMemory.create(None, 10, delete=True) as shm:
+        for _ in range(10):
+            mp.reduction.ForkingPickler.dumps(shm)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before

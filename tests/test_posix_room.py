@@ -1,0 +1,28 @@
+"""The C tests of csrc/posix, which need no interpreter. .ci/run has them under sanitizers as well."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parent / "c" / "run"
+COMPILER = os.environ.get("CC", "gcc").split()[0]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"there is no {COMPILER} here")
+@pytest.mark.skipif(not (RUN.parents[2] / "csrc").is_dir(), reason="the C sources are not here")
+def test_the_room_without_an_interpreter():
+    run = subprocess.run(
+        ["bash", str(RUN), "--quick"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=280,
+    )
+    assert run.returncode == 0, run.stdout
+    assert "C tests: all passed" in run.stdout.splitlines()[-1]

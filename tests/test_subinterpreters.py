@@ -1,0 +1,235 @@
+"""Isolated sub-interpreters, each with a GIL of its own where this Python has that (3.12).
+
+They run in child processes: what goes wrong here is likely to be a crash.
+"""
+
+import os
+
+import pytest
+from _processes import PATH, SHM
+
+# The low-level module, by the name it has here; there is one in every version.
+START = """
+import gc, os, sys, textwrap, threading
+from _processes import unchanged
+name = sys.argv[1]
+
+try:
+    import _interpreters  # 3.13
+    def create():
+        return _interpreters.create("isolated")
+    def run(interpreter, code):
+        problem = _interpreters.exec(interpreter, code)
+        if problem is not None:
+            raise AssertionError(getattr(problem, "errdisplay", None) or problem.formatted)
+    destroy = _interpreters.destroy
+except ImportError:
+    import _xxsubinterpreters  # 3.12: with its own GIL; 3.11: without
+    def create():
+        return _xxsubinterpreters.create(isolated=True)
+    def run(interpreter, code):
+        _xxsubinterpreters.run_string(interpreter, code)
+    destroy = _xxsubinterpreters.destroy
+
+def run_in_new(*codes):
+    interpreter = create()
+    try:
+        for code in codes:
+            run(interpreter, f"name = {name!r}\\n" + textwrap.dedent(code))
+    finally:
+        destroy(interpreter)
+
+# An own GIL, and nothing but modules that can live with it. (3.12.1 would be right to refuse this
+# one too, but corrupts its heap on the way.)
+if sys.version_info >= (3, 13):
+    try:
+        run_in_new("import _testsinglephase")
+    except Exception as error:
+        assert "_testsinglephase" in str(error)
+    else:
+        raise AssertionError("these interpreters are not isolated")
+"""
+
+USE = """
+import gc, os, pickle, posixshm, sys
+from posixshm import Mapping, SharedMemory, listdir, reclaim
+if sys.version_info[:2] != (3, 12):
+    # What the standard library has for it imports OpenSSL, which 3.12.1 does not survive.
+    from posixshm import shared_memory
+own = f"{name}-{me}"
+with SharedMemory.create(own, 10_000, init=lambda buf: buf.__setitem__(0, 7), max_size=1 << 20) as shm:
+    assert shm.created and shm.buf[0] == 7 and own in listdir()
+    with SharedMemory.open(own, readonly=True, timeout=5) as second:
+        assert bytes(second.buf) == bytes(shm.buf)
+        try:
+            second.buf[0] = 1
+        except TypeError:
+            pass
+    with pickle.loads(pickle.dumps(shm)) as third:
+        third.buf[1] = 8
+    assert bytes(shm.buf[:2]) == bytes([7, 8])
+    assert [each.action for each in reclaim(own)] == ["in use"]
+    shm.resize(50_000)
+    assert len(shm.buf) == 50_000 == shm.size
+    view, mapping = memoryview(shm), shm.map(4096, readonly=True)
+    shm.rename(own + "-renamed")
+    shm.unlink()
+    assert not shm.is_linked()
+view[-1] = 1
+assert len(mapping) == 50_000 - 4096
+with SharedMemory.anonymous(100) as shm:
+    assert shm.seals & posixshm.F_SEAL_SHRINK
+with SharedMemory.unnamed(100) as shm:
+    shm.link(own)
+    shm.unlink()
+for wrong in (lambda: SharedMemory.open(own), lambda: SharedMemory.create("", 1), lambda: SharedMemory.create(own, 0)):
+    try:
+        wrong()
+    except (FileNotFoundError, ValueError):
+        pass
+    else:
+        raise AssertionError
+class Sub(SharedMemory):
+    pass
+with Sub.create(own, 10, delete=True) as shm:
+    assert type(shm) is Sub
+assert own not in listdir()
+del view, mapping, shm, second, third
+gc.collect()
+"""
+
+
+@pytest.fixture
+def run(run_python, name):
+    def run(code):
+        run_python(START + f"USE = {USE!r}\n" + code, name, env=PATH)
+        assert not [left for left in os.listdir(SHM) if left.startswith(name)]
+
+    return run
+
+
+def test_an_isolated_interpreter_imports_and_uses_it(run):
+    run(
+        """
+run_in_new("me = 1" + USE)
+assert "posixshm" not in sys.modules
+me = 0
+exec(USE)
+run_in_new("me = 2" + USE)
+exec(USE)
+"""
+    )
+
+
+def test_one_after_the_other_leaves_nothing(run):
+    run(
+        """
+run_in_new("me = 1" + USE)
+with unchanged():
+    for _ in range(10):
+        run_in_new("me = 1" + USE)
+"""
+    )
+
+
+def test_many_at_once(run):
+    run(
+        """
+me = "main"
+barrier, problems = threading.Barrier(7), []
+
+def work(number):
+    try:
+        interpreter = create()
+        barrier.wait(60)
+        for turn in range(30):
+            run(interpreter, f"name, me = {name!r}, {number}" + USE)
+        barrier.wait(60)
+        destroy(interpreter)
+    except BaseException as error:
+        problems.append(error)
+        barrier.abort()
+
+threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+for thread in threads:
+    thread.start()
+barrier.wait(60)
+for turn in range(30):
+    exec(USE)
+barrier.wait(60)
+for thread in threads:
+    thread.join()
+if problems:
+    raise problems[0]
+"""
+    )
+
+
+def test_they_share_objects_and_no_types(run):
+    run(
+        """
+import posixshm
+shm = posixshm.SharedMemory.create(name, 100)
+interpreters = [create() for _ in range(3)]
+types = [id(posixshm.SharedMemory)]
+for number, interpreter in enumerate(interpreters):
+    run(interpreter, f'''
+import posixshm
+shm = posixshm.SharedMemory.open({name!r})
+shm.buf[{number}] += 5
+shm.buf[20 + 8 * {number} : 28 + 8 * {number}] = id(posixshm.SharedMemory).to_bytes(8, "little")
+''')
+    types.append(int.from_bytes(shm.buf[20 + 8 * number : 28 + 8 * number], "little"))
+assert len(set(types)) == 4
+assert bytes(shm.buf[:3]) == bytes([5, 5, 5])
+shm.buf[0] = 9
+for interpreter in interpreters:
+    run(interpreter, "assert shm.buf[0] == 9 and bytes(shm.buf[1:3]) == bytes([5, 5])")
+    destroy(interpreter)
+assert [each.action for each in posixshm.reclaim(name)] == ["in use"]
+shm.unlink()
+"""
+    )
+
+
+def test_what_one_is_to_delete_goes_with_it(run):
+    run(
+        """
+import posixshm
+mine = posixshm.SharedMemory.create(name, 100, delete=True)
+with unchanged():
+    interpreter = create()
+    run(interpreter, f'''
+from posixshm import SharedMemory
+shm = SharedMemory.create({name!r} + "-theirs", 100, delete=True)
+view, attached, again = shm.buf, SharedMemory.open({name!r}), SharedMemory.anonymous(100)
+kept = SharedMemory.create({name!r} + "-kept", 100)
+cycle = [shm, view]
+cycle.append(cycle)
+''')
+    assert {each for each in posixshm.listdir() if each.startswith(name)} == {
+        name, f"{name}-theirs", f"{name}-kept"}
+    destroy(interpreter)
+    posixshm.shm_unlink(f"{name}-kept")
+assert mine.is_linked()
+"""
+    )
+
+
+def test_a_name_can_pass_from_one_to_another(run):
+    run(
+        """
+import posixshm
+interpreter = create()
+run(interpreter, f'''
+from posixshm import SharedMemory
+shm = SharedMemory.create({name!r}, 100, delete=True)
+view = shm.buf
+''')
+# Python itself tells of interpreters that are left to it in some versions, so end it now;
+# the handle of the main one is what is left to the end.
+destroy(interpreter)
+shm = posixshm.SharedMemory.create(name, 100, delete=True)
+view = shm.buf
+"""
+    )

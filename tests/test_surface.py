@@ -1,0 +1,475 @@
+"""What the package shows: names, texts, signatures, types; and what importing it costs."""
+
+import ast
+import collections.abc
+import fcntl
+import importlib.metadata
+import inspect
+import mmap
+import os
+import pathlib
+import pickle
+import pydoc
+import re
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import posixshm
+from posixshm import Mapping, Reclaimed, SharedMemory
+
+PACKAGE = pathlib.Path(posixshm.__file__).parent
+CLASSES = [SharedMemory, Mapping, Reclaimed]
+FUNCTIONS = [posixshm.shm_open, posixshm.shm_unlink, posixshm.listdir, posixshm.reclaim]
+
+# What each of them calls, by the pages of the manual. Those that are missing here make no system
+# call: they only say what a handle knows.
+PAGES = {
+    "shm_open": ["shm_open(3)"],
+    "shm_unlink": ["shm_unlink(3)"],
+    "listdir": [],
+    "reclaim": ["flock(2)"],
+    "Mapping": ["mmap(2)"],
+    "Mapping.protect": ["mprotect(2)"],
+    "Mapping.advise": ["madvise(2)"],
+    "Mapping.sync": ["msync(2)"],
+    "Mapping.lock_pages": ["mlock(2)"],
+    "Mapping.unlock_pages": ["munlock(2)"],
+    "Mapping.populate": ["madvise(2)"],
+    "Mapping.resident": ["mincore(2)"],
+    "SharedMemory": ["shm_overview(7)"],
+    "SharedMemory.create": ["shm_open(3)", "fallocate(2)", "fchmod(2)", "fchown(2)"],
+    "SharedMemory.open": ["shm_open(3)"],
+    "SharedMemory.anonymous": ["memfd_create(2)"],
+    "SharedMemory.unnamed": ["open(2)"],
+    "SharedMemory.from_fd": ["mmap(2)"],
+    "SharedMemory.link": ["linkat(2)"],
+    "SharedMemory.rename": ["linkat(2)"],
+    "SharedMemory.unlink": ["shm_unlink(3)"],
+    "SharedMemory.close": ["close(2)", "munmap(2)"],
+    "SharedMemory.close_fd": ["close(2)"],
+    "SharedMemory.map": ["mmap(2)"],
+    "SharedMemory.resize": ["ftruncate(2)", "fallocate(2)"],
+    "SharedMemory.refresh": ["fstat(2)", "mmap(2)"],
+    "SharedMemory.protect": ["mprotect(2)"],
+    "SharedMemory.advise": ["madvise(2)"],
+    "SharedMemory.sync": ["msync(2)"],
+    "SharedMemory.lock_pages": ["mlock(2)"],
+    "SharedMemory.unlock_pages": ["munlock(2)"],
+    "SharedMemory.populate": ["madvise(2)"],
+    "SharedMemory.resident": ["mincore(2)"],
+    "SharedMemory.stat": ["fstat(2)"],
+    "SharedMemory.chmod": ["fchmod(2)"],
+    "SharedMemory.chown": ["fchown(2)"],
+    "SharedMemory.seals": ["fcntl(2)"],
+    "SharedMemory.add_seals": ["fcntl(2)"],
+}
+# What cannot fail says nothing of raising.
+NEVER_FAILS = {
+    "SharedMemory.name",
+    "SharedMemory.size",
+    "SharedMemory.readonly",
+    "SharedMemory.closed",
+    "SharedMemory.created",
+    "SharedMemory.max_size",
+    "Mapping.nbytes",
+    "Mapping.readonly",
+    "Mapping.prot",
+    "Mapping.resident",
+}
+
+
+def members():
+    """(name, object) of all that is public: functions, classes, and what is in the classes."""
+    for function in FUNCTIONS:
+        yield function.__name__, function
+    for cls in CLASSES:
+        yield cls.__name__, cls
+        if cls is not Reclaimed:
+            for name, member in vars(cls).items():
+                if not name.startswith("_"):
+                    yield f"{cls.__name__}.{name}", getattr(cls, name, member)
+
+
+MEMBERS = dict(members())
+CALLABLE = {name: member for name, member in MEMBERS.items() if callable(member)}
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+def test_all_is_all():
+    public = {
+        name
+        for name, value in vars(posixshm).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert public | {"__version__"} == set(posixshm.__all__)
+    assert len(posixshm.__all__) == len(set(posixshm.__all__))
+
+
+def test_the_version_is_the_installed_one():
+    assert posixshm.__version__ == importlib.metadata.version("posixshm")
+
+
+def test_there_is_no_dependency():
+    required = importlib.metadata.requires("posixshm") or []
+    assert all("extra ==" in requirement for requirement in required)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_classes_say_where_to_import_them_from(cls):
+    assert cls.__module__ == "posixshm"
+    assert cls.__qualname__ == cls.__name__
+    assert getattr(posixshm, cls.__name__) is cls
+    assert pickle.loads(pickle.dumps(cls)) is cls
+
+
+def test_constants_are_the_systems():
+    compared = 0
+    for name in posixshm.__all__:
+        value = getattr(posixshm, name)
+        if not name.isupper():
+            continue
+        assert type(value) is int
+        for module in (mmap, fcntl):
+            if hasattr(module, name):
+                assert value == getattr(module, name)
+                compared += 1
+    assert compared >= 15
+    assert posixshm.PAGESIZE == mmap.PAGESIZE == os.sysconf("SC_PAGE_SIZE")
+    assert posixshm.NAME_MAX == os.pathconf("/dev/shm", "PC_NAME_MAX") == 255
+
+
+def test_every_interface_of_the_overview_is_there():
+    """Each interface of shm_overview(7) has its place."""
+    for name in (
+        "create open anonymous unnamed from_fd link rename unlink is_linked close close_fd detach "
+        "fileno map resize refresh protect advise sync lock_pages unlock_pages populate stat chmod "
+        "chown add_seals buf name size mode uid gid readonly closed created max_size seals resident"
+    ).split():
+        assert hasattr(SharedMemory, name), name
+    for name in "protect advise sync lock_pages unlock_pages populate resident nbytes prot".split():
+        assert hasattr(Mapping, name), name
+
+
+# -- texts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_everything_has_a_text(name):
+    text = inspect.getdoc(MEMBERS[name])
+    assert text, name
+    assert text[0].isupper() or text.startswith(("mprotect", "mlock")), text
+    assert not re.search(r"\b(TODO|FIXME|XXX)\b", text)
+    assert "--\n" not in text, "the signature's mark is in the text"
+    assert all(len(line) <= 88 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_system_calls_are_named_by_their_page(name):
+    text = inspect.getdoc(MEMBERS[name])
+    for page in PAGES[name]:
+        assert page in text, (page, text)
+
+
+@pytest.mark.parametrize("name", [name for name in MEMBERS if name != "Reclaimed"])
+def test_what_can_fail_says_what_it_raises(name):
+    text = inspect.getdoc(MEMBERS[name])
+    if name not in NEVER_FAILS:
+        assert re.search(r"[Rr]aises", text), text
+
+
+def test_the_lists_above_are_complete():
+    """A new method has to be thought of."""
+    assert set(PAGES) <= set(MEMBERS)
+    assert set(NEVER_FAILS) <= set(MEMBERS)
+    makes_no_call = {
+        "Reclaimed",
+        "SharedMemory.buf",
+        "SharedMemory.detach",
+        "SharedMemory.fileno",
+        "SharedMemory.gid",
+        "SharedMemory.is_linked",
+        "SharedMemory.mode",
+        "SharedMemory.uid",
+    }
+    assert set(MEMBERS) - set(PAGES) - NEVER_FAILS == makes_no_call
+
+
+def test_help_can_be_read():
+    for thing in (posixshm, *CLASSES, *FUNCTIONS):
+        assert len(pydoc.render_doc(thing)) > 100
+
+
+def test_the_package_has_a_text():
+    assert "shared memory" in posixshm.__doc__
+
+
+# -- signatures ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in CALLABLE if name != "Reclaimed"])
+def test_everything_has_a_signature(name):
+    signature = inspect.signature(CALLABLE[name])
+    assert all(
+        parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for parameter in signature.parameters.values()
+    )
+
+
+def test_defaults_in_signatures_are_true(name):
+    """A call that writes all defaults out does the same."""
+
+    def defaults(function):
+        parameters = inspect.signature(function).parameters.values()
+        return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+    with SharedMemory.create(name, 10, **{**defaults(SharedMemory.create), "delete": True}) as shm:
+        assert (shm.mode, shm.size, shm.max_size) == (0o600, 10, None)
+        for door in (SharedMemory.anonymous, SharedMemory.unnamed):
+            with door(10, **defaults(door)) as other:
+                assert other.size == 10
+        with SharedMemory.open(name, **defaults(SharedMemory.open)) as other:
+            assert not other.readonly
+        with SharedMemory.from_fd(os.dup(shm.fileno()), **defaults(SharedMemory.from_fd)) as other:
+            assert other.size == 10
+        with SharedMemory(**{**defaults(SharedMemory), "name": name}) as other:
+            assert other.size == 10
+        for method in ("map", "sync", "lock_pages", "unlock_pages", "populate", "chown"):
+            getattr(shm, method)(**defaults(getattr(shm, method)))
+        assert len(Mapping(shm.fileno(), **defaults(Mapping))) == 10
+        fd = posixshm.shm_open(name, os.O_RDWR, **defaults(posixshm.shm_open))
+        os.close(fd)
+
+
+# -- the stub -----------------------------------------------------------------------------------
+
+
+def stub():
+    return ast.parse((PACKAGE / "_core.pyi").read_text())
+
+
+def stub_classes():
+    return {node.name: node for node in stub().body if isinstance(node, ast.ClassDef)}
+
+
+def defined(body):
+    """The names that a stub's body defines, also under conditions."""
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.AnnAssign):
+            yield node.target.id
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets)
+        elif isinstance(node, ast.If):
+            yield from defined(node.body)
+            yield from defined(node.orelse)
+
+
+def test_the_package_is_typed():
+    assert (PACKAGE / "py.typed").exists()
+
+
+def test_the_stub_has_every_name_of_the_module():
+    names = set(defined(stub().body))
+    missing = {name for name in posixshm.__all__ if name != "__version__"} - names
+    assert not missing
+    assert not {name for name in names if not name.startswith("_")} - set(posixshm.__all__)
+
+
+@pytest.mark.parametrize("cls", [SharedMemory, Mapping])
+def test_the_stub_has_every_public_attribute(cls):
+    there = {name for name in vars(cls) if not name.startswith("_")}
+    written = {name for name in defined(stub_classes()[cls.__name__].body) if name[0] != "_"}
+    assert there == written
+
+
+@pytest.mark.parametrize("name", [name for name in CALLABLE if name not in ("Reclaimed",)])
+def test_the_stub_has_every_parameter(name):
+    """With its kind, its place and whether it has a default."""
+    cls, _, function = name.rpartition(".")
+    body = stub_classes()[cls].body if cls else stub().body
+    if function in ("SharedMemory", "Mapping"):
+        body = stub_classes()[function].body
+        function = "__new__" if function == "Mapping" else "__init__"
+        cls = name
+    (node,) = [node for node in body if getattr(node, "name", None) == function]
+    positional = [*node.args.posonlyargs, *node.args.args]
+    defaults = [None] * (len(positional) - len(node.args.defaults)) + node.args.defaults
+    written = [
+        (a.arg, "positional only" if a in node.args.posonlyargs else "either", d is not None)
+        for a, d in zip(positional, defaults, strict=True)
+    ]
+    written += [
+        (a.arg, "keyword only", d is not None)
+        for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+    ]
+    written = [entry for entry in written if entry[0] not in ("self", "cls")]
+    kinds = {
+        inspect.Parameter.POSITIONAL_ONLY: "positional only",
+        inspect.Parameter.POSITIONAL_OR_KEYWORD: "either",
+        inspect.Parameter.KEYWORD_ONLY: "keyword only",
+    }
+    there = [
+        (p.name, kinds[p.kind], p.default is not p.empty)
+        for p in inspect.signature(CALLABLE[name]).parameters.values()
+        if p.name not in ("self", "type")
+    ]
+    assert there == written
+
+
+# -- types --------------------------------------------------------------------------------------
+
+
+def test_they_are_buffers():
+    """PEP 688, which came with Python 3.12."""
+    with SharedMemory.anonymous(10) as shm:
+        for thing in (shm, shm.map(), shm.buf):
+            assert memoryview(thing).nbytes == 10
+            if sys.version_info >= (3, 12):
+                assert isinstance(thing, collections.abc.Buffer)
+
+
+def test_types_of_what_they_return(name):
+    with SharedMemory.create(name, 10, max_size=100, delete=True) as shm:
+        for attribute, kind in {
+            "buf": memoryview,
+            "name": str,
+            "size": int,
+            "mode": int,
+            "uid": int,
+            "gid": int,
+            "readonly": bool,
+            "closed": bool,
+            "created": bool,
+            "max_size": int,
+            "seals": int,
+            "resident": int,
+        }.items():
+            assert type(getattr(shm, attribute)) is kind, attribute
+        for attribute, kind in {
+            "nbytes": int,
+            "readonly": bool,
+            "prot": int,
+            "resident": int,
+        }.items():
+            assert type(getattr(shm.map(), attribute)) is kind, attribute
+        assert type(shm.fileno()) is int and type(shm.is_linked()) is bool
+        assert type(shm.refresh()) is int and type(shm.map()) is Mapping
+        (found,) = posixshm.reclaim(name, dry_run=True)
+        assert type(found) is Reclaimed
+        assert [type(value) for value in found] == [str, int, float, str]
+        assert found == (found.name, found.size, found.age, found.action)
+        assert type(posixshm.listdir()) is list
+
+
+def test_the_results_of_reclaim_are_records():
+    record = Reclaimed(("name", 5, 1.5, "removed"))
+    assert isinstance(record, tuple)
+    assert "name='name'" in repr(record) and "action='removed'" in repr(record)
+    name, size, age, action = record
+    assert (name, size, age, action) == ("name", 5, 1.5, "removed")
+    with pytest.raises(AttributeError):
+        record.name = "other"
+    assert pickle.loads(pickle.dumps(record)) == record
+
+
+# -- importing ----------------------------------------------------------------------------------
+
+
+def test_import_brings_only_the_standard_library(run_python):
+    out = run_python(
+        """
+        import sys
+        before = set(sys.modules)
+        import posixshm
+        for module in sorted(set(sys.modules) - before):
+            print(module)
+        """,
+        options=["-I", "-W", "error"],
+    )
+    brought = {module.partition(".")[0] for module in out.split()}
+    assert brought - sys.stdlib_module_names == {"posixshm"}
+    # Nothing that starts servers, or takes long, before it is needed.
+    assert not brought & {"multiprocessing", "ctypes", "socket", "subprocess", "asyncio", "numpy"}
+
+
+def test_import_starts_nothing_and_opens_nothing(run_python):
+    run_python(
+        """
+        import gc, os, signal, threading
+        def state():
+            gc.collect()
+            with open("/proc/self/maps") as maps:
+                shared = [line for line in maps if "/dev/shm" in line or "memfd" in line]
+            children = open("/proc/thread-self/children").read()
+            return (sorted(os.listdir("/proc/self/fd")), os.listdir("/proc/self/task"), children,
+                    shared, sorted(os.listdir("/dev/shm")), threading.active_count(),
+                    [signal.getsignal(number) for number in signal.valid_signals()], os.getcwd())
+        before = state()
+        import posixshm
+        assert state() == before, (before, state())
+        """,
+        options=["-W", "error", "-W", "ignore::ResourceWarning"],
+    )
+
+
+def test_import_again(run_python):
+    """A second copy of the module, beside handles of the first one."""
+    run_python(
+        """
+        import gc, sys
+        import posixshm
+        shm = posixshm.SharedMemory.anonymous(100)
+        view = shm.buf
+        first = posixshm
+        for module in [module for module in sys.modules if module.startswith("posixshm")]:
+            del sys.modules[module]
+        import posixshm
+        assert posixshm is not first
+        with posixshm.SharedMemory.anonymous(10) as other:
+            other.buf[0] = 1
+        del first, posixshm, other
+        gc.collect()
+        view[0] = 2
+        shm.close()
+        shm.__init__(create=True, size=10)
+        shm.unlink()
+        """,
+        options=["-X", "dev"],
+    )
+
+
+def test_the_gil_stays_off(run_python):
+    """Where there is none, importing the package does not bring it back."""
+    out = run_python(
+        """
+        import sys
+        def gil():
+            return getattr(sys, "_is_gil_enabled", lambda: True)()
+        before = gil()
+        import posixshm
+        import posixshm.shared_memory
+        print(before == gil())
+        """,
+        options=["-W", "error"],
+    )
+    assert out == "True\n"
+
+
+def test_the_parts_are_loaded_when_they_are_used():
+    assert importlib.import_module("posixshm.shared_memory").SharedMemory is not SharedMemory
+    assert issubclass(importlib.import_module("posixshm.shared_memory").SharedMemory, SharedMemory)
+
+
+def test_sizes_are_small():
+    """A handle is an object, not a dictionary."""
+    with SharedMemory.anonymous(10) as shm:
+        assert not hasattr(shm, "__dict__")
+        assert not hasattr(shm.map(), "__dict__")
+        assert sys.getsizeof(shm) < 1024
+        assert np.frombuffer(shm, "u1").nbytes == 10

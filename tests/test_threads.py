@@ -1,0 +1,737 @@
+"""Threads: closing, resizing, protecting while others read. Nothing dangles, nothing deadlocks.
+
+All of it starts from a barrier and has a deadline. Without the GIL these are races in earnest.
+"""
+
+import contextlib
+import errno
+import gc
+import os
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+import posixshm
+from posixshm import PAGESIZE, PROT_READ, PROT_WRITE, Mapping, SharedMemory
+
+SHM = "/dev/shm/"
+READ_WRITE = PROT_READ | PROT_WRITE
+REFUSED = (ValueError, BufferError, OSError)
+
+
+def until(event, function, least=1):
+    """A thread's body: call `function` until `event` is set, but `least` times."""
+
+    def body():
+        count = 0
+        while count < least or not event.is_set():
+            function()
+            count += 1
+        return count
+
+    return body
+
+
+def then(event, function, *arguments):
+    """A thread's body: call `function` once, and set `event` whatever happens."""
+
+    def body():
+        try:
+            return function(*arguments)
+        finally:
+            event.set()
+
+    return body
+
+
+# -- close --------------------------------------------------------------------------------------
+
+
+def test_views_read_on_while_a_thread_closes(run_threads):
+    for _ in range(30):
+        shm = SharedMemory.anonymous(PAGESIZE)
+        views = [shm.buf, np.ndarray(PAGESIZE, "u1", buffer=shm), shm.map()]
+        done = threading.Event()
+
+        def read(view):
+            assert view[0] == view[PAGESIZE - 1] == 0
+
+        run_threads(
+            *[until(done, lambda view=view: read(view), least=50) for view in views],
+            then(done, shm.close),
+        )
+        assert shm.closed
+
+
+def test_taking_views_while_a_thread_closes(run_threads):
+    """Each attempt gives the bytes, or says that the handle is closed."""
+    ways = [
+        lambda shm: shm.buf,
+        lambda shm: memoryview(shm),
+        lambda shm: np.frombuffer(shm, "u1"),
+        lambda shm: np.ndarray(10, "u1", buffer=shm),
+        lambda shm: shm.map(),
+        lambda shm: shm.buf.obj,
+    ]
+    for _ in range(30):
+        shm = SharedMemory.anonymous(PAGESIZE)
+        done = threading.Event()
+        kept = []
+
+        def take(way, shm=shm, kept=kept):
+            try:
+                view = way(shm)
+            except ValueError as error:
+                assert "closed" in str(error) or "given up" in str(error)
+            else:
+                view[1] = 5
+                assert view[1] == 5
+                kept.append(view)
+
+        run_threads(
+            *[until(done, lambda way=way: take(way), least=3) for way in ways],
+            then(done, shm.close),
+        )
+        for view in kept:
+            view[0] = 1
+
+
+@pytest.mark.parametrize("how", ["close", "close_fd", "detach", "exit", "mixed"])
+def test_many_threads_close_one_handle(name, run_threads, how):
+    """No descriptor is closed twice: it could be another's by then."""
+    for _ in range(40):
+        shm = SharedMemory.create(name, 10, delete=True)
+        fd = shm.fileno()
+        opened, detached = [], []
+
+        def close(way, shm=shm, opened=opened, detached=detached):
+            try:
+                if way == "close":
+                    shm.close()
+                elif way == "close_fd":
+                    shm.close_fd()
+                elif way == "exit":
+                    shm.__exit__(None, None, None)
+                else:
+                    detached.append(shm.detach())
+            except ValueError:
+                pass
+            # Somebody else takes the number at once.
+            opened.append(os.open("/dev/null", os.O_RDONLY))
+
+        ways = ["close", "close_fd", "detach", "exit"] if how == "mixed" else [how] * 4
+        run_threads(*[lambda way=way: close(way) for way in ways])
+        assert len(detached) <= 1
+        if how == "detach":
+            assert detached
+        for number in opened + detached:
+            os.close(number)  # an error if it was closed before
+        with pytest.raises(OSError):
+            os.fstat(fd)
+        shm.close()
+        if os.path.exists(SHM + name):
+            os.unlink(SHM + name)
+
+
+def test_calls_in_flight_when_a_thread_closes(name, run_threads):
+    """A call that has begun works on its object to the end, whoever gets the number next."""
+    calls = [
+        lambda shm: shm.stat().st_size,
+        lambda shm: shm.mode,
+        lambda shm: shm.chmod(0o600),
+        lambda shm: shm.chown(),
+        lambda shm: shm.fileno(),
+        lambda shm: shm.map(),
+        lambda shm: shm.refresh(),
+        lambda shm: shm.resize(PAGESIZE),
+        lambda shm: shm.populate(),
+        lambda shm: shm.sync(),
+        lambda shm: shm.resident,
+        lambda shm: shm.size,
+        lambda shm: shm.seals,
+        lambda shm: shm.is_linked(),
+        lambda shm: repr(shm),
+        lambda shm: shm.__reduce__(),
+    ]
+    decoy = os.memfd_create("decoy")
+    for _ in range(8):
+        shm = SharedMemory.create(name, PAGESIZE, mode=0o600, delete=True)
+        done = threading.Event()
+
+        def call(function, shm=shm):
+            with contextlib.suppress(ValueError, BufferError):
+                function(shm)
+
+        def close_and_reuse(shm=shm):
+            shm.close()
+            numbers = [os.dup(decoy) for _ in range(20)]
+            time.sleep(0.001)
+            for number in numbers:
+                os.close(number)
+
+        run_threads(
+            *[until(done, lambda function=function: call(function)) for function in calls],
+            then(done, close_and_reuse),
+        )
+        assert os.fstat(decoy).st_size == 0
+    os.close(decoy)
+
+
+def test_dropping_the_last_reference_in_many_threads(run_threads):
+    for _ in range(30):
+        shm = SharedMemory.anonymous(PAGESIZE)
+        weak = weakref.ref(shm)
+        boxes = [[np.ndarray(1, "u1", buffer=shm), shm, shm.buf, memoryview(shm)] for _ in range(6)]
+        del shm
+
+        def drop(box):
+            box[0][0] = 1
+            box.clear()
+
+        run_threads(*[lambda box=box: drop(box) for box in boxes])
+        gc.collect()
+        assert weak() is None
+
+
+def test_weak_references_while_the_handle_goes(run_threads):
+    for _ in range(50):
+        box = [SharedMemory.anonymous(PAGESIZE)]
+        weak = weakref.ref(box[0])
+        done = threading.Event()
+
+        def revive(weak=weak):
+            shm = weak()
+            if shm is not None:
+                shm.buf[0] = 1
+
+        run_threads(until(done, revive), until(done, revive), then(done, box.clear))
+        gc.collect()
+        assert weak() is None
+
+
+# -- size ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_size", [None, 4000 * PAGESIZE], ids=["plain", "in place"])
+def test_readers_while_a_thread_grows(name, run_threads, max_size):
+    with SharedMemory.create(name, PAGESIZE, max_size=max_size, delete=True) as shm:
+        done = threading.Event()
+        kept = []
+
+        def grow():
+            for pages in range(2, 300):
+                shm.resize(pages * PAGESIZE)
+
+        def read():
+            view = shm.buf
+            assert view[0] == 0
+            view[len(view) - 1] = 0
+            assert len(view) % PAGESIZE == 0
+            assert shm.size >= len(view)
+            if len(kept) < 300:
+                kept.append(view)
+
+        def read_directly():
+            array = np.frombuffer(shm, "u1")
+            array[-1] = 0
+            assert array[0] == 0
+
+        run_threads(
+            then(done, grow), until(done, read), until(done, read), until(done, read_directly)
+        )
+        assert shm.size == len(shm.buf) == 299 * PAGESIZE
+        for view in kept:
+            view[-1] = 1
+
+
+@pytest.mark.parametrize("max_size", [None, 400 * PAGESIZE], ids=["plain", "in place"])
+def test_many_threads_resize(name, run_threads, max_size):
+    """They may be refused while another is at it; what they say is true afterwards."""
+    with SharedMemory.create(name, PAGESIZE, max_size=max_size, delete=True) as shm:
+
+        def resize(start):
+            for step in range(100):
+                with contextlib.suppress(BufferError, ValueError):
+                    shm.resize((start + step) % 300 * PAGESIZE + PAGESIZE, shrink=step % 3 == 0)
+                with contextlib.suppress(BufferError):
+                    shm.refresh()
+
+        run_threads(*[lambda start=start: resize(start) for start in (0, 50, 100, 150)])
+        assert shm.refresh() == shm.size == len(shm.buf) == shm.stat().st_size
+        shm.buf[-1] = 1
+
+
+@pytest.mark.parametrize("max_size", [None, 64 * PAGESIZE], ids=["plain", "in place"])
+def test_views_taken_while_a_thread_shrinks(name, run_threads, max_size):
+    """Either the view was there first, and the end stays; or the view ends before it."""
+    with SharedMemory.create(name, 64 * PAGESIZE, max_size=max_size, delete=True) as shm:
+        done = threading.Event()
+        shrunk = []
+
+        def shrink_and_grow():
+            for _ in range(300):
+                with contextlib.suppress(BufferError):
+                    shm.resize(PAGESIZE, shrink=True)
+                    shrunk.append(1)
+                with contextlib.suppress(BufferError):
+                    shm.resize(64 * PAGESIZE)
+
+        def use(take):
+            def body():
+                try:
+                    view = take()
+                except REFUSED:
+                    return
+                # A bus error here is the end of the test run.
+                view[len(view) - 1] = 1
+                view[0] = 1
+                assert len(view) % PAGESIZE == 0
+
+            return body
+
+        run_threads(
+            then(done, shrink_and_grow),
+            until(done, use(lambda: shm.buf)),
+            until(done, use(lambda: shm.buf.obj)),
+            until(done, use(lambda: shm.map())),
+        )
+        assert shm.refresh() == len(shm.buf)
+
+
+@pytest.mark.parametrize(
+    "attach",
+    [
+        lambda name, fd: SharedMemory.open(name).buf.obj,
+        lambda name, fd: SharedMemory.open(name, readonly=True).buf.obj,
+        lambda name, fd: SharedMemory(name).buf.obj,
+        lambda name, fd: SharedMemory.from_fd(os.open(SHM + name, os.O_RDWR)).buf.obj,
+        lambda name, fd: SharedMemory.open(name, max_size=100 * PAGESIZE).buf.obj,
+        lambda name, fd: Mapping(fd),
+    ],
+    ids=["open", "open for reading", "constructor", "from_fd", "open with max_size", "Mapping"],
+)
+def test_attaching_while_a_thread_shrinks(name, run_threads, attach):
+    """What this process maps is not cut off under it, whichever handle mapped it."""
+    with SharedMemory.create(name, 64 * PAGESIZE, delete=True) as shm:
+        done = threading.Event()
+
+        def shrink_and_grow():
+            for _ in range(200):
+                with contextlib.suppress(BufferError):
+                    shm.resize(PAGESIZE, shrink=True)
+                shm.resize(64 * PAGESIZE)
+
+        def use():
+            mapping = attach(name, shm.fileno())
+            # A bus error here is the end of the test run.
+            assert mapping[len(mapping) - 1] == mapping[0] == 0
+
+        run_threads(then(done, shrink_and_grow), until(done, use), until(done, use))
+
+
+def test_page_calls_while_a_thread_resizes(name, run_threads):
+    with SharedMemory.create(name, 64 * PAGESIZE, max_size=64 * PAGESIZE, delete=True) as shm:
+        done = threading.Event()
+
+        def resize():
+            for _ in range(200):
+                with contextlib.suppress(BufferError):
+                    shm.resize(PAGESIZE, shrink=True)
+                shm.resize(64 * PAGESIZE)
+
+        def call(function):
+            def body():
+                with contextlib.suppress(ValueError, OSError):
+                    function()
+
+            return body
+
+        run_threads(
+            then(done, resize),
+            until(done, call(shm.populate)),
+            until(done, call(shm.sync)),
+            until(done, call(lambda: shm.advise(posixshm.MADV_WILLNEED))),
+            until(done, call(lambda: shm.resident)),
+        )
+        assert shm.size == len(shm.buf) == 64 * PAGESIZE
+
+
+def test_growth_by_two_handles(name, run_threads):
+    """Two that grow one object at a time never make it smaller."""
+    with (
+        SharedMemory.create(name, PAGESIZE, max_size=1000 * PAGESIZE, delete=True) as one,
+        SharedMemory.open(name, max_size=1000 * PAGESIZE) as two,
+    ):
+        low = [0]
+
+        def grow(shm):
+            for pages in range(2, 200):
+                with contextlib.suppress(ValueError):  # it is larger already
+                    shm.resize(pages * PAGESIZE)
+                size = os.stat(SHM + name).st_size
+                assert size >= pages * PAGESIZE
+                low.append(size)
+
+        run_threads(lambda: grow(one), lambda: grow(two))
+        assert one.size == two.size == 199 * PAGESIZE
+
+
+# -- protection ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mapping", "handle"])
+def test_protecting_while_others_write(name, run_threads, kind):
+    """A right goes only where nobody can be using it; a write is done or refused."""
+    shm = SharedMemory.create(name, PAGESIZE, delete=True)
+    target = shm.map() if kind == "mapping" else shm
+    items = target if kind == "mapping" else shm.buf.obj
+    done = threading.Event()
+    refused = []
+
+    def protect():
+        for _ in range(300):
+            for prot in (PROT_READ, READ_WRITE):
+                try:
+                    target.protect(prot)
+                except BufferError:
+                    refused.append(prot)
+
+    def write_item():
+        with contextlib.suppress(TypeError):
+            items[0] = 1
+        with contextlib.suppress(TypeError):
+            items[0:4] = b"abcd"
+
+    def read_item():
+        assert items[0] in (0, 1, 97)
+
+    run_threads(then(done, protect), until(done, write_item), until(done, read_item))
+    shm.close()
+
+
+def test_views_taken_while_a_thread_protects(run_threads):
+    """A view that says it is writable can be written, for as long as it lives."""
+    for _ in range(50):
+        shm = SharedMemory.anonymous(PAGESIZE)
+        done = threading.Event()
+
+        def protect(shm=shm):
+            for prot in (PROT_READ, READ_WRITE, PROT_READ, READ_WRITE):
+                with contextlib.suppress(BufferError):
+                    shm.protect(prot)
+
+        def take(shm=shm):
+            try:
+                view = memoryview(shm.buf)
+            except BufferError:
+                return
+            for _ in range(3):
+                if not view.readonly:
+                    view[0] = 1  # a segmentation fault, if it was a lie
+                assert view[0] in (0, 1)
+
+        run_threads(then(done, protect), until(done, take), until(done, take))
+        shm.close()
+
+
+# -- making and finding -------------------------------------------------------------------------
+
+
+def test_only_one_of_many_threads_creates(name, run_threads):
+    for _ in range(50):
+
+        def create():
+            try:
+                return SharedMemory.create(name, 10)
+            except FileExistsError:
+                return None
+
+        made = [shm for shm in run_threads(*[create] * 6) if shm is not None]
+        assert len(made) == 1
+        made[0].unlink()
+        made[0].close()
+
+
+def test_exist_ok_in_many_threads(name, run_threads):
+    """One creates, the others attach to the same object, and see what init wrote."""
+    for _ in range(50):
+
+        def create():
+            return SharedMemory.create(
+                name, 100, exist_ok=True, init=lambda buf: buf.__setitem__(slice(0, 2), b"ok")
+            )
+
+        handles = run_threads(*[create] * 6)
+        assert sum(shm.created for shm in handles) == 1
+        assert len({shm.stat().st_ino for shm in handles}) == 1
+        assert all(shm.buf[:2] == b"ok" for shm in handles)
+        handles[0].unlink()
+        for shm in handles:
+            shm.close()
+
+
+def test_attaching_while_a_thread_creates_and_unlinks(name, run_threads):
+    """No attacher sees a half-made object."""
+    done = threading.Event()
+
+    def churn():
+        for _ in range(500):
+            with SharedMemory.create(name, 64, init=lambda buf: buf.__setitem__(63, 9)) as shm:
+                shm.unlink()
+
+    def attach():
+        try:
+            with SharedMemory.open(name) as shm:
+                assert shm.size == 64 and shm.buf[63] == 9
+        except FileNotFoundError:
+            pass
+
+    run_threads(then(done, churn), until(done, attach), until(done, attach))
+
+
+def test_only_one_of_many_threads_unlinks(name, run_threads):
+    for _ in range(50):
+        shm = SharedMemory.create(name, 10)
+        other = SharedMemory.open(name)
+
+        def unlink(handle):
+            try:
+                handle.unlink()
+            except FileNotFoundError:
+                return 0
+            return 1
+
+        assert sum(run_threads(*[lambda h=h: unlink(h) for h in (shm, other) * 3])) == 1
+        shm.close()
+        other.close()
+
+
+def test_many_threads_rename(names, run_threads):
+    """Whatever they do to one object, in the end it has one name, and the handle knows it."""
+    for _ in range(20):
+        first = names()
+        shm = SharedMemory.create(first, 10)
+        wanted = [names() for _ in range(5)]
+
+        def rename(name, shm=shm):
+            with contextlib.suppress(OSError, ValueError, BufferError):
+                shm.rename(name)
+
+        run_threads(*[lambda name=name: rename(name) for name in wanted])
+        there = [name for name in [first, *wanted] if os.path.exists(SHM + name)]
+        linked, known = shm.is_linked(), shm.name
+        shm.close()
+        for name in there:
+            os.unlink(SHM + name)
+        assert linked and there == [known]
+
+
+def test_a_handle_whose_name_changes_can_be_read(names, run_threads):
+    """The name, as one thread sees it, is always one that it had."""
+    one, two = names(), names()
+    with SharedMemory.create(one, 10) as shm:
+        done = threading.Event()
+
+        def rename():
+            for _ in range(300):
+                shm.rename(two)
+                shm.rename(one)
+
+        def look():
+            assert shm.name in (one, two)
+            assert "posixshm-test" in repr(shm)
+            shm.is_linked()
+
+        run_threads(then(done, rename), until(done, look), until(done, look))
+        assert shm.is_linked()
+        shm.unlink()
+
+
+def test_second_init_in_many_threads(run_threads):
+    """A handle that becomes another object's while it is used: any of them, but whole."""
+    shm = SharedMemory(create=True, size=PAGESIZE)
+    shm.unlink()
+    done = threading.Event()
+    sizes = [PAGESIZE, 2 * PAGESIZE, 3 * PAGESIZE]
+    kept = []
+
+    def become(size):
+        def body():
+            for _ in range(50):
+                shm.__init__(create=True, size=size)
+                with contextlib.suppress(FileNotFoundError):
+                    shm.unlink()
+
+        return body
+
+    def use():
+        view = shm.buf
+        view[len(view) - 1] = 1
+        assert len(view) in sizes
+        array = np.ndarray(PAGESIZE, "u1", buffer=shm)
+        array[-1] = 2
+        kept.append(array)
+        del kept[:-100]
+
+    try:
+        run_threads(
+            then(done, become(sizes[0])), become(sizes[1]), become(sizes[2]), until(done, use)
+        )
+    finally:
+        shm.close()
+        # A thread's unlink() may have hit the object of another.
+        for name in posixshm.listdir():
+            if name.startswith("psm_") and os.stat(SHM + name).st_size in sizes:
+                os.unlink(SHM + name)
+    for array in kept:
+        array[0] = 1
+
+
+def test_reclaim_and_listdir_in_many_threads(names, run_threads):
+    done = threading.Event()
+
+    def churn():
+        for _ in range(200):
+            with SharedMemory.create(names(), 10) as shm:
+                assert shm.is_linked()
+                shm.unlink()
+
+    def look():
+        for found in posixshm.reclaim(names.prefix, dry_run=True):
+            assert found.action in ("in use", "removable")
+        posixshm.listdir()
+
+    run_threads(then(done, churn), until(done, look), until(done, look))
+
+
+def test_reclaim_takes_nothing_from_threads(names, run_threads):
+    """What a thread of this very process has open is in use."""
+    done = threading.Event()
+
+    def churn():
+        for _ in range(200):
+            with SharedMemory.create(names(), 10) as shm:
+                view = shm.buf
+                assert shm.is_linked()
+                view[0] = 1
+                shm.unlink()
+
+    def reclaim():
+        for found in posixshm.reclaim(names.prefix):
+            assert found.action == "in use"
+
+    run_threads(then(done, churn), until(done, reclaim))
+
+
+# -- one mapping, many threads ------------------------------------------------------------------
+
+
+def test_items_from_many_threads(run_threads):
+    shm = SharedMemory.anonymous(PAGESIZE)
+    mapping = shm.map()
+
+    def write(start):
+        for step in range(2000):
+            mapping[start] = step % 256
+            assert mapping[start] == step % 256
+            mapping[start + 8 : start + 12] = bytes([step % 256]) * 4
+            assert bytes(mapping[start + 8 : start + 12]) == bytes([step % 256]) * 4
+
+    run_threads(*[lambda start=start: write(start) for start in range(0, 8 * 16, 16)])
+    shm.close()
+
+
+def test_mapping_and_unmapping_in_many_threads(run_threads):
+    fd = os.memfd_create("many")
+    os.ftruncate(fd, 16 * PAGESIZE)
+
+    def work(number):
+        for step in range(200):
+            mapping = Mapping(fd, PAGESIZE, number * PAGESIZE)
+            view = memoryview(mapping)
+            del mapping
+            view[step] = step % 256
+            assert view[step] == step % 256
+
+    run_threads(*[lambda number=number: work(number) for number in range(8)])
+    os.close(fd)
+
+
+def test_the_calls_of_one_thread_let_others_run(run_threads):
+    """Long calls do not hold the interpreter: a counter goes on beside them."""
+    done = threading.Event()
+    ticks = [0]
+
+    def work():
+        with SharedMemory.anonymous(256 << 20) as shm:
+            shm.populate()
+            assert shm.resident == 256 << 20
+
+    def tick():
+        ticks[0] += 1
+        time.sleep(0.0005)
+
+    run_threads(then(done, work), until(done, tick))
+    assert ticks[0] > 1
+
+
+def test_errors_of_many_threads_are_their_own(names, run_threads):
+    """errno, name and message belong to the call that failed."""
+
+    def missing():
+        name = names()
+        for _ in range(300):
+            with pytest.raises(FileNotFoundError) as caught:
+                SharedMemory.open(name)
+            assert caught.value.errno == errno.ENOENT and caught.value.filename == name
+
+    def taken():
+        name = names()
+        with SharedMemory.create(name, 10, delete=True):
+            for _ in range(300):
+                with pytest.raises(FileExistsError) as caught:
+                    SharedMemory.create(name, 10)
+                assert caught.value.errno == errno.EEXIST and caught.value.filename == name
+
+    run_threads(missing, taken, missing, taken)
+
+
+def test_a_fork_while_threads_are_at_work(name, run_python):
+    """A child that was forked in the middle of a resize can use the handle, and end."""
+    run_python(
+        """
+        import os, sys, threading
+        from posixshm import SharedMemory
+        shm = SharedMemory.create(sys.argv[1], 4096, max_size=1 << 30, delete=True)
+        stop = threading.Event()
+        def work():
+            size = 4096
+            while not stop.is_set() and size < 1 << 29:
+                size += 4096
+                shm.resize(size)
+                shm.buf[0] = 1
+        threads = [threading.Thread(target=work, daemon=True)]
+        for thread in threads:
+            thread.start()
+        for _ in range(30):
+            pid = os.fork()
+            if pid == 0:
+                shm.buf[0] = 2
+                assert shm.size >= 4096
+                shm.refresh()
+                shm.close()
+                os._exit(0)
+            _, status = os.waitpid(pid, 0)
+            assert status == 0, status
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert shm.is_linked()
+        """,
+        name,
+        options=["-W", "ignore::DeprecationWarning"],
+    )
+    assert not os.path.exists(SHM + name)
