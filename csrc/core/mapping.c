@@ -206,12 +206,12 @@ mapping_trim(mapping *self)
     size_t used = ((size_t)mapping_size(self) + page - 1) / page * page;
     size_t reserved = used;
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (!self->changing) {
+    if (!self->changing && self->reserved > used) {
         self->changing = true;
         reserved = self->reserved;
     }
     Py_END_CRITICAL_SECTION();
-    if (used >= reserved) {
+    if (reserved == used) {
         return;
     }
     Py_BEGIN_ALLOW_THREADS

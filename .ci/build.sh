@@ -1,0 +1,80 @@
+# What is installed and built: compilers, tools, interpreters, the package.
+
+tree=$scratch/tree   # the checkout's files as a commit would have them, without what builds made
+tools=$scratch/tools # a venv with the tools that look at the sources
+sdist=$scratch/dist  # the source distribution, which all wheels are built from
+
+python_version='import sys; print("%d.%d" % sys.version_info[:2] + sys.abiflags)' # 3.12, say, or 3.13t
+
+install_compilers() {
+    local missing=()
+    command -v gcc >/dev/null || missing+=(gcc libc6-dev)
+    command -v clang >/dev/null || missing+=(clang)
+    python3 -c 'import ensurepip' || missing+=(python3-venv python3-dev)
+    command -v nm >/dev/null || missing+=(binutils)
+    [ -n "$(find /usr/lib -path '*clang*' -name 'libclang_rt.asan*' -print -quit)" ] || missing+=(libclang-rt-dev)
+    if [ "$(id -u)" = 0 ]; then apt-get update -qq || true; fi
+    if [ ${#missing[@]} != 0 ]; then
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    fi
+    gcc --version | head -n 1
+    clang --version | head -n 1
+}
+
+install_free_threaded() {
+    if [ -n "$(find_python 3.13t)" ]; then
+        echo "already here: $(find_python 3.13t)"
+    elif [ -x "$shared_tools/get-python-freethreaded" ]; then
+        mkdir -p "$cache"
+        "$shared_tools/get-python-freethreaded" "$cache/py3.13t"
+    else
+        echo "nothing to get one with: POSIXSHM_SHARED_TOOLS is no folder with get-python-freethreaded"
+    fi
+}
+
+copy_tree() { # copy_tree FOLDER: what a clean clone has, with the changes not committed yet
+    mkdir -p "$1"
+    git -C "$checkout" ls-files -z --cached --others --exclude-standard |
+        tar -C "$checkout" --null --files-from=- --ignore-failed-read -c | tar -C "$1" -x
+}
+
+install_tools() {
+    copy_tree "$tree"
+    python3 -m venv "$tools"
+    "$tools/bin/pip" install -qq build mypy numpy pytest rich ruff 'setuptools>=77'
+}
+
+make_sdist() {
+    "$tools/bin/python" -m build -q --sdist --no-isolation --outdir "$sdist" "$tree"
+    ls "$sdist"
+}
+
+# find_python VERSION: prints the newest interpreter of 3.12, say, or of 3.13t, that can make a venv.
+find_python() {
+    local version=$1 candidate
+    while read -r candidate; do
+        if [ "$("$candidate" -c "import ensurepip; $python_version" 2>/dev/null)" = "$version" ]; then
+            echo "$candidate"
+            return
+        fi
+    done < <(
+        find "${PYENV_ROOT:-$HOME/.pyenv}/versions" -maxdepth 3 -path "*/bin/python$version" 2>/dev/null | sort -rV
+        echo "$cache/py$version/bin/python$version"
+        command -v "python$version"
+    )
+    return 1
+}
+
+# make_venv FOLDER PYTHON EXTRA: a venv with the package, built from the source distribution.
+make_venv() {
+    [ ! -d "$1" ] || return 0 # an earlier step's
+    "$2" -m venv "$1"
+    POSIXSHM_WERROR=1 "$1/bin/pip" wheel -qq --no-deps --wheel-dir "$1/wheel" "$sdist"/*.tar.gz
+    "$1/bin/pip" install -qq "$(ls "$1"/wheel/*.whl)[$3]"
+}
+
+# make_main_venv: the one for the python3 that is first on the path, which the tools use as well.
+make_main_venv() {
+    main_venv=$scratch/python$(python3 -c "$python_version")
+    make_venv "$main_venv" "$(command -v python3)" test
+}

@@ -1,0 +1,128 @@
+# Steps, jobs in the background, and the summary.
+
+failed=0
+passed=0
+touch "$scratch/summary"
+declare -A running=() # by process id
+
+report() { # report RESULT SECONDS NAME
+    printf '%-6s %4ss  %s\n' "$@" >>"$scratch/summary"
+    case $1 in
+        ok) passed=$((passed + 1)) ;;
+        FAILED) failed=$((failed + 1)) ;;
+    esac
+    if [ "$1" != ok ]; then printf '%s: %s\n' "$1" "$3"; fi
+}
+
+shm_names() { ls -A /dev/shm | sort; }
+shm_at_start=$(shm_names)
+
+wanted() { [[ $1 =~ $pattern ]]; }
+
+# step NAME COMMAND...: runs it in a subshell.  Leaving something in /dev/shm is a failure too.
+step() {
+    wanted "$1" || return 0
+    local name=$1 start=$SECONDS before status result=ok
+    shift
+    before=$(shm_names)
+    printf '\n==> %s\n' "$name"
+    set +e
+    (set -e; "$@") </dev/null
+    status=$?
+    set -e
+    if [ "$status" != 0 ]; then
+        result=FAILED
+    elif [ "$(shm_names)" != "$before" ]; then
+        result=FAILED
+        echo "/dev/shm is not as it was before:"
+        diff <(cat <<<"$before") <(cat <<<"$(shm_names)") || true
+    fi
+    report $result $((SECONDS - start)) "$name"
+}
+
+must() { # must NAME COMMAND...: a step without which the later ones make no sense
+    local failed_before=$failed pattern=
+    step "$@"
+    if [ "$failed" != "$failed_before" ]; then summary; fi
+}
+
+skip() { # skip NAME REASON
+    printf '\n'
+    report skip 0 "$1: $2"
+}
+
+# begin NAME COMMAND...: starts it beside the steps that follow; its output waits for finish.
+begin() {
+    wanted "$1" || return 0
+    local name=$1 start=$SECONDS
+    shift
+    set -m # a process group of its own, which clean_up can end
+    (
+        trap 'echo $((SECONDS - start)) >"$scratch/job-$BASHPID.seconds"' EXIT
+        set -e
+        "$@"
+    ) </dev/null >"$scratch/job.log" 2>&1 &
+    set +m
+    mv "$scratch/job.log" "$scratch/job-$!.log"
+    running[$!]=$name
+}
+
+finish() { # waits for the first job to end and reports it as a step
+    local pid result=ok
+    wait -n -p pid "${!running[@]}" || result=FAILED
+    printf '\n==> %s\n' "${running[$pid]}"
+    cat "$scratch/job-$pid.log"
+    report $result "$(cat "$scratch/job-$pid.seconds")" "${running[$pid]}"
+    unset "running[$pid]"
+}
+
+# beside NAME COMMAND...: as step, but together with the others of its kind, one a core.  The
+# command keeps its objects to itself by own_shm; where that cannot be had, they run one by one.
+beside() {
+    while [ ${#running[@]} -ge "$lanes" ]; do finish; done
+    begin "$@"
+}
+
+finish_all() {
+    while [ ${#running[@]} != 0 ]; do finish; done
+}
+
+# own_shm COMMAND...: runs it with a /dev/shm of its own, which it must leave empty.
+own_shm() {
+    if ! can_own_shm; then
+        "$@"
+        return
+    fi
+    unshare --mount --propagation private bash -euc '
+        mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+        "$@"
+        left=$(ls -A /dev/shm)
+        if [ -n "$left" ]; then printf "left in /dev/shm:\n%s\n" "$left"; exit 1; fi' own_shm "$@"
+}
+
+can_own_shm() {
+    unshare --mount --propagation private mount -t tmpfs tmpfs /dev/shm 2>/dev/null
+}
+
+lanes=1
+if can_own_shm; then lanes=$(nproc); fi
+
+clean_up() {
+    local pid
+    for pid in "${!running[@]}"; do
+        kill -- "-$pid" 2>/dev/null && wait "$pid" || true
+    done
+    rm -rf "$scratch"
+}
+trap clean_up EXIT
+
+nothing_left() { # the real /dev/shm, after the steps that had one of their own
+    diff <(cat <<<"$shm_at_start") <(cat <<<"$(shm_names)")
+}
+
+summary() { # prints the table and ends the run
+    printf '\n==> summary, %d seconds in all\n' "$SECONDS"
+    cat "$scratch/summary"
+    printf 'steps: %d passed, %d failed\n' "$passed" "$failed"
+    exit $((failed > 0))
+}

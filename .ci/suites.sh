@@ -1,0 +1,76 @@
+# The suites that run: README, every Python, sanitizers, CPython's own tests, benchmarks.
+
+ran=$scratch/ran # the versions whose whole suite passed, one a line
+touch "$ran"
+
+run_readme() {
+    local lines demo tests
+    lines=$(awk '/^```/ { inside = !inside; next } inside' "$tree/README.md")
+    demo=$(grep -m 1 -E '^python3 -m venv .*posixshm demo$' <<<"$lines") || fail "README.md has no first command"
+    tests=$(grep -m 1 -E '^\.venv/bin/python -m pytest$' <<<"$lines") || fail "README.md has no second command"
+    copy_tree "$scratch/clone"
+    cd "$scratch/clone"
+    printf '$ %s\n' "$demo"
+    bash -euo pipefail -c "$demo"
+    printf '$ %s\n' "$tests"
+    bash -euo pipefail -c "$tests"
+    .venv/bin/python -c "$python_version" >>"$ran"
+}
+
+run_suite() { # run_suite VERSION PYTHON
+    local venv=$scratch/python$1
+    if grep -qx "$1" "$ran"; then
+        echo "ran by the README's command"
+        return
+    fi
+    make_venv "$venv" "$2" test
+    case $1 in
+        *t) # neither the package nor what the tests import may switch the GIL on
+            "$venv/bin/python" -W error -c 'import posixshm, sys; assert not sys._is_gil_enabled()'
+            "$venv/bin/python" -c 'import hypothesis, numpy, psutil, pytest, rich, sys; assert not sys._is_gil_enabled()'
+            ;;
+    esac
+    cd "$tree"
+    own_shm "$venv/bin/python" -m pytest -p no:cacheprovider
+    echo "$1" >>"$ran"
+}
+
+run_cpython_tests() { # run_cpython_tests PYTHON
+    if "$1" -c 'import test._test_multiprocessing' 2>/dev/null; then
+        "$tree/tests/cpython/run" "$1"
+    else
+        echo "not run: $1 comes without the test package"
+    fi
+}
+
+run_sanitized() {
+    local venv=$scratch/sanitized
+    export POSIXSHM_SANITIZE=address,undefined
+    make_venv "$venv" "$(command -v python3)" test
+    cd "$tree"
+    # The suite makes processes die by SIGSEGV and SIGBUS on purpose, and asks for impossible sizes.
+    own_shm env \
+        LD_PRELOAD="$(gcc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
+        ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:handle_segv=0:handle_sigbus=0:allocator_may_return_null=1 \
+        UBSAN_OPTIONS=print_stacktrace=1 \
+        "$venv/bin/python" -m pytest -p no:cacheprovider -o timeout=600
+}
+
+run_benchmarks() {
+    local venv=$scratch/bench
+    make_venv "$venv" "$(command -v python3)" bench
+    cd "$tree"
+    "$venv/bin/python" benchmarks/bench_calls.py --quick
+}
+
+check_pythons() {
+    local version missing=()
+    for version in $required_pythons; do
+        grep -qx "$version" "$ran" || missing+=("$version")
+    done
+    echo "the suite passed on: $(sort -V "$ran" | paste -sd ' ')"
+    if [ ${#missing[@]} != 0 ]; then
+        echo "it did not on: ${missing[*]}"
+        [ "${CI:-}" != true ] # only a warning for a developer
+    fi
+}
