@@ -2,9 +2,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Final, SupportsIndex, final, overload
+from typing import Any, Final, Self, SupportsIndex, final, overload
 
-from typing_extensions import Buffer, Self
+from typing_extensions import Buffer
 
 F_SEAL_EXEC: Final[int]
 F_SEAL_FUTURE_WRITE: Final[int]
