@@ -185,7 +185,9 @@ def test_without_descriptors(make, name):
     assert caught.value.errno == errno.EMFILE
 
 
-@pytest.mark.parametrize("size", [1, Index(1), np.int64(1), np.uint8(1), PAGESIZE - 1, PAGESIZE + 1])
+@pytest.mark.parametrize(
+    "size", [1, Index(1), np.int64(1), np.uint8(1), PAGESIZE - 1, PAGESIZE + 1]
+)
 def test_every_int_will_do(name, size):
     expected = size.__index__()
     with SharedMemory.create(name, size, delete=True) as shm:

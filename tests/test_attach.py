@@ -275,38 +275,52 @@ def state(name):
     ]
 
 
-@pytest.mark.parametrize(
-    "door",
-    [
-        "SharedMemory.open(name)",
-        "SharedMemory.open(name, readonly=True)",
-        "SharedMemory.open(name, max_size=1 << 30)",
-        "SharedMemory.open(name, timeout=10)",
-        "SharedMemory(name)",
-        "SharedMemory(name, size=5)",
-        "SharedMemory.create(name, 5000, exist_ok=True)",
-        "SharedMemory.create(name, 5000, exist_ok=True, delete=True)",
-        "SharedMemory.create(name, 5000, mode=0o666, exist_ok=True, populate=True)",
-        "shared_memory.SharedMemory(name)",
-    ],
-)
-@pytest.mark.parametrize("end", ["shm.close()", "del shm", "", "sys.exit()", "os._exit(0)"])
-def test_attaching_reading_and_leaving_changes_nothing(shm, name, run_python, door, end):
+DOORS = [
+    "SharedMemory.open(name)",
+    "SharedMemory.open(name, readonly=True)",
+    "SharedMemory.open(name, max_size=1 << 30)",
+    "SharedMemory.open(name, timeout=10)",
+    "SharedMemory(name)",
+    "SharedMemory(name, size=5)",
+    "SharedMemory.create(name, 5000, exist_ok=True)",
+    "SharedMemory.create(name, 5000, exist_ok=True, delete=True)",
+    "SharedMemory.create(name, 5000, mode=0o666, exist_ok=True, populate=True)",
+    "shared_memory.SharedMemory(name)",
+    "pickle.loads(pickled)",
+]
+
+
+@pytest.mark.parametrize("end", ["shm.close()", "del shm", "pass", "sys.exit()", "os._exit(0)"])
+def test_attaching_reading_and_leaving_changes_nothing(shm, name, start_python, end):
     before = state(name)
     code = f"""
-        import os, sys
+        import os, pickle, sys
         from posixshm import SharedMemory, shared_memory
         name = sys.argv[1]
-        shm = {door}
-        assert bytes(shm.buf[:5]) == b"hello" and shm.size == 10_000
-        {end}
+        with SharedMemory.open(name) as shm:
+            pickled = pickle.dumps(shm)
+        for door in {DOORS}:
+            child = os.fork()
+            if child == 0:
+                shm = eval(door)
+                assert bytes(shm.buf[:5]) == b"hello" and shm.size == 10_000
+                {end}
+                sys.exit()
+            assert os.waitpid(child, 0)[1] == 0, door
+            os.write(1, b"look\\n")
+            sys.stdin.readline()
     """
-    run_python(code, name)
+    child = start_python(code, name)
+    for door in DOORS:
+        child.hear("look")
+        assert state(name) == before, door
+        child.say("on")
+    child.finish()
     assert state(name) == before
     assert shm.is_linked()
 
 
-def test_the_standard_library_s_attacher_has_the_size_rounded_nowhere(shm, name):
+def test_a_size_is_not_rounded_up_to_pages(shm, name):
     with SharedMemory(name) as second:
         assert len(second.buf) == second.size == 10_000
 

@@ -66,7 +66,7 @@ def test_nor_does_a_child_of_a_child_or_one_that_outlives_its_parent(start_pytho
 shm = SharedMemory.create(name, 1000, delete=True)
 if os.fork() == 0:
     if os.fork() == 0:
-        say("there" if there(name) else "gone")
+        say("grandchild waits")
         sys.stdin.readline()
         say("there" if there(name) else "gone")
         SharedMemory.create(name, 2000).close()
@@ -79,7 +79,7 @@ say("parent goes")
 """
     child = start_python(code, name, env=PATH)
     said = {child.hear(), child.hear()}
-    assert said == {"parent goes", "there"}
+    assert said == {"parent goes", "grandchild waits"}
     child.process.wait(60)
     child.say("on")
     child.hear("gone")  # the parent removed it, when it ended

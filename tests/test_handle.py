@@ -1481,9 +1481,9 @@ def test_chown_bad_arguments(shm):
 
 
 def test_properties_cannot_be_set(shm):
-    for attribute in (
-        "buf name size mode uid gid readonly closed created max_size seals resident".split()
-    ):
+    for (
+        attribute
+    ) in "buf name size mode uid gid readonly closed created max_size seals resident".split():
         with pytest.raises(AttributeError):
             setattr(shm, attribute, 1)
         with pytest.raises(AttributeError):

@@ -1064,6 +1064,114 @@ with open("/proc/self/maps") as maps:
     )
 
 
+def test_memory_that_runs_out_at_every_step(names, run_python):
+    """Each allocation of each call fails once: an error, and all is as it was before."""
+    pytest.importorskip("_testcapi", reason="this Python comes without the means to fail mallocs")
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        pytest.skip("without the GIL Python 3.13 itself crashes where memory runs out")
+    run_python(
+        """
+        import _testcapi, contextlib, errno, gc, os, pickle, sys
+        import posixshm, posixshm._reduction
+        from posixshm import PAGESIZE, Mapping, SharedMemory
+
+        prefix = sys.argv[1]
+        base = SharedMemory.create(prefix + "base", 4 * PAGESIZE, delete=True)
+        roomy = SharedMemory.anonymous(PAGESIZE, max_size=64 * PAGESIZE)
+        mapping = base.map()
+        data = pickle.dumps(base)
+
+        def create(**keywords):
+            return SharedMemory.create(prefix + "new", PAGESIZE, delete=True, **keywords)
+
+        def resize():
+            with create() as shm:
+                shm.resize(3 * PAGESIZE)
+                shm.resize(PAGESIZE, shrink=True)
+
+        def rename():
+            with create() as shm:
+                shm.rename(prefix + "other", replace=True)
+
+        def link():
+            with contextlib.ExitStack() as stack:
+                shm = stack.enter_context(SharedMemory.unnamed(PAGESIZE))
+                shm.link(prefix + "other", replace=True)
+                stack.callback(os.unlink, "/dev/shm/" + prefix + "other")
+
+        def detach():
+            fds = len(os.listdir("/proc/self/fd"))
+            shm = SharedMemory.anonymous(PAGESIZE)
+            os.close(shm.detach())
+
+        def from_fd():
+            fd = os.dup(roomy.fileno())
+            try:
+                SharedMemory.from_fd(fd)
+            except BaseException:
+                os.close(fd)
+                raise
+
+        def second_init():
+            shm = SharedMemory.open(prefix + "base")
+            memoryview(shm)
+            shm.__init__(prefix + "base")
+            memoryview(shm)
+
+        calls = [
+            create, resize, rename, link, detach, from_fd, second_init,
+            lambda: create(init=lambda buf: buf.__setitem__(0, 1)),
+            lambda: create(max_size=8 * PAGESIZE, exist_ok=True),
+            lambda: SharedMemory.create(None, 10, delete=True),
+            lambda: SharedMemory.open(prefix + "base", readonly=True),
+            lambda: SharedMemory.open(prefix + "base", max_size=64 * PAGESIZE),
+            lambda: SharedMemory.anonymous(10),
+            lambda: Mapping(base.fileno(), PAGESIZE, PAGESIZE),
+            lambda: base.map(PAGESIZE)[0:10].tolist(),
+            lambda: mapping.__setitem__(slice(0, 10, 2), b"12345"),
+            lambda: (repr(base), repr(mapping)),
+            lambda: (base.name, base.size, base.mode, base.buf, base.stat(), base.seals),
+            lambda: (base.refresh(), base.sync(), base.populate(), base.resident),
+            lambda: pickle.loads(data),
+            lambda: base.__reduce__(),
+            lambda: (roomy.resize(20 * PAGESIZE), roomy.resize(20 * PAGESIZE)),
+            lambda: posixshm.reclaim(prefix, dry_run=True),
+            lambda: posixshm.listdir(),
+        ]
+
+        def state():
+            gc.collect()
+            with open("/proc/self/maps") as maps:
+                mapped = sum("/dev/shm/" in line or "memfd" in line for line in maps)
+            return sorted(os.listdir("/dev/shm")), sorted(os.listdir("/proc/self/fd")), mapped
+
+        for number, call in enumerate(calls):
+            call()
+            before = state()
+            for step in range(500):
+                _testcapi.set_nomemory(step, step + 1)
+                try:
+                    call()
+                except MemoryError:
+                    failed = True
+                except OSError as error:
+                    failed = True
+                    if error.errno != errno.ENOMEM:
+                        raise
+                else:
+                    failed = False
+                finally:
+                    _testcapi.remove_mem_hooks()
+                assert state() == before, (number, step, before, state())
+                if not failed and step > 60:
+                    break
+        base.close()
+        """,
+        names.prefix,
+        timeout=200,
+    )
+
+
 def test_mapping_outlives_everything(name):
     shm = SharedMemory.create(name, SIZE, delete=True)
     mapping = Mapping(shm.fileno())

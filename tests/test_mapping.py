@@ -730,6 +730,14 @@ def test_resident_counts_whole_pages(memory):
     assert mapping.resident % PAGESIZE == 0
 
 
+def sanitized():
+    with open("/proc/self/maps") as maps:
+        return "libasan" in maps.read()
+
+
+locks_pages = pytest.mark.skipif(sanitized(), reason="AddressSanitizer turns mlock(2) off")
+
+
 def locked_bytes():
     with open("/proc/self/status") as status:
         for line in status:
@@ -738,6 +746,7 @@ def locked_bytes():
     pytest.fail("/proc/self/status has no VmLck")
 
 
+@locks_pages
 def test_lock_pages(memory):
     mapping = Mapping(memory(4 * PAGESIZE))
     before = locked_bytes()
@@ -752,6 +761,7 @@ def test_lock_pages(memory):
     assert locked_bytes() == before
 
 
+@locks_pages
 def test_locked_pages_go_with_the_mapping(memory):
     before = locked_bytes()
     mapping = Mapping(memory(4 * PAGESIZE))
@@ -761,6 +771,7 @@ def test_locked_pages_go_with_the_mapping(memory):
     assert locked_bytes() == before
 
 
+@locks_pages
 def test_lock_pages_over_the_limit(run_python):
     """RLIMIT_MEMLOCK binds whoever is not root."""
     run_python(

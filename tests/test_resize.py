@@ -413,9 +413,7 @@ def test_a_size_that_closes_the_handle(shm):
 @pytest.fixture(params=[None, MAX], ids=["plain", "roomy"])
 def either(request, name):
     """10 pages, in both ways to grow; nothing was taken of it."""
-    with SharedMemory.create(
-        name, 10 * PAGESIZE, max_size=request.param, delete=True
-    ) as handle:
+    with SharedMemory.create(name, 10 * PAGESIZE, max_size=request.param, delete=True) as handle:
         yield handle
 
 

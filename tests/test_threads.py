@@ -590,6 +590,33 @@ def test_second_init_in_many_threads(run_threads):
         array[0] = 1
 
 
+def test_resizing_a_handle_that_becomes_another_objects(names, run_threads):
+    """Descriptor, mapping and size are one object's, whichever it is in the end."""
+    for _ in range(60):
+        one, two = names(), names()
+        with SharedMemory.create(two, PAGESIZE, delete=True):
+            shm = SharedMemory(one, create=True, size=PAGESIZE)
+
+            def become(shm=shm, two=two):
+                shm.__init__(two)
+
+            def change(shm=shm):
+                for call in (lambda: shm.resize(600 * PAGESIZE), shm.refresh):
+                    with contextlib.suppress(ValueError, BufferError):
+                        call()
+
+            run_threads(change, become, change)
+            with open("/proc/self/maps") as maps:
+                address = np.frombuffer(shm.buf, "u1").__array_interface__["data"][0]
+                (line,) = [line for line in maps if line.startswith(f"{address:x}-")]
+            assert int(line.split()[4]) == shm.stat().st_ino
+            assert shm.name == two and shm.is_linked()
+            shm.refresh()
+            assert shm.size == len(shm.buf) == shm.stat().st_size
+            shm.close()
+        posixshm.shm_unlink(one)
+
+
 def test_reclaim_and_listdir_in_many_threads(names, run_threads):
     done = threading.Event()
 

@@ -88,7 +88,7 @@ pshm_attach(const struct pshm_name *name, bool readonly,
         if (rc == 1) {
             /* A reclaimer may be about to move the name aside and back. */
             rc = pshm_lease_improve(fd);
-            rc = rc == -EAGAIN ? 0 : rc;
+            rc = rc == -EAGAIN || rc == -EINTR ? 0 : rc;
         }
         if (rc == 0) {
             int named = confirm_name(name, out);

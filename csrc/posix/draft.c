@@ -97,6 +97,9 @@ lease_object(struct pshm_draft *draft)
     if (!draft->has_temporary) {
         return rc < 0 ? rc : 0;
     }
+    if (rc == 1) {
+        (void)pshm_lease_improve(draft->fd);
+    }
     if (rc >= 0) {
         rc = pshm_result(fstat(draft->fd, &st));
     }

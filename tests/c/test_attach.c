@@ -448,6 +448,40 @@ restless_name_ends_in_eagain(void)
     remove_plain(&restless);
 }
 
+/* It is gone when we look, and there again when we look once more. */
+static void
+make_it_again(void *context)
+{
+    const struct swap *swap = context;
+    CHECK(link(swap->other.path, swap->name.path) == 0);
+}
+
+static void
+remove_and_wait_for_the_next_try(void *context)
+{
+    struct swap *swap = context;
+    remove_plain(&swap->name);
+    pshm_fault_hook(make_it_again, swap);
+    pshm_fault_arm("shm_open", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+}
+
+static void
+name_that_was_gone_for_a_moment_is_found(void)
+{
+    struct swap swap = {name_of("object"), name_of("other"), REPLACED};
+    struct pshm_object object;
+    (void)make_plain(&swap.name, 1, 0600, 0);
+    (void)make_plain(&swap.other, 2, 0600, 0);
+    pshm_fault_hook(remove_and_wait_for_the_next_try, &swap);
+    pshm_fault_arm("lstat", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+    CHECK_IS(pshm_attach(&swap.name, false, &object), 0);
+    (void)pshm_fault_disarm();
+    CHECK(pshm_identity_same(object.id, identity_of(&swap.other)));
+    (void)close(object.fd);
+    remove_plain(&swap.name);
+    remove_plain(&swap.other);
+}
+
 /* ---- a reclaimer at each step, on its way and ours ---- */
 
 struct meeting {
@@ -709,6 +743,7 @@ main(void)
     RUN(each_failure_is_told);
     RUN(killed_at_each_step_it_leaves_all_as_it_was);
     RUN(name_may_change_at_each_step);
+    RUN(name_that_was_gone_for_a_moment_is_found);
     RUN(restless_name_ends_in_eagain);
     RUN(reclaimer_comes_at_each_step);
     RUN(attacher_comes_at_each_step_of_reclaim);

@@ -1,5 +1,6 @@
 #include "check.h"
 #include "posix/lease.h"
+#include "posix/pause.h"
 
 #include <sys/file.h>
 
@@ -53,7 +54,7 @@ lease_after_a_seizure_is_seen(void)
         int fd = open_it(&name, modes[i % 2]);
         CHECK_IS(pshm_lease_seize(reclaimer), 0);
         CHECK_IS(pshm_lease_contested(reclaimer), 0);
-        CHECK_IS(pshm_lease_take(fd), 0);
+        CHECK_IS(pshm_lease_take(fd), 1);
         CHECK_IS(pshm_lease_contested(reclaimer), -EAGAIN);
         CHECK_IS(pshm_lease_seize(reclaimer), -EAGAIN);
         (void)close(reclaimer);
@@ -77,8 +78,8 @@ reader_cannot_keep_others_out(void)
     int a = open_it(&name, O_RDWR), b = open_it(&name, O_RDONLY);
     int reclaimer = open_it(&name, O_RDWR);
     CHECK(flock(hostile, LOCK_EX) == 0);
-    CHECK_IS(pshm_lease_take(a), 0);
-    CHECK_IS(pshm_lease_take(b), 0);
+    CHECK_IS(pshm_lease_take(a), 1);
+    CHECK_IS(pshm_lease_take(b), 1);
     CHECK_IS(pshm_lease_seize(reclaimer), -EAGAIN);
     /* These leases count when the flock is free again. */
     (void)close(hostile);
@@ -168,7 +169,7 @@ mapping_keeps_the_lease(void)
         int hostile = open_it(&name, O_RDONLY);
         int fd = open_it(&name, O_RDWR), other = open_it(&name, O_RDWR);
         CHECK(!second_kind || flock(hostile, LOCK_EX) == 0);
-        CHECK_IS(pshm_lease_take(fd), 0);
+        CHECK_IS(pshm_lease_take(fd), second_kind);
         void *base = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
         CHECK(base != MAP_FAILED);
         (void)close(fd);
@@ -204,6 +205,47 @@ forked_child_keeps_the_lease(void)
     CHECK(kill(child, SIGCONT) == 0);
     CHECK_IS(child_wait(child), 0);
     CHECK_IS(pshm_lease_seize(other), 0);
+    (void)close(other);
+    remove_plain(&name);
+}
+
+static int
+seize_and_let_go(void *context)
+{
+    int fd = open_it(context, O_RDWR);
+    CHECK_IS(pshm_lease_seize(fd), 0);
+    (void)raise(SIGSTOP);
+    (void)usleep(3000);
+    return 0;
+}
+
+static void
+lease_is_improved_when_a_reclaimer_lets_go(void)
+{
+    struct pshm_name name = fresh_object();
+    int fd = open_it(&name, O_RDONLY), other = open_it(&name, O_RDWR);
+    pid_t child = child_start(seize_and_let_go, &name);
+    child_wait_stopped(child);
+    CHECK_IS(pshm_lease_take(fd), 1);
+    /* not for long, for it might be somebody who never lets go */
+    double start = pshm_clock();
+    CHECK_IS(pshm_lease_improve(fd), -EAGAIN);
+    CHECK(pshm_clock() - start < 2);
+    CHECK(kill(child, SIGCONT) == 0);
+    int rc = -EAGAIN;
+    for (int i = 0; rc == -EAGAIN && i < 100; i++) {
+        rc = pshm_lease_improve(fd);
+    }
+    CHECK_IS(rc, 0);
+    CHECK_IS(child_wait(child), 0);
+    CHECK_IS(pshm_lease_seize(other), -EAGAIN);
+
+    pshm_fault_arm("clock_nanosleep", 1, PSHM_FAULT_FAIL, EINTR);
+    CHECK_IS(pshm_lease_improve(fd), -EINTR);
+    pshm_fault_arm("flock", 1, PSHM_FAULT_FAIL, ENOLCK);
+    CHECK_IS(pshm_lease_improve(fd), -ENOLCK);
+    (void)pshm_fault_disarm();
+    (void)close(fd);
     (void)close(other);
     remove_plain(&name);
 }
@@ -250,6 +292,7 @@ main(void)
     RUN(lease_ends_with_its_process);
     RUN(mapping_keeps_the_lease);
     RUN(forked_child_keeps_the_lease);
+    RUN(lease_is_improved_when_a_reclaimer_lets_go);
     RUN(errors_are_told);
     return finish();
 }
