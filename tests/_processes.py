@@ -56,6 +56,14 @@ def needs_mounts():
         _cannot_be_tested("a mount namespace of one's own takes root, or user namespaces")
 
 
+def needs_plain_build(reason):
+    """For what a sanitizer stands in the way of; it is tested where there is none."""
+    import pytest
+
+    if "lib" in (preload := os.environ.get("LD_PRELOAD", "")) and "san" in preload:
+        pytest.skip(f"not under a sanitizer: {reason}")
+
+
 def build_faults(folder):
     """The library of tests/c/faults.h, built in `folder`; the environment that preloads it."""
     library = folder / "faults.so"

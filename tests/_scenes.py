@@ -120,7 +120,9 @@ class CreatePlain(Create):
 
 
 class CreateOwned(CreatePlain):
-    keywords = {"mode": 0o640, "uid": os.geteuid(), "gid": os.getegid()}
+    def act(self):
+        owner = {"uid": os.geteuid(), "gid": os.getegid()}
+        self.shm = SharedMemory.create(self.name, SIZE, **self.keywords, **owner)
 
 
 class CreatePopulated(CreatePlain):

@@ -108,7 +108,6 @@ def make(kind, path, target):
     elif kind == "symlink":
         os.symlink(target, path)
     elif kind == "device":
-        needs_root()
         os.mknod(path, 0o600 | 0o020000, os.makedev(1, 5))  # /dev/zero
     else:
         KINDS[kind][2](path)
@@ -116,6 +115,8 @@ def make(kind, path, target):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_object_is_refused_at_once(kind, names):
+    if kind == "device":
+        needs_root()
     number, words, _ = KINDS[kind]
     name, target = names(), names()
     path = f"{SHM}/{name}"

@@ -1100,7 +1100,6 @@ def test_memory_that_runs_out_at_every_step(names, run_python):
                 stack.callback(os.unlink, "/dev/shm/" + prefix + "other")
 
         def detach():
-            fds = len(os.listdir("/proc/self/fd"))
             shm = SharedMemory.anonymous(PAGESIZE)
             os.close(shm.detach())
 

@@ -6,7 +6,7 @@ Each test is a child process with a limit, or a /dev/shm, of its own.
 import signal
 
 import pytest
-from _processes import PATH, needs_mounts, needs_root
+from _processes import PATH, needs_mounts, needs_plain_build, needs_root
 
 MIB = 1 << 20
 
@@ -401,6 +401,7 @@ give_back(taken)
 
 
 def test_too_many_maps(run_python, name):
+    needs_plain_build("its own allocations take maps")
     with open("/proc/sys/vm/max_map_count") as file:
         limit = int(file.read())
     if limit > 300_000:
@@ -469,6 +470,7 @@ shm.unlink()
 @pytest.mark.parametrize("limit", [0, 8192])
 def test_locked_memory_limit(run_python, name, limit):
     needs_root()  # to be somebody else; root may lock what it likes
+    needs_plain_build("it makes mlock do nothing")
     code = """
 import resource
 from _processes import SOMEBODY, become

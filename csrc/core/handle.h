@@ -39,6 +39,7 @@ typedef struct {
     Py_ssize_t size;                    /* bytes, last known */
     PyObject *kept;                     /* list of earlier mappings, likewise */
     PyObject *finalizer;                /* removes the name: delete=True */
+    pid_t deleter;                      /* in this process */
     PyObject *weakrefs;
 } handle;
 
@@ -118,9 +119,15 @@ int handle_track(PyObject *name, const char *function);
 
 /* ---- handle_names.c ---- */
 
-/* delete=True: a weakref.finalize that removes name when the handle goes. */
+/* delete=True: a weakref.finalize that removes name when the handle goes, in
+ * that process. */
 PyObject *handle_delete_later(core_state *state, PyObject *self,
-                              PyObject *name, struct pshm_identity id);
+                              PyObject *name, struct pshm_identity id,
+                              pid_t process);
+
+/* Take the duty back from a finalizer; owns it, or NULL.  Leaves an exception
+ * that is set as it is. */
+void handle_cancel_delete(PyObject *finalizer);
 
 /* ---- handle_pickle.c ---- */
 

@@ -125,14 +125,7 @@ handle_detach(PyObject *op, PyObject *unused)
     if (number < 0) {
         return raise_errno(number, NULL);
     }
-    if (finalizer != NULL) {
-        PyObject *info = PyObject_CallMethod(finalizer, "detach", NULL);
-        Py_DECREF(finalizer);
-        if (info == NULL) {
-            PyErr_Clear();
-        }
-        Py_XDECREF(info);
-    }
+    handle_cancel_delete(finalizer);
     PyObject *closed = handle_close(op, unused);
     PyObject *result = closed == NULL ? NULL : PyLong_FromLong(number);
     Py_XDECREF(closed);

@@ -4,6 +4,7 @@
 #include "errors.h"
 
 #include "posix/constants.h"
+#include "posix/host.h"
 #include "posix/link.h"
 
 /* Everything up to the name, and where nothing of Python's is to come in
@@ -71,20 +72,6 @@ call_init(const request *req, handle_body *body)
     return result == NULL ? -1 : 0;
 }
 
-/* Take back a finalizer's duty: there is nothing to remove. */
-static void
-cancel_finalizer(PyObject *finalizer)
-{
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyObject *info = PyObject_CallMethod(finalizer, "detach", NULL);
-    if (info == NULL) {
-        PyErr_Clear();
-    }
-    Py_XDECREF(info);
-    PyErr_Restore(type, value, traceback);
-}
-
 /* Make the object of req, whose name, if it is to have one, is in
  * req->spec.name.  body has its mapping and fdref already.
  * Returns 0; 1: the name is taken; or -1 with an exception.  Unless it is 0
@@ -108,7 +95,8 @@ make_once(core_state *state, const request *req, handle *self,
         }
         if (!failed && req->delete) {
             *finalizer = handle_delete_later(state, (PyObject *)self,
-                                             body->name, draft.id);
+                                             body->name, draft.id,
+                                             pshm_process_id());
             failed = *finalizer == NULL;
         }
         if (!failed) {
@@ -121,10 +109,8 @@ make_once(core_state *state, const request *req, handle *self,
         take_rest(req, &draft, body);
         return 0;
     }
-    if (*finalizer != NULL) {
-        cancel_finalizer(*finalizer);
-        Py_CLEAR(*finalizer);
-    }
+    handle_cancel_delete(*finalizer);
+    *finalizer = NULL;
     Py_BEGIN_ALLOW_THREADS
     pshm_draft_abandon(&draft);
     Py_END_ALLOW_THREADS
@@ -248,10 +234,7 @@ unmake(const struct pshm_name *path, struct pshm_identity id,
     Py_BEGIN_ALLOW_THREADS
     (void)pshm_link_remove(path, id);
     Py_END_ALLOW_THREADS
-    if (finalizer != NULL) {
-        cancel_finalizer(finalizer);
-        Py_DECREF(finalizer);
-    }
+    handle_cancel_delete(finalizer);
 }
 
 int
@@ -280,6 +263,7 @@ handle_fulfil(core_state *state, request *req, handle *self)
     }
     Py_BEGIN_CRITICAL_SECTION(self);
     self->finalizer = finalizer;
+    self->deleter = pshm_process_id();
     Py_END_CRITICAL_SECTION();
     return handle_finish(old);
 }

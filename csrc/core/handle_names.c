@@ -97,7 +97,7 @@ handle_is_linked(PyObject *op, PyObject *Py_UNUSED(unused))
 
 PyObject *
 handle_delete_later(core_state *state, PyObject *self, PyObject *name,
-                    struct pshm_identity id)
+                    struct pshm_identity id, pid_t process)
 {
     PyObject *weakref = PyImport_ImportModule("weakref");
     if (weakref == NULL) {
@@ -106,7 +106,7 @@ handle_delete_later(core_state *state, PyObject *self, PyObject *name,
     PyObject *finalizer = PyObject_CallMethod(
         weakref, "finalize", "OOOKKl", self, state->remove_function, name,
         (unsigned long long)id.dev, (unsigned long long)id.ino,
-        (long)pshm_process_id());
+        (long)process);
     Py_DECREF(weakref);
     return finalizer;
 }
@@ -204,16 +204,16 @@ handle_link(PyObject *op, PyObject *const *args, Py_ssize_t count,
         < 0) {
         return NULL;
     }
-    struct fdref *fd = handle_take_fd(self);
-    if (fd == NULL) {
+    if (handle_claim(self) < 0) {
         return NULL;
     }
-    int rc = handle_claim(self);
-    if (rc == 0) {
+    int rc = -1;
+    struct fdref *fd = handle_take_fd(self);
+    if (fd != NULL) {
         rc = link_claimed(self, fd->fd, given, &path, replace);
-        handle_release(self);
+        fdref_drop(fd);
     }
-    fdref_drop(fd);
+    handle_release(self);
     return rc < 0 ? NULL : Py_NewRef(Py_None);
 }
 
@@ -227,36 +227,39 @@ const char handle_rename_doc[] =
     "object's any more; ValueError; PermissionError; BufferError where another\n"
     "thread is naming or resizing it.";
 
-/* delete=True: the duty goes over to the new name. */
-static int
-move_finalizer(core_state *state, handle *self)
+void
+handle_cancel_delete(PyObject *finalizer)
 {
-    struct pshm_name path;
-    struct pshm_identity id;
-    PyObject *old;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    old = Py_XNewRef(self->finalizer);
-    Py_END_CRITICAL_SECTION();
-    if (old == NULL || !take_name(self, &path, &id)) {
-        Py_XDECREF(old);
-        return 0;
+    if (finalizer == NULL) {
+        return;
     }
-    PyObject *name = handle_name_object(self);
-    PyObject *fresh = handle_delete_later(state, (PyObject *)self, name, id);
-    Py_XDECREF(name);
-    if (fresh == NULL) {
-        Py_DECREF(old);
-        return -1;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *info = PyObject_CallMethod(finalizer, "detach", NULL);
+    if (info == NULL) {
+        PyErr_Clear();
     }
-    PyObject *info = PyObject_CallMethod(old, "detach", NULL);
-    Py_DECREF(old);
-    Py_BEGIN_CRITICAL_SECTION(self);
-    old = self->finalizer;
-    self->finalizer = fresh;
-    Py_END_CRITICAL_SECTION();
-    Py_XDECREF(old);
     Py_XDECREF(info);
-    return info == NULL ? -1 : 0;
+    Py_DECREF(finalizer);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* delete=True: the same duty about another name, in *fresh; NULL where there is
+ * none.  It is still the process's that made the object.  0 or -1. */
+static int
+prepare_delete(core_state *state, handle *self, PyObject *name,
+               struct pshm_identity id, PyObject **fresh)
+{
+    bool wanted;
+    pid_t process;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    wanted = self->finalizer != NULL;
+    process = self->deleter;
+    Py_END_CRITICAL_SECTION();
+    *fresh = wanted ? handle_delete_later(state, (PyObject *)self, name, id,
+                                          process)
+                    : NULL;
+    return wanted && *fresh == NULL ? -1 : 0;
 }
 
 static int
@@ -296,11 +299,17 @@ rename_claimed(handle *self, core_state *state, int fd, PyObject *given,
         Py_DECREF(name);
         return -1;
     }
+    PyObject *finalizer;
+    if (prepare_delete(state, self, name, id, &finalizer) < 0) {
+        Py_DECREF(name);
+        return -1;
+    }
     int rc;
     Py_BEGIN_ALLOW_THREADS
     rc = pshm_link_rename(fd, id, &from, to, replace);
     Py_END_ALLOW_THREADS
     if (rc < 0) {
+        handle_cancel_delete(finalizer);
         Py_DECREF(name);
         if (rc == -ESTALE || rc == -ENOENT) {
             raise_gone(self, rc);
@@ -311,8 +320,13 @@ rename_claimed(handle *self, core_state *state, int fd, PyObject *given,
         return -1;
     }
     set_name(self, name, to);
-    if (move_finalizer(state, self) < 0) {
-        return -1;
+    if (finalizer != NULL) {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        PyObject *old = self->finalizer;
+        self->finalizer = finalizer;
+        finalizer = old;
+        Py_END_CRITICAL_SECTION();
+        handle_cancel_delete(finalizer);
     }
     return self->body.track ? track_renamed(self, &from) : 0;
 }
@@ -331,16 +345,16 @@ handle_rename(PyObject *op, PyObject *const *args, Py_ssize_t count,
         < 0) {
         return NULL;
     }
-    struct fdref *fd = handle_take_fd(self);
-    if (fd == NULL) {
+    if (handle_claim(self) < 0) {
         return NULL;
     }
-    int rc = handle_claim(self);
-    if (rc == 0) {
+    int rc = -1;
+    struct fdref *fd = handle_take_fd(self);
+    if (fd != NULL) {
         rc = rename_claimed(self, core_state_of_type(Py_TYPE(op)), fd->fd,
                             given, &path, replace);
-        handle_release(self);
+        fdref_drop(fd);
     }
-    fdref_drop(fd);
+    handle_release(self);
     return rc < 0 ? NULL : Py_NewRef(Py_None);
 }

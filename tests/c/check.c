@@ -7,7 +7,9 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 
-static int failed_checks;
+#define MOST_COMPLAINTS 20
+
+static int failed_checks, complaints;
 static int passed, failed, skipped;
 static bool test_skipped;
 static const char *test_name = "";
@@ -15,21 +17,28 @@ static char about[512];
 
 /* ---- checks and tests ---- */
 
-static void
+/* Returns whether there is more to print: a test that goes wrong often says so
+ * only so often. */
+static bool
 complain(const char *file, int line)
 {
     const char *slash = strrchr(file, '/');
     failed_checks++;
+    if (++complaints > MOST_COMPLAINTS) {
+        return false;
+    }
     (void)printf("FAILED %s (%s:%d)%s%s: ", test_name,
                  slash ? slash + 1 : file, line, about[0] ? ", " : "", about);
+    return true;
 }
 
 bool
 check_that(bool holds, const char *file, int line, const char *text)
 {
     if (!holds) {
-        complain(file, line);
-        (void)printf("%s\n", text);
+        if (complain(file, line)) {
+            (void)printf("%s\n", text);
+        }
     }
     return holds;
 }
@@ -39,8 +48,9 @@ check_equal(long long actual, long long expected, const char *file, int line,
             const char *text)
 {
     if (actual != expected) {
-        complain(file, line);
-        (void)printf("%s is %lld, not %lld\n", text, actual, expected);
+        if (complain(file, line)) {
+            (void)printf("%s is %lld, not %lld\n", text, actual, expected);
+        }
     }
     return actual == expected;
 }
@@ -73,6 +83,7 @@ run_test(void (*test)(void), const char *name)
 {
     test_name = name;
     test_skipped = false;
+    complaints = 0;
     check_about(NULL);
     int before = failed_checks;
     struct census census = census_take();

@@ -37,7 +37,7 @@
 #define MIB ((off_t)1 << 20)
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-/* ---- checks: a failed one is printed and counted, and the test goes on ---- */
+/* ---- checks: a failed one is printed, counted, and the test goes on ---- */
 
 #define CHECK(condition)                                                     \
     check_that((condition), __FILE__, __LINE__, #condition)
@@ -56,8 +56,8 @@ void check_about(const char *format, ...)
 
 /* ---- tests ---- */
 
-/* Run a test; afterwards no descriptor, no mapping of shared memory and no name
- * with our prefix may be there that was not there before. */
+/* Run a test; afterwards no descriptor, no mapping of shared memory and no
+ * name with our prefix may be there that was not there before. */
 #define RUN(function) run_test(function, #function)
 void run_test(void (*test)(void), const char *name);
 
@@ -101,8 +101,8 @@ void census_compare(struct census before, const char *file, int line);
 
 /* ---- children ---- */
 
-/* Run the function in a child with a deadline of 60 seconds; it exits with 1 if
- * a check failed in it or what the function returned.  Returns its pid. */
+/* Run the function in a child with a deadline of 60 seconds; it exits with 1
+ * if a check failed in it, or what the function returned.  Returns its pid. */
 pid_t child_start(int (*function)(void *context), void *context);
 
 /* Wait for it; returns its exit status, or -SIGNAL if one ended it. */
@@ -119,8 +119,8 @@ void *shared_memory(size_t size);
  * has to call skip. */
 #define CANNOT 77
 
-/* In a child: a mount namespace of its own, with a tmpfs (options as of mount(8))
- * on where.  Returns 0, or CANNOT. */
+/* In a child: a mount namespace of its own, with a tmpfs on where, options as
+ * of mount(8).  Returns 0, or CANNOT. */
 int mount_own(const char *where, const char *options);
 
 /* In a child: be nobody, without privileges.  Returns 0, or CANNOT. */
@@ -137,7 +137,7 @@ struct operation {
     /* Undo an act that succeeded. */
     void (*undo)(void *context);
     void *context;
-    /* Calls whose failure the act may overcome, with spaces round each name. */
+    /* Calls whose failure the act may overcome, with spaces round each. */
     const char *overcomes;
     /* -EINTR means that act is to be called again. */
     bool resumes;

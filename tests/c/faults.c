@@ -1,7 +1,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-/* Both open and open64 are defined here, so neither may stand for the other. */
+/* open and open64 are both defined, so neither may stand for the other. */
 #undef _FILE_OFFSET_BITS
 #undef _FORTIFY_SOURCE
 
@@ -435,7 +435,7 @@ WRAP_AS(ssize_t, -1, "getline", __getdelim,
         (line, room, delimiter, file))
 #endif
 
-/* glibc before 2.33 has these under other names, which inline functions call. */
+/* glibc before 2.33 has these under other names, for inline functions. */
 #ifdef __GLIBC__
 #define STAT_BY_NAME __GLIBC_PREREQ(2, 33)
 #else

@@ -6,7 +6,7 @@
  * same: a thread arms itself, does something, and disarms.
  *
  * Everything is per thread, so threads do not disturb each other; a forked
- * child starts out as its parent was.  Calls that the C library makes by itself
+ * child starts out as its parent was.  Calls that the C library itself makes
  * (the mmap in malloc) are not seen.  Those of an interpreter are: use
  * pshm_fault_from to look at one library's calls only.
  *
@@ -22,11 +22,11 @@ enum pshm_fault_action {
     PSHM_FAULT_FAIL = 0,        /* the nth call fails and does nothing */
     PSHM_FAULT_KILL_BEFORE = 1, /* SIGKILL instead of the nth call */
     PSHM_FAULT_KILL_AFTER = 2,  /* SIGKILL once it is done */
-    PSHM_FAULT_STOP_BEFORE = 3, /* SIGSTOP, and then, after SIGCONT, the call */
+    PSHM_FAULT_STOP_BEFORE = 3, /* SIGSTOP; after SIGCONT, the call */
     PSHM_FAULT_STOP_AFTER = 4,
     PSHM_FAULT_FAIL_ON = 5,     /* the nth and every later one fails */
-    PSHM_FAULT_HOOK_BEFORE = 6, /* the function of pshm_fault_hook is called; */
-    PSHM_FAULT_HOOK_AFTER = 7,  /* what that calls is not counted */
+    PSHM_FAULT_HOOK_BEFORE = 6, /* what pshm_fault_hook was given is */
+    PSHM_FAULT_HOOK_AFTER = 7,  /* called; its calls do not count */
 };
 
 /* Arm this thread.  call: a name, or NULL for any.  nth: counted from 1 among

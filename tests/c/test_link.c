@@ -380,8 +380,8 @@ struct linking {
     struct pshm_identity id;
 };
 
-/* After a failure it must still be possible, but where the replacing itself has
- * failed, which can hardly be. */
+/* After a failure it must still be possible, but where the replacing itself
+ * has failed, which can hardly be. */
 static int
 act_link(void *context)
 {
@@ -683,7 +683,7 @@ removal_spares_even_a_third_object(void)
     (void)close(fd);
 }
 
-/* ---- who looks for the name while it is replaced finds one or the other ---- */
+/* ---- who looks while it is replaced finds the one or the other ---- */
 
 struct watch {
     struct pshm_name name;

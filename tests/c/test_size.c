@@ -758,7 +758,7 @@ more_than_the_machine_has_is_refused(void)
         CHECK_IS(pshm_size_room(fd, 100 * MIB), 0);
         CHECK(pshm_fault_disarm() >= 3);
     }
-    /* None is ever asked for: that would end processes, this one among them. */
+    /* None is ever asked for: that would end processes, this one too. */
     pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, EIO);
     struct pshm_progress progress = {0};
     CHECK_IS(pshm_size_set(fd, (off_t)1 << 45, true, &progress), -ENOMEM);
