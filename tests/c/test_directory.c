@@ -98,34 +98,31 @@ many_names_are_listed(void)
     pshm_names_free(&names);
 }
 
-static int
-list(void *context)
-{
-    struct pshm_names *names = context;
-    int rc = pshm_names_list(prefix(), names);
-    if (rc < 0) {
-        pshm_names_free(names);
-    }
-    return rc;
-}
-
-static void
-free_list(void *context)
-{
-    struct pshm_names *names = context;
-    CHECK_IS(count(names), 1);
-    pshm_names_free(names);
-}
-
+/* How many calls of readdir there are depends on what others have there. */
 static void
 each_failure_is_told(void)
 {
+    static const struct {
+        const char *call;
+        int nth, err;
+    } faults[] = {{"opendir", 1, EACCES}, {"opendir", 1, EMFILE},
+                  {"opendir", 1, ENOMEM}, {"readdir", 1, EIO},
+                  {"readdir", 3, EIO},    {"readdir", 4, ENOMEM},
+                  {"realloc", 1, ENOMEM}};
     struct pshm_name name = name_of("object");
     struct pshm_names names;
-    struct operation op = {.name = "list", .act = list, .undo = free_list,
-                           .context = &names, .overcomes = " close "};
     (void)make_plain(&name, 1, 0600, 0);
-    CHECK(fail_each(&op) >= 4);
+    struct census before = census_take();
+    for (size_t i = 0; i < COUNT(faults); i++) {
+        check_about("call %d of %s, errno %d", faults[i].nth, faults[i].call,
+                    faults[i].err);
+        pshm_fault_arm(faults[i].call, faults[i].nth, PSHM_FAULT_FAIL,
+                       faults[i].err);
+        CHECK_IS(pshm_names_list(prefix(), &names), -faults[i].err);
+        CHECK_IS(pshm_fault_disarm(), faults[i].nth);
+        pshm_names_free(&names);
+        CHECK_NOTHING_LEFT(before);
+    }
     remove_plain(&name);
 }
 
