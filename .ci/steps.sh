@@ -3,7 +3,8 @@
 failed=0
 passed=0
 touch "$scratch/summary"
-declare -A running=() # by process id
+jobs=0
+declare -A running=() output=() # by process id
 
 report() { # report RESULT SECONDS NAME
     printf '%-6s %4ss  %s\n' "$@" >>"$scratch/summary"
@@ -54,25 +55,25 @@ skip() { # skip NAME REASON
 # begin NAME COMMAND...: starts it beside the steps that follow; its output waits for finish.
 begin() {
     wanted "$1" || return 0
-    local name=$1 start=$SECONDS
+    local name=$1 start=$SECONDS job=$scratch/job-$((jobs += 1))
     shift
     set -m # a process group of its own, which clean_up can end
     (
-        trap 'echo $((SECONDS - start)) >"$scratch/job-$BASHPID.seconds"' EXIT
+        trap 'echo $((SECONDS - start)) >"$job.seconds"' EXIT
         set -e
         "$@"
-    ) </dev/null >"$scratch/job.log" 2>&1 &
+    ) </dev/null >"$job.log" 2>&1 &
     set +m
-    mv "$scratch/job.log" "$scratch/job-$!.log"
     running[$!]=$name
+    output[$!]=$job
 }
 
 finish() { # waits for the first job to end and reports it as a step
     local pid result=ok
     wait -n -p pid "${!running[@]}" || result=FAILED
     printf '\n==> %s\n' "${running[$pid]}"
-    cat "$scratch/job-$pid.log"
-    report $result "$(cat "$scratch/job-$pid.seconds")" "${running[$pid]}"
+    cat "${output[$pid]}.log"
+    report $result "$(cat "${output[$pid]}.seconds")" "${running[$pid]}"
     unset "running[$pid]"
 }
 
