@@ -2,7 +2,13 @@
 
 #include <pthread.h>
 
-static pthread_rwlock_t gate = PTHREAD_RWLOCK_INITIALIZER;
+/* Not a pthread_rwlock_t: with a try to write, that of glibc before 2.30 can
+ * leave its readers waiting for ever. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t opened = PTHREAD_COND_INITIALIZER;
+static int entered;                     /* under lock, as is the next */
+static bool closed;
+
 static pthread_once_t forks_handled = PTHREAD_ONCE_INIT;
 
 /* How often this thread is inside. */
@@ -12,10 +18,10 @@ static _Thread_local int inside;
 static void
 reopen_in_child(void)
 {
-    (void)pthread_rwlock_init(&gate, NULL);
-    for (int i = 0; i < inside; i++) {
-        (void)pthread_rwlock_rdlock(&gate);
-    }
+    (void)pthread_mutex_init(&lock, NULL);
+    (void)pthread_cond_init(&opened, NULL);
+    entered = inside;
+    closed = false;
 }
 
 static void
@@ -24,31 +30,50 @@ handle_forks(void)
     (void)pthread_atfork(NULL, NULL, reopen_in_child);
 }
 
-/* Nobody ever waits to write, so a reader may come in a second time. */
+static void
+take_lock(void)
+{
+    (void)pthread_once(&forks_handled, handle_forks);
+    (void)pthread_mutex_lock(&lock);
+}
+
+/* While it is closed nobody is inside, so a second time never waits. */
 void
 pshm_gate_enter(void)
 {
-    (void)pthread_once(&forks_handled, handle_forks);
-    (void)pthread_rwlock_rdlock(&gate);
+    take_lock();
+    while (closed) {
+        (void)pthread_cond_wait(&opened, &lock);
+    }
+    entered++;
     inside++;
+    (void)pthread_mutex_unlock(&lock);
 }
 
 void
 pshm_gate_leave(void)
 {
+    take_lock();
+    entered--;
     inside--;
-    (void)pthread_rwlock_unlock(&gate);
+    (void)pthread_mutex_unlock(&lock);
 }
 
 int
 pshm_gate_close(void)
 {
-    (void)pthread_once(&forks_handled, handle_forks);
-    return -pthread_rwlock_trywrlock(&gate);
+    take_lock();
+    int rc = entered > 0 || closed ? -EBUSY : 0;
+    closed = closed || rc == 0;
+    (void)pthread_mutex_unlock(&lock);
+    return rc;
 }
 
 void
 pshm_gate_open(void)
 {
-    (void)pthread_rwlock_unlock(&gate);
+    take_lock();
+    closed = false;
+    (void)pthread_cond_broadcast(&opened);
+    (void)pthread_mutex_unlock(&lock);
 }
