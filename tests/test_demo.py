@@ -35,13 +35,22 @@ def wait_until(condition, timeout=DEADLINE):
         time.sleep(0.01)
 
 
+def _heed_hang_ups():
+    """Whoever started the tests may have them ignored, as nohup does, and that is inherited."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Demo:
     """A demonstration under way, in a session of its own, so that its processes can be found."""
 
     def __init__(self, *args, **keywords):
         keywords = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | keywords
         self.process = subprocess.Popen(
-            [*COMMAND, *map(str, args)], start_new_session=True, text=True, **keywords
+            [*COMMAND, *map(str, args)],
+            start_new_session=True,
+            text=True,
+            preexec_fn=_heed_hang_ups,
+            **keywords,
         )
         self.pid = self.process.pid
         self._workers = []

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Self, SupportsIndex, final, overload
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 F_SEAL_EXEC: Final[int]
 F_SEAL_FUTURE_WRITE: Final[int]
@@ -97,6 +97,7 @@ class Mapping:
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __release_buffer__(self, buffer: memoryview, /) -> None: ...
 
+@disjoint_base
 class SharedMemory:
     def __init__(
         self,
