@@ -12,16 +12,6 @@
 #define Py_READONLY READONLY
 #endif
 
-/* Critical sections: locks of an object in builds without the GIL, nothing in
- * others.  A section ends wherever the thread lets go of the interpreter, so
- * it protects fields, never a system call. */
-#if PY_VERSION_HEX < 0x030D0000
-#define Py_BEGIN_CRITICAL_SECTION(op) {
-#define Py_END_CRITICAL_SECTION() }
-#define Py_BEGIN_CRITICAL_SECTION2(a, b) {
-#define Py_END_CRITICAL_SECTION2() }
-#endif
-
 /* Slots that only newer versions know; none of them is an error to leave out
  * elsewhere, for there is nothing to declare. */
 #if PY_VERSION_HEX >= 0x030C0000

@@ -21,7 +21,7 @@ handle_body_drop(handle_body *body)
 }
 
 /* Keep the handle's mapping for as long as the handle, if the handle's own
- * buffer was taken.  In the critical section.  Returns 0 or -1. */
+ * buffer was taken.  Under the lock of its fields.  Returns 0 or -1. */
 static int
 keep_map_locked(handle *self)
 {
@@ -55,7 +55,7 @@ handle_install(handle *self, handle_body *body, PyObject **finalizer)
     handle_body old = HANDLE_BODY_NONE;
     int rc;
     *finalizer = NULL;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     rc = keep_map_locked(self);
     if (rc == 0) {
         old = self->body;
@@ -66,7 +66,7 @@ handle_install(handle *self, handle_body *body, PyObject **finalizer)
         self->open = true;
         self->size = mapping_size(body->map);
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     if (rc < 0) {
         handle_body_drop(body);
         return rc;
@@ -88,7 +88,7 @@ handle_replace_map(handle *self, mapping *old, mapping *map)
 {
     mapping *drop = map;
     int rc = -1;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     if (!self->open || self->body.map != old) {
         handle_raise_changed();
     }
@@ -99,7 +99,7 @@ handle_replace_map(handle *self, mapping *old, mapping *map)
         self->size = mapping_size(map);
         rc = 0;
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     Py_DECREF(drop);
     return rc;
 }
@@ -119,9 +119,9 @@ PyObject *
 handle_name_object(handle *self)
 {
     PyObject *name;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     name = Py_XNewRef(self->body.name);
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return name;
 }
 
@@ -129,9 +129,9 @@ int
 handle_check_open(handle *self)
 {
     bool open;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     open = self->open;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     if (!open) {
         handle_raise_closed(self);
         return -1;
@@ -144,12 +144,12 @@ handle_take_fd(handle *self)
 {
     struct fdref *fd = NULL;
     bool open;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     open = self->open;
     if (open && self->body.fd != NULL) {
         fd = fdref_take(self->body.fd);
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     if (fd == NULL && open) {
         PyErr_SetString(PyExc_ValueError,
                         "the descriptor was given up with close_fd()");
@@ -164,11 +164,11 @@ mapping *
 handle_take_map(handle *self)
 {
     mapping *map = NULL;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     if (self->open) {
         map = (mapping *)Py_NewRef(self->body.map);
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     if (map == NULL) {
         handle_raise_closed(self);
     }
@@ -180,7 +180,7 @@ handle_claim(handle *self)
 {
     pid_t process = pshm_process_id();
     int rc = -1;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     if (self->claimed && self->claimed_in == process) {
         PyErr_SetString(PyExc_BufferError,
                         "another thread is changing this shared memory");
@@ -190,16 +190,16 @@ handle_claim(handle *self)
         self->claimed_in = process;
         rc = 0;
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return rc;
 }
 
 void
 handle_release(handle *self)
 {
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     self->claimed = false;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
 }
 
 /* Where the object grows in place, others may have grown it. */
@@ -220,13 +220,13 @@ bool
 handle_current_size(handle *self, Py_ssize_t *size)
 {
     bool open;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     open = self->open;
     if (open) {
         update_size_locked(self);
     }
     *size = self->size;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return open;
 }
 
@@ -239,7 +239,7 @@ handle_getbuffer(PyObject *op, Py_buffer *view, int flags)
     mapping *map = NULL;
     int rc = 1;
     view->obj = NULL;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     if (self->open) {
         update_size_locked(self);
         self->exported = true;
@@ -248,7 +248,7 @@ handle_getbuffer(PyObject *op, Py_buffer *view, int flags)
             map = (mapping *)Py_NewRef(self->body.map);
         }
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     if (rc != 1) {
         return rc;
     }

@@ -1,14 +1,15 @@
 /* SharedMemory: a descriptor, a name and a mapping.
  *
- * Every field of a handle is read and written under the handle's critical
- * section.  A call takes what it needs out (a reference to the descriptor, to
- * the mapping), and then works without the section, and mostly without the
- * GIL: close() in another thread takes nothing from under it. */
+ * Every field of a handle is read and written under the lock of its fields.  A
+ * call takes what it needs out (a reference to the descriptor, to the mapping),
+ * and then works without that lock, and mostly without the GIL: close() in
+ * another thread takes nothing from under it. */
 #ifndef CORE_HANDLE_H
 #define CORE_HANDLE_H
 
 #include "core.h"
 #include "fdref.h"
+#include "fields.h"
 #include "mapping.h"
 
 #include "posix/name.h"
@@ -29,6 +30,7 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
+    fields_mutex fields;
     handle_body body;
     bool open;                          /* body.map may be used */
     bool claimed;                       /* by a thread: handle_claim */

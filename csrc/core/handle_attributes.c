@@ -33,10 +33,10 @@ handle_get_readonly(PyObject *op, void *Py_UNUSED(closure))
 {
     handle *self = as_handle(op);
     bool readonly;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     readonly = self->body.readonly
                || (self->open && !(self->body.map->prot & PROT_WRITE));
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return PyBool_FromLong(readonly);
 }
 
@@ -47,9 +47,9 @@ handle_get_closed(PyObject *op, void *Py_UNUSED(closure))
 {
     handle *self = as_handle(op);
     bool open;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     open = self->open;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return PyBool_FromLong(!open);
 }
 
@@ -61,9 +61,9 @@ handle_get_created(PyObject *op, void *Py_UNUSED(closure))
 {
     handle *self = as_handle(op);
     bool created;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     created = self->body.created;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return PyBool_FromLong(created);
 }
 
@@ -76,8 +76,8 @@ handle_get_max_size(PyObject *op, void *Py_UNUSED(closure))
 {
     handle *self = as_handle(op);
     Py_ssize_t max_size;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     max_size = self->body.max_size;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return max_size > 0 ? PyLong_FromSsize_t(max_size) : Py_NewRef(Py_None);
 }

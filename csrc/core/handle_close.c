@@ -19,7 +19,7 @@ handle_close(PyObject *op, PyObject *Py_UNUSED(unused))
     handle *self = as_handle(op);
     handle_body old = HANDLE_BODY_NONE;
     PyObject *finalizer;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     self->open = false;
     old.fd = self->body.fd;
     self->body.fd = NULL;
@@ -29,7 +29,7 @@ handle_close(PyObject *op, PyObject *Py_UNUSED(unused))
     }
     finalizer = self->finalizer;
     self->finalizer = NULL;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     handle_body_drop(&old);
     return handle_finish(finalizer) < 0 ? NULL : Py_NewRef(Py_None);
 }
@@ -50,10 +50,10 @@ handle_close_fd(PyObject *op, PyObject *Py_UNUSED(unused))
     if (handle_check_open(self) < 0) {
         return NULL;
     }
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     old.fd = self->body.fd;
     self->body.fd = NULL;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     handle_body_drop(&old);
     Py_RETURN_NONE;
 }
@@ -108,7 +108,7 @@ handle_detach(PyObject *op, PyObject *unused)
     handle *self = as_handle(op);
     int number = -EBADF;
     PyObject *finalizer = NULL;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     if (self->open && self->body.fd != NULL) {
         number = separate_fd(self->body.fd);
     }
@@ -117,7 +117,7 @@ handle_detach(PyObject *op, PyObject *unused)
         finalizer = self->finalizer;
         self->finalizer = NULL;
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     if (number == -EBADF) {
         fdref_drop(handle_take_fd(self));           /* raises: it has none */
         return NULL;

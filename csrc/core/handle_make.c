@@ -261,9 +261,9 @@ handle_fulfil(core_state *state, request *req, handle *self)
         }
         return -1;
     }
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     self->finalizer = finalizer;
     self->deleter = pshm_process_id();
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return handle_finish(old);
 }

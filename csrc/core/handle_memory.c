@@ -33,9 +33,9 @@ handle_map(PyObject *op, PyObject *const *args, Py_ssize_t count,
             && arg_size(values[1], "length", &length) < 0)) {
         return NULL;
     }
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     readonly = self->body.readonly;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     if (values[2] != Py_None && arg_bool(values[2], &readonly) < 0) {
         return NULL;
     }
@@ -73,13 +73,15 @@ handle_protect(PyObject *op, PyObject *value)
     if (map == NULL) {
         return NULL;
     }
-    Py_BEGIN_CRITICAL_SECTION2(self, map);
+    fields_lock(&self->fields);
+    fields_lock(&map->fields);
     /* Ours and the handle's: all views are gone, and with them their rights. */
     if (!self->exported && self->body.map == map
         && mapping_is_private(map, 2)) {
         map->granted = 0;
     }
-    Py_END_CRITICAL_SECTION2();
+    fields_unlock(&map->fields);
+    fields_unlock(&self->fields);
     int rc = mapping_protect(map, prot);
     Py_DECREF(map);
     return rc < 0 ? NULL : Py_NewRef(Py_None);

@@ -12,11 +12,11 @@ static bool
 take_name(handle *self, struct pshm_name *path, struct pshm_identity *id)
 {
     bool named;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     named = self->body.name != NULL;
     *path = self->body.path;
     *id = self->body.id;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return named;
 }
 
@@ -133,11 +133,11 @@ static void
 set_name(handle *self, PyObject *name, const struct pshm_name *path)
 {
     PyObject *old;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     old = self->body.name;
     self->body.name = name;
     self->body.path = *path;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     Py_XDECREF(old);
 }
 
@@ -164,9 +164,9 @@ link_claimed(handle *self, int fd, PyObject *given,
         Py_DECREF(name);
         return -1;
     }
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     anonymous = self->body.anonymous;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     if (anonymous) {
         raise_errno_words(-EXDEV, given,
                           "An anonymous object cannot have a name; unnamed() "
@@ -252,10 +252,10 @@ prepare_delete(core_state *state, handle *self, PyObject *name,
 {
     bool wanted;
     pid_t process;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     wanted = self->finalizer != NULL;
     process = self->deleter;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     *fresh = wanted ? handle_delete_later(state, (PyObject *)self, name, id,
                                           process)
                     : NULL;
@@ -321,11 +321,11 @@ rename_claimed(handle *self, core_state *state, int fd, PyObject *given,
     }
     set_name(self, name, to);
     if (finalizer != NULL) {
-        Py_BEGIN_CRITICAL_SECTION(self);
+        fields_lock(&self->fields);
         PyObject *old = self->finalizer;
         self->finalizer = finalizer;
         finalizer = old;
-        Py_END_CRITICAL_SECTION();
+        fields_unlock(&self->fields);
         handle_cancel_delete(finalizer);
     }
     return self->body.track ? track_renamed(self, &from) : 0;

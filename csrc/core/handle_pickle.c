@@ -49,12 +49,12 @@ handle_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
     struct pshm_identity id;
     bool readonly, track;
     Py_ssize_t max_size;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     id = self->body.id;
     readonly = self->body.readonly;
     track = self->body.track;
     max_size = self->body.max_size;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     /* Of the same length for every object. */
     char object[2 * 16 + 1];
     (void)PyOS_snprintf(object, sizeof(object), "%016llx%016llx",

@@ -69,13 +69,13 @@ static int
 note_size(change *c, Py_ssize_t size)
 {
     int rc = -1;
-    Py_BEGIN_CRITICAL_SECTION(c->self);
+    fields_lock(&c->self->fields);
     if (c->self->body.map == c->map) {
         c->self->size = size;
         mapping_set_size(c->map, size);
         rc = 0;
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&c->self->fields);
     if (rc < 0) {
         handle_raise_changed();
     }
@@ -113,7 +113,7 @@ hide_end(change *c)
 {
     handle *self = c->self;
     const char *why = NULL;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     /* c->map is one reference, the handle has the other. */
     if (self->exported || self->kept != NULL) {
         why = "the handle's own buffer was taken, and its address may be in "
@@ -126,7 +126,7 @@ hide_end(change *c)
         mapping_set_size(c->map, c->to);
         self->size = c->to;
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return why;
 }
 
@@ -163,10 +163,10 @@ shrink_closed(change *c, const char **why)
     rc = pshm_size_shrink(c->fd->fd, c->to);
     Py_END_ALLOW_THREADS
     if (rc < 0) {
-        Py_BEGIN_CRITICAL_SECTION(self);
+        fields_lock(&self->fields);
         mapping_set_size(c->map, size);
         self->size = size;
-        Py_END_CRITICAL_SECTION();
+        fields_unlock(&self->fields);
     }
     else if (c->max_size == 0) {
         mapping_trim(c->map);
@@ -235,9 +235,9 @@ change_begin(change *c, PyObject *op)
     c->name = handle_name_object(c->self);
     int rc = c->map == NULL ? -1 : handle_claim(c->self);
     if (rc == 0) {
-        Py_BEGIN_CRITICAL_SECTION(c->self);
+        fields_lock(&c->self->fields);
         c->max_size = c->self->body.max_size;
-        Py_END_CRITICAL_SECTION();
+        fields_unlock(&c->self->fields);
         Py_BEGIN_ALLOW_THREADS
         pshm_gate_enter();
         Py_END_ALLOW_THREADS

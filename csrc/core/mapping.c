@@ -158,7 +158,7 @@ mapping_get_buffer(mapping *self, Py_buffer *view, int flags)
     if (rc != 1) {
         return rc;
     }
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     if (self->prot & PROT_READ) {
         rc = PyBuffer_FillInfo(view, (PyObject *)self, self->base,
                                mapping_size(self),
@@ -174,7 +174,7 @@ mapping_get_buffer(mapping *self, Py_buffer *view, int flags)
         view->obj = NULL;
         rc = -1;
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return rc;
 }
 
@@ -205,22 +205,22 @@ mapping_trim(mapping *self)
     size_t page = pshm_page_size();
     size_t used = ((size_t)mapping_size(self) + page - 1) / page * page;
     size_t reserved = used;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     if (!self->changing && self->reserved > used) {
         self->changing = true;
         reserved = self->reserved;
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     if (reserved == used) {
         return;
     }
     Py_BEGIN_ALLOW_THREADS
     pshm_unmap(self->base + used, reserved - used);
     Py_END_ALLOW_THREADS
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     self->reserved = used;
     self->changing = false;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
 }
 
 /* ---- Items, as a memoryview has them ---- */
@@ -257,11 +257,11 @@ mapping_item(PyObject *op, Py_ssize_t index)
     mapping *self = as_mapping(op);
     char *address;
     long byte = -1;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     if (item_address(self, index, PROT_READ, &address) == 0) {
         byte = *(unsigned char *)address;
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return byte < 0 ? NULL : PyLong_FromLong(byte);
 }
 
@@ -302,12 +302,12 @@ set_item(PyObject *op, PyObject *key, PyObject *value)
         return -1;
     }
     int rc;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     rc = item_address(self, index, PROT_WRITE, &address);
     if (rc == 0) {
         *(unsigned char *)address = (unsigned char)byte;
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return rc;
 }
 
@@ -330,7 +330,7 @@ copy_into_slice(mapping *self, PyObject *slice, const Py_buffer *source)
         memcpy(copy, source->buf, (size_t)source->len);
     }
     int rc = 0;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     Py_ssize_t count = PySlice_AdjustIndices(mapping_size(self), &start,
                                              &stop, step);
     if (count != source->len) {
@@ -350,7 +350,7 @@ copy_into_slice(mapping *self, PyObject *slice, const Py_buffer *source)
             self->base[start + i * step] = copy[i];
         }
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     PyMem_Free(copy);
     return rc;
 }

@@ -7,15 +7,17 @@
 #define CORE_MAPPING_H
 
 #include "core.h"
+#include "fields.h"
 
 typedef struct {
     PyObject_HEAD
+    fields_mutex fields;
     char *base;                         /* NULL until adopted */
     size_t reserved;                    /* bytes mapped; never grows */
     /* Bytes that can be reached, at most reserved.  Where an object grows in
      * place, the rest has no memory yet. */
     _Atomic(Py_ssize_t) size;
-    /* Under the object's critical section: */
+    /* Under fields: */
     atomic_int prot;                    /* rights that can be handed out;
                                            others may look at it */
     atomic_int granted;                 /* rights that ever were */

@@ -42,7 +42,7 @@ static int
 begin_change(mapping *self, int prot, size_t *reserved)
 {
     int old = -1;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     if (self->changing) {
         PyErr_SetString(PyExc_BufferError,
                         "another thread is changing the protection");
@@ -60,17 +60,17 @@ begin_change(mapping *self, int prot, size_t *reserved)
         self->prot &= prot;
         self->changing = true;
     }
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
     return old;
 }
 
 static void
 end_change(mapping *self, int prot)
 {
-    Py_BEGIN_CRITICAL_SECTION(self);
+    fields_lock(&self->fields);
     self->prot = prot;
     self->changing = false;
-    Py_END_CRITICAL_SECTION();
+    fields_unlock(&self->fields);
 }
 
 int

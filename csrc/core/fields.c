@@ -1,0 +1,22 @@
+#include "fields.h"
+
+#ifdef Py_GIL_DISABLED
+#include "posix/pause.h"
+
+#define SPINS 100
+#define PAUSE 0.00002                   /* seconds */
+
+/* Who has it was taken off its processor.  Letting go of the interpreter lets
+ * the world stop meanwhile; it is taken afterwards, not handed over. */
+void
+fields_wait(fields_mutex *mutex)
+{
+    for (int spins = 0; !fields_try(mutex); spins++) {
+        if (spins >= SPINS) {
+            Py_BEGIN_ALLOW_THREADS
+            (void)pshm_pause(PAUSE);
+            Py_END_ALLOW_THREADS
+        }
+    }
+}
+#endif
