@@ -6,6 +6,7 @@
 #include "errors.h"
 
 #include "posix/constants.h"
+#include "posix/host.h"
 #include "posix/link.h"
 #include "posix/map.h"
 #include "posix/open.h"
@@ -141,6 +142,7 @@ static int
 core_exec(PyObject *module)
 {
     core_state *state = core_state_of_module(module);
+    pshm_forks_watch();
     if (PyModule_AddFunctions(module, raw_methods) < 0
         || PyModule_AddFunctions(module, directory_methods) < 0
         || PyModule_AddFunctions(module, pickle_methods) < 0

@@ -1,6 +1,7 @@
 #include "host.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <unistd.h>
 
 int
@@ -24,4 +25,38 @@ pid_t
 pshm_process_id(void)
 {
     return getpid();
+}
+
+static unsigned forks;
+static pthread_once_t forks_watched = PTHREAD_ONCE_INIT;
+
+static void
+count_fork(void)
+{
+    forks++;
+}
+
+static void
+watch_forks(void)
+{
+    (void)pthread_atfork(NULL, NULL, count_fork);
+}
+
+void
+pshm_forks_watch(void)
+{
+    (void)pthread_once(&forks_watched, watch_forks);
+}
+
+unsigned
+pshm_forks(void)
+{
+    return forks;
+}
+
+uint32_t
+pshm_process_space(void)
+{
+    struct stat st;
+    return stat("/proc/self/ns/pid", &st) < 0 ? 0 : (uint32_t)st.st_ino;
 }

@@ -12,4 +12,14 @@ int pshm_boot_id(char out[PSHM_BOOT_ID_SIZE]);
 /* This process's id; a forked child has another. */
 pid_t pshm_process_id(void);
 
+/* How many forks lie between this process and its first one; cheap.  The
+ * process's own, like its id. */
+unsigned pshm_forks(void);
+/* To be called once before that counts. */
+void pshm_forks_watch(void);
+
+/* Which space of process ids this is: two processes of different ones may have
+ * the same id.  0 where that cannot be known. */
+uint32_t pshm_process_space(void);
+
 #endif
