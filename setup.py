@@ -42,8 +42,8 @@ setup(
             define_macros=[("_GNU_SOURCE", "1"), ("_FILE_OFFSET_BITS", "64")],
             extra_compile_args=compile_args,
             extra_link_args=link_args,
-            # shm_open and the semaphores are there before glibc 2.34.
-            libraries=["rt", "pthread"],
+            # Before glibc 2.34 shm_open, the semaphores and dlsym are in these.
+            libraries=["rt", "pthread", "dl"],
         )
     ],
     options=options,

@@ -21,6 +21,19 @@ typedef struct {
     PyObject *remove_function;          /* directory.c */
     PyObject *attach_function;          /* handle_pickle.c */
     PyObject *passable;                 /* set of types: handle_pickle.c */
+    /* The primitives'. */
+    union {
+        PyTypeObject *cell_types[8];
+        struct {
+            PyTypeObject *lock_type, *rlock_type, *semaphore_type,
+                *condition_type, *event_type, *barrier_type, *rwlock_type,
+                *atomic_type;
+        };
+    };
+    PyTypeObject *side_type;            /* rwlock.c */
+    PyObject *owner_died_type;
+    PyObject *open_cell_function;
+    PyObject *open_semaphore_function;
     Py_ssize_t page_size;               /* bytes */
     struct pshm_way way;
 } core_state;

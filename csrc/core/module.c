@@ -3,6 +3,7 @@
 
 
 #include "args.h"
+#include "cell.h"
 #include "errors.h"
 
 #include "posix/constants.h"
@@ -139,6 +140,23 @@ add_type(PyObject *module, PyType_Spec *spec)
 }
 
 static int
+add_primitives(PyObject *module, core_state *state)
+{
+    if (PyModule_AddFunctions(module, cell_functions) < 0) {
+        return -1;
+    }
+    state->open_cell_function = PyObject_GetAttrString(module, "_open_cell");
+    return state->open_cell_function == NULL
+           || lock_add_types(module, state) < 0
+           || semaphore_add_type(module, state) < 0
+           || condition_add_type(module, state) < 0
+           || event_add_type(module, state) < 0
+           || barrier_add_type(module, state) < 0
+           || rwlock_add_types(module, state) < 0
+           || atomic_add_type(module, state) < 0 ? -1 : 0;
+}
+
+static int
 core_exec(PyObject *module)
 {
     core_state *state = core_state_of_module(module);
@@ -158,8 +176,11 @@ core_exec(PyObject *module)
     state->remove_function = PyObject_GetAttrString(module, "_remove");
     state->attach_function = PyObject_GetAttrString(module, "_attach");
     state->passable = PySet_New(NULL);
-    return state->remove_function == NULL || state->attach_function == NULL
-           || state->passable == NULL ? -1 : 0;
+    if (state->remove_function == NULL || state->attach_function == NULL
+        || state->passable == NULL) {
+        return -1;
+    }
+    return add_primitives(module, state);
 }
 
 static int
@@ -172,6 +193,13 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->remove_function);
     Py_VISIT(state->attach_function);
     Py_VISIT(state->passable);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(state->cell_types); i++) {
+        Py_VISIT(state->cell_types[i]);
+    }
+    Py_VISIT(state->side_type);
+    Py_VISIT(state->owner_died_type);
+    Py_VISIT(state->open_cell_function);
+    Py_VISIT(state->open_semaphore_function);
     return 0;
 }
 
@@ -185,6 +213,13 @@ core_clear(PyObject *module)
     Py_CLEAR(state->remove_function);
     Py_CLEAR(state->attach_function);
     Py_CLEAR(state->passable);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(state->cell_types); i++) {
+        Py_CLEAR(state->cell_types[i]);
+    }
+    Py_CLEAR(state->side_type);
+    Py_CLEAR(state->owner_died_type);
+    Py_CLEAR(state->open_cell_function);
+    Py_CLEAR(state->open_semaphore_function);
     return 0;
 }
 

@@ -1,7 +1,8 @@
 """POSIX shared memory for Python: shm_overview(7), natively.
 
 SharedMemory is an object in shared memory, with or without a name; Mapping is
-a range of memory that lives as long as anything that can reach it.
+a range of memory that lives as long as anything that can reach it. Lock, RLock,
+Condition, Event, Semaphore, Barrier, RWLock and Atomic synchronise processes.
 """
 
 from ._core import (
@@ -34,11 +35,22 @@ from ._core import (
     PROT_NONE,
     PROT_READ,
     PROT_WRITE,
+    SEM_VALUE_MAX,
+    Atomic,
+    Barrier,
+    Condition,
+    Event,
+    Lock,
     Mapping,
+    OwnerDiedError,
     Reclaimed,
+    RLock,
+    RWLock,
+    Semaphore,
     SharedMemory,
     listdir,
     reclaim,
+    sem_unlink,
     shm_open,
     shm_unlink,
 )
@@ -75,12 +87,23 @@ __all__ = [
     "PROT_NONE",
     "PROT_READ",
     "PROT_WRITE",
+    "SEM_VALUE_MAX",
+    "Atomic",
+    "Barrier",
+    "Condition",
+    "Event",
+    "Lock",
     "Mapping",
+    "OwnerDiedError",
+    "RLock",
+    "RWLock",
     "Reclaimed",
+    "Semaphore",
     "SharedMemory",
     "__version__",
     "listdir",
     "reclaim",
+    "sem_unlink",
     "shm_open",
     "shm_unlink",
 ]

@@ -1,0 +1,452 @@
+/* Barrier: parties that wait for each other. */
+#include "cell.h"
+
+#include "args.h"
+#include "errors.h"
+#include "waiting.h"
+
+#include "posix/barrier.h"
+
+typedef struct {
+    cell base;
+    struct pshm_barrier *barrier;
+    struct pshm_robust *runner;         /* held while an action runs */
+    struct pshm_grip grip;
+    PyObject *action;                   /* callable, or NULL */
+    PyObject *timeout;                  /* what wait() takes, or NULL */
+} barrier;
+
+struct barrier_cell {
+    struct pshm_cell head;
+    struct pshm_robust runner;
+    unsigned char unused[16];
+};
+
+_Static_assert(sizeof(struct barrier_cell) == 192, "three lines");
+
+static barrier *
+as_barrier(PyObject *op)
+{
+    return (barrier *)op;
+}
+
+/* ---- Opening ---- */
+
+static int
+init_cell(struct pshm_cell *place, const void *how)
+{
+    struct barrier_cell *b = (struct barrier_cell *)(void *)place;
+    struct pshm_barrier *words = (struct pshm_barrier *)(void *)place->payload;
+    words->parties = *(const uint32_t *)how;
+    return pshm_robust_init(&b->runner, 0);
+}
+
+/* 0, or -1 with self as it was. */
+static int
+complete(barrier *self, uint32_t parties, PyObject *action, PyObject *timeout)
+{
+    struct barrier_cell *place = (struct barrier_cell *)(void *)self->base.place;
+    self->barrier = (struct pshm_barrier *)(void *)self->base.place->payload;
+    self->runner = &place->runner;
+    if (parties != 0 && parties != self->barrier->parties) {
+        PyErr_Format(PyExc_ValueError,
+                     "the barrier is for %u parties, not %u",
+                     (unsigned)self->barrier->parties, (unsigned)parties);
+        return -1;
+    }
+    int rc = pshm_robust_open(self->runner, 0, &self->grip);
+    if (rc < 0) {
+        return cell_raise(&self->base, rc);
+    }
+    self->action = action == Py_None ? NULL : Py_XNewRef(action);
+    self->timeout = timeout == Py_None ? NULL : Py_XNewRef(timeout);
+    return 0;
+}
+
+/* values: parties, action, timeout, create, exist_ok. */
+static PyObject *
+open_barrier(PyTypeObject *type, PyObject *name, PyObject *shm,
+             PyObject *offset, PyObject *mode, PyObject **values)
+{
+    long long number = 0;
+    uint32_t parties;
+    span ignored;
+    opening how = {
+        .state = core_state_of_type(type),
+        .type = type,
+        .what = "Barrier",
+        .mode = S_IRUSR | S_IWUSR,
+        .spec = {
+            .kind = PSHM_CELL_BARRIER,
+            .size = sizeof(struct barrier_cell),
+            .owned = true,
+            .init = init_cell,
+            .how = &parties,
+        },
+    };
+    PyObject *action = values[1];
+    if (opening_parse(&how, values + 3) < 0 || arg_mode(mode, &how.mode) < 0
+        || (values[0] != NULL && values[0] != Py_None
+            && arg_long(values[0], "parties", 1, PSHM_PARTIES_MOST, &number)
+                   < 0)
+        || span_of_wait(values[2], &ignored) < 0) {
+        return NULL;
+    }
+    if (action != NULL && action != Py_None && !PyCallable_Check(action)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "action must be callable, not %.200s",
+                            Py_TYPE(action)->tp_name);
+    }
+    if (how.create && number == 0) {
+        PyErr_SetString(PyExc_ValueError,
+                        "parties must be given to make a barrier");
+        return NULL;
+    }
+    parties = (uint32_t)number;
+    barrier *self = (barrier *)cell_open(&how, name, shm, offset);
+    if (self != NULL && complete(self, parties, action, values[2]) < 0) {
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+PyDoc_STRVAR(
+    at_doc,
+    "at($type, /, shm, offset=0, *, parties=None, action=None, timeout=None,\n"
+    "   create=False, exist_ok=False)\n--\n\n"
+    "The barrier at an offset of a segment.\n\n" CELL_DOC_WHERE
+    "parties, action, timeout: as for Barrier.\n\n" CELL_DOC_RAISES);
+
+static PyObject *
+barrier_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
+           PyObject *kwnames)
+{
+    static const char *const names[] = {"shm", "offset", "parties", "action",
+                                        "timeout", "create", "exist_ok", NULL};
+    static const struct signature signature = {"at", 2, 1, names};
+    PyObject *values[7];
+    if (args_match(&signature, args, count, kwnames, values) < 0) {
+        return NULL;
+    }
+    return open_barrier((PyTypeObject *)type, NULL, values[0], values[1], NULL,
+                        values + 2);
+}
+
+static PyObject *
+barrier_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"name", "parties", "action", "timeout",
+                                        "create", "exist_ok", "mode", NULL};
+    static const struct signature signature = {"Barrier", 4, 1, names};
+    PyObject *values[7];
+    if (args_match_dict(&signature, args, kwargs, values) < 0) {
+        return NULL;
+    }
+    return open_barrier(type, values[0], NULL, NULL, values[6], values + 1);
+}
+
+/* ---- Waiting ---- */
+
+static int
+raise_broken(void)
+{
+    PyObject *threading = PyImport_ImportModule("threading");
+    PyObject *type = threading == NULL
+                         ? NULL : PyObject_GetAttrString(threading,
+                                                         "BrokenBarrierError");
+    if (type != NULL) {
+        PyErr_SetNone(type);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(threading);
+    return -1;
+}
+
+/* For the round to end.  0, or -1 with it broken and an exception. */
+static int
+await_round(barrier *self, const struct pshm_arrival *a, int64_t until)
+{
+    int rc;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_barrier_wait(self->barrier, a, self->runner, &self->grip,
+                               until);
+        Py_END_ALLOW_THREADS
+    } while (wait_on(rc));
+    if (rc == 0) {
+        return 0;
+    }
+    /* Who does not wait any longer will be missed by the others. */
+    pshm_barrier_abandon(self->barrier, a);
+    return rc == -EINTR ? -1 : raise_broken();
+}
+
+/* Have the runner's mutex, so as to be able to do the action.  0 or -1. */
+static int
+take_runner(barrier *self, int64_t until)
+{
+    int rc;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_robust_lock(self->runner, &self->grip, until);
+        Py_END_ALLOW_THREADS
+    } while (wait_on(rc));
+    if (rc == -EOWNERDEAD) {
+        pshm_barrier_runner_died(self->barrier, self->runner);
+        return 0;
+    }
+    if (rc == -ETIMEDOUT) {
+        pshm_barrier_abort(self->barrier);
+        return raise_broken();
+    }
+    return rc == 0 ? 0 : rc == -EINTR ? -1 : cell_raise(&self->base, rc);
+}
+
+static void
+drop_runner(barrier *self)
+{
+    (void)pshm_robust_unlock(self->runner, &self->grip);
+}
+
+/* The last one's: call the action and let all go on. */
+static int
+run_action(barrier *self, const struct pshm_arrival *a)
+{
+    PyObject *result = PyObject_CallNoArgs(self->action);
+    int rc = result == NULL ? -1 : 0;
+    Py_XDECREF(result);
+    if (rc < 0) {
+        pshm_barrier_abandon(self->barrier, a);
+    }
+    else if (pshm_barrier_done(self->barrier, a) < 0) {
+        rc = raise_broken();
+    }
+    drop_runner(self);
+    return rc;
+}
+
+/* Returns the place, or -1. */
+static int
+wait_here(barrier *self, int64_t until)
+{
+    struct pshm_arrival a;
+    bool acts = self->action != NULL;
+    int rc;
+    for (;;) {
+        if (acts && take_runner(self, until) < 0) {
+            return -1;
+        }
+        rc = pshm_barrier_arrive(self->barrier, acts, &a);
+        if (acts && !(rc == 0 && a.action)) {
+            drop_runner(self);
+        }
+        if (rc != -EAGAIN) {
+            break;
+        }
+        if (await_round(self, &a, until) < 0) {
+            return -1;
+        }
+    }
+    if (rc < 0) {
+        return raise_broken();
+    }
+    if (a.action) {
+        rc = run_action(self, &a);
+    }
+    else if (!a.last) {
+        rc = await_round(self, &a, until);
+    }
+    return rc < 0 ? -1 : (int)a.place;
+}
+
+PyDoc_STRVAR(
+    wait_doc,
+    "wait($self, /, timeout=None)\n--\n\n"
+    "Wait until all parties have called this.  Returns how many came before,\n"
+    "0 to parties - 1.\n\n"
+    "timeout: seconds, at least 0, on the monotonic clock; None: the\n"
+    "barrier's own.  Raises threading.BrokenBarrierError where one did not\n"
+    "come in time, was interrupted, or the barrier is broken or reset;\n"
+    "ValueError after close().");
+
+static PyObject *
+barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
+             PyObject *kwnames)
+{
+    static const char *const names[] = {"timeout", NULL};
+    static const struct signature signature = {"wait", 1, 0, names};
+    barrier *self = as_barrier(op);
+    PyObject *values[1];
+    span how_long;
+    if (args_match(&signature, args, count, kwnames, values) < 0
+        || span_of_wait(values[0] == NULL || values[0] == Py_None
+                            ? self->timeout : values[0],
+                        &how_long) < 0
+        || cell_check(&self->base) < 0) {
+        return NULL;
+    }
+    int place = wait_here(self, how_long.until);
+    return place < 0 ? NULL : PyLong_FromLong(place);
+}
+
+PyDoc_STRVAR(abort_doc,
+             "abort($self, /)\n--\n\n"
+             "Break it: who waits, and who comes, gets BrokenBarrierError,\n"
+             "until reset().");
+
+static PyObject *
+barrier_abort(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    if (cell_check(as_cell(op)) < 0) {
+        return NULL;
+    }
+    pshm_barrier_abort(as_barrier(op)->barrier);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(reset_doc,
+             "reset($self, /)\n--\n\n"
+             "Make it whole and empty; who waits gets BrokenBarrierError.");
+
+static PyObject *
+barrier_reset(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    if (cell_check(as_cell(op)) < 0) {
+        return NULL;
+    }
+    pshm_barrier_reset(as_barrier(op)->barrier);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(parties_doc, "How many it takes to pass.");
+
+static PyObject *
+barrier_get_parties(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(as_barrier(op)->barrier->parties);
+}
+
+PyDoc_STRVAR(n_waiting_doc, "How many wait at this moment.");
+
+static PyObject *
+barrier_get_n_waiting(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(
+        pshm_barrier_waiting(as_barrier(op)->barrier));
+}
+
+PyDoc_STRVAR(broken_doc, "Whether it is broken.");
+
+static PyObject *
+barrier_get_broken(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(pshm_barrier_broken(as_barrier(op)->barrier));
+}
+
+PyDoc_STRVAR(reduce_doc,
+             "__reduce__($self, /)\n--\n\n"
+             "Pickle by reference, together with the segment.");
+
+static PyObject *
+barrier_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    barrier *self = as_barrier(op);
+    return cell_reduce(
+        &self->base,
+        Py_BuildValue("{sOsO}", "action",
+                      self->action != NULL ? self->action : Py_None, "timeout",
+                      self->timeout != NULL ? self->timeout : Py_None));
+}
+
+/* ---- The type ---- */
+
+static int
+barrier_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(as_barrier(op)->action);
+    Py_VISIT(as_barrier(op)->timeout);
+    return cell_traverse(as_cell(op), visit, arg);
+}
+
+static int
+barrier_clear(PyObject *op)
+{
+    Py_CLEAR(as_barrier(op)->action);
+    Py_CLEAR(as_barrier(op)->timeout);
+    return cell_clear(as_cell(op));
+}
+
+static void
+barrier_dealloc(PyObject *op)
+{
+    cell_end(as_cell(op));
+    Py_CLEAR(as_barrier(op)->action);
+    Py_CLEAR(as_barrier(op)->timeout);
+    cell_free(as_cell(op), pshm_grip_held(&as_barrier(op)->grip));
+}
+
+PyDoc_STRVAR(
+    barrier_doc,
+    "Barrier(name, parties=None, action=None, timeout=None, *, create=False,\n"
+    "        exist_ok=False, mode=0o600)\n--\n\n"
+    "A barrier between processes, as threading.Barrier is between threads.\n"
+    "Named, in an object of its own; or at() an offset of a segment.\n\n"
+    "parties: how many it takes, 1 to 32767, to be given when it is made.\n"
+    "action: called by the last one to come, if it has one, before the others\n"
+    "go on.  timeout: seconds, what wait() takes by default.  create: make\n"
+    "it; exist_ok: or take the one there is.  mode: permissions, whatever the\n"
+    "umask is.  One that is killed while it waits counts as come; one that is\n"
+    "killed in its action breaks the barrier.\n\n" CELL_DOC_RAISES);
+
+static PyMethodDef barrier_methods[] = {
+    {"at", CELL_CAST(barrier_at), METH_CLASS | METH_FASTCALL | METH_KEYWORDS,
+     at_doc},
+    {"wait", CELL_CAST(barrier_wait), METH_FASTCALL | METH_KEYWORDS, wait_doc},
+    {"abort", barrier_abort, METH_NOARGS, abort_doc},
+    {"reset", barrier_reset, METH_NOARGS, reset_doc},
+    {"__reduce__", barrier_reduce, METH_NOARGS, reduce_doc},
+    CELL_METHODS,
+    {0},
+};
+
+static PyGetSetDef barrier_getset[] = {
+    {"parties", barrier_get_parties, NULL, parties_doc, NULL},
+    {"n_waiting", barrier_get_n_waiting, NULL, n_waiting_doc, NULL},
+    {"broken", barrier_get_broken, NULL, broken_doc, NULL},
+    CELL_GETSET,
+    {0},
+};
+
+static PyMemberDef barrier_members[] = {
+    CELL_MEMBERS(barrier),
+    {0},
+};
+
+static PyType_Slot barrier_slots[] = {
+    {Py_tp_doc, (void *)barrier_doc},
+    {Py_tp_new, barrier_tp_new},
+    {Py_tp_dealloc, barrier_dealloc},
+    {Py_tp_traverse, barrier_traverse},
+    {Py_tp_clear, barrier_clear},
+    {Py_tp_repr, cell_repr},
+    {Py_tp_methods, barrier_methods},
+    {Py_tp_getset, barrier_getset},
+    {Py_tp_members, barrier_members},
+    {0, NULL},
+};
+
+static PyType_Spec barrier_spec = {
+    .name = "posixshm.Barrier",
+    .basicsize = sizeof(barrier),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = barrier_slots,
+};
+
+int
+barrier_add_type(PyObject *module, core_state *state)
+{
+    state->barrier_type = cell_add_type(module, &barrier_spec,
+                                        sizeof(struct barrier_cell),
+                                        PSHM_CELL_ALIGNMENT);
+    return state->barrier_type == NULL ? -1 : 0;
+}

@@ -1,0 +1,523 @@
+/* Condition: waiting for a change of what a lock protects. */
+#include "lock.h"
+
+#include <limits.h>
+
+#include "args.h"
+#include "errors.h"
+
+#include "posix/condition.h"
+
+typedef struct {
+    cell base;
+    struct pshm_condition *words;
+    PyObject *lock;                     /* its own, or the one it was given */
+    bool given;
+} condition;
+
+/* Its size in a cell, behind the lock and the tag. */
+struct condition_cell {
+    struct pshm_cell head;
+    struct pshm_condition words;
+    unsigned char unused[48];
+};
+
+_Static_assert(sizeof(struct condition_cell) == 192, "three lines");
+
+static condition *
+as_condition(PyObject *op)
+{
+    return (condition *)op;
+}
+
+static lock_object *
+lock_of(PyObject *op)
+{
+    return as_lock(as_condition(op)->lock);
+}
+
+/* ---- Opening ---- */
+
+static int
+init_cell(struct pshm_cell *place, const void *Py_UNUSED(how))
+{
+    return pshm_lock_init((struct pshm_lock *)(void *)place->payload,
+                          PSHM_RECURSIVE);
+}
+
+/* values: create, exist_ok, lock, recover. */
+static PyObject *
+open_condition(PyTypeObject *type, PyObject *name, PyObject *shm,
+               PyObject *offset, PyObject *mode, PyObject **values)
+{
+    core_state *state = core_state_of_type(type);
+    opening how = {
+        .state = state,
+        .type = type,
+        .what = "Condition",
+        .mode = S_IRUSR | S_IWUSR,
+        .spec = {
+            .kind = PSHM_CELL_CONDITION,
+            .size = sizeof(struct condition_cell),
+            .owned = true,
+            .init = init_cell,
+        },
+    };
+    PyObject *lock = values[2] == Py_None ? NULL : values[2];
+    PyObject *recover = values[3] == Py_None ? NULL : values[3];
+    if (opening_parse(&how, values) < 0 || arg_mode(mode, &how.mode) < 0
+        || lock_check_recover(recover) < 0) {
+        return NULL;
+    }
+    if (lock != NULL && !Py_IS_TYPE(lock, state->lock_type)
+        && !Py_IS_TYPE(lock, state->rlock_type)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "lock must be a Lock or an RLock, not %.200s",
+                            Py_TYPE(lock)->tp_name);
+    }
+    if (lock != NULL && recover != NULL) {
+        PyErr_SetString(PyExc_ValueError,
+                        "recover belongs to the lock that is given");
+        return NULL;
+    }
+    condition *self = (condition *)cell_open(&how, name, shm, offset);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->words
+        = &((struct condition_cell *)(void *)self->base.place)->words;
+    self->given = lock != NULL;
+    self->lock = lock != NULL
+                     ? Py_NewRef(lock)
+                     : (PyObject *)lock_inside(state, &self->base, recover);
+    if (self->lock == NULL) {
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+PyDoc_STRVAR(
+    at_doc,
+    "at($type, /, shm, offset=0, *, create=False, exist_ok=False, lock=None,\n"
+    "   recover=None)\n--\n\n"
+    "The condition at an offset of a segment.\n\n" CELL_DOC_WHERE
+    "lock: a Lock or RLock that all who use the condition give; None: an\n"
+    "RLock in its own cell.  recover: as for a Lock, for its own.\n\n"
+    CELL_DOC_RAISES);
+
+static PyObject *
+condition_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
+             PyObject *kwnames)
+{
+    static const char *const names[] = {"shm", "offset", "create", "exist_ok",
+                                        "lock", "recover", NULL};
+    static const struct signature signature = {"at", 2, 1, names};
+    PyObject *values[6];
+    if (args_match(&signature, args, count, kwnames, values) < 0) {
+        return NULL;
+    }
+    return open_condition((PyTypeObject *)type, NULL, values[0], values[1],
+                          NULL, values + 2);
+}
+
+static PyObject *
+condition_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"name", "create", "exist_ok", "lock",
+                                        "recover", "mode", NULL};
+    static const struct signature signature = {"Condition", 2, 1, names};
+    PyObject *values[6];
+    if (args_match_dict(&signature, args, kwargs, values) < 0) {
+        return NULL;
+    }
+    return open_condition(type, values[0], NULL, NULL, values[5], values + 1);
+}
+
+/* ---- Waiting ---- */
+
+/* What a wait works on. */
+typedef struct {
+    condition *self;
+    lock_object *lock;
+    unsigned depth;                     /* how often this thread had the lock */
+    struct pshm_waiter waiter;
+} waiting;
+
+static int
+let_go(waiting *w)
+{
+    w->depth = w->lock->grip.depth;
+    for (unsigned i = 0; i < w->depth; i++) {
+        if (lock_release(w->lock) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* As often as before.  0, or -1 with an exception and without the lock. */
+static int
+get_back(waiting *w)
+{
+    span for_ever = {.until = PSHM_NEVER};
+    for (unsigned i = 0; i < w->depth; i++) {
+        if (lock_acquire(w->lock, for_ever, false) < 0) {
+            while (i-- > 0) {
+                (void)lock_release(w->lock);
+            }
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The wait ends with an exception that is set: have the lock for that, if it
+ * can be had. */
+static void
+end_raising(waiting *w)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (get_back(w) == 0) {
+        pshm_condition_leave(w->self->words, &w->waiter);
+        PyErr_Restore(type, value, traceback);
+    }
+    else {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    }
+}
+
+/* 1: notified; 0: not in time; or -1. */
+static int
+wait_once(PyObject *op, span how_long)
+{
+    waiting w = {.self = as_condition(op), .lock = lock_of(op)};
+    struct pshm_condition *words = w.self->words;
+    pshm_condition_enter(words, &w.waiter);
+    for (;;) {
+        if (let_go(&w) < 0) {
+            return -1;
+        }
+        int rc = how_long.now ? -ETIMEDOUT : 0;
+        if (!how_long.now) {
+            do {
+                Py_BEGIN_ALLOW_THREADS
+                rc = pshm_condition_sleep(words, &w.waiter, how_long.until);
+                Py_END_ALLOW_THREADS
+            } while (wait_on(rc));
+        }
+        if (rc == -EINTR) {
+            end_raising(&w);
+            return -1;
+        }
+        if (get_back(&w) < 0) {
+            return -1;
+        }
+        if (pshm_condition_claim(words, &w.waiter)) {
+            return 1;
+        }
+        if (rc < 0) {
+            pshm_condition_leave(words, &w.waiter);
+            return rc == -ETIMEDOUT ? 0 : cell_raise(&w.self->base, rc);
+        }
+    }
+}
+
+static int
+check_mine(PyObject *op, const char *what)
+{
+    if (cell_check(as_cell(op)) < 0) {
+        return -1;
+    }
+    if (!lock_is_mine(lock_of(op))) {
+        PyErr_Format(PyExc_RuntimeError, "cannot %s on un-acquired lock",
+                     what);
+        return -1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(
+    wait_doc,
+    "wait($self, /, timeout=None)\n--\n\n"
+    "Let go of the lock, wait to be notified, and acquire it again.\n\n"
+    "timeout: seconds, at least 0, on the monotonic clock; None: for ever.\n"
+    "Returns True, or False if nobody notified in time.  After another waiter\n"
+    "was killed it may return True without need: look at what you wait for,\n"
+    "or use wait_for().\n\n"
+    "Raises RuntimeError where this thread has not got the lock; and what\n"
+    "acquiring it raises (OwnerDiedError), without the lock then.");
+
+static PyObject *
+condition_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
+               PyObject *kwnames)
+{
+    static const char *const names[] = {"timeout", NULL};
+    static const struct signature signature = {"wait", 1, 0, names};
+    PyObject *values[1];
+    span how_long;
+    if (args_match(&signature, args, count, kwnames, values) < 0
+        || span_of_wait(values[0], &how_long) < 0
+        || check_mine(op, "wait") < 0) {
+        return NULL;
+    }
+    int got = wait_once(op, how_long);
+    return got < 0 ? NULL : PyBool_FromLong(got);
+}
+
+PyDoc_STRVAR(
+    wait_for_doc,
+    "wait_for($self, /, predicate, timeout=None)\n--\n\n"
+    "Wait until predicate(), called with the lock, is true.  Returns its last\n"
+    "value.  timeout: seconds for all of it; None: for ever.  Raises as wait(),\n"
+    "and what predicate raises.");
+
+static PyObject *
+condition_wait_for(PyObject *op, PyObject *const *args, Py_ssize_t count,
+                   PyObject *kwnames)
+{
+    static const char *const names[] = {"predicate", "timeout", NULL};
+    static const struct signature signature = {"wait_for", 2, 1, names};
+    PyObject *values[2];
+    span how_long;
+    if (args_match(&signature, args, count, kwnames, values) < 0
+        || span_of_wait(values[1], &how_long) < 0
+        || check_mine(op, "wait") < 0) {
+        return NULL;
+    }
+    for (int got = 1;;) {
+        PyObject *result = PyObject_CallNoArgs(values[0]);
+        int truth = result == NULL ? -1 : PyObject_IsTrue(result);
+        if (truth < 0) {
+            Py_XDECREF(result);
+            return NULL;
+        }
+        if (truth || !got) {
+            return result;
+        }
+        Py_DECREF(result);
+        if (check_mine(op, "wait") < 0) {
+            return NULL;
+        }
+        got = wait_once(op, how_long);
+        if (got < 0) {
+            return NULL;
+        }
+    }
+}
+
+PyDoc_STRVAR(
+    notify_doc,
+    "notify($self, /, n=1)\n--\n\n"
+    "Let at most n, at least 1, of those who wait go on.  Raises RuntimeError\n"
+    "where this thread has not got the lock.");
+
+static PyObject *
+condition_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
+                 PyObject *kwnames)
+{
+    static const char *const names[] = {"n", NULL};
+    static const struct signature signature = {"notify", 1, 0, names};
+    PyObject *values[1];
+    long long n = 1;
+    if (args_match(&signature, args, count, kwnames, values) < 0
+        || (values[0] != NULL && arg_long(values[0], "n", 1, INT_MAX, &n) < 0)
+        || check_mine(op, "notify") < 0) {
+        return NULL;
+    }
+    pshm_condition_notify(as_condition(op)->words, (unsigned)n);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(
+    notify_all_doc,
+    "notify_all($self, /)\n--\n\n"
+    "Let all who wait go on.  Raises RuntimeError where this thread has not\n"
+    "got the lock.");
+
+static PyObject *
+condition_notify_all(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    if (check_mine(op, "notify") < 0) {
+        return NULL;
+    }
+    pshm_condition_notify(as_condition(op)->words, UINT_MAX);
+    Py_RETURN_NONE;
+}
+
+/* ---- What the lock does ---- */
+
+static PyObject *
+forward(PyObject *op, const char *method, PyObject *const *args,
+        Py_ssize_t count, PyObject *kwnames)
+{
+    PyObject *bound = PyObject_GetAttrString(as_condition(op)->lock, method);
+    if (bound == NULL) {
+        return NULL;
+    }
+    PyObject *result = PyObject_Vectorcall(bound, args, (size_t)count,
+                                           kwnames);
+    Py_DECREF(bound);
+    return result;
+}
+
+PyDoc_STRVAR(
+    acquire_doc,
+    "acquire($self, /, blocking=True, timeout=-1, *, recover=False)\n--\n\n"
+    "Acquire the lock: Lock.acquire.");
+
+static PyObject *
+condition_acquire(PyObject *op, PyObject *const *args, Py_ssize_t count,
+                  PyObject *kwnames)
+{
+    return cell_check(as_cell(op)) < 0
+               ? NULL : forward(op, "acquire", args, count, kwnames);
+}
+
+PyDoc_STRVAR(release_doc,
+             "release($self, /)\n--\n\nRelease the lock: Lock.release.");
+
+static PyObject *
+condition_release(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    return lock_release(lock_of(op)) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+condition_enter(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    if (cell_check(as_cell(op)) < 0
+        || lock_acquire(lock_of(op), (span){.until = PSHM_NEVER}, false) < 0) {
+        return NULL;
+    }
+    Py_RETURN_TRUE;
+}
+
+static PyObject *
+condition_exit(PyObject *op, PyObject *const *args, Py_ssize_t count)
+{
+    return lock_leave(lock_of(op), args, count);
+}
+
+PyDoc_STRVAR(lock_doc, "The lock: its own, an RLock, or the one it was given.");
+
+static PyObject *
+condition_get_lock(PyObject *op, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(as_condition(op)->lock);
+}
+
+PyDoc_STRVAR(reduce_doc,
+             "__reduce__($self, /)\n--\n\n"
+             "Pickle by reference, together with the segment and the lock.");
+
+static PyObject *
+condition_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    condition *self = as_condition(op);
+    PyObject *recover = lock_of(op)->recover;
+    return cell_reduce(
+        &self->base,
+        self->given ? Py_BuildValue("{sO}", "lock", self->lock)
+                    : Py_BuildValue("{sO}", "recover",
+                                    recover != NULL ? recover : Py_None));
+}
+
+/* ---- The type ---- */
+
+static int
+condition_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(as_condition(op)->lock);
+    return cell_traverse(as_cell(op), visit, arg);
+}
+
+/* The lock stays until the end: what is left of the object still has one. */
+static int
+condition_clear(PyObject *op)
+{
+    return cell_clear(as_cell(op));
+}
+
+static void
+condition_dealloc(PyObject *op)
+{
+    cell_end(as_cell(op));
+    Py_CLEAR(as_condition(op)->lock);
+    cell_free(as_cell(op), false);
+}
+
+PyDoc_STRVAR(
+    condition_doc,
+    "Condition(name, create=False, *, exist_ok=False, lock=None,\n"
+    "          recover=None, mode=0o600)\n--\n\n"
+    "A condition between processes, as threading.Condition is between\n"
+    "threads.  Named, in an object of its own; or at() an offset of a\n"
+    "segment.\n\n"
+    "lock: a Lock or RLock that all who use the condition give; None: an\n"
+    "RLock in its own cell.  recover: as for a Lock, for its own.  create:\n"
+    "make it; exist_ok: or take the one there is.  mode: permissions,\n"
+    "whatever the umask is.  Who is killed while it waits or notifies keeps\n"
+    "nobody else waiting: " MAN(futex, 2) ".\n\n" CELL_DOC_RAISES);
+
+static PyMethodDef condition_methods[] = {
+    {"at", CELL_CAST(condition_at), METH_CLASS | METH_FASTCALL | METH_KEYWORDS,
+     at_doc},
+    {"acquire", CELL_CAST(condition_acquire), METH_FASTCALL | METH_KEYWORDS,
+     acquire_doc},
+    {"release", condition_release, METH_NOARGS, release_doc},
+    {"wait", CELL_CAST(condition_wait), METH_FASTCALL | METH_KEYWORDS,
+     wait_doc},
+    {"wait_for", CELL_CAST(condition_wait_for), METH_FASTCALL | METH_KEYWORDS,
+     wait_for_doc},
+    {"notify", CELL_CAST(condition_notify), METH_FASTCALL | METH_KEYWORDS,
+     notify_doc},
+    {"notify_all", condition_notify_all, METH_NOARGS, notify_all_doc},
+    {"__enter__", condition_enter, METH_NOARGS, NULL},
+    {"__exit__", CELL_CAST(condition_exit), METH_FASTCALL, NULL},
+    {"__reduce__", condition_reduce, METH_NOARGS, reduce_doc},
+    CELL_METHODS,
+    {0},
+};
+
+static PyGetSetDef condition_getset[] = {
+    {"lock", condition_get_lock, NULL, lock_doc, NULL},
+    CELL_GETSET,
+    {0},
+};
+
+static PyMemberDef condition_members[] = {
+    CELL_MEMBERS(condition),
+    {0},
+};
+
+static PyType_Slot condition_slots[] = {
+    {Py_tp_doc, (void *)condition_doc},
+    {Py_tp_new, condition_tp_new},
+    {Py_tp_dealloc, condition_dealloc},
+    {Py_tp_traverse, condition_traverse},
+    {Py_tp_clear, condition_clear},
+    {Py_tp_repr, cell_repr},
+    {Py_tp_methods, condition_methods},
+    {Py_tp_getset, condition_getset},
+    {Py_tp_members, condition_members},
+    {0, NULL},
+};
+
+static PyType_Spec condition_spec = {
+    .name = "posixshm.Condition",
+    .basicsize = sizeof(condition),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = condition_slots,
+};
+
+int
+condition_add_type(PyObject *module, core_state *state)
+{
+    state->condition_type = cell_add_type(module, &condition_spec,
+                                          sizeof(struct condition_cell),
+                                          PSHM_CELL_ALIGNMENT);
+    return state->condition_type == NULL ? -1 : 0;
+}

@@ -1,0 +1,239 @@
+/* Event: a flag to wait for. */
+#include "cell.h"
+
+#include "args.h"
+#include "waiting.h"
+
+#include "posix/event.h"
+
+static struct pshm_event *
+flag_of(cell *self)
+{
+    return (struct pshm_event *)(void *)self->place->payload;
+}
+
+/* values: create, exist_ok. */
+static PyObject *
+open_event(PyTypeObject *type, PyObject *name, PyObject *shm, PyObject *offset,
+           PyObject *mode, PyObject **values)
+{
+    opening how = {
+        .state = core_state_of_type(type),
+        .type = type,
+        .what = "Event",
+        .mode = S_IRUSR | S_IWUSR,
+        .spec = {
+            .kind = PSHM_CELL_EVENT,
+            .size = sizeof(struct pshm_cell),
+        },
+    };
+    if (opening_parse(&how, values) < 0 || arg_mode(mode, &how.mode) < 0) {
+        return NULL;
+    }
+    return (PyObject *)cell_open(&how, name, shm, offset);
+}
+
+PyDoc_STRVAR(
+    at_doc,
+    "at($type, /, shm, offset=0, *, create=False, exist_ok=False)\n--\n\n"
+    "The event at an offset of a segment.  A new one is not set.\n\n"
+    CELL_DOC_WHERE "\n" CELL_DOC_RAISES);
+
+static PyObject *
+event_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
+         PyObject *kwnames)
+{
+    static const char *const names[] = {"shm", "offset", "create", "exist_ok",
+                                        NULL};
+    static const struct signature signature = {"at", 2, 1, names};
+    PyObject *values[4];
+    if (args_match(&signature, args, count, kwnames, values) < 0) {
+        return NULL;
+    }
+    return open_event((PyTypeObject *)type, NULL, values[0], values[1], NULL,
+                      values + 2);
+}
+
+static PyObject *
+event_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"name", "create", "exist_ok", "mode",
+                                        NULL};
+    static const struct signature signature = {"Event", 2, 1, names};
+    PyObject *values[4];
+    if (args_match_dict(&signature, args, kwargs, values) < 0) {
+        return NULL;
+    }
+    return open_event(type, values[0], NULL, NULL, values[3], values + 1);
+}
+
+PyDoc_STRVAR(is_set_doc,
+             "is_set($self, /)\n--\n\nWhether the flag is up.");
+
+static PyObject *
+event_is_set(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    cell *self = as_cell(op);
+    return cell_check(self) < 0
+               ? NULL : PyBool_FromLong(pshm_event_is_set(flag_of(self)));
+}
+
+PyDoc_STRVAR(set_doc,
+             "set($self, /)\n--\n\n"
+             "Put the flag up and wake all who wait: " MAN(futex, 2) ".  They\n"
+             "see what was written before.");
+
+static PyObject *
+event_set(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    cell *self = as_cell(op);
+    if (cell_check(self) < 0) {
+        return NULL;
+    }
+    pshm_event_set(flag_of(self));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nTake the flag down.");
+
+static PyObject *
+event_clear(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    cell *self = as_cell(op);
+    if (cell_check(self) < 0) {
+        return NULL;
+    }
+    pshm_event_clear(flag_of(self));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(
+    wait_doc,
+    "wait($self, /, timeout=None)\n--\n\n"
+    "Wait until the flag is up: True, also if it was taken down since; or\n"
+    "False if it did not go up in time.\n\n"
+    "timeout: seconds, at least 0, on the monotonic clock; None: for ever.\n"
+    "Raises ValueError after close().");
+
+static PyObject *
+event_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
+           PyObject *kwnames)
+{
+    static const char *const names[] = {"timeout", NULL};
+    static const struct signature signature = {"wait", 1, 0, names};
+    cell *self = as_cell(op);
+    PyObject *values[1];
+    span how_long;
+    if (args_match(&signature, args, count, kwnames, values) < 0
+        || span_of_wait(values[0], &how_long) < 0 || cell_check(self) < 0) {
+        return NULL;
+    }
+    struct pshm_event *event = flag_of(self);
+    int rc = pshm_event_is_set(event) ? 0 : -ETIMEDOUT;
+    if (rc < 0 && !how_long.now) {
+        unsigned seen = pshm_event_look(event);
+        do {
+            Py_BEGIN_ALLOW_THREADS
+            rc = pshm_event_wait(event, seen, how_long.until);
+            Py_END_ALLOW_THREADS
+        } while (wait_on(rc));
+    }
+    if (rc == 0 || rc == -ETIMEDOUT) {
+        return PyBool_FromLong(rc == 0);
+    }
+    if (rc != -EINTR) {
+        (void)cell_raise(self, rc);
+    }
+    return NULL;
+}
+
+PyDoc_STRVAR(reduce_doc,
+             "__reduce__($self, /)\n--\n\n"
+             "Pickle by reference, together with the segment.");
+
+static PyObject *
+event_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    return cell_reduce(as_cell(op), PyDict_New());
+}
+
+static int
+event_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    return cell_traverse(as_cell(op), visit, arg);
+}
+
+static int
+event_gc_clear(PyObject *op)
+{
+    return cell_clear(as_cell(op));
+}
+
+static void
+event_dealloc(PyObject *op)
+{
+    cell_end(as_cell(op));
+    cell_free(as_cell(op), false);
+}
+
+PyDoc_STRVAR(
+    event_doc,
+    "Event(name, create=False, *, exist_ok=False, mode=0o600)\n--\n\n"
+    "A flag between processes, as threading.Event is between threads.  Named,\n"
+    "in an object of its own; or at() an offset of a segment.\n\n"
+    "create: make it; exist_ok: or take the one there is.  mode: permissions,\n"
+    "whatever the umask is.  Who is killed while it waits or sets leaves\n"
+    "nothing behind that keeps another waiting.\n\n"
+    CELL_DOC_RAISES);
+
+static PyMethodDef event_methods[] = {
+    {"at", CELL_CAST(event_at), METH_CLASS | METH_FASTCALL | METH_KEYWORDS,
+     at_doc},
+    {"is_set", event_is_set, METH_NOARGS, is_set_doc},
+    {"set", event_set, METH_NOARGS, set_doc},
+    {"clear", event_clear, METH_NOARGS, clear_doc},
+    {"wait", CELL_CAST(event_wait), METH_FASTCALL | METH_KEYWORDS, wait_doc},
+    {"__reduce__", event_reduce, METH_NOARGS, reduce_doc},
+    CELL_METHODS,
+    {0},
+};
+
+static PyGetSetDef event_getset[] = {
+    CELL_GETSET,
+    {0},
+};
+
+static PyMemberDef event_members[] = {
+    {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(cell, weakrefs),
+     Py_READONLY, NULL},
+    {0},
+};
+
+static PyType_Slot event_slots[] = {
+    {Py_tp_doc, (void *)event_doc},
+    {Py_tp_new, event_tp_new},
+    {Py_tp_dealloc, event_dealloc},
+    {Py_tp_traverse, event_traverse},
+    {Py_tp_clear, event_gc_clear},
+    {Py_tp_repr, cell_repr},
+    {Py_tp_methods, event_methods},
+    {Py_tp_getset, event_getset},
+    {Py_tp_members, event_members},
+    {0, NULL},
+};
+
+static PyType_Spec event_spec = {
+    .name = "posixshm.Event",
+    .basicsize = sizeof(cell),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = event_slots,
+};
+
+int
+event_add_type(PyObject *module, core_state *state)
+{
+    state->event_type = cell_add_type(module, &event_spec,
+                                      sizeof(struct pshm_cell),
+                                      PSHM_CELL_ALIGNMENT);
+    return state->event_type == NULL ? -1 : 0;
+}

@@ -1,0 +1,496 @@
+/* Lock and RLock. */
+#include "lock.h"
+
+#include "args.h"
+#include "errors.h"
+
+/* ---- Acquiring and releasing ---- */
+
+int
+lock_raise_owner_died(core_state *state, cell *self)
+{
+    PyObject *error = PyObject_CallFunction(
+        state->owner_died_type, "is", EOWNERDEAD,
+        "Whoever held the lock died with it, so what it protects may be half "
+        "changed; acquire(recover=True) takes it over, to repair that");
+    (void)self;
+    if (error != NULL) {
+        PyErr_SetObject(state->owner_died_type, error);
+        Py_DECREF(error);
+    }
+    return -1;
+}
+
+/* The lock is held, its last owner dead: call recover, and repair it or give it
+ * up.  Returns 1 or -1. */
+static int
+call_recover(lock_object *self)
+{
+    atomic_store(&self->recovering, true);
+    PyObject *result = PyObject_CallOneArg(self->recover, (PyObject *)self);
+    atomic_store(&self->recovering, false);
+    if (result == NULL) {
+        pshm_lock_give_up(self->lock, &self->grip);
+        return -1;
+    }
+    Py_DECREF(result);
+    pshm_lock_repair(self->lock);
+    atomic_store(&self->recovered, true);
+    return 1;
+}
+
+static int
+owner_died(lock_object *self, bool recover)
+{
+    if (recover) {
+        pshm_lock_repair(self->lock);
+        atomic_store(&self->recovered, true);
+        return 1;
+    }
+    if (self->recover != NULL) {
+        return call_recover(self);
+    }
+    pshm_lock_give_up(self->lock, &self->grip);
+    return lock_raise_owner_died(core_state_of_type(Py_TYPE(self)),
+                                 &self->base);
+}
+
+/* Where it is not free. */
+static int
+acquire_slowly(lock_object *self, int rc, span how_long, bool recover)
+{
+    if (rc == -EBUSY && !how_long.now) {
+        do {
+            Py_BEGIN_ALLOW_THREADS
+            rc = pshm_lock_wait(self->lock, &self->grip, how_long.until);
+            Py_END_ALLOW_THREADS
+        } while (wait_on(rc));
+    }
+    switch (rc) {
+    case 0:
+        atomic_store(&self->recovered, false);
+        return 1;
+    case -EBUSY:
+    case -ETIMEDOUT:
+        return 0;
+    case -EINTR:
+        return -1;
+    case -EOWNERDEAD:
+        return owner_died(self, recover);
+    case -EDEADLK:
+        if (how_long.now) {
+            return 0;
+        }
+        raise_errno_words(rc, NULL,
+                          "This thread holds the lock already, and would wait "
+                          "for itself for ever");
+        return -1;
+    default:
+        return cell_raise(&self->base, rc);
+    }
+}
+
+int
+lock_acquire(lock_object *self, span how_long, bool recover)
+{
+    if (cell_check(&self->base) < 0) {
+        return -1;
+    }
+    int rc = pshm_lock_try(self->lock, &self->grip);
+    if (rc != 0) {
+        return acquire_slowly(self, rc, how_long, recover);
+    }
+    if (self->grip.depth == 1) {
+        atomic_store_explicit(&self->recovered, false, memory_order_relaxed);
+    }
+    return 1;
+}
+
+static int
+raise_not_held(void)
+{
+    PyErr_SetString(PyExc_RuntimeError,
+                    "cannot release a lock that this thread has not acquired "
+                    "by this object");
+    return -1;
+}
+
+int
+lock_release(lock_object *self)
+{
+    if (!pshm_cell_intact(self->base.place, self->base.kind)) {
+        return cell_raise(&self->base, -EBADMSG);
+    }
+    if (atomic_load_explicit(&self->recovering, memory_order_relaxed)
+        && lock_is_mine(self) && self->grip.depth == 1) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "recover must not release the lock; it is released "
+                        "by whoever acquired it, after that");
+        return -1;
+    }
+    int rc = pshm_lock_release(self->lock, &self->grip);
+    if (rc == -EPERM) {
+        return raise_not_held();
+    }
+    return rc < 0 ? cell_raise(&self->base, rc) : 0;
+}
+
+PyObject *
+lock_leave(lock_object *self, PyObject *const *args, Py_ssize_t count)
+{
+    bool raising = count > 0 && args[0] != Py_None;
+    if (!(raising && !lock_is_mine(self)) && lock_release(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- Opening ---- */
+
+int
+lock_check_recover(PyObject *recover)
+{
+    if (recover != NULL && recover != Py_None && !PyCallable_Check(recover)) {
+        PyErr_Format(PyExc_TypeError, "recover must be callable, not %.200s",
+                     Py_TYPE(recover)->tp_name);
+        return -1;
+    }
+    return 0;
+}
+
+static int
+init_cell(struct pshm_cell *place, const void *how)
+{
+    return pshm_lock_init((struct pshm_lock *)(void *)place->payload,
+                          *(const unsigned *)how);
+}
+
+/* Fill in what is a lock's own.  Returns op, or NULL with it dropped. */
+static PyObject *
+complete(lock_object *self, unsigned flags, PyObject *recover)
+{
+    self->lock = (struct pshm_lock *)(void *)self->base.place->payload;
+    if (recover != Py_None) {
+        self->recover = Py_XNewRef(recover);
+    }
+    int rc = pshm_robust_open(&self->lock->mutex, flags, &self->grip);
+    if (rc < 0) {
+        (void)cell_raise(&self->base, rc);
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+lock_object *
+lock_inside(core_state *state, cell *owner, PyObject *recover)
+{
+    PyTypeObject *type = state->rlock_type;
+    lock_object *self = (lock_object *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->base.map = (mapping *)Py_NewRef(owner->map);
+    self->base.place = owner->place;
+    self->base.kind = owner->kind;
+    self->base.offset = owner->offset;
+    return as_lock(complete(self, PSHM_RECURSIVE, recover));
+}
+
+/* values: create, exist_ok, recover, prio_inherit. */
+static PyObject *
+open_lock(core_state *state, PyTypeObject *type, PyObject *name, PyObject *shm,
+          PyObject *offset, PyObject *mode, PyObject **values)
+{
+    bool recursive = type == state->rlock_type, inherit = false;
+    opening how = {
+        .state = state,
+        .type = type,
+        .what = recursive ? "RLock" : "Lock",
+        .mode = S_IRUSR | S_IWUSR,
+        .spec = {
+            .kind = recursive ? PSHM_CELL_RLOCK : PSHM_CELL_LOCK,
+            .size = sizeof(struct pshm_cell),
+            .owned = true,
+            .init = init_cell,
+        },
+    };
+    if (opening_parse(&how, values) < 0 || arg_mode(mode, &how.mode) < 0
+        || lock_check_recover(values[2]) < 0
+        || arg_bool(values[3], &inherit) < 0) {
+        return NULL;
+    }
+    unsigned flags = (recursive ? PSHM_RECURSIVE : 0)
+                     | (inherit ? PSHM_INHERIT : 0);
+    how.spec.flags = (uint8_t)flags;
+    how.spec.how = &flags;
+    cell *self = cell_open(&how, name, shm, offset);
+    /* One that was there has its own. */
+    return self == NULL ? NULL
+                        : complete((lock_object *)self,
+                                   self->place->tag.flags, values[2]);
+}
+
+#define LOCK_DOC_KEYWORDS                                                     \
+    "recover: called with the lock, held, when its last owner died; if it\n" \
+    "returns, the lock is in order again and acquire() goes on.\n"           \
+    "prio_inherit: its owner runs at the priority of who waits for it\n"     \
+    "(PTHREAD_PRIO_INHERIT), when it is made.\n"
+
+PyDoc_STRVAR(
+    at_doc,
+    "at($type, /, shm, offset=0, *, create=False, exist_ok=False,\n"
+    "   recover=None, prio_inherit=False)\n--\n\n"
+    "The lock at an offset of a segment.\n\n" CELL_DOC_WHERE LOCK_DOC_KEYWORDS
+    "\n" CELL_DOC_RAISES);
+
+static PyObject *
+lock_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
+        PyObject *kwnames)
+{
+    static const char *const names[] = {"shm", "offset", "create", "exist_ok",
+                                        "recover", "prio_inherit", NULL};
+    static const struct signature signature = {"at", 2, 1, names};
+    PyObject *values[6];
+    if (args_match(&signature, args, count, kwnames, values) < 0) {
+        return NULL;
+    }
+    return open_lock(core_state_of_type((PyTypeObject *)type),
+                     (PyTypeObject *)type, NULL, values[0], values[1], NULL,
+                     values + 2);
+}
+
+static PyObject *
+lock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"name", "create", "exist_ok",
+                                        "recover", "prio_inherit", "mode",
+                                        NULL};
+    static const struct signature signature = {"Lock", 2, 1, names};
+    PyObject *values[6];
+    if (args_match_dict(&signature, args, kwargs, values) < 0) {
+        return NULL;
+    }
+    return open_lock(core_state_of_type(type), type, values[0], NULL, NULL,
+                     values[5], values + 1);
+}
+
+/* ---- Methods ---- */
+
+PyDoc_STRVAR(
+    acquire_doc,
+    "acquire($self, /, blocking=True, timeout=-1, *, recover=False)\n--\n\n"
+    "Acquire the lock: True; or False if it was not free in time.\n\n"
+    "timeout: seconds, on the monotonic clock; -1 or None: for ever; 0: as\n"
+    "blocking=False.  recover: also if its last owner died with it (see\n"
+    ".recovered): what it protects is the caller's to repair.\n\n"
+    "Raises OwnerDiedError, not holding the lock, if its last owner died:\n"
+    "everyone is told until somebody acquires it with recover; OSError\n"
+    "(EDEADLK) where this thread holds it already, but for an RLock;\n"
+    "ValueError after close().  See " MAN(pthread_mutexattr_setrobust, 3) ".");
+
+static PyObject *
+lock_acquire_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
+                    PyObject *kwnames)
+{
+    static const char *const names[] = {"blocking", "timeout", "recover",
+                                        NULL};
+    static const struct signature signature = {"acquire", 2, 0, names};
+    PyObject *values[3];
+    span how_long = {.until = PSHM_NEVER};
+    bool recover = false;
+    if (count > 0 || kwnames != NULL) {
+        if (args_match(&signature, args, count, kwnames, values) < 0
+            || span_of_acquire(values[0], values[1], &how_long) < 0
+            || arg_bool(values[2], &recover) < 0) {
+            return NULL;
+        }
+    }
+    int got = lock_acquire(as_lock(op), how_long, recover);
+    return got < 0 ? NULL : PyBool_FromLong(got);
+}
+
+PyDoc_STRVAR(
+    release_doc,
+    "release($self, /)\n--\n\n"
+    "Release the lock.  Raises RuntimeError where this thread has not acquired\n"
+    "it by this object; OSError (EBADMSG) where its bytes were written over.");
+
+static PyObject *
+lock_release_method(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    return lock_release(as_lock(op)) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(
+    locked_doc,
+    "locked($self, /)\n--\n\n"
+    "Whether anyone holds it at this moment.  Of a dead owner True, until\n"
+    "somebody was told.");
+
+static PyObject *
+lock_locked(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(pshm_lock_held(as_lock(op)->lock));
+}
+
+static PyObject *
+lock_enter(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    int got = lock_acquire(as_lock(op), (span){.until = PSHM_NEVER}, false);
+    return got < 0 ? NULL : Py_NewRef(Py_True);
+}
+
+static PyObject *
+lock_exit(PyObject *op, PyObject *const *args, Py_ssize_t count)
+{
+    return lock_leave(as_lock(op), args, count);
+}
+
+PyDoc_STRVAR(recovered_doc,
+             "Whether the last one who acquired it by this object took it over\n"
+             "from an owner that had died.");
+
+static PyObject *
+lock_get_recovered(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(atomic_load(&as_lock(op)->recovered));
+}
+
+PyDoc_STRVAR(reduce_doc,
+             "__reduce__($self, /)\n--\n\n"
+             "Pickle by reference, together with the segment.");
+
+static PyObject *
+lock_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    lock_object *self = as_lock(op);
+    return cell_reduce(&self->base,
+                       Py_BuildValue("{sO}", "recover",
+                                     self->recover != NULL ? self->recover
+                                                           : Py_None));
+}
+
+/* ---- The types ---- */
+
+static int
+lock_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(as_lock(op)->recover);
+    return cell_traverse(as_cell(op), visit, arg);
+}
+
+static int
+lock_clear(PyObject *op)
+{
+    Py_CLEAR(as_lock(op)->recover);
+    return cell_clear(as_cell(op));
+}
+
+static void
+lock_dealloc(PyObject *op)
+{
+    cell_end(as_cell(op));
+    Py_CLEAR(as_lock(op)->recover);
+    cell_free(as_cell(op), pshm_grip_held(&as_lock(op)->grip));
+}
+
+static PyMethodDef lock_methods[] = {
+    {"at", CELL_CAST(lock_at), METH_CLASS | METH_FASTCALL | METH_KEYWORDS,
+     at_doc},
+    {"acquire", CELL_CAST(lock_acquire_method), METH_FASTCALL | METH_KEYWORDS,
+     acquire_doc},
+    {"release", lock_release_method, METH_NOARGS, release_doc},
+    {"locked", lock_locked, METH_NOARGS, locked_doc},
+    {"__enter__", lock_enter, METH_NOARGS, NULL},
+    {"__exit__", CELL_CAST(lock_exit), METH_FASTCALL, NULL},
+    {"__reduce__", lock_reduce, METH_NOARGS, reduce_doc},
+    CELL_METHODS,
+    {0},
+};
+
+static PyGetSetDef lock_getset[] = {
+    {"recovered", lock_get_recovered, NULL, recovered_doc, NULL},
+    CELL_GETSET,
+    {0},
+};
+
+static PyMemberDef lock_members[] = {
+    CELL_MEMBERS(lock_object),
+    {0},
+};
+
+#define LOCK_DOC(name, text)                                                 \
+    name "(name, create=False, *, exist_ok=False, recover=None,\n"           \
+    "     prio_inherit=False, mode=0o600)\n--\n\n" text                      \
+    "\n\nIt belongs to a thread, and outlives it: when its owner dies, the\n" \
+    "next one is told (OwnerDiedError), can repair what it protects, and\n"  \
+    "goes on.  Named, in an object of its own; or at() an offset of a\n"     \
+    "segment.  create: make it; exist_ok: or take the one there is.  mode:\n" \
+    "permissions, whatever the umask is.\n" LOCK_DOC_KEYWORDS                \
+    "\n" CELL_DOC_RAISES                                                     \
+    "See " MAN(pthread_mutexattr_setrobust, 3) "."
+
+static const char plain_doc[] = LOCK_DOC(
+    "Lock", "A lock between processes, as threading.Lock is between threads.");
+static const char recursive_doc[] = LOCK_DOC(
+    "RLock", "A lock between processes that its owner may acquire again, as\n"
+             "threading.RLock is between threads.");
+
+#define LOCK_SLOTS(doc)                                                      \
+    {                                                                        \
+        {Py_tp_doc, (void *)(doc)},                                          \
+        {Py_tp_new, lock_tp_new},                                            \
+        {Py_tp_dealloc, lock_dealloc},                                       \
+        {Py_tp_traverse, lock_traverse},                                     \
+        {Py_tp_clear, lock_clear},                                           \
+        {Py_tp_repr, cell_repr},                                             \
+        {Py_tp_methods, lock_methods},                                       \
+        {Py_tp_getset, lock_getset},                                         \
+        {Py_tp_members, lock_members},                                       \
+        {0, NULL},                                                           \
+    }
+
+static PyType_Slot plain_slots[] = LOCK_SLOTS(plain_doc);
+static PyType_Slot recursive_slots[] = LOCK_SLOTS(recursive_doc);
+
+static PyType_Spec plain_spec = {
+    .name = "posixshm.Lock",
+    .basicsize = sizeof(lock_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = plain_slots,
+};
+
+static PyType_Spec recursive_spec = {
+    .name = "posixshm.RLock",
+    .basicsize = sizeof(lock_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = recursive_slots,
+};
+
+static PyObject *
+make_owner_died(PyObject *module)
+{
+    PyObject *type = PyErr_NewExceptionWithDoc(
+        "posixshm.OwnerDiedError",
+        "The process or thread that held a lock died with it (EOWNERDEAD).  "
+        "Who is told does not hold it.",
+        PyExc_OSError, NULL);
+    if (type != NULL && PyModule_AddObjectRef(module, "OwnerDiedError", type)
+                            < 0) {
+        Py_CLEAR(type);
+    }
+    return type;
+}
+
+int
+lock_add_types(PyObject *module, core_state *state)
+{
+    const Py_ssize_t size = sizeof(struct pshm_cell);
+    state->owner_died_type = make_owner_died(module);
+    state->lock_type = cell_add_type(module, &plain_spec, size,
+                                     PSHM_CELL_ALIGNMENT);
+    state->rlock_type = cell_add_type(module, &recursive_spec, size,
+                                      PSHM_CELL_ALIGNMENT);
+    return state->owner_died_type == NULL || state->lock_type == NULL
+           || state->rlock_type == NULL ? -1 : 0;
+}

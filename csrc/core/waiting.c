@@ -1,0 +1,61 @@
+#include "waiting.h"
+
+#include "args.h"
+
+/* Longer than that is for ever: some 146 years. */
+#define LONGEST (4.6e18 / 1e9)
+
+static int
+span_of_seconds(PyObject *timeout, span *out)
+{
+    double seconds = -1;
+    if (arg_seconds(timeout, "timeout", &seconds) < 0) {
+        return -1;
+    }
+    out->now = seconds == 0;
+    out->until = seconds < 0 || seconds > LONGEST
+                     ? PSHM_NEVER
+                     : pshm_now() + (int64_t)(seconds * 1e9);
+    return 0;
+}
+
+/* -1, as an int or a float. */
+static bool
+is_minus_one(PyObject *value)
+{
+    return (PyLong_Check(value) || PyFloat_Check(value))
+           && PyFloat_AsDouble(value) == -1.0 && !PyErr_Occurred();
+}
+
+int
+span_of_acquire(PyObject *blocking, PyObject *timeout, span *out)
+{
+    bool blocks = true;
+    if (arg_bool(blocking, &blocks) < 0) {
+        return -1;
+    }
+    *out = (span){.now = !blocks, .until = PSHM_NEVER};
+    if (timeout == NULL || timeout == Py_None) {
+        return 0;
+    }
+    bool none = is_minus_one(timeout);
+    PyErr_Clear();
+    if (none) {
+        return 0;
+    }
+    if (!blocks) {
+        PyErr_SetString(PyExc_ValueError,
+                        "can't specify a timeout for a non-blocking call");
+        return -1;
+    }
+    return span_of_seconds(timeout, out);
+}
+
+int
+span_of_wait(PyObject *timeout, span *out)
+{
+    *out = (span){.until = PSHM_NEVER};
+    return timeout == NULL || timeout == Py_None ? 0
+                                                 : span_of_seconds(timeout,
+                                                                   out);
+}

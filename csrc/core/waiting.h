@@ -1,0 +1,30 @@
+/* Waiting: how long, and answering signals meanwhile. */
+#ifndef CORE_WAITING_H
+#define CORE_WAITING_H
+
+#include "core.h"
+
+#include "posix/futex.h"
+
+/* How long a call is to wait. */
+typedef struct {
+    bool now;                           /* not at all */
+    int64_t until;                      /* moment of futex.h */
+} span;
+
+/* blocking=True, timeout=-1 as threading.Lock.acquire has them: values NULL or
+ * as given; a timeout of None or -1 is no limit.  Returns 0 or -1. */
+int span_of_acquire(PyObject *blocking, PyObject *timeout, span *out);
+
+/* timeout=None as threading.Condition.wait has it.  Returns 0 or -1. */
+int span_of_wait(PyObject *timeout, span *out);
+
+/* After a wait of the posix room: is it to be called again?  If it is not and rc
+ * is -EINTR, a signal handler has raised. */
+static inline bool
+wait_on(int rc)
+{
+    return rc == -EINTR && PyErr_CheckSignals() == 0;
+}
+
+#endif

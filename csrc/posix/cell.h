@@ -1,0 +1,87 @@
+/* Cells: the memory of a primitive in a segment, and the tag that says so.
+ *
+ * A cell begins at a multiple of PSHM_CELL_ALIGNMENT.  Its first 64 bytes are
+ * the primitive itself (a sem_t or pthread_mutex_t begins the cell, so a C
+ * program can share it), the next 64 its tag, which is never written again, and
+ * what does not fit follows.
+ *
+ * Bytes that are all zero, as those of a new object, are no cell yet.  Who
+ * makes one of them holds the guard in the tag meanwhile, a robust mutex: if he
+ * dies, the next one wipes what he left and makes it himself. */
+#ifndef PSHM_CELL_H
+#define PSHM_CELL_H
+
+#include <stdatomic.h>
+
+#include "base.h"
+#include "robust.h"
+
+#define PSHM_CELL_ALIGNMENT 64
+#define PSHM_CELL_MAGIC 0x4d485350U     /* "PSHM" */
+
+enum pshm_cell_kind {
+    PSHM_CELL_NONE,
+    PSHM_CELL_SEMAPHORE,
+    PSHM_CELL_LOCK,
+    PSHM_CELL_RLOCK,
+    PSHM_CELL_CONDITION,
+    PSHM_CELL_EVENT,
+    PSHM_CELL_BARRIER,
+    PSHM_CELL_RWLOCK,
+};
+
+struct pshm_tag {
+    atomic_uint magic;                  /* written last; 0: no cell yet */
+    uint8_t version;                    /* of this layout */
+    uint8_t kind;
+    uint8_t flags;                      /* the kind's own */
+    uint8_t library;                    /* the C library */
+    uint16_t mutex_size, sem_size;      /* its types', bytes */
+    uint32_t space;                     /* of process ids, or 0: any */
+    struct pshm_robust guard;
+};
+
+struct pshm_cell {
+    unsigned char payload[64];
+    struct pshm_tag tag;
+};
+
+_Static_assert(sizeof(struct pshm_cell) == 128, "a cell's head is 128 bytes");
+
+/* A kind of cell, as it is to be made or expected. */
+struct pshm_cell_spec {
+    enum pshm_cell_kind kind;
+    size_t size;                        /* bytes, whole cell */
+    bool owned;                         /* by threads, known by their ids */
+    uint8_t flags;
+    /* Fill a cell of zeros; may be NULL.  Returns 0 or -errno. */
+    int (*init)(struct pshm_cell *cell, const void *how);
+    const void *how;
+};
+
+/* What is there?  Returns 0: a cell as specified, whatever its flags; or
+ *   -ENOENT    zeros, or a cell in the making
+ *   -EBADMSG   neither a cell nor zeros
+ *   -EPROTOTYPE  a cell of another kind: *found, if not NULL
+ *   -ENOEXEC   one of another C library, word size or version of this one
+ *   -EXDEV     one of processes in another space of process ids */
+int pshm_cell_look(const struct pshm_cell *cell,
+                   const struct pshm_cell_spec *spec,
+                   enum pshm_cell_kind *found);
+
+/* Make it, if there is none.  Waits for another who is at it, but not past
+ * until.  Returns 0; -EEXIST: there is one, as specified; or as pshm_cell_look,
+ * -EINTR, -ETIMEDOUT or what init returns, with nothing made. */
+int pshm_cell_make(struct pshm_cell *cell, const struct pshm_cell_spec *spec,
+                   int64_t until, enum pshm_cell_kind *found);
+
+/* Has nobody written over the tag of an open cell?  Cheap. */
+static inline bool
+pshm_cell_intact(const struct pshm_cell *cell, enum pshm_cell_kind kind)
+{
+    return atomic_load_explicit(&cell->tag.magic, memory_order_relaxed)
+               == PSHM_CELL_MAGIC
+           && cell->tag.kind == kind;
+}
+
+#endif

@@ -1,0 +1,54 @@
+#include "futex.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NANO 1000000000
+
+/* Where time_t has 64 bits and long has not, the older call would misread it. */
+#if defined(SYS_futex_time64) && !defined(__LP64__)
+#define FUTEX_CALL SYS_futex_time64
+#else
+#define FUTEX_CALL SYS_futex
+#endif
+
+int64_t
+pshm_now(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * NANO + now.tv_nsec;
+}
+
+int64_t
+pshm_slice_end(int64_t until)
+{
+    int64_t slice = pshm_now() + PSHM_SLICE;
+    return slice < until ? slice : until;
+}
+
+/* FUTEX_WAIT_BITSET, for only that takes a moment and not a span. */
+int
+pshm_futex_wait(atomic_uint *word, unsigned expected, int64_t until)
+{
+    int64_t end = pshm_slice_end(until);
+    struct timespec at = {.tv_sec = (time_t)(end / NANO),
+                          .tv_nsec = (long)(end % NANO)};
+    int rc = pshm_result((int)syscall(FUTEX_CALL, word, FUTEX_WAIT_BITSET,
+                                      expected, &at, NULL,
+                                      FUTEX_BITSET_MATCH_ANY));
+    if (rc == -ETIMEDOUT) {
+        return pshm_slice_over(end, until);
+    }
+    return rc == -EAGAIN ? 0 : rc;
+}
+
+int
+pshm_futex_wake(atomic_uint *word, int most)
+{
+    return pshm_result(
+        (int)syscall(FUTEX_CALL, word, FUTEX_WAKE, most, NULL, NULL, 0));
+}

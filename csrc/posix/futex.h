@@ -1,0 +1,40 @@
+/* Sleeping until a word in shared memory changes: futex(2).
+ *
+ * Between processes, so words are found by the object they lie in, whatever
+ * address it has here.  A word is 32 bits, aligned. */
+#ifndef PSHM_FUTEX_H
+#define PSHM_FUTEX_H
+
+#include <stdatomic.h>
+
+#include "base.h"
+
+/* Moments are nanoseconds on the monotonic clock. */
+#define PSHM_NEVER INT64_MAX
+
+/* The longest that a wait sleeps before it returns -EINTR, so that its caller
+ * can look at signals, and it at what a dead process could not tell. */
+#define PSHM_SLICE ((int64_t)50 * 1000 * 1000)
+
+int64_t pshm_now(void);
+
+/* The end of the sleep that begins now: until, or a slice from now. */
+int64_t pshm_slice_end(int64_t until);
+
+/* After a sleep that was to end at `end` did: -ETIMEDOUT where that was until,
+ * or -EINTR. */
+static inline int
+pshm_slice_over(int64_t end, int64_t until)
+{
+    return end < until ? -EINTR : -ETIMEDOUT;
+}
+
+/* Sleep for as long as *word is expected, until woken.  Returns 0: look at the
+ * word again, it may be as before; -EINTR: a slice is over or a signal came;
+ * -ETIMEDOUT: it is until. */
+int pshm_futex_wait(atomic_uint *word, unsigned expected, int64_t until);
+
+/* Wake at most `most` of those who sleep on word.  Returns how many. */
+int pshm_futex_wake(atomic_uint *word, int most);
+
+#endif

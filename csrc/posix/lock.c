@@ -1,0 +1,66 @@
+#include "lock.h"
+
+int
+pshm_lock_init(struct pshm_lock *lock, unsigned flags)
+{
+    return pshm_robust_init(&lock->mutex, flags);
+}
+
+static int
+note_locked(struct pshm_lock *lock, int rc)
+{
+    if (rc == 0 || rc == -EOWNERDEAD) {
+        atomic_store_explicit(&lock->held, 1, memory_order_relaxed);
+        if (atomic_load_explicit(&lock->broken, memory_order_relaxed) != 0) {
+            rc = -EOWNERDEAD;
+        }
+    }
+    return rc;
+}
+
+int
+pshm_lock_try(struct pshm_lock *lock, struct pshm_grip *grip)
+{
+    return note_locked(lock, pshm_robust_try(&lock->mutex, grip));
+}
+
+int
+pshm_lock_wait(struct pshm_lock *lock, struct pshm_grip *grip, int64_t until)
+{
+    return note_locked(lock, pshm_robust_lock(&lock->mutex, grip, until));
+}
+
+int
+pshm_lock_release(struct pshm_lock *lock, struct pshm_grip *grip)
+{
+    bool last = pshm_grip_mine(grip) && grip->depth == 1;
+    if (last) {
+        atomic_store_explicit(&lock->held, 0, memory_order_relaxed);
+    }
+    int rc = pshm_robust_unlock(&lock->mutex, grip);
+    if (rc < 0 && last) {
+        atomic_store_explicit(&lock->held, 1, memory_order_relaxed);
+    }
+    return rc;
+}
+
+void
+pshm_lock_repair(struct pshm_lock *lock)
+{
+    pshm_robust_repair(&lock->mutex);
+    atomic_store_explicit(&lock->broken, 0, memory_order_relaxed);
+}
+
+void
+pshm_lock_give_up(struct pshm_lock *lock, struct pshm_grip *grip)
+{
+    atomic_store_explicit(&lock->broken, 1, memory_order_relaxed);
+    pshm_robust_repair(&lock->mutex);
+    (void)pshm_lock_release(lock, grip);
+}
+
+bool
+pshm_lock_held(const struct pshm_lock *lock)
+{
+    return atomic_load_explicit(&lock->held, memory_order_relaxed) != 0;
+}

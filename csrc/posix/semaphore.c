@@ -1,0 +1,194 @@
+#include "semaphore.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "futex.h"
+
+#define NANO 1000000000
+
+/* What the C library puts before the name of a semaphore's file. */
+#ifdef __GLIBC__
+#define PREFIX "sem."
+#else
+#define PREFIX ""
+#endif
+
+unsigned
+pshm_sem_most(void)
+{
+    return SEM_VALUE_MAX;
+}
+
+int
+pshm_sem_init(sem_t *sem, unsigned value)
+{
+    return pshm_result(sem_init(sem, 1, value));
+}
+
+int
+pshm_sem_try(sem_t *sem)
+{
+    int rc = pshm_result(sem_trywait(sem));
+    return rc == -EAGAIN ? -EBUSY : rc;
+}
+
+/* The C library's function that takes a clock, where it has it (glibc 2.30);
+ * not by linking, for then it would have to be there. */
+typedef int (*clockwait)(sem_t *, clockid_t, const struct timespec *);
+
+static int
+wait_until(sem_t *sem, int64_t end)
+{
+    struct timespec at = {.tv_sec = (time_t)(end / NANO),
+                          .tv_nsec = (long)(end % NANO)};
+    clockwait function;
+    void *symbol = dlsym(RTLD_DEFAULT, "sem_clockwait");
+    memcpy(&function, &symbol, sizeof(function));
+    if (function != NULL) {
+        return pshm_result(function(sem, CLOCK_MONOTONIC, &at));
+    }
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    int64_t left = end - pshm_now();
+    int64_t then = (int64_t)now.tv_nsec + (left > 0 ? left : 0);
+    at.tv_sec = now.tv_sec + (time_t)(then / NANO);
+    at.tv_nsec = (long)(then % NANO);
+    return pshm_result(sem_timedwait(sem, &at));
+}
+
+int
+pshm_sem_wait(sem_t *sem, int64_t until)
+{
+    int64_t end = pshm_slice_end(until);
+    int rc = wait_until(sem, end);
+    return rc == -ETIMEDOUT ? pshm_slice_over(end, until) : rc;
+}
+
+int
+pshm_sem_post(sem_t *sem, unsigned n)
+{
+    int value = pshm_sem_value(sem);
+    if (value < 0) {
+        return value;
+    }
+    if (n > SEM_VALUE_MAX - (unsigned)value) {
+        return -EOVERFLOW;
+    }
+    int rc = 0;
+    for (; rc == 0 && n > 0; n--) {
+        rc = pshm_result(sem_post(sem));
+    }
+    return rc;
+}
+
+int
+pshm_sem_value(sem_t *sem)
+{
+    int value;
+    int rc = pshm_result(sem_getvalue(sem, &value));
+    return rc < 0 ? rc : value < 0 ? 0 : value;
+}
+
+/* ---- With a name ---- */
+
+int
+pshm_sem_name(const struct pshm_name *name, struct pshm_name *out)
+{
+    char text[PSHM_NAME_MAX + sizeof(PREFIX)];
+    size_t length = strlen(pshm_name_plain(name));
+    if (length > PSHM_NAME_MAX - (sizeof(PREFIX) - 1)) {
+        return -ENAMETOOLONG;
+    }
+    memcpy(text, PREFIX, sizeof(PREFIX) - 1);
+    memcpy(text + sizeof(PREFIX) - 1, pshm_name_plain(name), length);
+    return pshm_name_parse(text, length + sizeof(PREFIX) - 1, out) == NULL
+               ? 0 : -ENAMETOOLONG;
+}
+
+/* What sem_open(3) makes too: a file that is a sem_t. */
+int
+pshm_sem_create(const struct pshm_name *file, unsigned value, mode_t mode,
+                struct pshm_way *way)
+{
+    struct pshm_draft draft = PSHM_DRAFT_NONE;
+    struct pshm_spec spec = {
+        .kind = PSHM_NAMED,
+        .name = file,
+        .size = sizeof(sem_t),
+        .length = sizeof(sem_t),
+        .mode = mode,
+        .uid = (uid_t)-1,
+        .gid = (gid_t)-1,
+        .reserve = true,
+    };
+    int rc;
+    do {
+        rc = pshm_draft_make(&spec, way, &draft);
+        /* Small enough to be through with it at once. */
+    } while (rc == -EINTR);
+    if (rc == 0) {
+        rc = pshm_sem_init(draft.base, value);
+    }
+    if (rc == 0) {
+        rc = pshm_draft_publish(&draft, file, false);
+    }
+    pshm_draft_abandon(&draft);
+    return rc;
+}
+
+static int
+identify(const struct pshm_name *file, struct pshm_identity *id)
+{
+    struct stat st;
+    int rc = pshm_result(lstat(file->path, &st));
+    if (rc < 0) {
+        return rc;
+    }
+    *id = (struct pshm_identity){st.st_dev, st.st_ino};
+    return S_ISREG(st.st_mode) && st.st_size >= (off_t)sizeof(sem_t)
+               ? 0 : -EINVAL;
+}
+
+/* sem_open does not say which file it opened, so look before and after. */
+int
+pshm_sem_open(const struct pshm_name *name, const struct pshm_name *file,
+              sem_t **out, struct pshm_identity *id)
+{
+    enum { MOST_TRIES = 100 };
+    for (int tries = 0; tries < MOST_TRIES; tries++) {
+        struct pshm_identity after;
+        int rc = identify(file, id);
+        if (rc < 0) {
+            return rc;
+        }
+        sem_t *sem = sem_open(pshm_name_posix(name), 0);
+        if (sem == SEM_FAILED) {
+            return -errno;
+        }
+        rc = identify(file, &after);
+        if (rc == 0 && pshm_identity_same(*id, after)) {
+            *out = sem;
+            return 0;
+        }
+        pshm_sem_close(sem);
+    }
+    return -EAGAIN;
+}
+
+void
+pshm_sem_close(sem_t *sem)
+{
+    if (sem != NULL) {
+        (void)sem_close(sem);
+    }
+}
+
+int
+pshm_sem_unlink(const struct pshm_name *name)
+{
+    return pshm_result(sem_unlink(pshm_name_posix(name)));
+}

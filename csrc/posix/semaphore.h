@@ -1,0 +1,49 @@
+/* POSIX semaphores: sem_overview(7).  In a segment, or with a name. */
+#ifndef PSHM_SEMAPHORE_H
+#define PSHM_SEMAPHORE_H
+
+#include <semaphore.h>
+
+#include "base.h"
+#include "draft.h"
+#include "name.h"
+
+/* The greatest value: SEM_VALUE_MAX. */
+unsigned pshm_sem_most(void);
+
+/* sem_init(3), for processes.  Returns 0 or -errno. */
+int pshm_sem_init(sem_t *sem, unsigned value);
+
+/* Take one.  Returns 0; -EBUSY: there is none; or as pshm_futex_wait. */
+int pshm_sem_try(sem_t *sem);
+int pshm_sem_wait(sem_t *sem, int64_t until);
+
+/* Add n.  Returns 0, or -EOVERFLOW with nothing added, unless others add some
+ * at the same time. */
+int pshm_sem_post(sem_t *sem, unsigned n);
+
+/* The value of now, or -errno. */
+int pshm_sem_value(sem_t *sem);
+
+/* ---- With a name ---- */
+
+/* Where sem_open(3) keeps it.  Returns 0, or -ENAMETOOLONG: above 251 bytes
+ * where the C library puts "sem." before it. */
+int pshm_sem_name(const struct pshm_name *name, struct pshm_name *out);
+
+/* Make it and give it its name in one step, with that mode whatever the umask
+ * is.  file: from pshm_sem_name.  Returns 0, -EEXIST, -EINTR (call again) or
+ * -errno, with nothing left of it. */
+int pshm_sem_create(const struct pshm_name *file, unsigned value, mode_t mode,
+                    struct pshm_way *way);
+
+/* sem_open(3) of one that is there, and which one it is.  Returns 0, -ENOENT,
+ * -EINVAL (something else has that name), -EINTR or -errno. */
+int pshm_sem_open(const struct pshm_name *name, const struct pshm_name *file,
+                  sem_t **out, struct pshm_identity *id);
+void pshm_sem_close(sem_t *sem);
+
+/* sem_unlink(3).  Returns 0 or -errno. */
+int pshm_sem_unlink(const struct pshm_name *name);
+
+#endif

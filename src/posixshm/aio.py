@@ -1,0 +1,100 @@
+"""Waiting in asyncio without blocking the event loop.
+
+An Event, a Semaphore, a Barrier or an Atomic belongs to nobody, so a thread can wait for it:
+`await asyncio.to_thread(event.wait, timeout)`; and a Condition in a function that acquires it,
+waits and releases it, all in that thread. A Lock, an RLock and an RWLock belong to the thread that
+acquired them, which must be the event loop's: the functions here ask again and again, and let the
+loop run in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from time import monotonic
+
+from ._core import Lock, RLock, RWLock
+
+__all__ = ["acquire", "acquire_read", "acquire_write", "hold", "reading", "writing"]
+
+# Pauses between two tries, in seconds.
+_SHORTEST = 0.0005
+_LONGEST = 0.01
+
+
+async def _until(attempt: Callable[[], bool], timeout: float | None) -> bool:
+    """Ask until `attempt` succeeds, or `timeout` seconds (None: for ever) are over."""
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout must be at least 0, in seconds, not {timeout!r}")
+    deadline = None if timeout is None else monotonic() + timeout
+    pause = _SHORTEST
+    while not attempt():
+        if deadline is None:
+            left = pause
+        else:
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+        await asyncio.sleep(min(pause, left))
+        pause = min(2 * pause, _LONGEST)
+    return True
+
+
+async def acquire(
+    lock: Lock | RLock, timeout: float | None = None, *, recover: bool = False
+) -> bool:
+    """Acquire `lock` for the event loop's thread: True, or False if it was not free in time.
+
+    timeout: seconds, at least 0; None: for ever. recover: as for Lock.acquire. Tasks of one loop
+    share its thread: a Lock that one of them holds is not free for the others, an RLock is. Raises
+    as Lock.acquire; a task that is cancelled while it waits has not got the lock.
+    """
+    return await _until(lambda: lock.acquire(False, recover=recover), timeout)
+
+
+async def acquire_read(lock: RWLock, timeout: float | None = None) -> bool:
+    """Acquire `lock` to read, as acquire() does."""
+    return await _until(lambda: lock.acquire_read(False), timeout)
+
+
+async def acquire_write(
+    lock: RWLock, timeout: float | None = None, *, recover: bool = False
+) -> bool:
+    """Acquire `lock` to write, as acquire() does."""
+    return await _until(lambda: lock.acquire_write(False, recover=recover), timeout)
+
+
+def _check(got: bool) -> None:
+    if not got:
+        raise TimeoutError("the lock was not free in time")
+
+
+@asynccontextmanager
+async def hold(lock: Lock | RLock, timeout: float | None = None) -> AsyncIterator[None]:
+    """`async with hold(lock):` acquires and releases it. TimeoutError: not free in time."""
+    _check(await acquire(lock, timeout))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@asynccontextmanager
+async def reading(lock: RWLock, timeout: float | None = None) -> AsyncIterator[None]:
+    """`async with reading(lock):` as hold(), to read."""
+    _check(await acquire_read(lock, timeout))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@asynccontextmanager
+async def writing(lock: RWLock, timeout: float | None = None) -> AsyncIterator[None]:
+    """`async with writing(lock):` as hold(), to write."""
+    _check(await acquire_write(lock, timeout))
+    try:
+        yield
+    finally:
+        lock.release()
