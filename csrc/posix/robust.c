@@ -260,6 +260,14 @@ pshm_robust_repair(struct pshm_robust *r)
     (void)pthread_mutex_consistent(&r->mutex);
 }
 
+void
+pshm_robust_renew(const struct pshm_robust *r, struct pshm_grip *grip)
+{
+    if (pshm_grip_mine(grip)) {
+        remember_links(r, grip);
+    }
+}
+
 int
 pshm_robust_unlock(struct pshm_robust *r, struct pshm_grip *grip)
 {

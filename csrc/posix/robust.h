@@ -62,6 +62,12 @@ int pshm_robust_lock(struct pshm_robust *r, struct pshm_grip *grip,
 /* After -EOWNERDEAD, and before it is unlocked. */
 void pshm_robust_repair(struct pshm_robust *r);
 
+/* By its owner, who has just locked or unlocked another one: what its place in
+ * the list is now is right.  Saves asking the kernel when it is unlocked, which
+ * has to be done where that has changed since; not where the last one locked is
+ * the first one unlocked. */
+void pshm_robust_renew(const struct pshm_robust *r, struct pshm_grip *grip);
+
 /* Returns 0; -EPERM: this thread has not got it by this grip; -EBADMSG: written
  * over. */
 int pshm_robust_unlock(struct pshm_robust *r, struct pshm_grip *grip);

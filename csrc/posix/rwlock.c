@@ -147,7 +147,9 @@ pshm_rw_read(struct pshm_lock *gate, struct pshm_rwlock *rw,
         rc = find_seat(rw, grip, now, until, seat);
     }
     if (rc == 0) {
+        pshm_robust_renew(&gate->mutex, &grip->gate);
         (void)pshm_lock_release(gate, &grip->gate);
+        pshm_robust_renew(&rw->seats[*seat], &grip->seats[*seat]);
         *attempt = (struct pshm_rw_attempt){0};
     }
     return conclude(gate, rw, grip, attempt, rc);
@@ -191,7 +193,8 @@ pshm_rw_leave(struct pshm_rwlock *rw, struct pshm_rw_grip *grip, int seat)
     return pshm_robust_unlock(&rw->seats[seat], &grip->seats[seat]);
 }
 
-/* The first seat says whether it is ours at all. */
+/* The last one locked comes first (pshm_robust_renew), and says whether it is
+ * ours at all. */
 int
 pshm_rw_done(struct pshm_lock *gate, struct pshm_rwlock *rw,
              struct pshm_rw_grip *grip)
@@ -199,12 +202,13 @@ pshm_rw_done(struct pshm_lock *gate, struct pshm_rwlock *rw,
     if (!pshm_rw_writes(rw, grip)) {
         return -EPERM;
     }
-    int rc = pshm_robust_unlock(&rw->seats[0], &grip->seats[0]);
+    int i = PSHM_SEATS - 1;
+    int rc = pshm_robust_unlock(&rw->seats[i], &grip->seats[i]);
     if (rc < 0) {
         return rc;
     }
     set_writing(rw, false);
-    for (int i = 1; i < PSHM_SEATS; i++) {
+    while (--i >= 0) {
         (void)pshm_robust_unlock(&rw->seats[i], &grip->seats[i]);
     }
     return pshm_lock_release(gate, &grip->gate);
