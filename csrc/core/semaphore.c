@@ -396,10 +396,15 @@ PyDoc_STRVAR(
     "name.");
 
 static PyObject *
-core_sem_unlink(PyObject *Py_UNUSED(module), PyObject *name_value)
+core_sem_unlink(PyObject *Py_UNUSED(module), PyObject *const *args,
+                Py_ssize_t count, PyObject *kwnames)
 {
+    static const char *const names[] = {"name", NULL};
+    static const struct signature signature = {"sem_unlink", 1, 1, names};
+    PyObject *values[1];
     struct pshm_name name, file;
-    if (arg_name(name_value, &name) < 0) {
+    if (args_match(&signature, args, count, kwnames, values) < 0
+        || arg_name(values[0], &name) < 0) {
         return NULL;
     }
     int rc = pshm_sem_name(&name, &file);
@@ -409,14 +414,15 @@ core_sem_unlink(PyObject *Py_UNUSED(module), PyObject *name_value)
         Py_END_ALLOW_THREADS
     }
     if (rc < 0) {
-        (void)raise_named(rc, name_value);
+        (void)raise_named(rc, values[0]);
         return NULL;
     }
     Py_RETURN_NONE;
 }
 
 static PyMethodDef module_functions[] = {
-    {"sem_unlink", core_sem_unlink, METH_O, sem_unlink_doc},
+    {"sem_unlink", CELL_CAST(core_sem_unlink), METH_FASTCALL | METH_KEYWORDS,
+     sem_unlink_doc},
     {"_open_semaphore", open_semaphore, METH_VARARGS, NULL},
     {0},
 };

@@ -1,5 +1,10 @@
 #include "rwlock.h"
 
+#include "futex.h"
+
+/* What a reader may take to come through the gate, nanoseconds. */
+#define PASSING ((int64_t)1000 * 1000)
+
 int
 pshm_rw_init(struct pshm_lock *gate, struct pshm_rwlock *rw)
 {
@@ -47,6 +52,20 @@ mark_broken(struct pshm_lock *gate, struct pshm_rwlock *rw)
     set_writing(rw, false);
 }
 
+/* Lock it at once, unless a writer has it. */
+static int
+try_gate(struct pshm_lock *gate, const struct pshm_rwlock *rw,
+         struct pshm_grip *grip)
+{
+    int rc = pshm_lock_try(gate, grip);
+    if (rc == -EBUSY
+        && atomic_load_explicit(&rw->coming, memory_order_relaxed) == 0) {
+        rc = pshm_lock_wait(gate, grip, pshm_now() + PASSING);
+        rc = rc == -ETIMEDOUT ? -EBUSY : rc;
+    }
+    return rc;
+}
+
 /* 0 or -EOWNERDEAD with the gate. */
 static int
 take_gate(struct pshm_lock *gate, struct pshm_rwlock *rw,
@@ -56,7 +75,7 @@ take_gate(struct pshm_lock *gate, struct pshm_rwlock *rw,
     if (attempt->gate) {
         return 0;
     }
-    int rc = now ? pshm_lock_try(gate, &grip->gate)
+    int rc = now ? try_gate(gate, rw, &grip->gate)
                  : pshm_lock_wait(gate, &grip->gate, until);
     if (rc != 0 && rc != -EOWNERDEAD) {
         return rc;
@@ -116,6 +135,7 @@ pshm_rw_undo(struct pshm_lock *gate, struct pshm_rwlock *rw,
     }
     if (attempt->gate) {
         attempt->gate = false;
+        atomic_store_explicit(&rw->coming, 0, memory_order_relaxed);
         if (was_writing(rw) || is_broken(gate)) {
             mark_broken(gate, rw);
             pshm_lock_give_up(gate, &grip->gate);
@@ -161,6 +181,9 @@ pshm_rw_write(struct pshm_lock *gate, struct pshm_rwlock *rw,
               bool now, int64_t until)
 {
     int rc = take_gate(gate, rw, grip, attempt, now, until);
+    if (rc == 0) {
+        atomic_store_explicit(&rw->coming, 1, memory_order_relaxed);
+    }
     while (rc == 0 && attempt->seats < PSHM_SEATS) {
         int i = attempt->seats;
         rc = take_seat(&rw->seats[i], &grip->seats[i], now, until);
@@ -211,6 +234,7 @@ pshm_rw_done(struct pshm_lock *gate, struct pshm_rwlock *rw,
     while (--i >= 0) {
         (void)pshm_robust_unlock(&rw->seats[i], &grip->seats[i]);
     }
+    atomic_store_explicit(&rw->coming, 0, memory_order_relaxed);
     return pshm_lock_release(gate, &grip->gate);
 }
 

@@ -23,7 +23,8 @@
 
 struct pshm_rwlock {                    /* behind the tag */
     atomic_uint writing;
-    uint32_t unused[15];
+    atomic_uint coming;                 /* a writer has the gate: a hint only */
+    uint32_t unused[14];
     struct pshm_robust seats[PSHM_SEATS];
 };
 
@@ -43,7 +44,8 @@ int pshm_rw_init(struct pshm_lock *gate, struct pshm_rwlock *rw);
 int pshm_rw_open(const struct pshm_lock *gate, const struct pshm_rwlock *rw,
                  struct pshm_rw_grip *grip);
 
-/* Come in to read, or to write.  now: do not wait.  Returns 0 with *seat for a
+/* Come in to read, or to write.  now: do not wait, but for who is on the way in
+ * at this moment to read, and so gone from the gate at once.  Returns 0 with *seat for a
  * reader; -EINTR: call again with the same attempt; or with the attempt undone:
  * -EBUSY or -ETIMEDOUT, -EDEADLK (this thread has it), -EBADMSG; or -EOWNERDEAD:
  * a writer died, and the attempt has the gate: a writer that will repair what it
