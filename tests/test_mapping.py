@@ -404,12 +404,35 @@ def test_a_slice_takes_its_own_bytes(memory):
         (slice(0, 100), slice(0, 100)),
         (slice(99, 0, -1), slice(0, 99)),
         (slice(0, 100, 2), slice(0, 50)),
+        (slice(None), slice(None, None, -1)),
+        (slice(0, 50), slice(None, None, 2)),
+        (slice(None, None, -2), slice(99, None, -2)),
     ]:
         mapping = Mapping(memory(100, content))
         expected = bytearray(content)
         expected[target] = content[source]
         mapping[target] = mapping[source]
         assert bytes(mapping) == expected
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        np.arange(40, dtype="u1")[::4],
+        np.arange(10, dtype="u1")[::-1],
+        np.arange(10, dtype="u1").reshape(2, 5).T,
+        np.arange(10, dtype="i2").reshape(5, 2)[:, 0],
+        memoryview(bytes(range(20)))[::2],
+    ],
+)
+def test_a_slice_takes_bytes_that_do_not_lie_in_a_row(memory, source):
+    mapping = Mapping(memory(100))
+    mapping[5:15] = source
+    assert bytes(mapping[5:15]) == source.tobytes()
+    mapping[20:40:2] = source
+    assert bytes(mapping[20:40:2]) == source.tobytes()
+    with pytest.raises(ValueError):
+        mapping[0:11] = source
 
 
 def test_items_take_bytes_only(mapping):

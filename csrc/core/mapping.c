@@ -321,14 +321,19 @@ copy_into_slice(mapping *self, PyObject *slice, const Py_buffer *source)
     if (PySlice_Unpack(slice, &start, &stop, &step) < 0) {
         return -1;
     }
-    if (step != 1) {                    /* the source may be our own bytes */
+    bool in_order = PyBuffer_IsContiguous(source, 'C');
+    if (step != 1 || !in_order) {       /* the source may be our own bytes */
         copy = PyMem_Malloc((size_t)source->len);
         if (copy == NULL) {
             PyErr_NoMemory();
             return -1;
         }
-        memcpy(copy, source->buf, (size_t)source->len);
+        if (PyBuffer_ToContiguous(copy, source, source->len, 'C') < 0) {
+            PyMem_Free(copy);
+            return -1;
+        }
     }
+    const char *from = copy != NULL ? copy : source->buf;
     int rc = 0;
     fields_lock(&self->fields);
     Py_ssize_t count = PySlice_AdjustIndices(mapping_size(self), &start,
@@ -343,11 +348,11 @@ copy_into_slice(mapping *self, PyObject *slice, const Py_buffer *source)
         rc = item_address(self, start, PROT_WRITE, &address);
     }
     if (rc == 0 && step == 1) {
-        memmove(self->base + start, source->buf, (size_t)count);
+        memmove(self->base + start, from, (size_t)count);
     }
     else if (rc == 0) {
         for (Py_ssize_t i = 0; i < count; i++) {
-            self->base[start + i * step] = copy[i];
+            self->base[start + i * step] = from[i];
         }
     }
     fields_unlock(&self->fields);
@@ -372,7 +377,7 @@ mapping_ass_subscript(PyObject *op, PyObject *key, PyObject *value)
         return -1;
     }
     Py_buffer source;
-    if (PyObject_GetBuffer(value, &source, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(value, &source, PyBUF_FULL_RO) < 0) {
         return -1;
     }
     int rc = copy_into_slice(as_mapping(op), key, &source);
