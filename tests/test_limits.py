@@ -192,12 +192,32 @@ first.unlink()
 first.close()
 with SharedMemory.unnamed(10) as unnamed:
     unnamed.link("linked")
-    with unchanged(), raises(errno.ENOSPC):
-        unnamed.rename("other")
+    for replace in (False, True):
+        with unchanged(), raises(errno.ENOSPC) as caught:
+            unnamed.rename("other", replace)
+        assert "inodes" in str(caught[0]) and caught[0].filename == "other", caught
+    with SharedMemory.open("linked") as again:
+        assert again.is_linked()
     assert unnamed.name == "linked" and unnamed.is_linked()
     unnamed.unlink()
 """
     run_limited(run_python, code, shm="size=1m,nr_inodes=2")
+
+
+def test_growth_on_another_mount_is_not_said_to_be_of_this_one(run_python, tmp_path):
+    code = """
+mount_tmpfs(sys.argv[1], "size=1m")
+fd = os.open(f"{sys.argv[1]}/file", os.O_RDWR | os.O_CREAT)
+os.truncate(fd, 10)
+with SharedMemory.from_fd(fd) as shm:
+    with raises(errno.ENOSPC) as caught:
+        shm.resize(2 * MIB)
+    message = str(caught[0])
+    assert f"not {SHM}" in message and "remount" not in message, message
+    assert f"{2 * MIB - 10} bytes asked for" in message, message
+    assert shm.size == 10
+"""
+    run_limited(run_python, code, tmp_path, shm="size=4m")
 
 
 def test_a_mount_without_a_limit(run_python):

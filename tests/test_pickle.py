@@ -14,6 +14,7 @@ import sys
 
 import numpy as np
 import pytest
+from _processes import PATH, needs_mounts
 
 from posixshm import PAGESIZE, SharedMemory
 
@@ -229,8 +230,34 @@ def test_an_object_that_became_larger_than_its_room(name):
     with SharedMemory.create(name, 10, max_size=PAGESIZE, delete=True) as shm:
         data = pickle.dumps(shm)
         os.truncate(SHM + name, 2 * PAGESIZE)
-        with pytest.raises((OSError, ValueError)):
+        with pytest.raises(ValueError, match=f"max_size of {PAGESIZE} bytes is less .*{name}"):
             pickle.loads(data)
+        with SharedMemory.create(None, 2 * PAGESIZE) as other:
+            other.rename(name, replace=True)
+            refused(data, OSError, errno.ESTALE, name)
+            other.unlink()
+
+
+def test_without_proc_it_is_said_what_is_missing(run_python, name):
+    needs_mounts()
+    code = """
+import pickle, sys
+from _processes import mount_tmpfs, private_shm
+from posixshm import SharedMemory
+private_shm()
+shm = SharedMemory.create(sys.argv[1], 10)
+data = pickle.dumps(shm)
+mount_tmpfs("/proc", "size=1m")
+for function in (lambda: pickle.dumps(shm), lambda: pickle.loads(data)):
+    try:
+        function()
+    except FileNotFoundError as error:
+        assert error.filename == "/proc/sys/kernel/random/boot_id", error
+        assert "pickle" in str(error) and "/proc mounted" in str(error), error
+    else:
+        raise AssertionError
+"""
+    run_python(code, name, env=PATH)
 
 
 def test_an_object_that_became_empty(name):

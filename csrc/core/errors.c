@@ -3,6 +3,9 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "posix/attach.h"
+#include "posix/directory.h"
+
 /* OSError itself picks its subclass when it is called with an errno. */
 static void
 set_os_error(int rc, PyObject *words, PyObject *filename)
@@ -43,6 +46,34 @@ raise_errno_words(int rc, PyObject *filename, const char *format, ...)
     return NULL;
 }
 
+void
+raise_again_with(PyObject *filename)
+{
+    if (filename == NULL || !PyErr_ExceptionMatches(PyExc_OSError)) {
+        return;
+    }
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    PyObject *known = PyObject_GetAttrString(error, "filename");
+    if (known == Py_None) {
+        (void)PyObject_SetAttrString(error, "filename", filename);
+    }
+    Py_XDECREF(known);
+    PyErr_Clear();
+    PyErr_Restore(type, error, traceback);
+}
+
+/* Does the object live on another mount than those that have names? */
+static bool
+is_elsewhere(int fd)
+{
+    struct pshm_status status;
+    dev_t device;
+    return fd >= 0 && pshm_status_of(fd, &status) == 0
+           && pshm_directory_device(&device) == 0 && status.id.dev != device;
+}
+
 PyObject *
 raise_no_memory(int rc, PyObject *filename, int fd, off_t size)
 {
@@ -63,6 +94,13 @@ raise_no_memory(int rc, PyObject *filename, int fd, off_t size)
     if (rc != -ENOSPC || pshm_room_of(fd, &room) < 0) {
         return raise_errno(rc, filename);
     }
+    if (is_elsewhere(fd)) {
+        return raise_errno_words(
+            rc, filename,
+            "No space left where the object lives, which is not " PSHM_DIR
+            ": %lld bytes asked for, %llu bytes free",
+            (long long)size, (unsigned long long)room.free_bytes);
+    }
     if (room.total_inodes > 0 && room.free_inodes == 0) {
         return raise_errno_words(
             rc, filename,
@@ -70,6 +108,9 @@ raise_no_memory(int rc, PyObject *filename, int fd, off_t size)
             "that nobody uses (posixshm.reclaim), or remount it with more "
             "(mount -o remount,nr_inodes=...)",
             (unsigned long long)room.total_inodes);
+    }
+    if (size == 0) {
+        return raise_errno(rc, filename);
     }
     return raise_errno_words(
         rc, filename,

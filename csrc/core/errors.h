@@ -14,11 +14,16 @@ PyObject *raise_errno_words(int rc, PyObject *filename, const char *format,
                             ...);
 
 /* The same for an attempt to get size bytes of memory for fd's object, or if
- * fd is -1 for one in PSHM_DIR: a full mount is explained. */
+ * fd is -1 for one in PSHM_DIR: a full mount is explained.  size 0: for a
+ * name, which takes an inode at most. */
 PyObject *raise_no_memory(int rc, PyObject *filename, int fd, off_t size);
 
 /* The same for pshm_attach; mode: its object's, or 0. */
 PyObject *raise_attach(int rc, PyObject *filename, mode_t mode);
+
+/* Put filename, an object or NULL, into the OSError that is set, if it has
+ * none; any other exception stays as it is. */
+void raise_again_with(PyObject *filename);
 
 /* After a system call that gave -EINTR: may it be made again?  If not, a
  * signal handler has raised. */

@@ -103,6 +103,10 @@ int handle_attach(core_state *state, const struct pshm_name *path,
                   bool readonly, Py_ssize_t max_size, handle_body *body,
                   mode_t *mode);
 
+/* Raise what handle_attach returned; max_size as it was given. */
+PyObject *handle_raise_attach(int rc, PyObject *name, mode_t mode,
+                              Py_ssize_t max_size);
+
 /* A new handle of type, or of a subclass, that has no body yet. */
 handle *handle_alloc(core_state *state, PyObject *type);
 

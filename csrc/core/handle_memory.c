@@ -1,10 +1,8 @@
 /* The memory of a handle: ranges of it, its protection, its pages. */
 #include "handle.h"
 
-
 #include "args.h"
-
-
+#include "errors.h"
 
 /* ---- map ---- */
 
@@ -90,6 +88,15 @@ handle_protect(PyObject *op, PyObject *value)
 /* ---- What a Mapping can do, on the whole of the handle's ---- */
 
 static PyObject *
+name_failure(PyObject *op)
+{
+    PyObject *name = handle_name_object(as_handle(op));
+    raise_again_with(name);
+    Py_XDECREF(name);
+    return NULL;
+}
+
+static PyObject *
 delegate(PyObject *op, const char *method, PyObject *const *args,
          Py_ssize_t count, PyObject *kwnames)
 {
@@ -106,7 +113,7 @@ delegate(PyObject *op, const char *method, PyObject *const *args,
         Py_DECREF(bound);
     }
     Py_DECREF(map);
-    return result;
+    return result != NULL ? result : name_failure(op);
 }
 
 #define DELEGATED(name, signature, text)                                     \
@@ -144,5 +151,5 @@ handle_get_resident(PyObject *op, void *Py_UNUSED(closure))
     }
     PyObject *result = PyObject_GetAttrString((PyObject *)map, "resident");
     Py_DECREF(map);
-    return result;
+    return result != NULL ? result : name_failure(op);
 }

@@ -183,7 +183,7 @@ link_claimed(handle *self, int fd, PyObject *given,
     Py_END_ALLOW_THREADS
     if (rc < 0) {
         Py_DECREF(name);
-        raise_errno(rc, given);
+        raise_no_memory(rc, given, -1, 0);
         return -1;
     }
     set_name(self, name, path);
@@ -315,7 +315,7 @@ rename_claimed(handle *self, core_state *state, int fd, PyObject *given,
             raise_gone(self, rc);
         }
         else {
-            raise_errno(rc, given);
+            raise_no_memory(rc, given, -1, 0);
         }
         return -1;
     }

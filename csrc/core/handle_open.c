@@ -112,8 +112,8 @@ handle_attach(core_state *state, const struct pshm_name *path, bool readonly,
     return rc;
 }
 
-static PyObject *
-raise_attach_failure(int rc, PyObject *name, mode_t mode, Py_ssize_t max_size)
+PyObject *
+handle_raise_attach(int rc, PyObject *name, mode_t mode, Py_ssize_t max_size)
 {
     if (rc == -ERANGE) {
         return PyErr_Format(PyExc_ValueError,
@@ -186,7 +186,7 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
             raise_timeout(name, wait);
         }
         else {
-            raise_attach_failure(rc, name, mode, max_size);
+            handle_raise_attach(rc, name, mode, max_size);
         }
         return -1;
     }
@@ -348,7 +348,7 @@ handle_from_fd(PyObject *type, PyObject *const *args, Py_ssize_t count,
     if (rc < 0) {
         handle_body_drop(&body);
         Py_DECREF(self);
-        return raise_attach_failure(rc, values[0], mode, max_size);
+        return handle_raise_attach(rc, values[0], mode, max_size);
     }
     return finish_factory(self, &body);
 }

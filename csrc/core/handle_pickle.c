@@ -8,16 +8,32 @@
 
 #include "posix/attach.h"
 #include "posix/host.h"
+#include "posix/link.h"
+
+static PyObject *
+raise_no_boot_id(int rc)
+{
+    PyObject *path = PyUnicode_FromString(PSHM_BOOT_ID);
+    if (path != NULL) {
+        raise_errno_words(rc, path,
+                          "Which host this is cannot be told, as a pickle of "
+                          "shared memory needs it (is /proc mounted?)");
+        Py_DECREF(path);
+    }
+    return NULL;
+}
 
 const char handle_reduce_doc[] =
     "__reduce__($self, /)\n--\n\n"
     "Pickle a named handle by reference: its name, which object that is\n"
     "(device and inode), and which run of which host this is (the boot id).\n"
     "\n"
-    "Unpickling attaches.  It raises FileNotFoundError where the name is gone\n"
-    "or OSError: ESTALE (another object has it now), EREMOTE (another host,\n"
-    "or this one was restarted).  A handle without a name can be passed\n"
-    "through multiprocessing only; elsewhere this raises TypeError.";
+    "Unpickling attaches.  It raises FileNotFoundError where the name is\n"
+    "gone; OSError: ESTALE (another object has it now), EREMOTE (another host, or\n"
+    "this one was restarted); ValueError where the object has outgrown\n"
+    "max_size.  A handle without a name can be passed through multiprocessing\n"
+    "only; elsewhere this raises TypeError.  Where there is no /proc both\n"
+    "raise OSError.";
 
 PyObject *
 handle_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -39,7 +55,7 @@ handle_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
     int rc = pshm_boot_id(boot);
     if (rc < 0) {
         Py_DECREF(name);
-        return raise_errno(rc, NULL);
+        return raise_no_boot_id(rc);
     }
     PyObject *attributes = PyObject_CallMethod(op, "__getstate__", NULL);
     if (attributes == NULL) {
@@ -92,7 +108,7 @@ attach_reference(PyObject *module, PyObject *args)
     }
     int rc = pshm_boot_id(here);
     if (rc < 0) {
-        return raise_errno(rc, NULL);
+        return raise_no_boot_id(rc);
     }
     if (strcmp(boot, here) != 0) {
         return raise_errno_words(-EREMOTE, name,
@@ -108,16 +124,21 @@ attach_reference(PyObject *module, PyObject *args)
     do {
         rc = handle_attach(state, &path, readonly, max_size, &body, &mode);
     } while (try_again(rc));
+    struct pshm_identity id = {(dev_t)dev, (ino_t)ino};
+    if (rc == -ERANGE && pshm_link_holds(&path, id) != 1) {
+        rc = -ESTALE;
+    }
+    else if (rc == 0 && !pshm_identity_same(body.id, id)) {
+        handle_body_drop(&body);
+        rc = -ESTALE;
+    }
     if (rc < 0) {
         Py_DECREF(self);
-        return raise_attach(rc == -ERANGE ? -ESTALE : rc, name, mode);
-    }
-    if (body.id.dev != (dev_t)dev || body.id.ino != (ino_t)ino) {
-        handle_body_drop(&body);
-        Py_DECREF(self);
-        return raise_errno_words(-ESTALE, name,
-                                 "The shared memory is gone: another object "
-                                 "has its name now");
+        return rc != -ESTALE
+                   ? handle_raise_attach(rc, name, mode, max_size)
+                   : raise_errno_words(rc, name,
+                                       "The shared memory is gone: another "
+                                       "object has its name now");
     }
     body.name = Py_NewRef(name);
     body.track = track;

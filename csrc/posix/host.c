@@ -7,8 +7,7 @@
 int
 pshm_boot_id(char out[PSHM_BOOT_ID_SIZE])
 {
-    int fd = pshm_result(
-        open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
+    int fd = pshm_result(open(PSHM_BOOT_ID, O_RDONLY | O_CLOEXEC));
     if (fd < 0) {
         return fd;
     }

@@ -5,7 +5,8 @@
 #include "base.h"
 
 /* The boot id, which no object outlives: 36 characters and a NUL, as
- * /proc/sys/kernel/random/boot_id has it.  Returns 0 or -errno. */
+ * PSHM_BOOT_ID has it.  Returns 0 or -errno. */
+#define PSHM_BOOT_ID "/proc/sys/kernel/random/boot_id"
 #define PSHM_BOOT_ID_SIZE 37
 int pshm_boot_id(char out[PSHM_BOOT_ID_SIZE]);
 
