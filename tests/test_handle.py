@@ -1564,6 +1564,56 @@ def test_map_of_a_read_only_handle(shm):
             reader.map(readonly=False)
 
 
+def test_map_is_as_the_handle_is_protected(shm):
+    shm.protect(PROT_READ)
+    assert shm.map().readonly and shm.map(readonly=None).readonly
+    with pytest.raises(TypeError):
+        shm.map()[0] = 1
+    assert not shm.map(readonly=False).readonly  # that one is not protected
+    shm.protect(READ_WRITE)
+    assert not shm.map().readonly
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_read_only_is_read_only_whatever_the_descriptor_allows(shm, grown):
+    with SharedMemory.from_fd(os.dup(shm.fileno()), readonly=True) as reader:
+        if grown:
+            shm.resize(3 * PAGESIZE)
+            reader.refresh()
+        for turn_writable in (
+            lambda: reader.map(readonly=False),
+            lambda: reader.protect(READ_WRITE),
+            lambda: reader.map().protect(READ_WRITE),
+            lambda: reader.buf.obj.protect(READ_WRITE),
+        ):
+            with pytest.raises(PermissionError, match="read-only") as caught:
+                turn_writable()
+            assert caught.value.errno == errno.EACCES
+        assert reader.readonly and reader.buf.readonly and reader.map().readonly
+        reader.map().protect(PROT_NONE)
+    with SharedMemory.open(shm.name, readonly=True) as reader:
+        for turn_writable in (
+            lambda: reader.map(readonly=False),
+            lambda: reader.protect(READ_WRITE),
+        ):
+            with pytest.raises(PermissionError) as caught:
+                turn_writable()
+            assert caught.value.filename == shm.name
+
+
+def test_what_the_memory_cannot_do_is_said_with_the_name(shm):
+    both = posixshm.MS_SYNC | posixshm.MS_ASYNC
+    with pytest.raises(OSError, match=shm.name) as caught:
+        shm.sync(flags=both)
+    assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, shm.name)
+    with SharedMemory.anonymous(10) as other:
+        with pytest.raises(OSError) as caught:
+            other.sync(flags=both)
+        assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, None)
+    with pytest.raises(ValueError):
+        shm.sync(offset=1)
+
+
 def test_protect(shm):
     shm.protect(PROT_READ)
     assert shm.readonly and shm.buf.readonly

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from _processes import PATH, needs_mounts
 
-from posixshm import PAGESIZE, SharedMemory
+from posixshm import PAGESIZE, PROT_READ, PROT_WRITE, SharedMemory
 
 SHM = "/dev/shm/"
 DEADLINE = 60
@@ -544,29 +544,44 @@ def test_growth_in_place_is_seen_on_the_other_side(context):
         assert shm.size == 5 * PAGESIZE and shm.buf[-1] == 5
 
 
+def turned(shm):
+    """Can a read-only handle be made a writable one?"""
+    for function in (
+        lambda: shm.map(readonly=False),
+        lambda: shm.protect(PROT_READ | PROT_WRITE),
+        lambda: shm.map().protect(PROT_READ | PROT_WRITE),
+    ):
+        with contextlib.suppress(PermissionError):
+            function()
+            return True
+    return not shm.map().readonly
+
+
 def _readonly(connection):
     shm = receive(connection)
     try:
         shm.buf[0] = 1
     except TypeError:
-        connection.send((shm.readonly, shm.buf.readonly, bytes(shm.buf[:3])))
+        connection.send((shm.readonly, shm.buf.readonly, bytes(shm.buf[:3]), turned(shm)))
     else:
         connection.send("wrote")
     connection.close()
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_read_only_stays_read_only(context, name, named):
+@pytest.mark.parametrize("way", ["named", "descriptor", "handle"])
+def test_read_only_stays_read_only(context, name, way):
     with SharedMemory.create(name, 10, delete=True) as shm:
         shm.buf[:3] = b"abc"
-        if named:
+        if way == "named":
             reader = SharedMemory.open(name, readonly=True)
+        elif way == "handle":
+            reader = SharedMemory.from_fd(os.dup(shm.fileno()), readonly=True)
         else:
             reader = SharedMemory.from_fd(os.open(SHM + name, os.O_RDONLY))
         ours, theirs = context.Pipe()
         with ours, theirs, reader, running(context.Process(target=_readonly, args=(theirs,))):
             ours.send(reader)
-            assert receive(ours) == (True, True, b"abc")
+            assert receive(ours) == (True, True, b"abc", False)
 
 
 def _sum(shm, start, stop):

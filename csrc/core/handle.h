@@ -77,6 +77,10 @@ void handle_raise_closed(handle *self);
 /* A copy of the name for a message, or NULL if it has none; no exception. */
 PyObject *handle_name_object(handle *self);
 
+/* Whether the bytes cannot be written through it: for good (body.readonly), or
+ * as it is protected now. */
+bool handle_is_readonly(handle *self);
+
 /* Bytes now, asking the kernel where the object grows in place; where the
  * handle is closed, the last known.  Returns whether it is open. */
 bool handle_current_size(handle *self, Py_ssize_t *size);

@@ -28,16 +28,21 @@ handle_get_size(PyObject *op, void *Py_UNUSED(closure))
 const char handle_get_readonly_doc[] =
     "Whether the bytes cannot be written through this handle.";
 
-PyObject *
-handle_get_readonly(PyObject *op, void *Py_UNUSED(closure))
+bool
+handle_is_readonly(handle *self)
 {
-    handle *self = as_handle(op);
     bool readonly;
     fields_lock(&self->fields);
     readonly = self->body.readonly
                || (self->open && !(self->body.map->prot & PROT_WRITE));
     fields_unlock(&self->fields);
-    return PyBool_FromLong(readonly);
+    return readonly;
+}
+
+PyObject *
+handle_get_readonly(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(handle_is_readonly(as_handle(op)));
 }
 
 const char handle_get_closed_doc[] = "Whether close() was called.";

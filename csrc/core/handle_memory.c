@@ -10,7 +10,7 @@ const char handle_map_doc[] =
     "map($self, /, offset=0, length=None, *, readonly=None)\n--\n\n"
     "A new Mapping of a range of the object: " MAN(mmap, 2) ".\n\n"
     "offset: bytes, a multiple of PAGESIZE.  length: bytes; None: up to the\n"
-    "end.  readonly: None: as the handle.  It lives on after close().\n\n"
+    "end.  readonly: None: as .readonly says.  It lives on after close().\n\n"
     "Raises ValueError for a range past the end of the object, or after\n"
     "close(); PermissionError for readonly=False on a read-only handle;\n"
     "OSError (ENOMEM).";
@@ -31,9 +31,7 @@ handle_map(PyObject *op, PyObject *const *args, Py_ssize_t count,
             && arg_size(values[1], "length", &length) < 0)) {
         return NULL;
     }
-    fields_lock(&self->fields);
-    readonly = self->body.readonly;
-    fields_unlock(&self->fields);
+    readonly = handle_is_readonly(self);
     if (values[2] != Py_None && arg_bool(values[2], &readonly) < 0) {
         return NULL;
     }
@@ -41,9 +39,21 @@ handle_map(PyObject *op, PyObject *const *args, Py_ssize_t count,
     if (fd == NULL) {
         return NULL;
     }
-    PyObject *name = handle_name_object(self);
-    PyObject *result = mapping_from_fd(core_state_of_type(Py_TYPE(op)), fd->fd,
-                                       offset, length, readonly, name);
+    bool for_good;
+    fields_lock(&self->fields);
+    for_good = self->body.readonly;
+    fields_unlock(&self->fields);
+    PyObject *name = handle_name_object(self), *result = NULL;
+    if (for_good && !readonly) {
+        raise_errno_words(-EACCES, name, "The handle is read-only");
+    }
+    else {
+        result = mapping_from_fd(core_state_of_type(Py_TYPE(op)), fd->fd,
+                                 offset, length, readonly, name);
+    }
+    if (result != NULL) {
+        ((mapping *)result)->readonly = for_good;
+    }
     Py_XDECREF(name);
     fdref_drop(fd);
     return result;
@@ -80,7 +90,9 @@ handle_protect(PyObject *op, PyObject *value)
     }
     fields_unlock(&map->fields);
     fields_unlock(&self->fields);
-    int rc = mapping_protect(map, prot);
+    PyObject *name = handle_name_object(self);
+    int rc = mapping_protect(map, prot, name);
+    Py_XDECREF(name);
     Py_DECREF(map);
     return rc < 0 ? NULL : Py_NewRef(Py_None);
 }

@@ -61,6 +61,7 @@ make_body(const struct pshm_object *object, bool readonly,
         return rc;
     }
     mapping_adopt(body->map, base, length, (Py_ssize_t)object->size, prot);
+    body->map->readonly = readonly;
     body->fd->fd = object->fd;
     body->id = object->id;
     body->readonly = readonly;

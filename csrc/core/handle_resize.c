@@ -32,6 +32,7 @@ map_like(core_state *state, mapping *old, int fd, Py_ssize_t size,
         return NULL;
     }
     mapping_adopt(map, base, (size_t)size, size, prot);
+    map->readonly = old->readonly;
     return map;
 }
 

@@ -22,6 +22,9 @@ typedef struct {
                                            others may look at it */
     atomic_int granted;                 /* rights that ever were */
     bool changing;                      /* a thread changes prot or reserved */
+    unsigned changing_in;               /* ... of this process: pshm_forks */
+    bool readonly;                      /* for good, whatever the descriptor
+                                           would allow; set when adopted */
     PyObject *weakrefs;
 } mapping;
 
@@ -51,9 +54,15 @@ bool mapping_is_private(mapping *self, Py_ssize_t references);
 /* Unmap what is past size, of a private mapping whose size that is already. */
 void mapping_trim(mapping *self);
 
-/* mprotect.  Returns 0, or -1 with BufferError where a right would go that was
- * granted, or OSError. */
-int mapping_protect(mapping *self, int prot);
+/* Claim the right to change prot or reserved, under fields.  Where a thread
+ * was at it when this process was forked off nobody is any more; prot has then
+ * no right that the pages lack.  Returns whether it was free. */
+bool mapping_claim_locked(mapping *self);
+
+/* mprotect; filename as for mapping_from_fd.  Returns 0, or -1 with
+ * BufferError where a right would go that was granted, or OSError (EACCES:
+ * readonly). */
+int mapping_protect(mapping *self, int prot, PyObject *filename);
 
 /* Methods that a handle has too, on the whole of its mapping. */
 PyObject *mapping_parse_prot(PyObject *value, int *prot);

@@ -74,9 +74,13 @@ end_change(mapping *self, int prot)
 }
 
 int
-mapping_protect(mapping *self, int prot)
+mapping_protect(mapping *self, int prot, PyObject *filename)
 {
     size_t reserved;
+    if (self->readonly && prot & PROT_WRITE) {
+        raise_errno_words(-EACCES, filename, "The shared memory is read-only");
+        return -1;
+    }
     int old = begin_change(self, prot, &reserved);
     if (old < 0) {
         return -1;
@@ -87,7 +91,7 @@ mapping_protect(mapping *self, int prot)
     Py_END_ALLOW_THREADS
     end_change(self, rc < 0 ? old : prot);
     if (rc < 0) {
-        raise_errno(rc, NULL);
+        raise_errno(rc, filename);
     }
     return rc;
 }
@@ -99,14 +103,15 @@ PyDoc_STRVAR(
     "prot: PROT_READ | PROT_WRITE, PROT_READ or PROT_NONE.\n\n"
     "Raises BufferError where a right would go that any view taken so far\n"
     "has (numpy keeps an address after it has released the view);\n"
-    "PermissionError for PROT_WRITE where the descriptor was read-only.");
+    "PermissionError for PROT_WRITE where the descriptor was read-only, or\n"
+    "the handle whose memory it is.");
 
 static PyObject *
 mapping_protect_method(PyObject *op, PyObject *value)
 {
     int prot;
     if (mapping_parse_prot(value, &prot) == NULL
-        || mapping_protect(as_mapping(op), prot) < 0) {
+        || mapping_protect(as_mapping(op), prot, NULL) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
