@@ -113,6 +113,11 @@ class Faults:
         """What the hook is to do."""
         self._library.pshm_fault_hook(self._library["raise"], ctypes.c_void_p(int(signal)))
 
+    def call(self, function):
+        """Likewise, a function without arguments."""
+        self._hook = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: function())
+        self._library.pshm_fault_hook(self._hook, None)
+
 
 # -- in a child: another user, other mounts -----------------------------------------------------
 

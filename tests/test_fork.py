@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from _processes import PATH, SHM
+from _processes import PATH, SHM, build_faults, needs_mounts
 
 from posixshm import SharedMemory, reclaim
 
@@ -247,6 +247,76 @@ assert shm.is_linked()
 shm.unlink()
 """
     run_python(code, name, env=PATH)
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory):
+    return build_faults(tmp_path_factory.mktemp("faults"))
+
+
+IN_THE_MIDDLE = """
+from _processes import Faults
+faults = Faults()
+
+def in_a_child(check):
+    "Call this in a child that is forked in the middle of a call."
+    def hook():
+        child = os.fork()
+        if child == 0:
+            try:
+                check()
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        wait(child)
+    faults.call(hook)
+"""
+
+
+@pytest.mark.parametrize("action", ["HOOK_BEFORE", "HOOK_AFTER"])
+def test_a_child_forked_while_the_object_grows_sees_its_size(run_python, faults, name, action):
+    code = f"""{START}{IN_THE_MIDDLE}
+shm = SharedMemory.create(name, 4096, max_size=1 << 20, delete=True)
+
+def check():
+    for size in (20_000, 30_000):
+        os.truncate(f"{{SHM}}/{{name}}", size)
+        assert shm.size == size == len(shm.buf) == len(memoryview(shm))
+        shm.buf[size - 1] = 1
+
+in_a_child(check)
+faults.arm("fallocate", 1, Faults.{action})
+shm.resize(8192)
+assert faults.disarm() == 1
+assert shm.size == 30_000
+"""
+    run_python(code, name, env=faults)
+
+
+@pytest.mark.parametrize("action", ["HOOK_BEFORE", "HOOK_AFTER"])
+def test_a_child_forked_while_the_protection_changes_can_change_it(
+    run_python, faults, name, action
+):
+    code = f"""{START}{IN_THE_MIDDLE}
+from posixshm import PROT_NONE, PROT_READ, PROT_WRITE
+shm = SharedMemory.create(name, 4096, delete=True)
+
+def check():
+    for prot in (PROT_READ | PROT_WRITE, PROT_READ, PROT_NONE, PROT_READ | PROT_WRITE):
+        shm.protect(prot)
+        assert shm.readonly == (not prot & PROT_WRITE)
+    shm.buf[0] += 1
+
+in_a_child(check)
+for prot in (PROT_READ, PROT_NONE, PROT_READ | PROT_WRITE):
+    faults.arm("mprotect", 1, Faults.{action})
+    shm.protect(prot)
+    assert faults.disarm() == 1
+assert shm.buf[0] == 3
+"""
+    run_python(code, name, env=faults)
 
 
 # -- descriptors --------------------------------------------------------------------------------

@@ -175,19 +175,25 @@ handle_take_map(handle *self)
     return map;
 }
 
+/* In a child that was forked meanwhile the thread that had it is not there. */
+static bool
+is_claimed_locked(handle *self)
+{
+    return self->claimed && self->claimed_in == pshm_forks();
+}
+
 int
 handle_claim(handle *self)
 {
-    pid_t process = pshm_process_id();
     int rc = -1;
     fields_lock(&self->fields);
-    if (self->claimed && self->claimed_in == process) {
+    if (is_claimed_locked(self)) {
         PyErr_SetString(PyExc_BufferError,
                         "another thread is changing this shared memory");
     }
     else {
         self->claimed = true;
-        self->claimed_in = process;
+        self->claimed_in = pshm_forks();
         rc = 0;
     }
     fields_unlock(&self->fields);
@@ -207,7 +213,8 @@ static void
 update_size_locked(handle *self)
 {
     struct pshm_status status;
-    if (self->body.max_size == 0 || self->body.fd == NULL || self->claimed
+    if (self->body.max_size == 0 || self->body.fd == NULL
+        || is_claimed_locked(self)
         || pshm_status_of(self->body.fd->fd, &status) < 0) {
         return;
     }

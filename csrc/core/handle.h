@@ -34,7 +34,7 @@ typedef struct {
     handle_body body;
     bool open;                          /* body.map may be used */
     bool claimed;                       /* by a thread: handle_claim */
-    pid_t claimed_in;                   /* ... of this process */
+    unsigned claimed_in;                /* ... of this process: pshm_forks */
     /* The handle's own buffer was taken, so who has the handle may have kept
      * the address: the mapping stays for as long as the handle does. */
     bool exported;

@@ -7,6 +7,7 @@
 #include "errors.h"
 
 #include "posix/gate.h"
+#include "posix/host.h"
 #include "posix/map.h"
 
 static mapping *
@@ -197,8 +198,21 @@ mapping_is_private(mapping *self, Py_ssize_t references)
     return Py_REFCNT(self) == references && self->weakrefs == NULL;
 }
 
+bool
+mapping_claim_locked(mapping *self)
+{
+    if (self->changing && self->changing_in == pshm_forks()) {
+        return false;
+    }
+    self->changing = true;
+    self->changing_in = pshm_forks();
+    return true;
+}
+
 /* Under the claim of a change of protection, which goes by what is reserved.
- * Where another thread has that claim the rest stays mapped: nobody gets it. */
+ * Where another thread has that claim the rest stays mapped: nobody gets it.
+ * The rest is given up before it is unmapped: a child that is forked in
+ * between must not take for its own what may be somebody else's by then. */
 void
 mapping_trim(mapping *self)
 {
@@ -206,9 +220,9 @@ mapping_trim(mapping *self)
     size_t used = ((size_t)mapping_size(self) + page - 1) / page * page;
     size_t reserved = used;
     fields_lock(&self->fields);
-    if (!self->changing && self->reserved > used) {
-        self->changing = true;
+    if (self->reserved > used && mapping_claim_locked(self)) {
         reserved = self->reserved;
+        self->reserved = used;
     }
     fields_unlock(&self->fields);
     if (reserved == used) {
@@ -218,7 +232,6 @@ mapping_trim(mapping *self)
     pshm_unmap(self->base + used, reserved - used);
     Py_END_ALLOW_THREADS
     fields_lock(&self->fields);
-    self->reserved = used;
     self->changing = false;
     fields_unlock(&self->fields);
 }

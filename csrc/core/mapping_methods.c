@@ -43,22 +43,21 @@ begin_change(mapping *self, int prot, size_t *reserved)
 {
     int old = -1;
     fields_lock(&self->fields);
-    if (self->changing) {
-        PyErr_SetString(PyExc_BufferError,
-                        "another thread is changing the protection");
-    }
-    else if (self->granted & self->prot & ~prot) {
+    if (self->granted & self->prot & ~prot) {
         PyErr_SetString(
             PyExc_BufferError,
             "a view that was handed out may be using the right that would be "
             "taken away; protect the memory before taking views of it, or "
             "map it a second time");
     }
+    else if (!mapping_claim_locked(self)) {
+        PyErr_SetString(PyExc_BufferError,
+                        "another thread is changing the protection");
+    }
     else {
         old = self->prot;
         *reserved = self->reserved;
         self->prot &= prot;
-        self->changing = true;
     }
     fields_unlock(&self->fields);
     return old;
