@@ -238,6 +238,19 @@ def test_mode_of_a_subclass_is_exact_whatever_the_umask(name):
         os.umask(umask)
 
 
+def test_mode_of_a_subclass_is_there_before_the_name(name):
+    class Private(SharedMemory):
+        _mode = 0o400
+
+        def chmod(self, mode):
+            raise AssertionError("anybody could have come in before that")
+
+    with Private(name, create=True, size=10) as shm:
+        shm.unlink()
+        shm.buf[0] = 1
+        assert shm.mode == 0o400
+
+
 def test_a_mode_that_cannot_be_leaves_no_object(name):
     class Wrong(SharedMemory):
         _mode = -1

@@ -54,6 +54,7 @@ extern PyType_Spec handle_spec;
 
 extern PyMethodDef directory_methods[];
 extern PyMethodDef pickle_methods[];
+extern PyMethodDef create_methods[];
 int directory_add_types(PyObject *module, core_state *state);
 
 #endif

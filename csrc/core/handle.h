@@ -118,9 +118,10 @@ int handle_tp_init(PyObject *op, PyObject *args, PyObject *kwargs);
 
 /* ---- handle_create.c ---- */
 
-/* As create(name, size), into a handle that is there.  Returns 0 or -1. */
+/* As create(name, size, mode=mode, track=track), into a handle that is there.
+ * Returns 0 or -1. */
 int handle_create_into(core_state *state, handle *self, PyObject *name,
-                       PyObject *size, bool track);
+                       PyObject *size, mode_t mode, bool track);
 
 /* ---- handle_track.c ---- */
 

@@ -229,13 +229,37 @@ handle_anonymous(PyObject *type, PyObject *const *args, Py_ssize_t count,
 
 int
 handle_create_into(core_state *state, handle *self, PyObject *name,
-                   PyObject *size, bool track)
+                   PyObject *size, mode_t mode, bool track)
 {
     static PyObject *const none[4];
     request req;
     request_init(&req, PSHM_NAMED);
+    req.spec.mode = mode;
     req.track = track;
     return parse_name(&req, name) < 0
            || parse_memory(&req, size, (PyObject **)none) < 0
            || handle_fulfil(state, &req, self) < 0 ? -1 : 0;
 }
+
+/* _create(handle, name, size, mode, track): its constructor, with a mode. */
+static PyObject *
+create_with_mode(PyObject *module, PyObject *args)
+{
+    core_state *state = core_state_of_module(module);
+    PyObject *self, *name, *size, *mode_value;
+    mode_t mode;
+    int track;
+    if (!PyArg_ParseTuple(args, "O!OOOp:_create", state->handle_type, &self,
+                          &name, &size, &mode_value, &track)
+        || arg_mode(mode_value, &mode) < 0
+        || handle_create_into(state, as_handle(self), name, size, mode, track)
+               < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyMethodDef create_methods[] = {
+    {"_create", create_with_mode, METH_VARARGS, NULL},
+    {0},
+};

@@ -164,6 +164,7 @@ core_exec(PyObject *module)
     if (PyModule_AddFunctions(module, raw_methods) < 0
         || PyModule_AddFunctions(module, directory_methods) < 0
         || PyModule_AddFunctions(module, pickle_methods) < 0
+        || PyModule_AddFunctions(module, create_methods) < 0
         || add_constants(module, state) < 0) {
         return -1;
     }

@@ -60,6 +60,9 @@ def listdir() -> list[str]: ...
 def reclaim(
     prefix: str | None = None, *, older_than: float | None = None, dry_run: bool = False
 ) -> list[Reclaimed]: ...
+def _create(
+    handle: SharedMemory, name: str, size: SupportsIndex, mode: int, track: bool, /
+) -> None: ...
 
 @final
 class Reclaimed(tuple[str, int, float, str]):

@@ -95,14 +95,7 @@ class SharedMemory(_core.SharedMemory):
             self._attach(name)
 
     def _create(self, name: str, size: int) -> None:
-        super().__init__(name, create=True, size=size, track=self._track)
-        if self._mode != 0o600:
-            try:
-                self.chmod(self._mode)
-            except BaseException:
-                super().unlink()
-                self.close()
-                raise
+        _core._create(self, name, size, self._mode, self._track)
 
     def _attach(self, name: str) -> None:
         try:
