@@ -115,6 +115,27 @@ SharedMemory.create(name, 2000).close()
         shm.unlink()
 
 
+def test_what_is_closed_after_the_finalizers_of_the_exit_is_deleted(run_python, name):
+    code = """
+import atexit
+
+@atexit.register  # so early that it is called after the finalizers
+def late():
+    with SharedMemory.create(name + "-late", 1000, delete=True) as shm:
+        assert shm.is_linked()
+    assert not shm.is_linked()
+    shm = SharedMemory.create(name + "-dropped", 1000, delete=True)
+    del shm
+    assert not os.path.exists(f"/dev/shm/{name}-dropped")
+    global kept
+    kept = SharedMemory.create(name + "-kept", 1000, delete=True)
+
+SharedMemory.create(name, 1000, delete=True)
+"""
+    run_python(START + code, name)
+    assert names_with(name) == []
+
+
 def test_deleted_once_it_is_not_missed(run_python, name):
     code = """
 for way in (SharedMemory.unlink, SharedMemory.close, lambda shm: os.unlink(f"/dev/shm/{shm.name}")):

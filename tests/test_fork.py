@@ -147,6 +147,63 @@ def test_nor_does_a_process_of_multiprocessing(name, method):
     assert not os.path.exists(f"{SHM}/{name}")
 
 
+kept = []
+
+
+def leave_open(name):
+    from multiprocessing import util
+
+    with SharedMemory.create(f"{name}-closed", 100, delete=True):
+        pass
+    calls = len(util._finalizer_registry)
+    SharedMemory.create(f"{name}-dropped", 100, delete=True)
+    assert len(util._finalizer_registry) == calls, "it piles up what is to be called at the end"
+    kept.append(SharedMemory.create(name, 100, delete=True))
+    kept.append(SharedMemory.create(f"{name}-before", 100, delete=True))
+    kept[-1].rename(f"{name}-after")
+    if os.fork() == 0:
+        # What multiprocessing calls at the end of a worker is not for a child of it.
+        util._exit_function()
+        os._exit(0)
+    assert os.wait()[1] == 0
+    assert all(shm.is_linked() for shm in kept)
+    SharedMemory.create(f"{name}-stays", 100).close()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_process_of_multiprocessing_deletes_its_own_at_its_end(name, method):
+    process = multiprocessing.get_context(method).Process(target=leave_open, args=(name,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    process.close()
+    assert [each for each in os.listdir(SHM) if each.startswith(name)] == [f"{name}-stays"]
+    os.unlink(f"{SHM}/{name}-stays")
+
+
+def test_nor_does_a_child_that_has_its_parent_s_process_id(run_python, name):
+    needs_mounts()
+    code = f"""{START}
+import _processes
+_processes.private_shm()
+_processes.private_processes()
+assert os.getpid() == 1
+shm = SharedMemory.create(name, 100, delete=True)
+_processes._check(_processes._libc.unshare(0x20000000))  # CLONE_NEWPID
+child = os.fork()
+if child == 0:
+    assert os.getpid() == 1
+    shm.close()
+    del shm
+    sys.exit()
+wait(child)
+assert there(name)
+shm.close()
+assert not there(name)
+"""
+    run_python(code, name, env=PATH)
+
+
 def test_a_child_s_close_does_not_touch_the_parent(run_python, name):
     code = f"""{START}
 shm = SharedMemory.create(name, 8192, max_size=1 << 20)

@@ -492,6 +492,104 @@ def test_nothing_is_left_if_there_can_be_no_tracker(name, monkeypatch):
         assert not (SHM / name).exists()
 
 
+# What the tracker is told, in `known`; told_last is called once it knows a new name.
+TELL = """
+import os, sys
+from multiprocessing import resource_tracker
+import posixshm
+from posixshm.shared_memory import SharedMemory
+name = sys.argv[1]
+known = set()
+told_last = lambda: None
+
+def register(name, kind, real=resource_tracker.register):
+    real(name, kind)
+    known.add(name)
+    told_last()
+
+def unregister(name, kind, real=resource_tracker.unregister):
+    real(name, kind)
+    known.discard(name)
+
+resource_tracker.register, resource_tracker.unregister = register, unregister
+"""
+
+
+@pytest.mark.parametrize("end", ["shm.close()", "del shm", "shm.unlink(); shm.close()"])
+def test_the_tracker_forgets_what_the_handle_deletes(run_python, name, end):
+    code = f"""{TELL}
+shm = posixshm.SharedMemory.create(name, 10, delete=True, track=True)
+assert known == {{"/" + name}}
+{end}
+assert known == set() and not os.path.exists(f"/dev/shm/{{name}}")
+shm = posixshm.SharedMemory.create(name, 10, delete=True, track=True)
+shm.rename(name + "-renamed")
+assert known == {{f"/{{name}}-renamed"}}
+{end}
+assert known == set()
+kept = posixshm.SharedMemory.create(name, 10, delete=True, track=True)
+"""
+    run_python(code, name)
+    assert not (SHM / name).exists()
+
+
+def test_the_tracker_forgets_what_a_creation_has_undone(run_python, name):
+    code = f"""{TELL}
+def told_last():
+    global told_last
+    told_last = lambda: None
+    raise KeyboardInterrupt
+try:
+    SharedMemory(name, create=True, size=10)
+except KeyboardInterrupt:
+    pass
+else:
+    raise AssertionError
+assert known == set() and not os.path.exists(f"/dev/shm/{{name}}")
+"""
+    run_python(code, name)
+
+
+def test_a_rename_to_the_own_name_stays_tracked(run_python, name):
+    code = f"""{TELL}
+with SharedMemory(name, create=True, size=10) as shm:
+    shm.rename(name, replace=True)
+    assert known == {{"/" + name}} and shm.is_linked()
+    shm.unlink()
+assert known == set()
+"""
+    run_python(code, name)
+
+
+def test_an_unlink_that_fails_leaves_the_tracker_the_other_object(run_python, name):
+    code = f"""{TELL}
+first = SharedMemory(name, create=True, size=10)
+os.unlink(f"/dev/shm/{{name}}")
+second = SharedMemory(name, create=True, size=10)
+try:
+    first.unlink()
+except FileNotFoundError:
+    pass
+assert known == {{"/" + name}} and second.is_linked()
+second.unlink()
+assert known == set()
+"""
+    run_python(code, name)
+
+
+def test_a_rename_goes_through_if_the_tracker_cannot_be_told(names, monkeypatch):
+    def register(name, kind):
+        raise OSError(24, "Too many open files")
+
+    old, new = names(), names()
+    with SharedMemory(old, create=True, size=10) as shm:
+        with monkeypatch.context() as patch:
+            patch.setattr(resource_tracker, "register", register)
+            shm.rename(new)
+        assert shm.name == new and shm.is_linked() and not (SHM / old).exists()
+        shm.unlink()
+
+
 # -- ShareableList ------------------------------------------------------------------------------
 
 ITEMS = [

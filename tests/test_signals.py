@@ -285,6 +285,50 @@ def faults(tmp_path_factory):
     return build_faults(tmp_path_factory.mktemp("faults"))
 
 
+MAKES = {
+    "create": "SharedMemory.create('made', 10)",
+    "create, delete": "SharedMemory.create('made', 10, delete=True)",
+    "create, init": "SharedMemory.create('made', 10, init=lambda buf: None)",
+    "create, track": "SharedMemory.create('made', 10, track=True)",
+    "constructor": "SharedMemory('made', create=True, size=10)",
+    "drop-in": "shared_memory.SharedMemory('made', create=True, size=10)",
+}
+
+
+@pytest.mark.parametrize("case", MAKES)
+def test_a_handler_that_raises_at_any_system_call_of_a_creation(run_python, faults, case):
+    code = f"""{START}
+from _processes import Faults
+from multiprocessing import resource_tracker
+from posixshm import shared_memory
+resource_tracker.ensure_running()
+faults = Faults()
+faults.send(signal.SIGUSR1)
+signal.signal(signal.SIGUSR1, raising)
+for first_time in (True, False):  # which looks how this machine does it
+    faults.arm(None, 0)
+    made = {MAKES[case]}
+    calls = faults.disarm()
+    made.unlink()
+    del made
+assert calls > 4
+for nth in range(1, 1 + calls):
+    for action in (Faults.HOOK_BEFORE, Faults.HOOK_AFTER):
+        with unchanged():
+            faults.arm(None, nth, action)
+            try:
+                made = {MAKES[case]}
+            except Interrupted:
+                pass
+            else:
+                raise AssertionError((nth, faults.log()))
+            finally:
+                faults.disarm()
+        assert os.listdir("/dev/shm") == []
+"""
+    run_python(code, env=faults)
+
+
 @pytest.mark.parametrize("one_process", [False, True])
 def test_a_signal_at_each_system_call_is_no_event(run_python, faults, name, one_process):
     code = """

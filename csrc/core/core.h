@@ -18,7 +18,7 @@ typedef struct {
     PyTypeObject *mapping_type;
     PyTypeObject *handle_type;
     PyTypeObject *reclaimed_type;       /* a struct sequence */
-    PyObject *remove_function;          /* directory.c */
+    PyObject *remove_function;          /* handle_delete.c */
     PyObject *attach_function;          /* handle_pickle.c */
     PyObject *passable;                 /* set of types: handle_pickle.c */
     /* The primitives'. */
@@ -55,6 +55,7 @@ extern PyType_Spec handle_spec;
 extern PyMethodDef directory_methods[];
 extern PyMethodDef pickle_methods[];
 extern PyMethodDef create_methods[];
+extern PyMethodDef delete_methods[];
 int directory_add_types(PyObject *module, core_state *state);
 
 #endif

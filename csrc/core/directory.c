@@ -8,8 +8,6 @@
 #include "errors.h"
 
 #include "posix/directory.h"
-#include "posix/host.h"
-#include "posix/link.h"
 #include "posix/reclaim.h"
 
 /* A prefix of names; "" where value is NULL or None.  NULL: an exception. */
@@ -207,28 +205,6 @@ core_reclaim(PyObject *module, PyObject *const *args, Py_ssize_t count,
     return result;
 }
 
-/* _remove(name, device, inode, process): the end of what was made with
- * delete=True.  Quiet, and only in the process that made it. */
-static PyObject *
-core_remove(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    PyObject *text;
-    unsigned long long dev, ino;
-    long process;
-    struct pshm_name name;
-    if (!PyArg_ParseTuple(args, "OKKl:_remove", &text, &dev, &ino, &process)
-        || arg_name(text, &name) < 0) {
-        return NULL;
-    }
-    if (process == (long)pshm_process_id()) {
-        struct pshm_identity id = {(dev_t)dev, (ino_t)ino};
-        Py_BEGIN_ALLOW_THREADS
-        (void)pshm_link_remove(&name, id);
-        Py_END_ALLOW_THREADS
-    }
-    Py_RETURN_NONE;
-}
-
 static PyStructSequence_Field reclaimed_fields[] = {
     {"name", "the object's name, without a slash"},
     {"size", "bytes"},
@@ -258,6 +234,5 @@ PyMethodDef directory_methods[] = {
     {"listdir", core_listdir, METH_NOARGS, listdir_doc},
     {"reclaim", (PyCFunction)(void (*)(void))core_reclaim,
      METH_FASTCALL | METH_KEYWORDS, reclaim_doc},
-    {"_remove", core_remove, METH_VARARGS, NULL},
     {0},
 };

@@ -38,30 +38,18 @@ keep_map_locked(handle *self)
 }
 
 int
-handle_finish(PyObject *finalizer)
-{
-    if (finalizer == NULL) {
-        return 0;
-    }
-    PyObject *result = PyObject_CallNoArgs(finalizer);
-    Py_DECREF(finalizer);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
-int
-handle_install(handle *self, handle_body *body, PyObject **finalizer)
+handle_install(handle *self, handle_body *body, PyObject **duty)
 {
     handle_body old = HANDLE_BODY_NONE;
     int rc;
-    *finalizer = NULL;
+    *duty = NULL;
     fields_lock(&self->fields);
     rc = keep_map_locked(self);
     if (rc == 0) {
         old = self->body;
-        *finalizer = self->finalizer;
+        *duty = self->duty;
         self->body = *body;
-        self->finalizer = NULL;
+        self->duty = NULL;
         self->exported = false;
         self->open = true;
         self->size = mapping_size(body->map);
@@ -296,11 +284,15 @@ handle_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(op);     /* calls the finalizer */
+        PyObject_ClearWeakRefs(op);
+    }
+    if (self->duty != NULL) {
+        /* The end of the weak references did it, unless weakref is through
+         * with its own part of the interpreter's end. */
+        handle_delete_last(self->duty);
     }
     handle_body_drop(&self->body);
     Py_CLEAR(self->kept);
-    Py_CLEAR(self->finalizer);
     type->tp_free(op);
     Py_DECREF(type);
 }

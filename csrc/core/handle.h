@@ -40,8 +40,7 @@ typedef struct {
     bool exported;
     Py_ssize_t size;                    /* bytes, last known */
     PyObject *kept;                     /* list of earlier mappings, likewise */
-    PyObject *finalizer;                /* removes the name: delete=True */
-    pid_t deleter;                      /* in this process */
+    PyObject *duty;                     /* delete=True: handle_delete.c */
     PyObject *weakrefs;
 } handle;
 
@@ -59,13 +58,9 @@ as_handle(PyObject *op)
 void handle_body_drop(handle_body *body);
 
 /* Put body into self, whatever was there before; owns what body has.
- * *finalizer: what the caller must then call with handle_finish, or NULL.
+ * *duty: what the caller must then call handle_delete_now with, or NULL.
  * Returns 0, or -1 with body dropped and self as it was. */
-int handle_install(handle *self, handle_body *body, PyObject **finalizer);
-
-/* Call a finalizer that was taken out of a handle; owns it, or NULL.
- * Returns 0, or -1 where a signal handler raised. */
-int handle_finish(PyObject *finalizer);
+int handle_install(handle *self, handle_body *body, PyObject **duty);
 
 /* What a call needs; each raises ValueError where the handle is closed.
  * New references, or NULL. */
@@ -128,17 +123,34 @@ int handle_create_into(core_state *state, handle *self, PyObject *name,
 /* Tell the standard library's resource tracker.  Returns 0 or -1. */
 int handle_track(PyObject *name, const char *function);
 
-/* ---- handle_names.c ---- */
+/* The same of what was done already: leaves an exception that is set as it is,
+ * and sets none. */
+void handle_untrack(PyObject *name);
 
-/* delete=True: a weakref.finalize that removes name when the handle goes, in
- * that process. */
+/* ---- handle_delete.c ---- */
+
+/* delete=True: the duty of this process to remove path, if it is that
+ * object's, when the handle self goes or the process ends.  Returns it, for
+ * the handle to keep, or NULL with an exception. */
 PyObject *handle_delete_later(core_state *state, PyObject *self,
-                              PyObject *name, struct pshm_identity id,
-                              pid_t process);
+                              const struct pshm_name *path,
+                              struct pshm_identity id, bool track);
 
-/* Take the duty back from a finalizer; owns it, or NULL.  Leaves an exception
- * that is set as it is. */
-void handle_cancel_delete(PyObject *finalizer);
+/* Do it at once, unless it is done; owns it, or NULL.  Returns 0, or -1 where a
+ * signal handler raised. */
+int handle_delete_now(PyObject *duty);
+
+/* The same of a handle that is on its way out: leaves an exception that is set
+ * as it is, and sets none. */
+void handle_delete_last(PyObject *duty);
+
+/* Forget it; owns it, or NULL. */
+void handle_delete_cancel(PyObject *duty);
+
+/* Around a renaming: the duty, or NULL, is about that name as well; and then
+ * about that one only.  Where it was done in between, it is done again. */
+void handle_delete_also(PyObject *duty, const struct pshm_name *path);
+void handle_delete_only(PyObject *duty, const struct pshm_name *path);
 
 /* ---- handle_pickle.c ---- */
 

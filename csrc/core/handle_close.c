@@ -18,7 +18,7 @@ handle_close(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     handle *self = as_handle(op);
     handle_body old = HANDLE_BODY_NONE;
-    PyObject *finalizer;
+    PyObject *duty;
     fields_lock(&self->fields);
     self->open = false;
     old.fd = self->body.fd;
@@ -27,11 +27,11 @@ handle_close(PyObject *op, PyObject *Py_UNUSED(unused))
         old.map = self->body.map;
         self->body.map = NULL;
     }
-    finalizer = self->finalizer;
-    self->finalizer = NULL;
+    duty = self->duty;
+    self->duty = NULL;
     fields_unlock(&self->fields);
     handle_body_drop(&old);
-    return handle_finish(finalizer) < 0 ? NULL : Py_NewRef(Py_None);
+    return handle_delete_now(duty) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 const char handle_close_fd_doc[] =
@@ -107,15 +107,15 @@ handle_detach(PyObject *op, PyObject *unused)
 {
     handle *self = as_handle(op);
     int number = -EBADF;
-    PyObject *finalizer = NULL;
+    PyObject *duty = NULL;
     fields_lock(&self->fields);
     if (self->open && self->body.fd != NULL) {
         number = separate_fd(self->body.fd);
     }
     if (number >= 0) {
         self->body.fd = NULL;
-        finalizer = self->finalizer;
-        self->finalizer = NULL;
+        duty = self->duty;
+        self->duty = NULL;
     }
     fields_unlock(&self->fields);
     if (number == -EBADF) {
@@ -125,7 +125,7 @@ handle_detach(PyObject *op, PyObject *unused)
     if (number < 0) {
         return raise_errno(number, NULL);
     }
-    handle_cancel_delete(finalizer);
+    handle_delete_cancel(duty);
     PyObject *closed = handle_close(op, unused);
     PyObject *result = closed == NULL ? NULL : PyLong_FromLong(number);
     Py_XDECREF(closed);

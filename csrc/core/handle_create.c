@@ -97,8 +97,9 @@ const char handle_create_doc[] =
     "can see them; if it raises, there is no object.  exist_ok: attach to an\n"
     "object of that name, if it has at least size bytes; see .created.\n"
     "delete: this process removes the name when the handle is closed or\n"
-    "goes, or the interpreter ends.  track: the standard library's resource\n"
-    "tracker does when this process and those it started have ended.\n\n"
+    "goes, or the interpreter or a worker of multiprocessing ends.  track:\n"
+    "the standard library's resource tracker does when this process and those\n"
+    "it started have ended.\n\n"
     "Raises FileExistsError; ValueError for a bad name or size; OSError:\n"
     "ENOSPC (it says how many bytes are free), EFBIG (RLIMIT_FSIZE), ENOMEM,\n"
     "EMFILE, EPERM; and what init raises.";

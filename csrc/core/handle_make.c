@@ -4,7 +4,6 @@
 #include "errors.h"
 
 #include "posix/constants.h"
-#include "posix/host.h"
 #include "posix/link.h"
 
 /* Everything up to the name, and where nothing of Python's is to come in
@@ -78,7 +77,7 @@ call_init(const request *req, handle_body *body)
  * nothing is left of the object. */
 static int
 make_once(core_state *state, const request *req, handle *self,
-          handle_body *body, PyObject **finalizer)
+          handle_body *body, PyObject **duty)
 {
     struct pshm_draft draft = PSHM_DRAFT_NONE;
     bool named = req->spec.name != NULL;
@@ -94,10 +93,9 @@ make_once(core_state *state, const request *req, handle *self,
             failed = call_init(req, body) < 0;
         }
         if (!failed && req->delete) {
-            *finalizer = handle_delete_later(state, (PyObject *)self,
-                                             body->name, draft.id,
-                                             pshm_process_id());
-            failed = *finalizer == NULL;
+            *duty = handle_delete_later(state, (PyObject *)self,
+                                        req->spec.name, draft.id, req->track);
+            failed = *duty == NULL;
         }
         if (!failed) {
             Py_BEGIN_ALLOW_THREADS
@@ -109,8 +107,8 @@ make_once(core_state *state, const request *req, handle *self,
         take_rest(req, &draft, body);
         return 0;
     }
-    handle_cancel_delete(*finalizer);
-    *finalizer = NULL;
+    handle_delete_cancel(*duty);
+    *duty = NULL;
     Py_BEGIN_ALLOW_THREADS
     pshm_draft_abandon(&draft);
     Py_END_ALLOW_THREADS
@@ -186,7 +184,7 @@ attach_existing(core_state *state, const request *req, handle_body *body)
  * Returns 0 or -1. */
 static int
 make_body(core_state *state, request *req, handle *self, handle_body *body,
-          PyObject **finalizer)
+          PyObject **duty)
 {
     bool fresh_name = req->spec.kind == PSHM_NAMED && req->name == NULL;
     int rc = 1;
@@ -211,7 +209,7 @@ make_body(core_state *state, request *req, handle *self, handle_body *body,
             handle_body_drop(body);
             return -1;
         }
-        rc = make_once(state, req, self, body, finalizer);
+        rc = make_once(state, req, self, body, duty);
         if (rc != 0) {
             handle_body_drop(body);
         }
@@ -226,44 +224,56 @@ make_body(core_state *state, request *req, handle *self, handle_body *body,
     return rc;
 }
 
-/* After the name was linked: take it back. */
+/* After the name was linked: take it back, with an exception set. */
 static void
-unmake(const struct pshm_name *path, struct pshm_identity id,
-       PyObject *finalizer)
+unmake(const request *req, struct pshm_identity id, PyObject *name,
+       PyObject *duty)
 {
     Py_BEGIN_ALLOW_THREADS
-    (void)pshm_link_remove(path, id);
+    (void)pshm_link_remove(req->spec.name, id);
     Py_END_ALLOW_THREADS
-    handle_cancel_delete(finalizer);
+    handle_delete_cancel(duty);
+    if (req->track) {
+        handle_untrack(name);
+    }
+}
+
+/* A signal handler that raises, now that the name is there: before the handle
+ * has the object, so that nothing but the object is to be undone. */
+static int
+finish_linked(const request *req, PyObject *name)
+{
+    int rc = req->track ? handle_track(name, "register") : 0;
+    return rc < 0 ? -1 : PyErr_CheckSignals();
 }
 
 int
 handle_fulfil(core_state *state, request *req, handle *self)
 {
     handle_body body = HANDLE_BODY_NONE;
-    PyObject *finalizer = NULL, *old = NULL;
-    if (make_body(state, req, self, &body, &finalizer) < 0) {
+    PyObject *duty = NULL, *old = NULL;
+    if (make_body(state, req, self, &body, &duty) < 0) {
         return -1;
     }
     bool linked = body.created && body.name != NULL;
-    struct pshm_name path = body.path;
+    PyObject *name = Py_XNewRef(body.name);
     struct pshm_identity id = body.id;
-    int rc = req->track && linked ? handle_track(body.name, "register") : 0;
+    int rc = linked ? finish_linked(req, name) : 0;
     if (rc < 0) {
         handle_body_drop(&body);
     }
     else {
         rc = handle_install(self, &body, &old);
     }
+    if (rc < 0 && linked) {
+        unmake(req, id, name, duty);
+    }
+    Py_XDECREF(name);
     if (rc < 0) {
-        if (linked) {
-            unmake(&path, id, finalizer);
-        }
         return -1;
     }
     fields_lock(&self->fields);
-    self->finalizer = finalizer;
-    self->deleter = pshm_process_id();
+    self->duty = duty;
     fields_unlock(&self->fields);
-    return handle_finish(old);
+    return handle_delete_now(old);
 }

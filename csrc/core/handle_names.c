@@ -1,10 +1,11 @@
 /* A handle and its name: giving it one, another one, none. */
 #include "handle.h"
 
+#include <string.h>
+
 #include "args.h"
 #include "errors.h"
 
-#include "posix/host.h"
 #include "posix/link.h"
 
 /* Which object it is and what it is called: also after close(). */
@@ -60,7 +61,8 @@ handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
     Py_BEGIN_ALLOW_THREADS
     rc = pshm_link_remove(&path, id);
     Py_END_ALLOW_THREADS
-    if (self->body.track && (rc == 0 || rc == -ENOENT || rc == -ESTALE)) {
+    /* Another object of that name may be in the tracker's set too. */
+    if (self->body.track && (rc == 0 || rc == -ENOENT)) {
         PyObject *name = handle_name_object(self);
         int tracked = handle_track(name, "unregister");
         Py_XDECREF(name);
@@ -93,22 +95,6 @@ handle_is_linked(PyObject *op, PyObject *Py_UNUSED(unused))
         return raise_gone(as_handle(op), rc);
     }
     return PyBool_FromLong(rc == 1);
-}
-
-PyObject *
-handle_delete_later(core_state *state, PyObject *self, PyObject *name,
-                    struct pshm_identity id, pid_t process)
-{
-    PyObject *weakref = PyImport_ImportModule("weakref");
-    if (weakref == NULL) {
-        return NULL;
-    }
-    PyObject *finalizer = PyObject_CallMethod(
-        weakref, "finalize", "OOOKKl", self, state->remove_function, name,
-        (unsigned long long)id.dev, (unsigned long long)id.ino,
-        (long)process);
-    Py_DECREF(weakref);
-    return finalizer;
 }
 
 /* ---- Giving ---- */
@@ -227,41 +213,8 @@ const char handle_rename_doc[] =
     "object's any more; ValueError; PermissionError; BufferError where another\n"
     "thread is naming or resizing it.";
 
-void
-handle_cancel_delete(PyObject *finalizer)
-{
-    if (finalizer == NULL) {
-        return;
-    }
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyObject *info = PyObject_CallMethod(finalizer, "detach", NULL);
-    if (info == NULL) {
-        PyErr_Clear();
-    }
-    Py_XDECREF(info);
-    Py_DECREF(finalizer);
-    PyErr_Restore(type, value, traceback);
-}
-
-/* delete=True: the same duty about another name, in *fresh; NULL where there is
- * none.  It is still the process's that made the object.  0 or -1. */
-static int
-prepare_delete(core_state *state, handle *self, PyObject *name,
-               struct pshm_identity id, PyObject **fresh)
-{
-    bool wanted;
-    pid_t process;
-    fields_lock(&self->fields);
-    wanted = self->finalizer != NULL;
-    process = self->deleter;
-    fields_unlock(&self->fields);
-    *fresh = wanted ? handle_delete_later(state, (PyObject *)self, name, id,
-                                          process)
-                    : NULL;
-    return wanted && *fresh == NULL ? -1 : 0;
-}
-
+/* Tell the resource tracker.  The name is given already, so that this cannot
+ * be done is no reason to fail; only a signal handler may raise.  0 or -1. */
 static int
 track_renamed(handle *self, const struct pshm_name *from)
 {
@@ -269,7 +222,7 @@ track_renamed(handle *self, const struct pshm_name *from)
     PyObject *name = handle_name_object(self);
     int rc = old == NULL ? -1 : 0;
     if (rc == 0 && self->body.created) {
-        rc = handle_track(name, "register");
+        rc = handle_track(name, "register_late");
     }
     if (rc == 0) {
         rc = handle_track(old, "unregister");
@@ -280,7 +233,7 @@ track_renamed(handle *self, const struct pshm_name *from)
 }
 
 static int
-rename_claimed(handle *self, core_state *state, int fd, PyObject *given,
+rename_claimed(handle *self, int fd, PyObject *given,
                const struct pshm_name *to, bool replace)
 {
     struct pshm_name from;
@@ -299,17 +252,17 @@ rename_claimed(handle *self, core_state *state, int fd, PyObject *given,
         Py_DECREF(name);
         return -1;
     }
-    PyObject *finalizer;
-    if (prepare_delete(state, self, name, id, &finalizer) < 0) {
-        Py_DECREF(name);
-        return -1;
-    }
+    PyObject *duty;
+    fields_lock(&self->fields);
+    duty = Py_XNewRef(self->duty);
+    fields_unlock(&self->fields);
+    handle_delete_also(duty, to);
     int rc;
     Py_BEGIN_ALLOW_THREADS
     rc = pshm_link_rename(fd, id, &from, to, replace);
     Py_END_ALLOW_THREADS
     if (rc < 0) {
-        handle_cancel_delete(finalizer);
+        handle_delete_only(duty, &from);
         Py_DECREF(name);
         if (rc == -ESTALE || rc == -ENOENT) {
             raise_gone(self, rc);
@@ -317,18 +270,16 @@ rename_claimed(handle *self, core_state *state, int fd, PyObject *given,
         else {
             raise_no_memory(rc, given, -1, 0);
         }
-        return -1;
     }
-    set_name(self, name, to);
-    if (finalizer != NULL) {
-        fields_lock(&self->fields);
-        PyObject *old = self->finalizer;
-        self->finalizer = finalizer;
-        finalizer = old;
-        fields_unlock(&self->fields);
-        handle_cancel_delete(finalizer);
+    else {
+        set_name(self, name, to);
+        if (self->body.track && strcmp(from.path, to->path) != 0) {
+            rc = track_renamed(self, &from);
+        }
+        handle_delete_only(duty, to);
     }
-    return self->body.track ? track_renamed(self, &from) : 0;
+    Py_XDECREF(duty);
+    return rc < 0 ? -1 : 0;
 }
 
 PyObject *
@@ -351,8 +302,7 @@ handle_rename(PyObject *op, PyObject *const *args, Py_ssize_t count,
     int rc = -1;
     struct fdref *fd = handle_take_fd(self);
     if (fd != NULL) {
-        rc = rename_claimed(self, core_state_of_type(Py_TYPE(op)), fd->fd,
-                            given, &path, replace);
+        rc = rename_claimed(self, fd->fd, given, &path, replace);
         fdref_drop(fd);
     }
     handle_release(self);

@@ -196,8 +196,8 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
 static PyObject *
 finish_factory(handle *self, handle_body *body)
 {
-    PyObject *finalizer;
-    if (handle_install(self, body, &finalizer) < 0) {
+    PyObject *duty;
+    if (handle_install(self, body, &duty) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -361,16 +361,16 @@ attach_into(core_state *state, handle *self, PyObject *name, bool track)
 {
     struct pshm_name path;
     handle_body body;
-    PyObject *finalizer;
+    PyObject *duty;
     if (arg_name(name, &path) < 0
         || attach_waiting(state, name, &path, false, -1, 0, &body) < 0) {
         return -1;
     }
     body.track = track;
-    if (handle_install(self, &body, &finalizer) < 0) {
+    if (handle_install(self, &body, &duty) < 0) {
         return -1;
     }
-    return handle_finish(finalizer);
+    return handle_delete_now(duty);
 }
 
 int

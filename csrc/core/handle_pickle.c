@@ -142,8 +142,8 @@ attach_reference(PyObject *module, PyObject *args)
     }
     body.name = Py_NewRef(name);
     body.track = track;
-    PyObject *finalizer;
-    if (handle_install(self, &body, &finalizer) < 0) {
+    PyObject *duty;
+    if (handle_install(self, &body, &duty) < 0) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;

@@ -14,3 +14,14 @@ handle_track(PyObject *name, const char *function)
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
+
+void
+handle_untrack(PyObject *name)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (handle_track(name, "unregister") < 0) {
+        PyErr_Clear();
+    }
+    PyErr_Restore(type, value, traceback);
+}

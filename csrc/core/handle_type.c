@@ -7,7 +7,6 @@ static int
 handle_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
-    Py_VISIT(as_handle(op)->finalizer);
     return 0;
 }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import suppress
 from multiprocessing import resource_tracker
 
-__all__ = ["check", "register", "unregister"]
+__all__ = ["check", "register", "register_late", "unregister"]
 
 _KIND = "shared_memory"
 
@@ -36,6 +36,12 @@ def register(name: str) -> None:
     check(name)
     # Looked up at each call: programs replace these functions to opt out of tracking.
     resource_tracker.register("/" + name, _KIND)
+
+
+def register_late(name: str) -> None:
+    """The same for an object that has the name already: if the tracker cannot be told, so be it."""
+    with suppress(OSError, ValueError):
+        register(name)
 
 
 def unregister(name: str) -> None:
