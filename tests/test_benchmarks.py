@@ -1,4 +1,7 @@
-"""The benchmarks run and print their tables; what they measure is not asserted."""
+"""The benchmarks run and print their tables; what they measure is not asserted.
+
+But for the system calls: figures beside raw C say nothing where it makes others.
+"""
 
 import json
 import os
@@ -9,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _processes import needs_plain_build
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -54,3 +58,14 @@ def test_bench_calls_says_which_peers_are_missing(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "posix_ipc + mmap: left out" in done.stdout
     assert "numpy is not installed" in done.stdout
+
+
+def test_raw_c_makes_the_system_calls_that_posixshm_makes():
+    needs_plain_build("it makes calls of its own")
+    if shutil.which("strace") is None:
+        pytest.skip("NOT TESTED: strace is not installed")
+    done = bench("bench_calls.py", "--calls", "--check")
+    if "cannot run" in done.stderr:
+        pytest.skip(f"NOT TESTED: {done.stderr}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "DIFFERENT" not in done.stdout
