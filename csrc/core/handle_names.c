@@ -209,6 +209,8 @@ const char handle_rename_doc[] =
     "removed.  For a moment both lead to it, and never none.\n\n"
     "replace: an object that has the name loses it; here there is a moment in\n"
     "which the object has neither name.\n\n"
+    "Where a forked child renames what its parent is to delete (delete=True),\n"
+    "the parent does not know the new name, and leaves it.\n\n"
     "Raises FileExistsError; FileNotFoundError where the old name is not this\n"
     "object's any more; ValueError; PermissionError; BufferError where another\n"
     "thread is naming or resizing it.";

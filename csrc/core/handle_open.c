@@ -257,7 +257,9 @@ const char handle_from_fd_doc[] =
     "A handle of an open descriptor's object, which has no name here.\n\n"
     "fd: an int, of a regular file or memfd that is not empty; it belongs to\n"
     "the handle then, unless this raises.  readonly: None: as fd was opened,\n"
-    "or as its seals say.  max_size: as for open().  See " MAN(mmap, 2) ".\n\n"
+    "or as its seals say.  max_size: as for open().  See " MAN(mmap, 2) ".\n"
+    "An exclusive lock that fd holds, " MAN(flock, 2) ", becomes a shared\n"
+    "one.\n\n"
     "Raises ValueError; OSError: EBADF, EINVAL (not a regular file), ENODATA\n"
     "(size 0), EACCES (not opened for that), EAGAIN, ENOMEM.";
 
