@@ -17,6 +17,8 @@ import posixshm
 from posixshm import Mapping, SharedMemory
 
 PAGE = posixshm.PAGESIZE
+# The calls by which those who take names away take turns: without them it goes on.
+TURN = {"open", "flock"}
 SIZE = 3 * PAGE + 10
 OLD, NEW = bytes([1]) * SIZE, bytes([2]) * SIZE
 
@@ -319,6 +321,8 @@ class RawOpen(Existing):
 
 
 class RawUnlink(Existing):
+    forgiven = Existing.forgiven | TURN
+
     def act(self):
         posixshm.shm_unlink(self.name)
 
@@ -344,6 +348,7 @@ class Unlink(RawUnlink):
 
 class Rename(Existing):
     without_proc = True
+    forgiven = Existing.forgiven | TURN
     same = Existing.same - {"st_ctime_ns"}
     replace = False
 
@@ -396,7 +401,7 @@ class RenameReplace(Rename):
 
 
 class LinkReplace(Existing):
-    forgiven = Existing.forgiven | {"unlink"}  # of a temporary name that has been renamed
+    forgiven = Existing.forgiven | TURN | {"unlink"}  # of a temporary name that has been renamed
 
     def before(self):
         super().before()
@@ -627,6 +632,7 @@ class CloseDelete(Scene):
 
 class Reclaim(Scene):
     one_process = True
+    forgiven = Scene.forgiven | TURN
     interruptible = Scene.interruptible - {"open"}
     dry_run = False
 

@@ -9,6 +9,8 @@ import json
 import os
 import select
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from _processes import SHM, Faults, build_faults, go, needs_mounts
@@ -244,6 +246,72 @@ def test_a_name_that_became_another_object_s_meanwhile_stays_that_one_s(freeze, 
             child.finish()
             for left in list_of(name):
                 os.unlink(f"{SHM}/{left}")
+
+
+# -- taking turns -------------------------------------------------------------------------------
+
+
+def test_who_replaces_a_name_waits_for_who_is_about_to_remove_it(freeze, names):
+    """Or the removal would take the new object's name, which it has seen as the old one's."""
+    for _ in range(20):
+        name = names()
+        child = freeze("shm.unlink()", name, "rename", prepare="shm = SharedMemory.create(name, 9)")
+        with SharedMemory.unnamed(60) as new, ThreadPoolExecutor(1) as pool:
+            begun = time.monotonic()
+            replacing = pool.submit(new.link, name, replace=True)
+            time.sleep(0.003)
+            child.signal(signal.SIGCONT)
+            said = child.hear()
+            quick = time.monotonic() - begun < 0.015  # nobody waits for much longer
+            replacing.result(60)
+            assert new.is_linked() and list_of(name) == [name]
+            new.unlink()
+        child.finish()
+        if quick:
+            assert said == "done"
+            return
+    pytest.skip("NOT TESTED: this machine is too busy")
+
+
+@pytest.mark.parametrize("call", ["lstat", "rename", "unlink"])
+def test_nobody_waits_long_for_a_process_that_was_stopped(freeze, name, call):
+    prepare = "shm = SharedMemory.create(name, 9)"
+    child = freeze("shm.unlink()", name, call, prepare=prepare)
+    with SharedMemory.unnamed(60) as new:
+        begun = time.monotonic()
+        new.link(name, replace=True)
+        assert time.monotonic() - begun < 5
+        child.signal(signal.SIGCONT)
+        child.hear("done" if call == "unlink" else "FileNotFoundError")
+        assert new.is_linked() and list_of(name) == [name]
+        new.unlink()
+    child.finish()
+
+
+def test_a_name_that_cannot_be_given_back_is_told(run_python, faults, name):
+    code = """
+        import errno, os, re, sys
+        from _processes import SHM, Faults
+        from posixshm import SharedMemory
+        name, faults = sys.argv[1], Faults()
+        shm, calls = SharedMemory.create(name, 100), []
+        while shm.is_linked():  # from some call on all fail
+            faults.arm(None, len(calls) + 1, Faults.FAIL_ON, errno.EIO)
+            try:
+                shm.unlink()
+            except OSError as error:
+                problem = error
+            finally:
+                faults.disarm()
+            calls.append(faults.log()[len(calls)])
+        assert calls[-2:] == ["rename", "lstat"], calls  # what was moved aside?
+        (left,) = (each for each in os.listdir(SHM) if each.startswith(name))
+        assert re.fullmatch(name + "~[0-9a-f]{16}", left)
+        assert repr(left) in problem.strerror, problem
+        assert (problem.errno, problem.filename) == (errno.EIO, name)
+        os.unlink(f"{SHM}/{left}")
+    """
+    run_python(code, name, env=faults)
 
 
 def list_of(prefix):

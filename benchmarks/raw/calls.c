@@ -45,7 +45,7 @@ now(void)
 
 /* An unnamed object gets its bytes and its lease, and then its name; the name
  * is taken away by way of a second one, so that only this very object can be
- * removed. */
+ * removed, and under a lock, so that it is moved by nobody else meanwhile. */
 static int
 create_same(const char *path, const char *aside, size_t size)
 {
@@ -71,11 +71,16 @@ create_same(const char *path, const char *aside, size_t size)
     }
     close(fd);
     munmap(base, size);
-    if (lstat(path, &found) < 0 || getrandom(&digits, sizeof digits, 0) < 0
-        || rename(path, aside) < 0 || lstat(aside, &found) < 0
-        || unlink(aside) < 0) {
+    int turn = open(SHM_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (turn < 0 || flock(turn, LOCK_EX | LOCK_NB) < 0) {
         return -errno;
     }
+    if (lstat(path, &found) < 0 || getrandom(&digits, sizeof digits, 0) < 0
+        || rename(path, aside) < 0 || lstat(aside, &found) < 0
+        || unlink(aside) < 0 || flock(turn, LOCK_UN) < 0) {
+        return -errno;
+    }
+    close(turn);
     return 0;
 
 error:

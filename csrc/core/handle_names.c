@@ -21,11 +21,27 @@ take_name(handle *self, struct pshm_name *path, struct pshm_identity *id)
     return named;
 }
 
+/* An object was moved aside, and its name was taken before it could be put
+ * back: what became of it matters more than why. */
 static PyObject *
-raise_gone(handle *self, int rc)
+raise_left(int rc, PyObject *name, const struct pshm_name *left)
+{
+    return raise_errno_words(
+        rc, name,
+        "The name could not be given back to the object that had it, which "
+        "is now called '%s'",
+        pshm_name_plain(left));
+}
+
+/* left: as pshm_link_remove_or_tell has it, or NULL. */
+static PyObject *
+raise_gone(handle *self, int rc, const struct pshm_name *left)
 {
     PyObject *name = handle_name_object(self);
-    if (rc == -ESTALE) {
+    if (left != NULL && left->path[0] != '\0') {
+        raise_left(rc, name, left);
+    }
+    else if (rc == -ESTALE) {
         raise_errno_words(-ENOENT, name,
                           "This object no longer has the name; another "
                           "object does");
@@ -42,9 +58,14 @@ raise_gone(handle *self, int rc)
 const char handle_unlink_doc[] =
     "unlink($self, /)\n--\n\n"
     "Remove the name, if it still is this object's: " MAN(shm_unlink, 3) ".\n\n"
-    "The memory stays for all who have it.  Works after close() too.  Raises\n"
-    "FileNotFoundError where the name is gone or is another object's by now;\n"
-    "ValueError for a handle that never had a name; PermissionError.";
+    "The memory stays for all who have it.  Works after close() too.  Those\n"
+    "who use this library take turns at this, so that it cannot hit an object\n"
+    "that link() or rename() gives the name in the same moment; who keeps the\n"
+    "turn to himself delays it by 20 ms at most.  Raises FileNotFoundError\n"
+    "where the name is gone or is another object's by now; ValueError for a\n"
+    "handle that never had a name; PermissionError; OSError (ESTALE) where\n"
+    "another program gave the name away twice meanwhile, and what that object\n"
+    "is called now.";
 
 PyObject *
 handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -57,9 +78,10 @@ handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
                         "the shared memory has no name to unlink");
         return NULL;
     }
+    struct pshm_name left;
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = pshm_link_remove(&path, id);
+    rc = pshm_link_remove_or_tell(&path, id, &left);
     Py_END_ALLOW_THREADS
     /* Another object of that name may be in the tracker's set too. */
     if (self->body.track && (rc == 0 || rc == -ENOENT)) {
@@ -70,7 +92,7 @@ handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
             return NULL;
         }
     }
-    return rc < 0 ? raise_gone(self, rc) : Py_NewRef(Py_None);
+    return rc < 0 ? raise_gone(self, rc, &left) : Py_NewRef(Py_None);
 }
 
 const char handle_is_linked_doc[] =
@@ -92,7 +114,7 @@ handle_is_linked(PyObject *op, PyObject *Py_UNUSED(unused))
     rc = pshm_link_holds(&path, id);
     Py_END_ALLOW_THREADS
     if (rc < 0 && rc != -ENOENT) {
-        return raise_gone(as_handle(op), rc);
+        return raise_gone(as_handle(op), rc, NULL);
     }
     return PyBool_FromLong(rc == 1);
 }
@@ -254,6 +276,7 @@ rename_claimed(handle *self, int fd, PyObject *given,
         Py_DECREF(name);
         return -1;
     }
+    struct pshm_name left;
     PyObject *duty;
     fields_lock(&self->fields);
     duty = Py_XNewRef(self->duty);
@@ -261,13 +284,13 @@ rename_claimed(handle *self, int fd, PyObject *given,
     handle_delete_also(duty, to);
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = pshm_link_rename(fd, id, &from, to, replace);
+    rc = pshm_link_rename(fd, id, &from, to, replace, &left);
     Py_END_ALLOW_THREADS
     if (rc < 0) {
         handle_delete_only(duty, &from);
         Py_DECREF(name);
-        if (rc == -ESTALE || rc == -ENOENT) {
-            raise_gone(self, rc);
+        if (rc == -ESTALE || rc == -ENOENT || left.path[0] != '\0') {
+            raise_gone(self, rc, &left);
         }
         else {
             raise_no_memory(rc, given, -1, 0);

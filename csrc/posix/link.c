@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "constants.h"
+#include "turn.h"
 
 int
 pshm_link_holds(const struct pshm_name *name, struct pshm_identity id)
@@ -101,8 +102,13 @@ int
 pshm_link_move(const struct pshm_name *from, const struct pshm_name *to,
                bool replace)
 {
-    return replace ? pshm_result(rename(from->path, to->path))
-                   : rename_if_free(from->path, to->path);
+    if (!replace) {
+        return rename_if_free(from->path, to->path);
+    }
+    int turn = pshm_turn_begin();
+    int rc = pshm_result(rename(from->path, to->path));
+    pshm_turn_end(turn);
+    return rc;
 }
 
 int
@@ -111,61 +117,99 @@ pshm_link_unlink(const struct pshm_name *aside)
     return pshm_result(unlink(aside->path));
 }
 
-/* Should the name have been taken a third time in this moment, that object
- * keeps it, as if it had replaced this one. */
-void
+int
 pshm_link_put_back(const struct pshm_name *aside, const struct pshm_name *name)
 {
-    (void)rename_if_free(aside->path, name->path);
+    return rename_if_free(aside->path, name->path);
+}
+
+/* *left: aside where it is still called that, or "". */
+static void
+put_back_or_tell(const struct pshm_name *aside, const struct pshm_name *name,
+                 struct pshm_name *left)
+{
+    struct pshm_name now = *aside;
+    int rc = pshm_link_put_back(aside, name);
+    if (rc == 0 || rc == -ENOENT) {
+        now.path[0] = '\0';
+    }
+    *left = now;
 }
 
 int
 pshm_link_aside(const struct pshm_name *name, struct pshm_identity id,
                 struct pshm_name *aside)
 {
+    aside->path[0] = '\0';
     int rc = pshm_link_holds(name, id);
     if (rc <= 0) {
         return rc < 0 ? rc : -ESTALE;
     }
-    rc = pshm_name_beside(name, aside);
+    struct pshm_name beside;
+    rc = pshm_name_beside(name, &beside);
     if (rc == 0) {
         /* Nobody else has that random name, so there is none to replace. */
-        rc = pshm_result(rename(name->path, aside->path));
+        rc = pshm_result(rename(name->path, beside.path));
     }
     if (rc < 0) {
         return rc;
     }
-    rc = pshm_link_holds(aside, id);
+    rc = pshm_link_holds(&beside, id);
     if (rc == 1) {
+        *aside = beside;
         return 0;
     }
-    pshm_link_put_back(aside, name);
+    put_back_or_tell(&beside, name, aside);
     return rc < 0 ? rc : -ESTALE;
+}
+
+/* With the turn. */
+static int
+remove_name(const struct pshm_name *name, struct pshm_identity id,
+            struct pshm_name *left)
+{
+    int rc = pshm_link_aside(name, id, left);
+    if (rc < 0) {
+        return rc;
+    }
+    rc = pshm_link_unlink(left);
+    if (rc == 0) {
+        left->path[0] = '\0';
+    }
+    else {
+        put_back_or_tell(left, name, left);
+    }
+    return rc;
+}
+
+int
+pshm_link_remove_or_tell(const struct pshm_name *name,
+                         struct pshm_identity id, struct pshm_name *left)
+{
+    int turn = pshm_turn_begin();
+    int rc = remove_name(name, id, left);
+    pshm_turn_end(turn);
+    return rc;
 }
 
 int
 pshm_link_remove(const struct pshm_name *name, struct pshm_identity id)
 {
-    struct pshm_name aside;
-    int rc = pshm_link_aside(name, id, &aside);
-    if (rc == 0) {
-        rc = pshm_link_unlink(&aside);
-        if (rc < 0) {
-            pshm_link_put_back(&aside, name);
-        }
-    }
-    return rc;
+    struct pshm_name left;
+    return pshm_link_remove_or_tell(name, id, &left);
 }
 
 static int
 rename_to_free(int fd, struct pshm_identity id, const struct pshm_name *from,
-               const struct pshm_name *to)
+               const struct pshm_name *to, struct pshm_name *left)
 {
     int rc = link_fd(fd, to->path);
     if (rc == 0) {
-        rc = pshm_link_remove(from, id);
+        rc = remove_name(from, id, left);
         if (rc < 0) {
-            (void)pshm_link_remove(to, id);
+            struct pshm_name second;
+            (void)remove_name(to, id, &second);
+            *left = left->path[0] == '\0' ? second : *left;
         }
     }
     return rc;
@@ -174,7 +218,7 @@ rename_to_free(int fd, struct pshm_identity id, const struct pshm_name *from,
 /* The name to is taken last of all, for that cannot be undone. */
 static int
 rename_replacing(int fd, struct pshm_identity id, const struct pshm_name *from,
-                 const struct pshm_name *to)
+                 const struct pshm_name *to, struct pshm_name *left)
 {
     struct pshm_name temporary;
     int rc = pshm_name_beside(to, &temporary);
@@ -184,21 +228,21 @@ rename_replacing(int fd, struct pshm_identity id, const struct pshm_name *from,
     if (rc < 0) {
         return rc;
     }
-    rc = pshm_link_remove(from, id);
+    rc = remove_name(from, id, left);
     if (rc < 0) {
         (void)unlink(temporary.path);
         return rc;
     }
     rc = pshm_result(rename(temporary.path, to->path));
     if (rc < 0) {
-        (void)rename_if_free(temporary.path, from->path);
+        put_back_or_tell(&temporary, from, left);
     }
     return rc;
 }
 
-int
-pshm_link_rename(int fd, struct pshm_identity id, const struct pshm_name *from,
-                 const struct pshm_name *to, bool replace)
+static int
+rename_object(int fd, struct pshm_identity id, const struct pshm_name *from,
+              const struct pshm_name *to, bool replace, struct pshm_name *left)
 {
     int rc = pshm_link_holds(from, id);
     if (rc <= 0) {
@@ -209,23 +253,39 @@ pshm_link_rename(int fd, struct pshm_identity id, const struct pshm_name *from,
         return rc;
     }
     if (!replace) {
-        return rename_to_free(fd, id, from, to);
+        return rename_to_free(fd, id, from, to, left);
     }
     /* rename(2) does nothing where both are names of one object. */
     rc = pshm_link_holds(to, id);
     if (rc == 1) {
-        return strcmp(from->path, to->path) == 0 ? 0
-                                                 : pshm_link_remove(from, id);
+        return strcmp(from->path, to->path) == 0
+                   ? 0
+                   : remove_name(from, id, left);
     }
     rc = rc == -ENOENT ? 0 : rc;
     if (rc == 0) {
         rc = check_may_remove(to->path);
     }
-    return rc < 0 ? rc : rename_replacing(fd, id, from, to);
+    return rc < 0 ? rc : rename_replacing(fd, id, from, to, left);
+}
+
+int
+pshm_link_rename(int fd, struct pshm_identity id, const struct pshm_name *from,
+                 const struct pshm_name *to, bool replace,
+                 struct pshm_name *left)
+{
+    left->path[0] = '\0';
+    int turn = pshm_turn_begin();
+    int rc = rename_object(fd, id, from, to, replace, left);
+    pshm_turn_end(turn);
+    return rc;
 }
 
 int
 pshm_link_drop(const struct pshm_name *name)
 {
-    return pshm_result(shm_unlink(pshm_name_posix(name)));
+    int turn = pshm_turn_begin();
+    int rc = pshm_result(shm_unlink(pshm_name_posix(name)));
+    pshm_turn_end(turn);
+    return rc;
 }

@@ -8,6 +8,7 @@
 #include "fd.h"
 #include "lease.h"
 #include "link.h"
+#include "turn.h"
 
 /* ctime, for nobody can set it: when the object was linked, sized, or given a
  * mode or owner.  Of writes to mapped memory only the first to a page counts,
@@ -27,6 +28,16 @@ is_no_object(int rc)
     return rc == -ENOENT || rc == -ELOOP || rc == -ENXIO;
 }
 
+/* Note its size and age; is it an object, and old enough? */
+static bool
+is_selected(struct pshm_candidate *candidate, const struct stat *st,
+            double older_than)
+{
+    candidate->size = st->st_size;
+    candidate->age = age_of(st);
+    return S_ISREG(st->st_mode) && candidate->age >= older_than;
+}
+
 static int
 seize(struct pshm_candidate *candidate, double older_than)
 {
@@ -35,10 +46,8 @@ seize(struct pshm_candidate *candidate, double older_than)
     if (rc < 0) {
         return rc;
     }
-    candidate->size = st.st_size;
-    candidate->age = age_of(&st);
     candidate->id = (struct pshm_identity){st.st_dev, st.st_ino};
-    if (!S_ISREG(st.st_mode) || candidate->age < older_than) {
+    if (!is_selected(candidate, &st, older_than)) {
         return PSHM_NOT_SELECTED;
     }
     rc = pshm_lease_seize(candidate->fd);
@@ -55,37 +64,61 @@ pshm_reclaim_seize(const char *name, double older_than,
         return;
     }
     const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-    int fd = pshm_fd_settle(
+    out->fd = pshm_fd_settle(
         pshm_result(shm_open(pshm_name_posix(&out->name), flags, 0)));
-    if (fd < 0) {
-        out->verdict = is_no_object(fd) ? PSHM_NOT_SELECTED : fd;
+    if (out->fd < 0) {
+        out->verdict = is_no_object(out->fd) ? PSHM_NOT_SELECTED : out->fd;
+        out->fd = -1;
         return;
     }
-    out->fd = fd;
     out->verdict = seize(out, older_than);
 }
 
+/* With the turn.  *aside as pshm_link_remove_or_tell has it. */
 static int
-remove_seized(const struct pshm_candidate *candidate)
+remove_seized(const struct pshm_candidate *candidate, struct pshm_name *aside)
 {
-    struct pshm_name aside;
+    aside->path[0] = '\0';
     int rc = pshm_lease_contested(candidate->fd);
     if (rc < 0) {
         return rc == -EAGAIN ? PSHM_IN_USE : rc;
     }
-    rc = pshm_link_aside(&candidate->name, candidate->id, &aside);
+    rc = pshm_link_aside(&candidate->name, candidate->id, aside);
     if (rc < 0) {
         return rc == -ENOENT || rc == -ESTALE ? PSHM_NOT_SELECTED : rc;
     }
     rc = pshm_lease_contested(candidate->fd);
     if (rc == 0) {
-        rc = pshm_link_unlink(&aside);
+        rc = pshm_link_unlink(aside);
     }
     if (rc < 0) {
-        pshm_link_put_back(&aside, &candidate->name);
+        if (pshm_link_put_back(aside, &candidate->name) == 0) {
+            aside->path[0] = '\0';
+        }
         return rc == -EAGAIN ? PSHM_IN_USE : rc;
     }
+    aside->path[0] = '\0';
     return PSHM_REMOVED;
+}
+
+/* Should the name have been taken while it was aside, the candidate is what is
+ * called something else now. */
+static int
+remove_in_turn(struct pshm_candidate *candidate)
+{
+    struct pshm_name left;
+    struct stat st;
+    int turn = pshm_turn_begin();
+    int verdict = remove_seized(candidate, &left);
+    pshm_turn_end(turn);
+    if (left.path[0] != '\0') {
+        candidate->name = left;
+        verdict = -EEXIST;
+        if (lstat(left.path, &st) == 0) {
+            (void)is_selected(candidate, &st, 0);
+        }
+    }
+    return verdict;
 }
 
 void
@@ -97,7 +130,7 @@ pshm_reclaim_settle(struct pshm_candidate *candidate, bool dry_run,
             candidate->verdict = PSHM_IN_USE;
         }
         else if (!dry_run) {
-            candidate->verdict = remove_seized(candidate);
+            candidate->verdict = remove_in_turn(candidate);
         }
     }
     pshm_fd_close(candidate->fd);

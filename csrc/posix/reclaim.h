@@ -35,7 +35,9 @@ void pshm_reclaim_seize(const char *name, double older_than,
                         struct pshm_candidate *out);
 
 /* Unlink what was seized and is not mapped, and let go of it.  dry_run: only
- * say in the verdict that it could be. */
+ * say in the verdict that it could be.  The verdict -EEXIST: the name was
+ * taken by a program that takes no turns (turn.h), and candidate->name is what
+ * the object that had it is called now. */
 void pshm_reclaim_settle(struct pshm_candidate *candidate, bool dry_run,
                          const struct pshm_mapped *mapped);
 

@@ -1,6 +1,8 @@
 #include "check.h"
 #include "posix/link.h"
+#include "posix/pause.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 
@@ -26,6 +28,26 @@ static bool
 is(const struct pshm_name *name, struct pshm_identity id)
 {
     return pshm_identity_same(identity_of(name), id);
+}
+
+/* Nothing may be left aside. */
+static int
+remove_it(const struct pshm_name *name, struct pshm_identity id)
+{
+    struct pshm_name left;
+    int rc = pshm_link_remove_or_tell(name, id, &left);
+    CHECK(left.path[0] == '\0');
+    return rc;
+}
+
+static int
+rename_it(int fd, struct pshm_identity id, const struct pshm_name *from,
+          const struct pshm_name *to, bool replace)
+{
+    struct pshm_name left;
+    int rc = pshm_link_rename(fd, id, from, to, replace, &left);
+    CHECK(left.path[0] == '\0');
+    return rc;
 }
 
 /* ---- who has a name ---- */
@@ -91,11 +113,11 @@ link_as_nobody(void *context)
     struct pshm_name name = name_of("nobodys");
     CHECK_IS(pshm_link(fd, &name, false), 0);
     CHECK_IS(pshm_link(fd, &name, true), 0);
-    CHECK_IS(pshm_link_remove(&name, identity_of_fd(fd)), 0);
+    CHECK_IS(remove_it(&name, identity_of_fd(fd)), 0);
     /* another user's object, in a directory where that protects it */
     const struct pshm_name *other = context;
     struct pshm_identity id = identity_of(other);
-    CHECK_IS(pshm_link_remove(other, id), -EPERM);
+    CHECK_IS(remove_it(other, id), -EPERM);
     CHECK(is(other, id));
     int rc = pshm_link_drop(other);
     CHECK(rc == -EACCES || rc == -EPERM);   /* glibc, and the kernel */
@@ -154,7 +176,7 @@ object_once_removed_cannot_come_back(void)
     struct pshm_name name = name_of("object");
     int fd = nameless();
     CHECK_IS(pshm_link(fd, &name, false), 0);
-    CHECK_IS(pshm_link_remove(&name, identity_of_fd(fd)), 0);
+    CHECK_IS(remove_it(&name, identity_of_fd(fd)), 0);
     CHECK_IS(pshm_link(fd, &name, false), -ENOENT);
     CHECK_IS(pshm_link(fd, &name, true), -ENOENT);
     CHECK_IS(names_with(prefix()), 0);
@@ -200,7 +222,7 @@ long_names_can_be_replaced_and_removed(void)
     int fd = nameless();
     CHECK_IS(pshm_link(fd, &name, true), 0);
     CHECK_IS(pshm_link(fd, &name, true), 0);
-    CHECK_IS(pshm_link_remove(&name, identity_of_fd(fd)), 0);
+    CHECK_IS(remove_it(&name, identity_of_fd(fd)), 0);
     CHECK_IS(names_with(prefix()), 0);
     (void)close(fd);
 }
@@ -256,19 +278,19 @@ object_is_renamed(void)
         check_about("replace %d", replace);
         int fd = nameless();
         struct pshm_identity id = identity_of_fd(fd);
-        CHECK_IS(pshm_link_rename(fd, id, &from, &to, replace), -ENOENT);
+        CHECK_IS(rename_it(fd, id, &from, &to, replace), -ENOENT);
         CHECK_IS(pshm_link(fd, &from, false), 0);
-        CHECK_IS(pshm_link_rename(fd, id, &from, &to, replace), 0);
+        CHECK_IS(rename_it(fd, id, &from, &to, replace), 0);
         CHECK(is(&to, id));
         CHECK_IS(names_with(prefix()), 1);
         /* to its own name */
-        CHECK_IS(pshm_link_rename(fd, id, &to, &to, replace),
+        CHECK_IS(rename_it(fd, id, &to, &to, replace),
                  replace ? 0 : -EEXIST);
         CHECK(is(&to, id));
         CHECK_IS(names_with(prefix()), 1);
         /* over another */
         struct pshm_identity other = make_plain(&from, 1, 0600, 0);
-        CHECK_IS(pshm_link_rename(fd, id, &to, &from, replace),
+        CHECK_IS(rename_it(fd, id, &to, &from, replace),
                  replace ? 0 : -EEXIST);
         CHECK(is(&from, replace ? id : other));
         CHECK_IS(names_with(prefix()), replace ? 1 : 2);
@@ -276,7 +298,7 @@ object_is_renamed(void)
         remove_plain(&from);
         remove_plain(&to);
         other = make_plain(&from, 1, 0600, 0);
-        CHECK_IS(pshm_link_rename(fd, id, &from, &to, replace), -ESTALE);
+        CHECK_IS(rename_it(fd, id, &from, &to, replace), -ESTALE);
         CHECK(is(&from, other));
         CHECK_IS(names_with(prefix()), 1);
         remove_plain(&from);
@@ -292,9 +314,9 @@ second_name_of_one_object_is_no_obstacle(void)
     struct pshm_identity id = identity_of_fd(fd);
     CHECK_IS(pshm_link(fd, &from, false), 0);
     CHECK_IS(pshm_link(fd, &to, false), 0);
-    CHECK_IS(pshm_link_rename(fd, id, &from, &to, false), -EEXIST);
+    CHECK_IS(rename_it(fd, id, &from, &to, false), -EEXIST);
     CHECK_IS(names_with(prefix()), 2);
-    CHECK_IS(pshm_link_rename(fd, id, &from, &to, true), 0);
+    CHECK_IS(rename_it(fd, id, &from, &to, true), 0);
     CHECK(is(&to, id));
     CHECK_IS(names_with(prefix()), 1);
     remove_plain(&to);
@@ -309,8 +331,8 @@ directory_is_not_replaced_by_renaming(void)
     int fd = nameless();
     struct pshm_identity id = identity_of_fd(fd);
     CHECK_IS(pshm_link(fd, &from, false), 0);
-    CHECK_IS(pshm_link_rename(fd, id, &from, &to, true), -EISDIR);
-    CHECK_IS(pshm_link_rename(fd, id, &from, &to, false), -EEXIST);
+    CHECK_IS(rename_it(fd, id, &from, &to, true), -EISDIR);
+    CHECK_IS(rename_it(fd, id, &from, &to, false), -EEXIST);
     CHECK(is(&from, id));
     CHECK_IS(names_with(prefix()), 2);
     remove_plain(&from);
@@ -325,21 +347,21 @@ only_this_objects_name_is_removed(void)
 {
     struct pshm_name name = name_of("object"), aside;
     struct pshm_identity id = make_plain(&name, 1, 0600, 0);
-    CHECK_IS(pshm_link_remove(&name, id), 0);
-    CHECK_IS(pshm_link_remove(&name, id), -ENOENT);
+    CHECK_IS(remove_it(&name, id), 0);
+    CHECK_IS(remove_it(&name, id), -ENOENT);
     struct pshm_identity hold = make_plain(&name, 1, 0600, 0);
     struct pshm_identity wrong = {hold.dev, hold.ino + 1000};
-    CHECK_IS(pshm_link_remove(&name, wrong), -ESTALE);
+    CHECK_IS(remove_it(&name, wrong), -ESTALE);
     CHECK_IS(pshm_link_aside(&name, wrong, &aside), -ESTALE);
     wrong = (struct pshm_identity){hold.dev + 1, hold.ino};
-    CHECK_IS(pshm_link_remove(&name, wrong), -ESTALE);
+    CHECK_IS(remove_it(&name, wrong), -ESTALE);
     CHECK(is(&name, hold));
     remove_plain(&name);
     /* a symbolic link to it is another thing */
     struct pshm_name target = name_of("target");
     id = make_plain(&target, 1, 0600, 0);
     CHECK(symlink(target.path, name.path) == 0);
-    CHECK_IS(pshm_link_remove(&name, id), -ESTALE);
+    CHECK_IS(remove_it(&name, id), -ESTALE);
     CHECK_IS(names_with(prefix()), 2);
     remove_plain(&name);
     remove_plain(&target);
@@ -354,12 +376,15 @@ name_is_moved_aside_and_put_back(void)
     CHECK(is(&aside, id));
     CHECK(strncmp(aside.path, name.path, strlen(name.path)) == 0);
     CHECK_IS(names_with(prefix()), 1);
-    pshm_link_put_back(&aside, &name);
+    CHECK_IS(pshm_link_put_back(&aside, &name), 0);
     CHECK(is(&name, id));
     CHECK_IS(names_with(prefix()), 1);
     CHECK_IS(pshm_link_aside(&name, id, &aside), 0);
     CHECK_IS(pshm_link_unlink(&aside), 0);
     CHECK_IS(pshm_link_unlink(&aside), -ENOENT);
+    CHECK_IS(pshm_link_put_back(&aside, &name), -ENOENT);
+    CHECK_IS(pshm_link_aside(&name, id, &aside), -ENOENT);
+    CHECK(aside.path[0] == '\0');
 }
 
 static void
@@ -392,7 +417,7 @@ act_link(void *context)
         struct pshm_name spare = name_of("spare");
         int again = pshm_link(linking->fd, &spare, false);
         if (again == 0) {
-            CHECK_IS(pshm_link_remove(&spare, identity_of_fd(linking->fd)),
+            CHECK_IS(remove_it(&spare, identity_of_fd(linking->fd)),
                      0);
         }
         const char *last = strrchr(pshm_fault_log(), ' ');
@@ -439,7 +464,7 @@ static int
 act_remove(void *context)
 {
     struct linking *linking = context;
-    int rc = pshm_link_remove(&linking->name, linking->id);
+    int rc = remove_it(&linking->name, linking->id);
     (void)pshm_fault_disarm();
     CHECK_IS(identity_of(&linking->name).ino, rc < 0 ? linking->id.ino : 0);
     return rc;
@@ -470,7 +495,7 @@ static int
 act_rename(void *context)
 {
     struct linking *linking = context;
-    int rc = pshm_link_rename(linking->fd, linking->id, &linking->from,
+    int rc = rename_it(linking->fd, linking->id, &linking->from,
                               &linking->name, linking->replace);
     (void)pshm_fault_disarm();
     CHECK(is(rc < 0 ? &linking->from : &linking->name, linking->id));
@@ -505,7 +530,7 @@ each_failure_is_told(void)
     op.undo = undo_link;
     CHECK_IS(fail_each(&op), 1);
     op.name = "link and replace";
-    op.overcomes = " unlink ";
+    op.overcomes = " unlink open flock close ";
     linking.replace = true;
     linking.id = make_plain(&linking.name, 1, 0600, 0);
     CHECK(fail_each(&op) >= 3);
@@ -513,11 +538,11 @@ each_failure_is_told(void)
     (void)close(linking.fd);
 
     op.name = "move and replace";
-    op.overcomes = NULL;
+    op.overcomes = " open flock close ";
     op.act = act_move;
     op.undo = undo_move;
     (void)make_plain(&linking.from, 1, 0600, 0);
-    CHECK_IS(fail_each(&op), 1);
+    CHECK_IS(fail_each(&op), 5);
     remove_plain(&linking.name);
     op.name = "move";
     linking.replace = false;
@@ -546,7 +571,7 @@ each_failure_is_told(void)
     CHECK(fail_each(&op) >= 5);
     op.name = "drop";
     op.act = act_drop;
-    CHECK_IS(fail_each(&op), 1);
+    CHECK_IS(fail_each(&op), 5);
     op.name = "holds";
     op.act = act_holds;
     op.undo = nothing;
@@ -588,7 +613,7 @@ removal_spares_an_object_that_comes_in_between(void)
             swap.other.ino = 0;
             pshm_fault_hook(swap_the_name, &swap);
             pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
-            int rc = pshm_link_remove(&swap.name, id);
+            int rc = remove_it(&swap.name, id);
             seen = pshm_fault_disarm();
             CHECK(rc == 0 || rc == -ESTALE || rc == -ENOENT);
             CHECK_IS(identity_of(&swap.name).ino, swap.other.ino);
@@ -621,7 +646,7 @@ renaming_spares_an_object_that_comes_in_between(void)
             swap.other.ino = 0;
             pshm_fault_hook(swap_the_name, &swap);
             pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
-            int rc = pshm_link_rename(fd, id, &names[0], &names[1], replace);
+            int rc = rename_it(fd, id, &names[0], &names[1], replace);
             seen = pshm_fault_disarm();
             if (swap_to && swap.replaced && !replace && seen >= nth) {
                 /* it came first, or took the name from us */
@@ -663,24 +688,161 @@ swap_and_wait_for_the_look(void *context)
 }
 
 static void
-removal_spares_even_a_third_object(void)
+removal_spares_even_a_third_object_and_tells_of_the_second(void)
 {
     struct swap swap = {.name = name_of("object"), .replaced = true};
+    struct pshm_name left;
     struct pshm_identity id = make_plain(&swap.name, 1, 0600, 0);
     int fd = open(swap.name.path, O_RDWR | O_CLOEXEC);
     third.ino = 0;
     pshm_fault_hook(swap_and_wait_for_the_look, &swap);
     pshm_fault_arm("rename", 1, PSHM_FAULT_HOOK_BEFORE, 0);
-    CHECK_IS(pshm_link_remove(&swap.name, id), -ESTALE);
+    CHECK_IS(pshm_link_remove_or_tell(&swap.name, id, &left), -ESTALE);
     (void)pshm_fault_disarm();
     CHECK(third.ino != 0);
     CHECK(is(&swap.name, third));
+    CHECK(is(&left, swap.other));
+    CHECK_IS(names_with(prefix()), 2);
     remove_plain(&swap.name);
-    /* the second may be found by its name's start */
-    struct pshm_name left = first_with(prefix());
-    CHECK(left.path[0] == '\0' || is(&left, swap.other));
     remove_plain(&left);
     (void)close(fd);
+}
+
+/* As if every call failed from then on. */
+static void
+what_cannot_be_put_back_is_told(void)
+{
+    struct pshm_name name = name_of("object"), to = name_of("to"), left;
+    struct pshm_identity id = make_plain(&name, 1, 0600, 0);
+    pshm_fault_arm(NULL, 6, PSHM_FAULT_FAIL_ON, EIO);
+    CHECK_IS(pshm_link_remove_or_tell(&name, id, &left), -EIO);
+    CHECK(strstr(pshm_fault_log(), "rename lstat renameat2") != NULL);
+    (void)pshm_fault_disarm();
+    CHECK(is(&left, id));
+    CHECK_IS(names_with(prefix()), 1);
+    remove_plain(&left);
+    int fd = nameless();
+    id = identity_of_fd(fd);
+    CHECK_IS(pshm_link(fd, &name, false), 0);
+    (void)make_plain(&to, 1, 0600, 0);
+    pshm_fault_arm("rename", 2, PSHM_FAULT_FAIL, EIO);
+    CHECK_IS(pshm_link_rename(fd, id, &name, &to, true, &left), -EIO);
+    (void)pshm_fault_disarm();
+    CHECK(is(&name, id));
+    CHECK(left.path[0] == '\0');
+    remove_plain(&name);
+    remove_plain(&to);
+    (void)close(fd);
+}
+
+/* ---- those of this library take turns ---- */
+
+struct rival {
+    struct pshm_name name;
+    int (*act)(struct rival *rival);
+    struct pshm_identity id;
+    int fd, rc;
+    pthread_t thread;
+    atomic_bool done;
+};
+
+static void *
+act_as_rival(void *context)
+{
+    struct rival *rival = context;
+    rival->rc = rival->act(rival);
+    atomic_store(&rival->done, true);
+    return NULL;
+}
+
+static int
+replace_it(struct rival *rival)
+{
+    return pshm_link(rival->fd, &rival->name, true);
+}
+
+static int
+remove_the_rivals(struct rival *rival)
+{
+    return remove_it(&rival->name, rival->id);
+}
+
+static int
+drop_it(struct rival *rival)
+{
+    return pshm_link_drop(&rival->name);
+}
+
+/* In the middle of a removal.  Where this takes longer than anybody waits for
+ * his turn it says nothing. */
+static void
+let_the_rival_try(void *context)
+{
+    struct rival *rival = context;
+    double begun = pshm_clock();
+    CHECK(pthread_create(&rival->thread, NULL, act_as_rival, rival) == 0);
+    (void)usleep(5000);
+    bool done = atomic_load(&rival->done);
+    CHECK(!done || pshm_clock() - begun > 0.015);
+}
+
+static void
+nobody_comes_between_the_look_and_the_removal(void)
+{
+    static const struct {
+        int (*act)(struct rival *rival);
+        const char *before;
+        int rc;
+    } cases[] = {{replace_it, "rename", 0},
+                 {replace_it, "unlink", 0},
+                 {remove_the_rivals, "rename", -ENOENT},
+                 {drop_it, "rename", -ENOENT}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct rival rival = {
+            .name = name_of("object"), .act = cases[i].act, .fd = nameless()};
+        struct pshm_identity id = make_plain(&rival.name, 1, 0600, 0);
+        check_about("case %d", (int)i);
+        rival.id = id;
+        pshm_fault_hook(let_the_rival_try, &rival);
+        pshm_fault_arm(cases[i].before, 1, PSHM_FAULT_HOOK_BEFORE, 0);
+        CHECK_IS(remove_it(&rival.name, id), 0);
+        (void)pshm_fault_disarm();
+        CHECK(pthread_join(rival.thread, NULL) == 0);
+        CHECK_IS(rival.rc, cases[i].rc);
+        CHECK_IS(identity_of(&rival.name).ino,
+                 rival.rc == 0 ? identity_of_fd(rival.fd).ino : 0);
+        remove_plain(&rival.name);
+        CHECK_IS(names_with(prefix()), 0);
+        (void)close(rival.fd);
+    }
+    check_about(NULL);
+}
+
+static void
+create_a_new_one(void *context)
+{
+    struct rival *rival = context;
+    CHECK_IS(pshm_link(rival->fd, &rival->name, false), -EEXIST);
+    struct pshm_name other = name_of("other");
+    CHECK_IS(pshm_link(rival->fd, &other, false), 0);
+}
+
+/* It needs no turn, so it does not wait. */
+static void
+name_that_is_free_is_given_at_once(void)
+{
+    struct rival rival = {.name = name_of("object"), .fd = nameless()};
+    struct pshm_identity id = make_plain(&rival.name, 1, 0600, 0);
+    struct pshm_name other = name_of("other");
+    pshm_fault_hook(create_a_new_one, &rival);
+    pshm_fault_arm("rename", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+    double begun = pshm_clock();
+    CHECK_IS(remove_it(&rival.name, id), 0);
+    (void)pshm_fault_disarm();
+    CHECK(pshm_clock() - begun < 0.02);
+    CHECK(is(&other, identity_of_fd(rival.fd)));
+    remove_plain(&other);
+    (void)close(rival.fd);
 }
 
 /* ---- who looks while it is replaced finds the one or the other ---- */
@@ -812,7 +974,7 @@ static int
 act_remove_only(void *context)
 {
     struct linking *linking = context;
-    return pshm_link_remove(&linking->name, linking->id);
+    return remove_it(&linking->name, linking->id);
 }
 
 static void
@@ -825,7 +987,7 @@ static int
 act_rename_only(void *context)
 {
     struct linking *linking = context;
-    return pshm_link_rename(linking->fd, linking->id, &linking->from,
+    return rename_it(linking->fd, linking->id, &linking->from,
                             &linking->name, linking->replace);
 }
 
@@ -899,7 +1061,10 @@ main(void)
     RUN(each_failure_is_told);
     RUN(removal_spares_an_object_that_comes_in_between);
     RUN(renaming_spares_an_object_that_comes_in_between);
-    RUN(removal_spares_even_a_third_object);
+    RUN(removal_spares_even_a_third_object_and_tells_of_the_second);
+    RUN(what_cannot_be_put_back_is_told);
+    RUN(nobody_comes_between_the_look_and_the_removal);
+    RUN(name_that_is_free_is_given_at_once);
     RUN(replacing_leaves_no_gap);
     RUN(killed_at_each_step_of_linking);
     RUN(killed_at_each_step_of_replacing);

@@ -370,10 +370,60 @@ each_failure_is_told(void)
     struct pshm_name name = name_of("object");
     struct operation op = {
         .name = "reclaim", .act = act_reclaim, .undo = undo_reclaim,
-        .context = &name, .overcomes = " close "};
+        .context = &name, .overcomes = " close open flock "};
     (void)make_plain(&name, 1, 0600, 0);
     CHECK(fail_each(&op) >= 9);
     remove_plain(&name);
+}
+
+/* Unlike a failure to get the turn. */
+static void
+failure_to_seize_is_told(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 1, 0600, 0);
+    pshm_fault_arm("flock", 1, PSHM_FAULT_FAIL, ENOLCK);
+    CHECK_IS(reclaim(&name, 0, false).verdict, -ENOLCK);
+    (void)pshm_fault_disarm();
+    CHECK(identity_of(&name).ino != 0);
+    remove_plain(&name);
+}
+
+/* ---- a program that takes no turns, in the moment a name is aside ---- */
+
+struct taking {
+    struct pshm_name name;
+    int fd;                             /* what has the lease */
+};
+
+static void
+attach_and_take_the_name(void *context)
+{
+    struct taking *taking = context;
+    struct pshm_name aside = first_with(pshm_name_plain(&taking->name));
+    taking->fd = open(aside.path, O_RDWR | O_CLOEXEC);
+    CHECK_IS(pshm_lease_take(taking->fd), 1);
+    (void)make_plain(&taking->name, 1, 0600, 0);
+}
+
+static void
+object_whose_name_was_taken_is_told_by_its_new_one(void)
+{
+    struct taking taking = {.name = name_of("object")};
+    const struct pshm_name *name = &taking.name;
+    struct pshm_identity id = make_plain(name, 5000, 0600, 0);
+    pshm_fault_hook(attach_and_take_the_name, &taking);
+    pshm_fault_arm("rename", 1, PSHM_FAULT_HOOK_AFTER, 0);
+    struct pshm_candidate candidate = reclaim(name, 0, false);
+    (void)pshm_fault_disarm();
+    CHECK_IS(candidate.verdict, -EEXIST);
+    CHECK_IS(candidate.size, 5000);
+    CHECK(pshm_identity_same(identity_of(&candidate.name), id));
+    CHECK(!pshm_identity_same(identity_of(name), id));
+    CHECK_IS(names_with(prefix()), 2);
+    remove_plain(&candidate.name);
+    remove_plain(name);
+    (void)close(taking.fd);
 }
 
 /* ---- killed at each step ---- */
@@ -435,6 +485,8 @@ main(void)
     RUN(another_object_of_the_name_stays);
     RUN(only_one_reclaimer_at_a_time);
     RUN(each_failure_is_told);
+    RUN(failure_to_seize_is_told);
+    RUN(object_whose_name_was_taken_is_told_by_its_new_one);
     RUN(killed_at_each_step);
     return finish();
 }

@@ -1,0 +1,126 @@
+#include "check.h"
+#include "posix/pause.h"
+#include "posix/turn.h"
+
+#include <sys/file.h>
+
+/* Is the turn nobody's? */
+static bool
+is_free(void)
+{
+    int fd = open(PSHM_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool free = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    (void)close(fd);
+    return free;
+}
+
+static void
+one_has_it_at_a_time(void)
+{
+    int turn = pshm_turn_begin();
+    CHECK(turn > 2);
+    CHECK_IS(fcntl(turn, F_GETFD), FD_CLOEXEC);
+    CHECK(!is_free());
+    pshm_turn_end(turn);
+    CHECK(is_free());
+}
+
+static void
+nobody_waits_for_ever(void)
+{
+    int turn = pshm_turn_begin();
+    double begun = pshm_clock();
+    int second = pshm_turn_begin();
+    double took = pshm_clock() - begun;
+    CHECK(took >= 0.02 && took < 1);
+    pshm_turn_end(second);
+    CHECK(!is_free());
+    pshm_turn_end(turn);
+    CHECK(is_free());
+}
+
+static int
+hold_it_and_stop(void *context)
+{
+    (void)context;
+    CHECK(pshm_turn_begin() >= 0);
+    (void)raise(SIGSTOP);
+    return 0;
+}
+
+static void
+it_ends_with_the_process(void)
+{
+    pid_t child = child_start(hold_it_and_stop, NULL);
+    child_wait_stopped(child);
+    CHECK(!is_free());
+    CHECK(kill(child, SIGKILL) == 0);
+    CHECK_IS(child_wait(child), -SIGKILL);
+    CHECK(is_free());
+}
+
+static int
+stop(void *context)
+{
+    (void)context;
+    (void)raise(SIGSTOP);
+    return 0;
+}
+
+static void
+child_forked_meanwhile_does_not_keep_it(void)
+{
+    int turn = pshm_turn_begin();
+    pid_t child = child_start(stop, NULL);
+    child_wait_stopped(child);
+    pshm_turn_end(turn);
+    CHECK(is_free());
+    CHECK(kill(child, SIGCONT) == 0);
+    CHECK_IS(child_wait(child), 0);
+}
+
+static void
+end_it(void *context)
+{
+    pshm_turn_end(*(int *)context);
+}
+
+static void
+who_waits_gets_it_once_it_is_free(void)
+{
+    int turn = pshm_turn_begin();
+    pshm_fault_hook(end_it, &turn);
+    pshm_fault_arm("clock_nanosleep", 2, PSHM_FAULT_HOOK_BEFORE, 0);
+    int second = pshm_turn_begin();
+    CHECK_IS(pshm_fault_disarm(), 2);
+    CHECK(!is_free());
+    pshm_turn_end(second);
+    CHECK(is_free());
+}
+
+static void
+what_fails_is_no_obstacle(void)
+{
+    static const char *const calls[] = {"open", "flock"};
+    for (size_t i = 0; i < COUNT(calls); i++) {
+        struct census before = census_take();
+        pshm_fault_arm(calls[i], 1, PSHM_FAULT_FAIL, EMFILE);
+        int turn = pshm_turn_begin();
+        CHECK_IS(pshm_fault_disarm(), 1);
+        pshm_turn_end(turn);
+        CHECK(is_free());
+        CHECK_NOTHING_LEFT(before);
+    }
+}
+
+int
+main(void)
+{
+    RUN(one_has_it_at_a_time);
+    RUN(nobody_waits_for_ever);
+    RUN(it_ends_with_the_process);
+    RUN(child_forked_meanwhile_does_not_keep_it);
+    RUN(who_waits_gets_it_once_it_is_free);
+    RUN(what_fails_is_no_obstacle);
+    return finish();
+}
