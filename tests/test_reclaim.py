@@ -103,6 +103,7 @@ def test_what_is_too_young_is_left_and_not_mentioned(name):
     leave(name)
     for age in (1e6, 10**9, math.inf):
         assert reclaim(name, older_than=age) == []
+    assert reclaim(older_than=math.inf) == reclaim(None, older_than=math.inf, dry_run=True) == []
     assert left(name) == [name]
     assert actions(reclaim(name, older_than=0)) == {name: "removed"}
 
@@ -671,6 +672,28 @@ def test_what_one_may_not_remove_is_reported_and_stays(run_python, names):
             assert stat.S_IMODE(os.stat(f"{SHM}/{prefix}{tail}").st_mode) == mode
     finally:
         assert set(actions(reclaim(prefix)).values()) == {"removed"}
+
+
+def test_what_one_may_not_open_is_reported_only_if_it_is_selected(run_python, name):
+    needs_root()
+    code = """
+        import os, sys
+        from _processes import SHM, SOMEBODY, become
+        from posixshm import reclaim
+        name = sys.argv[1]
+        become(SOMEBODY)
+        for dry_run in (False, True):
+            assert reclaim(name, older_than=3600, dry_run=dry_run) == []
+            (row,) = reclaim(name, older_than=0, dry_run=dry_run)
+            assert row.action == "failed: " + os.strerror(13), row
+            assert row.size == 12345 and 0 < row.age < 600, row
+            assert reclaim(name, dry_run=dry_run)[0][:2] == (name, 12345)
+    """
+    leave(name, 12345)
+    try:
+        run_python(code, name, env=PATH)
+    finally:
+        reclaim(name)
 
 
 def test_an_object_its_own_user_may_not_write_is_in_use_while_it_is_held(run_python, name):

@@ -182,7 +182,7 @@ core_reclaim(PyObject *module, PyObject *const *args, Py_ssize_t count,
         || arg_bool(values[2], &dry_run) < 0) {
         return NULL;
     }
-    if (*prefix == '\0' && isinf(older_than)) {
+    if (*prefix == '\0' && older_than < 0) {
         PyErr_SetString(PyExc_ValueError,
                         "reclaim() takes a prefix or older_than, or both");
         return NULL;

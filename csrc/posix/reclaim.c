@@ -54,6 +54,21 @@ seize(struct pshm_candidate *candidate, double older_than)
     return rc == 0 ? PSHM_REMOVABLE : rc == -EAGAIN ? PSHM_IN_USE : rc;
 }
 
+/* What cannot be opened (rc) can be looked at. */
+static int
+refused(struct pshm_candidate *candidate, double older_than, int rc)
+{
+    struct stat st;
+    if (is_no_object(rc)) {
+        return PSHM_NOT_SELECTED;
+    }
+    int looked = pshm_result(lstat(candidate->name.path, &st));
+    if (looked < 0) {
+        return looked == -ENOENT ? PSHM_NOT_SELECTED : rc;
+    }
+    return is_selected(candidate, &st, older_than) ? rc : PSHM_NOT_SELECTED;
+}
+
 void
 pshm_reclaim_seize(const char *name, double older_than,
                    struct pshm_candidate *out)
@@ -67,7 +82,7 @@ pshm_reclaim_seize(const char *name, double older_than,
     out->fd = pshm_fd_settle(
         pshm_result(shm_open(pshm_name_posix(&out->name), flags, 0)));
     if (out->fd < 0) {
-        out->verdict = is_no_object(out->fd) ? PSHM_NOT_SELECTED : out->fd;
+        out->verdict = refused(out, older_than, out->fd);
         out->fd = -1;
         return;
     }
@@ -92,7 +107,8 @@ remove_seized(const struct pshm_candidate *candidate, struct pshm_name *aside)
         rc = pshm_link_unlink(aside);
     }
     if (rc < 0) {
-        if (pshm_link_put_back(aside, &candidate->name) == 0) {
+        int back = pshm_link_put_back(aside, &candidate->name);
+        if (back == 0 || back == -ENOENT) {
             aside->path[0] = '\0';
         }
         return rc == -EAGAIN ? PSHM_IN_USE : rc;

@@ -30,7 +30,8 @@ struct pshm_candidate {
 
 /* Look at the object called name (without a slash) and seize it, if it is at
  * least older_than seconds old and has no lease.  Never waits.  To be settled
- * by pshm_reclaim_settle, whatever the verdict is. */
+ * by pshm_reclaim_settle, whatever the verdict is.  What cannot be opened, and
+ * is old enough, has its size and age too. */
 void pshm_reclaim_seize(const char *name, double older_than,
                         struct pshm_candidate *out);
 

@@ -250,7 +250,11 @@ reclaim_as_nobody(void *context)
     CHECK_IS(reclaim(&roots[0], 0, true).verdict, PSHM_REMOVABLE);
     CHECK_IS(reclaim(&roots[0], 0, false).verdict, -EPERM);
     CHECK(pshm_identity_same(identity_of(&roots[0]), id));
-    CHECK_IS(reclaim(&roots[1], 0, false).verdict, -EACCES);
+    struct pshm_candidate closed = reclaim(&roots[1], 0, false);
+    CHECK_IS(closed.verdict, -EACCES);
+    CHECK_IS(closed.size, 5000);
+    CHECK(closed.age > 0);
+    CHECK_IS(reclaim(&roots[1], 1000, false).verdict, PSHM_NOT_SELECTED);
     for (size_t i = 0; i < COUNT(modes); i++) {
         (void)make_plain(&own, 1, modes[i], 0);
         struct pshm_object object;
@@ -267,7 +271,7 @@ others_objects_stay(void)
 {
     struct pshm_name names[2] = {name_of("open"), name_of("closed")};
     (void)make_plain(&names[0], 1, 0666, 0);
-    (void)make_plain(&names[1], 1, 0600, 0);
+    (void)make_plain(&names[1], 5000, 0600, 0);
     int status = child_run(reclaim_as_nobody, names);
     if (status == CANNOT) {
         skip("cannot change the user");
