@@ -250,8 +250,11 @@ def test_shm_open_follows_no_link(name):
     assert os.path.exists("/etc/passwd")
 
 
-def test_shm_unlink_of_a_directory(name):
+def test_shm_open_and_shm_unlink_of_a_directory(name):
     os.mkdir(SHM + name)
+    for flags in (os.O_RDONLY, os.O_RDWR):
+        with pytest.raises(IsADirectoryError):
+            shm_open(name, flags)
     with pytest.raises(OSError) as caught:
         shm_unlink(name)
     assert caught.value.errno in (errno.EISDIR, errno.EPERM)
@@ -259,42 +262,29 @@ def test_shm_unlink_of_a_directory(name):
     os.rmdir(SHM + name)
 
 
-def test_a_fifo_does_not_hang_a_raw_open(name, run_python):
-    """Without a reader on the other side a FIFO would; with O_NONBLOCK nothing does."""
+def test_a_fifo_is_refused_by_a_raw_open_at_once(name, run_python):
+    """As by SharedMemory.open(), in the same words."""
     os.mkfifo(SHM + name)
     run_python(
         """
-        import os, sys
-        from posixshm import shm_open
-        os.close(shm_open(sys.argv[1], os.O_RDONLY | os.O_NONBLOCK))
+        import errno, os, sys
+        from posixshm import SharedMemory, shm_open
+        name = sys.argv[1]
+        for flags in (os.O_RDONLY, os.O_RDWR, os.O_WRONLY, os.O_RDWR | os.O_CREAT | os.O_TRUNC):
+            descriptors = os.listdir("/proc/self/fd")
+            for act in (lambda: shm_open(name, flags), lambda: SharedMemory.open(name)):
+                try:
+                    act()
+                except OSError as error:
+                    assert (error.errno, error.filename) == (errno.EINVAL, name), error
+                    assert "a FIFO" in error.strerror, error
+                else:
+                    raise SystemExit("no error")
+            assert os.listdir("/proc/self/fd") == descriptors
         """,
         name,
         timeout=30,
     )
-    shm_unlink(name)
-
-
-def test_a_blocked_raw_open_answers_ctrl_c(name, start_python):
-    os.mkfifo(SHM + name)
-    child = start_python(
-        """
-        import os, sys, threading
-        from posixshm import shm_open
-        ticks = threading.Event()
-        threading.Timer(0.05, lambda: print("others run", flush=True)).start()
-        print("opening", flush=True)
-        try:
-            shm_open(sys.argv[1], os.O_RDONLY)
-        except KeyboardInterrupt:
-            print("interrupted", flush=True)
-        """,
-        name,
-    )
-    child.hear("opening")
-    child.hear("others run")
-    child.signal(2)
-    child.hear("interrupted")
-    child.finish()
     shm_unlink(name)
 
 

@@ -27,9 +27,11 @@ PyDoc_STRVAR(
     "flags: os.O_RDONLY or os.O_RDWR, and os.O_CREAT, os.O_EXCL, os.O_TRUNC.\n"
     "mode: permissions of a new object, less the umask.  A new object has a\n"
     "size of 0 bytes; see os.ftruncate, os.posix_fallocate.\n\n"
-    "Returns a descriptor, an int, which is close-on-exec and above 2.\n"
-    "Raises FileNotFoundError, FileExistsError, PermissionError, OSError;\n"
-    "ValueError for a bad name.");
+    "Returns a descriptor, an int, which is close-on-exec and above 2, with\n"
+    "O_NONBLOCK, which means nothing for an object.  Raises FileNotFoundError,\n"
+    "FileExistsError, PermissionError, OSError (EINVAL, EISDIR, ELOOP: not a\n"
+    "regular file, but a FIFO, a directory, a link, ...); ValueError for a bad\n"
+    "name.");
 
 static PyObject *
 core_shm_open(PyObject *Py_UNUSED(module), PyObject *const *args,
@@ -47,13 +49,14 @@ core_shm_open(PyObject *Py_UNUSED(module), PyObject *const *args,
         || arg_mode(values[2], &mode) < 0) {
         return NULL;
     }
+    mode_t kind;
     int rc;
     do {
         Py_BEGIN_ALLOW_THREADS
-        rc = pshm_open_raw(&name, (int)flags, mode);
+        rc = pshm_open_raw(&name, (int)flags, mode, &kind);
         Py_END_ALLOW_THREADS
     } while (try_again(rc));
-    return rc < 0 ? raise_errno(rc, values[0]) : PyLong_FromLong(rc);
+    return rc < 0 ? raise_attach(rc, values[0], kind) : PyLong_FromLong(rc);
 }
 
 PyDoc_STRVAR(

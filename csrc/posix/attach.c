@@ -51,13 +51,13 @@ confirm_name(const struct pshm_name *name, struct pshm_object *object)
 }
 
 /* open(2) refuses a socket with ENXIO, and some kinds of device likewise. */
-static int
-open_refusal(const struct pshm_name *name, int rc, struct pshm_object *out)
+int
+pshm_attach_refusal(const struct pshm_name *name, int rc, mode_t *mode)
 {
     struct stat st;
     if (rc != -ENOENT && rc != -ELOOP && lstat(name->path, &st) == 0
         && !S_ISREG(st.st_mode)) {
-        out->mode = st.st_mode;
+        *mode = st.st_mode;
         return check_kind(st.st_mode);
     }
     return rc;
@@ -75,7 +75,8 @@ pshm_attach(const struct pshm_name *name, bool readonly,
         out->mode = 0;
         int fd = pshm_result(shm_open(pshm_name_posix(name), flags, 0));
         if (fd < 0) {
-            return fd == -EINTR ? fd : open_refusal(name, fd, out);
+            return fd == -EINTR ? fd
+                                : pshm_attach_refusal(name, fd, &out->mode);
         }
         fd = pshm_fd_settle(fd);
         if (fd < 0) {

@@ -25,6 +25,10 @@ struct pshm_object {
 int pshm_attach(const struct pshm_name *name, bool readonly,
                 struct pshm_object *out);
 
+/* What a refusal of open(2) to open name (rc) means: rc; or where it is about
+ * what is no regular file, what pshm_attach says of that, with *mode. */
+int pshm_attach_refusal(const struct pshm_name *name, int rc, mode_t *mode);
+
 /* Look at an open descriptor's object; without a lease.  fd stays the caller's.
  * Returns 0, -ENODATA, -EISDIR, -EINVAL, or -errno. */
 int pshm_attach_look(int fd, struct pshm_object *out);

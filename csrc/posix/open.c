@@ -1,12 +1,30 @@
 #include "open.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 
+#include "attach.h"
 #include "fd.h"
 
 int
-pshm_open_raw(const struct pshm_name *name, int flags, mode_t mode)
+pshm_open_raw(const struct pshm_name *name, int flags, mode_t mode,
+              mode_t *kind)
 {
-    return pshm_fd_settle(
-        pshm_result(shm_open(pshm_name_posix(name), flags, mode)));
+    struct pshm_object object;
+    *kind = 0;
+    int fd = pshm_fd_settle(pshm_result(
+        shm_open(pshm_name_posix(name), flags | O_NONBLOCK, mode)));
+    if (fd < 0) {
+        /* Who wants a new one does not care what is in the way. */
+        return fd == -EINTR || fd == -EEXIST
+                   ? fd
+                   : pshm_attach_refusal(name, fd, kind);
+    }
+    int rc = pshm_attach_look(fd, &object);
+    if (rc < 0 && rc != -ENODATA) {
+        *kind = object.mode;
+        pshm_fd_close(fd);
+        return rc;
+    }
+    return fd;
 }
