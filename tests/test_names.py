@@ -98,6 +98,37 @@ def test_a_name_is_a_str(door):
             DOORS[door](name)
 
 
+@pytest.mark.parametrize(
+    "door",
+    [*(door for door in DOORS if door.startswith("create")), "constructor", "link", "rename"],
+)
+def test_an_object_gets_no_name_of_a_semaphore(names, door):
+    """listdir() and reclaim() would never see it."""
+    name = "sem." + names()
+    for given in (name, "/" + name, "sem."):
+        before = sorted(os.listdir(SHM))
+        with pytest.raises(ValueError, match="'sem[.]'") as caught:
+            DOORS[door](given)
+        assert repr(given) in str(caught.value)
+        assert sorted(os.listdir(SHM)) == before
+
+
+def test_an_object_that_has_the_name_of_a_semaphore_can_be_used_and_renamed(names):
+    name, other = "sem." + names(), names()
+    os.close(shm_open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR))
+    os.truncate(SHM + name, 10)
+    for attach in (SharedMemory.open, SharedMemory):
+        with attach(name) as shm:
+            assert shm.name == name and shm.is_linked()
+    with SharedMemory.open(name) as shm:
+        shm.rename(other)
+        assert other in posixshm.listdir()
+        shm.unlink()
+    for good in (names() + "sem.", names.prefix + "sem.x"):
+        with SharedMemory.create(good, 10, delete=True):
+            assert good in posixshm.listdir()
+
+
 def test_the_message_shows_the_name():
     with pytest.raises(ValueError, match="'a/b'"):
         SharedMemory.open("a/b")

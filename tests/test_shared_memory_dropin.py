@@ -201,6 +201,33 @@ def test_a_name_with_a_nul_is_a_value_error(name):
     assert not (SHM / name).exists()
 
 
+def test_a_new_segment_gets_no_name_of_a_semaphore(name):
+    """listdir() and reclaim() would never see it; what is there can be attached to."""
+    semaphore = "sem." + name
+
+    class Either(SharedMemory):
+        _flags = os.O_CREAT | os.O_RDWR
+
+    for make in (
+        lambda: SharedMemory(semaphore, create=True, size=10),
+        lambda: SharedMemory(semaphore, create=True, size=10, track=False),
+        lambda: Either(semaphore, size=10),
+        lambda: ShareableList([1], name=semaphore),
+    ):
+        with pytest.raises(ValueError, match="'sem[.]'"):
+            make()
+        assert not os.path.exists(f"/dev/shm/{semaphore}")
+    with open(f"/dev/shm/{semaphore}", "wb") as file:
+        file.write(bytes(10))
+    try:
+        for attach in (SharedMemory, Either):
+            shm = attach(semaphore)
+            assert shm.size == 10
+            shm.close()
+    finally:
+        os.unlink(f"/dev/shm/{semaphore}")
+
+
 def test_an_empty_object_is_a_value_error_as_there(name):
     path = SHM / name
     path.touch()

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#define SEMAPHORE_PREFIX "sem."
+
 static int
 count_names(const struct signature *signature)
 {
@@ -265,6 +267,23 @@ arg_name(PyObject *value, struct pshm_name *out)
     const char *rule = pshm_name_parse(text, (size_t)length, out);
     if (rule != NULL) {
         PyErr_Format(PyExc_ValueError, "bad name %R: %s", value, rule);
+        return -1;
+    }
+    return 0;
+}
+
+int
+arg_new_name(PyObject *value, struct pshm_name *out)
+{
+    if (arg_name(value, out) < 0) {
+        return -1;
+    }
+    if (strncmp(pshm_name_plain(out), SEMAPHORE_PREFIX,
+                strlen(SEMAPHORE_PREFIX)) == 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "bad name %R: it must not begin with '" SEMAPHORE_PREFIX
+                     "', as the files of POSIX semaphores do",
+                     value);
         return -1;
     }
     return 0;

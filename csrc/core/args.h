@@ -41,5 +41,8 @@ int arg_id(PyObject *value, const char *what, uint32_t *out);
 /* Seconds, >= 0, perhaps infinite; None leaves *out as it is. */
 int arg_seconds(PyObject *value, const char *what, double *out);
 int arg_name(PyObject *value, struct pshm_name *out);
+/* A name that an object is to get: not one of a POSIX semaphore, which
+ * listdir() and reclaim() pass over. */
+int arg_new_name(PyObject *value, struct pshm_name *out);
 
 #endif

@@ -62,7 +62,7 @@ parse_name(request *req, PyObject *name)
         return 0;
     }
     req->name = name;
-    return arg_name(name, &req->path);
+    return arg_new_name(name, &req->path);
 }
 
 static PyObject *
@@ -91,7 +91,8 @@ const char handle_create_doc[] =
     "       max_size=None, reserve=True, populate=False, huge_pages=False,\n"
     "       init=None, exist_ok=False, delete=False, track=False)\n--\n\n"
     "Make an object, and only when it is complete give it its name.\n\n"
-    "name: a str, see " MAN(shm_open, 3) "; None: a fresh one.\n"
+    "name: a str, see " MAN(shm_open, 3) "; None: a fresh one.  'sem.' begins\n"
+    "those of POSIX semaphores, and no object's.\n"
     MEMORY_DOC OWNER_DOC
     "init: called with a writable memoryview of all bytes before anyone else\n"
     "can see them; if it raises, there is no object.  exist_ok: attach to an\n"

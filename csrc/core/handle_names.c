@@ -132,7 +132,7 @@ parse_link(const struct signature *signature, PyObject *const *args,
         return -1;
     }
     *name = values[0];
-    return arg_name(values[0], path) < 0
+    return arg_new_name(values[0], path) < 0
            || arg_bool(values[1], replace) < 0 ? -1 : 0;
 }
 
