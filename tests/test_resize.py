@@ -5,9 +5,12 @@ import errno
 import gc
 import os
 import resource
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from _processes import build_faults
 
 from posixshm import PAGESIZE, SharedMemory
 
@@ -516,6 +519,38 @@ def test_what_ends_before_the_new_end_may_stay(either):
         either.resize(PAGESIZE, shrink=True)
 
 
+WITHIN = {
+    "an older view": lambda shm: (shm.buf, shm.resize(3 * PAGESIZE))[0],
+    "another handle's view": lambda shm: SharedMemory.open(shm.name).buf,
+    "map": lambda shm: shm.map(),
+}
+
+
+@pytest.mark.parametrize("take", WITHIN.values(), ids=WITHIN)
+def test_shrinking_within_a_page_leaves_the_bytes_of_a_view(shm, take):
+    """They would not be a bus error, but zeros."""
+    shm.buf[:] = b"x" * 1000
+    view = take(shm)
+    size = shm.size
+    for end in (1, 50, 999):
+        with pytest.raises(BufferError, match="reaches past the new end"):
+            shm.resize(end, shrink=True)
+        assert shm.size == size_of(shm.name) == size
+        assert bytes(view)[:1000] == b"x" * 1000
+    del view
+    gc.collect()
+    shm.resize(50, shrink=True)
+    assert shm.buf.tobytes() == b"x" * 50
+
+
+def test_a_view_of_other_pages_does_not_forbid_an_end_within_a_page(either):
+    part = either.map(0, 2 * PAGESIZE)
+    either.resize(2 * PAGESIZE + 1, shrink=True)
+    with pytest.raises(BufferError):
+        either.resize(2 * PAGESIZE - 1, shrink=True)
+    part[2 * PAGESIZE - 1] = 1
+
+
 def test_an_array_of_an_older_mapping_forbids_it(shm):
     """Also one whose handle was the buffer, and has a new mapping since."""
     array = np.ndarray(1000, "u1", buffer=shm)
@@ -538,6 +573,69 @@ def test_another_view_in_a_fork_is_none_of_ours(either, run_python):
     )
     assert size_of(either.name) == 4096
     assert either.refresh() == 4096
+
+
+def test_threads_that_attach_are_no_obstacle(either, names):
+    """Shrinking waits until they are through; not for long, but longer they hardly ever take."""
+    stop, refused = threading.Event(), 0
+    with SharedMemory.create(names(), 10, delete=True) as other:
+
+        def attach():
+            while not stop.is_set():
+                SharedMemory.open(other.name).close()
+
+        with ThreadPoolExecutor(2) as pool:
+            attaching = [pool.submit(attach) for _ in range(2)]
+            try:
+                for _ in range(200):
+                    try:
+                        either.resize(PAGESIZE, shrink=True)
+                    except BufferError:
+                        refused += 1
+                    either.resize(10 * PAGESIZE)
+            finally:
+                stop.set()
+            for each in attaching:
+                each.result(60)
+    assert refused <= 10
+
+
+def test_shrinking_gives_up_while_a_thread_grows_an_object_for_long(run_python, names, tmp_path):
+    code = """
+        import ctypes, sys, threading, time
+        from _processes import Faults
+        from posixshm import SharedMemory
+        libc, faults = ctypes.CDLL(None), Faults()
+        grown = SharedMemory.create(sys.argv[1], 100, delete=True)
+        shrunk = SharedMemory.create(sys.argv[2], 100_000, delete=True)
+
+        def grow(seconds):  # at the system call it sleeps
+            libc.pshm_fault_hook(libc.usleep, ctypes.c_void_p(int(seconds * 1e6)))
+            faults.arm("fallocate", 1, Faults.HOOK_BEFORE)
+            sleeping.set()
+            grown.resize(grown.size + 100)
+            faults.disarm()
+
+        for seconds, shrinks in ((1, False), (0.01, True)):
+            sleeping = threading.Event()
+            thread = threading.Thread(target=grow, args=(seconds,))
+            thread.start()
+            sleeping.wait()
+            time.sleep(0.003)
+            begun = time.monotonic()
+            try:
+                shrunk.resize(50, shrink=True)
+            except BufferError as error:
+                assert not shrinks or time.monotonic() - begun >= 0.05, error
+                assert "mapping or growing" in str(error) and "bus error" not in str(error), error
+                assert shrunk.size == 100_000
+                SharedMemory.open(sys.argv[2]).close()  # those kept back are let in
+                assert thread.is_alive() or shrinks
+            else:
+                assert shrinks and shrunk.size == 50
+            thread.join()
+    """
+    run_python(code, names(), names(), env=build_faults(tmp_path))
 
 
 def test_growing_again_gives_zeros(either):

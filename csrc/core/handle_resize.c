@@ -118,7 +118,7 @@ hide_end(change *c)
     /* c->map is one reference, the handle has the other. */
     if (self->exported || self->kept != NULL) {
         why = "the handle's own buffer was taken, and its address may be in "
-              "use";
+              "use past the new end";
     }
     else if (self->body.map != c->map || !mapping_is_private(c->map, 2)) {
         why = "a view of this process reaches past the new end";
@@ -176,25 +176,34 @@ shrink_closed(change *c, const char **why)
 }
 
 /* Inside the gate it was not known yet that the object is to shrink, so leave
- * and close it behind. */
+ * and close it behind; without the GIL, which those inside may need. */
 static int
 shrink(change *c)
 {
-    const char *why = "another thread is mapping or growing an object";
+    const char *why = NULL;
+    int rc, closed;
+    Py_BEGIN_ALLOW_THREADS
     pshm_gate_leave();
-    int rc = pshm_gate_close();
-    if (rc == 0) {
+    closed = pshm_gate_close();
+    Py_END_ALLOW_THREADS
+    rc = closed;
+    if (closed == 0) {
         rc = shrink_closed(c, &why);
         pshm_gate_open();
     }
-    rc = rc == -EBUSY ? 0 : rc;
     Py_BEGIN_ALLOW_THREADS
     pshm_gate_enter();
     Py_END_ALLOW_THREADS
+    if (closed == -EBUSY) {
+        PyErr_SetString(PyExc_BufferError,
+                        "cannot shrink now: a thread is in the middle of "
+                        "mapping or growing an object; it can be tried again");
+        return -1;
+    }
     if (why != NULL) {
         PyErr_Format(PyExc_BufferError,
-                     "cannot shrink: %s, which would be a bus error at its "
-                     "next access",
+                     "cannot shrink: %s; its next access there would be a bus "
+                     "error, or find zeros",
                      why);
         return -1;
     }
@@ -292,9 +301,11 @@ const char handle_resize_doc[] =
     "stay valid, and every process that has mapped it with max_size sees the\n"
     "growth.  Without, the handle gets a new mapping, and old views\n"
     "stay valid on the old one.  To shrink takes shrink=True, and nobody else\n"
-    "who uses the end: other processes cannot be asked.\n\n"
+    "who uses the end: other processes cannot be asked.  What this process has\n"
+    "mapped otherwise (older views, other handles) counts by whole pages.\n\n"
     "Raises ValueError; BufferError where a view of this process reaches past\n"
-    "the new end, or another thread is resizing; PermissionError for a\n"
+    "the new end, another thread is resizing it, or threads are mapping or\n"
+    "growing objects and are not through after 50 ms; PermissionError for a\n"
     "read-only handle or a sealed object; OSError: ENOSPC, EFBIG, ENOMEM.";
 
 PyObject *

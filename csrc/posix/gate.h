@@ -13,12 +13,15 @@
 
 #include "base.h"
 
-/* To map, or to grow.  Any number of threads may be inside, and one may be more
- * than once.  Waits while somebody shrinks, which is short. */
+/* To map, or to grow.  Any number of threads may be inside, and one may be
+ * more than once.  Waits while somebody shrinks, or is about to, which is
+ * short; but not to go inside once more. */
 void pshm_gate_enter(void);
 void pshm_gate_leave(void);
 
-/* To shrink.  Never waits: 0, or -EBUSY where somebody is inside. */
+/* To shrink.  Waits until nobody is inside, for 50 ms at most, and keeps those
+ * back who come meanwhile: 0, or -EBUSY where somebody still is; at once where
+ * that is this thread.  The caller holds nothing that those inside need. */
 int pshm_gate_close(void);
 void pshm_gate_open(void);
 

@@ -79,11 +79,10 @@ int
 pshm_maps_reach(struct pshm_identity id, off_t past, const void *except,
                 size_t length)
 {
-    /* A mapping ends with a page, so it does not reach past the last one. */
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     struct reach reach = {
         .id = id,
-        .past = ((uint64_t)past + page - 1) / page * page,
+        .past = (uint64_t)past,
         .except = (uintptr_t)except,
         .except_end = ((uintptr_t)except + length + page - 1) / page * page,
     };

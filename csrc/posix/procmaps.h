@@ -7,8 +7,9 @@
 
 #include "base.h"
 
-/* Does this process map a part of the object past its byte `past`, other than
- * in [except, except + length)?  Returns 1, 0, or -errno. */
+/* Does this process map a part of the object from its byte `past` on, other
+ * than in [except, except + length)?  A mapping ends with a page, so one that
+ * has the page of that byte does.  Returns 1, 0, or -errno. */
 int pshm_maps_reach(struct pshm_identity id, off_t past, const void *except,
                     size_t length);
 

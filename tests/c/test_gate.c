@@ -2,6 +2,7 @@
 #include "check.h"
 #include "posix/gate.h"
 #include "posix/map.h"
+#include "posix/pause.h"
 #include "posix/procmaps.h"
 #include "posix/size.h"
 
@@ -56,6 +57,101 @@ who_comes_while_it_is_closed_waits(void)
     pshm_gate_open();
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK(atomic_load(&waiter.inside));
+}
+
+/* ---- closing waits a little ---- */
+
+static void *
+go_inside_briefly(void *context)
+{
+    struct waiter *waiter = context;
+    pshm_gate_enter();
+    atomic_store(&waiter->inside, true);
+    (void)usleep(5000);
+    pshm_gate_enter();          /* which waits for nobody */
+    pshm_gate_leave();
+    (void)usleep(5000);
+    atomic_store(&waiter->may_leave, true);
+    pshm_gate_leave();
+    return NULL;
+}
+
+/* Should this machine take 50 ms for these 10, it says nothing. */
+static void
+closing_waits_for_who_is_inside(void)
+{
+    for (int tries = 0; tries < 20; tries++) {
+        struct waiter waiter = {false, false};
+        pthread_t thread;
+        CHECK(pthread_create(&thread, NULL, go_inside_briefly, &waiter) == 0);
+        while (!atomic_load(&waiter.inside)) {
+            (void)usleep(100);
+        }
+        double begun = pshm_clock();
+        int rc = pshm_gate_close();
+        double took = pshm_clock() - begun;
+        CHECK(rc == 0 || took >= 0.05);
+        CHECK(rc < 0 || atomic_load(&waiter.may_leave));
+        if (rc == 0) {
+            pshm_gate_open();
+        }
+        CHECK(pthread_join(thread, NULL) == 0);
+        if (rc == 0) {
+            return;
+        }
+    }
+    skip("this machine is too busy");
+}
+
+static void *
+enter_and_leave(void *context)
+{
+    pshm_gate_enter();
+    atomic_store((atomic_bool *)context, true);
+    pshm_gate_leave();
+    return NULL;
+}
+
+static void *
+close_and_open(void *context)
+{
+    int rc = pshm_gate_close();
+    if (rc == 0) {
+        pshm_gate_open();
+    }
+    atomic_store((atomic_int *)context, rc);
+    return NULL;
+}
+
+static void
+closing_gives_up_and_lets_in_whom_it_kept_back(void)
+{
+    pthread_t closer, comer;
+    atomic_bool came = false;
+    atomic_int closed = 1;
+    double begun = pshm_clock();
+    pshm_gate_enter();
+    CHECK(pthread_create(&closer, NULL, close_and_open, &closed) == 0);
+    (void)usleep(10000);
+    CHECK(pthread_create(&comer, NULL, enter_and_leave, &came) == 0);
+    CHECK(pthread_join(comer, NULL) == 0);
+    CHECK(pthread_join(closer, NULL) == 0);
+    CHECK(atomic_load(&came));
+    CHECK_IS(atomic_load(&closed), -EBUSY);
+    CHECK(pshm_clock() - begun >= 0.05);
+    pshm_gate_leave();
+    CHECK_IS(pshm_gate_close(), 0);
+    pshm_gate_open();
+}
+
+static void
+who_is_inside_does_not_wait_for_himself(void)
+{
+    pshm_gate_enter();
+    double begun = pshm_clock();
+    CHECK_IS(pshm_gate_close(), -EBUSY);
+    CHECK(pshm_clock() - begun < 0.05);
+    pshm_gate_leave();
 }
 
 static int
@@ -188,6 +284,9 @@ main(void)
 {
     RUN(many_may_be_inside_and_one_more_than_once);
     RUN(who_comes_while_it_is_closed_waits);
+    RUN(closing_waits_for_who_is_inside);
+    RUN(closing_gives_up_and_lets_in_whom_it_kept_back);
+    RUN(who_is_inside_does_not_wait_for_himself);
     RUN(child_finds_it_open);
     RUN(child_may_leave_where_its_parent_was_inside);
     RUN(nobody_gets_a_mapping_past_the_end);

@@ -32,8 +32,9 @@ check_reach(int fd, off_t size)
     CHECK_IS(pshm_maps_reach(id, 0, NULL, 0), 1);
     CHECK_IS(pshm_maps_reach(id, size - 1 - (off_t)PAGE, NULL, 0), 1);
     CHECK_IS(pshm_maps_reach(id, size, NULL, 0), 0);
-    /* within its last page it does not count */
-    CHECK_IS(pshm_maps_reach(id, size - 1, NULL, 0), 0);
+    /* its last page, whole */
+    CHECK_IS(pshm_maps_reach(id, size - 1, NULL, 0), 1);
+    CHECK_IS(pshm_maps_reach(id, size - 1, base, length), 0);
     CHECK_IS(pshm_maps_reach(id, INT64_MAX - (off_t)PAGE, NULL, 0), 0);
     /* the caller's own mapping */
     CHECK_IS(pshm_maps_reach(id, 0, base, length), 0);
@@ -46,6 +47,7 @@ check_reach(int fd, off_t size)
     /* a second one, of a later part */
     void *part = map_at(fd, 2 * (off_t)PAGE, 10);
     CHECK_IS(pshm_maps_reach(id, 2 * (off_t)PAGE, base, length), 1);
+    CHECK_IS(pshm_maps_reach(id, 2 * (off_t)PAGE + 10, base, length), 1);
     CHECK_IS(pshm_maps_reach(id, 3 * (off_t)PAGE, base, length), 0);
     CHECK(munmap(part, 10) == 0);
     CHECK_IS(pshm_maps_reach(id, 2 * (off_t)PAGE, base, length), 0);
