@@ -76,7 +76,7 @@ go_inside_briefly(void *context)
     return NULL;
 }
 
-/* Should this machine take 50 ms for these 10, it says nothing. */
+/* Should this machine take 50 ms for these 10, it is done again. */
 static void
 closing_waits_for_who_is_inside(void)
 {
@@ -100,7 +100,7 @@ closing_waits_for_who_is_inside(void)
             return;
         }
     }
-    skip("this machine is too busy");
+    CHECK(false);               /* 20 times in a row, it was not the machine */
 }
 
 static void *
