@@ -63,6 +63,15 @@ run_sanitized() {
         --ignore tests/test_posix_room.py
 }
 
+# The other C library, which has no functions that take a clock, and other types.
+run_musl() {
+    local headers=$scratch/kernel-headers folder
+    mkdir "$headers"
+    for folder in linux asm-generic; do ln -s "/usr/include/$folder" "$headers"; done
+    ln -s "/usr/include/$(gcc -print-multiarch)/asm" "$headers"
+    CC="musl-gcc -isystem $headers" "$tree/tests/c/run" --quick
+}
+
 run_benchmarks() {
     local venv=$scratch/bench
     make_venv "$venv" "$(command -v python3)" bench
