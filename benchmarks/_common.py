@@ -9,12 +9,15 @@ batches are short because a median can do without those in which another process
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import functools
 import gc
+import json
 import os
 import platform
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,7 +25,7 @@ import sysconfig
 import tempfile
 import time
 import timeit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,13 +79,15 @@ class Contender:
     name: str
     batch: Batch
     target: float | None = None  # at most this many times the baseline
+    in_c: bool = False  # its loop runs in C, so the case's is not taken off
 
 
 @dataclass
 class Case:
     """contenders[0] is the baseline.
 
-    loop: an empty batch, whose median time per turn is taken off that of every contender.
+    loop: an empty batch, whose median time per turn is taken off that of every contender whose
+    own loop runs in Python too.
     missing: lines that name the contenders which could not take part.
     """
 
@@ -150,7 +155,10 @@ def run(case: Case, rounds: int, batch_ns: float | None) -> list[Row]:
 
     if case.loop:
         loop = statistics.median(per_turn.pop())
-        per_turn = [[t - loop for t in times] for times in per_turn]
+        per_turn = [
+            times if c.in_c else [t - loop for t in times]
+            for c, times in zip(case.contenders, per_turn, strict=True)
+        ]
     return [row(c, times, per_turn[0]) for c, times in zip(case.contenders, per_turn, strict=True)]
 
 
@@ -233,7 +241,7 @@ def c_library(source: Path) -> Iterator[ctypes.CDLL]:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / f"{source.stem}.so"
         flags = ["-std=c11", "-O2", "-fPIC", "-shared"]
-        command = [*compiler(), *flags, "-o", str(library), str(source), "-lrt"]
+        command = [*compiler(), *flags, "-o", str(library), str(source), "-lrt", "-pthread"]
         try:
             built = subprocess.run(command, capture_output=True, text=True)
         except OSError as error:
@@ -257,16 +265,101 @@ def duration(ns: float) -> str:
     return f"{ns:.1f} ns"
 
 
-def print_case(case: Case, rows: list[Row]) -> None:
+def print_case(
+    case: Case, rows: list[Row], columns: dict[str, Sequence[str]] | None = None
+) -> None:
+    """columns: more of them by their heads, with a cell for each row."""
+    more = columns or {}
+    wide = {head: max(map(len, (head, *cells))) for head, cells in more.items()}
     width = max(len(r.name) for r in rows)
     print(f"\n{case.title}")
-    print(f"  {'':{width}}  {'median':>10}  {'ratio':>6}  {'IQR':>13}  {'target':>6}")
-    for r in rows:
+    heads = "".join(f"  {head:>{wide[head]}}" for head in more)
+    print(f"  {'':{width}}  {'median':>10}  {'ratio':>6}  {'IQR':>13}{heads}  {'target':>6}")
+    for i, r in enumerate(rows):
         target = "" if r.target is None else f"{r.target:.2f}"
+        cells = "".join(f"  {more[head][i]:>{wide[head]}}" for head in more)
         print(
             f"  {r.name:{width}}  {duration(r.ns):>10}  {r.ratio:>6.2f}"
-            f"  {f'{r.low:.2f} - {r.high:.2f}':>13}  {target:>6}  {verdict(r.met)}".rstrip()
+            f"  {f'{r.low:.2f} - {r.high:.2f}':>13}{cells}  {target:>6}"
+            f"  {verdict(r.met)}".rstrip()
         )
     for line in case.missing:
         print(f"  {line}")
     sys.stdout.flush()
+
+
+# -- a benchmark as a command --------------------------------------------------
+
+
+@dataclass
+class Settings:
+    rounds: int
+    batch_ms: float
+    cpu: int | None
+
+    @property
+    def batch_ns(self) -> float:
+        return self.batch_ms * 1e6
+
+
+def arguments_of(doc: str | None, rounds: int) -> argparse.ArgumentParser:
+    """What every benchmark takes.  rounds: how many there are if nothing else is said."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0] if doc else None)
+    parser.add_argument("--quick", action="store_true", help="a few short rounds, nothing large")
+    parser.add_argument("--rounds", type=int, help=f"rounds per case ({rounds}; with --quick 5)")
+    parser.add_argument("--batch-ms", type=float, help="length of a batch (0.3; with --quick 0.1)")
+    parser.add_argument("--cpu", type=int, help="the core to run on (the last one allowed)")
+    parser.add_argument("--no-pin", action="store_true", help="run on any core")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a target is missed")
+    parser.set_defaults(usual_rounds=rounds)
+    return parser
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    return Settings(
+        rounds=args.rounds or (5 if args.quick else args.usual_rounds),
+        batch_ms=args.batch_ms or (0.1 if args.quick else 0.3),
+        cpu=None if args.no_pin else max(os.sched_getaffinity(0)) if args.cpu is None else args.cpu,
+    )
+
+
+def print_head(about: dict[str, str], settings: Settings) -> None:
+    width = max(map(len, about))
+    for key, value in about.items():
+        print(f"{key:{width}}  {value}")
+    print(f"{settings.rounds} rounds of batches of {settings.batch_ms:g} ms, ", end="")
+    print("not pinned" if settings.cpu is None else f"pinned to core {settings.cpu}")
+    print("ratio: to the first row, median of the rounds; IQR: the middle half of the rounds")
+
+
+def as_report(case: Case, rows: list[Row]) -> dict[str, Any]:
+    return {"case": case.title, "rows": [r.as_dict() for r in rows], "missing": case.missing}
+
+
+def missed_in(cases: list[dict[str, Any]]) -> list[str]:
+    return [
+        f"{case['case']}: {row['contender']} {row['ratio']:.2f}, target {row['target']:.2f}"
+        for case in cases
+        for row in case["rows"]
+        if row["met"] is False
+    ]
+
+
+def conclude(args: argparse.Namespace, report: dict[str, Any], missed: list[str]) -> int:
+    """Say what was missed and write the figures.  Returns the exit status."""
+    print("\n" + ("\n".join(["missed:", *missed]) if missed else "all targets met"))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 1 if args.check and missed else 0
+
+
+def run_command(name: str, main: Callable[[], int]) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that names are removed
+    try:
+        sys.exit(main())
+    except CannotRun as error:
+        print(f"{name}: cannot run: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

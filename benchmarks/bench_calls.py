@@ -28,15 +28,13 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import mmap
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory as StdlibSharedMemory
 from pathlib import Path
@@ -48,15 +46,22 @@ from _common import (
     CannotRun,
     Case,
     Contender,
+    arguments_of,
+    as_report,
     c_batch,
     c_library,
     checked,
+    conclude,
     machine,
+    missed_in,
     now,
     pinned,
     print_case,
+    print_head,
     python_batch,
     run,
+    run_command,
+    settings_of,
 )
 from _holdings import SEGMENTS, count_all, print_counted
 from _peers import (
@@ -386,56 +391,42 @@ def print_calls(who: str, calls: list[str]) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="a few short rounds, nothing large")
-    parser.add_argument("--rounds", type=int, help="rounds per case (1500; with --quick 5)")
-    parser.add_argument("--batch-ms", type=float, help="length of a batch (0.3; with --quick 0.1)")
-    parser.add_argument("--cpu", type=int, help="the core to run on (the last one allowed)")
-    parser.add_argument("--no-pin", action="store_true", help="run on any core")
+    parser = arguments_of(__doc__, rounds=1500)
     parser.add_argument("--big", type=int, metavar="MIB", help="size of the large object (1024)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if a target is missed")
     parser.add_argument("--calls", action="store_true", help="compare the system calls (strace)")
     parser.add_argument("--once", metavar="CASE:WHO", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    rounds = args.rounds or (5 if args.quick else 1500)
-    batch_ms = args.batch_ms or (0.1 if args.quick else 0.3)
-    batch_ns = batch_ms * 1e6
+    settings = settings_of(args)
     big = args.big * MIB if args.big is not None else 0 if args.quick else 1024 * MIB
-    cpu = None if args.no_pin else max(os.sched_getaffinity(0)) if args.cpu is None else args.cpu
-
     about = {**machine(), **versions(), "huge pages in /dev/shm": huge_pages_setting()}
-    width = max(map(len, about))
-    for key, value in about.items():
-        print(f"{key:{width}}  {value}")
-    print(f"{rounds} rounds of batches of {batch_ms:g} ms, ", end="")
-    print("not pinned" if cpu is None else f"pinned to core {cpu}")
-    print("ratio: to the first row, median of the rounds; IQR: the middle half of the rounds")
+    print_head(about, settings)
 
     results: list[dict[str, Any]] = []
 
-    def report(case: Case, rounds: int, batch_ns: float | None) -> None:
+    def report(
+        case: Case,
+        rounds: int = settings.rounds,
+        batch_ns: float | None = settings.batch_ns,
+    ) -> None:
         rows = run(case, rounds, batch_ns)
         print_case(case, rows)
-        results.append(
-            {"case": case.title, "rows": [r.as_dict() for r in rows], "missing": case.missing}
-        )
+        results.append(as_report(case, rows))
 
     # Before pinning, or the tracker would have to share our core.
     resource_tracker.ensure_running()
-    with scratch_names() as name, c_library(RAW_C) as lib, pinned(cpu):
+    with scratch_names() as name, c_library(RAW_C) as lib, pinned(settings.cpu):
         declare(lib)
         for size in SIZES:
-            report(cycle_case(lib, "create", name("create"), size), rounds, batch_ns)
+            report(cycle_case(lib, "create", name("create"), size))
         held = name("held")
         with posixshm.SharedMemory.create(held, SIZE, delete=True), stdlib_tracking(held):
-            report(cycle_case(lib, "attach", held, SIZE), rounds, batch_ns)
+            report(cycle_case(lib, "attach", held, SIZE))
         with buffers(name("buffer")) as b:
             for case in buffer_cases(b):
-                report(case, rounds, batch_ns)
+                report(case)
         if not numpy:
             print(f"\nnumpy.frombuffer(x)\n  {NO_NUMPY}")
         if big and not room_for(big):
@@ -453,7 +444,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             print(f"  not compared: {error}")
     return {
         "machine": about,
-        "settings": {"rounds": rounds, "batch_ms": batch_ms, "cpu": cpu},
+        "settings": asdict(settings),
         "cases": results,
         "counted": {"segments": SEGMENTS, "rows": counted},
         "same_calls": compared,
@@ -461,12 +452,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def failures(report: dict[str, Any]) -> list[str]:
-    timed = [
-        f"{case['case']}: {row['contender']} {row['ratio']:.2f}, target {row['target']:.2f}"
-        for case in report["cases"]
-        for row in case["rows"]
-        if row["met"] is False
-    ]
     counted = [
         f"{row['contender']}: more than one descriptor a segment, a thread or a process"
         for row in report["counted"]["rows"]
@@ -477,12 +462,11 @@ def failures(report: dict[str, Any]) -> list[str]:
         for cycle, same in report["same_calls"].items()
         if not same
     ]
-    return timed + counted + compared
+    return missed_in(report["cases"]) + counted + compared
 
 
 def main() -> int:
     args = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that names are removed
     if args.once:
         once(args.once)
         return 0
@@ -490,18 +474,8 @@ def main() -> int:
         same = all(compare_calls(show=True).values())
         return 1 if args.check and not same else 0
     report = measure(args)
-    missed = failures(report)
-    print("\n" + ("\n".join(["missed:", *missed]) if missed else "all targets met"))
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
-    return 1 if args.check and missed else 0
+    return conclude(args, report, failures(report))
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except CannotRun as error:
-        print(f"bench_calls: cannot run: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_command("bench_calls", main)
