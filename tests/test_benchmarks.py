@@ -59,6 +59,54 @@ def test_bench_calls_says_which_peers_are_missing(tmp_path):
     assert "posix_ipc + mmap: left out" in done.stdout
     assert "numpy is not installed" in done.stdout
 
+    done = bench("bench_sync.py", "--quick", PYTHONPATH=path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "posix_ipc Semaphore: left out" in done.stdout
+
+
+def test_bench_sync_prints_every_case(tmp_path):
+    figures = tmp_path / "figures.json"
+    done = bench("bench_sync.py", "--quick", "--json", str(figures))
+    assert (done.returncode, done.stderr) == (0, "")
+
+    report = json.loads(figures.read_text())
+    cases = {case["case"]: [row["contender"] for row in case["rows"]] for case in report["cases"]}
+    for title, contenders in cases.items():
+        assert title in done.stdout
+        for contender in contenders:
+            assert contender in done.stdout
+    for subject, first in {
+        "acquire() + release()": "multiprocessing Lock",
+        "with lock": "multiprocessing Lock",
+        "increment a shared counter": "with posixshm Lock, memoryview",
+        "ping-pong": "raw C sem_t",
+        "one counter for all: 2 processes": "multiprocessing Lock",
+        "one counter for all: 4 processes": "multiprocessing Lock",
+    }.items():
+        assert [cases[title][0] for title in cases if title.startswith(subject)] == [first]
+
+    targets = [row["target"] for case in report["cases"] for row in case["rows"] if row["target"]]
+    assert targets == [0.7, 0.45, 0.3, 1.35]
+    for case in report["cases"][-2:]:
+        for row in case["rows"]:
+            assert row["per_second"] > 0
+            assert 0 <= row["fairness"] <= 1
+
+
+def test_bench_sync_check_names_the_targets_that_are_missed(tmp_path):
+    figures = tmp_path / "figures.json"
+    done = bench("bench_sync.py", "--quick", "--check", "--json", str(figures))
+    report = json.loads(figures.read_text())
+    missed = [
+        f"{case['case']}: {row['contender']} "
+        for case in report["cases"]
+        for row in case["rows"]
+        if row["met"] is False
+    ] + [f"ping-pong: {peer} " for peer in report["peers_under_semaphore"]]
+    assert done.returncode == (1 if missed else 0)
+    for line in missed:
+        assert f"\n{line}" in done.stdout
+
 
 def test_raw_c_makes_the_system_calls_that_posixshm_makes():
     needs_plain_build("it makes calls of its own")
