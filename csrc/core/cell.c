@@ -268,15 +268,14 @@ cell_open_named(opening *how, PyObject *name)
 /* ---- Uses ---- */
 
 int
-cell_check(cell *self)
+cell_refuse(cell *self)
 {
     if (atomic_load_explicit(&self->closed, memory_order_relaxed)) {
         PyErr_Format(PyExc_ValueError, "the %s is closed",
                      Py_TYPE(self)->tp_name);
         return -1;
     }
-    return self->place != NULL && !pshm_cell_intact(self->place, self->kind)
-               ? cell_raise(self, -EBADMSG) : 0;
+    return cell_raise(self, -EBADMSG);
 }
 
 int

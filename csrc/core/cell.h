@@ -68,7 +68,16 @@ cell_open(opening *how, PyObject *name, PyObject *shm, PyObject *offset)
 
 /* Before a use: is it open and nobody has written over its tag?  Returns 0, or
  * -1 with ValueError or OSError (EBADMSG). */
-int cell_check(cell *self);
+int cell_refuse(cell *self);            /* the slow half */
+
+static inline int
+cell_check(cell *self)
+{
+    return !atomic_load_explicit(&self->closed, memory_order_relaxed)
+           && (self->place == NULL
+               || pshm_cell_intact(self->place, self->kind))
+               ? 0 : cell_refuse(self);
+}
 
 /* Raise what a use returned: -EBADMSG, or -errno.  Returns -1. */
 int cell_raise(cell *self, int rc);

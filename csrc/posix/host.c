@@ -26,13 +26,13 @@ pshm_process_id(void)
     return getpid();
 }
 
-static unsigned forks;
+unsigned pshm_fork_count;
 static pthread_once_t forks_watched = PTHREAD_ONCE_INIT;
 
 static void
 count_fork(void)
 {
-    forks++;
+    pshm_fork_count++;
 }
 
 static void
@@ -45,12 +45,6 @@ void
 pshm_forks_watch(void)
 {
     (void)pthread_once(&forks_watched, watch_forks);
-}
-
-unsigned
-pshm_forks(void)
-{
-    return forks;
 }
 
 uint32_t

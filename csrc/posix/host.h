@@ -15,7 +15,12 @@ pid_t pshm_process_id(void);
 
 /* How many forks lie between this process and its first one; cheap.  The
  * process's own, like its id. */
-unsigned pshm_forks(void);
+static inline unsigned
+pshm_forks(void)
+{
+    extern unsigned pshm_fork_count;
+    return pshm_fork_count;
+}
 /* To be called once before that counts. */
 void pshm_forks_watch(void);
 

@@ -33,11 +33,15 @@ pshm_lock_wait(struct pshm_lock *lock, struct pshm_grip *grip, int64_t until)
 int
 pshm_lock_release(struct pshm_lock *lock, struct pshm_grip *grip)
 {
-    bool last = pshm_grip_mine(grip) && grip->depth == 1;
+    int rc = pshm_robust_may_unlock(&lock->mutex, grip);
+    if (rc < 0) {
+        return rc;
+    }
+    bool last = grip->depth == 1;
     if (last) {
         atomic_store_explicit(&lock->held, 0, memory_order_relaxed);
     }
-    int rc = pshm_robust_unlock(&lock->mutex, grip);
+    rc = pshm_robust_let_go(&lock->mutex, grip);
     if (rc < 0 && last) {
         atomic_store_explicit(&lock->held, 1, memory_order_relaxed);
     }

@@ -11,19 +11,6 @@
 
 #define NANO 1000000000
 
-/* What init sets and nothing changes. */
-static int
-kind_of(const struct pshm_robust *r)
-{
-#ifdef __GLIBC__
-    return r->mutex.__data.__kind;
-#else
-    int kind;                           /* musl: the first member */
-    memcpy(&kind, r, sizeof(kind));
-    return kind;
-#endif
-}
-
 int
 pshm_robust_init(struct pshm_robust *r, unsigned flags)
 {
@@ -55,14 +42,7 @@ pshm_robust_init(struct pshm_robust *r, unsigned flags)
 
 /* ---- Its place in the list of its owner's mutexes ---- */
 
-#if defined(__GLIBC__) && __PTHREAD_MUTEX_HAVE_PREV
-
-static void
-read_links(const struct pshm_robust *r, uintptr_t links[2])
-{
-    links[0] = (uintptr_t)r->mutex.__data.__list.__prev;
-    links[1] = (uintptr_t)r->mutex.__data.__list.__next;
-}
+#ifdef PSHM_ROBUST_LINKS
 
 static bool links_known;
 
@@ -101,9 +81,9 @@ try_links(void)
     }
     (void)pthread_mutex_lock(&first.mutex);
     (void)pthread_mutex_lock(&second.mutex);
-    read_links(&first, links);
+    pshm_robust_read_links(&first, links);
     links_known = is_linked(&first, links);
-    read_links(&second, links);
+    pshm_robust_read_links(&second, links);
     links_known = links_known && is_linked(&second, links);
     (void)pthread_mutex_unlock(&second.mutex);
     (void)pthread_mutex_unlock(&first.mutex);
@@ -116,20 +96,12 @@ learn_links(void)
     (void)pthread_once(&once, try_links);
 }
 
-static void
-remember_links(const struct pshm_robust *r, struct pshm_grip *grip)
-{
-    read_links(r, grip->links);
-}
-
-/* They differ from what they were where a neighbour came or went. */
-static bool
-links_intact(const struct pshm_robust *r, const struct pshm_grip *grip)
+bool
+pshm_robust_linked(const struct pshm_robust *r)
 {
     uintptr_t links[2];
-    read_links(r, links);
-    return memcmp(links, grip->links, sizeof(links)) == 0 || !links_known
-           || is_linked(r, links);
+    pshm_robust_read_links(r, links);
+    return !links_known || is_linked(r, links);
 }
 
 #else
@@ -139,18 +111,10 @@ learn_links(void)
 {
 }
 
-static void
-remember_links(const struct pshm_robust *r, struct pshm_grip *grip)
+bool
+pshm_robust_linked(const struct pshm_robust *r)
 {
     (void)r;
-    (void)grip;
-}
-
-static bool
-links_intact(const struct pshm_robust *r, const struct pshm_grip *grip)
-{
-    (void)r;
-    (void)grip;
     return true;
 }
 
@@ -167,53 +131,12 @@ pshm_robust_open(const struct pshm_robust *r, unsigned flags,
         return rc;
     }
     learn_links();
-    grip->kind = kind_of(&model);
+    grip->kind = pshm_robust_kind(&model);
     (void)pthread_mutex_destroy(&model.mutex);
-    return kind_of(r) == grip->kind ? 0 : -EBADMSG;
-}
-
-/* ---- Who has it ---- */
-
-bool
-pshm_grip_held(const struct pshm_grip *grip)
-{
-    return atomic_load_explicit(&grip->owner, memory_order_relaxed) != 0
-           && atomic_load_explicit(&grip->forks, memory_order_relaxed)
-                  == pshm_forks();
-}
-
-bool
-pshm_grip_mine(const struct pshm_grip *grip)
-{
-    return atomic_load_explicit(&grip->owner, memory_order_relaxed)
-               == (uintptr_t)pthread_self()
-           && pshm_grip_held(grip);
-}
-
-static int
-locked(const struct pshm_robust *r, struct pshm_grip *grip, int rc)
-{
-    if (rc != 0 && rc != -EOWNERDEAD) {
-        return rc;
-    }
-    grip->depth = rc == 0 && pshm_grip_mine(grip) ? grip->depth + 1 : 1;
-    remember_links(r, grip);
-    atomic_store_explicit(&grip->forks, pshm_forks(), memory_order_relaxed);
-    atomic_store_explicit(&grip->owner, (uintptr_t)pthread_self(),
-                          memory_order_relaxed);
-    return rc;
+    return pshm_robust_kind(r) == grip->kind ? 0 : -EBADMSG;
 }
 
 /* ---- Locking ---- */
-
-int
-pshm_robust_try(struct pshm_robust *r, struct pshm_grip *grip)
-{
-    if (kind_of(r) != grip->kind) {
-        return -EBADMSG;
-    }
-    return locked(r, grip, -pthread_mutex_trylock(&r->mutex));
-}
 
 /* The C library's function that takes a clock, where it has it (glibc 2.30);
  * not by linking, for then it would have to be there. */
@@ -246,11 +169,11 @@ lock_until(pthread_mutex_t *mutex, int64_t end)
 int
 pshm_robust_lock(struct pshm_robust *r, struct pshm_grip *grip, int64_t until)
 {
-    if (kind_of(r) != grip->kind) {
+    if (pshm_robust_kind(r) != grip->kind) {
         return -EBADMSG;
     }
     int64_t end = pshm_slice_end(until);
-    int rc = locked(r, grip, lock_until(&r->mutex, end));
+    int rc = pshm_robust_locked(r, grip, lock_until(&r->mutex, end));
     return rc == -ETIMEDOUT ? pshm_slice_over(end, until) : rc;
 }
 
@@ -271,22 +194,6 @@ pshm_robust_renew(const struct pshm_robust *r, struct pshm_grip *grip)
 int
 pshm_robust_unlock(struct pshm_robust *r, struct pshm_grip *grip)
 {
-    if (!pshm_grip_mine(grip)) {
-        return -EPERM;
-    }
-    if (kind_of(r) != grip->kind || !links_intact(r, grip)) {
-        return -EBADMSG;
-    }
-    /* Before, for afterwards it may be another thread's. */
-    unsigned depth = --grip->depth;
-    if (depth == 0) {
-        atomic_store_explicit(&grip->owner, 0, memory_order_relaxed);
-    }
-    int rc = -pthread_mutex_unlock(&r->mutex);
-    if (rc < 0 && depth == 0) {
-        grip->depth = 1;
-        atomic_store_explicit(&grip->owner, (uintptr_t)pthread_self(),
-                              memory_order_relaxed);
-    }
-    return rc;
+    int rc = pshm_robust_may_unlock(r, grip);
+    return rc < 0 ? rc : pshm_robust_let_go(r, grip);
 }

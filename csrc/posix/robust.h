@@ -10,8 +10,10 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include "base.h"
+#include "host.h"
 
 enum pshm_robust_flags {
     PSHM_RECURSIVE = 1,                 /* its owner may lock it again */
@@ -39,8 +41,8 @@ struct pshm_grip {
 };
 
 /* Has this thread got it by this grip?  Has any thread of this process? */
-bool pshm_grip_mine(const struct pshm_grip *grip);
-bool pshm_grip_held(const struct pshm_grip *grip);
+static inline bool pshm_grip_mine(const struct pshm_grip *grip);
+static inline bool pshm_grip_held(const struct pshm_grip *grip);
 
 /* Make r, which is all zeros and nobody else's yet.  Returns 0 or -errno. */
 int pshm_robust_init(struct pshm_robust *r, unsigned flags);
@@ -55,7 +57,8 @@ int pshm_robust_open(const struct pshm_robust *r, unsigned flags,
  * -EDEADLK (this thread has it), -ENOTRECOVERABLE (whoever was told before let
  * go of it without a repair), -EBADMSG (written over), -EINTR and -ETIMEDOUT
  * as pshm_futex_wait. */
-int pshm_robust_try(struct pshm_robust *r, struct pshm_grip *grip);
+static inline int pshm_robust_try(struct pshm_robust *r,
+                                  struct pshm_grip *grip);
 int pshm_robust_lock(struct pshm_robust *r, struct pshm_grip *grip,
                      int64_t until);
 
@@ -71,5 +74,145 @@ void pshm_robust_renew(const struct pshm_robust *r, struct pshm_grip *grip);
 /* Returns 0; -EPERM: this thread has not got it by this grip; -EBADMSG: written
  * over. */
 int pshm_robust_unlock(struct pshm_robust *r, struct pshm_grip *grip);
+
+/* The two halves of that, for who has something to do in between. */
+static inline int pshm_robust_may_unlock(const struct pshm_robust *r,
+                                         const struct pshm_grip *grip);
+static inline int pshm_robust_let_go(struct pshm_robust *r,
+                                     struct pshm_grip *grip);
+
+/* ---- What a lock does each time that nobody else wants it ----
+ *
+ * Here, because the calls would cost more than what they do. */
+
+#if defined(__GLIBC__) && __PTHREAD_MUTEX_HAVE_PREV
+#define PSHM_ROBUST_LINKS               /* we know where they are */
+#endif
+
+/* What init sets and nothing changes. */
+static inline int
+pshm_robust_kind(const struct pshm_robust *r)
+{
+#ifdef __GLIBC__
+    return r->mutex.__data.__kind;
+#else
+    int kind;                           /* musl: the first member */
+    memcpy(&kind, r, sizeof(kind));
+    return kind;
+#endif
+}
+
+/* Each by itself: a load of both at once would have to wait until the two
+ * stores of locking have come to the cache. */
+static inline void
+pshm_robust_read_links(const struct pshm_robust *r, uintptr_t links[2])
+{
+#ifdef PSHM_ROBUST_LINKS
+    void *const volatile *links_of
+        = (void *const volatile *)&r->mutex.__data.__list;
+    links[0] = (uintptr_t)links_of[0];
+    links[1] = (uintptr_t)links_of[1];
+#else
+    (void)r;
+    links[0] = links[1] = 0;
+#endif
+}
+
+/* Do its neighbours in the list know it?  True where that cannot be told. */
+bool pshm_robust_linked(const struct pshm_robust *r);
+
+/* Which of this process's threads this is.  A compiler may know the function
+ * and yet not have it for its target. */
+static inline uintptr_t
+pshm_thread(void)
+{
+#if defined(__aarch64__)                                                     \
+    || (defined(__x86_64__) && defined(__clang__) && __clang_major__ >= 14)   \
+    || (defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 11)
+    return (uintptr_t)__builtin_thread_pointer();
+#else
+    return (uintptr_t)pthread_self();
+#endif
+}
+
+static inline bool
+pshm_grip_is_of(const struct pshm_grip *grip, uintptr_t thread, unsigned forks)
+{
+    return atomic_load_explicit(&grip->owner, memory_order_relaxed) == thread
+           && atomic_load_explicit(&grip->forks, memory_order_relaxed)
+                  == forks;
+}
+
+static inline bool
+pshm_grip_mine(const struct pshm_grip *grip)
+{
+    return pshm_grip_is_of(grip, pshm_thread(), pshm_forks());
+}
+
+static inline bool
+pshm_grip_held(const struct pshm_grip *grip)
+{
+    return atomic_load_explicit(&grip->owner, memory_order_relaxed) != 0
+           && atomic_load_explicit(&grip->forks, memory_order_relaxed)
+                  == pshm_forks();
+}
+
+/* Note in the grip what an attempt to lock has returned, and return it. */
+static inline int
+pshm_robust_locked(const struct pshm_robust *r, struct pshm_grip *grip, int rc)
+{
+    if (rc != 0 && rc != -EOWNERDEAD) {
+        return rc;
+    }
+    uintptr_t self = pshm_thread();
+    unsigned forks = pshm_forks();
+    grip->depth = rc == 0 && pshm_grip_is_of(grip, self, forks)
+                      ? grip->depth + 1 : 1;
+    pshm_robust_read_links(r, grip->links);
+    atomic_store_explicit(&grip->forks, forks, memory_order_relaxed);
+    atomic_store_explicit(&grip->owner, self, memory_order_relaxed);
+    return rc;
+}
+
+static inline int
+pshm_robust_try(struct pshm_robust *r, struct pshm_grip *grip)
+{
+    if (pshm_robust_kind(r) != grip->kind) {
+        return -EBADMSG;
+    }
+    return pshm_robust_locked(r, grip, -pthread_mutex_trylock(&r->mutex));
+}
+
+/* The links differ from what they were where a neighbour came or went. */
+static inline int
+pshm_robust_may_unlock(const struct pshm_robust *r,
+                       const struct pshm_grip *grip)
+{
+    uintptr_t links[2];
+    if (!pshm_grip_mine(grip)) {
+        return -EPERM;
+    }
+    pshm_robust_read_links(r, links);
+    return pshm_robust_kind(r) == grip->kind
+           && ((links[0] == grip->links[0] && links[1] == grip->links[1])
+               || pshm_robust_linked(r)) ? 0 : -EBADMSG;
+}
+
+static inline int
+pshm_robust_let_go(struct pshm_robust *r, struct pshm_grip *grip)
+{
+    /* Before, for afterwards it may be another thread's. */
+    unsigned depth = --grip->depth;
+    if (depth == 0) {
+        atomic_store_explicit(&grip->owner, 0, memory_order_relaxed);
+    }
+    int rc = -pthread_mutex_unlock(&r->mutex);
+    if (rc < 0 && depth == 0) {
+        grip->depth = 1;
+        atomic_store_explicit(&grip->owner, pshm_thread(),
+                              memory_order_relaxed);
+    }
+    return rc;
+}
 
 #endif
