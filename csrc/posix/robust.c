@@ -1,12 +1,12 @@
 #include "robust.h"
 
-#include <dlfcn.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "futex.h"
+#include "libc.h"
 #include "host.h"
 
 #define NANO 1000000000
@@ -138,8 +138,7 @@ pshm_robust_open(const struct pshm_robust *r, unsigned flags,
 
 /* ---- Locking ---- */
 
-/* The C library's function that takes a clock, where it has it (glibc 2.30);
- * not by linking, for then it would have to be there. */
+/* The C library's function that takes a clock, where it has it: glibc 2.30. */
 typedef int (*clocklock)(pthread_mutex_t *, clockid_t,
                          const struct timespec *);
 
@@ -148,8 +147,9 @@ lock_until(pthread_mutex_t *mutex, int64_t end)
 {
     struct timespec at = {.tv_sec = (time_t)(end / NANO),
                           .tv_nsec = (long)(end % NANO)};
+    static atomic_uintptr_t found;
     clocklock function;
-    void *symbol = dlsym(RTLD_DEFAULT, "pthread_mutex_clocklock");
+    void *symbol = pshm_libc_function("pthread_mutex_clocklock", &found);
     memcpy(&function, &symbol, sizeof(function));
     if (function != NULL) {
         int error = function(mutex, CLOCK_MONOTONIC, &at);

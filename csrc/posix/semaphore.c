@@ -1,12 +1,12 @@
 #include "semaphore.h"
 
-#include <dlfcn.h>
 #include <limits.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "futex.h"
+#include "libc.h"
 
 #define NANO 1000000000
 
@@ -36,8 +36,7 @@ pshm_sem_try(sem_t *sem)
     return rc == -EAGAIN ? -EBUSY : rc;
 }
 
-/* The C library's function that takes a clock, where it has it (glibc 2.30);
- * not by linking, for then it would have to be there. */
+/* The C library's function that takes a clock, where it has it: glibc 2.30. */
 typedef int (*clockwait)(sem_t *, clockid_t, const struct timespec *);
 
 static int
@@ -45,8 +44,9 @@ wait_until(sem_t *sem, int64_t end)
 {
     struct timespec at = {.tv_sec = (time_t)(end / NANO),
                           .tv_nsec = (long)(end % NANO)};
+    static atomic_uintptr_t found;
     clockwait function;
-    void *symbol = dlsym(RTLD_DEFAULT, "sem_clockwait");
+    void *symbol = pshm_libc_function("sem_clockwait", &found);
     memcpy(&function, &symbol, sizeof(function));
     if (function != NULL) {
         return pshm_result(function(sem, CLOCK_MONOTONIC, &at));
