@@ -1,6 +1,6 @@
 """What does synchronising cost beside raw C, multiprocessing, threading and posix_ipc?
 
-    python benchmarks/bench_sync.py            the tables; two minutes or so
+    python benchmarks/bench_sync.py            the tables; less than a minute
     python benchmarks/bench_sync.py --quick    does it run at all; the figures mean nothing
     python benchmarks/bench_sync.py --check    exit status 1 if a target is missed
 
