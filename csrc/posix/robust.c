@@ -11,6 +11,17 @@
 
 #define NANO 1000000000
 
+PSHM_THREAD_LOCAL uintptr_t pshm_thread_number;
+
+uintptr_t
+pshm_thread_count(void)
+{
+    static atomic_uintptr_t last;
+    pshm_thread_number
+        = atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
+    return pshm_thread_number;
+}
+
 int
 pshm_robust_init(struct pshm_robust *r, unsigned flags)
 {

@@ -121,18 +121,23 @@ pshm_robust_read_links(const struct pshm_robust *r, uintptr_t links[2])
 /* Do its neighbours in the list know it?  True where that cannot be told. */
 bool pshm_robust_linked(const struct pshm_robust *r);
 
-/* Which of this process's threads this is.  A compiler may know the function
- * and yet not have it for its target. */
+/* This thread's number, which no other one of this process ever has.  That of
+ * pthread_self(3) passes on to another when a thread ends, also when it ends
+ * with a mutex that it locked by a grip.  glibc keeps room for what a library
+ * that is loaded late has by the cheaper of the models; musl does not. */
+#ifdef __GLIBC__
+#define PSHM_THREAD_LOCAL                                                    \
+    _Thread_local __attribute__((tls_model("initial-exec")))
+#else
+#define PSHM_THREAD_LOCAL _Thread_local
+#endif
+extern PSHM_THREAD_LOCAL uintptr_t pshm_thread_number;
+uintptr_t pshm_thread_count(void);      /* gives it one */
+
 static inline uintptr_t
 pshm_thread(void)
 {
-#if defined(__aarch64__)                                                     \
-    || (defined(__x86_64__) && defined(__clang__) && __clang_major__ >= 14)   \
-    || (defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 11)
-    return (uintptr_t)__builtin_thread_pointer();
-#else
-    return (uintptr_t)pthread_self();
-#endif
+    return pshm_thread_number != 0 ? pshm_thread_number : pshm_thread_count();
 }
 
 static inline bool
