@@ -26,6 +26,7 @@ lock_raise_owner_died(core_state *state, cell *self)
 static int
 call_recover(lock_object *self)
 {
+    pshm_lock_begin_repair(self->lock);
     atomic_store(&self->recovering, true);
     PyObject *result = PyObject_CallOneArg(self->recover, (PyObject *)self);
     atomic_store(&self->recovering, false);

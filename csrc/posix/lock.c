@@ -6,12 +6,14 @@ pshm_lock_init(struct pshm_lock *lock, unsigned flags)
     return pshm_robust_init(&lock->mutex, flags);
 }
 
+/* Who has it already, and locks it once more, was told the first time. */
 static int
-note_locked(struct pshm_lock *lock, int rc)
+note_locked(struct pshm_lock *lock, const struct pshm_grip *grip, int rc)
 {
     if (rc == 0 || rc == -EOWNERDEAD) {
         atomic_store_explicit(&lock->held, 1, memory_order_relaxed);
-        if (atomic_load_explicit(&lock->broken, memory_order_relaxed) != 0) {
+        if (grip->depth == 1
+            && atomic_load_explicit(&lock->broken, memory_order_relaxed) != 0) {
             rc = -EOWNERDEAD;
         }
     }
@@ -21,13 +23,14 @@ note_locked(struct pshm_lock *lock, int rc)
 int
 pshm_lock_try(struct pshm_lock *lock, struct pshm_grip *grip)
 {
-    return note_locked(lock, pshm_robust_try(&lock->mutex, grip));
+    return note_locked(lock, grip, pshm_robust_try(&lock->mutex, grip));
 }
 
 int
 pshm_lock_wait(struct pshm_lock *lock, struct pshm_grip *grip, int64_t until)
 {
-    return note_locked(lock, pshm_robust_lock(&lock->mutex, grip, until));
+    return note_locked(lock, grip,
+                       pshm_robust_lock(&lock->mutex, grip, until));
 }
 
 int
@@ -56,11 +59,18 @@ pshm_lock_repair(struct pshm_lock *lock)
 }
 
 void
-pshm_lock_give_up(struct pshm_lock *lock, struct pshm_grip *grip)
+pshm_lock_begin_repair(struct pshm_lock *lock)
 {
     atomic_store_explicit(&lock->broken, 1, memory_order_relaxed);
     pshm_robust_repair(&lock->mutex);
-    (void)pshm_lock_release(lock, grip);
+}
+
+void
+pshm_lock_give_up(struct pshm_lock *lock, struct pshm_grip *grip)
+{
+    pshm_lock_begin_repair(lock);
+    while (pshm_lock_release(lock, grip) == 0 && pshm_grip_mine(grip)) {
+    }
 }
 
 bool

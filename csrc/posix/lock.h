@@ -29,7 +29,12 @@ int pshm_lock_wait(struct pshm_lock *lock, struct pshm_grip *grip,
                    int64_t until);
 int pshm_lock_release(struct pshm_lock *lock, struct pshm_grip *grip);
 
-/* After -EOWNERDEAD one of these, by who has it. */
+/* After -EOWNERDEAD, by who has it.  First, if the repair is to lock and unlock
+ * a recursive one again meanwhile: that can be done only while the mutex is
+ * consistent.  Whoever comes next is told until the repair is done. */
+void pshm_lock_begin_repair(struct pshm_lock *lock);
+
+/* In the end one of these; the second however often this thread has it. */
 void pshm_lock_repair(struct pshm_lock *lock);
 void pshm_lock_give_up(struct pshm_lock *lock, struct pshm_grip *grip);
 
