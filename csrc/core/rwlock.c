@@ -13,6 +13,7 @@ typedef struct {
     struct pshm_rw_grip *grip;
     PyObject *recover;                  /* callable, or NULL */
     atomic_bool recovered;              /* by the last writer here */
+    atomic_bool recovering;             /* recover is being called */
 } rwlock;
 
 struct rwlock_cell {
@@ -172,8 +173,10 @@ static int
 repair(rwlock *self, bool by_caller)
 {
     if (!by_caller) {
+        atomic_store(&self->recovering, true);
         PyObject *result = PyObject_CallOneArg(self->recover,
                                                (PyObject *)self);
+        atomic_store(&self->recovering, false);
         if (result == NULL) {
             pshm_rw_give_up(self->gate, self->rw, self->grip);
             return -1;
@@ -333,6 +336,12 @@ release(rwlock *self)
         return cell_raise(&self->base, -EBADMSG);
     }
     if (pshm_rw_writes(self->rw, self->grip)) {
+        if (atomic_load_explicit(&self->recovering, memory_order_relaxed)) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            "recover must not release the lock; it is "
+                            "released by whoever acquired it, after that");
+            return -1;
+        }
         rc = pshm_rw_done(self->gate, self->rw, self->grip);
     }
     else {
