@@ -3,6 +3,8 @@
 for kind in KINDS: at(kind, shm, 0, create=True), or named(kind, name, create=True)
 """
 
+import threading
+
 from posixshm import Atomic, Barrier, Condition, Event, Lock, RLock, RWLock, Semaphore
 
 # What making one takes besides create=True.
@@ -67,8 +69,24 @@ def use(thing):
 
 def die_with(take):
     """A thread that ends with what `take()` acquired."""
-    import threading
-
     thread = threading.Thread(target=take)
     thread.start()
     thread.join()
+
+
+def elsewhere(function, *args, **keywords):
+    """What it returns, or raises, in another thread."""
+    result = []
+
+    def body():
+        try:
+            result.append(function(*args, **keywords))
+        except BaseException as error:
+            result.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join(30)
+    if isinstance(result[0], BaseException):
+        raise result[0]
+    return result[0]

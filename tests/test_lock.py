@@ -1,0 +1,222 @@
+"""Lock and RLock: mutual exclusion between threads and processes, by objects at the same place."""
+
+import errno
+
+import pytest
+from _primitives import elsewhere, name_of
+from _processes import PATH, needs_root
+
+from posixshm import Lock, OwnerDiedError, RLock, SharedMemory
+
+DEADLINE = 30
+kinds = pytest.mark.parametrize("kind", [Lock, RLock], ids=name_of)
+
+
+@pytest.fixture
+def shm():
+    with SharedMemory.anonymous(8192) as handle:
+        yield handle
+
+
+# -- the living ---------------------------------------------------------------------------------
+
+
+@kinds
+def test_it_is_held_by_one(kind, shm):
+    lock, other = kind.at(shm, 0, create=True), kind.at(shm)
+    assert not lock.locked() and not other.locked()
+    assert lock.acquire() is True
+    assert lock.locked() and other.locked()
+    for thing in (lock, other):
+        assert elsewhere(thing.acquire, False) is False
+        assert elsewhere(thing.acquire, timeout=0) is False
+        assert elsewhere(thing.acquire, True, 0.02) is False
+    assert lock.release() is None
+    assert not lock.locked()
+    assert elsewhere(other.acquire, timeout=0) is True  # and dies with it
+    with pytest.raises(OwnerDiedError):
+        other.acquire(timeout=DEADLINE)
+    assert other.acquire(recover=True)
+    other.release()
+
+
+@kinds
+def test_with(kind, shm):
+    lock = kind.at(shm, 0, create=True)
+    with lock as got:
+        assert got is True and lock.locked()
+    assert not lock.locked()
+    with pytest.raises(KeyError):
+        with lock:
+            raise KeyError
+    assert not lock.locked()
+    with pytest.raises(RuntimeError, match="not acquired"):
+        with lock:
+            lock.release()
+    with pytest.raises(KeyError):  # and not the error over that
+        with lock:
+            lock.release()
+            raise KeyError
+
+
+@kinds
+def test_releasing_what_one_does_not_hold(kind, shm):
+    lock, other = kind.at(shm, 0, create=True), kind.at(shm)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="not acquired"):
+            lock.release()
+    with lock:
+        for thing in (lock, other):
+            with pytest.raises(RuntimeError, match="not acquired"):
+                elsewhere(thing.release)
+        with pytest.raises(RuntimeError, match="not acquired"):
+            other.release()  # this thread's, but not by this object
+        assert lock.locked()
+    with pytest.raises(RuntimeError):
+        lock.release()
+
+
+def test_a_lock_is_not_acquired_twice_by_one_thread(shm):
+    lock, other = Lock.at(shm, 0, create=True), Lock.at(shm)
+    with lock:
+        for thing in (lock, other):
+            for call in ((), (True,), (True, 5), (True, None)):
+                with pytest.raises(OSError, match="itself") as caught:
+                    thing.acquire(*call)
+                assert caught.value.errno == errno.EDEADLK
+            assert thing.acquire(False) is thing.acquire(timeout=0) is False
+        with pytest.raises(OSError), lock:
+            pass
+        assert lock.locked()
+    assert not lock.locked()
+
+
+def test_an_rlock_is_released_as_often_as_it_was_acquired(shm):
+    lock = RLock.at(shm, 0, create=True)
+    for depth in (1, 2, 3, 100):
+        for _ in range(depth):
+            assert lock.acquire(timeout=0)
+        for _ in range(depth):
+            assert elsewhere(lock.acquire, False) is False
+            assert lock.locked()
+            lock.release()
+        assert not lock.locked()
+        with pytest.raises(RuntimeError):
+            lock.release()
+    with lock, lock:
+        pass
+    assert not lock.locked()
+
+
+@kinds
+def test_arguments(kind, shm):
+    lock = kind.at(shm, 0, create=True)
+    with pytest.raises(ValueError, match="timeout"):
+        lock.acquire(False, 1)
+    with pytest.raises(ValueError, match="timeout"):
+        lock.acquire(blocking=False, timeout=0)
+    for bad in (-2, -0.001, float("nan"), float("-inf")):
+        with pytest.raises(ValueError, match="timeout"):
+            lock.acquire(True, bad)
+    for bad in ("1", b"1", [], True, False, 1j, object()):
+        with pytest.raises(TypeError, match="timeout"):
+            lock.acquire(True, bad)
+    for args, keywords in (((1, 2, 3), {}), ((), {"wait": 1}), ((True,), {"blocking": True})):
+        with pytest.raises(TypeError):
+            lock.acquire(*args, **keywords)
+    with pytest.raises(TypeError):
+        lock.release(1)
+    assert not lock.locked()
+    for good in ((False, -1), (True, -1), (True, -1.0), (True, None), (0,), (1, 1e300), (True, 0)):
+        assert lock.acquire(*good) is True
+        lock.release()
+
+
+@kinds
+@pytest.mark.parametrize("prio_inherit", [False, True])
+def test_no_two_hold_it_at_once(kind, prio_inherit, shm, run_threads):
+    lock = kind.at(shm, 0, create=True, prio_inherit=prio_inherit)
+    counter = memoryview(shm.buf)[4096:4104].cast("q")
+
+    def add():
+        mine = kind.at(shm)  # made with priority inheritance or not: it knows
+        for i in range(2000):
+            with mine if i % 2 else lock:
+                counter[0] += 1
+
+    run_threads(*[add] * 4)
+    assert counter[0] == 8000
+    counter.release()
+
+
+@kinds
+@pytest.mark.parametrize("prio_inherit", [False, True])
+def test_nor_do_two_processes(run_python, kind, prio_inherit):
+    code = f"""
+import os
+from posixshm import {kind.__name__} as Kind, SharedMemory
+shm = SharedMemory.anonymous(8192)
+lock = Kind.at(shm, 0, create=True, prio_inherit={prio_inherit})
+counter = shm.buf[4096:4104].cast("q")
+children = []
+for _ in range(4):
+    children.append(os.fork())
+    if not children[-1]:
+        for i in range(3000):
+            with lock:
+                counter[0] += 1
+        os._exit(0)
+assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+assert counter[0] == 12000 and not lock.locked(), counter[0]
+"""
+    run_python(code, env=PATH)
+
+
+def test_the_owner_runs_at_the_priority_of_who_waits(run_python):
+    """Priority inheritance: one in the middle does not keep the low owner from releasing."""
+    needs_root()
+    code = """
+import os, threading, time
+from posixshm import Event, Lock, SharedMemory
+cpu = min(os.sched_getaffinity(0))
+
+def priority(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        return int(stat.read().rpartition(")")[2].split()[15])  # -1 - rt priority, or 0 to 39
+
+shm = SharedMemory.anonymous(4096)
+results = {}
+for offset, inherit in ((0, False), (256, True)):
+    lock = Lock.at(shm, offset, create=True, prio_inherit=inherit)
+    held, done = (Event.at(shm, 1024 + 4 * offset + i, create=True) for i in (0, 128))
+    owner = os.fork()
+    if owner == 0:
+        with lock:
+            held.set()
+            done.wait(30)
+        os._exit(0)
+    assert held.wait(30)
+    waiter = os.fork()
+    if waiter == 0:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(5))
+        except PermissionError:
+            os._exit(77)
+        os._exit(0 if lock.acquire(timeout=30) else 1)
+    seen = []
+    deadline = time.monotonic() + (10 if inherit else 0.3)
+    while time.monotonic() < deadline and not any(p < 0 for p in seen):
+        seen.append(priority(owner))
+        time.sleep(0.002)
+    results[inherit] = min(seen)
+    done.set()
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in (owner, waiter)]
+    if codes[1] == 77:
+        print("no real-time priority here")
+        break
+    assert codes == [0, 0], codes
+else:
+    assert results[False] >= 0 and results[True] < 0, results
+"""
+    if said := run_python(code, env=PATH):
+        pytest.skip(f"NOT TESTED: {said}")
