@@ -1,0 +1,424 @@
+"""RWLock: many readers or one writer; none starves, and nobody goes on unknowingly after a death."""
+
+import errno
+import threading
+import time
+
+import pytest
+from _primitives import die_with, elsewhere
+from _processes import PATH
+
+from posixshm import OwnerDiedError, RWLock, SharedMemory
+
+DEADLINE = 30
+SEATS = 64
+
+
+@pytest.fixture
+def shm():
+    with SharedMemory.anonymous(16384) as handle:
+        yield handle
+
+
+@pytest.fixture
+def lock(shm):
+    return RWLock.at(shm, 0, create=True)
+
+
+class Inside:
+    """A thread that has acquired it, until let go."""
+
+    def __init__(self, acquire, release):
+        self._go, come = threading.Event(), threading.Event()
+
+        def body():
+            assert acquire()
+            come.set()
+            self._go.wait(DEADLINE)
+            release()
+
+        self.thread = threading.Thread(target=body)
+        self.thread.start()
+        assert come.wait(DEADLINE)
+
+    def leave(self):
+        self._go.set()
+        self.thread.join(DEADLINE)
+        assert not self.thread.is_alive()
+
+
+def can(lock, how):
+    """Could another thread acquire it now?"""
+
+    def body():
+        if got := getattr(lock, how)(timeout=0):
+            lock.release()
+        return got
+
+    return elsewhere(body)
+
+
+def test_many_readers_or_one_writer(shm, lock):
+    other = RWLock.at(shm)
+    for thing in (lock, other):
+        assert thing.acquire_read() is True
+        for second in (lock, other):
+            assert can(second, "acquire_read") and not can(second, "acquire_write")
+        assert thing.release() is None
+        assert thing.acquire_write() is True
+        for second in (lock, other):
+            assert not can(second, "acquire_read") and not can(second, "acquire_write")
+            before = time.monotonic()
+            assert elsewhere(second.acquire_read, True, 0.02) is False
+            assert elsewhere(second.acquire_write, timeout=0.02) is False
+            assert time.monotonic() - before >= 0.04
+            assert elsewhere(second.acquire_read, False) is False
+        thing.release()
+        assert can(lock, "acquire_read") and can(other, "acquire_write")
+
+
+def test_with(lock):
+    with lock.read() as got, lock.read():
+        assert got is lock
+        assert can(lock, "acquire_read") and not can(lock, "acquire_write")
+    with lock.write() as got:
+        assert got is lock and not can(lock, "acquire_read")
+    side = lock.write()
+    for _ in range(3):
+        with side:
+            pass
+    with pytest.raises(KeyError), lock.write():
+        raise KeyError
+    with pytest.raises(KeyError), lock.read():
+        lock.release()
+        raise KeyError
+    with pytest.raises(RuntimeError), lock.read():
+        lock.release()
+    for how in (lock.read, lock.write):
+        with lock.write():
+            for timeout in (0, 0.02):
+
+                def enter(how=how, timeout=timeout):
+                    with how(timeout):
+                        raise AssertionError
+
+                with pytest.raises(TimeoutError, match="not free"):
+                    elsewhere(enter)
+        with how(timeout=0):
+            pass
+    assert can(lock, "acquire_write")
+
+
+def test_releasing_what_one_does_not_hold(shm, lock):
+    other = RWLock.at(shm)
+    with pytest.raises(RuntimeError, match="not acquired"):
+        lock.release()
+    for side in (lock.read, lock.write):
+        with side():
+            for thing in (lock, other):
+                with pytest.raises(RuntimeError, match="not acquired"):
+                    elsewhere(thing.release)
+            with pytest.raises(RuntimeError, match="not acquired"):
+                other.release()
+        with pytest.raises(RuntimeError, match="not acquired"):
+            lock.release()
+
+
+def test_one_thread_does_not_wait_for_itself(lock):
+    with lock.write():
+        for how in (lock.acquire_read, lock.acquire_write):
+            with pytest.raises(OSError, match="itself") as caught:
+                how()
+            assert caught.value.errno == errno.EDEADLK
+            assert how(False) is how(timeout=0) is False
+    with lock.read():
+        with pytest.raises(OSError, match="itself") as caught:
+            lock.acquire_write()
+        assert caught.value.errno == errno.EDEADLK
+        assert lock.acquire_write(timeout=0) is False
+        assert can(lock, "acquire_read")  # what it had of the gate it gave back
+    assert can(lock, "acquire_write")
+
+
+def test_one_thread_may_read_more_than_once(lock):
+    for depth in (2, 5, SEATS):
+        for _ in range(depth):
+            assert lock.acquire_read(timeout=0)
+        for _ in range(depth):
+            assert not can(lock, "acquire_write")
+            lock.release()
+        assert can(lock, "acquire_write")
+
+
+def test_more_readers_than_there_is_room_for_wait(lock):
+    for _ in range(SEATS):
+        assert lock.acquire_read(timeout=0)
+    assert not can(lock, "acquire_read")
+    assert elsewhere(lock.acquire_read, timeout=0.02) is False
+    lock.release()
+    assert can(lock, "acquire_read")
+    for _ in range(SEATS - 1):
+        lock.release()
+    assert can(lock, "acquire_write")
+
+
+def test_no_writer_starves(lock):
+    """While readers come and go without a pause, so that there always is one."""
+    stop = threading.Event()
+
+    def read():
+        while not stop.is_set():
+            with lock.read():
+                time.sleep(0.002)
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+        time.sleep(0.0005)
+    try:
+        for _ in range(20):
+            assert lock.acquire_write(timeout=DEADLINE)
+            lock.release()
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join(DEADLINE)
+
+
+def test_a_writer_that_waits_keeps_new_readers_out(lock):
+    reader = Inside(lock.acquire_read, lock.release)
+    writing = []
+    writer = threading.Thread(
+        target=lambda: (writing.append(lock.acquire_write(timeout=DEADLINE)), lock.release())
+    )
+    writer.start()
+    deadline = time.monotonic() + DEADLINE
+    while can(lock, "acquire_read"):
+        assert time.monotonic() < deadline
+    assert not writing
+    reader.leave()
+    writer.join(DEADLINE)
+    assert writing == [True] and can(lock, "acquire_read")
+
+
+def test_a_writer_that_gives_up_leaves_nothing(lock):
+    reader = Inside(lock.acquire_read, lock.release)
+    for _ in range(3):
+        assert lock.acquire_write(timeout=0.01) is lock.acquire_write(False) is False
+        assert can(lock, "acquire_read")
+    reader.leave()
+    assert can(lock, "acquire_write")
+
+
+def test_arguments(lock):
+    for acquire in (lock.acquire_read, lock.acquire_write):
+        with pytest.raises(ValueError, match="timeout"):
+            acquire(False, 1)
+        for bad in (-2, -0.001, float("nan")):
+            with pytest.raises(ValueError, match="timeout"):
+                acquire(True, bad)
+            with pytest.raises(ValueError, match="timeout"):
+                lock.read(bad)
+        for bad in ("1", b"1", [], True, 1j):
+            with pytest.raises(TypeError, match="timeout"):
+                acquire(True, bad)
+            with pytest.raises(TypeError, match="timeout"):
+                lock.write(bad)
+        for good in ((True, -1), (True, None), (0,), (1, 1e300), (True, float("inf")), (True, 0)):
+            assert acquire(*good) is True
+            lock.release()
+    with pytest.raises(TypeError):
+        lock.acquire_read(recover=True)
+    for good in (-1, None, 0, 1e300):
+        with lock.read(good), lock.read(timeout=good):
+            pass
+    with pytest.raises(TypeError):
+        type(lock.read())()
+
+
+def test_between_processes(run_python):
+    """Writers never see another one inside, nor readers a writer."""
+    code = """
+import os
+from posixshm import RWLock, SharedMemory
+shm = SharedMemory.anonymous(16384)
+lock = RWLock.at(shm, 0, create=True)
+pair = shm.buf[8192:8208].cast("q")
+children = []
+for who in range(4):
+    children.append(os.fork())
+    if not children[-1]:
+        for i in range(500):
+            if (i + who) % 3:
+                with lock.read(30):
+                    assert pair[0] == pair[1]
+            else:
+                with lock.write(30):
+                    pair[0] += 1
+                    pair[1] += 1
+        os._exit(0)
+assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+assert pair[0] == pair[1] == sum(not (i + who) % 3 for i in range(500) for who in range(4))
+"""
+    run_python(code, env=PATH)
+
+
+# -- the dead -----------------------------------------------------------------------------------
+
+
+def assert_told(lock):
+    for acquire in (lock.acquire_read, lock.acquire_write):
+        for keywords in ({"timeout": DEADLINE}, {"blocking": False}, {}):
+            with pytest.raises(OwnerDiedError, match="recover") as caught:
+                acquire(**keywords)
+            assert caught.value.errno == errno.EOWNERDEAD
+    for side in (lock.read, lock.write):
+        with pytest.raises(OwnerDiedError), side(DEADLINE):
+            raise AssertionError
+    with pytest.raises(RuntimeError):
+        lock.release()
+
+
+def test_a_dead_reader_leaves_nothing_to_repair(lock):
+    for count in (1, 3, SEATS):
+        die_with(lambda count=count: [lock.acquire_read() for _ in range(count)])
+        with lock.write(DEADLINE):
+            assert not lock.recovered
+        for _ in range(SEATS):
+            assert lock.acquire_read(timeout=DEADLINE)
+        for _ in range(SEATS):
+            lock.release()
+
+
+def test_after_a_dead_writer_everybody_is_told(shm, lock):
+    others = [RWLock.at(shm) for _ in range(2)]
+    die_with(lock.acquire_write)
+    for thing in (lock, *others, lock):
+        assert_told(thing)
+        elsewhere(assert_told, thing)
+    assert others[0].acquire_write(recover=True) is True
+    assert others[0].recovered and not lock.recovered
+    assert not can(lock, "acquire_read")
+    others[0].release()
+    for thing in (lock, *others):
+        with thing.read(), thing.read():
+            pass
+        with thing.write():
+            assert not thing.recovered
+    assert lock.acquire_write(recover=True)  # without need
+    assert not lock.recovered
+    lock.release()
+
+
+def test_recovering_while_others_read(shm, lock):
+    """One who takes it over waits for those readers, or gives up and the next one is told."""
+    reader_of = RWLock.at(shm)
+    die_with(lock.acquire_write)
+    assert lock.acquire_write(recover=True)
+    lock.release()
+    reader = Inside(reader_of.acquire_read, reader_of.release)
+    assert lock.acquire_write(timeout=0.02, recover=True) is False
+    assert lock.acquire_write(False, recover=True) is False
+    reader.leave()
+    with lock.write(DEADLINE):
+        pass
+
+
+@pytest.mark.parametrize("how", ["acquire_read", "acquire_write"])
+def test_recover_repairs_and_goes_on(shm, how):
+    calls = []
+
+    def repair(lock):
+        assert not can(RWLock.at(shm), "acquire_read")
+        calls.append(lock)
+
+    lock, plain = RWLock.at(shm, 0, create=True, recover=repair), RWLock.at(shm)
+    die_with(lock.acquire_write)
+    assert_told(plain)
+    assert getattr(lock, how)(timeout=DEADLINE) is True
+    assert calls == [lock] and lock.recovered
+    assert can(plain, "acquire_read") is (how == "acquire_read")
+    lock.release()
+    with plain.write(), pytest.raises(RuntimeError):
+        lock.release()
+    assert calls == [lock]
+
+
+@pytest.mark.parametrize("how", ["acquire_read", "acquire_write"])
+def test_recover_that_fails_leaves_it_to_the_next_one(shm, how):
+    def fail(lock):
+        raise KeyError
+
+    def release(lock):
+        lock.release()
+
+    def wait(lock):
+        assert not lock.acquire_read(timeout=0)
+        lock.acquire_read()
+
+    plain = RWLock.at(shm, 0, create=True)
+    for function, error in ((fail, KeyError), (release, RuntimeError), (wait, OSError)):
+        lock = RWLock.at(shm, 0, recover=function)
+        die_with(plain.acquire_write)
+        for _ in range(2):
+            with pytest.raises(error):
+                getattr(lock, how)(timeout=DEADLINE)
+            assert_told(plain)
+        assert lock.acquire_write(recover=True)
+        lock.release()
+        with lock.read(), plain.read():
+            pass
+        with plain.write():  # so that it does not seem held by the dead thread
+            pass
+
+
+def test_processes_that_are_killed(start_python, name):
+    code = """
+import sys
+from posixshm import RWLock, SharedMemory
+lock = RWLock.at(SharedMemory.open(sys.argv[1]))
+getattr(lock, sys.argv[2])()
+print("inside", flush=True)
+input()
+"""
+    with SharedMemory.create(name, 8192, delete=True) as segment:
+        lock = RWLock.at(segment, 0, create=True)
+        for how in ("acquire_read", "acquire_write") * 2:
+            child = start_python(code, name, how)
+            child.hear("inside")
+            assert not lock.acquire_write(timeout=0.02)
+            child.kill()
+            if how == "acquire_read":
+                assert lock.acquire_write(timeout=DEADLINE) and not lock.recovered
+            else:
+                with pytest.raises(OwnerDiedError):
+                    lock.acquire_read(timeout=DEADLINE)
+                assert lock.acquire_write(recover=True) and lock.recovered
+            lock.release()
+
+
+def test_a_writer_that_is_killed_while_it_waits_was_not_writing(run_python):
+    code = """
+import os, signal, time
+from posixshm import RWLock, SharedMemory
+shm = SharedMemory.anonymous(8192)
+lock = RWLock.at(shm, 0, create=True)
+for _ in range(3):
+    with lock.read():
+        child = os.fork()
+        if child == 0:
+            lock.acquire_write()
+        looker = os.fork()
+        if looker == 0:
+            while lock.acquire_read(timeout=0):  # until the writer has the gate
+                lock.release()
+            os._exit(0)
+        assert os.waitpid(looker, 0)[1] == 0
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    with lock.read(30):
+        pass
+    with lock.write(30):
+        assert not lock.recovered
+"""
+    run_python(code, env=PATH)
