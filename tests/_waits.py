@@ -1,0 +1,326 @@
+"""Every call that waits, each with the other side: what test_sync_waits goes through.
+
+A case is made in a segment, and then blocks whoever calls .block(timeout) until .unblock() is
+called by another thread. Both may be repeated, in turn.
+"""
+
+import queue
+import threading
+
+from posixshm import Atomic, Barrier, Condition, Event, Lock, RLock, RWLock, Semaphore
+
+DEADLINE = 30
+
+
+class Other(threading.Thread):
+    """A thread that does what it is told, one thing after the other."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.orders = queue.SimpleQueue()
+        self.results = queue.SimpleQueue()
+        self.start()
+
+    def run(self):
+        while (order := self.orders.get()) is not None:
+            try:
+                self.results.put(order())
+            except BaseException as error:
+                self.results.put(error)
+
+    def do(self, order):
+        self.orders.put(order)
+        result = self.results.get(timeout=DEADLINE)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+
+class Case:
+    acquires = False  # blocking=, and -1 for ever
+    late = False  # what block() returns, or raises, if nothing came in time
+
+    def __init__(self, shm):
+        self.other = Other()
+        self.prepare(shm)
+
+    def end(self):
+        self.other.orders.put(None)
+        self.other.join(DEADLINE)
+
+    def sane(self):
+        """After a wait that was interrupted."""
+
+
+class Acquiring(Case):
+    """The other thread holds it; block() gets it and gives it back to that one."""
+
+    acquires = True
+
+    def prepare(self, shm):
+        self.lock = self.make(shm)
+        self.other.do(self.take)
+
+    def make(self, shm):
+        raise NotImplementedError
+
+    def take(self):
+        assert self.lock.acquire(timeout=DEADLINE)
+
+    def acquire(self, timeout):
+        return self.lock.acquire(timeout=timeout)
+
+    def block(self, timeout):
+        if not self.acquire(timeout):
+            return False
+        self.lock.release()
+        self.other.do(self.take)
+        return True
+
+    def unblock(self):
+        self.other.do(self.lock.release)
+
+    def end(self):
+        self.unblock()
+        super().end()
+
+
+class LockAcquire(Acquiring):
+    def make(self, shm):
+        return Lock.at(shm, 0, create=True)
+
+
+class LockInheritAcquire(Acquiring):
+    def make(self, shm):
+        return Lock.at(shm, 0, create=True, prio_inherit=True)
+
+
+class RLockAcquire(Acquiring):
+    def make(self, shm):
+        return RLock.at(shm, 0, create=True)
+
+
+class ConditionAcquire(Acquiring):
+    def make(self, shm):
+        return Condition.at(shm, 0, create=True)
+
+
+class RWLockReadAgainstWriter(Acquiring):
+    def make(self, shm):
+        return RWLock.at(shm, 0, create=True)
+
+    def take(self):
+        assert self.lock.acquire_write(timeout=DEADLINE)
+
+    def acquire(self, timeout):
+        return self.lock.acquire_read(timeout=timeout)
+
+
+class RWLockWriteAgainstWriter(RWLockReadAgainstWriter):
+    def acquire(self, timeout):
+        return self.lock.acquire_write(timeout=timeout)
+
+
+class RWLockWriteAgainstReader(RWLockWriteAgainstWriter):
+    def take(self):
+        assert self.lock.acquire_read(timeout=DEADLINE)
+
+    def sane(self):
+        assert self.lock.acquire_read(timeout=DEADLINE)  # it has left the gate
+        self.lock.release()
+
+
+class RWLockSide(RWLockReadAgainstWriter):
+    late = TimeoutError
+
+    def block(self, timeout):
+        with self.lock.read(timeout):
+            pass
+        with self.lock.write(timeout):
+            pass
+        self.other.do(self.take)
+        return True
+
+
+class RWLockSeat(Acquiring):
+    """All the room for readers is taken."""
+
+    def make(self, shm):
+        lock = RWLock.at(shm, 0, create=True)
+
+        def fill():
+            for _ in range(64):
+                assert lock.acquire_read(timeout=0)
+            lock.release()
+
+        self.other.do(fill)
+        return lock
+
+    def take(self):
+        assert self.lock.acquire_read(timeout=DEADLINE)
+
+    def acquire(self, timeout):
+        return self.lock.acquire_read(timeout=timeout)
+
+    def unblock(self):
+        # Whoever waits has picked a seat, which none but that one's release makes free.
+        def leave():
+            for _ in range(64):
+                self.lock.release()
+
+        self.other.do(leave)
+
+    def block(self, timeout):
+        if not self.acquire(timeout):
+            return False
+        self.lock.release()
+        self.other.do(lambda: [self.take() for _ in range(64)])
+        return True
+
+
+class SemaphoreAcquire(Case):
+    acquires = True
+
+    def prepare(self, shm):
+        self.semaphore = Semaphore.at(shm, 0, create=True, value=0)
+
+    def block(self, timeout):
+        return self.semaphore.acquire(timeout=timeout)
+
+    def unblock(self):
+        self.semaphore.release()
+
+
+class NamedSemaphoreAcquire(SemaphoreAcquire):
+    def prepare(self, shm):
+        self.semaphore = Semaphore(f"{shm.name}-semaphore", create=True, value=0)
+
+    def end(self):
+        self.semaphore.unlink()
+        super().end()
+
+
+class ConditionWait(Case):
+    def prepare(self, shm):
+        self.condition = Condition.at(shm, 0, create=True)
+        self.come = False
+
+    def block(self, timeout):
+        with self.condition:
+            try:
+                return self.wait(timeout)
+            finally:
+                # However it ended, this thread has the lock.
+                assert self.other.do(lambda: self.condition.acquire(False)) is False
+                self.come = False
+
+    def wait(self, timeout):
+        return self.condition.wait(timeout)
+
+    def unblock(self):
+        with self.condition:
+            self.come = True
+            self.condition.notify()
+
+    def sane(self):
+        with self.condition:
+            assert self.condition.wait(0) is False
+
+
+class ConditionWaitFor(ConditionWait):
+    def wait(self, timeout):
+        return self.condition.wait_for(lambda: self.come, timeout)
+
+
+class ConditionWaitGivenLock(ConditionWait):
+    def prepare(self, shm):
+        lock = Lock.at(shm, 512, create=True)
+        self.condition = Condition.at(shm, 0, create=True, lock=lock)
+
+
+class EventWait(Case):
+    def prepare(self, shm):
+        self.event = Event.at(shm, 0, create=True)
+
+    def block(self, timeout):
+        if got := self.event.wait(timeout):
+            self.event.clear()
+        return got
+
+    def unblock(self):
+        self.event.set()
+
+    def sane(self):
+        assert not self.event.is_set()
+
+
+class BarrierWait(Case):
+    late = threading.BrokenBarrierError
+    action = None
+
+    def prepare(self, shm):
+        self.barrier = Barrier.at(shm, 0, parties=2, action=self.action, create=True)
+
+    def block(self, timeout):
+        try:
+            return self.barrier.wait(timeout) == 0
+        except threading.BrokenBarrierError:
+            assert self.barrier.broken
+            self.barrier.reset()
+            raise
+
+    def unblock(self):
+        assert self.barrier.wait(DEADLINE) == 1
+
+    def sane(self):
+        assert self.barrier.broken  # who was interrupted will not come
+        self.barrier.reset()
+
+
+class BarrierWaitForAction(BarrierWait):
+    @staticmethod
+    def action():
+        pass
+
+
+class AtomicWait(Case):
+    format = "q"
+
+    def prepare(self, shm):
+        self.word = Atomic.at(shm, 0, self.format)
+
+    def block(self, timeout):
+        if got := self.word.wait(0, timeout):
+            self.word.store(0)
+        return got
+
+    def unblock(self):
+        self.word.store(1)
+        self.word.notify()
+
+
+class AtomicWait32(AtomicWait):
+    format = "I"
+
+
+CASES = [
+    LockAcquire,
+    LockInheritAcquire,
+    RLockAcquire,
+    ConditionAcquire,
+    RWLockReadAgainstWriter,
+    RWLockWriteAgainstWriter,
+    RWLockWriteAgainstReader,
+    RWLockSide,
+    RWLockSeat,
+    SemaphoreAcquire,
+    NamedSemaphoreAcquire,
+    ConditionWait,
+    ConditionWaitFor,
+    ConditionWaitGivenLock,
+    EventWait,
+    BarrierWait,
+    BarrierWaitForAction,
+    AtomicWait,
+    AtomicWait32,
+]
