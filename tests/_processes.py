@@ -12,6 +12,7 @@ import functools
 import gc
 import os
 import select
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,19 @@ def needs_plain_build(reason):
 
     if "lib" in (preload := os.environ.get("LD_PRELOAD", "")) and "san" in preload:
         pytest.skip(f"not under a sanitizer: {reason}")
+
+
+def build_c(source, folder):
+    """The program of tests/c/`source`, built in `folder`. Never passed over silently."""
+    program = folder / Path(source).stem
+    compiler = os.environ.get("CC", "cc").split()
+    command = [*compiler, "-std=c11", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror"]
+    command += [TESTS / "c" / source, "-lrt", "-lpthread", "-o", program]
+    if shutil.which(compiler[0]) is None:
+        _cannot_be_tested(f"there is no C compiler {compiler[0]}")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return program
 
 
 def build_faults(folder):

@@ -1,0 +1,163 @@
+"""A C program on the other side: the system's own semaphores, mutexes and words, as equals.
+
+tests/c/peer_sync.c knows where they lie, and nothing of this library.
+"""
+
+import subprocess
+import threading
+
+import pytest
+from _primitives import die_with, elsewhere, name_of
+from _processes import SHM, build_c
+
+from posixshm import Atomic, Condition, Lock, OwnerDiedError, RLock, Semaphore, SharedMemory
+
+DEADLINE = 60
+ROUNDS = 2000
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    return build_c("peer_sync.c", tmp_path_factory.mktemp("peer"))
+
+
+@pytest.fixture
+def shm(name):
+    with SharedMemory.create(name, 16384, delete=True) as handle:
+        yield handle
+
+
+class Peer:
+    def __init__(self, *args):
+        self.process = subprocess.Popen(
+            [str(arg) for arg in args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.watch = threading.Timer(DEADLINE, self.process.kill)
+        self.watch.start()
+
+    def ready(self):
+        assert self.process.stdout.readline() == "ready\n"
+
+    def end(self):
+        out, _ = self.process.communicate()
+        self.watch.cancel()
+        self.watch.join()
+        assert self.process.returncode == 0
+        return out
+
+
+@pytest.fixture
+def start(program):
+    """start(mode, ...): the program; it must end well."""
+    peers = []
+
+    def start(*args):
+        peers.append(Peer(program, *args))
+        return peers[-1]
+
+    yield start
+    for peer in peers:
+        if peer.process.returncode is None:
+            peer.process.kill()
+            peer.process.communicate()
+            peer.watch.cancel()
+            peer.watch.join()
+
+
+def path(shm):
+    return f"{SHM}/{shm.name}"
+
+
+def test_placed_semaphores(shm, start):
+    ping = Semaphore.at(shm, 0, create=True, value=0)
+    pong = Semaphore.at(shm, 4096, create=True, value=0)
+    peer = start("semaphores", path(shm), 0, 4096, ROUNDS)
+    peer.ready()
+    for _ in range(ROUNDS):
+        ping.release()
+        assert pong.acquire(timeout=DEADLINE)
+    peer.end()
+    assert (ping.value, pong.value) == (0, 0)
+
+
+def test_named_semaphores(names, start):
+    ping, pong = (Semaphore(names(), create=True, value=0) for _ in range(2))
+    try:
+        peer = start("named", "/" + ping.name, "/" + pong.name, ROUNDS)
+        peer.ready()
+        for _ in range(ROUNDS):
+            ping.release()
+            assert pong.acquire(timeout=DEADLINE)
+        peer.end()
+        assert (ping.value, pong.value) == (0, 0)
+    finally:
+        ping.unlink()
+        pong.unlink()
+
+
+KINDS = pytest.mark.parametrize(
+    ("kind", "keywords"),
+    [
+        (Lock, {}),
+        (Lock, {"prio_inherit": True}),
+        (RLock, {}),
+        (RLock, {"prio_inherit": True}),
+        (Condition, {}),
+    ],
+    ids=name_of,
+)
+
+
+@KINDS
+def test_the_mutex_of_a_lock(shm, start, kind, keywords):
+    lock = kind.at(shm, 256, create=True, **keywords)
+    counter = shm.buf[8192:8200].cast("q")
+    peer = start("mutex", path(shm), 256, 8192, 20 * ROUNDS)
+    peer.ready()
+    for _ in range(20 * ROUNDS):
+        with lock:
+            counter[0] += 1
+    peer.end()
+    assert counter[0] == 40 * ROUNDS
+    counter.release()
+
+
+@KINDS
+def test_a_c_program_that_dies_with_it(shm, start, kind, keywords):
+    lock = kind.at(shm, 256, create=True, **keywords)
+    peer = start("die", path(shm), 256)
+    peer.ready()
+    assert lock.acquire(timeout=0.02) is False
+    peer.end()
+    for _ in range(2):
+        with pytest.raises(OwnerDiedError):
+            lock.acquire(timeout=DEADLINE)
+    assert lock.acquire(recover=True)
+    lock.release()
+
+
+@KINDS
+def test_a_c_program_that_is_told(shm, start, kind, keywords):
+    lock = kind.at(shm, 256, create=True, **keywords)
+    die_with(lock.acquire)
+    # A thread that was joined may not have ended yet.
+    peer = start("inherit", path(shm), 256)
+    assert peer.end() == "told\n"
+    assert lock.acquire(timeout=DEADLINE)  # repaired by the C program
+    assert elsewhere(lock.acquire, False) is False
+    lock.release()
+
+
+@pytest.mark.parametrize("format", "iIqQ")
+def test_a_word(shm, start, format):
+    word = Atomic.at(shm, 512, format)
+    peer = start("word4" if format in "iI" else "word8", path(shm), 512, ROUNDS)
+    peer.ready()
+    for i in range(ROUNDS):
+        word.fetch_add(1)
+        word.notify()
+        while (seen := word.load()) % 2 == 1:
+            assert word.wait(seen, DEADLINE)
+        assert seen == 2 * i + 2
+    peer.end()
+    assert word.load() == 2 * ROUNDS
