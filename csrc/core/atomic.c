@@ -316,9 +316,9 @@ PyDoc_STRVAR(
     "compare_exchange($self, /, expected, desired, order='seq_cst',\n"
     "                 failure=None)\n--\n\n"
     "Put desired there if expected is.  Returns (done, seen): whether it did,\n"
-    "and what was there.  " ORDER_DOC ";\nfailure: that of the load where it "
-    "did not; None: order without its release.\nRaises OverflowError for a value "
-    "that does not fit.");
+    "and what was there.\n" ORDER_DOC ".\nfailure: that of the load where it "
+    "did not; None: order without its\nrelease.  Raises OverflowError for a "
+    "value that does not fit.");
 
 static PyObject *
 word_compare_exchange(PyObject *op, PyObject *const *args, Py_ssize_t count,

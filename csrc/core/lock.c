@@ -473,7 +473,7 @@ make_owner_died(PyObject *module)
 {
     PyObject *type = PyErr_NewExceptionWithDoc(
         "posixshm.OwnerDiedError",
-        "The process or thread that held a lock died with it (EOWNERDEAD).  "
+        "The process or thread that held a lock died with it (EOWNERDEAD).\n"
         "Who is told does not hold it.",
         PyExc_OSError, NULL);
     if (type != NULL && PyModule_AddObjectRef(module, "OwnerDiedError", type)
