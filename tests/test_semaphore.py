@@ -7,7 +7,6 @@ import pickle
 import threading
 import time
 
-import posix_ipc
 import pytest
 from _primitives import elsewhere
 from _processes import PATH, SHM
@@ -22,6 +21,29 @@ libc = ctypes.CDLL(None, use_errno=True)
 def shm():
     with SharedMemory.anonymous(4096) as handle:
         yield handle
+
+
+@pytest.fixture
+def run_peer(run_python):
+    """run_peer(code, name): with posix_ipc, in a process that may need a GIL for it."""
+
+    def run(code, name):
+        start = """
+import pickle, sys, threading
+import posix_ipc
+from posixshm import Semaphore
+name = sys.argv[1]
+
+def refused(error, function, *args, **keywords):
+    try:
+        function(*args, **keywords)
+    except error:
+        return
+    raise AssertionError(f"not {error}")
+"""
+        run_python(start + code, name, options=["-W", "ignore"])
+
+    return run
 
 
 @pytest.fixture(params=["placed", "named"])
@@ -193,47 +215,47 @@ def test_a_placed_one_is_a_sem_t(shm):
     del view
 
 
-def test_posix_ipc_opens_what_is_made_here(name):
-    ours = Semaphore(name, create=True, value=3, mode=0o640)
-    theirs = posix_ipc.Semaphore("/" + name)
-    try:
-        assert theirs.value == 3
-        theirs.acquire()
-        assert ours.value == 2
-        ours.release(2)
-        assert theirs.value == 4
-        for _ in range(4):
-            theirs.acquire(0)
-        with pytest.raises(posix_ipc.BusyError):
-            theirs.acquire(0)
-        assert ours.acquire(timeout=0) is False
-        thread = threading.Thread(target=theirs.acquire)
-        thread.start()
-        ours.release()
-        thread.join(DEADLINE)
-        assert not thread.is_alive() and ours.value == 0
-    finally:
-        theirs.close()
-        posix_ipc.unlink_semaphore("/" + name)
-    with pytest.raises(FileNotFoundError):
-        Semaphore(name)
+def test_posix_ipc_opens_what_is_made_here(run_peer, name):
+    code = """
+ours = Semaphore(name, create=True, value=3, mode=0o640)
+theirs = posix_ipc.Semaphore("/" + name)
+assert theirs.value == 3
+theirs.acquire()
+assert ours.value == 2
+ours.release(2)
+assert theirs.value == 4
+for _ in range(4):
+    theirs.acquire(0)
+refused(posix_ipc.BusyError, theirs.acquire, 0)
+assert ours.acquire(timeout=0) is False
+thread = threading.Thread(target=theirs.acquire)
+thread.start()
+ours.release()
+thread.join(30)
+assert not thread.is_alive() and ours.value == 0
+theirs.close()
+posix_ipc.unlink_semaphore("/" + name)
+refused(FileNotFoundError, Semaphore, name)
+"""
+    run_peer(code, name)
 
 
-def test_what_posix_ipc_makes_is_opened_here(name):
-    theirs = posix_ipc.Semaphore("/" + name, posix_ipc.O_CREX, initial_value=2)
-    for ours in (Semaphore(name), Semaphore(name, create=True, exist_ok=True, value=9)):
-        assert ours.value == 2
-        assert ours.acquire(timeout=0) and theirs.value == 1
-        theirs.release()
-        ours.close()
-    with pytest.raises(FileExistsError):
-        Semaphore(name, create=True)
-    ours = pickle.loads(pickle.dumps(Semaphore(name)))
+def test_what_posix_ipc_makes_is_opened_here(run_peer, name):
+    code = """
+theirs = posix_ipc.Semaphore("/" + name, posix_ipc.O_CREX, initial_value=2)
+for ours in (Semaphore(name), Semaphore(name, create=True, exist_ok=True, value=9)):
     assert ours.value == 2
-    theirs.close()
-    ours.unlink()
-    with pytest.raises(posix_ipc.ExistentialError):
-        posix_ipc.Semaphore("/" + name)
+    assert ours.acquire(timeout=0) and theirs.value == 1
+    theirs.release()
+    ours.close()
+refused(FileExistsError, Semaphore, name, create=True)
+ours = pickle.loads(pickle.dumps(Semaphore(name)))
+assert ours.value == 2
+theirs.close()
+ours.unlink()
+refused(posix_ipc.ExistentialError, posix_ipc.Semaphore, "/" + name)
+"""
+    run_peer(code, name)
 
 
 def test_where_the_c_library_keeps_it(name):

@@ -164,7 +164,7 @@ for lock, take, other in locks:
     assert getattr(lock, take)(timeout=20)
     lock.release()
 """
-    run_python(code, name, env=PATH)
+    run_python(code, name, env=PATH, options=["-W", "ignore::DeprecationWarning"])
 
 
 def test_a_parent_that_dies_before_its_children(run_python, name):

@@ -1,0 +1,93 @@
+"""What the primitives show: names, texts, signatures, and the stub that says the same."""
+
+import inspect
+import pickle
+import pydoc
+import re
+
+import pytest
+from _primitives import KINDS, name_of
+from test_surface import defined, stub_classes
+
+import posixshm
+from posixshm import Atomic, Lock, OwnerDiedError, sem_unlink
+
+MEMBERS = {
+    f"{kind.__name__}.{name}": getattr(kind, name, member)
+    for kind in KINDS
+    for name, member in vars(kind).items()
+    if not name.startswith("_") and name not in ("size", "alignment")
+}
+METHODS = {name: member for name, member in MEMBERS.items() if callable(member)}
+MAKERS = {kind.__name__: kind for kind in KINDS if kind is not Atomic}
+kinds = pytest.mark.parametrize("kind", KINDS, ids=name_of)
+
+
+@kinds
+def test_they_say_where_to_import_them_from(kind):
+    assert kind.__module__ == "posixshm" and getattr(posixshm, kind.__name__) is kind
+    assert pickle.loads(pickle.dumps(kind)) is kind
+    assert len(pydoc.render_doc(kind)) > 100
+
+
+def test_the_error_is_an_oserror_that_can_be_told_apart():
+    assert issubclass(OwnerDiedError, OSError) and OwnerDiedError.__module__ == "posixshm"
+    error = pickle.loads(pickle.dumps(OwnerDiedError(130, "text")))
+    assert type(error) is OwnerDiedError and error.errno == 130
+
+
+@pytest.mark.parametrize("name", [*MEMBERS, *MAKERS, "Atomic", "OwnerDiedError", "sem_unlink"])
+def test_everything_has_a_text(name):
+    member = MEMBERS.get(name) or getattr(posixshm, name)
+    text = inspect.getdoc(member)
+    assert text and text[0].isupper(), text
+    assert "--\n" not in text and not re.search(r"\b(TODO|FIXME|XXX)\b", text)
+    assert all(len(line) <= 88 for line in text.splitlines())
+
+
+def parameters(function):
+    kinds = {
+        inspect.Parameter.POSITIONAL_ONLY: "positional only",
+        inspect.Parameter.POSITIONAL_OR_KEYWORD: "either",
+        inspect.Parameter.KEYWORD_ONLY: "keyword only",
+    }
+    return [
+        (p.name, kinds[p.kind], p.default is not p.empty)
+        for p in inspect.signature(function).parameters.values()
+        if p.name not in ("self", "type")
+    ]
+
+
+def written(node):
+    positional = [*node.args.posonlyargs, *node.args.args]
+    defaults = [None] * (len(positional) - len(node.args.defaults)) + node.args.defaults
+    found = [
+        (a.arg, "positional only" if a in node.args.posonlyargs else "either", d is not None)
+        for a, d in zip(positional, defaults, strict=True)
+    ]
+    found += [
+        (a.arg, "keyword only", d is not None)
+        for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+    ]
+    return [entry for entry in found if entry[0] not in ("self", "cls")]
+
+
+@kinds
+def test_the_stub_has_every_public_attribute(kind):
+    there = {name for name in vars(kind) if not name.startswith("_")}
+    stub = {name for name in defined(stub_classes()[kind.__name__].body) if name[0] != "_"}
+    assert there == stub
+
+
+@pytest.mark.parametrize("name", [*METHODS, *MAKERS])
+def test_the_stub_has_every_parameter(name):
+    """With its kind, its place and whether it has a default."""
+    kind, _, method = name.partition(".")
+    body = stub_classes()[kind].body
+    (node,) = [node for node in body if getattr(node, "name", None) == (method or "__new__")]
+    assert parameters(METHODS.get(name) or MAKERS[name]) == written(node)
+
+
+def test_there_are_as_many_as_were_thought_of():
+    assert len(KINDS) == 8 and Lock in KINDS
+    assert parameters(sem_unlink)[0][0] == "name"
