@@ -6,10 +6,18 @@ called by another thread. Both may be repeated, in turn.
 
 import queue
 import threading
+import time
 
 from posixshm import Atomic, Barrier, Condition, Event, Lock, RLock, RWLock, Semaphore
 
 DEADLINE = 30
+
+
+def until(condition):
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
 
 
 class Other(threading.Thread):
@@ -203,24 +211,31 @@ class NamedSemaphoreAcquire(SemaphoreAcquire):
 class ConditionWait(Case):
     def prepare(self, shm):
         self.condition = Condition.at(shm, 0, create=True)
-        self.come = False
+
+    come = waiting = False
 
     def block(self, timeout):
         with self.condition:
+            self.waiting = True  # as soon as the lock is free
             try:
                 return self.wait(timeout)
             finally:
                 # However it ended, this thread has the lock.
                 assert self.other.do(lambda: self.condition.acquire(False)) is False
-                self.come = False
+                self.come = self.waiting = False
 
     def wait(self, timeout):
         return self.condition.wait(timeout)
 
     def unblock(self):
-        with self.condition:
-            self.come = True
-            self.condition.notify()
+        def notify():
+            with self.condition:
+                if self.waiting:
+                    self.come = True
+                    self.condition.notify()
+                return self.waiting
+
+        until(notify)
 
     def sane(self):
         with self.condition:
@@ -270,6 +285,7 @@ class BarrierWait(Case):
             raise
 
     def unblock(self):
+        until(lambda: self.barrier.n_waiting == 1)
         assert self.barrier.wait(DEADLINE) == 1
 
     def sane(self):
