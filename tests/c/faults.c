@@ -534,6 +534,8 @@ syscall_name(long number)
         return "memfd_create";
     case SYS_process_madvise:
         return "process_madvise";
+    case SYS_futex:
+        return "futex";
     default:
         return "syscall";
     }

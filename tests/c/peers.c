@@ -1,0 +1,120 @@
+#include "peers.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <time.h>
+
+int64_t
+in_ms(int64_t ms)
+{
+    return pshm_now() + ms * MS;
+}
+
+int64_t
+before_long(void)
+{
+    return in_ms(20000);
+}
+
+bool
+took(int64_t start, int64_t ms)
+{
+    int64_t span = pshm_now() - start;
+    return span >= ms * MS && span < (ms + 10000) * MS;
+}
+
+void
+await(const atomic_uint *word, unsigned least)
+{
+    int64_t until = before_long();
+    while (atomic_load(word) < least && pshm_now() < until) {
+        (void)usleep(20);
+    }
+    CHECK(atomic_load(word) >= least);
+}
+
+unsigned
+random_below(unsigned n)
+{
+    static uint32_t state;
+    static pid_t whose;
+    if (whose != getpid()) {
+        whose = getpid();
+        state = (state ^ (uint32_t)whose * 2654435761U) | 1;
+    }
+    state ^= state << 13;
+    state ^= state >> 17;
+    state ^= state << 5;
+    return state % n;
+}
+
+void
+together(int count, int (*function)(void *context), void *context)
+{
+    pid_t pids[16];
+    for (int i = 0; i < count; i++) {
+        pids[i] = child_start(function, context);
+    }
+    for (int i = 0; i < count; i++) {
+        CHECK_IS(child_wait(pids[i]), 0);
+    }
+}
+
+void
+kill_now(pid_t pid)
+{
+    CHECK(kill(pid, SIGKILL) == 0);
+    CHECK_IS(child_wait(pid), -SIGKILL);
+}
+
+/* A short sleep would be a long one, so it is spun away; not all of it, for on
+ * one processor the victim would not run. */
+void
+kill_within(pid_t pid, unsigned us)
+{
+    int64_t until = pshm_now() + (int64_t)random_below(us) * 1000;
+    while (pshm_now() < until) {
+        (void)sched_yield();
+    }
+    kill_now(pid);
+}
+
+/* The C library's of the same names are not known to every ThreadSanitizer,
+ * which then takes what they order for a race.  These say, as the older ones do
+ * for a mutex with priority inheritance, that they do not know the clock. */
+#if defined(__SANITIZE_THREAD__)
+#define THREADS_WATCHED
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define THREADS_WATCHED
+#endif
+#endif
+
+#ifdef THREADS_WATCHED
+
+int
+pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock,
+                        const struct timespec *at)
+{
+    (void)mutex;
+    (void)clock;
+    (void)at;
+    return EINVAL;
+}
+
+int
+sem_clockwait(sem_t *sem, clockid_t clock, const struct timespec *at)
+{
+    struct timespec now, then;
+    (void)clock_gettime(clock, &now);
+    (void)clock_gettime(CLOCK_REALTIME, &then);
+    int64_t left = (int64_t)(at->tv_sec - now.tv_sec) * 1000 * MS
+                   + at->tv_nsec - now.tv_nsec;
+    int64_t nanos = then.tv_nsec + (left > 0 ? left : 0);
+    then.tv_sec += (time_t)(nanos / (1000 * MS));
+    then.tv_nsec = (long)(nanos % (1000 * MS));
+    return sem_timedwait(sem, &then);
+}
+
+#endif
