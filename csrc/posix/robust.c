@@ -1,6 +1,9 @@
 #include "robust.h"
 
+#include <limits.h>
+#include <linux/futex.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -149,6 +152,29 @@ pshm_robust_open(const struct pshm_robust *r, unsigned flags,
 
 /* ---- Locking ---- */
 
+#ifdef __GLIBC__
+
+void
+pshm_robust_forget(struct pshm_robust *r)
+{
+    atomic_uint *word = (atomic_uint *)(void *)&r->mutex.__data.__lock;
+    pid_t owner = (pid_t)(atomic_load(word) & FUTEX_TID_MASK);
+    if (owner == (pid_t)syscall(SYS_gettid)) {
+        atomic_store(word, 0);
+        (void)pshm_futex_wake(word, INT_MAX);
+    }
+}
+
+#else
+
+void
+pshm_robust_forget(struct pshm_robust *r)
+{
+    (void)r;
+}
+
+#endif
+
 /* The C library's function that takes a clock, where it has it: glibc 2.30. */
 typedef int (*clocklock)(pthread_mutex_t *, clockid_t,
                          const struct timespec *);
@@ -198,7 +224,7 @@ void
 pshm_robust_renew(const struct pshm_robust *r, struct pshm_grip *grip)
 {
     if (pshm_grip_mine(grip)) {
-        remember_links(r, grip);
+        pshm_robust_read_links(r, grip->links);
     }
 }
 

@@ -179,13 +179,21 @@ pshm_robust_locked(const struct pshm_robust *r, struct pshm_grip *grip, int rc)
     return rc;
 }
 
+/* glibc's trylock says ENOTRECOVERABLE and keeps the mutex, which no unlock
+ * knows of: all others would find it taken for ever.  This lets go of it. */
+void pshm_robust_forget(struct pshm_robust *r);
+
 static inline int
 pshm_robust_try(struct pshm_robust *r, struct pshm_grip *grip)
 {
     if (pshm_robust_kind(r) != grip->kind) {
         return -EBADMSG;
     }
-    return pshm_robust_locked(r, grip, -pthread_mutex_trylock(&r->mutex));
+    int rc = -pthread_mutex_trylock(&r->mutex);
+    if (rc == -ENOTRECOVERABLE) {
+        pshm_robust_forget(r);
+    }
+    return pshm_robust_locked(r, grip, rc);
 }
 
 /* The links differ from what they were where a neighbour came or went. */
