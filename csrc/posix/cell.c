@@ -14,30 +14,6 @@
 #define LIBRARY 2                       /* musl */
 #endif
 
-int
-pshm_cell_look(const struct pshm_cell *cell, const struct pshm_cell_spec *spec,
-               enum pshm_cell_kind *found)
-{
-    const struct pshm_tag *tag = &cell->tag;
-    unsigned magic = atomic_load_explicit(&tag->magic, memory_order_acquire);
-    if (magic != PSHM_CELL_MAGIC) {
-        return magic == 0 ? -ENOENT : -EBADMSG;
-    }
-    if (tag->version != VERSION || tag->library != LIBRARY
-        || tag->mutex_size != sizeof(pthread_mutex_t)
-        || tag->sem_size != sizeof(sem_t)) {
-        return -ENOEXEC;
-    }
-    if (tag->kind != spec->kind) {
-        if (found != NULL) {
-            *found = (enum pshm_cell_kind)tag->kind;
-        }
-        return -EPROTOTYPE;
-    }
-    uint32_t here = spec->owned && tag->space != 0 ? pshm_process_space() : 0;
-    return here != 0 && here != tag->space ? -EXDEV : 0;
-}
-
 /* Word by word, for another process may be making the cell at this moment. */
 #if defined(__SANITIZE_THREAD__)
 __attribute__((no_sanitize_thread))
@@ -66,6 +42,79 @@ is_blank(const struct pshm_cell *cell, size_t size)
                        size - sizeof(*cell));
 }
 
+/* The words of a guard that was just made. */
+enum { GUARD_WORDS = sizeof(struct pshm_robust) / sizeof(unsigned) };
+
+static int
+model_guard(unsigned words[GUARD_WORDS])
+{
+    struct pshm_robust model;
+    memset(&model, 0, sizeof(model));
+    int rc = pshm_robust_init(&model, 0);
+    if (rc == 0) {
+        memcpy(words, &model, sizeof(model));
+        (void)pthread_mutex_destroy(&model.mutex);
+    }
+    return rc;
+}
+
+/* A magic of 0: zeros, or with a guard what a maker may have left?  Returns 0 or
+ * -EBADMSG. */
+static int
+check_unmade(const struct pshm_cell *cell, size_t size,
+             const unsigned words[GUARD_WORDS])
+{
+    const atomic_uint *target
+        = (const atomic_uint *)(const void *)&cell->tag.guard;
+    /* All else is written after the guard was made, so look in this order. */
+    bool blank = is_blank(cell, size)
+                 && all_zero(&cell->tag.version,
+                             offsetof(struct pshm_tag, guard)
+                                 - offsetof(struct pshm_tag, version));
+    for (size_t i = 0; i < GUARD_WORDS; i++) {
+        blank = blank && (words[i] != 0 || atomic_load(&target[i]) == 0);
+    }
+    for (size_t i = 0; i < GUARD_WORDS; i++) {
+        unsigned word = atomic_load(&target[i]);
+        if (words[i] != 0 && word != words[i] && (word != 0 || !blank)) {
+            return -EBADMSG;
+        }
+    }
+    return 0;
+}
+
+int
+pshm_cell_look(const struct pshm_cell *cell, const struct pshm_cell_spec *spec,
+               enum pshm_cell_kind *found)
+{
+    const struct pshm_tag *tag = &cell->tag;
+    unsigned magic = atomic_load_explicit(&tag->magic, memory_order_acquire);
+    if (magic == 0) {
+        unsigned words[GUARD_WORDS];
+        int rc = model_guard(words);
+        if (rc == 0) {
+            rc = check_unmade(cell, spec->size, words);
+        }
+        return rc < 0 ? rc : -ENOENT;
+    }
+    if (magic != PSHM_CELL_MAGIC) {
+        return -EBADMSG;
+    }
+    if (tag->version != VERSION || tag->library != LIBRARY
+        || tag->mutex_size != sizeof(pthread_mutex_t)
+        || tag->sem_size != sizeof(sem_t)) {
+        return -ENOEXEC;
+    }
+    if (tag->kind != spec->kind) {
+        if (found != NULL) {
+            *found = (enum pshm_cell_kind)tag->kind;
+        }
+        return -EPROTOTYPE;
+    }
+    uint32_t here = spec->owned && tag->space != 0 ? pshm_process_space() : 0;
+    return here != 0 && here != tag->space ? -EXDEV : 0;
+}
+
 /* Make the guard, as any number of processes may at once: all of them set the
  * same words, none of which changes afterwards, and each only from zero.
  * Returns 0; -EBADMSG: there is something else, and it stays as it is; or
@@ -73,26 +122,16 @@ is_blank(const struct pshm_cell *cell, size_t size)
 static int
 raise_guard(struct pshm_cell *cell, size_t size)
 {
-    struct pshm_robust model;
-    unsigned words[sizeof(model) / sizeof(unsigned)];
-    const size_t count = sizeof(words) / sizeof(words[0]);
-    memset(&model, 0, sizeof(model));
-    int rc = pshm_robust_init(&model, 0);
+    unsigned words[GUARD_WORDS];
+    int rc = model_guard(words);
+    if (rc == 0) {
+        rc = check_unmade(cell, size, words);
+    }
     if (rc < 0) {
         return rc;
     }
-    memcpy(words, &model, sizeof(words));
-    (void)pthread_mutex_destroy(&model.mutex);
     atomic_uint *target = (atomic_uint *)(void *)&cell->tag.guard;
-    /* The cell is filled after its guard was made, so look in this order. */
-    bool blank = is_blank(cell, size);
-    for (size_t i = 0; i < count; i++) {
-        unsigned word = atomic_load(&target[i]);
-        if (words[i] != 0 && word != words[i] && (word != 0 || !blank)) {
-            return -EBADMSG;
-        }
-    }
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < GUARD_WORDS; i++) {
         unsigned zero = 0;
         if (words[i] != 0) {
             (void)atomic_compare_exchange_strong(&target[i], &zero, words[i]);

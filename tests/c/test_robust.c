@@ -350,7 +350,7 @@ killed_at_any_moment_it_goes_on(void)
         check_about("flags %u", kinds[i]);
         struct side side = make(kinds[i]);
         pid_t steady = child_start(count_for_ever, &side);
-        for (int round = 0; round < ROUNDS(200); round++) {
+        for (int round = 0; round < ROUNDS(120); round++) {
             pid_t child = child_start(count_for_ever, &side);
             await(&side.place->steps, atomic_load(&side.place->steps) + 2);
             kill_within(child, 300);

@@ -1,0 +1,504 @@
+#include "check.h"
+#include "peers.h"
+#include "posix/cell.h"
+#include "posix/host.h"
+#include "posix/lock.h"
+
+#include <pthread.h>
+
+/* A cell with something behind its tag, and who was at it. */
+struct wide {
+    struct pshm_cell cell;
+    unsigned char rest[128];
+};
+
+struct place {
+    struct wide wide;
+    atomic_uint begun, made;            /* calls of init; makes that say 0 */
+    atomic_uint ready;
+};
+
+static struct place *
+fresh(void)
+{
+    return shared_memory(PAGE);
+}
+
+/* Also what the kernel has to provide page by page is all of one kind. */
+static int
+fill(struct pshm_cell *cell, const void *how)
+{
+    struct wide *wide = (struct wide *)(void *)cell;
+    volatile unsigned char *payload = wide->cell.payload, *rest = wide->rest;
+    unsigned char byte = *(const unsigned char *)how;
+    for (size_t i = 0; i < sizeof(wide->cell.payload); i++) {
+        payload[i] = byte;
+    }
+    for (size_t i = 0; i < sizeof(wide->rest); i++) {
+        rest[i] = byte;
+    }
+    return 0;
+}
+
+static bool
+is_filled(const struct wide *wide, unsigned char byte)
+{
+    for (size_t i = 0; i < sizeof(wide->cell.payload); i++) {
+        if (wide->cell.payload[i] != byte) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < sizeof(wide->rest); i++) {
+        if (wide->rest[i] != byte) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static const unsigned char an_x = 'x';
+static const struct pshm_cell_spec spec = {
+    .kind = PSHM_CELL_EVENT, .size = sizeof(struct wide), .flags = 5,
+    .init = fill, .how = &an_x};
+static const struct pshm_cell_spec owned = {
+    .kind = PSHM_CELL_EVENT, .size = sizeof(struct wide), .owned = true};
+
+static int
+make(struct pshm_cell *cell, const struct pshm_cell_spec *what)
+{
+    int rc;
+    PATIENTLY(rc, pshm_cell_make(cell, what, before_long(), NULL));
+    return rc;
+}
+
+static void
+zeros_become_a_cell_once(void)
+{
+    struct place *place = fresh();
+    struct pshm_cell *cell = &place->wide.cell;
+    CHECK_IS(pshm_cell_look(cell, &spec, NULL), -ENOENT);
+    CHECK(!pshm_cell_intact(cell, PSHM_CELL_EVENT));
+    CHECK_IS(make(cell, &spec), 0);
+    CHECK(is_filled(&place->wide, 'x'));
+    CHECK_IS(cell->tag.kind, PSHM_CELL_EVENT);
+    CHECK_IS(cell->tag.flags, 5);
+    CHECK_IS(cell->tag.space, 0);
+    CHECK_IS(pshm_cell_look(cell, &spec, NULL), 0);
+    CHECK(pshm_cell_intact(cell, PSHM_CELL_EVENT));
+    CHECK(!pshm_cell_intact(cell, PSHM_CELL_LOCK));
+
+    struct place kept = *place;
+    CHECK_IS(make(cell, &spec), -EEXIST);
+    CHECK(memcmp(&kept, place, sizeof(kept)) == 0);
+    CHECK(munmap(place, PAGE) == 0);
+}
+
+/* The tag lies at 64, and in it the magic, what it says, and the guard. */
+static void
+anything_else_stays_byte_for_byte(void)
+{
+    static const struct {
+        size_t from, to;
+    } garbage[] = {
+        {0, sizeof(struct wide)},
+        {0, 4}, {0, 64}, {63, 64},
+        {64, 68}, {67, 68},
+        {68, 69}, {68, 80}, {68, 128},
+        {80, 84}, {80, 128}, {124, 128},
+        {128, sizeof(struct wide)},
+        {sizeof(struct wide) - 1, sizeof(struct wide)},
+    };
+    for (size_t i = 0; i < COUNT(garbage); i++) {
+        check_about("bytes %zu to %zu", garbage[i].from, garbage[i].to);
+        struct place *place = fresh();
+        memset((char *)place + garbage[i].from, 0xa5,
+               garbage[i].to - garbage[i].from);
+        struct place kept = *place;
+        CHECK_IS(pshm_cell_look(&place->wide.cell, &spec, NULL), -EBADMSG);
+        CHECK_IS(pshm_cell_make(&place->wide.cell, &spec, PSHM_NEVER, NULL),
+                 -EBADMSG);
+        CHECK(memcmp(&kept, place, sizeof(kept)) == 0);
+        CHECK(munmap(place, PAGE) == 0);
+    }
+}
+
+static void
+another_kind_is_named(void)
+{
+    struct place *place = fresh();
+    struct pshm_cell *cell = &place->wide.cell;
+    struct pshm_cell_spec other = spec;
+    enum pshm_cell_kind found = PSHM_CELL_NONE;
+    CHECK_IS(make(cell, &spec), 0);
+    other.kind = PSHM_CELL_BARRIER;
+    CHECK_IS(pshm_cell_look(cell, &other, &found), -EPROTOTYPE);
+    CHECK_IS(found, PSHM_CELL_EVENT);
+    found = PSHM_CELL_NONE;
+    CHECK_IS(pshm_cell_make(cell, &other, before_long(), &found),
+             -EPROTOTYPE);
+    CHECK_IS(found, PSHM_CELL_EVENT);
+    CHECK_IS(pshm_cell_look(cell, &other, NULL), -EPROTOTYPE);
+    CHECK(is_filled(&place->wide, 'x'));
+    other = spec;
+    other.flags = 0;
+    CHECK_IS(pshm_cell_look(cell, &other, NULL), 0);
+    CHECK(munmap(place, PAGE) == 0);
+}
+
+static void
+another_library_word_size_or_version_is_told(void)
+{
+    struct place *place = fresh();
+    struct pshm_cell *cell = &place->wide.cell;
+    CHECK_IS(make(cell, &spec), 0);
+    struct pshm_tag kept = cell->tag;
+    for (int i = 0; i < 4; i++) {
+        check_about("member %d", i);
+        cell->tag.version = (uint8_t)(cell->tag.version + (i == 0));
+        cell->tag.library = (uint8_t)(cell->tag.library + (i == 1));
+        cell->tag.mutex_size = (uint16_t)(cell->tag.mutex_size - (i == 2));
+        cell->tag.sem_size = (uint16_t)(cell->tag.sem_size - (i == 3));
+        CHECK_IS(pshm_cell_look(cell, &spec, NULL), -ENOEXEC);
+        CHECK_IS(make(cell, &spec), -ENOEXEC);
+        cell->tag.version = kept.version;
+        cell->tag.library = kept.library;
+        cell->tag.mutex_size = kept.mutex_size;
+        cell->tag.sem_size = kept.sem_size;
+        CHECK_IS(pshm_cell_look(cell, &spec, NULL), 0);
+    }
+    CHECK(munmap(place, PAGE) == 0);
+}
+
+/* Only where threads are known by their ids. */
+static void
+another_space_of_process_ids_is_told(void)
+{
+    struct place *place = fresh();
+    struct pshm_cell *cell = &place->wide.cell;
+    CHECK_IS(make(cell, &owned), 0);
+    CHECK_IS(cell->tag.space, pshm_process_space());
+    CHECK_IS(pshm_cell_look(cell, &owned, NULL), 0);
+    cell->tag.space++;
+    CHECK_IS(pshm_cell_look(cell, &owned, NULL), -EXDEV);
+    CHECK_IS(make(cell, &owned), -EXDEV);
+    CHECK_IS(pshm_cell_look(cell, &spec, NULL), 0);
+    cell->tag.space = 0;
+    CHECK_IS(pshm_cell_look(cell, &owned, NULL), 0);
+    CHECK(munmap(place, PAGE) == 0);
+}
+
+/* ---- a maker that fails, stops, or dies ---- */
+
+static int
+fill_and_fail(struct pshm_cell *cell, const void *how)
+{
+    (void)fill(cell, how);
+    return -ENOMEM;
+}
+
+static void
+failed_init_leaves_nothing(void)
+{
+    struct place *place = fresh();
+    struct pshm_cell_spec failing = spec;
+    failing.init = fill_and_fail;
+    CHECK_IS(make(&place->wide.cell, &failing), -ENOMEM);
+    CHECK_IS(pshm_cell_look(&place->wide.cell, &spec, NULL), -ENOENT);
+    CHECK(is_filled(&place->wide, 0));
+    CHECK_IS(make(&place->wide.cell, &spec), 0);
+    CHECK(is_filled(&place->wide, 'x'));
+    CHECK(munmap(place, PAGE) == 0);
+}
+
+static int
+fill_and_stop(struct pshm_cell *cell, const void *how)
+{
+    cell->payload[7] = 1;
+    (void)raise(SIGSTOP);
+    cell->payload[7] = 0;
+    return fill(cell, how);
+}
+
+static int
+make_and_stop(void *context)
+{
+    struct place *place = context;
+    struct pshm_cell_spec stopping = spec;
+    stopping.init = fill_and_stop;
+    CHECK_IS(make(&place->wide.cell, &stopping), 0);
+    return 0;
+}
+
+static void
+stopped_maker_is_waited_for_in_vain(void)
+{
+    struct place *place = fresh();
+    struct pshm_cell *cell = &place->wide.cell;
+    pid_t child = child_start(make_and_stop, place);
+    child_wait_stopped(child);
+    CHECK_IS(pshm_cell_look(cell, &spec, NULL), -ENOENT);
+    int64_t start = pshm_now();
+    CHECK_IS(pshm_cell_make(cell, &spec, PSHM_NEVER, NULL), -EINTR);
+    CHECK(took(start, 50));
+    CHECK_IS(pshm_cell_make(cell, &spec, in_ms(10), NULL), -ETIMEDOUT);
+    start = pshm_now();
+    int rc;
+    int64_t until = start + 120 * MS;
+    PATIENTLY(rc, pshm_cell_make(cell, &spec, until, NULL));
+    CHECK_IS(rc, -ETIMEDOUT);
+    CHECK(took(start, 120));
+    CHECK_IS(cell->payload[7], 1);
+    CHECK(kill(child, SIGCONT) == 0);
+    CHECK_IS(make(cell, &spec), -EEXIST);
+    CHECK(is_filled(&place->wide, 'x'));
+    CHECK_IS(child_wait(child), 0);
+    CHECK(munmap(place, PAGE) == 0);
+}
+
+static void
+what_a_dead_maker_left_is_wiped(void)
+{
+    struct place *place = fresh();
+    pid_t child = child_start(make_and_stop, place);
+    child_wait_stopped(child);
+    kill_now(child);
+    CHECK_IS(pshm_cell_look(&place->wide.cell, &spec, NULL), -ENOENT);
+    CHECK_IS(place->wide.cell.payload[7], 1);
+    CHECK_IS(make(&place->wide.cell, &owned), 0);
+    CHECK(is_filled(&place->wide, 0));
+    CHECK_IS(make(&place->wide.cell, &owned), -EEXIST);
+    CHECK(munmap(place, PAGE) == 0);
+}
+
+/* ---- many makers at once ---- */
+
+struct maker {
+    struct place *place;
+    unsigned char byte;
+};
+
+static int
+fill_slowly(struct pshm_cell *cell, const void *how)
+{
+    struct place *place = (struct place *)(void *)cell;
+    (void)atomic_fetch_add(&place->begun, 1);
+    if (random_below(4) == 0) {
+        (void)usleep(random_below(100));
+    }
+    CHECK(is_filled(&place->wide, 0));
+    return fill(cell, how);
+}
+
+static int
+race_to_make(void *context)
+{
+    struct maker *maker = context;
+    struct place *place = maker->place;
+    struct pshm_cell_spec mine = spec;
+    mine.init = fill_slowly;
+    mine.how = &maker->byte;
+    (void)atomic_fetch_add(&place->ready, 1);
+    while (atomic_load(&place->ready) < 4) {
+        (void)usleep(1);
+    }
+    int rc = make(&place->wide.cell, &mine);
+    CHECK(rc == 0 || rc == -EEXIST);
+    (void)atomic_fetch_add(&place->made, rc == 0);
+    CHECK(is_filled(&place->wide, place->wide.cell.payload[0]));
+    return rc == 0 ? 10 : rc == -EEXIST ? 11 : 1;
+}
+
+static void
+one_of_many_makers_makes_it(void)
+{
+    for (int round = 0; round < ROUNDS(250); round++) {
+        struct maker makers[4];
+        struct place *place = fresh();
+        pid_t pids[4];
+        int victims = round % 3, made = 0;
+        for (int i = 0; i < 4; i++) {
+            makers[i] = (struct maker){place, (unsigned char)('a' + i)};
+            pids[i] = child_start(race_to_make, &makers[i]);
+        }
+        await(&place->ready, 4);
+        for (int i = 0; i < victims; i++) {
+            int64_t until = pshm_now() + (int64_t)random_below(300) * 1000;
+            while (pshm_now() < until) {
+            }
+            CHECK(kill(pids[i], SIGKILL) == 0);
+        }
+        for (int i = 0; i < 4; i++) {
+            int status = child_wait(pids[i]);
+            CHECK(status == 10 || status == 11
+                  || (i < victims && status == -SIGKILL));
+            made += status == 10;
+        }
+        /* By a survivor; or by one who was killed when it was done. */
+        CHECK(made <= 1);
+        CHECK(atomic_load(&place->made) <= 1);
+        CHECK_IS(pshm_cell_look(&place->wide.cell, &spec, NULL), 0);
+        CHECK(place->wide.cell.payload[0] >= 'a'
+              && place->wide.cell.payload[0] <= 'd');
+        CHECK(is_filled(&place->wide, place->wide.cell.payload[0]));
+        CHECK(atomic_load(&place->begun) <= 1U + (unsigned)victims);
+        CHECK(munmap(place, PAGE) == 0);
+    }
+}
+
+/* The last one is killed as well, until one gets through. */
+static int
+make_for_oneself(void *context)
+{
+    struct maker *maker = context;
+    struct pshm_cell_spec mine = spec;
+    mine.how = &maker->byte;
+    (void)atomic_fetch_add(&maker->place->ready, 1);
+    int rc = make(&maker->place->wide.cell, &mine);
+    CHECK(rc == 0 || rc == -EEXIST);
+    return 0;
+}
+
+static void
+makers_killed_one_after_another_hinder_nobody(void)
+{
+    for (int round = 0; round < ROUNDS(60); round++) {
+        struct place *place = fresh();
+        for (unsigned i = 0; i < 4; i++) {
+            struct maker maker = {place, (unsigned char)('a' + i)};
+            pid_t child = child_start(make_for_oneself, &maker);
+            await(&place->ready, i + 1);
+            int64_t until = pshm_now() + (int64_t)random_below(60) * 1000;
+            while (pshm_now() < until) {
+            }
+            (void)kill(child, SIGKILL);
+            int status = child_wait(child);
+            CHECK(status == 0 || status == -SIGKILL);
+        }
+        int rc = make(&place->wide.cell, &spec);
+        CHECK(rc == 0 || rc == -EEXIST);
+        CHECK(is_filled(&place->wide, place->wide.cell.payload[0]));
+        CHECK(munmap(place, PAGE) == 0);
+    }
+}
+
+/* ---- at two addresses ---- */
+
+struct two {
+    pthread_barrier_t start;
+    struct place *at[2];
+    int rcs[2];
+};
+
+struct one_of_two {
+    struct two *two;
+    int which;
+};
+
+static void *
+make_there(void *context)
+{
+    struct one_of_two *mine = context;
+    (void)pthread_barrier_wait(&mine->two->start);
+    mine->two->rcs[mine->which]
+        = make(&mine->two->at[mine->which]->wide.cell, &spec);
+    return NULL;
+}
+
+static void
+map_twice(struct two *two)
+{
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    CHECK(ftruncate(fd, (off_t)PAGE) == 0);
+    for (int i = 0; i < 2; i++) {
+        two->at[i] = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+                          0);
+        CHECK(two->at[i] != MAP_FAILED);
+    }
+    (void)close(fd);
+}
+
+static void
+unmap_both(struct two *two)
+{
+    for (int i = 0; i < 2; i++) {
+        CHECK(munmap(two->at[i], PAGE) == 0);
+    }
+}
+
+static void
+it_is_one_cell_at_any_address(void)
+{
+    for (int round = 0; round < ROUNDS(200); round++) {
+        struct two two;
+        struct one_of_two sides[2] = {{&two, 0}, {&two, 1}};
+        pthread_t threads[2];
+        map_twice(&two);
+        CHECK(pthread_barrier_init(&two.start, NULL, 2) == 0);
+        for (int i = 0; i < 2; i++) {
+            CHECK(pthread_create(&threads[i], NULL, make_there, &sides[i])
+                  == 0);
+        }
+        for (int i = 0; i < 2; i++) {
+            CHECK(pthread_join(threads[i], NULL) == 0);
+            CHECK_IS(pshm_cell_look(&two.at[i]->wide.cell, &spec, NULL), 0);
+            CHECK(is_filled(&two.at[i]->wide, 'x'));
+        }
+        CHECK(two.rcs[0] + two.rcs[1] == -EEXIST);
+        (void)pthread_barrier_destroy(&two.start);
+        unmap_both(&two);
+    }
+}
+
+static int
+init_lock(struct pshm_cell *cell, const void *how)
+{
+    (void)how;
+    return pshm_lock_init((struct pshm_lock *)(void *)cell->payload, 0);
+}
+
+static void
+lock_in_it_is_one_lock_at_any_address(void)
+{
+    const struct pshm_cell_spec a_lock = {
+        .kind = PSHM_CELL_LOCK, .size = sizeof(struct pshm_cell),
+        .owned = true, .init = init_lock};
+    struct two two;
+    struct pshm_lock *locks[2];
+    struct pshm_grip grips[2] = {{0}, {0}};
+    map_twice(&two);
+    CHECK_IS(make(&two.at[0]->wide.cell, &a_lock), 0);
+    CHECK_IS(make(&two.at[1]->wide.cell, &a_lock), -EEXIST);
+    for (int i = 0; i < 2; i++) {
+        locks[i] = (struct pshm_lock *)(void *)two.at[i]->wide.cell.payload;
+        CHECK_IS(pshm_robust_open(&locks[i]->mutex, 0, &grips[i]), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        CHECK_IS(pshm_lock_try(locks[i], &grips[i]), 0);
+        CHECK(pshm_lock_held(locks[!i]));
+        CHECK_IS(pshm_lock_wait(locks[!i], &grips[!i], PSHM_NEVER), -EDEADLK);
+        CHECK_IS(pshm_lock_release(locks[!i], &grips[!i]), -EPERM);
+        CHECK(pshm_lock_held(locks[!i]));
+        CHECK_IS(pshm_lock_release(locks[i], &grips[i]), 0);
+        CHECK(!pshm_lock_held(locks[!i]));
+    }
+    unmap_both(&two);
+}
+
+int
+main(void)
+{
+    pshm_forks_watch();
+    RUN(zeros_become_a_cell_once);
+    RUN(anything_else_stays_byte_for_byte);
+    RUN(another_kind_is_named);
+    RUN(another_library_word_size_or_version_is_told);
+    RUN(another_space_of_process_ids_is_told);
+    RUN(failed_init_leaves_nothing);
+    RUN(stopped_maker_is_waited_for_in_vain);
+    RUN(what_a_dead_maker_left_is_wiped);
+    RUN(one_of_many_makers_makes_it);
+    RUN(makers_killed_one_after_another_hinder_nobody);
+    RUN(it_is_one_cell_at_any_address);
+    RUN(lock_in_it_is_one_lock_at_any_address);
+    return finish();
+}
