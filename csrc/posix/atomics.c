@@ -170,6 +170,9 @@ int
 pshm_atomic_wait(void *word, size_t size, uint64_t expected, int64_t until)
 {
     int rc = 0;
+    if (size == 4) {
+        expected = (uint32_t)expected;
+    }
     while (pshm_atomic_load(word, size, memory_order_acquire) == expected) {
         if (rc < 0) {
             return rc;

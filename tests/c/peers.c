@@ -49,16 +49,37 @@ random_below(unsigned n)
     return state % n;
 }
 
+struct team {
+    int (*function)(void *context);
+    void *context;
+    unsigned count;
+    atomic_uint *here;
+};
+
+static int
+start_at_once(void *context)
+{
+    struct team *team = context;
+    (void)atomic_fetch_add(team->here, 1);
+    while (atomic_load(team->here) < team->count) {
+        (void)sched_yield();
+    }
+    return team->function(team->context);
+}
+
 void
 together(int count, int (*function)(void *context), void *context)
 {
+    struct team team = {function, context, (unsigned)count,
+                        shared_memory(sizeof(atomic_uint))};
     pid_t pids[16];
     for (int i = 0; i < count; i++) {
-        pids[i] = child_start(function, context);
+        pids[i] = child_start(start_at_once, &team);
     }
     for (int i = 0; i < count; i++) {
         CHECK_IS(child_wait(pids[i]), 0);
     }
+    CHECK(munmap(team.here, sizeof(atomic_uint)) == 0);
 }
 
 void

@@ -39,7 +39,7 @@ unsigned random_below(unsigned n);
 /* In the plain flavour; a tenth of it under a sanitizer. */
 #define ROUNDS(n) (SANITIZED ? (n) / 10 : (n))
 
-/* All do the same; each has to exit with 0. */
+/* All do the same, from one moment on; each has to exit with 0. */
 void together(int count, int (*function)(void *context), void *context);
 
 /* SIGKILL it at some moment within so many microseconds, and reap it. */

@@ -1,0 +1,305 @@
+#include "check.h"
+#include "peers.h"
+#include "posix/atomics.h"
+
+static const memory_order orders[] = {
+    memory_order_relaxed, memory_order_consume, memory_order_acquire,
+    memory_order_release, memory_order_acq_rel, memory_order_seq_cst};
+static const size_t sizes[] = {4, 8};
+
+static const uint64_t values[] = {
+    0, 1, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0x123456789abcdef0,
+    INT64_MAX, UINT64_MAX};
+
+/* What a word of that size has of it. */
+static uint64_t
+cut(uint64_t value, size_t size)
+{
+    return size == 4 ? (uint32_t)value : value;
+}
+
+static uint64_t
+applied(enum pshm_atomic_op op, uint64_t old, uint64_t value)
+{
+    switch (op) {
+    case PSHM_FETCH_ADD:
+        return old + value;
+    case PSHM_FETCH_SUB:
+        return old - value;
+    case PSHM_FETCH_AND:
+        return old & value;
+    case PSHM_FETCH_OR:
+        return old | value;
+    case PSHM_FETCH_XOR:
+        return old ^ value;
+    default:
+        return value;
+    }
+}
+
+/* With a neighbour on either side, which stays as it is. */
+struct neighbours {
+    uint64_t before, word, after;
+    uint32_t narrow[4];
+};
+
+static const struct neighbours untouched = {
+    UINT64_MAX, 0, UINT64_MAX, {UINT32_MAX, 0, UINT32_MAX, UINT32_MAX}};
+
+static void *
+word_of(struct neighbours *place, size_t size)
+{
+    *place = untouched;
+    return size == 4 ? (void *)&place->narrow[1] : (void *)&place->word;
+}
+
+static void
+check_neighbours(const struct neighbours *place)
+{
+    CHECK(place->before == UINT64_MAX && place->after == UINT64_MAX);
+    CHECK(place->narrow[0] == UINT32_MAX && place->narrow[2] == UINT32_MAX);
+}
+
+static void
+load_gives_what_was_stored(void)
+{
+    struct neighbours place;
+    for (size_t s = 0; s < COUNT(sizes); s++) {
+        void *word = word_of(&place, sizes[s]);
+        for (size_t o = 0; o < COUNT(orders); o++) {
+            for (size_t v = 0; v < COUNT(values); v++) {
+                pshm_atomic_store(word, sizes[s], values[v], orders[o]);
+                CHECK(pshm_atomic_load(word, sizes[s], orders[o])
+                      == cut(values[v], sizes[s]));
+            }
+        }
+        check_neighbours(&place);
+    }
+}
+
+static void
+arithmetic_wraps(void)
+{
+    struct neighbours place;
+    for (size_t s = 0; s < COUNT(sizes); s++) {
+        size_t size = sizes[s];
+        void *word = word_of(&place, size);
+        for (int op = PSHM_EXCHANGE; op <= PSHM_FETCH_XOR; op++) {
+            for (size_t a = 0; a < COUNT(values); a++) {
+                for (size_t b = 0; b < COUNT(values); b++) {
+                    check_about("operation %d of size %zu on %zu, %zu", op,
+                                size, a, b);
+                    pshm_atomic_store(word, size, values[a],
+                                      memory_order_relaxed);
+                    uint64_t old = pshm_atomic_apply(
+                        (enum pshm_atomic_op)op, word, size, values[b],
+                        orders[(a + b) % COUNT(orders)]);
+                    CHECK(old == cut(values[a], size));
+                    CHECK(pshm_atomic_load(word, size, memory_order_seq_cst)
+                          == cut(applied((enum pshm_atomic_op)op, values[a],
+                                         values[b]),
+                                 size));
+                }
+            }
+        }
+        check_neighbours(&place);
+    }
+}
+
+static void
+exchange_happens_only_where_it_is_as_expected(void)
+{
+    struct neighbours place;
+    for (size_t s = 0; s < COUNT(sizes); s++) {
+        size_t size = sizes[s];
+        void *word = word_of(&place, size);
+        for (size_t i = 0; i < COUNT(orders) * COUNT(orders); i++) {
+            memory_order success = orders[i % COUNT(orders)];
+            memory_order failure = orders[i / COUNT(orders)];
+            uint64_t expected = 0x1ffffffff;
+            pshm_atomic_store(word, size, 0x2ffffffff, success);
+            bool same = size == 4;      /* where it has the lower half */
+            CHECK_IS(pshm_atomic_compare_exchange(word, size, &expected, 7,
+                                                  success, failure),
+                     same);
+            if (!same) {
+                CHECK(expected == 0x2ffffffff);
+                CHECK(pshm_atomic_compare_exchange(word, size, &expected, 7,
+                                                   success, failure));
+            }
+            expected = 8;
+            CHECK(!pshm_atomic_compare_exchange(word, size, &expected, 9,
+                                                success, failure));
+            CHECK(expected == 7);
+            CHECK(pshm_atomic_load(word, size, memory_order_acquire) == 7);
+        }
+        check_neighbours(&place);
+    }
+}
+
+/* ---- processes ---- */
+
+struct place {
+    uint64_t word, turns;
+    size_t size;
+};
+
+static int
+add_and_swap(void *context)
+{
+    struct place *place = context;
+    for (int i = 0; i < ROUNDS(20000); i++) {
+        (void)pshm_atomic_apply(PSHM_FETCH_ADD, &place->word, place->size, 3,
+                                memory_order_relaxed);
+        uint64_t seen = pshm_atomic_load(&place->word, place->size,
+                                         memory_order_relaxed);
+        while (!pshm_atomic_compare_exchange(
+            &place->word, place->size, &seen, seen - 1, memory_order_acq_rel,
+            i % 2 ? memory_order_relaxed : memory_order_acquire)) {
+        }
+    }
+    return 0;
+}
+
+static void
+nothing_is_lost_between_processes(void)
+{
+    for (size_t s = 0; s < COUNT(sizes); s++) {
+        struct place *place = shared_memory(PAGE);
+        place->size = sizes[s];
+        together(3, add_and_swap, place);
+        CHECK_IS(place->word, 3 * 2 * ROUNDS(20000));
+        CHECK(munmap(place, PAGE) == 0);
+    }
+}
+
+static int
+wait_while(struct place *place, uint64_t expected)
+{
+    int rc;
+    PATIENTLY(rc, pshm_atomic_wait(&place->word, place->size, expected,
+                                   before_long()));
+    return rc;
+}
+
+static void
+waits_end_in_time(void)
+{
+    static const uint64_t words[] = {5, UINT64_MAX, 0x500000000};
+    struct place *place = shared_memory(PAGE);
+    for (size_t i = 0; i < COUNT(sizes) * COUNT(words); i++) {
+        size_t size = sizes[i % 2];
+        uint64_t word = words[i / 2];
+        check_about("size %zu, word %zu", size, i / 2);
+        pshm_atomic_store(&place->word, size, word, memory_order_seq_cst);
+        int64_t start = pshm_now();
+        CHECK_IS(pshm_atomic_wait(&place->word, size, word, start + 20 * MS),
+                 -ETIMEDOUT);
+        CHECK(took(start, 20));
+        start = pshm_now();
+        CHECK_IS(pshm_atomic_wait(&place->word, size, word, PSHM_NEVER),
+                 -EINTR);
+        CHECK(took(start, 50));
+        CHECK_IS(pshm_atomic_wait(&place->word, size, word, 0), -ETIMEDOUT);
+        CHECK_IS(pshm_atomic_wait(&place->word, size, word + 1, 0), 0);
+    }
+    CHECK(munmap(place, PAGE) == 0);
+}
+
+static int
+take_every_second_turn(void *context)
+{
+    struct place *place = context;
+    for (uint64_t turn = 0; turn < 2 * ROUNDS(2000); turn += 2) {
+        CHECK_IS(wait_while(place, turn), 0);
+        CHECK(pshm_atomic_load(&place->word, place->size,
+                               memory_order_acquire) == turn + 1);
+        pshm_atomic_store(&place->word, place->size, turn + 2,
+                          memory_order_release);
+        (void)pshm_atomic_notify(&place->word, place->size, 1);
+    }
+    return 0;
+}
+
+static void
+two_processes_take_turns(void)
+{
+    for (size_t s = 0; s < COUNT(sizes); s++) {
+        struct place *place = shared_memory(PAGE);
+        place->size = sizes[s];
+        pid_t child = child_start(take_every_second_turn, place);
+        for (uint64_t turn = 0; turn < 2 * ROUNDS(2000); turn += 2) {
+            pshm_atomic_store(&place->word, place->size, turn + 1,
+                              memory_order_release);
+            (void)pshm_atomic_notify(&place->word, place->size, INT_MAX);
+            if (!CHECK_IS(wait_while(place, turn + 1), 0)) {
+                break;
+            }
+        }
+        CHECK_IS(child_wait(child), 0);
+        CHECK(munmap(place, PAGE) == 0);
+    }
+}
+
+static int
+wait_for_a_change(void *context)
+{
+    struct place *place = context;
+    return wait_while(place, 7);
+}
+
+static void
+no_more_are_woken_than_asked_for(void)
+{
+    struct place *place = shared_memory(PAGE);
+    for (size_t s = 0; s < COUNT(sizes); s++) {
+        pid_t pids[3];
+        int woken = 0;
+        place->size = sizes[s];
+        pshm_atomic_store(&place->word, sizes[s], 7, memory_order_seq_cst);
+        for (size_t i = 0; i < COUNT(pids); i++) {
+            pids[i] = child_start(wait_for_a_change, place);
+        }
+        for (int64_t until = before_long();
+             woken < 3 && pshm_now() < until;) {
+            int n = pshm_atomic_notify(&place->word, sizes[s], 2);
+            CHECK(n >= 0 && n <= 2);
+            woken += n;
+        }
+        CHECK(woken >= 3);
+        pshm_atomic_store(&place->word, sizes[s], 8, memory_order_seq_cst);
+        (void)pshm_atomic_notify(&place->word, sizes[s], INT_MAX);
+        for (size_t i = 0; i < COUNT(pids); i++) {
+            CHECK_IS(child_wait(pids[i]), 0);
+        }
+    }
+    CHECK(munmap(place, PAGE) == 0);
+}
+
+/* Nobody is woken by it, but it is seen. */
+static void
+change_of_the_upper_half_is_seen(void)
+{
+    struct place *place = shared_memory(PAGE);
+    place->size = 8;
+    place->word = 7;
+    pid_t child = child_start(wait_for_a_change, place);
+    (void)usleep(5000);
+    pshm_atomic_store(&place->word, 8, 0x100000007, memory_order_release);
+    CHECK_IS(child_wait(child), 0);
+    CHECK(munmap(place, PAGE) == 0);
+}
+
+int
+main(void)
+{
+    RUN(load_gives_what_was_stored);
+    RUN(arithmetic_wraps);
+    RUN(exchange_happens_only_where_it_is_as_expected);
+    RUN(nothing_is_lost_between_processes);
+    RUN(waits_end_in_time);
+    RUN(two_processes_take_turns);
+    RUN(no_more_are_woken_than_asked_for);
+    RUN(change_of_the_upper_half_is_seen);
+    return finish();
+}

@@ -1,0 +1,315 @@
+#include "check.h"
+#include "peers.h"
+#include "posix/host.h"
+#include "posix/lock.h"
+
+#include <sched.h>
+
+/* A lock and what it protects: two words that are equal while nobody has it,
+ * but for a death. */
+struct place {
+    struct pshm_lock lock;
+    volatile long first, second;
+    atomic_uint steps, told, repaired;
+};
+
+struct side {
+    struct place *place;
+    struct pshm_grip grip;
+};
+
+static struct side
+make(unsigned flags)
+{
+    struct side side = {.place = shared_memory(PAGE)};
+    CHECK_IS(pshm_lock_init(&side.place->lock, flags), 0);
+    CHECK_IS(pshm_robust_open(&side.place->lock.mutex, flags, &side.grip), 0);
+    return side;
+}
+
+static void
+unmake(struct side *side)
+{
+    CHECK(munmap(side->place, PAGE) == 0);
+}
+
+static int
+lock(struct side *side)
+{
+    int rc;
+    PATIENTLY(rc, pshm_lock_wait(&side->place->lock, &side->grip,
+                                 before_long()));
+    return rc;
+}
+
+static int
+try(struct side *side)
+{
+    return pshm_lock_try(&side->place->lock, &side->grip);
+}
+
+static int
+unlock(struct side *side)
+{
+    return pshm_lock_release(&side->place->lock, &side->grip);
+}
+
+static int
+count_under_it(void *context)
+{
+    struct side *side = context;
+    for (int i = 0; i < ROUNDS(20000); i++) {
+        int rc = i % 2 == 0 ? -EBUSY : try(side);
+        if (!CHECK_IS(rc == -EBUSY ? lock(side) : rc, 0)) {
+            return 1;
+        }
+        side->place->first = side->place->first + 1;
+        CHECK_IS(unlock(side), 0);
+    }
+    return 0;
+}
+
+static void
+only_one_has_it(void)
+{
+    for (unsigned flags = 0; flags <= PSHM_RECURSIVE; flags++) {
+        struct side side = make(flags);
+        together(4, count_under_it, &side);
+        CHECK_IS(side.place->first, 4 * ROUNDS(20000));
+        CHECK(!pshm_lock_held(&side.place->lock));
+        unmake(&side);
+    }
+}
+
+static int
+find_it_taken(void *context)
+{
+    struct side *side = context;
+    CHECK(pshm_lock_held(&side->place->lock));
+    CHECK_IS(try(side), -EBUSY);
+    int64_t start = pshm_now();
+    CHECK_IS(pshm_lock_wait(&side->place->lock, &side->grip, start + 20 * MS),
+             -ETIMEDOUT);
+    CHECK(took(start, 20));
+    start = pshm_now();
+    CHECK_IS(pshm_lock_wait(&side->place->lock, &side->grip, PSHM_NEVER),
+             -EINTR);
+    CHECK(took(start, 50));
+    CHECK_IS(unlock(side), -EPERM);
+    CHECK(pshm_lock_held(&side->place->lock));
+    return 0;
+}
+
+static void
+held_says_whether_somebody_has_it(void)
+{
+    struct side side = make(PSHM_RECURSIVE);
+    CHECK(!pshm_lock_held(&side.place->lock));
+    CHECK_IS(lock(&side), 0);
+    CHECK_IS(try(&side), 0);
+    CHECK_IS(child_run(find_it_taken, &side), 0);
+    CHECK_IS(unlock(&side), 0);
+    CHECK_IS(child_run(find_it_taken, &side), 0);
+    CHECK_IS(unlock(&side), 0);
+    CHECK(!pshm_lock_held(&side.place->lock));
+    CHECK_IS(unlock(&side), -EPERM);
+    CHECK(!pshm_lock_held(&side.place->lock));
+    unmake(&side);
+}
+
+static void
+written_over_it_still_is_held(void)
+{
+    struct side side = make(0);
+    CHECK_IS(lock(&side), 0);
+    struct pshm_robust kept = side.place->lock.mutex;
+    memset(&side.place->lock.mutex, 0, sizeof(kept));
+    CHECK_IS(unlock(&side), -EBADMSG);
+    CHECK(pshm_lock_held(&side.place->lock));
+    side.place->lock.mutex = kept;
+    CHECK_IS(unlock(&side), 0);
+    unmake(&side);
+}
+
+/* ---- turns ---- */
+
+/* Whose turn it is, is looked at under the lock. */
+static int
+take_odd_turns(void *context)
+{
+    struct side *side = context;
+    for (long turn = 1; turn < ROUNDS(400);) {
+        CHECK_IS(lock(side), 0);
+        if (side->place->first == turn) {
+            side->place->first = turn + 1;
+            turn += 2;
+        }
+        CHECK_IS(unlock(side), 0);
+        (void)usleep(1);
+    }
+    return 0;
+}
+
+static void
+two_processes_take_turns(void)
+{
+    struct side side = make(0);
+    pid_t child = child_start(take_odd_turns, &side);
+    int64_t until = before_long();
+    for (long turn = 0; turn < ROUNDS(400) && pshm_now() < until;) {
+        CHECK_IS(lock(&side), 0);
+        if (side.place->first == turn) {
+            side.place->first = turn + 1;
+            turn += 2;
+        }
+        CHECK_IS(unlock(&side), 0);
+        (void)usleep(1);
+    }
+    CHECK_IS(child_wait(child), 0);
+    CHECK_IS(side.place->first, ROUNDS(400));
+    unmake(&side);
+}
+
+/* ---- a death ---- */
+
+static int
+die_with_it(void *context)
+{
+    int rc = lock(context);
+    CHECK(rc == 0 || rc == -EOWNERDEAD);
+    (void)raise(SIGKILL);
+    return 1;
+}
+
+static int
+is_told(void *context)
+{
+    struct side *side = context;
+    CHECK_IS(try(side), -EOWNERDEAD);
+    pshm_lock_give_up(&side->place->lock, &side->grip);
+    CHECK_IS(lock(side), -EOWNERDEAD);
+    pshm_lock_give_up(&side->place->lock, &side->grip);
+    return 0;
+}
+
+static void
+everyone_is_told_of_a_death_until_a_repair(void)
+{
+    for (unsigned flags = 0; flags <= PSHM_RECURSIVE; flags++) {
+        struct side side = make(flags);
+        CHECK_IS(child_run(die_with_it, &side), -SIGKILL);
+        CHECK(pshm_lock_held(&side.place->lock));
+        for (int i = 0; i < 3; i++) {
+            CHECK_IS(child_run(is_told, &side), 0);
+            CHECK(!pshm_lock_held(&side.place->lock));
+            CHECK_IS(is_told(&side), 0);
+        }
+        /* also of a death of one who was told */
+        CHECK_IS(child_run(die_with_it, &side), -SIGKILL);
+        CHECK_IS(child_run(is_told, &side), 0);
+
+        CHECK_IS(lock(&side), -EOWNERDEAD);
+        pshm_lock_repair(&side.place->lock);
+        CHECK_IS(unlock(&side), 0);
+        CHECK_IS(lock(&side), 0);
+        CHECK_IS(unlock(&side), 0);
+        unmake(&side);
+    }
+}
+
+static int
+repair_and_die(void *context)
+{
+    struct side *side = context;
+    CHECK_IS(lock(side), -EOWNERDEAD);
+    pshm_lock_repair(&side->place->lock);
+    (void)raise(SIGKILL);
+    return 1;
+}
+
+static void
+death_after_a_repair_is_told_too(void)
+{
+    struct side side = make(0);
+    CHECK_IS(child_run(die_with_it, &side), -SIGKILL);
+    CHECK_IS(child_run(repair_and_die, &side), -SIGKILL);
+    CHECK_IS(child_run(is_told, &side), 0);
+    unmake(&side);
+}
+
+/* Whoever is not told finds the two words equal.  Who is told repairs them, or
+ * leaves that to the next one. */
+static int
+change_both_for_ever(void *context)
+{
+    struct side *side = context;
+    struct place *place = side->place;
+    for (;;) {
+        int rc = random_below(8) == 0 ? try(side) : lock(side);
+        if (rc == -EBUSY) {
+            continue;
+        }
+        if (rc == -EOWNERDEAD) {
+            (void)atomic_fetch_add(&place->told, 1);
+            if (random_below(2) == 0) {
+                pshm_lock_give_up(&place->lock, &side->grip);
+                continue;
+            }
+            place->second = place->first;
+            pshm_lock_repair(&place->lock);
+            (void)atomic_fetch_add(&place->repaired, 1);
+            rc = 0;
+        }
+        if (!CHECK_IS(rc, 0) || !CHECK_IS(place->first, place->second)) {
+            return 1;
+        }
+        place->first = place->first + 1;
+        if (random_below(4) == 0) {
+            (void)sched_yield();
+        }
+        place->second = place->first;
+        (void)atomic_fetch_add(&place->steps, 1);
+        if (!CHECK_IS(unlock(side), 0)) {
+            return 1;
+        }
+    }
+}
+
+static void
+whoever_is_not_told_finds_all_in_order(void)
+{
+    struct side side = make(0);
+    atomic_uint *steps = &side.place->steps;
+    pid_t steady = child_start(change_both_for_ever, &side), victims[2];
+    for (int round = 0; round < ROUNDS(250); round++) {
+        for (size_t i = 0; i < COUNT(victims); i++) {
+            victims[i] = child_start(change_both_for_ever, &side);
+        }
+        await(steps, atomic_load(steps) + 3);
+        for (size_t i = 0; i < COUNT(victims); i++) {
+            kill_within(victims[i], 200);
+        }
+    }
+    await(steps, atomic_load(steps) + 10);
+    CHECK(SANITIZED || atomic_load(&side.place->told) > 0);
+    kill_now(steady);
+    int rc = lock(&side);
+    CHECK(rc == -EOWNERDEAD || side.place->first == side.place->second);
+    CHECK(rc == 0 || rc == -EOWNERDEAD);
+    CHECK_IS(unlock(&side), 0);
+    unmake(&side);
+}
+
+int
+main(void)
+{
+    pshm_forks_watch();
+    RUN(only_one_has_it);
+    RUN(held_says_whether_somebody_has_it);
+    RUN(written_over_it_still_is_held);
+    RUN(two_processes_take_turns);
+    RUN(everyone_is_told_of_a_death_until_a_repair);
+    RUN(death_after_a_repair_is_told_too);
+    RUN(whoever_is_not_told_finds_all_in_order);
+    return finish();
+}
