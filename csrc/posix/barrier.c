@@ -114,6 +114,13 @@ check_runner(struct pshm_barrier *b, struct pshm_robust *runner,
     }
 }
 
+/* Its place says the lowest bits of the round; never 0, as a new one has it. */
+static unsigned
+reset_mark(uint32_t round)
+{
+    return round - round % PSHM_RESETS + 1;
+}
+
 /* 1: the round goes on; 0: it ended well; -EPIPE: it did not. */
 static int
 outcome(struct pshm_barrier *b, uint32_t round)
@@ -125,7 +132,7 @@ outcome(struct pshm_barrier *b, uint32_t round)
     }
     unsigned reset = atomic_load_explicit(&b->resets[round % PSHM_RESETS],
                                           memory_order_acquire);
-    return reset == round + 1 || later > PSHM_RESETS ? -EPIPE : 0;
+    return reset == reset_mark(round) || later > PSHM_RESETS ? -EPIPE : 0;
 }
 
 int
@@ -188,7 +195,7 @@ pshm_barrier_reset(struct pshm_barrier *b)
     if (round_of(state) != round) {
         return;                         /* it ended before that */
     }
-    atomic_store_explicit(&b->resets[round % PSHM_RESETS], round + 1,
+    atomic_store_explicit(&b->resets[round % PSHM_RESETS], reset_mark(round),
                           memory_order_release);
     while (round_of(state) == round && !replace(b, &state, next_round(state))) {
     }

@@ -27,7 +27,8 @@ struct pshm_barrier {
     _Atomic(uint64_t) state;
     uint32_t parties;
     uint32_t unused;
-    /* Round r, if it was ended by a reset: r + 1 in place r % PSHM_RESETS. */
+    /* Round r, if it was ended by a reset: in place r % PSHM_RESETS, r with 1
+     * for that remainder. */
     atomic_uint resets[PSHM_RESETS];
     uint32_t more[4];
 };

@@ -1,0 +1,585 @@
+#include "check.h"
+#include "peers.h"
+#include "posix/barrier.h"
+#include "posix/host.h"
+
+#include <sched.h>
+
+enum { PARTIES = 3 };
+
+struct place {
+    struct pshm_barrier barrier;
+    struct pshm_robust runner;
+    atomic_uint rounds, waiting, acting, in_action, ended;
+    atomic_uint one_is_missed;          /* so do not wait any longer */
+    atomic_uint places[PARTIES];        /* how often each was given */
+};
+
+struct side {
+    struct place *place;
+    struct pshm_grip grip;
+    bool acts;
+    int64_t patience;                   /* ms, or 0: before_long */
+};
+
+static struct side
+make(unsigned parties)
+{
+    struct side side = {.place = shared_memory(sizeof(struct place))};
+    side.place->barrier.parties = parties;
+    CHECK_IS(pshm_robust_init(&side.place->runner, 0), 0);
+    CHECK_IS(pshm_robust_open(&side.place->runner, 0, &side.grip), 0);
+    return side;
+}
+
+static void
+unmake(struct side *side)
+{
+    CHECK(munmap(side->place, sizeof(struct place)) == 0);
+}
+
+static int64_t
+end_of_patience(const struct side *side)
+{
+    return side->patience > 0 ? in_ms(side->patience) : before_long();
+}
+
+/* ---- a party, as the header wants it ---- */
+
+static int
+await_round(struct side *side, const struct pshm_arrival *a)
+{
+    int rc;
+    int64_t until = end_of_patience(side);
+    do {
+        rc = pshm_barrier_wait(&side->place->barrier, a, &side->place->runner,
+                               &side->grip, until);
+    } while (rc == -EINTR && atomic_load(&side->place->one_is_missed) == 0);
+    if (rc < 0) {
+        pshm_barrier_abandon(&side->place->barrier, a);
+    }
+    return rc;
+}
+
+static int
+take_runner(struct side *side)
+{
+    int rc;
+    int64_t until = end_of_patience(side);
+    PATIENTLY(rc, pshm_robust_lock(&side->place->runner, &side->grip, until));
+    if (rc == -EOWNERDEAD) {
+        pshm_barrier_runner_died(&side->place->barrier, &side->place->runner);
+        rc = 0;
+    }
+    return rc;
+}
+
+static void
+drop_runner(struct side *side)
+{
+    CHECK_IS(pshm_robust_unlock(&side->place->runner, &side->grip), 0);
+}
+
+static int
+act_and_go_on(struct side *side, const struct pshm_arrival *a)
+{
+    CHECK_IS(atomic_fetch_add(&side->place->in_action, 1), 0);
+    (void)atomic_fetch_add(&side->place->acting, 1);
+    if (random_below(4) == 0) {
+        (void)sched_yield();
+    }
+    (void)atomic_fetch_sub(&side->place->in_action, 1);
+    int rc = pshm_barrier_done(&side->place->barrier, a);
+    drop_runner(side);
+    return rc;
+}
+
+/* The place; or -EPIPE, -ETIMEDOUT or -EINTR. */
+static int
+meet(struct side *side)
+{
+    struct pshm_arrival a;
+    int rc;
+    for (;;) {
+        if (side->acts) {
+            rc = take_runner(side);
+            if (!CHECK_IS(rc, 0)) {
+                return rc;
+            }
+        }
+        rc = pshm_barrier_arrive(&side->place->barrier, side->acts, &a);
+        if (side->acts && !(rc == 0 && a.action)) {
+            drop_runner(side);
+        }
+        if (rc != -EAGAIN) {
+            break;
+        }
+        rc = await_round(side, &a);
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    if (rc == 0) {
+        (void)atomic_fetch_add(&side->place->waiting, 1);
+        rc = a.action ? act_and_go_on(side, &a)
+             : a.last ? 0 : await_round(side, &a);
+    }
+    return rc < 0 ? rc : (int)a.place;
+}
+
+/* ---- rounds ---- */
+
+/* Nobody is a round ahead of another. */
+static int
+meet_again_and_again(void *context)
+{
+    struct side *side = context;
+    struct place *place = side->place;
+    for (unsigned i = 0; i < (unsigned)ROUNDS(3000); i++) {
+        unsigned begun = atomic_fetch_add(&place->rounds, 1);
+        CHECK(begun >= i * PARTIES && begun < (i + 1) * PARTIES);
+        int rc = meet(side);
+        if (!CHECK(rc >= 0 && rc < PARTIES)) {
+            return 1;
+        }
+        (void)atomic_fetch_add(&place->places[rc], 1);
+        CHECK(atomic_load(&place->rounds) >= (i + 1) * PARTIES);
+        if (side->acts) {
+            CHECK(atomic_load(&place->acting) >= i + 1);
+        }
+    }
+    return 0;
+}
+
+static void
+nobody_passes_before_all_are_there(void)
+{
+    for (int acts = 0; acts < 2; acts++) {
+        check_about("action %d", acts);
+        struct side side = make(PARTIES);
+        side.acts = acts;
+        together(PARTIES, meet_again_and_again, &side);
+        for (int i = 0; i < PARTIES; i++) {
+            CHECK_IS(atomic_load(&side.place->places[i]), ROUNDS(3000));
+        }
+        CHECK_IS(atomic_load(&side.place->acting),
+                 acts ? ROUNDS(3000) : 0);
+        CHECK_IS(pshm_barrier_waiting(&side.place->barrier), 0);
+        CHECK(!pshm_barrier_broken(&side.place->barrier));
+        unmake(&side);
+    }
+}
+
+static void
+rounds_go_on_past_the_last_number(void)
+{
+    struct side side = make(1);
+    struct pshm_barrier *barrier = &side.place->barrier;
+    struct pshm_arrival a;
+    barrier->state = UINT64_C(0xfffffffe) << 32;
+    for (int i = 0; i < 4; i++) {
+        CHECK_IS(pshm_barrier_arrive(barrier, false, &a), 0);
+        CHECK(a.last && !a.action && a.place == 0);
+        CHECK_IS(a.round, 0xfffffffeU + (unsigned)i);
+        CHECK_IS(pshm_barrier_wait(barrier, &a, &side.place->runner,
+                                   &side.grip, 0),
+                 0);
+    }
+    CHECK(barrier->state == UINT64_C(2) << 32);
+    unmake(&side);
+}
+
+static void
+waits_end_in_time(void)
+{
+    struct side side = make(2);
+    struct pshm_barrier *barrier = &side.place->barrier;
+    struct pshm_robust *runner = &side.place->runner;
+    struct pshm_arrival a;
+    CHECK_IS(pshm_barrier_arrive(barrier, true, &a), 0);
+    CHECK(!a.last && !a.action && a.place == 0 && a.round == 0);
+    CHECK_IS(pshm_barrier_waiting(barrier), 1);
+    int64_t start = pshm_now();
+    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &side.grip,
+                               start + 20 * MS),
+             -ETIMEDOUT);
+    CHECK(took(start, 20));
+    start = pshm_now();
+    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &side.grip, PSHM_NEVER),
+             -EINTR);
+    CHECK(took(start, 50));
+    CHECK(!pshm_barrier_broken(barrier));
+    unmake(&side);
+}
+
+/* ---- broken ---- */
+
+static int
+find_it_broken(void *context)
+{
+    CHECK_IS(meet(context), -EPIPE);
+    return 0;
+}
+
+static int
+meet_once(void *context)
+{
+    int rc = meet(context);
+    CHECK(rc >= 0);
+    return 0;
+}
+
+static int
+lose_patience(void *context)
+{
+    struct side *side = context;
+    side->patience = 30;
+    CHECK_IS(meet(side), -ETIMEDOUT);
+    return 0;
+}
+
+static void
+wait_for_all(const pid_t *pids, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        CHECK_IS(child_wait(pids[i]), 0);
+    }
+}
+
+static void
+who_abandons_it_breaks_it_for_all(void)
+{
+    struct side side = make(PARTIES);
+    pid_t pids[2] = {child_start(find_it_broken, &side)};
+    await(&side.place->waiting, 1);
+    pids[1] = child_start(lose_patience, &side);
+    wait_for_all(pids, 2);
+    CHECK(pshm_barrier_broken(&side.place->barrier));
+    CHECK_IS(child_run(find_it_broken, &side), 0);
+
+    pshm_barrier_reset(&side.place->barrier);
+    CHECK(!pshm_barrier_broken(&side.place->barrier));
+    CHECK_IS(pshm_barrier_waiting(&side.place->barrier), 0);
+    together(PARTIES, meet_once, &side);
+    unmake(&side);
+}
+
+static void
+abandoning_an_older_round_changes_nothing(void)
+{
+    struct side side = make(1);
+    struct pshm_arrival a;
+    CHECK_IS(pshm_barrier_arrive(&side.place->barrier, false, &a), 0);
+    pshm_barrier_abandon(&side.place->barrier, &a);
+    CHECK(!pshm_barrier_broken(&side.place->barrier));
+    CHECK_IS(pshm_barrier_done(&side.place->barrier, &a), -EPIPE);
+    unmake(&side);
+}
+
+static void
+aborted_or_reset_it_lets_nobody_wait_on(void)
+{
+    for (int reset = 0; reset < 2; reset++) {
+        struct side side = make(PARTIES);
+        pid_t pids[2];
+        for (int i = 0; i < 2; i++) {
+            pids[i] = child_start(find_it_broken, &side);
+        }
+        await(&side.place->waiting, 2);
+        if (reset) {
+            pshm_barrier_reset(&side.place->barrier);
+        }
+        else {
+            pshm_barrier_abort(&side.place->barrier);
+        }
+        wait_for_all(pids, 2);
+        CHECK_IS(pshm_barrier_broken(&side.place->barrier), !reset);
+        if (!reset) {
+            CHECK_IS(child_run(find_it_broken, &side), 0);
+            pshm_barrier_reset(&side.place->barrier);
+        }
+        together(PARTIES, meet_once, &side);
+        unmake(&side);
+    }
+}
+
+/* Of who was there at the reset; not who came after it. */
+static void
+reset_is_remembered_for_its_round(void)
+{
+    struct side side = make(2);
+    struct pshm_barrier *barrier = &side.place->barrier;
+    struct pshm_arrival old, first, second;
+    pshm_barrier_reset(barrier);        /* nobody there: nothing to do */
+    CHECK_IS(barrier->state, 0);
+    CHECK_IS(pshm_barrier_arrive(barrier, false, &old), 0);
+    pshm_barrier_reset(barrier);
+    CHECK_IS(pshm_barrier_arrive(barrier, false, &first), 0);
+    CHECK_IS(pshm_barrier_arrive(barrier, false, &second), 0);
+    CHECK(second.last && first.round == second.round);
+    CHECK_IS(pshm_barrier_wait(barrier, &first, &side.place->runner,
+                               &side.grip, 0),
+             0);
+    CHECK_IS(pshm_barrier_wait(barrier, &old, &side.place->runner, &side.grip,
+                               0),
+             -EPIPE);
+    unmake(&side);
+}
+
+/* ---- actions ---- */
+
+static void
+no_one_arrives_during_an_action(void)
+{
+    struct side side = make(1);
+    struct pshm_barrier *barrier = &side.place->barrier;
+    struct pshm_arrival acting, a;
+    CHECK_IS(take_runner(&side), 0);
+    CHECK_IS(pshm_barrier_arrive(barrier, true, &acting), 0);
+    CHECK(acting.last && acting.action);
+    CHECK_IS(pshm_barrier_arrive(barrier, false, &a), -EAGAIN);
+    CHECK_IS(a.round, acting.round);
+    CHECK_IS(pshm_barrier_wait(barrier, &a, &side.place->runner, &side.grip,
+                               in_ms(20)),
+             -ETIMEDOUT);
+    CHECK_IS(pshm_barrier_done(barrier, &acting), 0);
+    drop_runner(&side);
+    CHECK_IS(pshm_barrier_wait(barrier, &a, &side.place->runner, &side.grip,
+                               0),
+             0);
+    CHECK_IS(pshm_barrier_arrive(barrier, false, &a), 0);
+    unmake(&side);
+}
+
+static void
+action_of_a_broken_barrier_lets_nobody_go_on(void)
+{
+    for (int reset = 0; reset < 2; reset++) {
+        struct side side = make(1);
+        struct pshm_arrival a;
+        CHECK_IS(take_runner(&side), 0);
+        CHECK_IS(pshm_barrier_arrive(&side.place->barrier, true, &a), 0);
+        if (reset) {
+            pshm_barrier_reset(&side.place->barrier);
+        }
+        else {
+            pshm_barrier_abort(&side.place->barrier);
+        }
+        CHECK_IS(pshm_barrier_done(&side.place->barrier, &a), -EPIPE);
+        drop_runner(&side);
+        CHECK_IS(pshm_barrier_broken(&side.place->barrier), !reset);
+        unmake(&side);
+    }
+}
+
+static int
+die_in_the_action(void *context)
+{
+    struct side *side = context;
+    struct pshm_arrival a;
+    CHECK_IS(take_runner(side), 0);
+    CHECK_IS(pshm_barrier_arrive(&side->place->barrier, true, &a), 0);
+    CHECK(a.action);
+    (void)raise(SIGKILL);
+    return 1;
+}
+
+static void
+death_in_the_action_breaks_it(void)
+{
+    for (int acts = 0; acts < 2; acts++) {
+        struct side side = make(PARTIES);
+        side.acts = acts;
+        pid_t pids[3];
+        for (int i = 0; i < 2; i++) {
+            pids[i] = child_start(find_it_broken, &side);
+        }
+        await(&side.place->waiting, 2);
+        CHECK_IS(child_run(die_in_the_action, &side), -SIGKILL);
+        /* also for who comes then */
+        pids[2] = child_start(find_it_broken, &side);
+        wait_for_all(pids, 3);
+        CHECK(pshm_barrier_broken(&side.place->barrier));
+        pshm_barrier_reset(&side.place->barrier);
+        side.acts = true;
+        together(PARTIES, meet_once, &side);
+        unmake(&side);
+    }
+}
+
+/* ---- other deaths ---- */
+
+static int
+die_before_the_wake(void *context)
+{
+    struct side *side = context;
+    pshm_fault_arm("futex", 1, PSHM_FAULT_KILL_BEFORE, 0);
+    (void)meet(side);
+    return 1;
+}
+
+static int
+reset_and_die_before_the_wake(void *context)
+{
+    struct side *side = context;
+    /* The first one is that of breaking it. */
+    pshm_fault_arm("futex", 2, PSHM_FAULT_KILL_BEFORE, 0);
+    pshm_barrier_reset(&side->place->barrier);
+    return 1;
+}
+
+static int
+abort_and_die_before_the_wake(void *context)
+{
+    struct side *side = context;
+    pshm_fault_arm("futex", 1, PSHM_FAULT_KILL_BEFORE, 0);
+    pshm_barrier_abort(&side->place->barrier);
+    return 1;
+}
+
+static void
+killed_before_the_wake_it_has_happened(void)
+{
+    int (*const ends[])(void *) = {
+        die_before_the_wake, reset_and_die_before_the_wake,
+        abort_and_die_before_the_wake};
+    for (size_t end = 0; end < COUNT(ends); end++) {
+        check_about("end %zu", end);
+        struct side side = make(PARTIES);
+        pid_t pids[2];
+        for (int i = 0; i < 2; i++) {
+            pids[i] = child_start(end == 0 ? meet_once : find_it_broken,
+                                  &side);
+        }
+        await(&side.place->waiting, 2);
+        CHECK_IS(child_run(ends[end], &side), -SIGKILL);
+        wait_for_all(pids, 2);
+        CHECK_IS(pshm_barrier_broken(&side.place->barrier), end == 2);
+        unmake(&side);
+    }
+}
+
+static void
+note_signal(int number)
+{
+    (void)number;
+}
+
+static int
+meet_until_broken(void *context)
+{
+    struct side *side = context;
+    struct sigaction action = {.sa_handler = note_signal};
+    CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
+    int rc;
+    do {
+        rc = meet(side);
+        (void)atomic_fetch_add(&side->place->rounds, rc >= 0);
+    } while (rc >= 0);
+    CHECK(rc == -EPIPE || rc == -EINTR);
+    return 0;
+}
+
+/* A signal ends the sleep early, as it would a caller's. */
+static void
+tell_that_one_is_missed(struct side *side, pid_t survivor)
+{
+    int status = -1;
+    pid_t ended = 0;
+    atomic_store(&side->place->one_is_missed, 1);
+    for (int64_t until = before_long(); ended == 0 && pshm_now() < until;) {
+        (void)kill(survivor, SIGUSR1);
+        (void)usleep(100);
+        ended = waitpid(survivor, &status, WNOHANG);
+    }
+    CHECK_IS(ended, survivor);
+    CHECK_IS(status, 0);
+}
+
+/* Who came and was killed counts for its round; then it is missed. */
+static void
+killed_at_any_moment_the_others_are_told(void)
+{
+    struct side side = make(PARTIES);
+    struct place *place = side.place;
+    for (int round = 0; round < ROUNDS(200); round++) {
+        check_about("round %d", round);
+        pid_t pids[PARTIES];
+        side.acts = round % 2;
+        unsigned rounds = atomic_load(&place->rounds);
+        for (int i = 0; i < PARTIES; i++) {
+            pids[i] = child_start(meet_until_broken, &side);
+        }
+        await(&place->rounds, rounds + 2 * PARTIES);
+        kill_within(pids[round % PARTIES], 300);
+        for (int i = 1; i < PARTIES; i++) {
+            tell_that_one_is_missed(&side, pids[(round + i) % PARTIES]);
+        }
+        CHECK(pshm_barrier_broken(&place->barrier));
+        pshm_barrier_reset(&place->barrier);
+        CHECK(!pshm_barrier_broken(&place->barrier));
+        atomic_store(&place->one_is_missed, 0);
+        atomic_store(&place->in_action, 0);
+    }
+    unmake(&side);
+}
+
+/* Beside one who resets it again and again: told or not, all come to an end. */
+static int
+meet_whatever_is_said(void *context)
+{
+    struct side *side = context;
+    for (int i = 0; i < ROUNDS(1000); i++) {
+        int rc = meet(side);
+        CHECK(rc >= 0 || rc == -EPIPE);
+    }
+    (void)atomic_fetch_add(&side->place->ended, 1);
+    return 0;
+}
+
+static int
+reset_until_all_have_ended(void *context)
+{
+    struct side *side = context;
+    while (atomic_load(&side->place->ended) < PARTIES) {
+        pshm_barrier_reset(&side->place->barrier);
+        (void)usleep(random_below(50));
+    }
+    return 0;
+}
+
+static int
+meet_or_reset(void *context)
+{
+    struct side *side = context;
+    return atomic_fetch_add(&side->place->acting, 1) == PARTIES
+               ? reset_until_all_have_ended(side) : meet_whatever_is_said(side);
+}
+
+static void
+resets_at_any_moment_let_nobody_hang(void)
+{
+    struct side side = make(PARTIES);
+    together(PARTIES + 1, meet_or_reset, &side);
+    unmake(&side);
+}
+
+int
+main(void)
+{
+    pshm_forks_watch();
+    RUN(nobody_passes_before_all_are_there);
+    RUN(rounds_go_on_past_the_last_number);
+    RUN(waits_end_in_time);
+    RUN(who_abandons_it_breaks_it_for_all);
+    RUN(abandoning_an_older_round_changes_nothing);
+    RUN(aborted_or_reset_it_lets_nobody_wait_on);
+    RUN(reset_is_remembered_for_its_round);
+    RUN(no_one_arrives_during_an_action);
+    RUN(action_of_a_broken_barrier_lets_nobody_go_on);
+    RUN(death_in_the_action_breaks_it);
+    RUN(killed_before_the_wake_it_has_happened);
+    RUN(killed_at_any_moment_the_others_are_told);
+    RUN(resets_at_any_moment_let_nobody_hang);
+    return finish();
+}
