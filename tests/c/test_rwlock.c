@@ -1,0 +1,750 @@
+#include "check.h"
+#include "peers.h"
+#include "posix/host.h"
+#include "posix/rwlock.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+/* What it protects lies behind it; two words that are equal while nobody writes,
+ * but for a death. */
+struct place {
+    struct pshm_lock gate;
+    volatile long first, second;
+    atomic_uint readers, writers, most_readers;
+    atomic_uint steps, told, stopped;
+};
+
+/* The word `writing` has a page for itself, where a store to it can be caught;
+ * the seats begin the page after that. */
+struct side {
+    struct place *place;
+    struct pshm_lock *gate;
+    struct pshm_rwlock *rw;
+    struct pshm_rw_grip grip;
+};
+
+static char *
+page_of(const struct side *side, size_t which)
+{
+    return (char *)side->place + which * PAGE;
+}
+
+static struct side
+make(void)
+{
+    struct side side = {.place = shared_memory(4 * PAGE)};
+    side.gate = &side.place->gate;
+    side.rw = (struct pshm_rwlock *)(void *)(page_of(&side, 2)
+                                             - offsetof(struct pshm_rwlock,
+                                                        seats));
+    CHECK_IS(pshm_rw_init(side.gate, side.rw), 0);
+    CHECK_IS(pshm_rw_open(side.gate, side.rw, &side.grip), 0);
+    return side;
+}
+
+static void
+unmake(struct side *side)
+{
+    CHECK(munmap(side->place, 4 * PAGE) == 0);
+}
+
+static int
+read_until(struct side *side, bool now, int64_t until, int *seat)
+{
+    struct pshm_rw_attempt attempt = {0};
+    int rc;
+    PATIENTLY(rc, pshm_rw_read(side->gate, side->rw,
+                               &side->grip, &attempt, now, until, seat));
+    if (rc == -EOWNERDEAD) {
+        pshm_rw_undo(side->gate, side->rw, &side->grip,
+                     &attempt);
+    }
+    return rc;
+}
+
+static int
+write_until(struct side *side, bool now, int64_t until)
+{
+    struct pshm_rw_attempt attempt = {0};
+    int rc;
+    PATIENTLY(rc, pshm_rw_write(side->gate, side->rw,
+                                &side->grip, &attempt, now, until));
+    if (rc == -EOWNERDEAD) {
+        pshm_rw_undo(side->gate, side->rw, &side->grip,
+                     &attempt);
+    }
+    return rc;
+}
+
+static int
+begin_to_read(struct side *side, int *seat)
+{
+    return read_until(side, false, before_long(), seat);
+}
+
+static int
+begin_to_write(struct side *side)
+{
+    return write_until(side, false, before_long());
+}
+
+/* As one who repairs: in after a death too.  0 or -EOWNERDEAD. */
+static int
+begin_to_repair(struct side *side)
+{
+    struct pshm_rw_attempt attempt = {0};
+    int rc, told;
+    PATIENTLY(told, pshm_rw_write(side->gate, side->rw,
+                                  &side->grip, &attempt, false,
+                                  before_long()));
+    if (told != -EOWNERDEAD) {
+        return told;
+    }
+    PATIENTLY(rc, pshm_rw_write(side->gate, side->rw,
+                                &side->grip, &attempt, false,
+                                before_long()));
+    return rc == 0 ? told : rc;
+}
+
+static int
+stop_reading(struct side *side, int seat)
+{
+    return pshm_rw_leave(side->rw, &side->grip, seat);
+}
+
+static int
+stop_writing(struct side *side)
+{
+    return pshm_rw_done(side->gate, side->rw, &side->grip);
+}
+
+static void
+repair_it(struct side *side)
+{
+    CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
+    pshm_rw_repair(side->gate);
+    CHECK_IS(stop_writing(side), 0);
+}
+
+/* ---- who may be in with whom ---- */
+
+static int
+can_read(void *context)
+{
+    int seat;
+    CHECK_IS(read_until(context, true, 0, &seat), 0);
+    CHECK_IS(pshm_rw_my_seat(&((struct side *)context)->grip), seat);
+    CHECK_IS(stop_reading(context, seat), 0);
+    return 0;
+}
+
+static int
+can_write(void *context)
+{
+    struct side *side = context;
+    CHECK_IS(write_until(side, true, 0), 0);
+    CHECK(pshm_rw_writes(side->rw, &side->grip));
+    CHECK_IS(stop_writing(side), 0);
+    CHECK(!pshm_rw_held(&side->grip));
+    return 0;
+}
+
+static int
+cannot_write(void *context)
+{
+    struct side *side = context;
+    CHECK_IS(write_until(side, true, 0), -EBUSY);
+    int64_t start = pshm_now();
+    CHECK_IS(write_until(side, false, start + 20 * MS), -ETIMEDOUT);
+    CHECK(took(start, 20));
+    CHECK(!pshm_rw_held(&side->grip));
+    CHECK_IS(stop_writing(side), -EPERM);
+    return 0;
+}
+
+static int
+cannot_read(void *context)
+{
+    struct side *side = context;
+    int seat;
+    CHECK_IS(read_until(side, true, 0, &seat), -EBUSY);
+    int64_t start = pshm_now();
+    CHECK_IS(read_until(side, false, start + 20 * MS, &seat), -ETIMEDOUT);
+    CHECK(took(start, 20));
+    CHECK(!pshm_rw_held(&side->grip));
+    CHECK_IS(pshm_rw_my_seat(&side->grip), -1);
+    return 0;
+}
+
+static void
+readers_keep_writers_out_but_not_readers(void)
+{
+    struct side side = make();
+    int seat, another;
+    CHECK_IS(begin_to_read(&side, &seat), 0);
+    CHECK(pshm_rw_held(&side.grip));
+    CHECK(!pshm_rw_writes(side.rw, &side.grip));
+    CHECK_IS(child_run(can_read, &side), 0);
+    CHECK_IS(child_run(cannot_write, &side), 0);
+    CHECK_IS(child_run(can_read, &side), 0);
+    CHECK_IS(begin_to_read(&side, &another), 0);
+    CHECK(another != seat);
+    CHECK_IS(stop_reading(&side, seat), 0);
+    CHECK_IS(stop_reading(&side, seat), -EPERM);
+    CHECK_IS(pshm_rw_my_seat(&side.grip), another);
+    CHECK_IS(child_run(cannot_write, &side), 0);
+    CHECK_IS(stop_reading(&side, another), 0);
+    CHECK(!pshm_rw_held(&side.grip));
+    CHECK_IS(child_run(can_write, &side), 0);
+    unmake(&side);
+}
+
+static void
+writer_is_alone(void)
+{
+    struct side side = make();
+    CHECK_IS(begin_to_write(&side), 0);
+    CHECK(pshm_rw_writes(side.rw, &side.grip));
+    CHECK_IS(child_run(cannot_write, &side), 0);
+    CHECK_IS(child_run(cannot_read, &side), 0);
+    CHECK_IS(stop_writing(&side), 0);
+    CHECK_IS(stop_writing(&side), -EPERM);
+    CHECK_IS(child_run(can_write, &side), 0);
+    CHECK_IS(child_run(can_read, &side), 0);
+    unmake(&side);
+}
+
+static void
+nobody_waits_for_oneself(void)
+{
+    struct side side = make();
+    int seat, other;
+    CHECK_IS(begin_to_read(&side, &seat), 0);
+    CHECK_IS(begin_to_write(&side), -EDEADLK);
+    CHECK_IS(pshm_rw_my_seat(&side.grip), seat);
+    CHECK_IS(child_run(can_read, &side), 0);
+    CHECK_IS(stop_reading(&side, seat), 0);
+    CHECK_IS(begin_to_write(&side), 0);
+    CHECK_IS(begin_to_write(&side), -EDEADLK);
+    CHECK_IS(begin_to_read(&side, &other), -EDEADLK);
+    CHECK(pshm_rw_writes(side.rw, &side.grip));
+    CHECK_IS(stop_writing(&side), 0);
+    unmake(&side);
+}
+
+static void *
+find_it_another_threads(void *context)
+{
+    struct side *side = context;
+    int seat;
+    intptr_t wrong = pshm_rw_writes(side->rw, &side->grip)
+                     || !pshm_rw_held(&side->grip)
+                     || stop_writing(side) != -EPERM
+                     || write_until(side, true, 0) != -EBUSY
+                     || read_until(side, true, 0, &seat) != -EBUSY;
+    return (void *)wrong;
+}
+
+static void
+threads_are_told_apart(void)
+{
+    struct side side = make();
+    pthread_t thread;
+    void *wrong;
+    CHECK_IS(begin_to_write(&side), 0);
+    CHECK(pthread_create(&thread, NULL, find_it_another_threads, &side) == 0);
+    CHECK(pthread_join(thread, &wrong) == 0);
+    CHECK(wrong == NULL);
+    CHECK_IS(stop_writing(&side), 0);
+    unmake(&side);
+}
+
+static void
+there_are_so_many_seats(void)
+{
+    struct side side = make();
+    int seats[PSHM_SEATS], one_more = -1;
+    bool given[PSHM_SEATS] = {false};
+    for (int i = 0; i < PSHM_SEATS; i++) {
+        CHECK_IS(begin_to_read(&side, &seats[i]), 0);
+        CHECK(seats[i] >= 0 && seats[i] < PSHM_SEATS && !given[seats[i]]);
+        given[seats[i]] = true;
+    }
+    CHECK_IS(child_run(cannot_read, &side), 0);
+    CHECK_IS(read_until(&side, true, 0, &one_more), -EBUSY);
+    CHECK_IS(begin_to_read(&side, &one_more), -EDEADLK);
+    CHECK_IS(stop_reading(&side, seats[7]), 0);
+    CHECK_IS(child_run(can_read, &side), 0);
+    for (int i = 0; i < PSHM_SEATS; i++) {
+        CHECK_IS(stop_reading(&side, seats[i]), i == 7 ? -EPERM : 0);
+    }
+    CHECK_IS(child_run(can_write, &side), 0);
+    unmake(&side);
+}
+
+/* Here at the last seat that it asks for. */
+static void
+failed_attempt_gives_back_what_it_had(void)
+{
+    struct side side = make();
+    struct pshm_rw_attempt attempt = {0};
+    struct pshm_robust *last = &side.rw->seats[PSHM_SEATS - 1];
+    struct pshm_grip *grip = &side.grip.seats[PSHM_SEATS - 1];
+    CHECK_IS(pshm_robust_try(last, grip), 0);
+    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip, &attempt, false,
+                           PSHM_NEVER),
+             -EDEADLK);
+    CHECK(!attempt.gate);
+    CHECK_IS(attempt.seats, 0);
+    CHECK_IS(pshm_robust_unlock(last, grip), 0);
+    CHECK(!pshm_rw_held(&side.grip));
+    CHECK_IS(child_run(can_write, &side), 0);
+    unmake(&side);
+}
+
+static int
+read_until_stopped(void *context)
+{
+    struct side *side = context;
+    int seat;
+    CHECK_IS(begin_to_read(side, &seat), 0);
+    (void)atomic_fetch_add(&side->place->steps, 1);
+    while (atomic_load(&side->place->stopped) == 0) {
+        (void)usleep(100);
+    }
+    CHECK_IS(stop_reading(side, seat), 0);
+    return 0;
+}
+
+static void
+writer_that_waits_keeps_new_readers_out(void)
+{
+    struct side side = make();
+    struct pshm_rw_attempt attempt = {0};
+    pid_t reader = child_start(read_until_stopped, &side);
+    await(&side.place->steps, 1);
+    int64_t start = pshm_now();
+    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip,
+                           &attempt, false, PSHM_NEVER),
+             -EINTR);
+    CHECK(took(start, 50));
+    CHECK(attempt.gate);
+    CHECK(!pshm_rw_writes(side.rw, &side.grip));
+    CHECK_IS(child_run(cannot_read, &side), 0);
+    CHECK_IS(child_run(cannot_write, &side), 0);
+    /* it need not go on */
+    pshm_rw_undo(side.gate, side.rw, &side.grip, &attempt);
+    CHECK(!attempt.gate);
+    CHECK(!pshm_rw_held(&side.grip));
+    CHECK_IS(child_run(can_read, &side), 0);
+    /* or may */
+    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip,
+                           &attempt, false, PSHM_NEVER),
+             -EINTR);
+    atomic_store(&side.place->stopped, 1);
+    int rc;
+    PATIENTLY(rc, pshm_rw_write(side.gate, side.rw,
+                                &side.grip, &attempt, false, before_long()));
+    CHECK_IS(rc, 0);
+    CHECK_IS(stop_writing(&side), 0);
+    CHECK_IS(child_wait(reader), 0);
+    unmake(&side);
+}
+
+/* ---- many of both ---- */
+
+static int
+read_and_write(void *context)
+{
+    struct side *side = context;
+    struct place *place = side->place;
+    for (int i = 0; i < ROUNDS(1500); i++) {
+        int seat;
+        CHECK_IS(begin_to_read(side, &seat), 0);
+        unsigned readers = atomic_fetch_add(&place->readers, 1) + 1;
+        if (readers > atomic_load(&place->most_readers)) {
+            atomic_store(&place->most_readers, readers);
+        }
+        CHECK_IS(atomic_load(&place->writers), 0);
+        CHECK_IS(place->first, place->second);
+        (void)atomic_fetch_sub(&place->readers, 1);
+        CHECK_IS(stop_reading(side, seat), 0);
+        if (i % 4 == 0) {
+            CHECK_IS(begin_to_write(side), 0);
+            CHECK_IS(atomic_fetch_add(&place->writers, 1), 0);
+            CHECK_IS(atomic_load(&place->readers), 0);
+            place->first = place->first + 1;
+            place->second = place->second + 1;
+            (void)atomic_fetch_sub(&place->writers, 1);
+            CHECK_IS(stop_writing(side), 0);
+        }
+    }
+    return 0;
+}
+
+static void
+many_readers_or_one_writer(void)
+{
+    struct side side = make();
+    together(4, read_and_write, &side);
+    CHECK_IS(side.place->first, 4 * ((ROUNDS(1500) + 3) / 4));
+    CHECK_IS(side.place->second, side.place->first);
+    unmake(&side);
+}
+
+/* ---- a death ---- */
+
+static int
+read_and_die(void *context)
+{
+    int seat;
+    CHECK_IS(begin_to_read(context, &seat), 0);
+    (void)raise(SIGKILL);
+    return 1;
+}
+
+static void
+seat_of_a_dead_reader_is_free(void)
+{
+    struct side side = make();
+    for (int i = 0; i < 2 * PSHM_SEATS; i++) {
+        CHECK_IS(child_run(read_and_die, &side), -SIGKILL);
+    }
+    CHECK_IS(child_run(can_write, &side), 0);
+    CHECK_IS(child_run(read_and_die, &side), -SIGKILL);
+    CHECK_IS(child_run(can_read, &side), 0);
+    CHECK_IS(child_run(can_write, &side), 0);
+    unmake(&side);
+}
+
+static int
+write_and_die(void *context)
+{
+    CHECK_IS(begin_to_write(context), 0);
+    (void)raise(SIGKILL);
+    return 1;
+}
+
+static int
+repair_and_die(void *context)
+{
+    CHECK_IS(begin_to_repair(context), -EOWNERDEAD);
+    (void)raise(SIGKILL);
+    return 1;
+}
+
+static int
+give_up_the_repair(void *context)
+{
+    struct side *side = context;
+    CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
+    CHECK(pshm_rw_writes(side->rw, &side->grip));
+    pshm_rw_give_up(side->gate, side->rw, &side->grip);
+    CHECK(!pshm_rw_held(&side->grip));
+    return 0;
+}
+
+static int
+is_told(void *context)
+{
+    struct side *side = context;
+    int seat;
+    for (int now = 0; now < 2; now++) {
+        CHECK_IS(read_until(side, now, before_long(), &seat), -EOWNERDEAD);
+        CHECK_IS(write_until(side, now, before_long()), -EOWNERDEAD);
+    }
+    CHECK(!pshm_rw_held(&side->grip));
+    return 0;
+}
+
+static void
+everyone_is_told_of_a_dead_writer_until_a_repair(void)
+{
+    struct side side = make();
+    CHECK_IS(child_run(write_and_die, &side), -SIGKILL);
+    CHECK_IS(child_run(is_told, &side), 0);
+    CHECK_IS(is_told(&side), 0);
+    CHECK_IS(child_run(give_up_the_repair, &side), 0);
+    CHECK_IS(child_run(is_told, &side), 0);
+    CHECK_IS(child_run(repair_and_die, &side), -SIGKILL);
+    CHECK_IS(child_run(is_told, &side), 0);
+    repair_it(&side);
+    CHECK_IS(child_run(can_read, &side), 0);
+    CHECK_IS(child_run(can_write, &side), 0);
+    unmake(&side);
+}
+
+/* Straight after the death, with nobody told in between. */
+static void
+first_one_told_may_be_the_one_to_repair(void)
+{
+    struct side side = make();
+    CHECK_IS(child_run(write_and_die, &side), -SIGKILL);
+    CHECK_IS(child_run(repair_and_die, &side), -SIGKILL);
+    repair_it(&side);
+    CHECK_IS(child_run(can_read, &side), 0);
+    unmake(&side);
+}
+
+static void
+attempt_to_repair_that_fails_tells_the_next_one(void)
+{
+    struct side side = make();
+    struct pshm_rw_attempt attempt = {0};
+    struct pshm_robust *seat = &side.rw->seats[5];
+    CHECK_IS(child_run(write_and_die, &side), -SIGKILL);
+    CHECK_IS(pshm_robust_try(seat, &side.grip.seats[5]), -EOWNERDEAD);
+    pshm_robust_repair(seat);
+    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip, &attempt, false,
+                           before_long()),
+             -EOWNERDEAD);
+    CHECK(attempt.gate);
+    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip, &attempt, true, 0),
+             -EDEADLK);                 /* for this thread sits there */
+    CHECK(!attempt.gate);
+    CHECK_IS(pshm_robust_unlock(seat, &side.grip.seats[5]), 0);
+    CHECK_IS(is_told(&side), 0);
+    repair_it(&side);
+    unmake(&side);
+}
+
+static int
+wait_to_write(void *context)
+{
+    struct side *side = context;
+    (void)atomic_fetch_add(&side->place->steps, 1);
+    (void)begin_to_write(side);
+    return 1;
+}
+
+/* It has the gate and some of the seats, but has not written. */
+static void
+death_of_a_writer_that_waits_is_not_told(void)
+{
+    struct side side = make();
+    int seat;
+    CHECK_IS(begin_to_read(&side, &seat), 0);
+    pid_t child = child_start(wait_to_write, &side);
+    await(&side.place->steps, 1);
+    while (pshm_robust_try(&side.gate->mutex, &side.grip.gate)
+           != -EBUSY) {
+        (void)pshm_robust_unlock(&side.gate->mutex, &side.grip.gate);
+        (void)usleep(100);
+    }
+    (void)usleep(2000);
+    kill_now(child);
+    CHECK_IS(child_run(can_read, &side), 0);
+    CHECK_IS(stop_reading(&side, seat), 0);
+    CHECK_IS(child_run(can_write, &side), 0);
+    unmake(&side);
+}
+
+/* ---- at the very store to `writing` ---- */
+
+/* It lies in a page of its own.  Who dies cannot keep the kernel from writing to
+ * the mutexes, so theirs are left alone. */
+static void
+at_the_store(int number)
+{
+    (void)number;
+    (void)kill(getpid(), SIGKILL);
+}
+
+static void
+die_at_writing(const struct side *side)
+{
+    struct sigaction action = {.sa_handler = at_the_store};
+    CHECK(sigaction(SIGSEGV, &action, NULL) == 0);
+    CHECK(mprotect(page_of(side, 1), PAGE, PROT_READ) == 0);
+}
+
+static int
+die_before_it_writes(void *context)
+{
+    die_at_writing(context);
+    (void)begin_to_write(context);
+    return 1;
+}
+
+static int
+die_before_it_says_that_it_wrote(void *context)
+{
+    CHECK_IS(begin_to_write(context), 0);
+    die_at_writing(context);
+    (void)stop_writing(context);
+    return 1;
+}
+
+static int
+die_before_the_repair_is_over(void *context)
+{
+    struct side *side = context;
+    CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
+    pshm_rw_repair(side->gate);
+    die_at_writing(side);
+    (void)stop_writing(side);
+    return 1;
+}
+
+static void
+undo_and_die(struct side *side)
+{
+    struct pshm_rw_attempt attempt = {0};
+    CHECK_IS(pshm_rw_write(side->gate, side->rw, &side->grip, &attempt, true,
+                           0),
+             -EOWNERDEAD);
+    die_at_writing(side);
+    pshm_rw_undo(side->gate, side->rw, &side->grip, &attempt);
+}
+
+static int
+die_before_it_passes_it_on(void *context)
+{
+    undo_and_die(context);
+    return 1;
+}
+
+static int
+die_before_it_has_given_up(void *context)
+{
+    struct side *side = context;
+    CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
+    die_at_writing(side);
+    pshm_rw_give_up(side->gate, side->rw, &side->grip);
+    return 1;
+}
+
+static void
+death_is_told_if_it_was_while_writing(void)
+{
+    static const struct {
+        int (*death)(void *context);
+        bool broken_before, told;
+    } cases[] = {
+        {die_before_it_writes, false, false},
+        {write_and_die, false, true},
+        {die_before_it_says_that_it_wrote, false, true},
+        {die_before_the_repair_is_over, true, true},
+        {die_before_it_passes_it_on, true, true},
+        {die_before_it_has_given_up, true, true},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        check_about("case %zu", i);
+        struct side side = make();
+        if (cases[i].broken_before) {
+            CHECK_IS(child_run(write_and_die, &side), -SIGKILL);
+        }
+        CHECK_IS(child_run(cases[i].death, &side), -SIGKILL);
+        if (cases[i].told) {
+            CHECK_IS(child_run(is_told, &side), 0);
+            repair_it(&side);
+        }
+        CHECK_IS(child_run(can_read, &side), 0);
+        CHECK_IS(child_run(can_write, &side), 0);
+        unmake(&side);
+    }
+}
+
+/* ---- at any moment ---- */
+
+static int
+read_for_ever(void *context)
+{
+    struct side *side = context;
+    while (atomic_load(&side->place->stopped) == 0) {
+        int seat, rc = begin_to_read(side, &seat);
+        if (rc == -EOWNERDEAD) {
+            (void)atomic_fetch_add(&side->place->told, 1);
+            (void)sched_yield();
+            continue;
+        }
+        if (!CHECK_IS(rc, 0)
+            || !CHECK_IS(side->place->first, side->place->second)) {
+            return 1;
+        }
+        (void)atomic_fetch_add(&side->place->steps, 1);
+        CHECK_IS(stop_reading(side, seat), 0);
+    }
+    return 0;
+}
+
+/* Half of those who are told of a death repair what it left. */
+static int
+write_for_ever(void *context)
+{
+    struct side *side = context;
+    struct place *place = side->place;
+    while (atomic_load(&place->stopped) == 0) {
+        bool repairs = random_below(2) == 0;
+        int rc = repairs ? begin_to_repair(side) : begin_to_write(side);
+        if (rc == -EOWNERDEAD && repairs) {
+            (void)atomic_fetch_add(&place->told, 1);
+            if (random_below(2) == 0) {
+                pshm_rw_give_up(side->gate, side->rw, &side->grip);
+                continue;
+            }
+            place->second = place->first;
+            pshm_rw_repair(side->gate);
+        }
+        else if (rc == -EOWNERDEAD) {
+            continue;
+        }
+        else if (!CHECK_IS(rc, 0)
+                 || !CHECK_IS(place->first, place->second)) {
+            return 1;
+        }
+        place->first = place->first + 1;
+        if (random_below(4) == 0) {
+            (void)sched_yield();
+        }
+        place->second = place->first;
+        (void)atomic_fetch_add(&place->writers, 1);
+        CHECK_IS(stop_writing(side), 0);
+    }
+    return 0;
+}
+
+static void
+whoever_is_not_told_finds_all_in_order(void)
+{
+    struct side side = make();
+    struct place *place = side.place;
+    pid_t steady[2] = {child_start(read_for_ever, &side),
+                       child_start(write_for_ever, &side)};
+    for (int round = 0; round < ROUNDS(250); round++) {
+        pid_t writer = child_start(write_for_ever, &side);
+        pid_t reader = child_start(read_for_ever, &side);
+        await(&place->writers, atomic_load(&place->writers) + 2);
+        kill_within(writer, 250);
+        kill_within(reader, 250);
+        await(&place->steps, atomic_load(&place->steps) + 1);
+    }
+    CHECK(SANITIZED || atomic_load(&place->told) > 0);
+    atomic_store(&place->stopped, 1);
+    CHECK_IS(child_wait(steady[0]), 0);
+    CHECK_IS(child_wait(steady[1]), 0);
+    unmake(&side);
+}
+
+int
+main(void)
+{
+    pshm_forks_watch();
+    RUN(readers_keep_writers_out_but_not_readers);
+    RUN(writer_is_alone);
+    RUN(nobody_waits_for_oneself);
+    RUN(threads_are_told_apart);
+    RUN(there_are_so_many_seats);
+    RUN(failed_attempt_gives_back_what_it_had);
+    RUN(writer_that_waits_keeps_new_readers_out);
+    RUN(many_readers_or_one_writer);
+    RUN(seat_of_a_dead_reader_is_free);
+    RUN(everyone_is_told_of_a_dead_writer_until_a_repair);
+    RUN(first_one_told_may_be_the_one_to_repair);
+    RUN(attempt_to_repair_that_fails_tells_the_next_one);
+    RUN(death_of_a_writer_that_waits_is_not_told);
+    RUN(death_is_told_if_it_was_while_writing);
+    RUN(whoever_is_not_told_finds_all_in_order);
+    return finish();
+}
