@@ -12,6 +12,7 @@ install_compilers() {
     command -v clang >/dev/null || missing+=(clang)
     python3 -c 'import ensurepip' || missing+=(python3-venv python3-dev)
     command -v nm >/dev/null || missing+=(binutils)
+    command -v strace >/dev/null || missing+=(strace)
     command -v musl-gcc >/dev/null || missing+=(musl-tools)
     [ -n "$(find /usr/lib -path '*clang*' -name 'libclang_rt.asan*' -print -quit)" ] || missing+=(libclang-rt-dev)
     if [ "$(id -u)" = 0 ]; then apt-get update -qq || true; fi

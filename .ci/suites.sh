@@ -77,12 +77,16 @@ run_benchmarks() {
     make_venv "$venv" "$(command -v python3)" bench
     cd "$tree"
     "$venv/bin/python" benchmarks/bench_calls.py --quick
+    "$venv/bin/python" benchmarks/bench_sync.py --quick
     # Figures are noise on a machine like this; which calls are made is not.
     local status=0
     "$venv/bin/python" benchmarks/bench_calls.py --calls --check || status=$?
     case $status in
         0) ;;
-        2) echo "the system calls were not compared" ;; # no strace, or it may not trace
+        2) # strace may not trace here
+            echo "the system calls were not compared"
+            [ "${CI:-}" != true ]
+            ;;
         *) fail "raw C and posixshm make different system calls" ;;
     esac
 }

@@ -63,6 +63,9 @@ wait_until(sem_t *sem, int64_t end)
 int
 pshm_sem_wait(sem_t *sem, int64_t until)
 {
+    if (until == PSHM_NEVER) {          /* a signal ends it: -EINTR */
+        return pshm_result(sem_wait(sem));
+    }
     int64_t end = pshm_slice_end(until);
     int rc = wait_until(sem, end);
     return rc == -ETIMEDOUT ? pshm_slice_over(end, until) : rc;

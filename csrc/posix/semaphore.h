@@ -14,7 +14,10 @@ unsigned pshm_sem_most(void);
 /* sem_init(3), for processes.  Returns 0 or -errno. */
 int pshm_sem_init(sem_t *sem, unsigned value);
 
-/* Take one.  Returns 0; -EBUSY: there is none; or as pshm_futex_wait. */
+/* Take one.  Returns 0; -EBUSY: there is none; or as pshm_futex_wait, but that
+ * without a limit of time there are no slices: a signal ends the sleep, and there
+ * is nothing else to look at.  (Setting and cancelling a timer is a seventh of a
+ * round trip between two processes.) */
 int pshm_sem_try(sem_t *sem);
 int pshm_sem_wait(sem_t *sem, int64_t until);
 
