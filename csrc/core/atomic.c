@@ -1,130 +1,17 @@
 /* Atomic: a word in shared memory, as C's and C++'s atomics have it. */
-#include "cell.h"
+#include "atomic.h"
 
 #include <limits.h>
-#include <string.h>
 
 #include "args.h"
 #include "waiting.h"
 
 #include "posix/atomics.h"
 
-typedef struct {
-    cell base;                          /* without a place: it has no tag */
-    char *word;
-    size_t width;                       /* 4 or 8 bytes */
-    bool is_signed;
-} word_object;
-
 static word_object *
 as_atomic(PyObject *op)
 {
     return (word_object *)op;
-}
-
-/* ---- Values and orders ---- */
-
-static PyObject *
-to_python(word_object *self, uint64_t bits)
-{
-    if (self->width == 4) {
-        return self->is_signed ? PyLong_FromLong((int32_t)(uint32_t)bits)
-                               : PyLong_FromUnsignedLong((uint32_t)bits);
-    }
-    return self->is_signed ? PyLong_FromLongLong((int64_t)bits)
-                           : PyLong_FromUnsignedLongLong(bits);
-}
-
-static int
-raise_out_of_range(word_object *self, const char *what, PyObject *value)
-{
-    PyErr_Format(PyExc_OverflowError,
-                 "%s must fit %s integer of %zu bytes, not %R", what,
-                 self->is_signed ? "a signed" : "an unsigned", self->width,
-                 value);
-    return -1;
-}
-
-static int
-to_bits(word_object *self, const char *what, PyObject *value, uint64_t *bits)
-{
-    if (PyBool_Check(value) || !PyIndex_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "%s must be an int, not %.200s", what,
-                     Py_TYPE(value)->tp_name);
-        return -1;
-    }
-    PyObject *number = PyNumber_Index(value);
-    if (number == NULL) {
-        return -1;
-    }
-    int overflow, rc = 0;
-    long long small = PyLong_AsLongLongAndOverflow(number, &overflow);
-    *bits = (uint64_t)small;
-    if (!self->is_signed && self->width == 8 && overflow > 0) {
-        *bits = PyLong_AsUnsignedLongLong(number);
-        if (PyErr_Occurred()) {
-            PyErr_Clear();
-            rc = -1;
-        }
-    }
-    else if (overflow != 0 || (!self->is_signed && small < 0)
-             || (self->width == 4
-                 && (self->is_signed ? small < INT32_MIN || small > INT32_MAX
-                                     : small > UINT32_MAX))) {
-        rc = -1;
-    }
-    else if (self->width == 4) {
-        *bits = (uint32_t)small;
-    }
-    if (rc < 0) {
-        (void)raise_out_of_range(self, what, number);
-    }
-    Py_DECREF(number);
-    return rc;
-}
-
-enum { LOADS = 1, STORES = 2, BOTH = 3 };
-
-/* order: what may be asked of an operation that only loads, or only stores. */
-static int
-parse_order(PyObject *value, int does, memory_order *order)
-{
-    static const struct {
-        const char *name;
-        memory_order order;
-        int of;                         /* what it makes sense for */
-    } orders[] = {
-        {"seq_cst", memory_order_seq_cst, BOTH},
-        {"relaxed", memory_order_relaxed, BOTH},
-        {"acquire", memory_order_acquire, LOADS},
-        {"release", memory_order_release, STORES},
-        {"acq_rel", memory_order_acq_rel, 0},
-    };
-    *order = memory_order_seq_cst;
-    if (value == NULL) {
-        return 0;
-    }
-    if (!PyUnicode_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "order must be a str, not %.200s",
-                     Py_TYPE(value)->tp_name);
-        return -1;
-    }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(orders); i++) {
-        if (PyUnicode_CompareWithASCIIString(value, orders[i].name) != 0) {
-            continue;
-        }
-        if (does != BOTH && (orders[i].of & does) == 0) {
-            PyErr_Format(PyExc_ValueError, "order %R is not for a %s", value,
-                         does == LOADS ? "load" : "store");
-            return -1;
-        }
-        *order = orders[i].order;
-        return 0;
-    }
-    PyErr_Format(PyExc_ValueError,
-                 "order must be 'relaxed', 'acquire', 'release', 'acq_rel' or "
-                 "'seq_cst', not %R", value);
-    return -1;
 }
 
 /* ---- Opening ---- */
@@ -234,11 +121,11 @@ word_load_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
     memory_order order;
     if (((count > 0 || kwnames != NULL)
          && args_match(&signature, args, count, kwnames, values) < 0)
-        || parse_order(values[0], LOADS, &order) < 0
+        || word_parse_order(values[0], LOADS, &order) < 0
         || cell_check(&self->base) < 0) {
         return NULL;
     }
-    return to_python(self, pshm_atomic_load(self->word, self->width, order));
+    return word_to_python(self, pshm_atomic_load(self->word, self->width, order));
 }
 
 PyDoc_STRVAR(store_doc,
@@ -258,8 +145,8 @@ word_store_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
     memory_order order;
     uint64_t bits;
     if (args_match(&signature, args, count, kwnames, values) < 0
-        || to_bits(self, "value", values[0], &bits) < 0
-        || parse_order(values[1], STORES, &order) < 0
+        || word_to_bits(self, "value", values[0], &bits) < 0
+        || word_parse_order(values[1], STORES, &order) < 0
         || cell_check(&self->base) < 0) {
         return NULL;
     }
@@ -283,12 +170,12 @@ apply(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *kwnames,
     else if (args_match(&signature, args, count, kwnames, values) < 0) {
         return NULL;
     }
-    if (to_bits(self, "value", values[0], &bits) < 0
-        || parse_order(values[1], BOTH, &order) < 0
+    if (word_to_bits(self, "value", values[0], &bits) < 0
+        || word_parse_order(values[1], BOTH, &order) < 0
         || cell_check(&self->base) < 0) {
         return NULL;
     }
-    return to_python(self, pshm_atomic_apply(what, self->word, self->width,
+    return word_to_python(self, pshm_atomic_apply(what, self->word, self->width,
                                              bits, order));
 }
 
@@ -333,10 +220,10 @@ word_compare_exchange(PyObject *op, PyObject *const *args, Py_ssize_t count,
     memory_order order, failure;
     uint64_t expected, desired;
     if (args_match(&signature, args, count, kwnames, values) < 0
-        || to_bits(self, "expected", values[0], &expected) < 0
-        || to_bits(self, "desired", values[1], &desired) < 0
-        || parse_order(values[2], BOTH, &order) < 0
-        || parse_order(values[3] == Py_None ? NULL : values[3], LOADS,
+        || word_to_bits(self, "expected", values[0], &expected) < 0
+        || word_to_bits(self, "desired", values[1], &desired) < 0
+        || word_parse_order(values[2], BOTH, &order) < 0
+        || word_parse_order(values[3] == Py_None ? NULL : values[3], LOADS,
                        &failure) < 0
         || cell_check(&self->base) < 0) {
         return NULL;
@@ -349,7 +236,7 @@ word_compare_exchange(PyObject *op, PyObject *const *args, Py_ssize_t count,
     bool done = pshm_atomic_compare_exchange(self->word, self->width,
                                              &expected, desired, order,
                                              failure);
-    PyObject *seen = to_python(self, expected);
+    PyObject *seen = word_to_python(self, expected);
     return seen == NULL ? NULL : Py_BuildValue("(ON)",
                                                done ? Py_True : Py_False,
                                                seen);
@@ -374,7 +261,7 @@ word_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
     uint64_t expected;
     span how_long;
     if (args_match(&signature, args, count, kwnames, values) < 0
-        || to_bits(self, "expected", values[0], &expected) < 0
+        || word_to_bits(self, "expected", values[0], &expected) < 0
         || span_of_wait(values[1], &how_long) < 0
         || cell_check(&self->base) < 0) {
         return NULL;

@@ -1,19 +1,10 @@
 /* Condition: waiting for a change of what a lock protects. */
-#include "lock.h"
+#include "condition.h"
 
 #include <limits.h>
 
 #include "args.h"
 #include "errors.h"
-
-#include "posix/condition.h"
-
-typedef struct {
-    cell base;
-    struct pshm_condition *words;
-    PyObject *lock;                     /* its own, or the one it was given */
-    bool given;
-} condition;
 
 /* Its size in a cell, behind the lock and the tag. */
 struct condition_cell {
@@ -23,18 +14,6 @@ struct condition_cell {
 };
 
 _Static_assert(sizeof(struct condition_cell) == 192, "three lines");
-
-static condition *
-as_condition(PyObject *op)
-{
-    return (condition *)op;
-}
-
-static lock_object *
-lock_of(PyObject *op)
-{
-    return as_lock(as_condition(op)->lock);
-}
 
 /* ---- Opening ---- */
 
@@ -135,96 +114,6 @@ condition_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 /* ---- Waiting ---- */
 
-/* What a wait works on. */
-typedef struct {
-    condition *self;
-    lock_object *lock;
-    unsigned depth;                     /* how often this thread had the lock */
-    struct pshm_waiter waiter;
-} waiting;
-
-static int
-let_go(waiting *w)
-{
-    w->depth = w->lock->grip.depth;
-    for (unsigned i = 0; i < w->depth; i++) {
-        if (lock_release(w->lock) < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* As often as before.  0, or -1 with an exception and without the lock. */
-static int
-get_back(waiting *w)
-{
-    span for_ever = {.until = PSHM_NEVER};
-    for (unsigned i = 0; i < w->depth; i++) {
-        if (lock_acquire(w->lock, for_ever, false) < 0) {
-            while (i-- > 0) {
-                (void)lock_release(w->lock);
-            }
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* The wait ends with an exception that is set: have the lock for that, if it
- * can be had. */
-static void
-end_raising(waiting *w)
-{
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (get_back(w) == 0) {
-        pshm_condition_leave(w->self->words, &w->waiter);
-        PyErr_Restore(type, value, traceback);
-    }
-    else {
-        Py_XDECREF(type);
-        Py_XDECREF(value);
-        Py_XDECREF(traceback);
-    }
-}
-
-/* 1: notified; 0: not in time; or -1. */
-static int
-wait_once(PyObject *op, span how_long)
-{
-    waiting w = {.self = as_condition(op), .lock = lock_of(op)};
-    struct pshm_condition *words = w.self->words;
-    pshm_condition_enter(words, &w.waiter);
-    for (;;) {
-        if (let_go(&w) < 0) {
-            return -1;
-        }
-        int rc = how_long.now ? -ETIMEDOUT : 0;
-        if (!how_long.now) {
-            do {
-                Py_BEGIN_ALLOW_THREADS
-                rc = pshm_condition_sleep(words, &w.waiter, how_long.until);
-                Py_END_ALLOW_THREADS
-            } while (wait_on(rc));
-        }
-        if (rc == -EINTR) {
-            end_raising(&w);
-            return -1;
-        }
-        if (get_back(&w) < 0) {
-            return -1;
-        }
-        if (pshm_condition_claim(words, &w.waiter)) {
-            return 1;
-        }
-        if (rc < 0) {
-            pshm_condition_leave(words, &w.waiter);
-            return rc == -ETIMEDOUT ? 0 : cell_raise(&w.self->base, rc);
-        }
-    }
-}
-
 static int
 check_mine(PyObject *op, const char *what)
 {
@@ -263,7 +152,7 @@ condition_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
         || check_mine(op, "wait") < 0) {
         return NULL;
     }
-    int got = wait_once(op, how_long);
+    int got = condition_wait_once(op, how_long);
     return got < 0 ? NULL : PyBool_FromLong(got);
 }
 
@@ -301,7 +190,7 @@ condition_wait_for(PyObject *op, PyObject *const *args, Py_ssize_t count,
         if (check_mine(op, "wait") < 0) {
             return NULL;
         }
-        got = wait_once(op, how_long);
+        got = condition_wait_once(op, how_long);
         if (got < 0) {
             return NULL;
         }

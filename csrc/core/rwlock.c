@@ -1,20 +1,8 @@
 /* RWLock: many readers or one writer. */
-#include "lock.h"
+#include "rwlock.h"
 
 #include "args.h"
 #include "errors.h"
-
-#include "posix/rwlock.h"
-
-typedef struct {
-    cell base;
-    struct pshm_lock *gate;
-    struct pshm_rwlock *rw;
-    struct pshm_rw_grip *grip;
-    PyObject *recover;                  /* callable, or NULL */
-    atomic_bool recovered;              /* by the last writer here */
-    atomic_bool recovering;             /* recover is being called */
-} rwlock;
 
 struct rwlock_cell {
     struct pshm_cell head;
@@ -30,12 +18,6 @@ typedef struct {
     span how_long;
     bool writes;
 } side;
-
-static rwlock *
-as_rwlock(PyObject *op)
-{
-    return (rwlock *)op;
-}
 
 static side *
 as_side(PyObject *op)
@@ -144,122 +126,7 @@ rwlock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return open_rwlock(type, values[0], NULL, NULL, values[4], values + 1);
 }
 
-/* ---- Coming in ---- */
-
-/* One attempt to the end, whichever: as pshm_rw_read or pshm_rw_write; -EINTR
- * only with an exception, and undone. */
-static int
-attempt(rwlock *self, bool writes, span how_long,
-        struct pshm_rw_attempt *progress)
-{
-    int rc, seat;
-    do {
-        Py_BEGIN_ALLOW_THREADS
-        rc = writes ? pshm_rw_write(self->gate, self->rw, self->grip, progress,
-                                    how_long.now, how_long.until)
-                    : pshm_rw_read(self->gate, self->rw, self->grip, progress,
-                                   how_long.now, how_long.until, &seat);
-        Py_END_ALLOW_THREADS
-    } while (wait_on(rc));
-    if (rc == -EINTR) {
-        pshm_rw_undo(self->gate, self->rw, self->grip, progress);
-    }
-    return rc;
-}
-
-/* In to write, after a writer that died: call recover if it is to be.  1 or -1,
- * and then not in. */
-static int
-repair(rwlock *self, bool by_caller)
-{
-    if (!by_caller) {
-        atomic_store(&self->recovering, true);
-        PyObject *result = PyObject_CallOneArg(self->recover,
-                                               (PyObject *)self);
-        atomic_store(&self->recovering, false);
-        if (result == NULL) {
-            pshm_rw_give_up(self->gate, self->rw, self->grip);
-            return -1;
-        }
-        Py_DECREF(result);
-    }
-    pshm_rw_repair(self->gate);
-    atomic_store(&self->recovered, true);
-    return 1;
-}
-
-/* 1, 0 (not in time) or -1. */
-static int
-conclude(rwlock *self, int rc, bool now)
-{
-    switch (rc) {
-    case 0:
-        return 1;
-    case -EBUSY:
-    case -ETIMEDOUT:
-        return 0;
-    case -EINTR:
-        return -1;
-    case -EOWNERDEAD:
-        return lock_raise_owner_died(core_state_of_type(Py_TYPE(self)),
-                                     &self->base);
-    case -EDEADLK:
-        if (now) {
-            return 0;
-        }
-        raise_errno_words(rc, NULL,
-                          "This thread holds the lock already, and would wait "
-                          "for itself for ever");
-        return -1;
-    default:
-        return cell_raise(&self->base, rc);
-    }
-}
-
-static int
-acquire_write(rwlock *self, span how_long, bool recover)
-{
-    struct pshm_rw_attempt progress = {0};
-    if (cell_check(&self->base) < 0) {
-        return -1;
-    }
-    int rc = attempt(self, true, how_long, &progress);
-    if (rc != -EOWNERDEAD) {
-        if (rc == 0) {
-            atomic_store(&self->recovered, false);
-        }
-        return conclude(self, rc, how_long.now);
-    }
-    if (!recover && self->recover == NULL) {
-        pshm_rw_undo(self->gate, self->rw, self->grip, &progress);
-        return conclude(self, rc, false);
-    }
-    rc = attempt(self, true, how_long, &progress);
-    return rc == 0 ? repair(self, recover) : conclude(self, rc, how_long.now);
-}
-
-static int
-acquire_read(rwlock *self, span how_long)
-{
-    struct pshm_rw_attempt progress = {0};
-    if (cell_check(&self->base) < 0) {
-        return -1;
-    }
-    int rc = attempt(self, false, how_long, &progress);
-    if (rc == -EOWNERDEAD) {
-        pshm_rw_undo(self->gate, self->rw, self->grip, &progress);
-        if (self->recover != NULL) {
-            /* What was written is to be repaired by one who writes. */
-            int got = acquire_write(self, how_long, false);
-            if (got <= 0) {
-                return got;
-            }
-            (void)pshm_rw_done(self->gate, self->rw, self->grip);
-            rc = attempt(self, false, how_long, &progress);
-        }
-    }
-    return conclude(self, rc, how_long.now);
-}
+/* ---- Acquiring and releasing ---- */
 
 #define WAIT_DOC                                                              \
     "timeout: seconds, on the monotonic clock; -1 or None: for ever; 0: as\n"\
@@ -289,7 +156,7 @@ rwlock_acquire_read(PyObject *op, PyObject *const *args, Py_ssize_t count,
         || span_of_acquire(values[0], values[1], &how_long) < 0) {
         return NULL;
     }
-    int got = acquire_read(as_rwlock(op), how_long);
+    int got = rwlock_get_read(as_rwlock(op), how_long);
     return got < 0 ? NULL : PyBool_FromLong(got);
 }
 
@@ -317,44 +184,8 @@ rwlock_acquire_write(PyObject *op, PyObject *const *args, Py_ssize_t count,
         || arg_bool(values[2], &recover) < 0) {
         return NULL;
     }
-    int got = acquire_write(as_rwlock(op), how_long, recover);
+    int got = rwlock_get_write(as_rwlock(op), how_long, recover);
     return got < 0 ? NULL : PyBool_FromLong(got);
-}
-
-static bool
-is_mine(rwlock *self)
-{
-    return pshm_rw_writes(self->rw, self->grip)
-           || pshm_rw_my_seat(self->grip) >= 0;
-}
-
-static int
-release(rwlock *self)
-{
-    int rc;
-    if (!pshm_cell_intact(self->base.place, self->base.kind)) {
-        return cell_raise(&self->base, -EBADMSG);
-    }
-    if (pshm_rw_writes(self->rw, self->grip)) {
-        if (atomic_load_explicit(&self->recovering, memory_order_relaxed)) {
-            PyErr_SetString(PyExc_RuntimeError,
-                            "recover must not release the lock; it is "
-                            "released by whoever acquired it, after that");
-            return -1;
-        }
-        rc = pshm_rw_done(self->gate, self->rw, self->grip);
-    }
-    else {
-        int seat = pshm_rw_my_seat(self->grip);
-        rc = seat < 0 ? -EPERM : pshm_rw_leave(self->rw, self->grip, seat);
-    }
-    if (rc == -EPERM) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "cannot release a lock that this thread has not "
-                        "acquired by this object");
-        return -1;
-    }
-    return rc < 0 ? cell_raise(&self->base, rc) : 0;
 }
 
 PyDoc_STRVAR(
@@ -367,7 +198,7 @@ PyDoc_STRVAR(
 static PyObject *
 rwlock_release(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return release(as_rwlock(op)) < 0 ? NULL : Py_NewRef(Py_None);
+    return rwlock_let_go(as_rwlock(op)) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* ---- with rw.read(): ---- */
@@ -425,8 +256,8 @@ side_enter(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     side *self = as_side(op);
     rwlock *rw = as_rwlock(self->rw);
-    int got = self->writes ? acquire_write(rw, self->how_long, false)
-                           : acquire_read(rw, self->how_long);
+    int got = self->writes ? rwlock_get_write(rw, self->how_long, false)
+                           : rwlock_get_read(rw, self->how_long);
     if (got == 0) {
         raise_errno_words(-ETIMEDOUT, NULL, "The lock was not free in time");
     }
@@ -438,7 +269,7 @@ side_exit(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     rwlock *rw = as_rwlock(as_side(op)->rw);
     bool raising = count > 0 && args[0] != Py_None;
-    if (!(raising && !is_mine(rw)) && release(rw) < 0) {
+    if (!(raising && !rwlock_is_mine(rw)) && rwlock_let_go(rw) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

@@ -23,6 +23,23 @@ pshm_now(void)
     return (int64_t)now.tv_sec * NANO + now.tv_nsec;
 }
 
+struct timespec
+pshm_moment(int64_t moment)
+{
+    return (struct timespec){.tv_sec = (time_t)(moment / NANO),
+                             .tv_nsec = (long)(moment % NANO)};
+}
+
+struct timespec
+pshm_moment_realtime(int64_t moment)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    int64_t left = moment - pshm_now();
+    return pshm_moment((int64_t)now.tv_sec * NANO + now.tv_nsec
+                       + (left > 0 ? left : 0));
+}
+
 int64_t
 pshm_slice_end(int64_t until)
 {
@@ -35,8 +52,7 @@ int
 pshm_futex_wait(atomic_uint *word, unsigned expected, int64_t until)
 {
     int64_t end = pshm_slice_end(until);
-    struct timespec at = {.tv_sec = (time_t)(end / NANO),
-                          .tv_nsec = (long)(end % NANO)};
+    struct timespec at = pshm_moment(end);
     int rc = pshm_result((int)syscall(FUTEX_CALL, word, FUTEX_WAIT_BITSET,
                                       expected, &at, NULL,
                                       FUTEX_BITSET_MATCH_ANY));

@@ -6,6 +6,7 @@
 #define PSHM_FUTEX_H
 
 #include <stdatomic.h>
+#include <time.h>
 
 #include "base.h"
 
@@ -17,6 +18,11 @@
 #define PSHM_SLICE ((int64_t)50 * 1000 * 1000)
 
 int64_t pshm_now(void);
+
+/* A moment as system calls take it; and as those take it that know only the
+ * real-time clock, where it is right until somebody sets that. */
+struct timespec pshm_moment(int64_t moment);
+struct timespec pshm_moment_realtime(int64_t moment);
 
 /* The end of the sleep that begins now: until, or a slice from now. */
 int64_t pshm_slice_end(int64_t until);

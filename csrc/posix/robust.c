@@ -12,8 +12,6 @@
 #include "libc.h"
 #include "host.h"
 
-#define NANO 1000000000
-
 PSHM_THREAD_LOCAL uintptr_t pshm_thread_number;
 
 uintptr_t
@@ -182,8 +180,7 @@ typedef int (*clocklock)(pthread_mutex_t *, clockid_t,
 static int
 lock_until(pthread_mutex_t *mutex, int64_t end)
 {
-    struct timespec at = {.tv_sec = (time_t)(end / NANO),
-                          .tv_nsec = (long)(end % NANO)};
+    struct timespec at = pshm_moment(end);
     static atomic_uintptr_t found;
     clocklock function;
     void *symbol = pshm_libc_function("pthread_mutex_clocklock", &found);
@@ -194,12 +191,7 @@ lock_until(pthread_mutex_t *mutex, int64_t end)
             return -error;
         }
     }
-    struct timespec now;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    int64_t left = end - pshm_now();
-    int64_t then = (int64_t)now.tv_nsec + (left > 0 ? left : 0);
-    at.tv_sec = now.tv_sec + (time_t)(then / NANO);
-    at.tv_nsec = (long)(then % NANO);
+    at = pshm_moment_realtime(end);
     return -pthread_mutex_timedlock(mutex, &at);
 }
 

@@ -8,8 +8,6 @@
 #include "futex.h"
 #include "libc.h"
 
-#define NANO 1000000000
-
 /* What the C library puts before the name of a semaphore's file. */
 #ifdef __GLIBC__
 #define PREFIX "sem."
@@ -42,8 +40,7 @@ typedef int (*clockwait)(sem_t *, clockid_t, const struct timespec *);
 static int
 wait_until(sem_t *sem, int64_t end)
 {
-    struct timespec at = {.tv_sec = (time_t)(end / NANO),
-                          .tv_nsec = (long)(end % NANO)};
+    struct timespec at = pshm_moment(end);
     static atomic_uintptr_t found;
     clockwait function;
     void *symbol = pshm_libc_function("sem_clockwait", &found);
@@ -51,12 +48,7 @@ wait_until(sem_t *sem, int64_t end)
     if (function != NULL) {
         return pshm_result(function(sem, CLOCK_MONOTONIC, &at));
     }
-    struct timespec now;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    int64_t left = end - pshm_now();
-    int64_t then = (int64_t)now.tv_nsec + (left > 0 ? left : 0);
-    at.tv_sec = now.tv_sec + (time_t)(then / NANO);
-    at.tv_nsec = (long)(then % NANO);
+    at = pshm_moment_realtime(end);
     return pshm_result(sem_timedwait(sem, &at));
 }
 

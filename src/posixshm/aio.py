@@ -61,7 +61,10 @@ async def acquire_read(lock: RWLock, timeout: float | None = None) -> bool:
 async def acquire_write(
     lock: RWLock, timeout: float | None = None, *, recover: bool = False
 ) -> bool:
-    """Acquire `lock` to write, as acquire() does."""
+    """Acquire `lock` to write, as acquire() does.
+
+    Only a thread that waits keeps new readers out; readers that never pause can keep this waiting.
+    """
     return await _until(lambda: lock.acquire_write(False, recover=recover), timeout)
 
 

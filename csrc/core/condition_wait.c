@@ -1,0 +1,91 @@
+/* Waiting for a condition. */
+#include "condition.h"
+
+/* What a wait works on. */
+typedef struct {
+    condition *self;
+    lock_object *lock;
+    unsigned depth;                     /* how often this thread had the lock */
+    struct pshm_waiter waiter;
+} waiting;
+
+static int
+let_go(waiting *w)
+{
+    w->depth = w->lock->grip.depth;
+    for (unsigned i = 0; i < w->depth; i++) {
+        if (lock_release(w->lock) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* As often as before.  0, or -1 with an exception and without the lock. */
+static int
+get_back(waiting *w)
+{
+    span for_ever = {.until = PSHM_NEVER};
+    for (unsigned i = 0; i < w->depth; i++) {
+        if (lock_acquire(w->lock, for_ever, false) < 0) {
+            while (i-- > 0) {
+                (void)lock_release(w->lock);
+            }
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The wait ends with an exception that is set: have the lock for that, if it
+ * can be had. */
+static void
+end_raising(waiting *w)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (get_back(w) == 0) {
+        pshm_condition_leave(w->self->words, &w->waiter);
+        PyErr_Restore(type, value, traceback);
+    }
+    else {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    }
+}
+
+int
+condition_wait_once(PyObject *op, span how_long)
+{
+    waiting w = {.self = as_condition(op), .lock = lock_of(op)};
+    struct pshm_condition *words = w.self->words;
+    pshm_condition_enter(words, &w.waiter);
+    for (;;) {
+        if (let_go(&w) < 0) {
+            return -1;
+        }
+        int rc = how_long.now ? -ETIMEDOUT : 0;
+        if (!how_long.now) {
+            do {
+                Py_BEGIN_ALLOW_THREADS
+                rc = pshm_condition_sleep(words, &w.waiter, how_long.until);
+                Py_END_ALLOW_THREADS
+            } while (wait_on(rc));
+        }
+        if (rc == -EINTR) {
+            end_raising(&w);
+            return -1;
+        }
+        if (get_back(&w) < 0) {
+            return -1;
+        }
+        if (pshm_condition_claim(words, &w.waiter)) {
+            return 1;
+        }
+        if (rc < 0) {
+            pshm_condition_leave(words, &w.waiter);
+            return rc == -ETIMEDOUT ? 0 : cell_raise(&w.self->base, rc);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+/* Acquiring an RWLock, and releasing it. */
+#include "rwlock.h"
+
+#include "errors.h"
+
+/* One attempt to the end, whichever: as pshm_rw_read or pshm_rw_write; -EINTR
+ * only with an exception, and undone. */
+static int
+attempt(rwlock *self, bool writes, span how_long,
+        struct pshm_rw_attempt *progress)
+{
+    int rc, seat;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = writes ? pshm_rw_write(self->gate, self->rw, self->grip, progress,
+                                    how_long.now, how_long.until)
+                    : pshm_rw_read(self->gate, self->rw, self->grip, progress,
+                                   how_long.now, how_long.until, &seat);
+        Py_END_ALLOW_THREADS
+    } while (wait_on(rc));
+    if (rc == -EINTR) {
+        pshm_rw_undo(self->gate, self->rw, self->grip, progress);
+    }
+    return rc;
+}
+
+/* In to write, after a writer that died: call recover if it is to be.  1 or -1,
+ * and then not in. */
+static int
+repair(rwlock *self, bool by_caller)
+{
+    if (!by_caller) {
+        atomic_store(&self->recovering, true);
+        PyObject *result = PyObject_CallOneArg(self->recover,
+                                               (PyObject *)self);
+        atomic_store(&self->recovering, false);
+        if (result == NULL) {
+            pshm_rw_give_up(self->gate, self->rw, self->grip);
+            return -1;
+        }
+        Py_DECREF(result);
+    }
+    pshm_rw_repair(self->gate);
+    atomic_store(&self->recovered, true);
+    return 1;
+}
+
+/* 1, 0 (not in time) or -1. */
+static int
+conclude(rwlock *self, int rc, bool now)
+{
+    switch (rc) {
+    case 0:
+        return 1;
+    case -EBUSY:
+    case -ETIMEDOUT:
+        return 0;
+    case -EINTR:
+        return -1;
+    case -EOWNERDEAD:
+        return lock_raise_owner_died(core_state_of_type(Py_TYPE(self)),
+                                     &self->base);
+    case -EDEADLK:
+        if (now) {
+            return 0;
+        }
+        raise_errno_words(rc, NULL,
+                          "This thread holds the lock already, and would wait "
+                          "for itself for ever");
+        return -1;
+    default:
+        return cell_raise(&self->base, rc);
+    }
+}
+
+int
+rwlock_get_write(rwlock *self, span how_long, bool recover)
+{
+    struct pshm_rw_attempt progress = {0};
+    if (cell_check(&self->base) < 0) {
+        return -1;
+    }
+    int rc = attempt(self, true, how_long, &progress);
+    if (rc != -EOWNERDEAD) {
+        if (rc == 0) {
+            atomic_store(&self->recovered, false);
+        }
+        return conclude(self, rc, how_long.now);
+    }
+    if (!recover && self->recover == NULL) {
+        pshm_rw_undo(self->gate, self->rw, self->grip, &progress);
+        return conclude(self, rc, false);
+    }
+    rc = attempt(self, true, how_long, &progress);
+    return rc == 0 ? repair(self, recover) : conclude(self, rc, how_long.now);
+}
+
+int
+rwlock_get_read(rwlock *self, span how_long)
+{
+    struct pshm_rw_attempt progress = {0};
+    if (cell_check(&self->base) < 0) {
+        return -1;
+    }
+    int rc = attempt(self, false, how_long, &progress);
+    if (rc == -EOWNERDEAD) {
+        pshm_rw_undo(self->gate, self->rw, self->grip, &progress);
+        if (self->recover != NULL) {
+            /* What was written is to be repaired by one who writes. */
+            int got = rwlock_get_write(self, how_long, false);
+            if (got <= 0) {
+                return got;
+            }
+            (void)pshm_rw_done(self->gate, self->rw, self->grip);
+            rc = attempt(self, false, how_long, &progress);
+        }
+    }
+    return conclude(self, rc, how_long.now);
+}
+
+bool
+rwlock_is_mine(rwlock *self)
+{
+    return pshm_rw_writes(self->rw, self->grip)
+           || pshm_rw_my_seat(self->grip) >= 0;
+}
+
+int
+rwlock_let_go(rwlock *self)
+{
+    int rc;
+    if (!pshm_cell_intact(self->base.place, self->base.kind)) {
+        return cell_raise(&self->base, -EBADMSG);
+    }
+    if (pshm_rw_writes(self->rw, self->grip)) {
+        if (atomic_load_explicit(&self->recovering, memory_order_relaxed)) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            "recover must not release the lock; it is "
+                            "released by whoever acquired it, after that");
+            return -1;
+        }
+        rc = pshm_rw_done(self->gate, self->rw, self->grip);
+    }
+    else {
+        int seat = pshm_rw_my_seat(self->grip);
+        rc = seat < 0 ? -EPERM : pshm_rw_leave(self->rw, self->grip, seat);
+    }
+    if (rc == -EPERM) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "cannot release a lock that this thread has not "
+                        "acquired by this object");
+        return -1;
+    }
+    return rc < 0 ? cell_raise(&self->base, rc) : 0;
+}
