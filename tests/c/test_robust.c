@@ -367,19 +367,19 @@ killed_at_any_moment_it_goes_on(void)
 
 /* ---- written over ---- */
 
+/* The last ones only where it is known how the C library does it. */
 static void
 write_over(struct pshm_robust *mutex, int how)
 {
+    if (how < 2) {
+        memset(mutex, how == 0 ? 0 : 0xff, sizeof(*mutex));
+        return;
+    }
+#ifdef PSHM_ROBUST_LINKS
     static uintptr_t mine[8];
     uintptr_t links[2] = {(uintptr_t)&mine[2], (uintptr_t)&mine[4]};
     pthread_mutex_t *inside = &mutex->mutex;
     switch (how) {
-    case 0:
-        memset(mutex, 0, sizeof(*mutex));
-        break;
-    case 1:
-        memset(mutex, 0xff, sizeof(*mutex));
-        break;
     case 2:
         inside->__data.__kind ^= 2;
         break;
@@ -400,9 +400,14 @@ write_over(struct pshm_robust *mutex, int how)
                sizeof(links[0]));
         break;
     }
+#endif
 }
 
+#ifdef PSHM_ROBUST_LINKS
 enum { WAYS_TO_WRITE_OVER = 8 };
+#else
+enum { WAYS_TO_WRITE_OVER = 2 };
+#endif
 
 /* Among others, which come and go meanwhile. */
 static int

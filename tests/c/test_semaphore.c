@@ -55,7 +55,7 @@ waits_end_in_time(void)
     CHECK_IS(pshm_sem_wait(&place->sem, start + 20 * MS), -ETIMEDOUT);
     CHECK(took(start, 20));
     start = pshm_now();
-    CHECK_IS(pshm_sem_wait(&place->sem, PSHM_NEVER), -EINTR);
+    CHECK_IS(pshm_sem_wait(&place->sem, before_long()), -EINTR);
     CHECK(took(start, 50));
     CHECK_IS(pshm_sem_wait(&place->sem, 0), -ETIMEDOUT);
     CHECK_IS(pshm_sem_post(&place->sem, 1), 0);
@@ -195,7 +195,11 @@ name_may_be_too_long(void)
     CHECK(pshm_name_parse(text, (size_t)room, &name) == NULL);
     CHECK_IS(pshm_sem_name(&name, &file), 0);
     CHECK(pshm_name_parse(text, (size_t)room + 1, &name) == NULL);
+#ifdef __GLIBC__                        /* musl puts nothing before the name */
     CHECK_IS(pshm_sem_name(&name, &file), -ENAMETOOLONG);
+#else
+    CHECK_IS(pshm_sem_name(&name, &file), 0);
+#endif
 }
 
 /* What it made is what the C library knows, with its mode at once. */
