@@ -323,3 +323,11 @@ for _ in range(3):
     assert barrier.wait(30) == 1
 """
     run_python(code, env=PATH)
+
+
+def test_nobody_waits_at_a_broken_one(name):
+    with SharedMemory.create(name, 4096, delete=True) as shm:
+        barrier = Barrier.at(shm, parties=3, create=True)
+        with pytest.raises(threading.BrokenBarrierError):
+            barrier.wait(0.01)
+        assert barrier.broken and barrier.n_waiting == 0

@@ -1,6 +1,7 @@
 """Lock and RLock: mutual exclusion between threads and processes, by objects at the same place."""
 
 import errno
+import gc
 
 import pytest
 from _primitives import elsewhere, name_of
@@ -220,3 +221,26 @@ else:
 """
     if said := run_python(code, env=PATH):
         pytest.skip(f"NOT TESTED: {said}")
+
+
+def test_an_rlock_is_acquired_again_by_the_same_object_only(name):
+    """Another one's mapping may go away while the thread's list of its mutexes leads there."""
+    with SharedMemory.create(name, 4096, delete=True) as shm:
+        first, other = RLock.at(shm, create=True), Lock.at(shm, 256, create=True)
+        second_shm = SharedMemory.open(name)
+        second = RLock.at(second_shm)
+        for one, two in ((first, second), (second, first)):
+            with one:
+                with pytest.raises(OSError) as caught:
+                    two.acquire()
+                assert caught.value.errno == errno.EDEADLK
+                assert two.acquire(False) is False
+                assert one.acquire() and first.locked() and second.locked()
+                one.release()
+            assert not first.locked()
+        del one, two, second
+        second_shm.close()
+        del second_shm
+        gc.collect()
+        with other, first:
+            pass

@@ -269,3 +269,34 @@ def test_several_locks_at_once_in_any_order(shm):
         gc.collect()
         for lock in locks:
             lock.release()
+
+
+def test_a_child_forked_while_another_thread_recovers_can_release(run_python, name):
+    code = """
+import os, signal, sys, threading
+from posixshm import Lock, SharedMemory
+with SharedMemory.create(sys.argv[1], 4096, delete=True) as shm:
+    begun, go = threading.Event(), threading.Event()
+    lock = Lock.at(shm, create=True, recover=lambda lock: (begun.set(), go.wait(30)))
+    if os.fork() == 0:
+        lock.acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.wait()
+    thread = threading.Thread(target=lambda: (lock.acquire(), lock.release()))
+    thread.start()
+    assert begun.wait(30)
+    ask, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(ask, 1)
+        with lock:
+            pass
+        os._exit(0)
+    go.set()
+    thread.join()
+    os.write(tell, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert lock.acquire(timeout=30)
+    lock.release()
+"""
+    run_python(code, name, options=["-W", "ignore::DeprecationWarning"])

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import pickle
+import signal
 import threading
 import time
 
@@ -320,3 +321,28 @@ def test_it_may_be_closed_while_another_of_its_process_goes_on(name):
         for semaphore in semaphores:
             with semaphore:
                 pass
+
+
+def test_many_at_once_let_other_threads_run_and_answer_a_signal(name):
+    class Stop(Exception):
+        pass
+
+    def stop(*_):
+        raise Stop
+
+    with SharedMemory.create(name, 4096, delete=True) as shm:
+        semaphore = Semaphore.at(shm, create=True, value=0)
+        semaphore.release(1_500_000)
+        assert semaphore.value == 1_500_000
+        with pytest.raises(OSError):
+            semaphore.release(SEM_VALUE_MAX - 1_000_000)
+        assert semaphore.value == 1_500_000
+        old = signal.signal(signal.SIGALRM, stop)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            with pytest.raises(Stop):
+                semaphore.release(SEM_VALUE_MAX - 1_500_000)
+                time.sleep(30)
+        finally:
+            signal.signal(signal.SIGALRM, old)
+        assert 1_500_000 <= semaphore.value <= SEM_VALUE_MAX

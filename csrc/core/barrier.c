@@ -326,7 +326,9 @@ barrier_get_parties(PyObject *op, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLong(as_barrier(op)->barrier->parties);
 }
 
-PyDoc_STRVAR(n_waiting_doc, "How many wait at this moment.");
+PyDoc_STRVAR(n_waiting_doc,
+             "How many have come and wait for the others, those included that\n"
+             "were killed meanwhile; 0 where it is broken.");
 
 static PyObject *
 barrier_get_n_waiting(PyObject *op, void *Py_UNUSED(closure))

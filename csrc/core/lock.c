@@ -4,6 +4,8 @@
 #include "args.h"
 #include "errors.h"
 
+#include "posix/host.h"
+
 /* ---- Acquiring and releasing ---- */
 
 int
@@ -27,9 +29,9 @@ static int
 call_recover(lock_object *self)
 {
     pshm_lock_begin_repair(self->lock);
-    atomic_store(&self->recovering, true);
+    atomic_store(&self->recovering, pshm_forks() + 1);
     PyObject *result = PyObject_CallOneArg(self->recover, (PyObject *)self);
-    atomic_store(&self->recovering, false);
+    atomic_store(&self->recovering, 0);
     if (result == NULL) {
         pshm_lock_give_up(self->lock, &self->grip);
         return -1;
@@ -83,8 +85,8 @@ acquire_slowly(lock_object *self, int rc, span how_long, bool recover)
             return 0;
         }
         raise_errno_words(rc, NULL,
-                          "This thread holds the lock already, and would wait "
-                          "for itself for ever");
+                          "This thread holds the lock already, by this object or "
+                          "another one, and would wait for itself for ever");
         return -1;
     default:
         return cell_raise(&self->base, rc);
@@ -123,6 +125,7 @@ lock_release(lock_object *self)
         return cell_raise(&self->base, -EBADMSG);
     }
     if (atomic_load_explicit(&self->recovering, memory_order_relaxed)
+            == pshm_forks() + 1
         && lock_is_mine(self) && self->grip.depth == 1) {
         PyErr_SetString(PyExc_RuntimeError,
                         "recover must not release the lock; it is released "
@@ -286,7 +289,8 @@ PyDoc_STRVAR(
     ".recovered): what it protects is the caller's to repair.\n\n"
     "Raises OwnerDiedError, not holding the lock, if its last owner died:\n"
     "everyone is told until somebody acquires it with recover; OSError\n"
-    "(EDEADLK) where this thread holds it already, but for an RLock;\n"
+    "(EDEADLK) where this thread holds it already, but for an RLock that it\n"
+    "holds by this object;\n"
     "ValueError after close().  See " MAN(pthread_mutexattr_setrobust, 3) ".");
 
 static PyObject *

@@ -13,7 +13,7 @@ typedef struct {
     struct pshm_grip grip;
     PyObject *recover;                  /* callable, or NULL */
     atomic_bool recovered;              /* by the last one who got it */
-    atomic_bool recovering;             /* recover is running */
+    atomic_uint recovering;             /* recover is running: pshm_forks + 1 */
 } lock_object;
 
 static inline lock_object *

@@ -13,7 +13,7 @@ typedef struct {
     struct pshm_rw_grip *grip;
     PyObject *recover;                  /* callable, or NULL */
     atomic_bool recovered;              /* by the last writer here */
-    atomic_bool recovering;             /* recover is being called */
+    atomic_uint recovering;             /* recover is running: pshm_forks + 1 */
 } rwlock;
 
 static inline rwlock *

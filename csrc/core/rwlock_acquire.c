@@ -3,6 +3,8 @@
 
 #include "errors.h"
 
+#include "posix/host.h"
+
 /* One attempt to the end, whichever: as pshm_rw_read or pshm_rw_write; -EINTR
  * only with an exception, and undone. */
 static int
@@ -30,10 +32,10 @@ static int
 repair(rwlock *self, bool by_caller)
 {
     if (!by_caller) {
-        atomic_store(&self->recovering, true);
+        atomic_store(&self->recovering, pshm_forks() + 1);
         PyObject *result = PyObject_CallOneArg(self->recover,
                                                (PyObject *)self);
-        atomic_store(&self->recovering, false);
+        atomic_store(&self->recovering, 0);
         if (result == NULL) {
             pshm_rw_give_up(self->gate, self->rw, self->grip);
             return -1;
@@ -102,18 +104,19 @@ rwlock_get_read(rwlock *self, span how_long)
     if (cell_check(&self->base) < 0) {
         return -1;
     }
-    int rc = attempt(self, false, how_long, &progress);
-    if (rc == -EOWNERDEAD) {
+    int rc;
+    while ((rc = attempt(self, false, how_long, &progress)) == -EOWNERDEAD) {
         pshm_rw_undo(self->gate, self->rw, self->grip, &progress);
-        if (self->recover != NULL) {
-            /* What was written is to be repaired by one who writes. */
-            int got = rwlock_get_write(self, how_long, false);
-            if (got <= 0) {
-                return got;
-            }
-            (void)pshm_rw_done(self->gate, self->rw, self->grip);
-            rc = attempt(self, false, how_long, &progress);
+        if (self->recover == NULL) {
+            break;
         }
+        /* What was written is to be repaired by one who writes; and another
+         * writer may come and die before this one reads. */
+        int got = rwlock_get_write(self, how_long, false);
+        if (got <= 0) {
+            return got;
+        }
+        (void)pshm_rw_done(self->gate, self->rw, self->grip);
     }
     return conclude(self, rc, how_long.now);
 }
@@ -133,7 +136,8 @@ rwlock_let_go(rwlock *self)
         return cell_raise(&self->base, -EBADMSG);
     }
     if (pshm_rw_writes(self->rw, self->grip)) {
-        if (atomic_load_explicit(&self->recovering, memory_order_relaxed)) {
+        if (atomic_load_explicit(&self->recovering, memory_order_relaxed)
+            == pshm_forks() + 1) {
             PyErr_SetString(PyExc_RuntimeError,
                             "recover must not release the lock; it is "
                             "released by whoever acquired it, after that");

@@ -7,6 +7,10 @@
 
 #include "posix/link.h"
 
+/* How many are added with the GIL, and how many without a look at signals. */
+#define AT_ONCE 100U
+#define PIECE 1000000U
+
 /* ---- Opening ---- */
 
 static int
@@ -142,19 +146,41 @@ semaphore_acquire(PyObject *op, PyObject *const *args, Py_ssize_t count,
     return got < 0 ? NULL : PyBool_FromLong(got);
 }
 
+/* Without the GIL, with a look at signals now and then.  -EINTR: a handler has
+ * raised. */
+static int
+post_many(semaphore *self, unsigned n)
+{
+    int rc = pshm_sem_value(self->sem);
+    if (rc >= 0 && n > pshm_sem_most() - (unsigned)rc) {
+        return -EOVERFLOW;
+    }
+    while (rc >= 0 && n > 0) {
+        unsigned piece = n < PIECE ? n : PIECE;
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_sem_post(self->sem, piece);
+        Py_END_ALLOW_THREADS
+        n -= piece;
+        if (PyErr_CheckSignals() < 0) {
+            return -EINTR;
+        }
+    }
+    return rc;
+}
+
 static int
 release(semaphore *self, unsigned n)
 {
     if (cell_check(&self->base) < 0) {
         return -1;
     }
-    int rc = pshm_sem_post(self->sem, n);
+    int rc = n <= AT_ONCE ? pshm_sem_post(self->sem, n) : post_many(self, n);
     if (rc == -EOVERFLOW) {
         raise_errno_words(rc, self->name,
                           "The semaphore would be above SEM_VALUE_MAX, %u",
                           pshm_sem_most());
     }
-    else if (rc < 0) {
+    else if (rc < 0 && rc != -EINTR) {
         raise_errno(rc, self->name);
     }
     return rc;
@@ -165,7 +191,8 @@ PyDoc_STRVAR(
     "release($self, /, n=1)\n--\n\n"
     "Add n, at least 1: " MAN(sem_post, 3) ".\n\n"
     "Raises OSError (EOVERFLOW) above SEM_VALUE_MAX, with nothing added;\n"
-    "ValueError after close().");
+    "ValueError after close(); what a signal handler raises, where n is large\n"
+    "and a part of it added.");
 
 static PyObject *
 semaphore_release(PyObject *op, PyObject *const *args, Py_ssize_t count,

@@ -132,7 +132,9 @@ outcome(struct pshm_barrier *b, uint32_t round)
     }
     unsigned reset = atomic_load_explicit(&b->resets[round % PSHM_RESETS],
                                           memory_order_acquire);
-    return reset == reset_mark(round) || later > PSHM_RESETS ? -EPIPE : 0;
+    /* That of a later round may have taken the place of this one's. */
+    return reset != 0 && (int32_t)(reset - reset_mark(round)) >= 0 ? -EPIPE
+                                                                   : 0;
 }
 
 int
@@ -211,5 +213,6 @@ pshm_barrier_broken(const struct pshm_barrier *b)
 unsigned
 pshm_barrier_waiting(const struct pshm_barrier *b)
 {
-    return (unsigned)(look(b) & COUNT);
+    uint64_t state = look(b);
+    return state & BROKEN ? 0 : (unsigned)(state & COUNT);
 }

@@ -6,10 +6,16 @@ pshm_lock_init(struct pshm_lock *lock, unsigned flags)
     return pshm_robust_init(&lock->mutex, flags);
 }
 
-/* Who has it already, and locks it once more, was told the first time. */
+/* Who has it already, and locks it once more, was told the first time.  Not by
+ * another grip: its place in the thread's list is the address by which it was
+ * locked first, and that grip alone says that the memory there must stay. */
 static int
-note_locked(struct pshm_lock *lock, const struct pshm_grip *grip, int rc)
+note_locked(struct pshm_lock *lock, struct pshm_grip *grip, int rc)
 {
+    if (rc == 0 && grip->depth == 1 && pshm_robust_count(&lock->mutex) > 1) {
+        (void)pshm_robust_let_go(&lock->mutex, grip);
+        return -EDEADLK;
+    }
     if (rc == 0 || rc == -EOWNERDEAD) {
         atomic_store_explicit(&lock->held, 1, memory_order_relaxed);
         if (grip->depth == 1

@@ -22,7 +22,8 @@ struct pshm_lock {
 
 _Static_assert(sizeof(struct pshm_lock) == 64, "a lock fills a payload");
 
-/* All as pshm_robust_init, ..._try, ..._lock and ..._unlock. */
+/* All as pshm_robust_init, ..._try, ..._lock and ..._unlock.  -EDEADLK also for
+ * a recursive one that this thread has by another grip. */
 int pshm_lock_init(struct pshm_lock *lock, unsigned flags);
 int pshm_lock_try(struct pshm_lock *lock, struct pshm_grip *grip);
 int pshm_lock_wait(struct pshm_lock *lock, struct pshm_grip *grip,

@@ -118,6 +118,19 @@ pshm_robust_read_links(const struct pshm_robust *r, uintptr_t links[2])
 #endif
 }
 
+/* How often its owner, who asks, has locked a recursive one. */
+static inline unsigned
+pshm_robust_count(const struct pshm_robust *r)
+{
+#ifdef __GLIBC__
+    return r->mutex.__data.__count;
+#else
+    int words[6];                       /* musl: how often more than once */
+    memcpy(words, r, sizeof(words));
+    return (unsigned)words[5] + 1;
+#endif
+}
+
 /* Do its neighbours in the list know it?  True where that cannot be told. */
 bool pshm_robust_linked(const struct pshm_robust *r);
 

@@ -82,6 +82,7 @@ take_gate(struct pshm_lock *gate, struct pshm_rwlock *rw,
     }
     attempt->gate = true;
     if (rc == -EOWNERDEAD && !is_broken(gate) && !was_writing(rw)) {
+        atomic_store_explicit(&rw->coming, 0, memory_order_relaxed);
         pshm_lock_repair(gate);         /* it only came or went */
         rc = 0;
     }
@@ -238,9 +239,13 @@ pshm_rw_done(struct pshm_lock *gate, struct pshm_rwlock *rw,
     return pshm_lock_release(gate, &grip->gate);
 }
 
+/* Who has the gate comes or writes: its seats are not a reader's. */
 int
 pshm_rw_my_seat(const struct pshm_rw_grip *grip)
 {
+    if (pshm_grip_mine(&grip->gate)) {
+        return -1;
+    }
     for (int i = 0; i < PSHM_SEATS; i++) {
         if (pshm_grip_mine(&grip->seats[i])) {
             return i;
