@@ -1,4 +1,4 @@
-/* Processes that meet at a primitive in shared memory, and deaths among them. */
+/* Processes that meet at one primitive, and deaths among them. */
 #ifndef PSHM_PEERS_H
 #define PSHM_PEERS_H
 
@@ -14,7 +14,8 @@
 /* A moment so many milliseconds from now. */
 int64_t in_ms(int64_t ms);
 
-/* What is to happen happens before that, however busy the machine; or it hangs. */
+/* However busy the machine, what is to happen happens before that; or it
+ * hangs. */
 int64_t before_long(void);
 
 /* Has it taken at least so many milliseconds since start, and not for ever? */

@@ -524,7 +524,7 @@ killed_at_any_moment_the_others_are_told(void)
     unmake(&side);
 }
 
-/* Beside one who resets it again and again: told or not, all come to an end. */
+/* Beside one who resets it again and again, told or not, all end. */
 static int
 meet_whatever_is_said(void *context)
 {
