@@ -381,3 +381,46 @@ assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
 assert total[0] == ITEMS * (ITEMS + 1), total[0]
 """
     run_python(code, env=PATH)
+
+
+@pytest.mark.parametrize("recovers", [False, True])
+def test_who_waits_is_told_of_an_owner_that_dies(run_python, name, recovers):
+    """Also where nobody else wants the lock: all that there is are two who wait for the dead one."""
+    code = """
+import os, signal, sys, threading
+from posixshm import Atomic, Condition, OwnerDiedError, SharedMemory
+with SharedMemory.create(sys.argv[1], 4096, delete=True) as shm:
+    ready = Atomic.at(shm, 1024)
+    recovers = sys.argv[2] == "True"
+    recover = (lambda lock: ready.store(1)) if recovers else None
+    condition = Condition.at(shm, create=True, recover=recover)
+    results, waiting = [], threading.Semaphore(0)
+
+    def wait():
+        mine = Condition.at(shm, recover=recover)
+        try:
+            with mine:
+                waiting.release()
+                results.append(mine.wait_for(ready.load, 30))
+        except OwnerDiedError:
+            results.append("told")
+
+    threads = [threading.Thread(target=wait) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        assert waiting.acquire(timeout=30)
+    child = os.fork()
+    if child == 0:
+        condition.acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    for thread in threads:
+        thread.join(20)
+    assert results == ([1, 1] if recovers else ["told", "told"]), results
+    if not recovers:
+        assert condition.acquire(recover=True)
+        condition.release()
+    with condition:
+        pass
+"""
+    run_python(code, name, recovers, options=["-W", "ignore::DeprecationWarning"])

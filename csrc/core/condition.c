@@ -137,7 +137,9 @@ PyDoc_STRVAR(
     "was killed it may return True without need: look at what you wait for,\n"
     "or use wait_for().\n\n"
     "Raises RuntimeError where this thread has not got the lock; and what\n"
-    "acquiring it raises (OwnerDiedError), without the lock then.");
+    "acquiring it raises, without the lock then: OwnerDiedError also where\n"
+    "its owner dies while this waits.  Who recovers it notifies all, but of a\n"
+    "lock that was given: there it is the caller's to do.");
 
 static PyObject *
 condition_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,

@@ -1,6 +1,8 @@
 /* Waiting for a condition. */
 #include "condition.h"
 
+#include <limits.h>
+
 /* What a wait works on. */
 typedef struct {
     condition *self;
@@ -55,6 +57,22 @@ end_raising(waiting *w)
     }
 }
 
+/* An owner that dies with the lock wakes nobody who sleeps here, and nobody else
+ * may ever want the lock.  So look after each slice.  Returns whether it died,
+ * which whoever gets the lock is told then. */
+static bool
+owner_has_died(lock_object *lock)
+{
+    int rc = pshm_lock_try(lock->lock, &lock->grip);
+    if (rc == 0) {
+        (void)pshm_lock_release(lock->lock, &lock->grip);
+    }
+    else if (rc == -EOWNERDEAD) {
+        pshm_lock_give_up(lock->lock, &lock->grip);
+    }
+    return rc == -EOWNERDEAD;
+}
+
 int
 condition_wait_once(PyObject *op, span how_long)
 {
@@ -71,9 +89,9 @@ condition_wait_once(PyObject *op, span how_long)
                 Py_BEGIN_ALLOW_THREADS
                 rc = pshm_condition_sleep(words, &w.waiter, how_long.until);
                 Py_END_ALLOW_THREADS
-            } while (wait_on(rc));
+            } while (wait_on(rc) && !owner_has_died(w.lock));
         }
-        if (rc == -EINTR) {
+        if (rc == -EINTR && PyErr_Occurred()) {
             end_raising(&w);
             return -1;
         }
@@ -81,6 +99,12 @@ condition_wait_once(PyObject *op, span how_long)
             return -1;
         }
         if (pshm_condition_claim(words, &w.waiter)) {
+            return 1;
+        }
+        if (rc == -EINTR) {
+            /* It was recovered: what is waited for may have come about. */
+            pshm_condition_notify(words, UINT_MAX);
+            (void)pshm_condition_claim(words, &w.waiter);
             return 1;
         }
         if (rc < 0) {

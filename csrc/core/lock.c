@@ -1,9 +1,12 @@
 /* Lock and RLock. */
 #include "lock.h"
 
+#include <limits.h>
+
 #include "args.h"
 #include "errors.h"
 
+#include "posix/condition.h"
 #include "posix/host.h"
 
 /* ---- Acquiring and releasing ---- */
@@ -23,6 +26,19 @@ lock_raise_owner_died(core_state *state, cell *self)
     return -1;
 }
 
+/* What its last owner left is in order.  Those who wait in its condition were not
+ * notified of what that one had changed before it died. */
+static void
+repaired(lock_object *self)
+{
+    pshm_lock_repair(self->lock);
+    atomic_store(&self->recovered, true);
+    if (self->base.kind == PSHM_CELL_CONDITION) {
+        struct pshm_condition *words = (void *)(self->base.place + 1);
+        pshm_condition_notify(words, UINT_MAX);
+    }
+}
+
 /* The lock is held, its last owner dead: call recover, and repair it or give it
  * up.  Returns 1 or -1. */
 static int
@@ -37,8 +53,7 @@ call_recover(lock_object *self)
         return -1;
     }
     Py_DECREF(result);
-    pshm_lock_repair(self->lock);
-    atomic_store(&self->recovered, true);
+    repaired(self);
     return 1;
 }
 
@@ -46,8 +61,7 @@ static int
 owner_died(lock_object *self, bool recover)
 {
     if (recover) {
-        pshm_lock_repair(self->lock);
-        atomic_store(&self->recovered, true);
+        repaired(self);
         return 1;
     }
     if (self->recover != NULL) {
