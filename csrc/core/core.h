@@ -17,6 +17,7 @@
 typedef struct {
     PyTypeObject *mapping_type;
     PyTypeObject *handle_type;
+    PyTypeObject *view_type;
     PyTypeObject *reclaimed_type;       /* a struct sequence */
     PyObject *remove_function;          /* handle_delete.c */
     PyObject *attach_function;          /* handle_pickle.c */

@@ -169,7 +169,7 @@ int handle_make_passable(core_state *state, PyObject *type);
 #define HANDLE_KEYWORD_METHODS(X)                                            \
     X(link) X(rename)                                /* handle_names.c */    \
     X(resize)                                        /* handle_resize.c */   \
-    X(map)                                           /* handle_memory.c */   \
+    X(map) X(view)                                   /* handle_memory.c */   \
     X(advise) X(sync) X(lock_pages) X(unlock_pages) X(populate)              \
     X(chown)                                         /* handle_status.c */
 

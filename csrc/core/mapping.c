@@ -9,6 +9,7 @@
 #include "posix/gate.h"
 #include "posix/host.h"
 #include "posix/map.h"
+#include "posix/region.h"
 
 static mapping *
 as_mapping(PyObject *op)
@@ -45,9 +46,15 @@ mapping_dealloc(PyObject *op)
     if (self->base != NULL) {
         char *base = self->base;
         size_t reserved = self->reserved;
+        struct pshm_region *shared = self->shared;
         self->base = NULL;
         Py_BEGIN_ALLOW_THREADS
-        pshm_unmap(base, reserved);
+        if (shared != NULL) {
+            pshm_region_drop(shared);
+        }
+        else {
+            pshm_unmap(base, reserved);
+        }
         Py_END_ALLOW_THREADS
     }
     type->tp_free(op);
@@ -152,6 +159,14 @@ mapping_get_granted_buffer(mapping *self, Py_buffer *view, int flags)
                              flags);
 }
 
+static void
+raise_unreadable(void)
+{
+    PyErr_SetString(PyExc_BufferError,
+                    "the mapping cannot be read: its protection is "
+                    "PROT_NONE");
+}
+
 int
 mapping_get_buffer(mapping *self, Py_buffer *view, int flags)
 {
@@ -169,14 +184,48 @@ mapping_get_buffer(mapping *self, Py_buffer *view, int flags)
         }
     }
     else {
-        PyErr_SetString(PyExc_BufferError,
-                        "the mapping cannot be read: its protection is "
-                        "PROT_NONE");
+        raise_unreadable();
         view->obj = NULL;
         rc = -1;
     }
     fields_unlock(&self->fields);
     return rc;
+}
+
+int
+mapping_grant(mapping *self, bool *readonly)
+{
+    int rc = 0;
+    fields_lock(&self->fields);
+    if (self->prot & PROT_READ) {
+        *readonly = *readonly || !(self->prot & PROT_WRITE);
+        self->granted |= *readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+    }
+    else {
+        raise_unreadable();
+        rc = -1;
+    }
+    fields_unlock(&self->fields);
+    return rc;
+}
+
+struct pshm_region *
+mapping_share(mapping *self)
+{
+    struct pshm_region *region;
+    fields_lock(&self->fields);
+    if (self->shared == NULL) {
+        self->shared = pshm_region_new(self->base, self->reserved);
+    }
+    region = self->shared;
+    if (region != NULL) {
+        pshm_region_keep(region);
+    }
+    fields_unlock(&self->fields);
+    if (region == NULL) {
+        PyErr_NoMemory();
+    }
+    return region;
 }
 
 static int
@@ -195,7 +244,8 @@ mapping_bf_releasebuffer(PyObject *Py_UNUSED(op), Py_buffer *Py_UNUSED(view))
 bool
 mapping_is_private(mapping *self, Py_ssize_t references)
 {
-    return Py_REFCNT(self) == references && self->weakrefs == NULL;
+    return Py_REFCNT(self) == references && self->weakrefs == NULL
+           && (self->shared == NULL || pshm_region_is_own(self->shared));
 }
 
 bool
@@ -223,6 +273,10 @@ mapping_trim(mapping *self)
     if (self->reserved > used && mapping_claim_locked(self)) {
         reserved = self->reserved;
         self->reserved = used;
+        if (self->shared != NULL) {
+            pshm_region_give_back(self->shared);
+            self->shared = NULL;
+        }
     }
     fields_unlock(&self->fields);
     if (reserved == used) {

@@ -25,6 +25,8 @@ typedef struct {
     unsigned changing_in;               /* ... of this process: pshm_forks */
     bool readonly;                      /* for good, whatever the descriptor
                                            would allow; set when adopted */
+    struct pshm_region *shared;         /* with owners that are no Python
+                                           objects, from the first on */
     PyObject *weakrefs;
 } mapping;
 
@@ -46,6 +48,15 @@ PyObject *mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
  * never taken away.  Returns 0, -1, or 1: take the first. */
 int mapping_get_granted_buffer(mapping *self, Py_buffer *view, int flags);
 int mapping_get_buffer(mapping *self, Py_buffer *view, int flags);
+
+/* Let the rights be used by what keeps the mapping: reading and, unless
+ * *readonly or the pages are, writing; *readonly: which it became.  Returns 0,
+ * or -1 with BufferError where it cannot be read. */
+int mapping_grant(mapping *self, bool *readonly);
+
+/* Its memory, for one more owner that drops it by itself; NULL with an
+ * exception. */
+struct pshm_region *mapping_share(mapping *self);
 
 /* Does nobody have it but those who hold these many references, all of them
  * known to the caller, who keeps others from getting one meanwhile? */

@@ -5,6 +5,7 @@
 
 #include "args.h"
 #include "errors.h"
+#include "view.h"
 
 #include "posix/map.h"
 
@@ -360,6 +361,7 @@ PyMethodDef mapping_methods[] = {
     RANGE_METHOD("lock_pages", mapping_lock_pages, lock_doc),
     RANGE_METHOD("unlock_pages", mapping_unlock_pages, unlock_doc),
     RANGE_METHOD("populate", mapping_populate, populate_doc),
+    RANGE_METHOD("view", view_of_mapping, view_of_mapping_doc),
     {0},
 };
 

@@ -1,10 +1,10 @@
 /* posixshm._core: the module, and the raw calls. */
 #include "core.h"
 
-
 #include "args.h"
 #include "cell.h"
 #include "errors.h"
+#include "view.h"
 
 #include "posix/constants.h"
 #include "posix/host.h"
@@ -169,12 +169,15 @@ core_exec(PyObject *module)
         || PyModule_AddFunctions(module, pickle_methods) < 0
         || PyModule_AddFunctions(module, create_methods) < 0
         || PyModule_AddFunctions(module, delete_methods) < 0
+        || PyModule_AddFunctions(module, dlpack_functions) < 0
         || add_constants(module, state) < 0) {
         return -1;
     }
     state->mapping_type = add_type(module, &mapping_spec);
     state->handle_type = add_type(module, &handle_spec);
+    state->view_type = add_type(module, &view_spec);
     if (state->mapping_type == NULL || state->handle_type == NULL
+        || state->view_type == NULL
         || directory_add_types(module, state) < 0) {
         return -1;
     }
@@ -194,6 +197,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     core_state *state = core_state_of_module(module);
     Py_VISIT(state->mapping_type);
     Py_VISIT(state->handle_type);
+    Py_VISIT(state->view_type);
     Py_VISIT(state->reclaimed_type);
     Py_VISIT(state->remove_function);
     Py_VISIT(state->attach_function);
@@ -214,6 +218,7 @@ core_clear(PyObject *module)
     core_state *state = core_state_of_module(module);
     Py_CLEAR(state->mapping_type);
     Py_CLEAR(state->handle_type);
+    Py_CLEAR(state->view_type);
     Py_CLEAR(state->reclaimed_type);
     Py_CLEAR(state->remove_function);
     Py_CLEAR(state->attach_function);

@@ -1,8 +1,9 @@
 """POSIX shared memory for Python: shm_overview(7), natively.
 
 SharedMemory is an object in shared memory, with or without a name; Mapping is
-a range of memory that lives as long as anything that can reach it. Lock, RLock,
-Condition, Event, Semaphore, Barrier, RWLock and Atomic synchronise processes.
+a range of memory that lives as long as anything that can reach it; View is such
+memory as an array, for numpy and DLPack. Lock, RLock, Condition, Event,
+Semaphore, Barrier, RWLock and Atomic synchronise processes.
 """
 
 from ._core import (
@@ -48,12 +49,14 @@ from ._core import (
     RWLock,
     Semaphore,
     SharedMemory,
+    View,
     listdir,
     reclaim,
     sem_unlink,
     shm_open,
     shm_unlink,
 )
+from ._tensor import from_dlpack
 
 __version__ = "0.1.0"
 
@@ -100,7 +103,9 @@ __all__ = [
     "Reclaimed",
     "Semaphore",
     "SharedMemory",
+    "View",
     "__version__",
+    "from_dlpack",
     "listdir",
     "reclaim",
     "sem_unlink",

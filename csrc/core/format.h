@@ -1,0 +1,48 @@
+/* What the items of a view are: the formats of the struct module and of the
+ * buffer protocol (PEP 3118), numpy's, and those that only DLPack knows. */
+#ifndef CORE_FORMAT_H
+#define CORE_FORMAT_H
+
+#include "core.h"
+
+enum item_kind {
+    ITEM_INT = 'i',
+    ITEM_UINT = 'u',
+    ITEM_FLOAT = 'f',
+    ITEM_COMPLEX = 'c',
+    ITEM_BOOL = 'b',
+    ITEM_STRUCT = 's',                  /* what struct.unpack makes of it */
+    ITEM_OPAQUE = 0,                    /* for others to read */
+};
+
+struct item_format {
+    PyObject *text;                     /* owned */
+    Py_ssize_t size;                    /* bytes, > 0 */
+    enum item_kind kind;
+    bool swapped;                       /* not in the machine's byte order */
+    bool in_buffers;                    /* the buffer protocol has a word for
+                                           it, which text is */
+    uint8_t dl_code, dl_bits;           /* of DLPack; no bits: has none */
+};
+
+/* value: a format, a dtype's name, or what numpy.dtype() takes.  Returns 0, or
+ * -1 with ValueError or TypeError, or what numpy raised; out is set only where
+ * it returns 0, and then owns text. */
+int format_parse(PyObject *value, struct item_format *out);
+
+/* The same from DLPack's words; raises BufferError. */
+int format_from_dlpack(uint8_t code, uint8_t bits, struct item_format *out);
+
+/* The numpy dtype of what has no buffer format: numpy's times, and from ml_dtypes
+ * what only DLPack has; a new reference, or NULL with an exception. */
+PyObject *format_extension_dtype(const struct item_format *format);
+
+/* ---- format_items.c ---- */
+
+/* One item; the address need not be aligned.  NULL or -1 with an exception:
+ * NotImplementedError for what is opaque, TypeError and ValueError for a value
+ * that is no item of that format. */
+PyObject *format_get(const struct item_format *format, const char *item);
+int format_set(const struct item_format *format, char *item, PyObject *value);
+
+#endif

@@ -1,0 +1,84 @@
+/* View: format, shape and strides over a Mapping.
+ *
+ * It keeps its mapping, and is the obj of every buffer taken from it.  Nothing
+ * of it changes once it is made, so it needs no lock. */
+#ifndef CORE_VIEW_H
+#define CORE_VIEW_H
+
+#include "format.h"
+#include "mapping.h"
+
+#include "posix/strided.h"
+
+typedef struct {
+    PyObject_VAR_HEAD                   /* 2 * ndim */
+    mapping *map;
+    char *data;                         /* the item whose indexes are all 0 */
+    struct item_format format;
+    Py_ssize_t nbytes;                  /* of its items, without gaps */
+    int ndim;
+    bool readonly;
+    PyObject *weakrefs;
+    Py_ssize_t dimensions[];            /* the shape, in items; the strides, in
+                                           bytes */
+} view;
+
+static inline view *
+as_view(PyObject *op)
+{
+    return (view *)op;
+}
+
+static inline struct pshm_layout
+view_layout(view *self)
+{
+    return (struct pshm_layout){
+        .ndim = self->ndim,
+        .shape = self->dimensions,
+        .strides = self->dimensions + self->ndim,
+        .itemsize = self->format.size,
+    };
+}
+
+/* A new view; the caller has made sure that the whole of layout lies in map,
+ * and that map has granted the rights.  Takes references of its own. */
+PyObject *view_new(core_state *state, mapping *map, char *data,
+                   const struct item_format *format,
+                   const struct pshm_layout *layout, bool readonly);
+
+/* Fill buffer as bf_getbuffer, as far as flags ask. */
+int view_getbuffer(PyObject *op, Py_buffer *buffer, int flags);
+
+/* ---- view_make.c ---- */
+
+/* Mapping.view and View.cast. */
+PyObject *view_of_mapping(PyObject *op, PyObject *const *args,
+                          Py_ssize_t count, PyObject *kwnames);
+PyObject *view_cast(PyObject *op, PyObject *const *args, Py_ssize_t count,
+                    PyObject *kwnames);
+extern const char view_of_mapping_doc[], view_cast_doc[];
+
+/* ---- view_items.c ---- */
+
+Py_ssize_t view_length(PyObject *op);
+PyObject *view_item(PyObject *op, Py_ssize_t index);
+PyObject *view_subscript(PyObject *op, PyObject *key);
+int view_ass_subscript(PyObject *op, PyObject *key, PyObject *value);
+PyObject *view_tolist(PyObject *op, PyObject *unused);
+PyObject *view_tobytes(PyObject *op, PyObject *unused);
+extern const char view_tolist_doc[], view_tobytes_doc[];
+
+/* ---- dlpack.c ---- */
+
+PyObject *view_dlpack(PyObject *op, PyObject *const *args, Py_ssize_t count,
+                      PyObject *kwnames);
+PyObject *view_dlpack_device(PyObject *op, PyObject *unused);
+extern const char view_dlpack_doc[], view_dlpack_device_doc[];
+
+/* ---- dlpack_import.c ---- */
+
+extern PyMethodDef dlpack_functions[];
+
+extern PyType_Spec view_spec;
+
+#endif

@@ -1,0 +1,360 @@
+/* Items and ranges of a view: indexing, assignment, lists and bytes. */
+#include "view.h"
+
+#include <string.h>
+
+/* ---- Indexes ---- */
+
+/* What an index leaves of a view. */
+typedef struct {
+    char *data;
+    int ndim;
+    Py_ssize_t shape[PSHM_MAX_DIMENSIONS];
+    Py_ssize_t strides[PSHM_MAX_DIMENSIONS];
+} selection;
+
+static int
+take_index(view *self, int dimension, Py_ssize_t index, selection *out)
+{
+    Py_ssize_t items = self->dimensions[dimension];
+    Py_ssize_t at = index < 0 ? index + items : index;
+    if (at < 0 || at >= items) {
+        PyErr_Format(PyExc_IndexError,
+                     "index %zd is out of range for dimension %d, which has "
+                     "%zd items",
+                     index, dimension, items);
+        return -1;
+    }
+    out->data += at * self->dimensions[self->ndim + dimension];
+    return 0;
+}
+
+static void
+keep_dimension(view *self, int dimension, selection *out)
+{
+    out->shape[out->ndim] = self->dimensions[dimension];
+    out->strides[out->ndim++] = self->dimensions[self->ndim + dimension];
+}
+
+/* The stride of a range of one item or none is never used, and could be past
+ * what a number holds. */
+static int
+take_slice(view *self, int dimension, PyObject *slice, selection *out)
+{
+    Py_ssize_t start, stop, step, items;
+    Py_ssize_t stride = self->dimensions[self->ndim + dimension];
+    if (PySlice_Unpack(slice, &start, &stop, &step) < 0) {
+        return -1;
+    }
+    items = PySlice_AdjustIndices(self->dimensions[dimension], &start, &stop,
+                                  step);
+    if (items > 0) {
+        out->data += start * stride;
+    }
+    out->shape[out->ndim] = items;
+    out->strides[out->ndim++] = items > 1 ? stride * step : stride;
+    return 0;
+}
+
+static int
+take_key(view *self, PyObject *key, int *dimension, int rest, selection *out)
+{
+    if (key == Py_Ellipsis) {
+        for (; *dimension < self->ndim - rest; (*dimension)++) {
+            keep_dimension(self, *dimension, out);
+        }
+        return 0;
+    }
+    if (PySlice_Check(key)) {
+        return take_slice(self, (*dimension)++, key, out);
+    }
+    if (!PyIndex_Check(key) || PyBool_Check(key)) {
+        PyErr_Format(PyExc_TypeError,
+                     "an index must be an int, a slice or ..., not %.200s",
+                     Py_TYPE(key)->tp_name);
+        return -1;
+    }
+    Py_ssize_t index = PyNumber_AsSsize_t(key, PyExc_IndexError);
+    if (index == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    return take_index(self, (*dimension)++, index, out);
+}
+
+/* keys: a tuple.  Returns 1 where it leaves a single item, 0 where a range, or
+ * -1. */
+static int
+select_keys(view *self, PyObject *keys, selection *out)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(keys), ellipses = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        ellipses += PyTuple_GET_ITEM(keys, i) == Py_Ellipsis;
+    }
+    if (ellipses > 1 || count - ellipses > self->ndim) {
+        PyErr_Format(PyExc_IndexError,
+                     ellipses > 1 ? "an index can have one ... only"
+                                  : "%zd indexes are too many for %d "
+                                    "dimensions",
+                     count - ellipses, self->ndim);
+        return -1;
+    }
+    int dimension = 0;
+    *out = (selection){.data = self->data};
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (take_key(self, PyTuple_GET_ITEM(keys, i), &dimension,
+                     (int)(count - 1 - i), out) < 0) {
+            return -1;
+        }
+    }
+    bool single = dimension == self->ndim && out->ndim == 0 && ellipses == 0;
+    for (; dimension < self->ndim; dimension++) {
+        keep_dimension(self, dimension, out);
+    }
+    return single;
+}
+
+static int
+select_key(view *self, PyObject *key, selection *out)
+{
+    if (PyTuple_Check(key)) {
+        return select_keys(self, key, out);
+    }
+    PyObject *keys = PyTuple_Pack(1, key);
+    if (keys == NULL) {
+        return -1;
+    }
+    int rc = select_keys(self, keys, out);
+    Py_DECREF(keys);
+    return rc;
+}
+
+static struct pshm_layout
+selection_layout(view *self, const selection *selected)
+{
+    return (struct pshm_layout){selected->ndim, selected->shape,
+                                selected->strides, self->format.size};
+}
+
+/* ---- Reading ---- */
+
+Py_ssize_t
+view_length(PyObject *op)
+{
+    view *self = as_view(op);
+    if (self->ndim == 0) {
+        PyErr_SetString(PyExc_TypeError, "a view of no dimensions has no len");
+        return -1;
+    }
+    return self->dimensions[0];
+}
+
+static PyObject *
+take(view *self, int single, const selection *selected)
+{
+    if (single) {
+        return format_get(&self->format, selected->data);
+    }
+    struct pshm_layout layout = selection_layout(self, selected);
+    return view_new(core_state_of_type(Py_TYPE(self)), self->map,
+                    selected->data, &self->format, &layout, self->readonly);
+}
+
+PyObject *
+view_subscript(PyObject *op, PyObject *key)
+{
+    selection selected;
+    int single = select_key(as_view(op), key, &selected);
+    return single < 0 ? NULL : take(as_view(op), single, &selected);
+}
+
+/* For iteration. */
+PyObject *
+view_item(PyObject *op, Py_ssize_t index)
+{
+    view *self = as_view(op);
+    selection selected = {.data = self->data};
+    if (self->ndim == 0) {
+        PyErr_SetString(PyExc_TypeError,
+                        "a view of no dimensions has no items to go through");
+        return NULL;
+    }
+    if (take_index(self, 0, index, &selected) < 0) {
+        return NULL;
+    }
+    for (int i = 1; i < self->ndim; i++) {
+        keep_dimension(self, i, &selected);
+    }
+    return take(self, self->ndim == 1, &selected);
+}
+
+static PyObject *
+list_from(view *self, int dimension, char *data)
+{
+    if (dimension == self->ndim) {
+        return format_get(&self->format, data);
+    }
+    Py_ssize_t items = self->dimensions[dimension];
+    PyObject *list = PyList_New(items);
+    for (Py_ssize_t i = 0; list != NULL && i < items; i++) {
+        PyObject *item = list_from(
+            self, dimension + 1,
+            data + i * self->dimensions[self->ndim + dimension]);
+        if (item == NULL) {
+            Py_CLEAR(list);
+        }
+        else {
+            PyList_SET_ITEM(list, i, item);
+        }
+    }
+    return list;
+}
+
+const char view_tolist_doc[] =
+    "tolist($self, /)\n--\n\n"
+    "The items as nested lists, one level a dimension; without any dimension\n"
+    "the item.  Raises NotImplementedError where Python has no such items.";
+
+PyObject *
+view_tolist(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    return list_from(as_view(op), 0, as_view(op)->data);
+}
+
+const char view_tobytes_doc[] =
+    "tobytes($self, /)\n--\n\n"
+    "A copy of the items, one after the other in C order, as bytes.";
+
+PyObject *
+view_tobytes(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    view *self = as_view(op);
+    struct pshm_layout layout = view_layout(self);
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, self->nbytes);
+    if (bytes != NULL) {
+        char *to = PyBytes_AS_STRING(bytes);
+        Py_BEGIN_ALLOW_THREADS
+        pshm_gather(to, self->data, &layout);
+        Py_END_ALLOW_THREADS
+    }
+    return bytes;
+}
+
+/* ---- Writing ---- */
+
+static int
+same_format(view *self, const Py_buffer *source)
+{
+    struct item_format format;
+    int same;
+    PyObject *text = PyUnicode_FromString(
+        source->format != NULL ? source->format : "B");
+    if (text == NULL) {
+        return -1;
+    }
+    same = PyUnicode_Compare(text, self->format.text) == 0;
+    if (!same && format_parse(text, &format) == 0) {
+        same = format.kind == self->format.kind
+               && format.size == self->format.size
+               && format.swapped == self->format.swapped
+               && format.kind != ITEM_STRUCT && format.kind != ITEM_OPAQUE;
+        Py_DECREF(format.text);
+    }
+    else {
+        PyErr_Clear();                  /* a structure's, say */
+    }
+    Py_DECREF(text);
+    return same && source->itemsize == self->format.size;
+}
+
+static int
+check_source(view *self, const selection *to, const Py_buffer *source)
+{
+    int same = same_format(self, source);
+    if (same < 0) {
+        return -1;
+    }
+    if (!same) {
+        PyErr_Format(PyExc_ValueError,
+                     "a view of format %R cannot take items of format '%s'",
+                     self->format.text,
+                     source->format != NULL ? source->format : "B");
+        return -1;
+    }
+    bool fits = source->ndim == to->ndim;
+    for (int i = 0; fits && i < to->ndim; i++) {
+        fits = source->shape[i] == to->shape[i];
+    }
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError,
+                        "the range and what is assigned to it have not the "
+                        "same shape");
+        return -1;
+    }
+    return 0;
+}
+
+/* By way of a copy: the source may be the very same memory. */
+static int
+copy_range(view *self, const selection *to, const Py_buffer *source)
+{
+    struct pshm_layout from_layout = {source->ndim, source->shape,
+                                      source->strides, source->itemsize};
+    struct pshm_layout to_layout = selection_layout(self, to);
+    char *items = PyMem_RawMalloc((size_t)source->len + 1);
+    if (items == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    pshm_gather(items, source->buf, &from_layout);
+    pshm_scatter(to->data, items, &to_layout);
+    Py_END_ALLOW_THREADS
+    PyMem_RawFree(items);
+    return 0;
+}
+
+static int
+assign_range(view *self, const selection *to, PyObject *value)
+{
+    Py_buffer source;
+    if (!PyObject_CheckBuffer(value)) {
+        PyErr_Format(PyExc_TypeError,
+                     "a range takes a buffer of the same format and shape, "
+                     "not %.200s; .numpy() takes all that numpy does",
+                     Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    if (PyObject_GetBuffer(value, &source, PyBUF_FULL_RO) < 0) {
+        return -1;
+    }
+    int rc = -1;
+    if (source.suboffsets != NULL) {
+        PyErr_SetString(PyExc_ValueError,
+                        "a buffer of pointers (suboffsets) cannot be copied "
+                        "from");
+    }
+    else if (check_source(self, to, &source) == 0) {
+        rc = copy_range(self, to, &source);
+    }
+    PyBuffer_Release(&source);
+    return rc;
+}
+
+int
+view_ass_subscript(PyObject *op, PyObject *key, PyObject *value)
+{
+    view *self = as_view(op);
+    selection selected;
+    if (value == NULL || self->readonly) {
+        PyErr_SetString(PyExc_TypeError,
+                        value == NULL ? "cannot delete memory"
+                                      : "cannot modify read-only memory");
+        return -1;
+    }
+    int single = select_key(self, key, &selected);
+    if (single < 0) {
+        return -1;
+    }
+    return single ? format_set(&self->format, selected.data, value)
+                  : assign_range(self, &selected, value);
+}

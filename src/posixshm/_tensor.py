@@ -1,0 +1,57 @@
+"""Copying a tensor of another library into shared memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ._core import SharedMemory, View, _copy_tensor, _read_tensor
+
+_CPU_DEVICES = (1, 3, 11)  # DLPack's numbers: the CPU; its memory pinned for CUDA, ROCm
+_VERSION = (1, 1)
+
+
+def from_dlpack(x: Any, name: str | None = None, *, replace: bool = False, **options: Any) -> View:
+    """Copy a tensor into a new object, complete before anybody sees it.
+
+    x: whatever has __dlpack__ and __dlpack_device__, as tensors of torch, jax
+    and numpy have; one on another device is copied to the CPU by its library.
+    name: of the object; None: an anonymous one. replace: take over the name of
+    another object, as SharedMemory.link does. options: those of
+    SharedMemory.unnamed, or of .anonymous.
+
+    Returns a View of the copy: writable, in C order, of x's shape and type; a
+    tensor without items lies in an object of one item. The object is
+    SharedMemory.open(name), where its name is removed.
+
+    Raises TypeError where x is no tensor; BufferError for a type that DLPack
+    and View do not share; FileExistsError, OSError, ValueError as
+    SharedMemory.create. https://dmlc.github.io/dlpack/latest/python_spec.html
+    """
+    capsule = _capsule(x)
+    format, shape, itemsize = _read_tensor(capsule)
+    size = max(math.prod(shape), 1) * itemsize
+    make = SharedMemory.anonymous if name is None else SharedMemory.unnamed
+    with make(size, **options) as shm:
+        view = shm.view(format, shape)
+        _copy_tensor(capsule, view)
+        if name is not None:
+            shm.link(name, replace=replace)
+    return view
+
+
+def _capsule(x: Any) -> object:
+    try:
+        export, device = x.__dlpack__, x.__dlpack_device__()
+    except AttributeError:
+        kind = type(x).__name__
+        raise TypeError(f"x must have __dlpack__ and __dlpack_device__, not {kind}") from None
+    arguments: dict[str, Any] = {"max_version": _VERSION}
+    if device[0] not in _CPU_DEVICES:
+        arguments |= {"dl_device": (1, 0), "copy": True}
+    try:
+        return export(**arguments)
+    except TypeError:
+        if len(arguments) > 1:
+            raise
+        return export()  # from before DLPack 1.0

@@ -1,0 +1,92 @@
+#include "check.h"
+#include "posix/map.h"
+#include "posix/region.h"
+
+#include <pthread.h>
+
+static bool
+is_mapped(void *base)
+{
+    unsigned char there;
+    return mincore(base, PAGE, &there) == 0;
+}
+
+static struct pshm_region *
+new_region(void **base)
+{
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    CHECK(ftruncate(fd, (off_t)PAGE) == 0);
+    CHECK_IS(pshm_map(fd, 0, PAGE, PROT_READ | PROT_WRITE, base), 0);
+    (void)close(fd);
+    struct pshm_region *region = pshm_region_new(*base, PAGE);
+    CHECK(region != NULL);
+    return region;
+}
+
+static void
+last_owner_unmaps(void)
+{
+    void *base;
+    struct pshm_region *region = new_region(&base);
+    CHECK(pshm_region_is_own(region));
+    pshm_region_keep(region);
+    CHECK(!pshm_region_is_own(region));
+    pshm_region_drop(region);
+    CHECK(pshm_region_is_own(region) && is_mapped(base));
+    pshm_region_drop(region);
+    CHECK(!is_mapped(base));
+}
+
+static void
+memory_that_is_given_back_stays(void)
+{
+    void *base;
+    pshm_region_give_back(new_region(&base));
+    CHECK(is_mapped(base));
+    pshm_unmap(base, PAGE);
+}
+
+static void
+memory_of_malloc_is_freed(void)
+{
+    struct pshm_region *region = pshm_region_new(malloc(100), 0);
+    pshm_region_keep(region);
+    pshm_region_drop(region);
+    pshm_region_drop(region);           /* AddressSanitizer sees a leak */
+}
+
+static void *
+drop(void *region)
+{
+    pshm_region_drop(region);
+    return NULL;
+}
+
+static void
+any_thread_may_be_the_last(void)
+{
+    for (int round = 0; round < 200; round++) {
+        void *base;
+        pthread_t threads[3];
+        struct pshm_region *region = new_region(&base);
+        for (size_t i = 0; i < COUNT(threads); i++) {
+            pshm_region_keep(region);
+            CHECK(pthread_create(&threads[i], NULL, drop, region) == 0);
+        }
+        pshm_region_drop(region);
+        for (size_t i = 0; i < COUNT(threads); i++) {
+            CHECK(pthread_join(threads[i], NULL) == 0);
+        }
+        CHECK(!is_mapped(base));
+    }
+}
+
+int
+main(void)
+{
+    RUN(last_owner_unmaps);
+    RUN(memory_that_is_given_back_stays);
+    RUN(memory_of_malloc_is_freed);
+    RUN(any_thread_may_be_the_last);
+    return finish();
+}
