@@ -123,11 +123,12 @@ set_number(struct item_format *out, enum item_kind kind, Py_ssize_t size,
     return 1;
 }
 
-static int
-set_named(struct item_format *out, const char *text)
+int
+format_named(struct item_format *out, const char *text, bool opaque_only)
 {
     for (size_t i = 0; i < Py_ARRAY_LENGTH(named); i++) {
-        if (strcmp(text, named[i].name) != 0) {
+        if (strcmp(text, named[i].name) != 0
+            || (opaque_only && named[i].kind != ITEM_OPAQUE)) {
             continue;
         }
         if (named[i].kind != ITEM_OPAQUE) {
@@ -312,25 +313,17 @@ raise_format(PyObject *value)
     return -1;
 }
 
-/* numpy's times, which the buffer protocol has no word for. */
-static bool
-is_time(const char *text)
-{
-    text += strchr("<>=|", text[0]) != NULL;
-    return strncmp(text, "M8", 2) == 0 || strncmp(text, "m8", 2) == 0;
-}
-
-static int set_dtype(struct item_format *out, PyObject *value);
-
-static int
-parse_text(PyObject *value, struct item_format *out)
+int
+format_text(PyObject *value, struct item_format *out)
 {
     Py_ssize_t length;
     const char *text = PyUnicode_AsUTF8AndSize(value, &length);
     if (text == NULL || length == 0 || strlen(text) != (size_t)length) {
         return raise_format(value);
     }
-    int rc = is_time(text) ? set_dtype(out, value) : set_named(out, text);
+    int rc = format_is_time(text)
+                 ? format_dtype(out, value)
+                 : format_named(out, text, false);
     if (rc != 0) {
         return rc < 0 ? raise_format(value) : rc;
     }
@@ -354,148 +347,22 @@ parse_text(PyObject *value, struct item_format *out)
     return rc < 0 ? raise_format(value) : rc;
 }
 
-/* ---- dtypes ---- */
-
-static int
-raise_dtype(PyObject *dtype, const char *rule)
-{
-    PyErr_Format(PyExc_ValueError, "bad format %R: %s", dtype, rule);
-    return -1;
-}
-
-/* What numpy itself says of a structure to the buffer protocol. */
-static int
-set_structure(struct item_format *out, PyObject *numpy, PyObject *dtype,
-              Py_ssize_t itemsize)
-{
-    PyObject *view = NULL;
-    PyObject *array = PyObject_CallMethod(numpy, "empty", "iO", 0, dtype);
-    if (array != NULL) {
-        view = PyMemoryView_FromObject(array);
-        Py_DECREF(array);
-    }
-    if (view == NULL) {
-        return -1;
-    }
-    out->text = PyObject_GetAttrString(view, "format");
-    Py_DECREF(view);
-    out->size = itemsize;
-    out->in_buffers = true;
-    return out->text == NULL ? -1 : 1;
-}
-
-/* An attribute of a dtype: whether it is true; -1 with an exception. */
-static int
-is_true(PyObject *dtype, const char *attribute)
-{
-    PyObject *value = PyObject_GetAttrString(dtype, attribute);
-    int truth = value == NULL ? -1 : PyObject_IsTrue(value);
-    Py_XDECREF(value);
-    return truth;
-}
-
-static Py_ssize_t
-dtype_itemsize(PyObject *dtype)
-{
-    PyObject *value = PyObject_GetAttrString(dtype, "itemsize");
-    Py_ssize_t size = value == NULL ? -1 : PyLong_AsSsize_t(value);
-    Py_XDECREF(value);
-    return size;
-}
-
-/* By its name where only DLPack has it (ml_dtypes), else by its string. */
-static int
-set_plain_dtype(struct item_format *out, PyObject *dtype)
-{
-    PyObject *text = PyObject_GetAttrString(dtype, "name");
-    const char *string = text == NULL ? NULL : PyUnicode_AsUTF8(text);
-    int rc = string == NULL ? -1 : set_named(out, string);
-    Py_XDECREF(text);
-    if (rc != 0) {
-        return rc;
-    }
-    text = PyObject_GetAttrString(dtype, "str");
-    string = text == NULL ? NULL : PyUnicode_AsUTF8(text);
-    if (string != NULL && is_time(string)) {
-        out->size = 8;
-        out->text = text;
-        return 1;
-    }
-    rc = string == NULL ? -1 : parse_text(text, out);
-    Py_XDECREF(text);
-    return rc;
-}
-
-/* numpy is there, or nobody could have given one of its dtypes. */
-static int
-set_dtype(struct item_format *out, PyObject *value)
-{
-    PyObject *numpy = PyImport_ImportModule("numpy");
-    PyObject *dtype = numpy == NULL ? NULL
-                                    : PyObject_CallMethod(numpy, "dtype", "O",
-                                                          value);
-    int rc, objects, parts, fields;
-    Py_ssize_t itemsize;
-    if (dtype == NULL
-        || (objects = is_true(dtype, "hasobject")) < 0
-        || (parts = is_true(dtype, "subdtype")) < 0
-        || (fields = is_true(dtype, "names")) < 0
-        || (itemsize = dtype_itemsize(dtype)) < 0) {
-        rc = -1;
-    }
-    else if (objects) {
-        rc = raise_dtype(dtype, "objects cannot be shared, only their bytes");
-    }
-    else if (parts) {
-        rc = raise_dtype(dtype, "it has a shape of its own, which belongs "
-                                "into shape");
-    }
-    else if (itemsize == 0) {
-        rc = raise_dtype(dtype, "its items have no bytes");
-    }
-    else {
-        rc = fields ? set_structure(out, numpy, dtype, itemsize)
-                     : set_plain_dtype(out, dtype);
-    }
-    Py_XDECREF(dtype);
-    Py_XDECREF(numpy);
-    return rc;
-}
-
 int
 format_parse(PyObject *value, struct item_format *out)
 {
     struct item_format format = {0};
-    int rc = PyUnicode_Check(value) ? parse_text(value, &format)
-                                    : set_dtype(&format, value);
+    if (value == Py_None) {             /* which numpy takes for float64 */
+        PyErr_SetString(PyExc_TypeError,
+                        "format must be a str or a dtype, not None");
+        return -1;
+    }
+    int rc = PyUnicode_Check(value) ? format_text(value, &format)
+                                    : format_dtype(&format, value);
     if (rc < 0) {
         return -1;
     }
     *out = format;
     return 0;
-}
-
-PyObject *
-format_extension_dtype(const struct item_format *format)
-{
-    PyObject *numpy = PyImport_ImportModule("numpy"), *type = NULL;
-    PyObject *dtype = NULL;
-    if (numpy != NULL && format->dl_bits == 0) {
-        type = Py_NewRef(format->text);
-    }
-    else if (numpy != NULL) {
-        PyObject *types = PyImport_ImportModule("ml_dtypes");
-        if (types != NULL) {
-            type = PyObject_GetAttr(types, format->text);
-            Py_DECREF(types);
-        }
-    }
-    if (type != NULL) {
-        dtype = PyObject_CallMethod(numpy, "dtype", "O", type);
-        Py_DECREF(type);
-    }
-    Py_XDECREF(numpy);
-    return dtype;
 }
 
 int
@@ -504,7 +371,7 @@ format_from_dlpack(uint8_t code, uint8_t bits, struct item_format *out)
     struct item_format format = {0};
     int rc = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(named) && rc == 0; i++) {
-        rc = set_named(&format, named[i].name);
+        rc = format_named(&format, named[i].name, false);
         if (rc > 0 && (format.dl_code != code || format.dl_bits != bits)) {
             Py_CLEAR(format.text);
             format = (struct item_format){0};

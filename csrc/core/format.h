@@ -37,6 +37,19 @@ int format_from_dlpack(uint8_t code, uint8_t bits, struct item_format *out);
  * what only DLPack has; a new reference, or NULL with an exception. */
 PyObject *format_extension_dtype(const struct item_format *format);
 
+/* ---- Between format.c and format_dtype.c ----
+ *
+ * Each fills out, zeroed before, and returns 1; 0 where it is no such word; -1
+ * with an exception. */
+
+/* A word for a type; opaque_only: that only DLPack has. */
+int format_named(struct item_format *out, const char *text, bool opaque_only);
+int format_text(PyObject *value, struct item_format *out);
+int format_dtype(struct item_format *out, PyObject *value);
+
+/* Is it one of numpy's times, which the buffer protocol has no word for? */
+bool format_is_time(const char *text);
+
 /* ---- format_items.c ---- */
 
 /* One item; the address need not be aligned.  NULL or -1 with an exception:

@@ -241,35 +241,65 @@ view_tobytes(PyObject *op, PyObject *Py_UNUSED(unused))
 
 /* ---- Writing ---- */
 
+/* Structures can be said in several ways, and numpy knows them all. */
 static int
-same_format(view *self, const Py_buffer *source)
+same_structure(view *self, PyObject *value)
+{
+    PyObject *numpy = PyImport_ImportModule("numpy"), *arrays[2] = {0};
+    PyObject *types[2] = {0};
+    int same = numpy == NULL ? -1 : 0;
+    for (int i = 0; i < 2 && same == 0; i++) {
+        arrays[i] = PyObject_CallMethod(numpy, "asarray", "O",
+                                        i == 0 ? (PyObject *)self : value);
+        types[i] = arrays[i] == NULL
+                       ? NULL
+                       : PyObject_GetAttrString(arrays[i], "dtype");
+        same = types[i] == NULL ? -1 : 0;
+        Py_XDECREF(arrays[i]);
+    }
+    if (same == 0) {
+        same = PyObject_RichCompareBool(types[0], types[1], Py_EQ);
+    }
+    Py_XDECREF(types[0]);
+    Py_XDECREF(types[1]);
+    Py_XDECREF(numpy);
+    return same;
+}
+
+static int
+same_format(view *self, PyObject *value, const Py_buffer *source)
 {
     struct item_format format;
     int same;
-    PyObject *text = PyUnicode_FromString(
-        source->format != NULL ? source->format : "B");
-    if (text == NULL) {
-        return -1;
+    const char *words = source->format != NULL ? source->format : "B";
+    PyObject *text = PyUnicode_FromString(words);
+    if (text == NULL || source->itemsize != self->format.size) {
+        Py_XDECREF(text);
+        return text == NULL ? -1 : 0;
     }
     same = PyUnicode_Compare(text, self->format.text) == 0;
-    if (!same && format_parse(text, &format) == 0) {
+    if (!same && strncmp(words, "T{", 2) == 0
+        && PyUnicode_ReadChar(self->format.text, 0) == 'T') {
+        same = same_structure(self, value);
+    }
+    else if (!same && format_parse(text, &format) == 0) {
         same = format.kind == self->format.kind
-               && format.size == self->format.size
                && format.swapped == self->format.swapped
                && format.kind != ITEM_STRUCT && format.kind != ITEM_OPAQUE;
         Py_DECREF(format.text);
     }
-    else {
-        PyErr_Clear();                  /* a structure's, say */
+    else if (!same) {
+        PyErr_Clear();                  /* a word that means nothing here */
     }
     Py_DECREF(text);
-    return same && source->itemsize == self->format.size;
+    return same;
 }
 
 static int
-check_source(view *self, const selection *to, const Py_buffer *source)
+check_source(view *self, const selection *to, PyObject *value,
+             const Py_buffer *source)
 {
-    int same = same_format(self, source);
+    int same = same_format(self, value, source);
     if (same < 0) {
         return -1;
     }
@@ -333,7 +363,7 @@ assign_range(view *self, const selection *to, PyObject *value)
                         "a buffer of pointers (suboffsets) cannot be copied "
                         "from");
     }
-    else if (check_source(self, to, &source) == 0) {
+    else if (check_source(self, to, value, &source) == 0) {
         rc = copy_range(self, to, &source);
     }
     PyBuffer_Release(&source);

@@ -57,7 +57,7 @@ parse_numbers(PyObject *value, const char *what, long long least,
 static int
 parse_shape(PyObject *value, dimensions *out)
 {
-    if (PyIndex_Check(value)) {
+    if (PyIndex_Check(value) && !PySequence_Check(value)) {
         out->ndim = 1;
         return parse_number(value, "shape", 0, &out->shape[0]);
     }

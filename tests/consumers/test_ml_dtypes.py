@@ -1,0 +1,29 @@
+"""ml_dtypes: the numpy side of the types that only DLPack has."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from posixshm import SharedMemory
+
+TYPES = [
+    "bfloat16", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn",
+    "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_arrays_share_the_memory(name):
+    dtype = np.dtype(getattr(ml_dtypes, name))
+    values = np.array([[0.5, 1, 2], [4, 8, 0.25]], dtype)
+    with SharedMemory.anonymous(64) as shm:
+        view = shm.view(dtype, (2, 3))
+        assert view.format == name
+        array = view.numpy()
+        assert (array.dtype, array.shape) == (dtype, (2, 3))
+        array[:] = values
+        assert shm.view(name, 6).numpy().tolist() == values.ravel().tolist()
+        assert view[:, ::-1].numpy().tolist() == values[:, ::-1].tolist()
+        reading = shm.view(name, 6, readonly=True).numpy()
+    assert not reading.flags.writeable
+    assert reading.tolist() == values.ravel().tolist()

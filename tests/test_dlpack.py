@@ -1,0 +1,409 @@
+"""DLPack: views to other libraries, tensors of other libraries into objects, and who keeps what."""
+
+import ctypes
+import gc
+
+import numpy as np
+import pytest
+
+import posixshm
+from posixshm import PAGESIZE, PROT_READ, SharedMemory, from_dlpack
+
+CPU = (1, 0)
+TYPES = [
+    np.dtype(t)
+    for t in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
+]
+
+
+@pytest.fixture
+def shm():
+    with SharedMemory.anonymous(4096) as memory:
+        yield memory
+
+
+def capsule_name(capsule):
+    get = ctypes.pythonapi.PyCapsule_GetName
+    get.restype, get.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    return get(capsule).decode()
+
+
+def is_mapped(view_or_mapping):
+    """A function that says whether the memory of a view still is."""
+    address = f"{view_or_mapping.address & ~(PAGESIZE - 1):x}-"
+
+    def look():
+        with open("/proc/self/maps") as maps:
+            return any(line.lstrip("0").startswith(address) for line in maps)
+
+    assert look()
+    return look
+
+
+class Producer:
+    """An array that exports as it is told to."""
+
+    def __init__(self, array, device=CPU, **wanted):
+        self.array, self.device, self.wanted, self.asked = array, device, wanted, []
+
+    def __dlpack_device__(self):
+        return self.device
+
+    def __dlpack__(self, **arguments):
+        self.asked.append(arguments)
+        return self.array.__dlpack__(**self.wanted)
+
+
+class Legacy(Producer):
+    def __dlpack__(self):
+        self.asked.append({})
+        return self.array.__dlpack__()
+
+
+# -- exporting ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_numpy_takes_it_without_a_copy(shm, dtype):
+    view = shm.view(dtype, (3, 4), 16)
+    array = np.from_dlpack(view)
+    assert (array.dtype, array.shape, array.strides) == (dtype, view.shape, view.strides)
+    assert array.__array_interface__["data"] == (view.address, False)
+
+
+@pytest.mark.parametrize(
+    "key", [np.s_[1], np.s_[::-1], np.s_[:, 1:3], np.s_[2, 3, ...], np.s_[0:0]]
+)
+def test_any_shape_and_strides(shm, key):
+    view = shm.view("i", (3, 4))
+    view.numpy()[:] = np.arange(12).reshape(3, 4)
+    assert np.from_dlpack(view[key]).tolist() == view[key].tolist()
+
+
+def test_the_form_is_what_the_consumer_knows(shm):
+    view = shm.view("f", 4)
+    for version, name in [
+        (None, "dltensor"), ((0, 8), "dltensor"), ((1, 0), "dltensor_versioned"),
+        ((1, 1), "dltensor_versioned"), ((7, 3), "dltensor_versioned"),
+    ]:  # fmt: skip
+        assert capsule_name(view.__dlpack__(max_version=version)) == name
+    assert view.__dlpack_device__() == CPU
+    assert capsule_name(view.__dlpack__(dl_device=CPU, copy=False, stream=None)) == "dltensor"
+
+
+def test_read_only_is_read_only(shm):
+    view = shm.view("f", 4, readonly=True)
+    with pytest.raises(BufferError, match="read-only"):
+        view.__dlpack__()
+    with pytest.raises(BufferError, match="read-only"):
+        view.__dlpack__(max_version=(0, 8))
+    array = np.from_dlpack(view)
+    assert not array.flags.writeable
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        array.flags.writeable = True
+
+
+def test_a_copy_is_the_consumers_own(shm):
+    view = shm.view("i", (3, 4), readonly=True)
+    for part in (view, view[::-1, ::2], view[0:0]):
+        array = np.from_dlpack(part, copy=True)
+        assert array.tolist() == part.tolist()
+        assert array.flags.writeable and array.flags.c_contiguous
+    assert capsule_name(view.__dlpack__(copy=True)) == "dltensor"
+    array = np.from_dlpack(view, copy=True)
+    array[:] = 5
+    assert view[0, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("format", "shape", "offset", "strides", "rule"),
+    [
+        (">i4", 4, 0, None, "no such type"),
+        ("5s", 4, 0, None, "no such type"),
+        ("ih", 4, 0, None, "no such type"),
+        ("U2", 4, 0, None, "no such type"),
+        ("g", 4, 0, None, "no such type"),
+        ("Zg", 4, 0, None, "no such type"),
+        ("M8[s]", 4, 0, None, "no such type"),
+        (np.dtype([("a", "f4")]), 4, 0, None, "no such type"),
+        ("i", 4, 2, None, "not aligned"),
+        ("Zd", 4, 4, None, "not aligned"),
+        ("i", 4, 0, (6,), "not whole items"),
+        ("Zf", 4, 0, (12,), "not whole items"),
+    ],
+)
+def test_what_it_cannot_say_is_refused(shm, format, shape, offset, strides, rule):
+    view = shm.view(format, shape, offset, strides)
+    with pytest.raises(BufferError, match=rule):
+        view.__dlpack__(max_version=(1, 0))
+    if "type" not in rule:
+        assert np.from_dlpack(view, copy=True).tolist() == view.tolist()
+
+
+def test_complex_numbers_need_the_alignment_of_their_halves(shm):
+    assert np.from_dlpack(shm.view("Zd", 2, 8)).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"stream": 1}, BufferError),
+        ({"dl_device": (2, 0)}, BufferError),
+        ({"dl_device": (1, 1)}, BufferError),
+        ({"dl_device": 1}, TypeError),
+        ({"dl_device": (1,)}, TypeError),
+        ({"dl_device": ("a", 0)}, TypeError),
+        ({"max_version": 1}, TypeError),
+        ({"max_version": (1, 0, 0)}, TypeError),
+        ({"max_version": (2**80, 0)}, OverflowError),
+        ({"other": 1}, TypeError),
+    ],
+)
+def test_bad_arguments(shm, arguments, error):
+    with pytest.raises(error):
+        shm.view("f", 4).__dlpack__(**arguments)
+
+
+def test_it_takes_keywords_only(shm):
+    with pytest.raises(TypeError, match="positional"):
+        shm.view().__dlpack__(None)
+
+
+# -- who keeps the memory -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [None, (1, 0)])
+def test_a_capsule_keeps_the_memory(version):
+    shm = SharedMemory.anonymous(PAGESIZE)
+    view = shm.view("i", 4)
+    mapped = is_mapped(view)
+    capsule = view.__dlpack__(max_version=version)
+    shm.close()
+    del view, shm
+    gc.collect()
+    assert mapped()
+    del capsule
+    assert not mapped()
+
+
+def test_a_tensor_keeps_the_memory():
+    shm = SharedMemory.anonymous(PAGESIZE)
+    view = shm.view("i", 4)
+    mapped = is_mapped(view)
+    arrays = [np.from_dlpack(view), np.from_dlpack(view[::2])]
+    shm.close()
+    del view, shm
+    gc.collect()
+    arrays[0][:] = [1, 2, 3, 4]
+    assert arrays[1].tolist() == [1, 3]
+    del arrays[0]
+    assert mapped()
+    arrays.clear()
+    gc.collect()
+    assert not mapped()
+
+
+def test_an_object_does_not_shrink_under_a_tensor():
+    shm = SharedMemory.create(None, 4 * PAGESIZE, max_size=8 * PAGESIZE)
+    shm.unlink()
+    with shm:
+        array = np.from_dlpack(shm.view("B", 10, 3 * PAGESIZE))
+        with pytest.raises(BufferError, match="cannot shrink"):
+            shm.resize(PAGESIZE, shrink=True)
+        shm.resize(8 * PAGESIZE)
+        array[:] = 1
+        del array
+        shm.resize(PAGESIZE, shrink=True)
+        assert np.from_dlpack(shm.view()).nbytes == PAGESIZE
+        shm.resize(2 * PAGESIZE)
+
+
+def test_a_shrunk_object_without_room_gives_its_end_back():
+    shm = SharedMemory.create(None, 4 * PAGESIZE)
+    shm.unlink()
+    with shm:
+        np.from_dlpack(shm.view())
+        shm.resize(PAGESIZE, shrink=True)
+        array = np.from_dlpack(shm.view())
+        mapped = is_mapped(shm.view())
+    assert array.nbytes == PAGESIZE and mapped()
+    del array
+    gc.collect()
+    assert not mapped()
+
+
+def test_a_tensor_keeps_its_rights(shm):
+    array = np.from_dlpack(shm.view("B", 10))
+    with pytest.raises(BufferError, match="right"):
+        shm.protect(PROT_READ)
+    array[0] = 1
+    del array
+    gc.collect()
+    shm.protect(PROT_READ)
+
+
+def test_a_tensor_outlives_the_interpreter(run_python):
+    for build in (
+        "np.from_dlpack(view)",
+        "view.__dlpack__()",
+        "view.__dlpack__(max_version=(1, 0))",
+    ):
+        run_python(f"""
+            import ctypes
+            import numpy as np
+            from posixshm import SharedMemory
+
+            shm = SharedMemory.anonymous(4096)
+            view = shm.view("i", 4)
+            kept = {build}
+            shm.close()
+            del shm, view
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # nobody takes it away
+        """)
+
+
+def test_a_tensor_is_given_back_by_any_thread_without_the_interpreter(shm, run_threads):
+    """As a library written in C++ does, whose thread Python never sees."""
+    libc = ctypes.CDLL(None)
+    view = shm.view("i", 4)
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    rename = ctypes.pythonapi.PyCapsule_SetName
+    rename.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    used = b"used_dltensor"
+    for _ in range(20):
+        capsule = view.__dlpack__()
+        managed = pointer(capsule, b"dltensor")
+        rename(capsule, used)
+        del capsule
+        words = (ctypes.c_void_p * 8).from_address(managed)
+        deleter = words[7]  # after the tensor's 48 bytes and the context
+        thread = ctypes.c_ulong()
+        assert libc.pthread_create(
+            ctypes.byref(thread), None, ctypes.c_void_p(deleter), ctypes.c_void_p(managed)
+        ) == 0  # fmt: skip
+        assert libc.pthread_join(thread, None) == 0
+
+
+def test_threads_export_at_once(run_threads):
+    shm = SharedMemory.anonymous(PAGESIZE)
+    view = shm.view("i", 4)
+    mapped = is_mapped(view)
+
+    def export(view=view):
+        return [np.from_dlpack(view) for _ in range(200)][-1]
+
+    arrays = run_threads(*[export] * 4)
+    export.__defaults__ = None
+    shm.close()
+    del view, shm
+    arrays[0][:] = 3
+    assert arrays[3].tolist() == [3] * 4 and mapped()
+    arrays.clear()
+    gc.collect()
+    assert not mapped()
+
+
+# -- copying a tensor in ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_a_tensor_becomes_an_object(name, dtype):
+    array = np.arange(12).reshape(3, 4).astype(dtype)
+    view = from_dlpack(array, name)
+    assert view.numpy().dtype == dtype and not view.readonly
+    assert view.tolist() == array.tolist()
+    with SharedMemory.open(name) as shm:
+        assert shm.size == array.nbytes
+        assert np.array_equal(shm.view(dtype, (3, 4)).numpy(), array)
+        shm.unlink()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [np.s_[::-1], np.s_[:, ::2], np.s_[1, 2, ...], np.s_[0:0], np.s_[:, None, :], np.s_[..., 0]],
+)
+def test_any_tensor_is_put_in_c_order(key):
+    array = np.asfortranarray(np.arange(12.0).reshape(3, 4))[key]
+    view = from_dlpack(array)
+    assert view.shape == array.shape
+    assert view.tolist() == array.tolist()
+    assert view.tobytes() == array.tobytes()
+
+
+def test_a_view_is_a_tensor_too(shm):
+    assert from_dlpack(shm.view("bfloat16", 3)).format == "bfloat16"
+    assert from_dlpack(shm.view("float8_e5m2", 3, readonly=True)).format == "float8_e5m2"
+
+
+def test_options_are_those_of_an_object(name):
+    from_dlpack(np.zeros(3), name, mode=0o640)
+    with SharedMemory.open(name) as shm:
+        assert shm.mode & 0o777 == 0o640
+        with pytest.raises(FileExistsError):
+            from_dlpack(np.ones(3), name)
+        from_dlpack(np.ones(5), name, replace=True)
+        assert not shm.is_linked()
+    with SharedMemory.open(name) as shm:
+        assert shm.view("d").tolist() == [1.0] * 5
+        shm.unlink()
+    with pytest.raises(TypeError):
+        from_dlpack(np.ones(5), name, colour=1)
+
+
+def test_how_a_producer_is_asked():
+    plain = Producer(np.arange(3))
+    assert from_dlpack(plain).tolist() == [0, 1, 2]
+    assert plain.asked == [{"max_version": (1, 1)}]
+    old = Legacy(np.arange(3))
+    assert from_dlpack(old).tolist() == [0, 1, 2]
+    assert old.asked == [{}]
+    remote = Producer(np.arange(3), device=(2, 0))
+    assert from_dlpack(remote).tolist() == [0, 1, 2]
+    assert remote.asked == [{"max_version": (1, 1), "dl_device": CPU, "copy": True}]
+    for version in (None, (1, 0)):
+        assert from_dlpack(Producer(np.arange(3), max_version=version)).tolist() == [0, 1, 2]
+
+
+def test_what_is_no_tensor_leaves_nothing(name):
+    class Broken(Producer):
+        def __dlpack__(self, **arguments):
+            return "no capsule"
+
+    for x in (None, 3, [1, 2], b"abc", "abc"):
+        with pytest.raises(TypeError, match="__dlpack__"):
+            from_dlpack(x, name)
+    with pytest.raises(TypeError, match="capsule"):
+        from_dlpack(Broken(None), name)
+    with pytest.raises(BufferError):
+        from_dlpack(np.zeros(3, ">f8"), name)
+    assert name not in posixshm.listdir()
+
+
+def test_a_capsule_serves_once(shm):
+    capsule = shm.view("f", 4).__dlpack__()
+
+    class Given(Producer):
+        def __dlpack__(self, **arguments):
+            return capsule
+
+    assert from_dlpack(Given(None)).tolist() == [0.0] * 4
+    np.from_dlpack(type("Once", (Given,), {"__dlpack__": lambda self, **a: capsule})(None))
+    with pytest.raises(TypeError, match="capsule"):
+        from_dlpack(Given(None))
+
+
+def test_the_private_functions_look_at_what_they_get(shm):
+    from posixshm import _core
+
+    capsule = np.arange(6).reshape(2, 3).__dlpack__()
+    assert _core._read_tensor(capsule) == ("l", (2, 3), 8)
+    for view in [
+        shm.view("l", (3, 2)), shm.view("l", 6), shm.view("d", (2, 3)),
+        shm.view("l", (2, 3), readonly=True), shm.view("l", (2, 3), 0, (8, 16)),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match="not made for"):
+            _core._copy_tensor(capsule, view)
+    for arguments in [(), (capsule,), (capsule, 3), (3, shm.view())]:
+        with pytest.raises(TypeError):
+            _core._copy_tensor(*arguments)

@@ -1,0 +1,296 @@
+"""What a view's items may be: every way to say it, and the values that come and go."""
+
+import math
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from posixshm import SharedMemory
+
+SIZE = 4096
+NUMBERS = "?bBhHiIlLqQnNefd"
+EXTENSIONS = [
+    "bfloat16", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn",
+    "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shm():
+    with SharedMemory.anonymous(SIZE) as memory:
+        yield memory
+
+
+# -- words --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", NUMBERS)
+def test_numbers_of_the_struct_module(shm, code):
+    for format in (code, "@" + code):
+        view = shm.view(format, 1)
+        assert (view.format, view.itemsize) == (code, struct.calcsize(code))
+    if code in "nN":
+        with pytest.raises(ValueError, match="bad format"):
+            shm.view("<" + code)
+        return
+    for prefix in "<=>!":
+        view = shm.view(prefix + code, 1)
+        assert view.itemsize == struct.calcsize(prefix + code)
+        view.obj.view()[:8] = struct.pack(prefix + code, 1).ljust(8, b"\0")
+        assert view[0] == 1
+        view[0] = 0
+        assert view.tobytes() == bytes(view.itemsize)
+
+
+@pytest.mark.parametrize(
+    ("said", "format", "itemsize"),
+    [
+        ("<f4", "f", 4), (">f4", ">f", 4), ("=f4", "f", 4), ("f4", "f", 4), ("|u1", "B", 1),
+        ("float32", "f", 4), ("int64", "l", 8), ("uint16", "H", 2), ("bool", "?", 1), ("b1", "?", 1),
+        (">i1", "b", 1), ("c8", "Zf", 8), ("complex128", "Zd", 16), (">c16", ">Zd", 16), ("Zf", "Zf", 8),
+        ("F", "Zf", 8), ("D", "Zd", 16), (">Zf", ">Zf", 8), ("f16", "g", 16), ("g", "g", 16),
+        ("c32", "Zg", 32), ("S5", "5s", 5), ("|S5", "5s", 5), ("U7", "7w", 28), ("<U7", "7w", 28),
+        (">U7", ">7w", 28), ("7w", "7w", 28), ("V5", "5x", 5), ("<hh", "<hh", 4), ("3i", "3i", 12),
+        ("10s", "10s", 10), ("c", "c", 1), ("M8[ns]", "<M8[ns]", 8), (">m8[s]", ">m8[s]", 8),
+        ("bfloat16", "bfloat16", 2), ("float8_e5m2", "float8_e5m2", 1), (np.float32, "f", 4),
+        (np.dtype(">i8"), ">q", 8), (float, "d", 8), (np.dtype("U3"), "3w", 12),
+        (np.dtype([("a", "i1"), ("b", "f8")]), "T{^b:a:=d:b:}", 9),
+        (np.dtype("M8[us]"), "<M8[us]", 8),
+    ],
+)  # fmt: skip
+def test_words_for_formats(shm, said, format, itemsize):
+    view = shm.view(said, 1)
+    assert (view.format, view.itemsize) == (format, itemsize)
+    if not format.startswith("T{"):
+        assert shm.view(view.format, 1).format == view.format
+
+
+@pytest.mark.parametrize(
+    "format",
+    [
+        "", "zz", "f3", "<f3", "i16", "c4", "u0", "S0", "U0", "S", "U", "0s", "0i", "w", "0w", "O",
+        "|O", "|f", "T{i:a:}", "M8[zz]", "<", "@f4", "!f4", "float", "float8", "bfloat8", "é", "f\0",
+        "\0", "\ud800", "S99999999999999999999", "99999999999999999999i", "Z", "Zi", "ZZf", "f" * 1000 + "w",
+        ">g", ">f16", "U536870912000", object, np.dtype("O"), np.dtype([("a", "O")]),
+        np.dtype(("f4", (2,))), np.dtype("V0"), np.dtype("S0"), np.dtype([("t", "M8[s]")]),
+        np.dtype([]),
+    ],
+)  # fmt: skip
+def test_bad_formats_are_errors_that_name_them(shm, format):
+    with pytest.raises(ValueError) as caught:
+        shm.view(format)
+    assert not isinstance(format, str) or repr(format) in str(caught.value)
+
+
+def test_an_array_is_no_format(shm):
+    for format in (3, 1.5, (), [1], b"\xff", print):
+        with pytest.raises((TypeError, ValueError)):
+            shm.view(format)
+
+
+def test_signals_and_memory_errors_pass_through(shm):
+    class Weird:
+        @property
+        def dtype(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shm.view(Weird())
+
+
+# -- items --------------------------------------------------------------------------------------
+
+VALUES = st.one_of(
+    st.integers(), st.floats(), st.booleans(), st.complex_numbers(), st.binary(max_size=9), st.none(),
+    st.text(max_size=3), st.tuples(st.integers(), st.integers()),
+)  # fmt: skip
+ITEM_FORMATS = [
+    *NUMBERS, *(p + c for p in "<>" for c in "?bBhHiIlLqQefd"), "5s", "<hh", "c", "Zf", ">Zd", "3x",
+    "4p", "P",
+]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(format=st.sampled_from(ITEM_FORMATS), value=VALUES)
+def test_a_value_comes_back_or_is_refused(format, value):
+    with SharedMemory.anonymous(64) as shm:
+        view = shm.view(format, 2)
+        before = shm.view().tobytes()
+        try:
+            view[0] = value
+        except (TypeError, ValueError):
+            assert shm.view().tobytes() == before
+            return
+        assert view[1] == shm.view(format, 1, offset=view.itemsize)[0]
+        assert view.tobytes()[view.itemsize :] == before[view.itemsize : 2 * view.itemsize]
+        if "Z" not in format and "?" not in format:
+            values = value if isinstance(value, tuple) else (value,)
+            assert view.tobytes()[: view.itemsize] == struct.pack(format, *values)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    format=st.sampled_from([f for f in ITEM_FORMATS if "Z" not in f]),
+    data=st.binary(min_size=8, max_size=8),
+)
+def test_any_bytes_are_what_the_struct_module_says(format, data):
+    with SharedMemory.anonymous(8) as shm:
+        shm.buf[:] = data
+        view = shm.view(format, 1)
+        expected = struct.unpack(format, data[: view.itemsize])
+        got = view[0]
+        assert repr(got) == repr(expected[0] if len(expected) == 1 else expected)
+        assert repr(view.tolist()) == repr([got])
+
+
+def test_complex_numbers(shm):
+    for format in ("Zf", "Zd", ">Zf", ">Zd"):
+        view = shm.view(format, 2)
+        view[0], view[1] = 1.5 - 2j, 7
+        assert view.tolist() == [1.5 - 2j, 7 + 0j]
+        assert view.numpy().tolist() == [1.5 - 2j, 7 + 0j]
+
+
+@pytest.mark.parametrize(
+    ("format", "value"),
+    [("b", 128), ("B", -1), ("H", 2**16), ("i", 2**31), ("Q", 2**64), ("Q", -1), ("q", 2**63),
+     ("f", 1e39), ("e", 1e6), ("Zf", 1e39j), ("2h", (1, 2, 3)), ("2h", (1, 2**15)), ("3s", "abc")],
+)  # fmt: skip
+def test_a_value_out_of_range(shm, format, value):
+    with pytest.raises(ValueError):
+        shm.view(format, 1)[0] = value
+
+
+@pytest.mark.parametrize("format", [*EXTENSIONS, "U3", "g", "M8[s]", np.dtype([("a", "i4")])])
+def test_items_that_python_has_not(shm, format):
+    view = shm.view(format, 2)
+    for read in (lambda: view[0], view.tolist):
+        with pytest.raises(NotImplementedError, match="numpy"):
+            read()
+    with pytest.raises(NotImplementedError, match="numpy"):
+        view[0] = 1
+    assert view[:1].shape == (1,)
+    assert len(view.tobytes()) == view.nbytes
+
+
+# -- what the buffer protocol has no word for ----------------------------------------------------
+
+
+@pytest.mark.parametrize("format", EXTENSIONS)
+def test_types_of_dlpack_only(shm, format):
+    view = shm.view(format, (2, 3))
+    with pytest.raises(BufferError, match="no word"):
+        memoryview(view)
+    carrier = view.cast({1: "B", 2: "H"}[view.itemsize], (2, 3))
+    carrier.numpy()[:] = [[1, 2, 3], [4, 5, 6]]
+    assert view[::-1].tobytes() == carrier[::-1].tobytes()
+
+
+def test_their_plain_bytes_can_be_had(shm, tmp_path):
+    view = shm.view("bfloat16", 4)
+    with open(tmp_path / "x", "wb") as file:
+        file.write(view)
+    assert (tmp_path / "x").read_bytes() == view.tobytes()
+
+
+@pytest.mark.parametrize("format", ["M8[ns]", ">M8[D]", "m8[us]"])
+def test_times_of_numpy(shm, format):
+    array = shm.view(format, 3).numpy()
+    array[:] = [1, 2, 3]
+    assert array.dtype == np.dtype(format)
+    assert shm.view(array.dtype, 3).numpy().tolist() == array.tolist()
+    assert array.astype("i8").tolist() == [1, 2, 3]
+
+
+# -- as numpy has it -----------------------------------------------------------------------------
+
+
+@st.composite
+def _structures(draw):
+    kinds = st.one_of(st_numpy.integer_dtypes(), st_numpy.floating_dtypes(sizes=(32, 64)))
+    fields = draw(st.lists(kinds, min_size=1, max_size=3))
+    return np.dtype(list(zip("abc", fields, strict=False)), align=draw(st.booleans()))
+
+
+@st.composite
+def layouts(draw):
+    """A dtype, and a shape, offset and strides that may or may not fit into 256 bytes."""
+    dtype = draw(
+        st.one_of(
+            st_numpy.scalar_dtypes(),
+            st_numpy.byte_string_dtypes(min_len=1),
+            st_numpy.unicode_string_dtypes(min_len=1),
+            _structures(),
+        )
+    )
+    shape = draw(st.lists(st.integers(0, 5), max_size=4).map(tuple))
+    offset = draw(st.integers(0, 256))
+    step = st.one_of(st.integers(-40, 40), st.sampled_from([dtype.itemsize, -dtype.itemsize, 0]))
+    strides = draw(st.none() | st.lists(step, min_size=len(shape), max_size=len(shape)).map(tuple))
+    return dtype, shape, offset, strides
+
+
+@settings(max_examples=600, deadline=None)
+@given(layout=layouts())
+def test_views_are_what_numpy_says_of_the_same_bytes(layout):
+    dtype, shape, offset, strides = layout
+    data = bytes(range(256))
+    try:
+        expected = np.ndarray(shape, dtype, data, offset, strides)
+    except (ValueError, TypeError):
+        expected = None
+    with SharedMemory.anonymous(256) as shm:
+        shm.buf[:] = data
+        try:
+            view = shm.view(dtype, shape, offset, strides)
+        except ValueError as error:
+            assert expected is None or "16" in str(dtype) or "M8" in str(error), (error, layout)
+            return
+        assert expected is not None, layout
+        array = view.numpy()
+        assert array.dtype == dtype
+        assert array.shape == view.shape == shape
+        if dtype.names is None:
+            assert view.tobytes() == array.tobytes() == expected.tobytes()
+        for field in dtype.names or ():  # numpy does not copy what is between them
+            assert array[field].tobytes() == expected[field].tobytes()
+        if expected.size:
+            assert array.strides == view.strides == expected.strides
+            assert array.__array_interface__["data"][0] == view.address
+        assert view.nbytes == expected.nbytes
+
+
+# numpy's own arithmetic overflows with strides like these, so Python's is what counts.
+NUMBER = st.one_of(
+    st.integers(-5, 5), st.sampled_from([8, 16, -8, 2**31, 2**32, 2**62, -(2**62), 2**63 - 1, 2**63]), st.integers()
+)  # fmt: skip
+
+
+@settings(max_examples=600, deadline=None)
+@given(dimensions=st.lists(st.tuples(NUMBER, NUMBER), max_size=4), offset=NUMBER)
+def test_whatever_is_asked_for_lies_in_the_memory_or_is_refused(dimensions, offset):
+    shape = tuple(items for items, _ in dimensions)
+    strides = tuple(stride for _, stride in dimensions)
+    reach = [stride * (items - 1) for items, stride in dimensions]
+    end = offset + 8 + sum(r for r in reach if r > 0)
+    fits = (
+        all(0 <= items for items in shape)
+        and all(-(2**63) < stride < 2**63 for stride in strides)
+        and math.prod(items or 1 for items in shape) * 8 < 2**63
+        and 0 <= offset <= 256
+        and (0 in shape or (end <= 256 and offset + sum(r for r in reach if r < 0) >= 0))
+    )
+    with SharedMemory.anonymous(256) as shm:
+        try:
+            view = shm.view("d", shape, offset, strides)
+        except ValueError:
+            assert not fits
+            return
+        assert fits
+        assert view.nbytes == 8 * math.prod(shape)
+        if view.nbytes <= 2**20:
+            assert len(view.tobytes()) == view.nbytes
