@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 import posixshm
-from posixshm import Mapping, Reclaimed, SharedMemory
+from posixshm import Mapping, Reclaimed, SharedMemory, View
 
 PACKAGE = pathlib.Path(posixshm.__file__).parent
-CLASSES = [SharedMemory, Mapping, Reclaimed]
+CLASSES = [SharedMemory, Mapping, Reclaimed, View]
 FUNCTIONS = [posixshm.shm_open, posixshm.shm_unlink, posixshm.listdir, posixshm.reclaim]
 
 # What each of them calls, by the pages of the manual. Those that are missing here make no system
@@ -65,6 +65,10 @@ PAGES = {
     "SharedMemory.chown": ["fchown(2)"],
     "SharedMemory.seals": ["fcntl(2)"],
     "SharedMemory.add_seals": ["fcntl(2)"],
+    "SharedMemory.view": ["PEP 3118"],
+    "Mapping.view": ["PEP 3118"],
+    "View": ["PEP 3118", "DLPack"],
+    "View.cast": ["PEP 3118"],
 }
 # What cannot fail says nothing of raising.
 NEVER_FAILS = {
@@ -78,6 +82,17 @@ NEVER_FAILS = {
     "Mapping.readonly",
     "Mapping.prot",
     "Mapping.resident",
+    "View.format",
+    "View.shape",
+    "View.strides",
+    "View.ndim",
+    "View.itemsize",
+    "View.nbytes",
+    "View.offset",
+    "View.readonly",
+    "View.address",
+    "View.obj",
+    "View.tobytes",
 }
 
 
@@ -195,6 +210,8 @@ def test_the_lists_above_are_complete():
         "SharedMemory.is_linked",
         "SharedMemory.mode",
         "SharedMemory.uid",
+        "View.numpy",
+        "View.tolist",
     }
     assert set(MEMBERS) - set(PAGES) - NEVER_FAILS == makes_no_call
 
@@ -276,19 +293,19 @@ def test_the_package_is_typed():
 
 def test_the_stub_has_every_name_of_the_module():
     names = set(defined(stub().body))
-    missing = {name for name in posixshm.__all__ if name != "__version__"} - names
+    missing = set(posixshm.__all__) - {"__version__", "from_dlpack"} - names  # written in Python
     assert not missing
     assert not {name for name in names if not name.startswith("_")} - set(posixshm.__all__)
 
 
-@pytest.mark.parametrize("cls", [SharedMemory, Mapping])
+@pytest.mark.parametrize("cls", [SharedMemory, Mapping, View])
 def test_the_stub_has_every_public_attribute(cls):
     there = {name for name in vars(cls) if not name.startswith("_")}
     written = {name for name in defined(stub_classes()[cls.__name__].body) if name[0] != "_"}
     assert there == written
 
 
-@pytest.mark.parametrize("name", [name for name in CALLABLE if name not in ("Reclaimed",)])
+@pytest.mark.parametrize("name", [name for name in CALLABLE if name not in ("Reclaimed", "View")])
 def test_the_stub_has_every_parameter(name):
     """With its kind, its place and whether it has a default."""
     cls, _, function = name.rpartition(".")

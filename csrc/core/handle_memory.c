@@ -150,7 +150,8 @@ DELEGATED(unlock_pages, "offset=0, length=None",
 DELEGATED(populate, "offset=0, length=None",
           "Bring pages in and map them: " MAN(madvise, 2) ".")
 DELEGATED(view, "format='B', shape=None, offset=0, strides=None,\n"
-          "     readonly=False", "A View: this memory as an array, without a copy.")
+          "     readonly=False",
+          "A View: this memory as an array, without a copy: PEP 3118.")
 
 const char handle_get_resident_doc[] =
     "How many bytes, in whole pages, are in memory now: " MAN(mincore, 2) ".\n"

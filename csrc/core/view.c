@@ -302,7 +302,10 @@ PyDoc_STRVAR(
     "every dimension gives an item; fewer, slices and ... give a view of the\n"
     "same memory.  Assigning to a range takes a buffer of the same format and\n"
     "shape.  The memory stays mapped for as long as a view, or anything that\n"
-    "was made from one, lives.");
+    "was made from one, lives.\n\n"
+    "Raises IndexError; NotImplementedError for an item that Python has not;\n"
+    "TypeError where it is read-only; ValueError for what does not fit;\n"
+    "BufferError where a consumer wants what the memory is not.");
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function)
 

@@ -231,7 +231,7 @@ make_view(mapping *map, const struct item_format *format, PyObject **values)
 const char view_of_mapping_doc[] =
     "view($self, /, format='B', shape=None, offset=0, strides=None,\n"
     "     readonly=False)\n--\n\n"
-    "A View: this memory as an array, without a copy.\n\n"
+    "A View: this memory as an array, without a copy: PEP 3118.\n\n"
     "format: of the struct module ('f', '<hh'), a numpy dtype or its string\n"
     "('<f4', 'float32', 'S5', complex, structured), or what DLPack has besides\n"
     "('bfloat16', 'float8_e4m3fn', ...).  shape: items, an int or a tuple; None:\n"
@@ -304,7 +304,7 @@ make_cast(view *self, const struct item_format *format, PyObject *shape)
 
 const char view_cast_doc[] =
     "cast($self, /, format, shape=None)\n--\n\n"
-    "The same bytes with another format and shape, without a copy.\n\n"
+    "The same bytes with another format and shape, without a copy: PEP 3118.\n\n"
     "format: as for view().  shape: items, an int or a tuple; None: one\n"
     "dimension.  Raises ValueError where there are gaps between the items, or\n"
     "the shape has more bytes or fewer.";
