@@ -6,6 +6,7 @@
 #define CORE_CORE_H
 
 #include "compat.h"
+#include "fields.h"
 
 #include <stdbool.h>
 
@@ -18,6 +19,9 @@ typedef struct {
     PyTypeObject *mapping_type;
     PyTypeObject *handle_type;
     PyTypeObject *view_type;
+    fields_mutex fields;
+    PyObject *asarray;                  /* numpy.asarray once it was needed,
+                                           under fields: view.c */
     PyTypeObject *reclaimed_type;       /* a struct sequence */
     PyObject *remove_function;          /* handle_delete.c */
     PyObject *attach_function;          /* handle_pickle.c */

@@ -198,6 +198,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->mapping_type);
     Py_VISIT(state->handle_type);
     Py_VISIT(state->view_type);
+    Py_VISIT(state->asarray);
     Py_VISIT(state->reclaimed_type);
     Py_VISIT(state->remove_function);
     Py_VISIT(state->attach_function);
@@ -219,6 +220,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->mapping_type);
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->view_type);
+    Py_CLEAR(state->asarray);
     Py_CLEAR(state->reclaimed_type);
     Py_CLEAR(state->remove_function);
     Py_CLEAR(state->attach_function);

@@ -212,10 +212,39 @@ get_obj(PyObject *op, void *Py_UNUSED(closure))
 
 /* ---- numpy ---- */
 
+/* numpy.asarray, a new reference; looked for once, for that takes longer than
+ * making an array. */
+static PyObject *
+find_asarray(core_state *state)
+{
+    PyObject *function, *module;
+    fields_lock(&state->fields);
+    function = Py_XNewRef(state->asarray);
+    fields_unlock(&state->fields);
+    if (function != NULL) {
+        return function;
+    }
+    module = PyImport_ImportModule("numpy");
+    if (module == NULL) {
+        return NULL;
+    }
+    function = PyObject_GetAttrString(module, "asarray");
+    Py_DECREF(module);
+    if (function == NULL) {
+        return NULL;
+    }
+    fields_lock(&state->fields);
+    if (state->asarray == NULL) {
+        state->asarray = Py_NewRef(function);
+    }
+    fields_unlock(&state->fields);
+    return function;
+}
+
 /* What the buffer protocol cannot say, as numbers of the same size that are
  * then called by the right name. */
 static PyObject *
-extension_array(PyObject *numpy, view *self)
+extension_array(PyObject *asarray, view *self)
 {
     static const struct {
         const char *text;
@@ -243,7 +272,8 @@ extension_array(PyObject *numpy, view *self)
                                      self->readonly);
         Py_DECREF(carrier.text);
         if (numbers != NULL) {
-            array = PyObject_CallMethod(numpy, "asarray", "N", numbers);
+            array = PyObject_CallOneArg(asarray, numbers);
+            Py_DECREF(numbers);
         }
     }
     if (array != NULL) {
@@ -266,14 +296,14 @@ static PyObject *
 view_numpy(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     view *self = as_view(op);
-    PyObject *numpy = PyImport_ImportModule("numpy");
-    if (numpy == NULL) {
+    PyObject *asarray = find_asarray(core_state_of_type(Py_TYPE(op)));
+    if (asarray == NULL) {
         return NULL;
     }
     PyObject *array = self->format.in_buffers
-                          ? PyObject_CallMethod(numpy, "asarray", "O", op)
-                          : extension_array(numpy, self);
-    Py_DECREF(numpy);
+                          ? PyObject_CallOneArg(asarray, op)
+                          : extension_array(asarray, self);
+    Py_DECREF(asarray);
     return array;
 }
 
