@@ -1,0 +1,363 @@
+"""A table under a name is an Arrow file, and its columns are the object's bytes."""
+
+import errno
+import gc
+import os
+import random
+import struct
+
+import pyarrow as pa
+import pytest
+from _processes import PATH, address_of
+
+import posixshm
+import posixshm.arrow
+from posixshm import SharedMemory
+
+SHM = "/dev/shm/"
+
+
+@pytest.fixture
+def written(name, table):
+    """The name that the table has been written under."""
+    posixshm.arrow.write(name, table)
+    yield name
+    posixshm.shm_unlink(name)
+
+
+def buffers(table):
+    """All the buffers of the table's columns, those of their children and dictionaries too."""
+    for column in table.columns:
+        for chunk in column.chunks:
+            yield from filter(None, chunk.buffers())
+            if isinstance(chunk, pa.DictionaryArray):
+                yield from filter(None, chunk.dictionary.buffers())
+
+
+def mapped(address, size, name):
+    """Do these bytes lie in a read-only mapping of the object?"""
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            if line.rstrip().endswith(SHM + name):
+                span, protection = line.split()[:2]
+                low, high = (int(end, 16) for end in span.split("-"))
+                if low <= address and address + size <= high:
+                    return protection == "r--s"
+    return False
+
+
+# -- without a copy -----------------------------------------------------------------------------
+
+
+def test_every_buffer_is_the_objects_own_memory(written, table):
+    got = posixshm.arrow.read(written)
+    assert got.equals(table, check_metadata=True)
+    assert [column.num_chunks for column in got.columns] == [2] * table.num_columns
+    found = list(buffers(got))
+    assert len(found) > 30
+    for buffer in found:
+        assert not buffer.is_mutable
+        assert buffer.address % 8 == 0
+        assert mapped(buffer.address, buffer.size, written)
+
+
+def test_a_write_by_another_process_is_seen(name, run_python):
+    posixshm.arrow.write(name, pa.table({"x": pa.array([11, 0x123456789ABCDEF, 13])}))
+    column = posixshm.arrow.read(name)["x"]
+    run_python(
+        """
+        import sys
+        from posixshm import SharedMemory
+        old, new = (n.to_bytes(8, sys.byteorder) for n in (0x123456789ABCDEF, 4711))
+        with SharedMemory.open(sys.argv[1]) as shm:
+            offset = bytes(shm.buf).index(old)
+            shm.buf[offset : offset + 8] = new
+        """,
+        name,
+    )
+    assert column.to_pylist() == [11, 4711, 13]
+    posixshm.shm_unlink(name)
+
+
+def test_columns_outlive_everything_else(name, table):
+    posixshm.arrow.write(name, table)
+    read = posixshm.arrow.read(name)
+    chunk = read["text"].chunk(1)
+    numbers = read["int"].chunk(0).to_numpy(zero_copy_only=True)
+    posixshm.shm_unlink(name)
+    del read
+    gc.collect()
+    assert chunk.to_pylist() == [f"number {n}" for n in range(60, 100)]
+    assert numbers.tolist() == list(range(60))
+    assert not numbers.flags.writeable
+    with pytest.raises(ValueError):
+        numbers.flags.writeable = True
+
+
+def test_it_is_in_use_as_long_as_a_column_lives(name, names, table):
+    posixshm.arrow.write(name, table)
+    column = posixshm.arrow.read(name)["int"]
+    assert [row.action for row in posixshm.reclaim(name)] == ["in use"]
+    del column
+    gc.collect()
+    assert [row.action for row in posixshm.reclaim(name)] == ["removed"]
+
+
+def test_interpreters_end_well_with_a_column_alive(written, run_python):
+    code = """
+        import sys
+        import posixshm.arrow
+        class Late:
+            def __del__(self):
+                assert self.column[99].as_py() == "number 99"
+        sys.late = Late()
+        sys.late.column = posixshm.arrow.read(sys.argv[1])["text"]
+        """
+    run_python(code, written)
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+def test_the_object_is_an_arrow_file_of_exactly_that_size(written, table):
+    with pa.memory_map(SHM + written) as file:
+        assert pa.ipc.open_file(file).read_all().equals(table)
+    with pa.OSFile(SHM + written, "rb") as file:
+        assert file.read(6) == b"ARROW1"
+        file.seek(file.size() - 6)
+        assert file.read() == b"ARROW1"
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        pa.table({}),
+        pa.table({"x": pa.array([], pa.int64())}),
+        pa.schema([("x", pa.string()), ("y", pa.dictionary(pa.int8(), pa.string()))]).empty_table(),
+    ],
+    ids=["no columns", "no rows", "no chunks"],
+)
+def test_empty_tables(empty, name):
+    posixshm.arrow.write(name, empty)
+    assert posixshm.arrow.read(name).equals(empty)
+    posixshm.shm_unlink(name)
+
+
+def test_a_batch_and_a_mapping_of_columns(names):
+    for data in (pa.record_batch({"x": [1, 2]}), {"x": pa.array([1, 2])}):
+        name = names()
+        posixshm.arrow.write(name, data)
+        assert posixshm.arrow.read(name).to_pydict() == {"x": [1, 2]}
+        posixshm.shm_unlink(name)
+
+
+def test_dictionaries_that_differ_from_chunk_to_chunk(name):
+    one, two = (pa.array(words).dictionary_encode() for words in (["a", "b"], ["c", "a"]))
+    table = pa.table({"x": pa.chunked_array([one, two])})
+    posixshm.arrow.write(name, table)
+    assert posixshm.arrow.read(name)["x"].to_pylist() == ["a", "b", "c", "a"]
+    posixshm.shm_unlink(name)
+
+
+def test_what_is_no_table_is_refused_and_leaves_nothing(name):
+    for data in ("text", 17, None, object()):
+        with pytest.raises((TypeError, ValueError)):
+            posixshm.arrow.write(name, data)
+    assert not os.path.exists(SHM + name)
+
+
+def test_a_name_is_taken_only_with_replace(written, table):
+    old = posixshm.arrow.read(written)
+    other = pa.table({"x": [1, 2, 3]})
+    with pytest.raises(FileExistsError):
+        posixshm.arrow.write(written, other)
+    assert posixshm.arrow.read(written).equals(table)
+    posixshm.arrow.write(written, other, replace=True)
+    assert posixshm.arrow.read(written).equals(other)
+    assert old.equals(table)  # whoever has it keeps it, whole
+
+
+def test_readers_find_a_whole_table_while_it_is_replaced(name, start_python):
+    def version(number):
+        return pa.table({"x": pa.array([number] * (1000 + number), pa.int64())})
+
+    posixshm.arrow.write(name, version(0))
+    reader = start_python(
+        """
+        import sys
+        import posixshm.arrow
+        from _processes import ready, stopped
+        ready()
+        seen = set()
+        while not stopped():
+            column = posixshm.arrow.read(sys.argv[1])["x"].to_numpy()
+            assert len(column) == 1000 + column[0] and (column == column[0]).all()
+            seen.add(int(column[0]))
+        print(len(seen))
+        """,
+        name,
+        env=PATH,
+    )
+    reader.hear("ready")
+    reader.say("go")
+    for number in range(1, 300):
+        posixshm.arrow.write(name, version(number), replace=True)
+    reader.say("stop")
+    assert int(reader.hear()) >= 1
+    reader.finish()
+    posixshm.shm_unlink(name)
+
+
+def test_options_are_those_of_a_segment(name, table):
+    posixshm.arrow.write(name, table, mode=0o640, reserve=False)
+    assert os.stat(SHM + name).st_mode & 0o777 == 0o640
+    posixshm.shm_unlink(name)
+    with pytest.raises(TypeError):
+        posixshm.arrow.write(name, table, color="red")
+
+
+def test_a_full_mount_is_an_error_and_leaves_nothing(run_python):
+    run_python(
+        """
+        from _processes import private_shm, raises
+        import errno, os
+        import posixshm.arrow
+        import pyarrow as pa
+        private_shm("size=1m")
+        table = pa.table({"x": pa.array(range(1 << 18), pa.int64())})
+        with raises(errno.ENOSPC):
+            posixshm.arrow.write("x", table)
+        assert os.listdir("/dev/shm") == []
+        """,
+        env=PATH,
+    )
+
+
+# -- reading what is not whole ------------------------------------------------------------------
+
+
+def put(name, content):
+    with SharedMemory.unnamed(max(1, len(content))) as shm:
+        shm.buf[: len(content)] = content
+        shm.link(name, replace=True)
+
+
+def as_file(table):
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def refused(name, **options):
+    with pytest.raises(ValueError, match=f"'{name}' does not hold a sound Arrow IPC file: "):
+        posixshm.arrow.read(name, **options)
+
+
+def test_a_name_that_is_not_there(name, table):
+    with pytest.raises(FileNotFoundError) as caught:
+        posixshm.arrow.read(name)
+    assert caught.value.errno == errno.ENOENT
+    with pytest.raises(TimeoutError):
+        posixshm.arrow.read(name, timeout=0.01)
+
+
+def test_a_table_cut_anywhere(name, table):
+    content = as_file(table)
+    for length in [*range(0, len(content), 97), *range(len(content) - 20, len(content))]:
+        put(name, content[:length])
+        refused(name)
+    put(name, content + bytes(8))
+    refused(name)
+    posixshm.shm_unlink(name)
+
+
+def test_what_is_no_arrow_file(name):
+    random_bytes = random.Random(1).randbytes(5000)
+    contents = [b"", b"ARROW1", b"ARROW1" * 2, bytes(5000), random_bytes]
+    contents += [b"ARROW1\0\0" + random_bytes + struct.pack("<i", size) + b"ARROW1" for size in (-1, 0, 100, 1 << 30)]
+    for content in contents:
+        put(name, content)
+        refused(name)
+    posixshm.shm_unlink(name)
+
+
+def test_damage_is_an_error_or_reads_like_any_values(name, table, run_python):
+    """Bytes that nothing refers to, and numbers, may be anything; never is there a crash."""
+    put(name, as_file(table))
+    code = """
+        import random, sys
+        import posixshm.arrow
+        from posixshm import SharedMemory
+        name, seed = sys.argv[1], int(sys.argv[2])
+        random = random.Random(seed)
+        shm = SharedMemory.open(name)
+        whole = bytes(shm.buf)
+        results = {"read": 0, "refused": 0}
+        for _ in range(1500):
+            for _ in range(random.choice((1, 1, 2, 8))):
+                shm.buf[random.randrange(shm.size)] = random.choice((0, 127, 128, 255))
+            try:
+                table = posixshm.arrow.read(name)
+            except ValueError:
+                results["refused"] += 1
+            else:
+                table.to_string(show_metadata=True)
+                for column in table.columns:
+                    repr(column)
+                    column.drop_null().to_numpy(zero_copy_only=False)
+                results["read"] += 1
+            shm.buf[:] = whole
+        assert min(results.values()) > 100, results
+        """
+    for seed in range(2):
+        run_python(code, name, seed)
+    posixshm.shm_unlink(name)
+
+
+def test_validate_is_what_looks_at_the_values(name):
+    content = bytearray(as_file(pa.table({"x": ["aa", "bb", "cc"]})))
+    offsets = content.index(struct.pack("<4i", 0, 2, 4, 6))
+    content[offsets + 4 : offsets + 8] = struct.pack("<i", 1 << 29)
+    put(name, content)
+    refused(name)
+    assert posixshm.arrow.read(name, validate=False).num_rows == 3
+    posixshm.shm_unlink(name)
+
+
+def test_a_reader_needs_only_the_right_to_read(written):
+    before = os.stat(SHM + written)
+    posixshm.arrow.read(written)
+    after = os.stat(SHM + written)
+    assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+
+
+def test_compressed_files_of_others_are_read_with_a_copy(name, table):
+    numbers = pa.table({"x": pa.array(range(1000), pa.int64())})
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, numbers.schema, options=options) as writer:
+        writer.write_table(numbers)
+    put(name, sink.getvalue().to_pybytes())
+    got = posixshm.arrow.read(name)
+    assert got.equals(numbers)
+    assert not any(mapped(buffer.address, buffer.size, name) for buffer in buffers(got))
+    posixshm.shm_unlink(name)
+
+
+# -- pyarrow without the helper -----------------------------------------------------------------
+
+
+def test_a_buffer_of_a_handle_or_a_mapping(name):
+    with SharedMemory.create(name, 4096, delete=True) as shm:
+        for exporter in (shm, shm.map(), shm.buf):
+            buffer = pa.py_buffer(exporter)
+            assert buffer.is_mutable
+            assert buffer.address == address_of(exporter)
+        with SharedMemory.open(name, readonly=True) as reader:
+            buffer = pa.py_buffer(reader)
+        assert not buffer.is_mutable
+        array = pa.Array.from_buffers(pa.int64(), 512, [None, buffer])
+        del buffer
+        shm.buf[:8] = (4711).to_bytes(8, "little")
+        assert array[0].as_py() == 4711
