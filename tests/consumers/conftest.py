@@ -14,8 +14,6 @@ import pytest
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 
-
-
 def start_pyarrow():
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
@@ -43,7 +41,9 @@ def table():
         "missing": pa.array([None if n % 3 else n for n in range(count)]),
         "bool": pa.array([n % 2 == 0 for n in range(count)]),
         "text": pa.array([f"number {n}" for n in range(count)]),
-        "short": pa.array([f"a text of more than 12 bytes, {n}" for n in range(count)], pa.string_view()),
+        "short": pa.array(
+            [f"a text of more than 12 bytes, {n}" for n in range(count)], pa.string_view()
+        ),
         "bytes": pa.array([bytes([n]) * (n % 5) for n in range(count)]),
         "list": pa.array([[n] * (n % 4) for n in range(count)]),
         "struct": pa.array([{"x": n, "y": str(n)} for n in range(count)]),

@@ -275,7 +275,10 @@ def test_a_table_cut_anywhere(name, table):
 def test_what_is_no_arrow_file(name):
     random_bytes = random.Random(1).randbytes(5000)
     contents = [b"", b"ARROW1", b"ARROW1" * 2, bytes(5000), random_bytes]
-    contents += [b"ARROW1\0\0" + random_bytes + struct.pack("<i", size) + b"ARROW1" for size in (-1, 0, 100, 1 << 30)]
+    contents += [
+        b"ARROW1\0\0" + random_bytes + struct.pack("<i", size) + b"ARROW1"
+        for size in (-1, 0, 100, 1 << 30)
+    ]
     for content in contents:
         put(name, content)
         refused(name)
