@@ -133,8 +133,15 @@ check_view(view *self, const wish *wanted)
         rule = "its items are not aligned to their size; copy=True would";
     }
     for (int i = 0; i < self->ndim && rule == NULL; i++) {
-        if (self->dimensions[self->ndim + i] % self->format.size != 0) {
+        Py_ssize_t stride = self->dimensions[self->ndim + i];
+        if (stride % self->format.size != 0) {
             rule = "its strides are not whole items; copy=True would be";
+        }
+        else if (stride < 0 && self->dimensions[i] > 1) {
+            /* DLPack has them, but PyTorch before 2.14 ends the process at
+             * one. */
+            rule = "its strides are negative, which not every consumer "
+                   "survives; copy=True would not be";
         }
     }
     if (rule != NULL) {
@@ -235,8 +242,8 @@ const char view_dlpack_doc[] =
     "copy: True for memory of its own.  Without it the memory stays mapped\n"
     "until the consumer gives the tensor back.\n\n"
     "Raises BufferError where DLPack cannot say it: a format that it has not,\n"
-    "items out of alignment, another device, and in the old form a view that\n"
-    "is read-only.";
+    "items out of alignment, negative strides, another device, and in the old\n"
+    "form a view that is read-only.";
 
 PyObject *
 view_dlpack(PyObject *op, PyObject *const *args, Py_ssize_t count,
