@@ -1,0 +1,249 @@
+"""PyTorch takes a view by DLPack, without a copy, and bfloat16 and float8 too.
+
+It has no tensors that are read-only: where the memory is, a write ends the process, and the object
+stays as it was.
+"""
+
+import gc
+import signal
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from _processes import PATH
+
+import posixshm
+from posixshm import SharedMemory
+
+torch.zeros(1 << 20).sum()  # starts its threads
+
+DTYPES = {
+    "?": torch.bool,
+    "b": torch.int8,
+    "B": torch.uint8,
+    "h": torch.int16,
+    "H": torch.uint16,
+    "i": torch.int32,
+    "I": torch.uint32,
+    "q": torch.int64,
+    "Q": torch.uint64,
+    "e": torch.float16,
+    "f": torch.float32,
+    "d": torch.float64,
+    "complex64": torch.complex64,
+    "complex128": torch.complex128,
+    "bfloat16": torch.bfloat16,
+    "float8_e4m3fn": torch.float8_e4m3fn,
+    "float8_e4m3fnuz": torch.float8_e4m3fnuz,
+    "float8_e5m2": torch.float8_e5m2,
+    "float8_e5m2fnuz": torch.float8_e5m2fnuz,
+    "float8_e8m0fnu": torch.float8_e8m0fnu,
+}
+
+
+@pytest.fixture
+def shm(name):
+    with SharedMemory.create(name, 1 << 16, delete=True) as shm:
+        yield shm
+
+
+@pytest.mark.parametrize("format", DTYPES)
+def test_every_type_is_the_same_memory(format, shm):
+    view = shm.view(format, (3, 4), 256)
+    tensor = torch.from_dlpack(view)
+    assert (tensor.data_ptr(), tensor.dtype) == (view.address, DTYPES[format])
+    assert (tuple(tensor.shape), tensor.stride()) == ((3, 4), (4, 1))
+    tensor[2, 3] = 1
+    expected = torch.ones(1, dtype=DTYPES[format]).view(torch.uint8).tolist()
+    assert list(view[2, 3:].tobytes()) == expected
+
+
+@pytest.mark.parametrize("format", ["float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz"])
+def test_types_that_it_has_not_are_refused(format, shm):
+    with pytest.raises(BufferError):
+        torch.from_dlpack(shm.view(format, 8))
+
+
+def test_a_write_by_another_process_is_seen(shm, run_python):
+    tensor = torch.from_dlpack(shm.view("f", 16))
+    run_python(
+        """
+        import sys
+        from posixshm import SharedMemory
+        SharedMemory.open(sys.argv[1]).view("f", 16)[7] = 2.5
+        """,
+        shm.name,
+    )
+    assert tensor[7].item() == 2.5
+
+
+def test_shapes_and_strides(shm):
+    view = shm.view("i", (4, 6))
+    view.numpy()[:] = np.arange(24).reshape(4, 6)
+    for part in (view[1:, ::2], view[2], view[1, 1:2], view[:0], shm.view("i", ())):
+        tensor = torch.from_dlpack(part)
+        assert tensor.tolist() == (part.tolist() if part.ndim else view[0, 0])
+        if tensor.numel():
+            assert tensor.data_ptr() == part.address
+    fortran = shm.view("i", (6, 4), strides=(4, 24))
+    assert torch.from_dlpack(fortran).stride() == (1, 6)
+    assert torch.from_dlpack(fortran).tolist() == view.numpy().T.tolist()
+    broadcast = shm.view("i", (3, 6), strides=(0, 4))
+    assert torch.from_dlpack(broadcast).tolist() == [list(range(6))] * 3
+
+
+def test_strides_and_places_that_it_cannot_have_are_refused(shm):
+    """PyTorch before 2.14 would end the process at a negative stride."""
+    view = shm.view("i", (4, 6))
+    for refused in (view[::-1], view[:, ::-2], shm.view("i", 4, 2), shm.view("i", 4, strides=(6,))):
+        with pytest.raises(BufferError, match="copy=True"):
+            torch.from_dlpack(refused)
+        assert torch.from_dlpack(refused, copy=True).tolist() == refused.tolist()
+
+
+def test_the_other_ways_in(shm):
+    view = shm.view("i", (4, 6))
+    for tensor in (torch.as_tensor(view), torch.from_numpy(view.numpy())):
+        assert (tensor.data_ptr(), tuple(tensor.shape)) == (view.address, (4, 6))
+    flat = torch.frombuffer(shm, dtype=torch.int32, count=24)
+    assert (flat.data_ptr(), tuple(flat.shape)) == (view.address, (24,))
+    for copy in (torch.tensor(view), torch.from_dlpack(view, copy=True)):
+        assert copy.data_ptr() != view.address
+
+
+def take_frombuffer(view):
+    return torch.frombuffer(view, dtype=torch.int32)
+
+
+@pytest.mark.parametrize("take", [torch.from_dlpack, torch.as_tensor, take_frombuffer])
+def test_tensors_outlive_the_handle_and_the_name(take, name):
+    shm = SharedMemory.create(name, 4096)
+    view = shm.view("i", 1024)
+    view.numpy()[:] = np.arange(1024)
+    tensor = take(view)
+    shm.unlink()
+    shm.close()
+    del shm, view
+    gc.collect()
+    part = tensor[1000:]
+    part += 1
+    del tensor
+    gc.collect()
+    assert part.tolist() == list(range(1001, 1025))
+
+
+def test_interpreters_end_well_with_a_tensor_alive(run_python):
+    """In a module, in a cycle, and in a capsule that nobody took."""
+    run_python(
+        """
+        import sys
+        import torch
+        from posixshm import SharedMemory
+        view = SharedMemory.anonymous(4096).view("i", 1024)
+        sys.late = torch.from_dlpack(view)
+        cycle = [torch.from_dlpack(view)]
+        cycle.append(cycle)
+        capsule = view.__dlpack__(max_version=(1, 0))
+        """
+    )
+
+
+# -- read-only ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        "torch.from_dlpack(view)",
+        "torch.as_tensor(view)",
+        "torch.from_numpy(view.numpy())",
+        "torch.frombuffer(view, dtype=torch.int32)",
+    ],
+)
+def test_a_write_to_read_only_memory_ends_the_process_and_changes_nothing(take, shm, start_python):
+    shm.view("i", 8).numpy()[:] = 7
+    child = start_python(
+        f"""
+        import sys, warnings
+        import torch
+        from posixshm import SharedMemory
+        warnings.simplefilter("ignore")
+        view = SharedMemory.open(sys.argv[1], readonly=True).view("i", 8)
+        tensor = {take}
+        assert tensor.data_ptr() == view.address
+        assert tensor.sum().item() == 56
+        print("writes", flush=True)
+        tensor[0] = 1
+        """,
+        shm.name,
+    )
+    child.hear("writes")
+    status, _, err = child.finish(check=False)
+    assert status == -signal.SIGSEGV, err
+    assert shm.view("i", 8).tolist() == [7] * 8
+
+
+def test_it_warns_by_two_of_the_ways_only(shm):
+    """What the README says of its warnings."""
+    with SharedMemory.open(shm.name, readonly=True) as reader:
+        view = reader.view("i", 8)
+    with pytest.warns(UserWarning, match="not writable"):
+        torch.frombuffer(view, dtype=torch.int32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.from_dlpack(view).data_ptr() == view.address
+        assert torch.as_tensor(view).data_ptr() == view.address
+
+
+def test_a_copy_of_read_only_memory_can_be_written(shm):
+    with SharedMemory.open(shm.name, readonly=True) as reader:
+        view = reader.view("i", 8)
+    for tensor in (torch.from_dlpack(view, copy=True), torch.from_dlpack(view).clone()):
+        tensor[0] = 1
+        assert tensor.data_ptr() != view.address
+
+
+# -- tensors in ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["f", "bfloat16", "float8_e5m2", "?", "complex64"])
+def test_posixshm_from_dlpack_copies_a_tensor_in(format, name, start_python):
+    tensor = torch.arange(24).reshape(4, 6).to(DTYPES[format]).T
+    view = posixshm.from_dlpack(tensor, name)
+    assert view.shape == (6, 4)
+    again = torch.from_dlpack(view)
+    assert again.dtype == tensor.dtype
+    assert torch.equal(again.view(torch.uint8), tensor.contiguous().view(torch.uint8))
+    child = start_python(
+        """
+        import sys
+        import torch
+        from posixshm import SharedMemory
+        from _processes import ready
+        name, format = sys.argv[1:]
+        tensor = torch.from_dlpack(SharedMemory.open(name).view(format, (6, 4)))
+        print(tensor.to(torch.complex128).abs().sum().item(), flush=True)
+        ready()
+        tensor.zero_()
+        """,
+        name,
+        format,
+        env=PATH,
+    )
+    assert float(child.hear()) == tensor.to(torch.complex128).abs().sum().item()
+    child.hear("ready")
+    child.say("go")
+    child.finish()
+    assert not again.view(torch.uint8).any()
+    posixshm.shm_unlink(name)
+
+
+def test_posixshm_from_dlpack_refuses_what_is_not_plain_memory(name):
+    needs_gradient = torch.ones(3, requires_grad=True)
+    with pytest.raises(BufferError):
+        posixshm.from_dlpack(needs_gradient, name)
+    for odd in (torch.ones(3).to_sparse(), torch.empty(3, device="meta")):
+        with pytest.raises((BufferError, ValueError, TypeError, RuntimeError)):
+            posixshm.from_dlpack(odd, name)
+    assert name not in posixshm.listdir()
