@@ -1,4 +1,4 @@
-# The suites that run: README, every Python, sanitizers, CPython's own tests, benchmarks.
+# The suites that run: README, every Python, other packages, sanitizers, CPython's own tests, benchmarks.
 
 ran=$scratch/ran # the versions whose whole suite passed, one a line
 touch "$ran"
@@ -35,6 +35,22 @@ run_suite() { # run_suite VERSION PYTHON
     POSIXSHM_ROUNDS=50 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider \
         --ignore tests/test_posix_room.py --ignore tests/test_benchmarks.py
     echo "$1" >>"$ran"
+}
+
+# The newest of each package that the interpreter can have.  Of PyTorch the build for the CPU alone,
+# from wherever pip was told that one is; else PyPI's, which brings gigabytes of libraries for GPUs.
+run_consumers() { # run_consumers PYTHON [with-torch]
+    local venv torch options=(--ignore tests/consumers/test_torch.py)
+    venv=$scratch/consumers$("$1" -c "$python_version")
+    make_venv "$venv" "$1" test,consumers
+    if [ $# = 2 ]; then
+        options=()
+        torch=$("$venv/bin/pip" index versions torch | grep -oE '[0-9.]+\+cpu' | head -n 1 || true)
+        "$venv/bin/pip" install -qq "torch${torch:+==$torch}"
+    fi
+    "$venv/bin/pip" list | grep -E '^(jax|numpy|pandas|polars|pyarrow|torch) '
+    cd "$tree"
+    own_shm "$venv/bin/python" -m pytest -p no:cacheprovider tests/consumers "${options[@]}"
 }
 
 run_cpython_tests() { # run_cpython_tests PYTHON
