@@ -25,6 +25,22 @@ DEADLINE = 60.0  # seconds; no assertion of speed, only where a hang begins
 _PREFIX = f"posixshm-test-{os.getpid()}-"
 _numbers = itertools.count()
 
+# Threads of the tests meet oftener than by the 5 ms that one which only computes keeps the GIL, and
+# one that makes calls does not wait so long after each.
+sys.setswitchinterval(0.0001)
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "once: what does not depend on the Python; CI runs it with one of them only"
+    )
+
+
+def pytest_collection_finish(session):
+    """What is there before the first test is no rubbish of a test: gc.collect() need not look at it."""
+    gc.collect()
+    gc.freeze()
+
 
 # -- what a test may not leave ------------------------------------------------------------------
 

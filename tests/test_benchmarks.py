@@ -17,6 +17,7 @@ from _processes import needs_plain_build
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 pytestmark = [
+    pytest.mark.once,
     pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not here"),
     pytest.mark.skipif(
         shutil.which(shlex.split(os.environ.get("CC", "cc"))[0]) is None,

@@ -238,6 +238,7 @@ def assert_stopped(demo, signum):
     assert demo.left_behind() == []
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("moment", ["at once", "starting", "named", "attached", "later"])
 def test_ctrl_c(moment, method, start):
@@ -254,6 +255,7 @@ def test_ctrl_c(moment, method, start):
     assert_stopped(demo, signal.SIGINT)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("delay", [0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.7])
 def test_ctrl_c_after(delay, start):
     demo = start(*LONG)
@@ -286,6 +288,7 @@ def test_ctrl_c_again_and_again(start):
     assert demo.left_behind() == []
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("to_all", [False, True], ids=["parent", "all"])
 def test_other_signals_that_end_it(signum, to_all, start):
@@ -295,6 +298,7 @@ def test_other_signals_that_end_it(signum, to_all, start):
     assert_stopped(demo, signum)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("delay", [0, 0.1, 0.2, 0.3, 0.4])
 def test_a_killed_parent_leaves_no_worker_and_says_nothing(delay, method, start):
@@ -311,6 +315,7 @@ def test_a_killed_parent_leaves_no_worker_and_says_nothing(delay, method, start)
     assert demo.left_behind() == []
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("moment", "method"),
     [("starting", "spawn"), *itertools.product(["ready", "attached", "later"], METHODS)],

@@ -55,6 +55,7 @@ def test_a_call_that_fails_is_told_and_leaves_all_as_it_was(play, group):
         assert calls or scene in ("Close", "CloseDelete"), f"{scene} makes no call that can fail"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("group", ALL)
 def test_a_process_that_dies_leaves_nothing_half_made(play, group):
     play("kill_each", "", *group)
@@ -69,6 +70,7 @@ def test_without_proc_a_call_that_fails_is_told_and_leaves_all_as_it_was(play, g
     assert list(told) == group
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("group", WITHOUT_PROC)
 def test_without_proc_a_process_that_dies_leaves_nothing_half_made(play, group):
     play("kill_each", "without /proc", *group)
