@@ -4,6 +4,8 @@
 #ifndef CORE_FDREF_H
 #define CORE_FDREF_H
 
+#include "compat.h" /* Python.h comes before what the system has */
+
 #include <stdatomic.h>
 
 struct fdref {
