@@ -9,6 +9,7 @@ create() makes one of zeros, save() a copy of another array; open() and load() a
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -243,9 +244,10 @@ def create(
     shape, dtype and order. delete and options: as for SharedMemory.create; an anonymous array has
     reserve, populate and huge_pages.
 
-    Returns a writable SharedArray; its items begin at a multiple of 4096 bytes. Raises as
-    SharedMemory.create does, FileExistsError for one; ValueError for a bad shape, for a dtype
-    that a .npy header cannot say, where exist_ok finds something else.
+    Returns a writable SharedArray; its items begin at a multiple of 4096 bytes (of 64, where
+    hundreds of fields make a header of more than 8192). Raises as SharedMemory.create does:
+    FileExistsError, also where exist_ok finds another array; ValueError for a bad shape, a dtype
+    that a .npy header cannot say, or where exist_ok finds no array.
     """
     header, data = _npy.make(shape, dtype, order)
 
@@ -269,7 +271,8 @@ def create(
     array, there = _found(shm)
     if there[:3] != header[:3]:
         shm.close()
-        raise ValueError(f"array {name!r} has {there}, and not {header}")
+        text = f"The array exists, but has {there} where {header} are asked for"
+        raise FileExistsError(errno.EEXIST, text, name)
     return array
 
 
