@@ -124,12 +124,13 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         if self._mapping is None:
             return None
         offset = _address(self) - _address(np.frombuffer(memoryview(self._mapping), np.uint8))
+        if self.size == 0:  # numpy puts it anywhere
+            return min(max(offset, 0), self._mapping.nbytes)
         low = high = offset
-        if self.size:
-            for extent, stride in zip(self.shape, self.strides, strict=True):
-                reach = stride * (extent - 1)
-                low, high = low + min(reach, 0), high + max(reach, 0)
-            high += self.itemsize
+        for extent, stride in zip(self.shape, self.strides, strict=True):
+            reach = stride * (extent - 1)
+            low, high = low + min(reach, 0), high + max(reach, 0)
+        high += self.itemsize
         return offset if 0 <= low and high <= self._mapping.nbytes else None
 
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> Any:

@@ -1,0 +1,465 @@
+"""Arrays that travel: what is sent is where the items lie, and none of them."""
+
+import concurrent.futures
+import contextlib
+import copy
+import errno
+import gc
+import io
+import multiprocessing as mp
+import os
+import pickle
+import signal
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+import posixshm.array
+from posixshm import SharedMemory
+from posixshm.array import SharedArray
+
+SHM = "/dev/shm/"
+DEADLINE = 60
+METHODS = ["fork", "forkserver", "spawn"]
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+BIG = 1 << 18  # items; a pickle that held them could not be short
+
+RECORD = np.dtype([("a", "<i2"), ("b", ">f8"), ("c", "S3", (2,))])
+
+
+@pytest.fixture
+def numbers(name):
+    array = posixshm.array.create(name, (BIG // 64, 64), "<i8", delete=True)
+    array[...] = np.arange(BIG).reshape(array.shape)
+    with array.shm:
+        yield array
+
+
+@pytest.fixture
+def records(name):
+    with (array := posixshm.array.create(name, (BIG // 64, 64), RECORD, delete=True)).shm:
+        array["a"] = np.arange(BIG).reshape(array.shape) % 1000
+        array["b"] = array["a"] / 3
+        yield array
+
+
+def travelled(array, protocol=pickle.HIGHEST_PROTOCOL):
+    data = pickle.dumps(array, protocol)
+    assert len(data) < 1500
+    return pickle.loads(data)
+
+
+def alike(one, other):
+    """The same items in the same places of the same object, through another mapping."""
+    assert type(one) is type(other) is SharedArray
+    assert one.dtype == other.dtype and one.shape == other.shape and one.strides == other.strides
+    assert one.flags.writeable == other.flags.writeable
+    assert one.shm.stat().st_ino == other.shm.stat().st_ino
+    assert one.tobytes() == other.tobytes()
+    if one.size:
+        assert not np.may_share_memory(np.asarray(one), np.asarray(other))
+        assert one._offset() == other._offset()
+
+
+# -- by reference -------------------------------------------------------------------------------
+
+VIEWS = {
+    "whole": lambda x: x,
+    "slice": lambda x: x[3:7],
+    "steps": lambda x: x[5::7, 3::5],
+    "negative strides": lambda x: x[::-3, ::-1],
+    "transposed": lambda x: x.T,
+    "transposed part": lambda x: x.T[5:9, ::-2],
+    "one row": lambda x: x[17],
+    "0-d": lambda x: x[17, 3, ...],
+    "the last item": lambda x: x[-1:, -1:],
+    "empty": lambda x: x[5:5],
+    "empty at the end": lambda x: x[len(x) :],
+    "new axes": lambda x: x[None, 2:4, None],
+    "reshaped": lambda x: x.reshape(64, -1),
+    "bytes": lambda x: x[2:5].view("u1"),
+    "diagonal": lambda x: x.diagonal(),
+    "broadcast": lambda x: np.broadcast_to(x[:1], (5, 64), subok=True),
+    "broadcast backwards": lambda x: np.broadcast_to(x[:2, ::-1], (3, 2, 64), subok=True),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_views_travel_as_what_they_are(numbers, view):
+    array = VIEWS[view](numbers)
+    alike(travelled(array), array)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x["a"],
+        lambda x: x["b"][::-1, 3],
+        lambda x: x[["a", "c"]],
+        lambda x: x["c"][2:4, ::2],
+        lambda x: x[3:5].view([("raw", "V16")]),
+        lambda x: x,
+    ],
+)
+def test_fields_travel(records, view):
+    alike(travelled(view(records)), view(records))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol(numbers, protocol):
+    alike(travelled(numbers[::-2], protocol), numbers[::-2])
+
+
+def test_the_pure_python_pickler_too(numbers):
+    file = io.BytesIO()
+    pickle._Pickler(file).dump(numbers[1:])
+    file.seek(0)
+    alike(pickle._Unpickler(file).load(), numbers[1:])
+
+
+def test_a_write_is_seen_on_the_other_side(numbers):
+    other = travelled(numbers[::-1, 5])
+    other[0] = -1
+    assert numbers[-1, 5] == -1
+    numbers[-2, 5] = -2
+    assert other[1] == -2
+
+
+def test_read_only_travels(numbers):
+    for reader in (posixshm.array.load(numbers.name), posixshm.array.load(numbers.name)[3:5]):
+        other = travelled(reader)
+        alike(other, reader)
+        assert other.shm.readonly
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            other.flags.writeable = True
+    marked = numbers[2:]
+    marked.flags.writeable = False
+    other = travelled(marked)
+    assert not other.flags.writeable and not other.shm.readonly
+
+
+def test_parts_that_travel_together_share_a_handle(numbers):
+    one, two, whole = pickle.loads(pickle.dumps([numbers[1:], numbers[:3].T, numbers]))
+    assert one.shm is two.shm is whole.shm and one.shm is not numbers.shm
+
+
+def test_one_twice_is_one(numbers):
+    one, two = pickle.loads(pickle.dumps([numbers, numbers]))
+    assert one is two
+
+
+def test_a_handle_goes_with_the_last_array(numbers):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        travelled(numbers)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_arrived_outlives_the_name(numbers):
+    other = travelled(numbers[4:6])
+    numbers.shm.unlink()
+    other.shm.close()
+    assert (other == numbers[4:6]).all()
+
+
+def test_what_numpy_wrote_travels_too(name):
+    np.save(SHM + name, np.arange(10))
+    os.rename(SHM + name + ".npy", SHM + name)
+    array = posixshm.array.open(name, "r+")
+    alike(travelled(array[3:]), array[3:])
+    array.shm.unlink()
+
+
+def test_after_the_object_grew(name):
+    array = posixshm.array.create(name, 10, "u1", delete=True)
+    array.shm.resize(1 << 20)
+    array[:] = range(10)
+    alike(travelled(array[4:]), array[4:])
+    array.shm.close()
+
+
+@hypothesis.settings(max_examples=100, deadline=None, database=None)
+@hypothesis.given(st.data())
+def test_any_view_of_a_view(data):
+    shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5))
+    name = f"posixshm-test-{os.getpid()}-hypothesis"
+    with (array := posixshm.array.create(name, shape, "<i4", delete=True)).shm:
+        array.reshape(-1)[:] = range(array.size)
+        for _ in range(2):
+            index = data.draw(hnp.basic_indices(array.shape, allow_newaxis=True, max_dims=6))
+            part = array[index]
+            if not isinstance(part, SharedArray):
+                break
+            array = part.transpose(data.draw(st.permutations(range(part.ndim))))
+            alike(travelled(array), array)
+
+
+# -- by value -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda x: x.copy(), lambda x: x + 0, lambda x: np.array(x), lambda x: x[[1, 2]],
+        lambda x: np.array(x, subok=True), lambda x: np.ndarray.copy(x), copy.copy, copy.deepcopy,
+        lambda x: copy.deepcopy({"x": x})["x"], lambda x: np.ndarray.__deepcopy__(x, {}),
+        lambda x: x.imag, lambda x: x[5:5].copy(), lambda x: x.flat[:],
+    ],
+)  # fmt: skip
+def test_a_copy_is_a_plain_array_and_travels_by_value(numbers, copied, protocol):
+    array = copied(numbers[:10])
+    other = pickle.loads(pickle.dumps(array, protocol))
+    assert type(other) is np.ndarray
+    assert other.tolist() == array.tolist()
+    numbers[:10] = -1
+    assert (other != -1).all()
+
+
+def test_a_plain_view_of_it_travels_by_value(numbers):
+    other = pickle.loads(pickle.dumps(np.asarray(numbers[3:5])))
+    assert type(other) is np.ndarray and (other == numbers[3:5]).all()
+
+
+def test_a_copy_out_of_band(numbers):
+    """PEP 574, as with every array of numpy."""
+    buffers = []
+    array = np.array(numbers[:100], subok=True)
+    data = pickle.dumps(array, 5, buffer_callback=buffers.append)
+    assert len(data) < 500 and len(buffers) == 1
+    assert pickle.loads(data, buffers=buffers).tolist() == array.tolist()
+
+
+def test_a_record_travels_by_value(records):
+    record = pickle.loads(pickle.dumps(records[3, 4]))
+    assert type(record) is np.void and record == records[3, 4]
+
+
+# -- what it refuses ----------------------------------------------------------------------------
+
+
+def refused(data, error, number, name):
+    with pytest.raises(error) as caught:
+        pickle.loads(data)
+    assert (caught.value.errno, caught.value.filename) == (number, name)
+
+
+def test_it_is_gone(numbers):
+    data = pickle.dumps(numbers[3:])
+    numbers.shm.unlink()
+    refused(data, FileNotFoundError, errno.ENOENT, numbers.name)
+
+
+def test_another_was_saved_in_its_place(numbers):
+    data = pickle.dumps(numbers[3:])
+    new = posixshm.array.save(numbers.name, np.asarray(numbers), replace=True)
+    refused(data, OSError, errno.ESTALE, numbers.name)
+    refused(pickle.dumps(numbers), OSError, errno.ESTALE, numbers.name)
+    new.shm.unlink()
+
+
+def test_another_host(numbers):
+    with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+        boot = file.read().strip()
+    data = pickle.dumps(numbers)
+    assert data.count(boot) == 1
+    other = data.replace(boot, b"01234567-89ab-cdef-0123-456789abcdef")
+    refused(other, OSError, errno.EREMOTE, numbers.name)
+
+
+def test_it_was_made_smaller(name):
+    array = posixshm.array.create(name, 1000, "u1", delete=True)
+    data = pickle.dumps(array[500:]), pickle.dumps(array[:100:-3])
+    os.truncate(SHM + name, 4096 + 200)
+    for each in data:
+        with pytest.raises(ValueError, match=f"'{name}' became too small"):
+            pickle.loads(each)
+    array.shm.close()
+
+
+def test_its_handle_is_closed(numbers):
+    part = numbers[3:]
+    numbers.shm.close()
+    with pytest.raises(ValueError, match="closed"):
+        pickle.dumps(part)
+    assert pickle.loads(pickle.dumps(part.copy())).tolist() == part.tolist()
+
+
+def test_without_a_name_it_travels_through_multiprocessing_only():
+    array = posixshm.array.create(None, 3)
+    with pytest.raises(TypeError, match="multiprocessing"):
+        pickle.dumps(array[1:])
+    assert copy.deepcopy(array).tolist() == [0, 0, 0]
+
+
+# -- through multiprocessing --------------------------------------------------------------------
+
+
+@pytest.fixture(params=METHODS)
+def context(request, monkeypatch):
+    """A start method; its processes print their stacks when they are aborted."""
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
+    return mp.get_context(request.param)
+
+
+@contextlib.contextmanager
+def running(process):
+    """Started; ended in time, or it is a failure."""
+    process.start()
+    try:
+        yield process
+        process.join(DEADLINE)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGABRT)
+            pytest.fail(f"a process hung for {DEADLINE} seconds; see its stacks")
+        assert process.exitcode == 0
+    finally:
+        if process.is_alive():
+            process.join(5)
+            process.kill()
+        process.join()
+        process.close()
+
+
+@pytest.fixture(params=["named", "anonymous"])
+def array(request, name):
+    which = name if request.param == "named" else None
+    with (array := posixshm.array.create(which, (BIG // 64, 64), "<i8")).shm as shm:
+        array[...] = np.arange(BIG).reshape(array.shape)
+        yield array
+        if which is not None:
+            shm.unlink()
+
+
+def double(part):
+    """In the other process: change the items in place, and send the part back."""
+    assert type(part) is SharedArray
+    part *= 2
+    return part
+
+
+def parts(array):
+    return [array[:10], array[100:10:-7, ::2], array.T[:, 200:210], array[500, 3:5], array[600:600]]
+
+
+def check(array, results):
+    """That all parts were doubled, and are the memory from which they were sent."""
+    expected = np.arange(BIG).reshape(array.shape)
+    for part in parts(expected):
+        part *= 2
+    assert (array == expected).all()
+    for result, part in zip(results, parts(array), strict=True):
+        alike(result, part)
+
+
+def _queue(inbox, outbox):
+    while (part := inbox.get(timeout=DEADLINE)) is not None:
+        outbox.put(double(part))
+        assert inbox.get(timeout=DEADLINE) == "arrived"
+
+
+def test_through_a_queue(context, array):
+    inbox, outbox = context.Queue(), context.Queue()
+    results = []
+    with running(context.Process(target=_queue, args=(inbox, outbox))):
+        for part in parts(array):
+            inbox.put(part)
+            results.append(outbox.get(timeout=DEADLINE))
+            # What has no name is fetched from the process that sent it, which must still be there.
+            inbox.put("arrived")
+        inbox.put(None)
+    for queue in (inbox, outbox):
+        queue.close()
+        queue.join_thread()
+    check(array, results)
+
+
+def test_through_a_pool(context, array):
+    with context.Pool(2) as pool:
+        results = pool.map_async(double, parts(array)).get(DEADLINE)
+        check(array, results)
+        pool.close()
+        pool.join()
+
+
+def test_through_an_executor(context, array):
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
+        futures = [executor.submit(double, part) for part in parts(array)]
+        check(array, [future.result(DEADLINE) for future in futures])
+
+
+def _arguments(whole, part):
+    assert part.shm is whole.shm  # they came together
+    part[...] = 5
+
+
+def test_as_arguments_of_a_process(context, array):
+    with running(context.Process(target=_arguments, args=(array, array[::-50]))):
+        pass
+    assert (array[::-50] == 5).all() and array[0, 0] == 0
+
+
+def test_a_name_is_sent_and_no_bytes(context, numbers):
+    ours, theirs = context.Pipe()
+    with ours, theirs:
+        ours.send(numbers)
+        assert len(theirs.recv_bytes()) < 1500
+
+
+# -- joblib, and loky ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing", "threading"])
+def test_joblib(name, tmp_path, run_python, backend):
+    """In an interpreter of its own: loky leaves its processes running until the end."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+import joblib
+import numpy as np
+import posixshm.array
+from posixshm.array import SharedArray
+
+def double(part, number):
+    assert type(part) is SharedArray, type(part)
+    part *= 2
+    assert part.nbytes == number
+    return part, part.shm.stat().st_ino
+
+if __name__ == "__main__":
+    array = posixshm.array.create({name!r}, (1000, 1000), "f8", init=lambda array: array.fill(1))
+    parts = [array[:500], array[500:, ::-2], array.T[::2, 500:]]
+    results = joblib.Parallel(n_jobs=2, backend={backend!r}, max_nbytes="1K")(
+        joblib.delayed(double)(part, part.nbytes) for part in parts)
+    assert (array == 2).all()
+    for (result, inode), part in zip(results, parts, strict=True):
+        assert type(result) is SharedArray and result.strides == part.strides
+        assert inode == array.shm.stat().st_ino
+    array[...] = 3
+    assert all((result == 3).all() for result, inode in results)
+    readers = joblib.Parallel(n_jobs=2, backend={backend!r})(
+        joblib.delayed(np.sum)(part) for part in [posixshm.array.load({name!r})] * 4)
+    assert readers == [3e6] * 4
+    if {backend!r} == "loky":
+        from joblib.externals.loky import get_reusable_executor
+        executor = get_reusable_executor(max_workers=2)
+        part, inode = executor.submit(double, array[7], 8000).result(60)
+        assert (array[7] == 6).all() and type(part) is SharedArray
+        executor.shutdown(wait=True)
+    array.shm.unlink()
+    print("well")
+"""
+    )
+    out = run_python(
+        f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')",
+        env={"JOBLIB_TEMP_FOLDER": str(tmp_path)},
+    )
+    assert out == "well\n"
+
+
+def test_the_handle_is_the_same_class(numbers):
+    assert type(travelled(numbers).shm) is SharedMemory
