@@ -17,9 +17,9 @@ from typing import Any, Literal, Self, SupportsIndex, TypedDict, Unpack, cast
 
 try:
     import numpy as np
-except ModuleNotFoundError as missing:
-    text = "posixshm.array needs numpy: pip install 'posixshm[numpy]'"
-    raise ImportError(text, name=missing.name) from missing
+except ModuleNotFoundError as _error:
+    _text = "posixshm.array needs numpy: pip install 'posixshm[numpy]'"
+    raise ImportError(_text, name=_error.name) from _error
 
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
@@ -104,9 +104,11 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     def __array_wrap__(
         self, array: Any, context: Any = None, return_scalar: bool = False, /
     ) -> Any:
-        if return_scalar or (_NUMPY_1 and array.ndim == 0 and type(array) is np.ndarray):
-            return array[()]
-        return _plain(array)
+        result = _plain(array)
+        # numpy 1 leaves it to this method whether it is to be a scalar.
+        if return_scalar or (_NUMPY_1 and result.ndim == 0 and type(result) is np.ndarray):
+            return result[()]
+        return result
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return _plain(super().__array_function__(func, types, args, kwargs))
@@ -172,7 +174,7 @@ def _plainly(name: str) -> Callable[..., Any]:
 
 # numpy's methods, written in C, whose result has the type of the array and may be a copy.
 for _name in (
-    "argmax argmin argpartition argsort astype byteswap choose compress conj conjugate copy cumprod"
+    "argmax argmin argpartition argsort astype byteswap choose compress copy cumprod"
     " cumsum diagonal dot flatten max min prod ravel repeat reshape round sum take trace"
 ).split():
     setattr(SharedArray, _name, _plainly(_name))
