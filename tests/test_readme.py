@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import posixshm
+import posixshm.array
 
 README = Path(__file__).parent.parent / "README.md"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.M | re.S)
@@ -25,5 +26,6 @@ def test_every_call_of_the_table_is_there():
     """What the tables name with a dot or as a call exists."""
     names = set(re.findall(r"`(?:SharedMemory)?\.([a-z_]+)(?:\(\))?`", README.read_text()))
     classes = [thing for thing in vars(posixshm).values() if isinstance(thing, type)]
+    classes.append(posixshm.array.SharedArray)
     missing = {name for name in names if not any(hasattr(cls, name) for cls in classes)}
     assert not missing
