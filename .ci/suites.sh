@@ -95,6 +95,7 @@ run_benchmarks() {
     cd "$tree"
     "$venv/bin/python" benchmarks/bench_calls.py --quick
     "$venv/bin/python" benchmarks/bench_sync.py --quick
+    "$venv/bin/python" benchmarks/bench_arrays.py --quick
     # Figures are noise on a machine like this; which calls are made is not.
     local status=0
     "$venv/bin/python" benchmarks/bench_calls.py --calls --check || status=$?

@@ -16,6 +16,7 @@ import gc
 import json
 import os
 import platform
+import re
 import shlex
 import signal
 import statistics
@@ -221,6 +222,17 @@ def machine() -> dict[str, str]:
         "python's compiler": platform.python_compiler(),
         "compiler": first_line(*compiler(), "--version"),
     }
+
+
+def room_for(size: int) -> bool:
+    """Is so much memory free, and so much of /dev/shm?"""
+    mount = os.statvfs(SHM_DIR)
+    available = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
+    return (
+        available is not None
+        and mount.f_bavail * mount.f_frsize > size
+        and int(available[1]) * 1024 > size + size // 4
+    )
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import mmap
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -41,7 +40,6 @@ from pathlib import Path
 from typing import Any
 
 from _common import (
-    SHM_DIR,
     Batch,
     CannotRun,
     Case,
@@ -59,6 +57,7 @@ from _common import (
     print_case,
     print_head,
     python_batch,
+    room_for,
     run,
     run_command,
     settings_of,
@@ -278,16 +277,6 @@ def buffer_cases(b: Buffers) -> list[Case]:
 
 
 # -- a large object ------------------------------------------------------------
-
-
-def room_for(size: int) -> bool:
-    mount = os.statvfs(SHM_DIR)
-    available = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
-    return (
-        available is not None
-        and mount.f_bavail * mount.f_frsize > size
-        and int(available[1]) * 1024 > size + size // 4
-    )
 
 
 def big_case(lib: ctypes.CDLL, name: str, size: int) -> Case:

@@ -109,6 +109,34 @@ def test_bench_sync_check_names_the_targets_that_are_missed(tmp_path):
         assert f"\n{line}" in done.stdout
 
 
+def test_bench_arrays_prints_every_case(tmp_path):
+    figures = tmp_path / "figures.json"
+    done = bench("bench_arrays.py", "--quick", "--json", str(figures))
+    assert (done.returncode, done.stderr) == (0, "")
+
+    cases = json.loads(figures.read_text())["cases"]
+    for size in ("64 KiB", "1 MiB"):
+        [case] = [case for case in cases if case["case"] == f"hand over {size}"]
+        contenders = [row["contender"] for row in case["rows"]]
+        assert contenders[0] == "copy it, in one process"
+        assert len([name for name in contenders if name.startswith("posixshm")]) == 3
+        assert all(row["gb_per_second"] > 0 for row in case["rows"])
+        for name in contenders:
+            assert name in done.stdout
+    targets = [row["target"] for case in cases for row in case["rows"] if row["target"]]
+    assert len(targets) >= 3 and set(targets) == {1.5}
+
+
+def test_bench_arrays_says_which_peers_are_missing(tmp_path):
+    for peer in ("torch", "SharedArray"):
+        (tmp_path / f"{peer}.py").write_text("raise ImportError\n")
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    done = bench("bench_arrays.py", "--quick", PYTHONPATH=path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for peer in ("torch", "SharedArray"):
+        assert f"{peer}: left out" in done.stdout
+
+
 def test_raw_c_makes_the_system_calls_that_posixshm_makes():
     needs_plain_build("it makes calls of its own")
     if shutil.which("strace") is None:
