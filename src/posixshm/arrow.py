@@ -8,6 +8,9 @@ a shorter table, and nothing tells. See https://arrow.apache.org/docs/format/Col
 It needs pyarrow: pip install 'posixshm[arrow]'.
 """
 
+# pyarrow may not be there, and brings no types.
+# mypy: disable-error-code="import-not-found,import-untyped"
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
