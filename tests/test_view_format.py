@@ -86,6 +86,11 @@ def test_bad_formats_are_errors_that_name_them(shm, format):
     assert not isinstance(format, str) or repr(format) in str(caught.value)
 
 
+def test_a_format_of_a_subclass_becomes_a_plain_one(shm):
+    view = shm.view(type("Text", (str,), {})("<hh"), 1)
+    assert (type(view.format), view.format) == (str, "<hh")
+
+
 def test_an_array_is_no_format(shm):
     for format in (3, 1.5, (), [1], b"\xff", print):
         with pytest.raises((TypeError, ValueError)):

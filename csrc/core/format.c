@@ -290,8 +290,8 @@ set_struct(struct item_format *out, PyObject *text)
     }
     out->kind = ITEM_STRUCT;
     out->in_buffers = true;
-    out->text = Py_NewRef(text);
-    return 1;
+    out->text = PyUnicode_FromObject(text);     /* not one of a subclass */
+    return out->text == NULL ? -1 : 1;
 }
 
 static int
