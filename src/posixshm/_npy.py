@@ -9,6 +9,7 @@ import math
 import operator
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from io import BytesIO
 from typing import Any, Literal, NamedTuple, SupportsIndex
 
@@ -20,6 +21,8 @@ from numpy.lib import format
 _ALIGNMENT = 4096
 # Bytes; numpy's limit, under which ast.literal_eval is safe with what a stranger wrote.
 _LONGEST = 10_000
+# Headers that were written and read last: an array that is replaced again and again has the same.
+_REMEMBERED = 64
 _VERSIONS = {(1, 0): "latin1", (2, 0): "latin1", (3, 0): "utf8"}
 
 
@@ -56,6 +59,13 @@ def make(
     if kind.subdtype is not None:  # as numpy does: the array gets its dimensions
         kind, inner = kind.subdtype
         wanted += inner
+    return _written(kind, wanted, order)
+
+
+@lru_cache(_REMEMBERED)
+def _written(
+    kind: np.dtype[Any], wanted: tuple[int, ...], order: Literal["C", "F"]
+) -> tuple[Header, bytes]:
     try:
         descr = format.dtype_to_descr(kind)
     except ValueError as error:
@@ -108,8 +118,13 @@ def _parse(data: bytes) -> Header:
         raise ValueError(f"its header has {length} bytes, more than {_LONGEST}")
     if len(data) < start + length:
         raise ValueError(f"its header is cut: {len(data)} of {start + length} bytes are there")
+    return _said((version[0], version[1]), data[start : start + length])
+
+
+@lru_cache(_REMEMBERED)
+def _said(version: tuple[int, int], said: bytes) -> Header:
     try:
-        text = data[start : start + length].decode(_VERSIONS[version])
+        text = said.decode(_VERSIONS[version])
         # What the second version cannot encode is escaped: it stands inside of a str literal.
         encoded = text.encode("latin1", "backslashreplace")
         stream = BytesIO(len(encoded).to_bytes(4, "little") + encoded)
@@ -124,4 +139,5 @@ def _parse(data: bytes) -> Header:
     if kind.subdtype is not None:
         kind, inner = kind.subdtype
         shape += inner
-    return Header(kind, shape, "F" if fortran else "C", start + length)
+    start = len(format.MAGIC_PREFIX) + 2 + (2 if version == (1, 0) else 4)
+    return Header(kind, shape, "F" if fortran else "C", start + len(said))
