@@ -204,6 +204,33 @@ for start, end in ((0, 128), (0, 64), (8, 40), (24, 40), (64, 128)):
     run_python(code, env=PATH)
 
 
+@pytest.mark.parametrize("kind", OWNED, ids=name_of)
+def test_a_held_one_of_another_count_keeps_its_memory(run_python, kind):
+    """What the C library has for locked, the next lock of the thread is linked to."""
+    code = f"""
+from _primitives import *
+from posixshm import SharedMemory
+for word in range(0, 24, 4):
+    for count in (0, 2, 5):
+        for depth in (1, 2) if {kind.__name__} is not Lock else (1,):
+            shm = SharedMemory.anonymous(4096)
+            lock = {kind.__name__}.at(shm, 0, create=True)
+            for _ in range(depth):
+                lock.acquire()
+            shm.buf[word : word + 4] = count.to_bytes(4, "little")
+            try:
+                for _ in range(depth):
+                    lock.release()
+            except (OSError, RuntimeError):
+                pass
+            del lock, shm
+            neighbour = Lock.at(SharedMemory.anonymous(4096), create=True)
+            with neighbour:
+                pass
+"""
+    run_python(code, env=PATH)
+
+
 @kinds
 def test_what_is_no_segment_and_what_cannot_be_written(kind, shm):
     made(kind, shm, 0)

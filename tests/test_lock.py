@@ -223,6 +223,60 @@ else:
         pytest.skip(f"NOT TESTED: {said}")
 
 
+@kinds
+@pytest.mark.parametrize("prio_inherit", [False, True])
+def test_two_that_wait_for_each_other_are_not_told_before_their_time(
+    run_python, kind, prio_inherit
+):
+    """Of priority inheritance the kernel sees it, and the C library would end the process."""
+    code = f"""
+import os
+from posixshm import Barrier, {kind.__name__} as Kind, SharedMemory
+shm = SharedMemory.anonymous(8192)
+one, two = (Kind.at(shm, at, create=True, prio_inherit={prio_inherit}) for at in (0, 256))
+both = Barrier.at(shm, 1024, parties=2, create=True)
+child = os.fork()
+mine, other = (one, two) if child else (two, one)
+with mine:
+    both.wait(20)
+    assert other.acquire(timeout=0.3) is False
+    assert other.acquire(timeout=0) is False
+    both.wait(20)
+assert other.acquire(timeout=20)
+other.release()
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    run_python(code, env=PATH)
+
+
+@kinds
+@pytest.mark.parametrize("prio_inherit", [False, True])
+def test_an_owner_that_there_is_not(run_python, kind, prio_inherit):
+    """Written over the first word, it is no owner of which the C library could make anything."""
+    code = f"""
+import errno, struct
+from posixshm import {kind.__name__} as Kind, SharedMemory
+shm = SharedMemory.anonymous(4096)
+lock = Kind.at(shm, create=True, prio_inherit={prio_inherit})
+before = bytes(shm.buf[:64])
+for at in (0, 4):  # where one C library or the other has it
+    shm.buf[at : at + 4] = struct.pack("I", 0x3FFFFFFE)  # no thread has that number
+    try:
+        lock.acquire(timeout=0.1)
+    except OSError as error:
+        assert error.errno == errno.EBADMSG, error
+    else:
+        if lock.locked():
+            lock.release()
+    shm.buf[:64] = before
+    with lock:
+        pass
+"""
+    run_python(code, env=PATH)
+
+
 def test_an_rlock_is_acquired_again_by_the_same_object_only(name):
     """Another one's mapping may go away while the thread's list of its mutexes leads there."""
     with SharedMemory.create(name, 4096, delete=True) as shm:

@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -31,8 +32,9 @@ pshm_robust_init(struct pshm_robust *r, unsigned flags)
     if (rc < 0) {
         return rc;
     }
-    int type = flags & PSHM_RECURSIVE ? PTHREAD_MUTEX_RECURSIVE
-                                      : PTHREAD_MUTEX_ERRORCHECK;
+    int type = flags & PSHM_INHERIT     ? PTHREAD_MUTEX_NORMAL
+               : flags & PSHM_RECURSIVE ? PTHREAD_MUTEX_RECURSIVE
+                                        : PTHREAD_MUTEX_ERRORCHECK;
     rc = -pthread_mutexattr_settype(&attributes, type);
     if (rc == 0) {
         rc = -pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
@@ -144,34 +146,82 @@ pshm_robust_open(const struct pshm_robust *r, unsigned flags,
     }
     learn_links();
     grip->kind = pshm_robust_kind(&model);
+    grip->flags = flags;
     (void)pthread_mutex_destroy(&model.mutex);
     return pshm_robust_kind(r) == grip->kind ? 0 : -EBADMSG;
 }
 
 /* ---- Locking ---- */
 
-#ifdef __GLIBC__
-
-void
-pshm_robust_forget(struct pshm_robust *r)
+/* The word that says which thread has it. */
+static atomic_uint *
+owner_word(struct pshm_robust *r)
 {
-    atomic_uint *word = (atomic_uint *)(void *)&r->mutex.__data.__lock;
-    pid_t owner = (pid_t)(atomic_load(word) & FUTEX_TID_MASK);
-    if (owner == (pid_t)syscall(SYS_gettid)) {
+#ifdef __GLIBC__
+    return (atomic_uint *)(void *)&r->mutex.__data.__lock;
+#else
+    return (atomic_uint *)(void *)r + 1;        /* musl: the second member */
+#endif
+}
+
+static pid_t
+this_thread(void)
+{
+    return (pid_t)syscall(SYS_gettid);
+}
+
+/* glibc's trylock says ENOTRECOVERABLE and keeps the mutex, which no unlock
+ * knows of: all others would find it taken for ever.  This lets go of it. */
+static void
+forget(struct pshm_robust *r)
+{
+#ifdef __GLIBC__
+    atomic_uint *word = owner_word(r);
+    if ((pid_t)(atomic_load(word) & FUTEX_TID_MASK) == this_thread()) {
         atomic_store(word, 0);
         (void)pshm_futex_wake(word, INT_MAX);
     }
-}
-
 #else
-
-void
-pshm_robust_forget(struct pshm_robust *r)
-{
     (void)r;
+#endif
 }
 
-#endif
+int
+pshm_robust_refused(struct pshm_robust *r, const struct pshm_grip *grip,
+                    int rc)
+{
+    if (rc == -ENOTRECOVERABLE) {
+        forget(r);
+    }
+    if (rc == -EBUSY && grip->flags & PSHM_INHERIT && pshm_grip_mine(grip)) {
+        return grip->flags & PSHM_RECURSIVE ? 0 : -EDEADLK;
+    }
+    return rc;
+}
+
+/* Before one with priority inheritance is waited for.  A thread would not be
+ * told that it waits for itself; and where the owner is none, of which the
+ * kernel says ESRCH, glibc aborts.  (The kernel lets go of what a thread held
+ * before its number is free.)  Returns 0, -EDEADLK or -EBADMSG. */
+static int
+check_owner(struct pshm_robust *r)
+{
+    unsigned word = atomic_load(owner_word(r));
+    pid_t owner = (pid_t)(word & FUTEX_TID_MASK);
+    if (owner == 0 || word & FUTEX_OWNER_DIED) {
+        return 0;
+    }
+    if (owner == this_thread()) {
+        return -EDEADLK;
+    }
+    if (kill(owner, 0) == 0 || errno != ESRCH) {
+        return 0;
+    }
+    word = atomic_load(owner_word(r));
+    return word & FUTEX_OWNER_DIED
+                   || (pid_t)(word & FUTEX_TID_MASK) != owner
+               ? 0 : -EBADMSG;
+}
 
 /* The C library's function that takes a clock, where it has it: glibc 2.30. */
 typedef int (*clocklock)(pthread_mutex_t *, clockid_t,
@@ -200,6 +250,16 @@ pshm_robust_lock(struct pshm_robust *r, struct pshm_grip *grip, int64_t until)
 {
     if (pshm_robust_kind(r) != grip->kind) {
         return -EBADMSG;
+    }
+    if (grip->flags & PSHM_INHERIT) {
+        int rc = check_owner(r);
+        if (rc == -EDEADLK) {
+            rc = pshm_robust_refused(r, grip, -EBUSY);
+            return rc == -EBUSY ? -EDEADLK : pshm_robust_locked(r, grip, rc);
+        }
+        if (rc < 0) {
+            return rc;
+        }
     }
     int64_t end = pshm_slice_end(until);
     int rc = pshm_robust_locked(r, grip, lock_until(&r->mutex, end));

@@ -4,7 +4,12 @@
  * While it is held the C library keeps it in a list of its thread's, by
  * addresses in the mutex itself.  So the memory must stay mapped as long as a
  * thread of this process holds it; and who writes over those addresses would
- * crash the holder.  A grip remembers, in private memory, what they were. */
+ * crash the holder.  A grip remembers, in private memory, what they were.
+ *
+ * With priority inheritance the kernel finds threads that wait for each other,
+ * and glibc aborts the process on that, but for a mutex of the normal type.  So
+ * it is one, and what the other types would do is done here: a C program that
+ * locks a recursive one again waits for itself. */
 #ifndef PSHM_ROBUST_H
 #define PSHM_ROBUST_H
 
@@ -33,6 +38,7 @@ _Static_assert(sizeof(pthread_mutex_t) <= 48, "a robust mutex has no room");
  * locks it by one grip unlocks it by that. */
 struct pshm_grip {
     int kind;
+    unsigned flags;
     atomic_uintptr_t owner;             /* thread that has it by this grip */
     atomic_uint forks;                  /* ... since how many forks */
     /* its owner's: */
@@ -55,8 +61,9 @@ int pshm_robust_open(const struct pshm_robust *r, unsigned flags,
 /* Lock it.  Returns 0; -EOWNERDEAD: locked, but its last owner died with it,
  * and it is to be repaired; or it is not locked: -EBUSY (somebody has it),
  * -EDEADLK (this thread has it), -ENOTRECOVERABLE (whoever was told before let
- * go of it without a repair), -EBADMSG (written over), -EINTR and -ETIMEDOUT
- * as pshm_futex_wait. */
+ * go of it without a repair), -EBADMSG (written over; with priority inheritance
+ * also where its owner is gone and the kernel did not say so), -EINTR and
+ * -ETIMEDOUT as pshm_futex_wait. */
 static inline int pshm_robust_try(struct pshm_robust *r,
                                   struct pshm_grip *grip);
 int pshm_robust_lock(struct pshm_robust *r, struct pshm_grip *grip,
@@ -192,9 +199,9 @@ pshm_robust_locked(const struct pshm_robust *r, struct pshm_grip *grip, int rc)
     return rc;
 }
 
-/* glibc's trylock says ENOTRECOVERABLE and keeps the mutex, which no unlock
- * knows of: all others would find it taken for ever.  This lets go of it. */
-void pshm_robust_forget(struct pshm_robust *r);
+/* What an attempt means that did not simply lock it. */
+int pshm_robust_refused(struct pshm_robust *r, const struct pshm_grip *grip,
+                        int rc);
 
 static inline int
 pshm_robust_try(struct pshm_robust *r, struct pshm_grip *grip)
@@ -203,13 +210,15 @@ pshm_robust_try(struct pshm_robust *r, struct pshm_grip *grip)
         return -EBADMSG;
     }
     int rc = -pthread_mutex_trylock(&r->mutex);
-    if (rc == -ENOTRECOVERABLE) {
-        pshm_robust_forget(r);
+    if (rc != 0) {
+        rc = pshm_robust_refused(r, grip, rc);
     }
     return pshm_robust_locked(r, grip, rc);
 }
 
-/* The links differ from what they were where a neighbour came or went. */
+/* The links differ from what they were where a neighbour came or went.  And of
+ * a recursive one the C library must count as we do: who took for the last unlock
+ * what is one of several would let the memory go with the mutex in the list. */
 static inline int
 pshm_robust_may_unlock(const struct pshm_robust *r,
                        const struct pshm_grip *grip)
@@ -220,6 +229,8 @@ pshm_robust_may_unlock(const struct pshm_robust *r,
     }
     pshm_robust_read_links(r, links);
     return pshm_robust_kind(r) == grip->kind
+           && (grip->flags != PSHM_RECURSIVE
+               || pshm_robust_count(r) == grip->depth)
            && ((links[0] == grip->links[0] && links[1] == grip->links[1])
                || pshm_robust_linked(r)) ? 0 : -EBADMSG;
 }
@@ -231,6 +242,9 @@ pshm_robust_let_go(struct pshm_robust *r, struct pshm_grip *grip)
     unsigned depth = --grip->depth;
     if (depth == 0) {
         atomic_store_explicit(&grip->owner, 0, memory_order_relaxed);
+    }
+    else if (grip->flags & PSHM_INHERIT) {
+        return 0;                       /* the C library has it once only */
     }
     int rc = -pthread_mutex_unlock(&r->mutex);
     if (rc < 0 && depth == 0) {
