@@ -201,7 +201,8 @@ open_cell(PyObject *module, PyObject *args)
                            ? PyObject_Call(at, where, options) : NULL;
     Py_XDECREF(at);
     Py_XDECREF(where);
-    if (result != NULL) {
+    /* Anything, where somebody has put another at() there. */
+    if (result != NULL && (PyObject *)Py_TYPE(result) == type) {
         as_cell(result)->named = named;
     }
     return result;
