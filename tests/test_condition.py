@@ -424,3 +424,34 @@ with SharedMemory.create(sys.argv[1], 4096, delete=True) as shm:
         pass
 """
     run_python(code, name, recovers, options=["-W", "ignore::DeprecationWarning"])
+
+
+def test_an_interrupt_is_not_lost_where_the_owner_died_meanwhile(run_python, name):
+    """The lock is not there for it, so that is said; and the interrupt is its context."""
+    code = """
+import os, signal, sys
+from posixshm import Condition, OwnerDiedError, SharedMemory
+with SharedMemory.create(sys.argv[1], 4096, delete=True) as shm:
+    condition = Condition.at(shm, create=True)
+
+    def interrupt(*_):
+        child = os.fork()
+        if child == 0:
+            condition.acquire()
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise KeyboardInterrupt("by a signal")
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with condition:
+            condition.wait(20)
+    except OwnerDiedError as error:
+        assert repr(error.__context__) == repr(KeyboardInterrupt("by a signal")), error.__context__
+    else:
+        raise AssertionError("it was not told")
+    assert condition.acquire(recover=True)
+    condition.release()
+"""
+    run_python(code, name)

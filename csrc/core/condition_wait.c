@@ -40,21 +40,33 @@ get_back(waiting *w)
 }
 
 /* The wait ends with an exception that is set: have the lock for that, if it
- * can be had. */
+ * can be had; or else with what says why not, and that as its context. */
 static void
 end_raising(waiting *w)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        (void)PyException_SetTraceback(value, traceback);
+    }
     if (get_back(w) == 0) {
         pshm_condition_leave(w->self->words, &w->waiter);
         PyErr_Restore(type, value, traceback);
+        return;
     }
-    else {
-        Py_XDECREF(type);
-        Py_XDECREF(value);
-        Py_XDECREF(traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    PyObject *first = value;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    PyObject *context = PyException_GetContext(value);
+    if (context == NULL && value != first) {
+        PyException_SetContext(value, Py_NewRef(first));
     }
+    Py_XDECREF(context);
+    Py_DECREF(first);
+    PyErr_Restore(type, value, traceback);
 }
 
 /* An owner that dies with the lock wakes nobody who sleeps here, and nobody else
