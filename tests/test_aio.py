@@ -321,6 +321,29 @@ def test_what_belongs_to_nobody_is_awaited_in_a_thread(shm):
     run(main())
 
 
+def test_a_thread_waits_on_when_its_task_is_cancelled(shm):
+    """As the documentation says: only what it waits for, or its timeout, ends that."""
+    event = Event.at(shm, 0, create=True)
+    begun, results = threading.Event(), []
+
+    def wait():
+        begun.set()
+        results.append(event.wait(DEADLINE))
+
+    async def main():
+        task = asyncio.create_task(asyncio.to_thread(wait))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert results == []
+        event.set()
+
+    run(main())
+    assert results == [True]
+
+
 def test_all_is_all():
     public = {
         name

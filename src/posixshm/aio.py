@@ -2,7 +2,8 @@
 
 An Event, a Semaphore, a Barrier or an Atomic belongs to nobody, so a thread can wait for it:
 `await asyncio.to_thread(event.wait, timeout)`; and a Condition in a function that acquires it,
-waits and releases it, all in that thread. A Lock, an RLock and an RWLock belong to the thread that
+waits and releases it, all in that thread. Cancelling the task does not end the thread's wait, for
+which asyncio.run() waits in the end: give it a timeout. A Lock, an RLock and an RWLock belong to the thread that
 acquired them, which must be the event loop's: the functions here ask again and again, and let the
 loop run in between.
 """
