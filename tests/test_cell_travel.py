@@ -206,6 +206,11 @@ def test_crooked_pickles_are_refused(shm):
             opener(*wrong)
 
 
+def test_the_own_lock_of_a_condition_says_what_to_pickle_instead(shm):
+    with pytest.raises(TypeError, match="pickle the condition"):
+        pickle.dumps(Condition.at(shm, 0, create=True).lock)
+
+
 def test_unpickling_takes_whatever_at_returns(shm, monkeypatch):
     """And writes nothing into what is none of ours."""
     opener, args = Lock.at(shm, 0, create=True).__reduce__()

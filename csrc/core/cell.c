@@ -160,10 +160,16 @@ cell_reduce(cell *self, PyObject *options)
     if (options == NULL) {
         return NULL;
     }
-    if (atomic_load(&self->closed) || self->shm == NULL) {
+    if (atomic_load(&self->closed)) {
         Py_DECREF(options);
         return PyErr_Format(PyExc_ValueError, "the %s is closed",
                             Py_TYPE(self)->tp_name);
+    }
+    if (self->shm == NULL) {
+        Py_DECREF(options);
+        return PyErr_Format(PyExc_TypeError,
+                            "a condition's own lock cannot be pickled; pickle "
+                            "the condition");
     }
     if (Py_IS_TYPE(self->shm, state->mapping_type)) {
         Py_DECREF(options);
