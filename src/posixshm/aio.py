@@ -3,9 +3,9 @@
 An Event, a Semaphore, a Barrier or an Atomic belongs to nobody, so a thread can wait for it:
 `await asyncio.to_thread(event.wait, timeout)`; and a Condition in a function that acquires it,
 waits and releases it, all in that thread. Cancelling the task does not end the thread's wait, for
-which asyncio.run() waits in the end: give it a timeout. A Lock, an RLock and an RWLock belong to the thread that
-acquired them, which must be the event loop's: the functions here ask again and again, and let the
-loop run in between.
+which asyncio.run() waits in the end: give it a timeout. A Lock, an RLock and an RWLock belong to
+the thread that acquired them, which must be the event loop's: the functions here ask again and
+again, and let the loop run in between.
 """
 
 from __future__ import annotations
