@@ -772,7 +772,13 @@ def fail_each(name, without_proc, *kinds):
                 with played(kind, name) as scene:
                     before = holdings.now()
                     problem, log = act_with_fault(scene, faults, nth, number)
+                    # Where mappings are listed there may be one more or less than before.
+                    call = log[nth - 1] if nth <= len(log) else None
                     with explained(f"{kind}: {call}, call {nth} of {log}, {number}: {problem!r}"):
+                        if call is None:
+                            assert problem is None, "no call failed"
+                            scene.succeeded()
+                            continue
                         if problem is None:
                             assert call in kind.forgiven or scene.told(number), "nobody was told"
                             scene.succeeded()
@@ -789,8 +795,10 @@ def fail_each(name, without_proc, *kinds):
                 with played(kind, name) as scene:
                     problem, log = act_with_fault(scene, faults, nth, errno.EINTR)
                     with explained(f"{kind}: {call}, call {nth} of {log} was not made again"):
-                        assert problem is None, problem
-                        scene.succeeded()
+                        if log[nth - 1 : nth] == [call]:
+                            assert problem is None, problem
+                        if problem is None:
+                            scene.succeeded()
     print(json.dumps({kind: sorted(calls) for kind, calls in raised.items()}))
 
 

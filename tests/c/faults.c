@@ -457,6 +457,44 @@ WRAP_STAT_64(stat, (const char *path, struct stat64 *out), (path, out))
 WRAP_STAT_64(fstatat,
              (int dir, const char *path, struct stat64 *out, int flags),
              (dir, path, out, flags))
+/* What a program calls that was built against a glibc before 2.33.  Later ones
+ * still have these, but show them to nobody who asks by name, so they are
+ * passed on to their successors, which fill in the same structure. */
+#define WRAP_OLD(name, symbol, successor, parameters, its, arguments)        \
+    int symbol parameters;                                                   \
+    int symbol parameters                                                    \
+    {                                                                        \
+        static _Atomic(void *) kept;                                         \
+        int(*real) its = (int(*) its)(uintptr_t)next(&kept, #successor);     \
+        struct visit visit = enter(name, __builtin_return_address(0));       \
+        (void)version;                                                       \
+        if (visit.fails) {                                                   \
+            return -1;                                                       \
+        }                                                                    \
+        int result = real arguments;                                         \
+        leave(visit);                                                        \
+        return result;                                                       \
+    }
+#define WRAP_OLD_STAT(name, symbol, successor, type)                         \
+    WRAP_OLD(name, symbol, successor,                                        \
+             (int version, type where, struct stat64 *out),                  \
+             (type, struct stat64 *), (where, out))
+#define WRAP_OLD_STATAT(symbol)                                              \
+    WRAP_OLD("fstatat", symbol, fstatat64,                                   \
+             (int version, int dir, const char *path, struct stat64 *out,    \
+              int flags),                                                    \
+             (int, const char *, struct stat64 *, int),                      \
+             (dir, path, out, flags))
+#if __WORDSIZE == 64
+WRAP_OLD_STAT("fstat", __fxstat, fstat64, int)
+WRAP_OLD_STAT("fstat", __fxstat64, fstat64, int)
+WRAP_OLD_STAT("lstat", __lxstat, lstat64, const char *)
+WRAP_OLD_STAT("lstat", __lxstat64, lstat64, const char *)
+WRAP_OLD_STAT("stat", __xstat, stat64, const char *)
+WRAP_OLD_STAT("stat", __xstat64, stat64, const char *)
+WRAP_OLD_STATAT(__fxstatat)
+WRAP_OLD_STATAT(__fxstatat64)
+#endif
 #endif
 #else
 #define WRAP_XSTAT(name, symbol, type)                                       \
