@@ -5,7 +5,7 @@ from _primitives import CELLS, KINDS, name_of
 from _processes import PATH
 
 START = """
-import contextlib, gc, io, os, pickle, sys
+import contextlib, gc, io, os, pickle, sys, warnings
 from _primitives import *
 from posixshm import OwnerDiedError, SharedMemory
 name = sys.argv[1]
@@ -15,6 +15,11 @@ mapping = shm.map()
 def blocks():
     gc.collect()
     gc.collect()
+    # The interpreter's cache of attributes keeps the names that it was asked for, and unpickling
+    # asks for a new string each time.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        sys._clear_type_cache()
     return sys.getallocatedblocks()
 
 def resident():
