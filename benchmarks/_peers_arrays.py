@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing.shared_memory import SharedMemory as StdlibSharedMemory
 from typing import Any
 
-from _peers import WITH_GIL, numpy, optional, posixshm
+from _peers import STDLIB_MAY_UNTRACK, WITH_GIL, numpy, optional, posixshm
 
 MP = multiprocessing.get_context("fork")
 
@@ -127,6 +127,9 @@ class Queued(Peer):
 
 
 class Stdlib(Peer):
+    # From 3.15 on a forked child has a tracker of its own, which would think the name leaked.
+    attaching = {"track": False} if STDLIB_MAY_UNTRACK else {}
+
     def hand_over(self) -> None:
         self.shm = StdlibSharedMemory(self.name, True, self.source.nbytes)
         numpy.copyto(self.array_of(self.shm), self.source)
@@ -137,7 +140,7 @@ class Stdlib(Peer):
 
     def take(self, look: Look) -> float:
         self.far.recv_bytes()
-        shm = StdlibSharedMemory(self.name)
+        shm = StdlibSharedMemory(self.name, **self.attaching)
         try:
             return look(self.array_of(shm))
         finally:
