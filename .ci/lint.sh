@@ -44,13 +44,8 @@ lint_symbols() {
 }
 
 lint_wheel() {
-    local names
     make_main_venv
-    names=$(python3 -m zipfile -l "$main_venv"/wheel/*.whl | awk 'NR > 1 { print $1 }')
-    echo "$names"
-    grep -qx 'posixshm/py.typed' <<<"$names"
-    grep -qx 'posixshm/_core.pyi' <<<"$names"
-    ! grep -vE '^posixshm/([a-z_]+\.pyi?|py\.typed|_core\.[^/]+\.so)$|^posixshm-[^/]+\.dist-info/' <<<"$names"
+    "$checkout/.ci/release/check_wheel" "$main_venv"/wheel/*.whl
 }
 
 check_types() {

@@ -1,0 +1,74 @@
+# What the checks before a release share.  A check is a script of this folder, and one command:
+# bash .ci/release/NAME.  It works on copies under a temporary folder, leaves the checkout alone,
+# and ends with an error where something it needs is missing, for nothing may be skipped here.
+
+set -euo pipefail
+
+pattern=
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+scratch=$(mktemp -d)
+cache=${POSIXSHM_CI_CACHE:-${XDG_CACHE_HOME:-/var/tmp}/posixshm-ci} # interpreters, kept between runs
+shared_tools=${POSIXSHM_SHARED_TOOLS:-$checkout/../shared/tools}
+
+. "$checkout/.ci/steps.sh"
+. "$checkout/.ci/build.sh"
+. "$checkout/.ci/lint.sh"
+
+chmod 755 "$scratch" # tests under a second user id read from here
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_PREFER_BINARY=1
+export PYTHONDONTWRITEBYTECODE=1
+
+release=$checkout/.ci/release
+
+# prepare PACKAGE...: what builds the source distribution, these tools of PyPI's, and the
+# distribution.
+prepare() {
+    copy_tree "$tree"
+    python3 -m venv "$tools"
+    "$tools/bin/pip" install -qq build 'setuptools>=77' "$@"
+    make_sdist
+}
+
+# get TOOL ARGUMENT...: one of those that get interpreters, or that run cibuildwheel.
+get() {
+    local tool=$1
+    shift
+    [ -x "$shared_tools/$tool" ] || fail "there is no $tool in POSIXSHM_SHARED_TOOLS ($shared_tools)"
+    mkdir -p "$cache"
+    "$shared_tools/$tool" "$@"
+}
+
+# suite NAME PYTHON PACKAGE ARGUMENT...: see the script of that name.
+suite() {
+    local name=$1
+    shift
+    own_shm "$release/suite" "$scratch/$name" "$1" "$2" "$(ls "$sdist"/*.tar.gz)" "${@:3}"
+}
+
+# in_root ROOT COMMAND...: in another root, where scratch is /tmp/scratch and this folder is
+# /tmp/release; /tmp and /dev/shm are its own.  All mounts go with the command.
+in_root() {
+    local root=$1
+    shift
+    unshare --mount --propagation private bash -euc '
+        root=$1 scratch=$2 release=$3
+        shift 3
+        mount --bind "$root" "$root" # a mount of its own, to be the root: tests make mounts too
+        mount -t proc proc "$root/proc"
+        mount --rbind /dev "$root/dev"
+        mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
+        mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+        mkdir "$root/tmp/scratch" "$root/tmp/release"
+        mount --bind "$scratch" "$root/tmp/scratch"
+        mount --bind "$release" "$root/tmp/release"
+        cd "$root"
+        pivot_root . mnt
+        umount -l /mnt
+        cd /
+        export LC_ALL=C.UTF-8 TMPDIR=/tmp
+        status=0
+        "$@" || status=$?
+        left=$(ls -A /dev/shm)
+        if [ -n "$left" ]; then printf "left in /dev/shm:\n%s\n" "$left"; exit 1; fi
+        exit "$status"' in_root "$root" "$scratch" "$release" "$@"
+}
