@@ -121,6 +121,21 @@ reset_mark(uint32_t round)
     return round - round % PSHM_RESETS + 1;
 }
 
+/* Say that the round was reset; not in the place of a later one, whose sleepers
+ * may not have looked yet: who resets may be stopped for long before this. */
+static void
+leave_mark(struct pshm_barrier *b, uint32_t round)
+{
+    atomic_uint *place = &b->resets[round % PSHM_RESETS];
+    unsigned mark = reset_mark(round);
+    unsigned there = atomic_load_explicit(place, memory_order_relaxed);
+    while ((there == 0 || (int32_t)(mark - there) > 0)
+           && !atomic_compare_exchange_weak_explicit(
+               place, &there, mark, memory_order_release,
+               memory_order_relaxed)) {
+    }
+}
+
 /* 1: the round goes on; 0: it ended well; -EPIPE: it did not. */
 static int
 outcome(struct pshm_barrier *b, uint32_t round)
@@ -197,8 +212,7 @@ pshm_barrier_reset(struct pshm_barrier *b)
     if (round_of(state) != round) {
         return;                         /* it ended before that */
     }
-    atomic_store_explicit(&b->resets[round % PSHM_RESETS], reset_mark(round),
-                          memory_order_release);
+    leave_mark(b, round);
     while (round_of(state) == round && !replace(b, &state, next_round(state))) {
     }
     wake_all(b);
