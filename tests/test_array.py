@@ -49,12 +49,11 @@ def items(array):
 # Of each kind that numpy has, and that a .npy file can hold.
 DTYPES = [
     "?", "i1", "<u2", ">i4", "<f2", ">f8", "<c8", ">c16", "S5", "<U3", ">U2", "V7",
-    "<M8[ns]", ">m8[s]", "S0", "V0", "<U0",
+    "<M8[ns]", ">m8[s]",
     [("a", "<f4"), ("b", ">i2", (2, 3))],
     [("x", "u1"), ("nested", [("y", "<c16"), ("z", "S3")], (2,))],
     [("größe", "<f8"), ("日本", "u1"), (("title", "plain"), "i2")],
     {"names": ["a", "b"], "formats": ["u1", "<f8"], "offsets": [1, 8], "itemsize": 24},
-    [],
 ]  # fmt: skip
 SHAPES = [(), (0,), (1,), (7,), (3, 0, 2), (4, 5), (2, 3, 4)]
 
@@ -266,6 +265,13 @@ def test_an_anonymous_one(name):
 
 
 # -- what is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["S0", "V0", "U0", []])
+def test_items_of_no_bytes_are_refused(name, dtype):
+    with pytest.raises(ValueError, match="no bytes"):
+        posixshm.array.create(name, 3, np.dtype(dtype))
+    assert name not in posixshm.listdir()
 
 
 @pytest.mark.parametrize(
@@ -741,7 +747,7 @@ dtypes = st.one_of(
     hnp.array_dtypes(allow_subarrays=True),
     hnp.nested_dtypes(max_itemsize=200),
     hnp.scalar_dtypes(),
-).filter(lambda dtype: not dtype.hasobject)
+).filter(lambda dtype: not dtype.hasobject and dtype.base.itemsize > 0)
 bytes_of_anything = st.binary(min_size=1, max_size=64)
 
 

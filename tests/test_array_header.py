@@ -150,6 +150,12 @@ def test_python_objects(refused, descr):
     assert "Python objects" in refused(header(with_(descr=descr)) + bytes(1000))
 
 
+@pytest.mark.parametrize("descr", ["'|S0'", "'<U0'", "'|V0'", "[]"])
+def test_items_of_no_bytes(refused, descr):
+    """Any number of them would fit, and whoever goes through them never comes back."""
+    assert "no bytes" in refused(header(with_(descr=descr, shape="(4611686018427387904,)")))
+
+
 @pytest.mark.parametrize(
     "descr",
     [

@@ -59,6 +59,8 @@ def make(
     if kind.subdtype is not None:  # as numpy does: the array gets its dimensions
         kind, inner = kind.subdtype
         wanted += inner
+    if kind.itemsize == 0:
+        raise ValueError(f"dtype {kind} has items of no bytes")
     return _written(kind, wanted, order)
 
 
@@ -139,5 +141,7 @@ def _said(version: tuple[int, int], said: bytes) -> Header:
     if kind.subdtype is not None:
         kind, inner = kind.subdtype
         shape += inner
+    if kind.itemsize == 0:  # any number of them would do, and take as long to go through
+        raise ValueError(f"its dtype {kind} has items of no bytes")
     start = len(format.MAGIC_PREFIX) + 2 + (2 if version == (1, 0) else 4)
     return Header(kind, shape, "F" if fortran else "C", start + len(said))
