@@ -1,7 +1,7 @@
 """The extension module; everything else stands in pyproject.toml.
 
 POSIXSHM_SANITIZE=address,undefined (or thread) builds it for -fsanitize,
-POSIXSHM_WERROR=1 makes every warning an error.
+POSIXSHM_WERROR=1 makes every warning an error, and those of conversions as well.
 """
 
 import os
@@ -22,7 +22,7 @@ link_args = []
 options = {}
 
 if os.environ.get("POSIXSHM_WERROR") == "1":
-    compile_args.append("-Werror")
+    compile_args += ["-Wconversion", "-Werror"]
 
 if sanitizers := os.environ.get("POSIXSHM_SANITIZE"):
     flag = f"-fsanitize={sanitizers}"
