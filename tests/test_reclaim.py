@@ -144,7 +144,8 @@ def test_age_alone_and_whatever_is_no_object(run_python):
         os.mkdir(f"{SHM}/directory")
         os.mkfifo(f"{SHM}/fifo")
         os.symlink("/etc/passwd", f"{SHM}/symlink")
-        socket.socket(socket.AF_UNIX).bind(f"{SHM}/socket")
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(f"{SHM}/socket")
         open(f"{SHM}/sem.plain", "w").close()
         SharedMemory.create("object", 100).close()
         open(f"{SHM}/empty", "w").close()
