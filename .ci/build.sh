@@ -70,9 +70,25 @@ find_python() {
 # make_venv FOLDER PYTHON EXTRA: a venv with the package, built from the source distribution.
 make_venv() {
     [ ! -d "$1" ] || return 0 # an earlier step's
+    local wheel
+    wheel=$(make_wheel "$2")
     "$2" -m venv "$1"
-    POSIXSHM_WERROR=1 "$1/bin/pip" wheel -qq --no-deps --wheel-dir "$1/wheel" "$sdist"/*.tar.gz
-    "$1/bin/pip" install -qq "$(ls "$1"/wheel/*.whl)[$3]"
+    "$1/bin/pip" install -qq "${wheel}[$3]"
+}
+
+# make_wheel PYTHON: prints the wheel, which is built once, whichever of the steps in the lanes that
+# need it comes first.
+make_wheel() {
+    local folder
+    folder=$scratch/wheels/$("$1" -c "$python_version")-${POSIXSHM_SANITIZE:-plain}
+    mkdir -p "$folder"
+    (
+        flock 9
+        ls "$folder"/*.whl 2>/dev/null || {
+            "$1" -m venv "$folder/venv" &&
+                POSIXSHM_WERROR=1 "$folder/venv/bin/pip" wheel -qq --no-deps --wheel-dir "$folder" "$sdist"/*.tar.gz
+        } >&2
+    ) 9>"$folder/lock" && ls "$folder"/*.whl
 }
 
 # make_main_venv: the one for the python3 that is first on the path, which the tools use as well.

@@ -44,8 +44,9 @@ lint_symbols() {
 }
 
 lint_wheel() {
-    make_main_venv
-    "$checkout/.ci/release/check_wheel" "$main_venv"/wheel/*.whl
+    local wheel
+    wheel=$(make_wheel "$(command -v python3)")
+    "$checkout/.ci/release/check_wheel" "$wheel"
 }
 
 check_types() {

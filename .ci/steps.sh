@@ -77,11 +77,15 @@ finish() { # waits for the first job to end and reports it as a step
     unset "running[$pid]"
 }
 
-# beside NAME COMMAND...: as step, but together with the others of its kind, one a core.  The
+# beside NAME COMMAND...: as step, but together with the others of its kind, in lanes.  The
 # command keeps its objects to itself by own_shm; where that cannot be had, they run one by one.
 beside() {
     while [ ${#running[@]} -ge "$lanes" ]; do finish; done
     begin "$@"
+}
+
+finish_named() { # waits for that one, if it is running
+    while [[ " ${running[*]} " == *" $1 "* ]]; do finish; done
 }
 
 finish_all() {
@@ -106,7 +110,7 @@ can_own_shm() {
 }
 
 lanes=1
-if can_own_shm; then lanes=$(nproc); fi
+if can_own_shm; then lanes=$(($(nproc) + 1)); fi # one more than cores: tests wait for a part of their time
 
 clean_up() {
     local pid

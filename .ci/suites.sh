@@ -13,16 +13,12 @@ run_readme() {
     printf '$ %s\n' "$demo"
     bash -euo pipefail -c "$demo"
     printf '$ %s\n' "$tests"
-    bash -euo pipefail -c "$tests"
+    own_shm bash -euo pipefail -c "$tests"
     .venv/bin/python -c "$python_version" >>"$ran"
 }
 
 run_suite() { # run_suite VERSION PYTHON
     local venv=$scratch/python$1
-    if grep -qx "$1" "$ran"; then
-        echo "ran by the README's command"
-        return
-    fi
     make_venv "$venv" "$2" test
     case $1 in
         *t) # neither the package nor what the tests import may switch the GIL on
@@ -53,8 +49,10 @@ run_consumers() { # run_consumers PYTHON [with-torch]
 }
 
 run_cpython_tests() { # run_cpython_tests PYTHON
+    local wheel
     if "$1" -c 'import test._test_multiprocessing' 2>/dev/null; then
-        "$tree/tests/cpython/run" "$1"
+        wheel=$(make_wheel "$1")
+        "$tree/tests/cpython/run" "$1" --wheel "$wheel"
     else
         echo "not run: $1 comes without the test package"
     fi
@@ -80,13 +78,17 @@ run_sanitized() {
         --ignore tests/test_sync_leaks.py
 }
 
+run_c() {
+    own_shm "$tree/tests/c/run"
+}
+
 # The other C library, which has no functions that take a clock, and other types.
 run_musl() {
     local headers=$scratch/kernel-headers folder
     mkdir "$headers"
     for folder in linux asm-generic; do ln -s "/usr/include/$folder" "$headers"; done
     ln -s "/usr/include/$(gcc -print-multiarch)/asm" "$headers"
-    CC="musl-gcc -isystem $headers" "$tree/tests/c/run" --quick
+    CC="musl-gcc -isystem $headers" own_shm "$tree/tests/c/run" --quick
 }
 
 run_benchmarks() {
