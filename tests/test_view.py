@@ -1,6 +1,7 @@
 """View: a range of shared memory as an array, its indexes, its buffer and its life."""
 
 import copy
+import ctypes
 import gc
 import itertools
 import pickle
@@ -243,6 +244,16 @@ def test_ranges_take_buffers(grid):
     assert grid[:, 0].tolist() == [1, 3, 5]
     grid[2:] = grid[:1]
     assert grid[2].tolist() == grid[0].tolist()
+
+
+def test_ranges_take_arrays_of_ctypes(grid):
+    """Which name no strides."""
+    grid[1] = (ctypes.c_int * 4)(40, 50, 60, 70)
+    assert grid[1].tolist() == [40, 50, 60, 70]
+    grid[::2, 1:3] = ((ctypes.c_int * 2) * 2)((1, 2), (3, 4))
+    assert grid[::2].tolist() == [[0, 1, 2, 3], [8, 3, 4, 11]]
+    grid[2, 3, ...] = ctypes.c_int(-1)
+    assert grid[2, 3] == -1
 
 
 def test_a_range_may_be_assigned_to_itself(grid):

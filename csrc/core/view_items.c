@@ -323,12 +323,20 @@ check_source(view *self, const selection *to, PyObject *value,
     return 0;
 }
 
-/* By way of a copy: the source may be the very same memory. */
+/* By way of a copy: the source may be the very same memory.  Strides that were
+ * asked for and not given, as by the arrays of ctypes, mean C order. */
 static int
 copy_range(view *self, const selection *to, const Py_buffer *source)
 {
-    struct pshm_layout from_layout = {source->ndim, source->shape,
-                                      source->strides, source->itemsize};
+    Py_ssize_t in_c_order[PSHM_MAX_DIMENSIONS], stride = source->itemsize;
+    for (int i = source->ndim - 1; i >= 0; i--) {
+        in_c_order[i] = stride;
+        stride *= source->shape[i];
+    }
+    struct pshm_layout from_layout = {
+        source->ndim, source->shape,
+        source->strides != NULL ? source->strides : in_c_order,
+        source->itemsize};
     struct pshm_layout to_layout = selection_layout(self, to);
     char *items = PyMem_RawMalloc((size_t)source->len + 1);
     if (items == NULL) {
