@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import threading
 
 import numpy as np
 import pytest
@@ -381,17 +382,59 @@ def test_what_is_no_tensor_leaves_nothing(name):
     assert name not in posixshm.listdir()
 
 
-def test_a_capsule_serves_once(shm):
-    capsule = shm.view("f", 4).__dlpack__()
+@pytest.mark.parametrize("version", [None, (1, 0)])
+def test_a_capsule_serves_once(shm, version):
+    view = shm.view("f", 4)
+    mapped = is_mapped(view)
 
     class Given(Producer):
         def __dlpack__(self, **arguments):
-            return capsule
+            return self.array
 
-    assert from_dlpack(Given(None)).tolist() == [0.0] * 4
-    np.from_dlpack(type("Once", (Given,), {"__dlpack__": lambda self, **a: capsule})(None))
-    with pytest.raises(TypeError, match="capsule"):
-        from_dlpack(Given(None))
+    for first in [from_dlpack, np.from_dlpack]:
+        capsule = view.__dlpack__(max_version=version)
+        assert first(Given(capsule)).tolist() == [0.0] * 4
+        for again, error in [(from_dlpack, TypeError), (np.from_dlpack, ValueError)]:
+            with pytest.raises(error):
+                again(Given(capsule))
+    del view
+    shm.close()
+    assert not mapped()                     # nothing was kept, though the last capsule lives
+    assert capsule_name(capsule).startswith("used_")
+
+
+def test_a_tensor_is_not_given_back_while_it_is_copied():
+    """Another consumer finds it taken, or comes first."""
+    from posixshm import _core
+
+    def take():
+        begin.wait()
+        try:
+            took.append(np.from_dlpack(Given(capsule)))
+        except ValueError:
+            took.append(None)
+
+    class Given(Producer):
+        def __dlpack__(self, **arguments):
+            return self.array
+
+    copies = 0
+    for _ in range(10):
+        capsule, begin, took = np.ones(2_000_000).__dlpack__(), threading.Event(), []
+        view = SharedMemory.anonymous(16_000_000).view("d")
+        thread = threading.Thread(target=take)
+        thread.start()
+        begin.set()
+        try:
+            _core._copy_tensor(capsule, view)
+            copied = True
+        except TypeError:
+            copied = False
+        thread.join()
+        assert copied == (took == [None])
+        assert not copied or (view.numpy() == 1).all()
+        copies += copied
+    assert copies > 0
 
 
 def test_the_private_functions_look_at_what_they_get(shm):

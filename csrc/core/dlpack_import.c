@@ -5,14 +5,25 @@
 #include "args.h"
 #include "dlpack_abi.h"
 
+#define LEGACY "dltensor"
+#define VERSIONED "dltensor_versioned"
+
+static void
+raise_capsule(PyObject *capsule)
+{
+    PyErr_Format(PyExc_TypeError,
+                 "__dlpack__() must return a capsule with a tensor, not %R",
+                 capsule);
+}
+
 /* The tensor in a capsule that nobody has taken it out of.  The capsule keeps
  * it, and gives it back to its maker in the end.  NULL with an exception. */
 static const struct dl_tensor *
 tensor_of(PyObject *capsule)
 {
-    if (PyCapsule_IsValid(capsule, "dltensor_versioned")) {
+    if (PyCapsule_IsValid(capsule, VERSIONED)) {
         const struct dl_managed_versioned *managed = PyCapsule_GetPointer(
-            capsule, "dltensor_versioned");
+            capsule, VERSIONED);
         if (managed->major == 1) {
             return &managed->tensor;
         }
@@ -21,14 +32,12 @@ tensor_of(PyObject *capsule)
                      managed->major, managed->minor);
         return NULL;
     }
-    if (PyCapsule_IsValid(capsule, "dltensor")) {
+    if (PyCapsule_IsValid(capsule, LEGACY)) {
         const struct dl_managed *managed = PyCapsule_GetPointer(capsule,
-                                                                "dltensor");
+                                                                LEGACY);
         return &managed->tensor;
     }
-    PyErr_Format(PyExc_TypeError,
-                 "__dlpack__() must return a capsule with a tensor, not %R",
-                 capsule);
+    raise_capsule(capsule);
     return NULL;
 }
 
@@ -94,11 +103,52 @@ is_for(view *self, const struct dl_tensor *tensor)
     return same;
 }
 
+/* Take the tensor out of its capsule, so that no other consumer can, who might
+ * give it back while it is read.  Returns what is to be given back, or NULL with
+ * an exception: somebody else took it. */
+static void *
+take_out(core_state *state, PyObject *capsule, bool *versioned)
+{
+    void *managed = NULL;
+    fields_lock(&state->fields);
+    *versioned = PyCapsule_IsValid(capsule, VERSIONED);
+    if (*versioned || PyCapsule_IsValid(capsule, LEGACY)) {
+        managed = PyCapsule_GetPointer(capsule,
+                                       *versioned ? VERSIONED : LEGACY);
+        (void)PyCapsule_SetName(capsule,
+                                *versioned ? "used_dltensor_versioned"
+                                           : "used_dltensor");
+    }
+    fields_unlock(&state->fields);
+    if (managed == NULL) {
+        raise_capsule(capsule);
+    }
+    return managed;
+}
+
+static void
+give_back(void *managed, bool versioned)
+{
+    if (versioned) {
+        struct dl_managed_versioned *tensor = managed;
+        if (tensor->deleter != NULL) {
+            tensor->deleter(tensor);
+        }
+    }
+    else {
+        struct dl_managed *tensor = managed;
+        if (tensor->deleter != NULL) {
+            tensor->deleter(tensor);
+        }
+    }
+}
+
 static PyObject *
 copy_tensor(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     core_state *state = core_state_of_module(module);
     Py_ssize_t strides[PSHM_MAX_DIMENSIONS];
+    bool versioned;
     if (count != 2 || !Py_IS_TYPE(args[1], state->view_type)) {
         PyErr_SetString(PyExc_TypeError, "a capsule and a View are needed");
         return NULL;
@@ -120,10 +170,15 @@ copy_tensor(PyObject *module, PyObject *const *args, Py_ssize_t count)
         }
         layout.strides = strides;
     }
+    void *managed = take_out(state, args[0], &versioned);
+    if (managed == NULL) {
+        return NULL;
+    }
     const char *from = (const char *)tensor->data + tensor->byte_offset;
     Py_BEGIN_ALLOW_THREADS
     pshm_gather(to->data, from, &layout);
     Py_END_ALLOW_THREADS
+    give_back(managed, versioned);
     Py_RETURN_NONE;
 }
 
@@ -133,7 +188,7 @@ PyMethodDef dlpack_functions[] = {
                "Format, shape and itemsize of the tensor in a capsule.")},
     {"_copy_tensor", (PyCFunction)(void (*)(void))copy_tensor, METH_FASTCALL,
      PyDoc_STR("_copy_tensor(capsule, view, /)\n--\n\n"
-               "Copy a capsule's tensor into a view as _read_tensor has "
-               "it.")},
+               "Copy a capsule's tensor into a view as _read_tensor has it, "
+               "and give it\nback to its maker.")},
     {0},
 };
