@@ -234,6 +234,36 @@ def test_a_shrunk_object_without_room_gives_its_end_back():
     assert not mapped()
 
 
+def test_tensors_are_made_while_the_object_shrinks(run_threads):
+    """Also in the moment between hiding the end of the mapping and unmapping it."""
+    shm = SharedMemory.create(None, PAGESIZE)
+    shm.unlink()
+    shrunk = threading.Event()
+
+    def shrink():
+        for _ in range(200):
+            shm.resize(2 * PAGESIZE)
+            while True:
+                try:
+                    shm.resize(PAGESIZE, shrink=True)
+                    break
+                except BufferError:         # the other thread had a tensor
+                    pass
+        shrunk.set()
+
+    def export():
+        while not shrunk.is_set():
+            array = np.from_dlpack(shm.view("B", PAGESIZE))
+            array[-1] = 1
+            assert array.nbytes == PAGESIZE
+            del array
+
+    run_threads(shrink, export)
+    mapped = is_mapped(shm.view())
+    shm.close()
+    assert not mapped()
+
+
 def test_a_tensor_keeps_its_rights(shm):
     array = np.from_dlpack(shm.view("B", 10))
     with pytest.raises(BufferError, match="right"):

@@ -260,7 +260,8 @@ mapping_claim_locked(mapping *self)
 }
 
 /* Under the claim of a change of protection, which goes by what is reserved.
- * Where another thread has that claim the rest stays mapped: nobody gets it.
+ * What is left may have other owners by now, of all the size that is left.  Where
+ * another thread has that claim the rest stays mapped: nobody gets it.
  * The rest is given up before it is unmapped: a child that is forked in
  * between must not take for its own what may be somebody else's by then. */
 void
@@ -274,8 +275,7 @@ mapping_trim(mapping *self)
         reserved = self->reserved;
         self->reserved = used;
         if (self->shared != NULL) {
-            pshm_region_give_back(self->shared);
-            self->shared = NULL;
+            pshm_region_shrink(self->shared, used);
         }
     }
     fields_unlock(&self->fields);

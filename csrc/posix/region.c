@@ -53,8 +53,9 @@ pshm_region_is_own(const struct pshm_region *region)
     return atomic_load_explicit(&region->owners, memory_order_acquire) == 1;
 }
 
+/* The last owner reads it, after this one let go. */
 void
-pshm_region_give_back(struct pshm_region *region)
+pshm_region_shrink(struct pshm_region *region, size_t length)
 {
-    free(region);
+    region->length = length;
 }

@@ -17,7 +17,8 @@ void pshm_region_drop(struct pshm_region *region);
 /* Is there one owner only, who asks? */
 bool pshm_region_is_own(const struct pshm_region *region);
 
-/* Let go of it as its only owner, and leave the memory as it is. */
-void pshm_region_give_back(struct pshm_region *region);
+/* Leave what is past length, in whole pages, to an owner who calls: it is not
+ * unmapped with the rest.  One at a time. */
+void pshm_region_shrink(struct pshm_region *region, size_t length);
 
 #endif

@@ -12,15 +12,21 @@ is_mapped(void *base)
 }
 
 static struct pshm_region *
-new_region(void **base)
+new_pages(void **base, size_t length)
 {
     int fd = memfd_create("test", MFD_CLOEXEC);
-    CHECK(ftruncate(fd, (off_t)PAGE) == 0);
-    CHECK_IS(pshm_map(fd, 0, PAGE, PROT_READ | PROT_WRITE, base), 0);
+    CHECK(ftruncate(fd, (off_t)length) == 0);
+    CHECK_IS(pshm_map(fd, 0, length, PROT_READ | PROT_WRITE, base), 0);
     (void)close(fd);
-    struct pshm_region *region = pshm_region_new(*base, PAGE);
+    struct pshm_region *region = pshm_region_new(*base, length);
     CHECK(region != NULL);
     return region;
+}
+
+static struct pshm_region *
+new_region(void **base)
+{
+    return new_pages(base, PAGE);
 }
 
 static void
@@ -38,12 +44,18 @@ last_owner_unmaps(void)
 }
 
 static void
-memory_that_is_given_back_stays(void)
+what_a_region_no_longer_has_stays(void)
 {
     void *base;
-    pshm_region_give_back(new_region(&base));
-    CHECK(is_mapped(base));
-    pshm_unmap(base, PAGE);
+    struct pshm_region *region = new_pages(&base, 2 * PAGE);
+    char *end = (char *)base + PAGE;
+    pshm_region_keep(region);
+    pshm_region_shrink(region, PAGE);
+    pshm_region_drop(region);
+    CHECK(is_mapped(base) && is_mapped(end));
+    pshm_region_drop(region);
+    CHECK(!is_mapped(base) && is_mapped(end));
+    pshm_unmap(end, PAGE);
 }
 
 static void
@@ -85,7 +97,7 @@ int
 main(void)
 {
     RUN(last_owner_unmaps);
-    RUN(memory_that_is_given_back_stays);
+    RUN(what_a_region_no_longer_has_stays);
     RUN(memory_of_malloc_is_freed);
     RUN(any_thread_may_be_the_last);
     return finish();
