@@ -84,7 +84,7 @@ make_wheel() {
     mkdir -p "$folder"
     (
         flock 9
-        ls "$folder"/*.whl 2>/dev/null || {
+        ls "$folder"/*.whl >/dev/null 2>&1 || {
             "$1" -m venv "$folder/venv" &&
                 POSIXSHM_WERROR=1 "$folder/venv/bin/pip" wheel -qq --no-deps --wheel-dir "$folder" "$sdist"/*.tar.gz
         } >&2

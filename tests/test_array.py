@@ -507,6 +507,18 @@ def test_views_share_the_handle(name):
     assert np.asarray(array).base is not None and type(np.asarray(array)) is np.ndarray
 
 
+def test_renamed_fields_are_one_arrays_own(name):
+    dtype = [("a", "<f4"), ("b", [("c", "<i4"), ("d", "<i4")])]
+    array = posixshm.array.create(name, 3, dtype, delete=True)
+    for renamed in [array, posixshm.array.open(name)]:
+        renamed.dtype["b"].names = ("e", "f")
+        renamed.dtype.names = ("g", "h")
+    assert array.dtype.names == ("g", "h")
+    assert posixshm.array.open(name).dtype == dtype
+    assert posixshm.array.create(name, 3, dtype, exist_ok=True).dtype == dtype
+    assert posixshm.array.create(None, 3, dtype).dtype == dtype
+
+
 def test_nothing_is_left_by_a_failure(name):
     """No descriptor and no memory while the exception lives."""
 

@@ -61,7 +61,9 @@ def make(
         wanted += inner
     if kind.itemsize == 0:
         raise ValueError(f"dtype {kind} has items of no bytes")
-    return _written(kind, wanted, order)
+    # An array of structures has a dtype of its own: whoever has it may rename its fields.
+    written = _written if kind.names is None else _written.__wrapped__
+    return written(kind, wanted, order)
 
 
 @lru_cache(_REMEMBERED)
@@ -120,7 +122,9 @@ def _parse(data: bytes) -> Header:
         raise ValueError(f"its header has {length} bytes, more than {_LONGEST}")
     if len(data) < start + length:
         raise ValueError(f"its header is cut: {len(data)} of {start + length} bytes are there")
-    return _said((version[0], version[1]), data[start : start + length])
+    said = (version[0], version[1]), data[start : start + length]
+    header = _said(*said)
+    return header if header.dtype.names is None else _said.__wrapped__(*said)
 
 
 @lru_cache(_REMEMBERED)
