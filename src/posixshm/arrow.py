@@ -13,6 +13,7 @@ It needs pyarrow: pip install 'posixshm[arrow]'.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ._core import SharedMemory
@@ -39,6 +40,13 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
     """
     import pyarrow as pa
 
+    polars = sys.modules.get("polars")
+    if polars is not None and isinstance(table, polars.DataFrame):
+        # Of objects polars hands over the addresses, as bytes.
+        objects = [name for name, kind in table.schema.items() if kind == polars.Object]
+        if objects:
+            text = f"columns {objects} hold Python objects, which live in one process only"
+            raise TypeError(text)
     if not isinstance(table, pa.Table):
         table = pa.table(table)
     measure = pa.MockOutputStream()

@@ -175,6 +175,13 @@ def test_polars_frames_are_written(name):
     posixshm.shm_unlink(name)
 
 
+def test_polars_objects_are_refused(name):
+    frame = pl.DataFrame({"x": [1], "y": pl.Series([object()], dtype=pl.Object)})
+    with pytest.raises(TypeError, match=r"\['y'\] hold Python objects"):
+        posixshm.arrow.write(name, frame)
+    assert name not in posixshm.listdir()
+
+
 def test_polars_reads_the_object_as_an_ipc_file(written, run_python):
     run_python(  # in a process of its own: it keeps a thread for ten seconds
         """
