@@ -58,7 +58,8 @@ def test_numbers_of_the_struct_module(shm, code):
         ("10s", "10s", 10), ("c", "c", 1), ("M8[ns]", "<M8[ns]", 8), (">m8[s]", ">m8[s]", 8),
         ("bfloat16", "bfloat16", 2), ("float8_e5m2", "float8_e5m2", 1), (np.float32, "f", 4),
         (np.dtype(">i8"), ">q", 8), (float, "d", 8), (np.dtype("U3"), "3w", 12),
-        (np.dtype([("a", "i1"), ("b", "f8")]), "T{^b:a:=d:b:}", 9),
+        (np.dtype([("a", "i1"), ("b", "f8")]), "T{^b:a:^d:b:}", 9),
+        (np.dtype([("a", "<i2", (2, 3)), ("b", ">i2")]), "T{(2,3)^h:a:>h:b:}", 14),
         (np.dtype("M8[us]"), "<M8[us]", 8),
     ],
 )  # fmt: skip
@@ -77,13 +78,38 @@ def test_words_for_formats(shm, said, format, itemsize):
         "\0", "\ud800", "S99999999999999999999", "99999999999999999999i", "Z", "Zi", "ZZf", "f" * 1000 + "w",
         ">g", ">f16", "U536870912000", object, np.dtype("O"), np.dtype([("a", "O")]),
         np.dtype(("f4", (2,))), np.dtype("V0"), np.dtype("S0"), np.dtype([("t", "M8[s]")]),
-        np.dtype([]),
+        np.dtype([]), np.dtype([("a:b", "i1")]), np.dtype([("a\0b", "i1")]), np.dtype([("\ud800", "i1")]),
+        np.dtype({"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [0, 2]}),
+        np.dtype({"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [4, 0]}),
     ],
 )  # fmt: skip
 def test_bad_formats_are_errors_that_name_them(shm, format):
     with pytest.raises(ValueError) as caught:
         shm.view(format)
     assert not isinstance(format, str) or repr(format) in str(caught.value)
+
+
+INNER = np.dtype([("a", "u1"), ("b", "f8"), ("c", "u1")], align=True)  # 6 bytes at its end
+NESTED = [
+    [("x", "<i2", (2, 3))], [("x", "u1"), ("y", ">i2", (2, 3)), ("z", "f8")], [("x", INNER), ("y", "u1")],
+    [("x", "u1"), ("y", INNER, (2, 1))], [("x", [("y", INNER, (2,)), ("z", "U2")], (2,)), ("w", "S3")],
+    {"names": ["x", "y"], "formats": [INNER, "?"], "offsets": [8, 40], "itemsize": 56},
+    [("x", "S0"), ("y", "U0"), ("z", "V3"), ("w", "g")], [(("title", "x"), "c8"), ("\xe9", "f2")],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("fields", NESTED, ids=range(len(NESTED)))
+def test_structures_within_structures(shm, fields, align):
+    """numpy reads of them what was meant, which it does not of all of its own words."""
+    dtype = np.dtype(fields, align=align)
+    expected = np.ndarray(2, dtype, shm.buf, 8)
+    array = np.asarray(shm.view(dtype, 2, 8))
+    assert array.dtype.names == dtype.names
+    for name in dtype.names:
+        one, other = array[name], expected[name]
+        assert (one.dtype, one.shape, one.strides) == (other.dtype, other.shape, other.strides)
+        assert one.ctypes.data == other.ctypes.data
 
 
 def test_a_format_of_a_subclass_becomes_a_plain_one(shm):

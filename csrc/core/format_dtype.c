@@ -27,99 +27,172 @@ dtype_itemsize(PyObject *dtype)
     return size;
 }
 
-/* Where the last field of a structure ends, in bytes; -1 with an exception. */
-static Py_ssize_t
-fields_end(PyObject *dtype)
-{
-    Py_ssize_t end = 0;
-    PyObject *fields = PyObject_GetAttrString(dtype, "fields");
-    PyObject *values = fields == NULL ? NULL : PyMapping_Values(fields);
-    Py_XDECREF(fields);
-    for (Py_ssize_t i = 0; values != NULL && i < PyList_GET_SIZE(values);
-         i++) {
-        PyObject *type, *title;
-        Py_ssize_t offset, size = -1;
-        if (PyArg_ParseTuple(PyList_GET_ITEM(values, i), "On|O", &type,
-                             &offset, &title)) {
-            size = dtype_itemsize(type);
-        }
-        if (size < 0) {
-            end = -1;
-            break;
-        }
-        end = offset + size > end ? offset + size : end;
-    }
-    Py_XDECREF(values);
-    return values == NULL ? -1 : end;
-}
+/* ---- Structures ----
+ *
+ * numpy would spell them out itself, but for a reader that aligns the items
+ * again, and without what lies behind the last field of one within another. */
 
-/* Copy PEP 3118's words for a structure, with ^ for @: nothing is to be aligned
- * besides what is spelt out.  to: has room for twice as much. */
-static void
-copy_unaligned(char *to, const char *from)
-{
-    bool name = false;
-    for (; *from != 0; from++) {
-        name ^= *from == ':';
-        *to++ = !name && *from == '@' ? '^' : *from;
-        if (!name && strncmp(from, "T{", 2) == 0) {
-            *to++ = *++from;
-            if (strchr("<>=!@^", from[1]) == NULL) {
-                *to++ = '^';
-            }
-        }
-    }
-    *to = 0;
-}
+static PyObject *type_words(PyObject *numpy, PyObject *dtype);
 
-/* numpy spells out what lies between two fields, so that all is said; but what
- * reads that, numpy too, would align the items once more.  What lies behind the
- * last field it leaves out. */
+/* numpy's words for what has no parts, with its byte order before them; without
+ * alignment. */
 static PyObject *
-spell_out(PyObject *text, Py_ssize_t padding)
+scalar_words(PyObject *numpy, PyObject *dtype)
 {
-    Py_ssize_t length;
-    const char *words = text == NULL ? NULL
-                                     : PyUnicode_AsUTF8AndSize(text, &length);
+    PyObject *array = PyObject_CallMethod(numpy, "empty", "iO", 0, dtype);
+    PyObject *view = array == NULL ? NULL : PyMemoryView_FromObject(array);
+    PyObject *words = view == NULL ? NULL
+                                   : PyObject_GetAttrString(view, "format");
+    Py_XDECREF(array);
+    Py_XDECREF(view);
+    const char *text = words == NULL ? NULL : PyUnicode_AsUTF8(words);
     PyObject *result = NULL;
-    char *copy = words == NULL ? NULL : PyMem_Malloc(2 * (size_t)length + 1);
-    if (copy != NULL) {
-        copy_unaligned(copy, words);
-        if (padding > 0) {
-            copy[strlen(copy) - 1] = 0; /* the last brace */
-        }
-        result = padding > 0 ? PyUnicode_FromFormat("%s%zdx}", copy, padding)
-                             : PyUnicode_FromString(copy);
-        PyMem_Free(copy);
+    if (text != NULL) {
+        bool ordered = text[0] != 0 && strchr("<>=!", text[0]) != NULL;
+        result = PyUnicode_FromFormat(ordered ? "%U" : "^%U", words);
     }
-    else if (words != NULL) {
-        PyErr_NoMemory();
-    }
-    Py_XDECREF(text);
+    Py_XDECREF(words);
     return result;
 }
 
-/* What numpy itself says of a structure to the buffer protocol. */
+/* Text, bytes or nothing of no length, which numpy makes no array of. */
+static PyObject *
+nothing_words(PyObject *dtype)
+{
+    PyObject *kind = PyObject_GetAttrString(dtype, "kind");
+    const char *text = kind == NULL ? NULL : PyUnicode_AsUTF8(kind);
+    PyObject *result = NULL;
+    if (text != NULL) {
+        result = PyUnicode_FromString(text[0] == 'S'   ? "^0s"
+                                      : text[0] == 'U' ? "^0w"
+                                                       : "^0x");
+    }
+    Py_XDECREF(kind);
+    return result;
+}
+
+/* part: (dtype, shape) */
+static PyObject *
+subarray_words(PyObject *numpy, PyObject *part)
+{
+    PyObject *base, *shape;
+    if (!PyArg_ParseTuple(part, "OO!", &base, &PyTuple_Type, &shape)) {
+        return NULL;
+    }
+    PyObject *words = PyUnicode_FromString("(");
+    for (Py_ssize_t i = 0; words != NULL && i < PyTuple_GET_SIZE(shape);
+         i++) {
+        PyUnicode_AppendAndDel(
+            &words, PyUnicode_FromFormat(i == 0 ? "%S" : ",%S",
+                                         PyTuple_GET_ITEM(shape, i)));
+    }
+    if (words != NULL) {
+        PyUnicode_AppendAndDel(&words, PyUnicode_FromString(")"));
+    }
+    if (words != NULL) {
+        PyUnicode_AppendAndDel(&words, type_words(numpy, base));
+    }
+    return words;
+}
+
+static int
+check_name(PyObject *dtype, PyObject *name)
+{
+    Py_ssize_t length;
+    const char *text = PyUnicode_AsUTF8AndSize(name, &length);
+    if (text != NULL && strlen(text) == (size_t)length
+        && strchr(text, ':') == NULL) {
+        return 0;
+    }
+    PyErr_Clear();
+    return raise_dtype(dtype, "the name of a field must be text without "
+                              "colons and zeros");
+}
+
+/* A field of dtype, and what lies before it.  *end: where the one before it
+ * ends, in bytes. */
+static PyObject *
+field_words(PyObject *numpy, PyObject *dtype, PyObject *field, PyObject *name,
+            Py_ssize_t *end)
+{
+    PyObject *type, *title;
+    Py_ssize_t offset, size;
+    if (check_name(dtype, name) < 0
+        || !PyArg_ParseTuple(field, "On|O", &type, &offset, &title)
+        || (size = dtype_itemsize(type)) < 0) {
+        return NULL;
+    }
+    if (offset < *end) {
+        (void)raise_dtype(dtype, "the buffer protocol has no words for fields "
+                                 "that overlap, or are out of order");
+        return NULL;
+    }
+    PyObject *words = offset > *end
+                          ? PyUnicode_FromFormat("%zdx", offset - *end)
+                          : PyUnicode_FromString("");
+    *end = offset + size;
+    if (words != NULL) {
+        PyUnicode_AppendAndDel(&words, type_words(numpy, type));
+    }
+    if (words != NULL) {
+        PyUnicode_AppendAndDel(&words, PyUnicode_FromFormat(":%U:", name));
+    }
+    return words;
+}
+
+static PyObject *
+structure_words(PyObject *numpy, PyObject *dtype, PyObject *names)
+{
+    Py_ssize_t end = 0, size = dtype_itemsize(dtype);
+    PyObject *fields = PyObject_GetAttrString(dtype, "fields");
+    PyObject *words = size < 0 || fields == NULL ? NULL
+                                                 : PyUnicode_FromString("T{");
+    for (Py_ssize_t i = 0; words != NULL && i < PyTuple_GET_SIZE(names);
+         i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        PyObject *field = PyObject_GetItem(fields, name);
+        PyUnicode_AppendAndDel(
+            &words, field == NULL
+                        ? NULL
+                        : field_words(numpy, dtype, field, name, &end));
+        Py_XDECREF(field);
+    }
+    if (words != NULL) {
+        PyUnicode_AppendAndDel(
+            &words, size > end ? PyUnicode_FromFormat("%zdx}", size - end)
+                               : PyUnicode_FromString("}"));
+    }
+    Py_XDECREF(fields);
+    return words;
+}
+
+/* Of any dtype without objects; a new reference. */
+static PyObject *
+type_words(PyObject *numpy, PyObject *dtype)
+{
+    PyObject *names = PyObject_GetAttrString(dtype, "names"), *words = NULL;
+    PyObject *part = names == NULL ? NULL
+                                   : PyObject_GetAttrString(dtype, "subdtype");
+    Py_ssize_t size = part == NULL ? -1 : dtype_itemsize(dtype);
+    if (size >= 0 && Py_EnterRecursiveCall(" in a dtype") == 0) {
+        words = part != Py_None              ? subarray_words(numpy, part)
+                : PyTuple_Check(names)
+                          && PyTuple_GET_SIZE(names) > 0
+                    ? structure_words(numpy, dtype, names)
+                : size == 0                  ? nothing_words(dtype)
+                                             : scalar_words(numpy, dtype);
+        Py_LeaveRecursiveCall();
+    }
+    Py_XDECREF(part);
+    Py_XDECREF(names);
+    return words;
+}
+
 static int
 set_structure(struct item_format *out, PyObject *numpy, PyObject *dtype,
               Py_ssize_t itemsize)
 {
-    PyObject *view = NULL;
-    Py_ssize_t end = fields_end(dtype);
-    if (end < 0) {
-        return -1;
-    }
-    PyObject *array = PyObject_CallMethod(numpy, "empty", "iO", 0, dtype);
-    if (array != NULL) {
-        view = PyMemoryView_FromObject(array);
-        Py_DECREF(array);
-    }
-    if (view == NULL) {
-        return -1;
-    }
-    out->text = spell_out(PyObject_GetAttrString(view, "format"),
-                          itemsize - end);
-    Py_DECREF(view);
+    out->text = type_words(numpy, dtype);
     out->size = itemsize;
     out->in_buffers = true;
     return out->text == NULL ? -1 : 1;
