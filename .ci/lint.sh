@@ -9,6 +9,10 @@ lint_ruff() {
     "$tools/bin/ruff" check --no-cache "$tree"
 }
 
+lint_workflows() {
+    "$tools/bin/python" "$tree/.ci/release/check_workflows" "$tree"
+}
+
 build_strict() { # build_strict COMPILER: a release build of the sources, all warnings errors
     cd "$tree"
     CC=$1 POSIXSHM_WERROR=1 "$tools/bin/python" setup.py -q build --build-base "$scratch/build-$1"
