@@ -76,7 +76,7 @@ def test_words_for_formats(shm, said, format, itemsize):
         "", "zz", "f3", "<f3", "i16", "c4", "u0", "S0", "U0", "S", "U", "0s", "0i", "w", "0w", "O",
         "|O", "|f", "T{i:a:}", "M8[zz]", "<", "@f4", "!f4", "float", "float8", "bfloat8", "é", "f\0",
         "\0", "\ud800", "S99999999999999999999", "99999999999999999999i", "Z", "Zi", "ZZf", "f" * 1000 + "w",
-        ">g", ">f16", "U536870912000", object, np.dtype("O"), np.dtype([("a", "O")]),
+        ">g", ">f16", "c9", ">c9", "c17", "c33", "U536870912000", object, np.dtype("O"), np.dtype([("a", "O")]),
         np.dtype(("f4", (2,))), np.dtype("V0"), np.dtype("S0"), np.dtype([("t", "M8[s]")]),
         np.dtype([]), np.dtype([("a:b", "i1")]), np.dtype([("a\0b", "i1")]), np.dtype([("\ud800", "i1")]),
         np.dtype({"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [0, 2]}),

@@ -101,7 +101,7 @@ set_number(struct item_format *out, enum item_kind kind, Py_ssize_t size,
     if (kind == ITEM_COMPLEX) {
         *at++ = 'Z';
         *at = number_code(ITEM_FLOAT, size / 2, swapped);
-        if (size < 8) {
+        if (size < 8 || size % 2 != 0) {
             return 0;
         }
     }
