@@ -145,6 +145,16 @@ ITEM_FORMATS = [
 ]  # fmt: skip
 
 
+def test_what_takes_the_place_of_the_struct_module_is_not_trusted(shm, monkeypatch):
+    view = shm.view("3s", 2)
+    for value in (b"long enough", b"", 3):
+        monkeypatch.setattr(struct, "pack", lambda *_, value=value: value)
+        with pytest.raises(TypeError, match=r"struct\.pack"):
+            view[0] = b"abc"
+    monkeypatch.setattr(struct, "unpack", lambda *_: 3)
+    assert view[0] == 3
+
+
 @settings(max_examples=400, deadline=None)
 @given(format=st.sampled_from(ITEM_FORMATS), value=VALUES)
 def test_a_value_comes_back_or_is_refused(format, value):

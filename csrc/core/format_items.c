@@ -82,7 +82,8 @@ unpack(const struct item_format *format, const char *item)
     PyObject *values = PyObject_CallMethod(module, "unpack", "Oy#",
                                            format->text, item, format->size);
     Py_DECREF(module);
-    if (values != NULL && PyTuple_GET_SIZE(values) == 1) {
+    if (values != NULL && PyTuple_Check(values)
+        && PyTuple_GET_SIZE(values) == 1) {
         PyObject *value = Py_NewRef(PyTuple_GET_ITEM(values, 0));
         Py_DECREF(values);
         return value;
@@ -232,6 +233,13 @@ pack(const struct item_format *format, char *item, PyObject *value)
                        && !PyErr_ExceptionMatches(PyExc_MemoryError)
                    ? raise_range(format, value)
                    : -1;
+    }
+    if (!PyBytes_Check(packed) || PyBytes_GET_SIZE(packed) != format->size) {
+        PyErr_Format(PyExc_TypeError,
+                     "struct.pack of format %R must return %zd bytes, not %R",
+                     format->text, format->size, packed);
+        Py_DECREF(packed);
+        return -1;
     }
     memcpy(item, PyBytes_AS_STRING(packed), (size_t)format->size);
     Py_DECREF(packed);
