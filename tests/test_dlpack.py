@@ -142,6 +142,14 @@ def test_what_it_cannot_say_is_refused(shm, format, shape, offset, strides, rule
         assert np.from_dlpack(view, copy=True).tolist() == view.tolist()
 
 
+@pytest.mark.parametrize("stride", [-4, 3, 2**40])
+def test_the_stride_of_a_single_item_means_nothing(shm, stride):
+    view = shm.view("i", (2, 1), 0, (8, stride))
+    array = np.from_dlpack(view)
+    assert array.tolist() == view.tolist()
+    assert array.strides == (8, 4)
+
+
 def test_complex_numbers_need_the_alignment_of_their_halves(shm):
     assert np.from_dlpack(shm.view("Zd", 2, 8)).shape == (2,)
 

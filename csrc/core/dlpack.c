@@ -134,10 +134,13 @@ check_view(view *self, const wish *wanted)
     }
     for (int i = 0; i < self->ndim && rule == NULL; i++) {
         Py_ssize_t stride = self->dimensions[self->ndim + i];
+        if (self->dimensions[i] <= 1) {
+            continue;                   /* nothing goes by its stride */
+        }
         if (stride % self->format.size != 0) {
             rule = "its strides are not whole items; copy=True would be";
         }
-        else if (stride < 0 && self->dimensions[i] > 1) {
+        else if (stride < 0) {
             /* DLPack has them, but PyTorch before 2.14 ends the process at
              * one. */
             rule = "its strides are negative, which not every consumer "
@@ -190,9 +193,10 @@ fill_tensor(view *self, bool copied, int64_t *dimensions, void *data,
     for (int i = self->ndim - 1; i >= 0; i--) {
         Py_ssize_t items = self->dimensions[i];
         tensor->shape[i] = items;
-        tensor->strides[i] = copied ? step
-                                    : self->dimensions[self->ndim + i]
-                                          / self->format.size;
+        tensor->strides[i] = copied || items <= 1
+                                 ? step
+                                 : self->dimensions[self->ndim + i]
+                                       / self->format.size;
         step *= items > 0 ? items : 1;
     }
 }
