@@ -277,6 +277,17 @@ def test_one_word_for_a_format_is_as_good_as_another(shm):
     shm.view("b", 2)[:] = np.array([-1, -2], "i1")
 
 
+@pytest.mark.parametrize("dtype", ["U3", ">U3", "S3", "V3"])
+def test_a_range_of_text_and_bytes(shm, dtype):
+    source = np.frombuffer(bytes(range(65, 65 + np.dtype(dtype).itemsize)), "u1").copy().view(dtype)
+    view = shm.view(dtype, 1)
+    view[:] = source
+    assert view.tobytes() == source.tobytes()
+    if dtype == "U3":
+        with pytest.raises(ValueError, match="format"):
+            view[:] = source.view(">U3")
+
+
 @pytest.mark.parametrize(
     ("value", "error", "rule"),
     [

@@ -208,6 +208,27 @@ is_true(PyObject *dtype, const char *attribute)
     return truth;
 }
 
+/* Refuse a type of another library's whose string says nothing but its size, as
+ * that of ml_dtypes' int4, '|V1'.  Returns 0, or -1 with an exception. */
+static int
+check_void(PyObject *dtype)
+{
+    PyObject *kind = PyObject_GetAttrString(dtype, "kind");
+    PyObject *origin = PyObject_GetAttrString(dtype, "isbuiltin");
+    long registered = origin == NULL ? -1 : PyLong_AsLong(origin);
+    int rc = 0;
+    if (kind == NULL || registered < 0) {
+        rc = -1;
+    }
+    else if (registered == 2            /* numpy's word for user-defined */
+             && PyUnicode_CompareWithASCIIString(kind, "V") == 0) {
+        rc = raise_dtype(dtype, "there are no words for its items");
+    }
+    Py_XDECREF(kind);
+    Py_XDECREF(origin);
+    return rc;
+}
+
 /* By its name where only DLPack has it (ml_dtypes), else by its string. */
 static int
 set_plain_dtype(struct item_format *out, PyObject *dtype)
@@ -216,6 +237,9 @@ set_plain_dtype(struct item_format *out, PyObject *dtype)
     const char *string = text == NULL ? NULL : PyUnicode_AsUTF8(text);
     int rc = string == NULL ? -1 : format_named(out, string, true);
     Py_XDECREF(text);
+    if (rc == 0) {
+        rc = check_void(dtype);
+    }
     if (rc != 0) {
         return rc;
     }

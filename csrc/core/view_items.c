@@ -283,9 +283,12 @@ same_format(view *self, PyObject *value, const Py_buffer *source)
         same = same_structure(self, value);
     }
     else if (!same && format_parse(text, &format) == 0) {
+        bool number = format.kind != ITEM_STRUCT
+                      && format.kind != ITEM_OPAQUE;
         same = format.kind == self->format.kind
                && format.swapped == self->format.swapped
-               && format.kind != ITEM_STRUCT && format.kind != ITEM_OPAQUE;
+               && (number
+                   || PyUnicode_Compare(format.text, self->format.text) == 0);
         Py_DECREF(format.text);
     }
     else if (!same) {

@@ -27,3 +27,10 @@ def test_arrays_share_the_memory(name):
         reading = shm.view(name, 6, readonly=True).numpy()
     assert not reading.flags.writeable
     assert reading.tolist() == values.ravel().tolist()
+
+
+@pytest.mark.parametrize("name", ["int2", "int4", "uint4", "float4_e2m1fn", "float6_e3m2fn"])
+def test_a_type_that_nothing_else_has_a_word_for_is_refused(name):
+    with SharedMemory.anonymous(64) as shm:
+        with pytest.raises(ValueError, match=f"{name}.*no words"):
+            shm.view(np.dtype(getattr(ml_dtypes, name)))
