@@ -288,6 +288,67 @@ def test_a_range_of_text_and_bytes(shm, dtype):
             view[:] = source.view(">U3")
 
 
+def test_a_range_of_what_the_buffer_protocol_has_no_word_for(shm):
+    view, other = shm.view("bfloat16", (2, 3)), shm.view("bfloat16", (2, 3), 64)
+    before = other.tobytes()
+    view[:] = other
+    assert view.tobytes() == before
+    view[0, ::-1] = other[0]
+    assert view[0].tobytes() == before[4:6] + before[2:4] + before[:2]
+    kept = bytes(shm.buf)
+    refused = [
+        (shm.view("float8_e5m2", (2, 3)), ValueError, "float8_e5m2|such items"),
+        (shm.view("H", (2, 3)), (ImportError, ValueError), "ml_dtypes|such items"),
+        (other[:1], ValueError, "shape"),
+        (3, TypeError, "buffer"),
+    ]
+    for value, error, rule in refused:
+        with pytest.raises(error, match=rule):
+            view[:] = value
+    with pytest.raises(BufferError, match="no word"):
+        shm.view("H", (2, 3))[:] = view
+    assert bytes(shm.buf) == kept
+
+
+@pytest.mark.parametrize("dtype", ["M8[s]", ">m8[ns]"])
+def test_a_range_of_times(shm, dtype):
+    view, source = shm.view(dtype, (2, 3)), np.arange(6).astype(dtype).reshape(2, 3)
+    view[:] = source
+    assert np.array_equal(view.numpy(), source)
+    view[:, 1] = source[::-1, 2]
+    assert view.numpy()[:, 1].tolist() == source[::-1, 2].tolist()
+    view[0] = view[1]
+    assert view.numpy()[0].tolist() == view.numpy()[1].tolist()
+    kept = bytes(shm.buf)
+    for value in (source.astype("M8[ms]"), source.astype("i8"), b"123456", source[:1]):
+        with pytest.raises(ValueError):
+            view[:] = value
+    assert bytes(shm.buf) == kept
+
+
+def test_what_stands_for_numpy_makes_no_range_read_past_its_source(run_python):
+    run_python(
+        """
+        import numpy, posixshm
+
+        class Liar:
+            dtype = numpy.dtype("M8[s]")
+            def view(self, what):
+                return self if what == self.dtype else bytes(3)
+
+        numpy.asarray = lambda value: Liar()
+        with posixshm.SharedMemory.anonymous(4096) as shm:
+            view = shm.view("M8[s]", 3)
+            try:
+                view[:] = bytes(24)
+            except ValueError as error:
+                assert "format 'B'" in str(error), error
+            else:
+                raise AssertionError
+        """
+    )
+
+
 @pytest.mark.parametrize(
     ("value", "error", "rule"),
     [

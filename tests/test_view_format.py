@@ -1,6 +1,7 @@
 """What a view's items may be: every way to say it, and the values that come and go."""
 
 import math
+import re
 import struct
 
 import numpy as np
@@ -245,6 +246,44 @@ def test_times_of_numpy(shm, format):
     assert array.dtype == np.dtype(format)
     assert shm.view(array.dtype, 3).numpy().tolist() == array.tolist()
     assert array.astype("i8").tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("format", ["M8[ns]", ">M8[D]", "m8[us]"])
+def test_numpy_asks_for_their_array(shm, format):
+    view = shm.view(format, (2, 3))
+    view.numpy()[:] = np.arange(6).reshape(2, 3)
+    array = np.asarray(view)
+    assert array.dtype == np.dtype(format)
+    assert array.ctypes.data == view.address
+    assert np.asarray(view[:0]).dtype == array.dtype
+    assert np.array(view).ctypes.data != view.address
+    assert not np.asarray(shm.view(format, 6, readonly=True)).flags.writeable
+
+
+def test_the_array_that_numpy_asks_for(shm):
+    view = shm.view("h", 4)
+    view.numpy()[:] = range(4)
+    assert view.__array__().ctypes.data == view.address
+    assert view.__array__(np.int16, copy=False).ctypes.data == view.address
+    assert view.__array__(dtype=None, copy=None).ctypes.data == view.address
+    copied = view.__array__(copy=True)
+    assert copied.dtype == np.int16 and copied.ctypes.data != view.address
+    for copy in (None, True):
+        wider = view.__array__("f8", copy=copy)
+        assert wider.dtype == np.float64 and wider.tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="float64.*copy"):
+        view.__array__(np.dtype("f8"), copy=False)
+    with pytest.raises(TypeError):
+        view.__array__(None, None, None)
+    with pytest.raises(TypeError):
+        view.__array__("nonsense")
+
+
+@pytest.mark.parametrize("format", ["Le", "p", "5p", "P", "l?"])
+def test_structures_that_numpy_has_not(shm, format):
+    view = shm.view(format, 2)
+    with pytest.raises(ValueError, match=f"no items of format '{re.escape(format)}'"):
+        view.numpy()
 
 
 # -- as numpy has it -----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ typedef struct {
     PyTypeObject *view_type;
     fields_mutex fields;
     PyObject *asarray;                  /* numpy.asarray once it was needed,
-                                           under fields: view.c */
+                                           under fields: view_numpy.c */
     PyTypeObject *reclaimed_type;       /* a struct sequence */
     PyObject *remove_function;          /* handle_delete.c */
     PyObject *attach_function;          /* handle_pickle.c */

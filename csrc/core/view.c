@@ -210,103 +210,6 @@ get_obj(PyObject *op, void *Py_UNUSED(closure))
     return Py_NewRef(as_view(op)->map);
 }
 
-/* ---- numpy ---- */
-
-/* numpy.asarray, a new reference; looked for once, for that takes longer than
- * making an array. */
-static PyObject *
-find_asarray(core_state *state)
-{
-    PyObject *function, *module;
-    fields_lock(&state->fields);
-    function = Py_XNewRef(state->asarray);
-    fields_unlock(&state->fields);
-    if (function != NULL) {
-        return function;
-    }
-    module = PyImport_ImportModule("numpy");
-    if (module == NULL) {
-        return NULL;
-    }
-    function = PyObject_GetAttrString(module, "asarray");
-    Py_DECREF(module);
-    if (function == NULL) {
-        return NULL;
-    }
-    fields_lock(&state->fields);
-    if (state->asarray == NULL) {
-        state->asarray = Py_NewRef(function);
-    }
-    fields_unlock(&state->fields);
-    return function;
-}
-
-/* What the buffer protocol cannot say, as numbers of the same size that are
- * then called by the right name. */
-static PyObject *
-extension_array(PyObject *asarray, view *self)
-{
-    static const struct {
-        const char *text;
-        Py_ssize_t size;
-    } carriers[] = {{"B", 1}, {"H", 2}, {"q", 8}};
-    PyObject *result = NULL, *array = NULL;
-    PyObject *dtype = format_extension_dtype(&self->format);
-    if (dtype == NULL) {
-        return NULL;
-    }
-    struct pshm_layout layout = view_layout(self);
-    struct item_format carrier = {
-        .size = self->format.size,
-        .kind = ITEM_UINT,
-        .in_buffers = true,
-    };
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(carriers); i++) {
-        if (carriers[i].size == carrier.size) {
-            carrier.text = PyUnicode_FromString(carriers[i].text);
-        }
-    }
-    if (carrier.text != NULL) {
-        PyObject *numbers = view_new(core_state_of_type(Py_TYPE(self)),
-                                     self->map, self->data, &carrier, &layout,
-                                     self->readonly);
-        Py_DECREF(carrier.text);
-        if (numbers != NULL) {
-            array = PyObject_CallOneArg(asarray, numbers);
-            Py_DECREF(numbers);
-        }
-    }
-    if (array != NULL) {
-        result = PyObject_CallMethod(array, "view", "O", dtype);
-        Py_DECREF(array);
-    }
-    Py_DECREF(dtype);
-    return result;
-}
-
-PyDoc_STRVAR(
-    numpy_doc,
-    "numpy($self, /)\n--\n\n"
-    "A numpy.ndarray of the same memory, with this shape and these strides.\n\n"
-    "It keeps the memory mapped, and is read-only where the view is.  Raises\n"
-    "ImportError without numpy, and where the format is bfloat16 or a float8,\n"
-    "which numpy knows from ml_dtypes, without that.");
-
-static PyObject *
-view_numpy(PyObject *op, PyObject *Py_UNUSED(unused))
-{
-    view *self = as_view(op);
-    PyObject *asarray = find_asarray(core_state_of_type(Py_TYPE(op)));
-    if (asarray == NULL) {
-        return NULL;
-    }
-    PyObject *array = self->format.in_buffers
-                          ? PyObject_CallOneArg(asarray, op)
-                          : extension_array(asarray, self);
-    Py_DECREF(asarray);
-    return array;
-}
-
 /* ---- The type ---- */
 
 static PyObject *
@@ -341,7 +244,9 @@ PyDoc_STRVAR(
 
 static PyMethodDef view_methods[] = {
     {"cast", FAST(view_cast), METH_FASTCALL | METH_KEYWORDS, view_cast_doc},
-    {"numpy", view_numpy, METH_NOARGS, numpy_doc},
+    {"numpy", view_numpy, METH_NOARGS, view_numpy_doc},
+    {"__array__", FAST(view_array), METH_FASTCALL | METH_KEYWORDS,
+     view_array_doc},
     {"tolist", view_tolist, METH_NOARGS, view_tolist_doc},
     {"tobytes", view_tobytes, METH_NOARGS, view_tobytes_doc},
     {"__dlpack__", FAST(view_dlpack), METH_FASTCALL | METH_KEYWORDS,

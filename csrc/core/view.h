@@ -68,6 +68,22 @@ PyObject *view_tolist(PyObject *op, PyObject *unused);
 PyObject *view_tobytes(PyObject *op, PyObject *unused);
 extern const char view_tolist_doc[], view_tobytes_doc[];
 
+/* ---- view_numpy.c ---- */
+
+PyObject *view_numpy(PyObject *op, PyObject *unused);
+PyObject *view_array(PyObject *op, PyObject *const *args, Py_ssize_t count,
+                     PyObject *kwnames);
+extern const char view_numpy_doc[], view_array_doc[];
+
+/* Are value's items, as numpy has them, of the type of the view's?  -1 with an
+ * exception. */
+int view_has_dtype_of(view *self, PyObject *value);
+
+/* value, a view or an array whose items are of the type of the view's, with
+ * unsigned numbers of the same size in their place; for types that the buffer
+ * protocol has no word for. */
+PyObject *view_numbers_of(view *self, PyObject *value);
+
 /* ---- dlpack.c ---- */
 
 PyObject *view_dlpack(PyObject *op, PyObject *const *args, Py_ssize_t count,

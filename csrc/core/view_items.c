@@ -241,31 +241,6 @@ view_tobytes(PyObject *op, PyObject *Py_UNUSED(unused))
 
 /* ---- Writing ---- */
 
-/* Structures can be said in several ways, and numpy knows them all. */
-static int
-same_structure(view *self, PyObject *value)
-{
-    PyObject *numpy = PyImport_ImportModule("numpy"), *arrays[2] = {0};
-    PyObject *types[2] = {0};
-    int same = numpy == NULL ? -1 : 0;
-    for (int i = 0; i < 2 && same == 0; i++) {
-        arrays[i] = PyObject_CallMethod(numpy, "asarray", "O",
-                                        i == 0 ? (PyObject *)self : value);
-        types[i] = arrays[i] == NULL
-                       ? NULL
-                       : PyObject_GetAttrString(arrays[i], "dtype");
-        same = types[i] == NULL ? -1 : 0;
-        Py_XDECREF(arrays[i]);
-    }
-    if (same == 0) {
-        same = PyObject_RichCompareBool(types[0], types[1], Py_EQ);
-    }
-    Py_XDECREF(types[0]);
-    Py_XDECREF(types[1]);
-    Py_XDECREF(numpy);
-    return same;
-}
-
 static int
 same_format(view *self, PyObject *value, const Py_buffer *source)
 {
@@ -273,14 +248,13 @@ same_format(view *self, PyObject *value, const Py_buffer *source)
     int same;
     const char *words = source->format != NULL ? source->format : "B";
     PyObject *text = PyUnicode_FromString(words);
-    if (text == NULL || source->itemsize != self->format.size) {
-        Py_XDECREF(text);
-        return text == NULL ? -1 : 0;
+    if (text == NULL) {
+        return -1;
     }
     same = PyUnicode_Compare(text, self->format.text) == 0;
     if (!same && strncmp(words, "T{", 2) == 0
         && PyUnicode_ReadChar(self->format.text, 0) == 'T') {
-        same = same_structure(self, value);
+        same = view_has_dtype_of(self, value);  /* can be said in many ways */
     }
     else if (!same && format_parse(text, &format) == 0) {
         bool number = format.kind != ITEM_STRUCT
@@ -299,20 +273,8 @@ same_format(view *self, PyObject *value, const Py_buffer *source)
 }
 
 static int
-check_source(view *self, const selection *to, PyObject *value,
-             const Py_buffer *source)
+check_shape(const selection *to, const Py_buffer *source)
 {
-    int same = same_format(self, value, source);
-    if (same < 0) {
-        return -1;
-    }
-    if (!same) {
-        PyErr_Format(PyExc_ValueError,
-                     "a view of format %R cannot take items of format '%s'",
-                     self->format.text,
-                     source->format != NULL ? source->format : "B");
-        return -1;
-    }
     bool fits = source->ndim == to->ndim;
     for (int i = 0; fits && i < to->ndim; i++) {
         fits = source->shape[i] == to->shape[i];
@@ -354,10 +316,67 @@ copy_range(view *self, const selection *to, const Py_buffer *source)
     return 0;
 }
 
+/* known: it is known already that value has such items, but for their size. */
+static int
+assign_buffer(view *self, const selection *to, PyObject *value, bool known)
+{
+    Py_buffer source;
+    if (PyObject_GetBuffer(value, &source, PyBUF_FULL_RO) < 0) {
+        return -1;
+    }
+    int rc = -1, same = source.itemsize == self->format.size;
+    if (same && !known) {
+        same = same_format(self, value, &source);
+    }
+    if (same == 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "a view of format %R cannot take items of format '%s'",
+                     self->format.text,
+                     source.format != NULL ? source.format : "B");
+    }
+    else if (source.suboffsets != NULL) {
+        PyErr_SetString(PyExc_ValueError,
+                        "a buffer of pointers (suboffsets) cannot be copied "
+                        "from");
+    }
+    else if (same > 0 && check_shape(to, &source) == 0) {
+        rc = copy_range(self, to, &source);
+    }
+    PyBuffer_Release(&source);
+    return rc;
+}
+
+/* Of items that the buffer protocol has no word for: from a view of the same
+ * format, or from what numpy says has such items. */
+static int
+assign_extension(view *self, const selection *to, PyObject *value)
+{
+    int same;
+    if (Py_IS_TYPE(value, Py_TYPE(self))) {
+        PyObject *format = as_view(value)->format.text;
+        same = PyUnicode_Compare(format, self->format.text) == 0;
+    }
+    else {
+        same = view_has_dtype_of(self, value);
+    }
+    if (same == 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "a view of format %R takes a buffer of such items, which "
+                     "this %.200s has not",
+                     self->format.text, Py_TYPE(value)->tp_name);
+    }
+    PyObject *numbers = same < 1 ? NULL : view_numbers_of(self, value);
+    if (numbers == NULL) {
+        return -1;
+    }
+    int rc = assign_buffer(self, to, numbers, true);
+    Py_DECREF(numbers);
+    return rc;
+}
+
 static int
 assign_range(view *self, const selection *to, PyObject *value)
 {
-    Py_buffer source;
     if (!PyObject_CheckBuffer(value)) {
         PyErr_Format(PyExc_TypeError,
                      "a range takes a buffer of the same format and shape, "
@@ -365,20 +384,8 @@ assign_range(view *self, const selection *to, PyObject *value)
                      Py_TYPE(value)->tp_name);
         return -1;
     }
-    if (PyObject_GetBuffer(value, &source, PyBUF_FULL_RO) < 0) {
-        return -1;
-    }
-    int rc = -1;
-    if (source.suboffsets != NULL) {
-        PyErr_SetString(PyExc_ValueError,
-                        "a buffer of pointers (suboffsets) cannot be copied "
-                        "from");
-    }
-    else if (check_source(self, to, value, &source) == 0) {
-        rc = copy_range(self, to, &source);
-    }
-    PyBuffer_Release(&source);
-    return rc;
+    return self->format.in_buffers ? assign_buffer(self, to, value, false)
+                                   : assign_extension(self, to, value);
 }
 
 int

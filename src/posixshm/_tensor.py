@@ -25,9 +25,12 @@ def from_dlpack(x: Any, name: str | None = None, *, replace: bool = False, **opt
     SharedMemory.open(name), where its name is removed.
 
     Raises TypeError where x is no tensor; BufferError for a type that DLPack
-    and View do not share; FileExistsError, OSError, ValueError as
-    SharedMemory.create. https://dmlc.github.io/dlpack/latest/python_spec.html
+    and View do not share; ValueError for replace=True without a name;
+    FileExistsError, OSError, ValueError as SharedMemory.create; and what x's
+    library raises. https://dmlc.github.io/dlpack/latest/python_spec.html
     """
+    if replace and name is None:
+        raise ValueError("replace=True takes the name of the object to take the place of")
     capsule = _capsule(x)
     format, shape, itemsize = _read_tensor(capsule)
     size = max(math.prod(shape), 1) * itemsize
@@ -42,12 +45,12 @@ def from_dlpack(x: Any, name: str | None = None, *, replace: bool = False, **opt
 
 def _capsule(x: Any) -> object:
     try:
-        export, device = x.__dlpack__, x.__dlpack_device__()
+        export, device_of = x.__dlpack__, x.__dlpack_device__
     except AttributeError:
         kind = type(x).__name__
         raise TypeError(f"x must have __dlpack__ and __dlpack_device__, not {kind}") from None
     arguments: dict[str, Any] = {"max_version": _VERSION}
-    if device[0] not in _CPU_DEVICES:
+    if device_of()[0] not in _CPU_DEVICES:
         arguments |= {"dl_device": (1, 0), "copy": True}
     try:
         return export(**arguments)

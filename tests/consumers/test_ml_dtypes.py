@@ -29,6 +29,34 @@ def test_arrays_share_the_memory(name):
     assert reading.tolist() == values.ravel().tolist()
 
 
+@pytest.mark.parametrize("name", TYPES)
+def test_numpy_asks_for_their_array(name):
+    dtype = np.dtype(getattr(ml_dtypes, name))
+    with SharedMemory.anonymous(64) as shm:
+        view = shm.view(name, (2, 3))
+        array = np.asarray(view)
+        assert (array.dtype, array.shape) == (dtype, (2, 3))
+        assert array.ctypes.data == view.address
+        assert np.asarray(view[:0]).dtype == dtype
+        assert np.asarray(view, "f4").tolist() == array.astype("f4").tolist()
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_ranges_take_their_arrays(name):
+    dtype = np.dtype(getattr(ml_dtypes, name))
+    source = np.array([[0.5, 1, 2], [4, 8, 0.25]], dtype)
+    with SharedMemory.anonymous(64) as shm:
+        view = shm.view(name, (2, 3))
+        view[:] = source
+        assert view.numpy().tolist() == source.tolist()
+        view[:, 1] = source[::-1, 2]
+        assert view.numpy()[:, 1].tolist() == source[::-1, 2].tolist()
+        for other in (source.astype("f4"), source.view("u1"), b"abcdef", source[:1]):
+            with pytest.raises(ValueError):
+                view[:] = other
+        assert view.numpy()[0, 0] == source[0, 0]
+
+
 @pytest.mark.parametrize("name", ["int2", "int4", "uint4", "float4_e2m1fn", "float6_e3m2fn"])
 def test_a_type_that_nothing_else_has_a_word_for_is_refused(name):
     with SharedMemory.anonymous(64) as shm:
