@@ -1,5 +1,6 @@
 """DLPack: views to other libraries, tensors of other libraries into objects, and who keeps what."""
 
+import contextlib
 import ctypes
 import gc
 import threading
@@ -344,6 +345,32 @@ def test_threads_export_at_once(run_threads):
     assert not mapped()
 
 
+def test_no_object_shrinks_under_a_tensor(name, run_threads):
+    """The view is gone, and only the tensor has the memory: its read would be a bus error."""
+    size, ended = 2 * PAGESIZE, threading.Event()
+    with SharedMemory.create(name, size, max_size=size, delete=True) as shm:
+
+        def export():
+            while not ended.is_set():
+                with contextlib.suppress(ValueError):  # it is smaller now
+                    array = np.from_dlpack(shm.view("B", 8, PAGESIZE))
+                    assert array.sum() == 0
+                    del array
+
+        def shrink():
+            shrunk = 0
+            try:
+                while shrunk < 50:
+                    with contextlib.suppress(BufferError):
+                        shm.resize(PAGESIZE, shrink=True)
+                        shrunk += 1
+                    shm.resize(size)
+            finally:
+                ended.set()
+
+        run_threads(export, shrink)
+
+
 # -- copying a tensor in ------------------------------------------------------------------------
 
 
@@ -403,6 +430,28 @@ def test_how_a_producer_is_asked():
     assert remote.asked == [{"max_version": (1, 1), "dl_device": CPU, "copy": True}]
     for version in (None, (1, 0)):
         assert from_dlpack(Producer(np.arange(3), max_version=version)).tolist() == [0, 1, 2]
+
+
+def test_only_a_name_can_be_replaced():
+    with pytest.raises(ValueError, match="name"):
+        from_dlpack(np.ones(5), replace=True)
+
+
+@pytest.mark.parametrize("error", [AttributeError, BufferError, TypeError, RuntimeError])
+def test_what_a_producer_raises_is_told(name, error):
+    class Failing(Producer):
+        def __dlpack__(self, **arguments):
+            raise error("the tensor is busy")
+
+    class Lost(Producer):
+        def __dlpack_device__(self):
+            raise error("the device is lost")
+
+    with pytest.raises(error, match="busy"):
+        from_dlpack(Failing(None), name)
+    with pytest.raises(error, match="lost"):
+        from_dlpack(Lost(None), name)
+    assert name not in posixshm.listdir()
 
 
 def test_what_is_no_tensor_leaves_nothing(name):

@@ -26,4 +26,23 @@
 #define CORE_SLOT_GIL
 #endif
 
+/* Are there these many references?  Without the GIL the count is the sum of two
+ * numbers that are read one after the other, so one that a thread took and one
+ * that another gave up in between could make it too small; not again and again. */
+static inline int
+has_references(PyObject *op, Py_ssize_t references)
+{
+#ifdef Py_GIL_DISABLED
+    for (int i = 0; i < 64; i++) {
+        if (Py_REFCNT(op) != references) {
+            return 0;
+        }
+    }
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return 1;
+#else
+    return Py_REFCNT(op) == references;
+#endif
+}
+
 #endif

@@ -85,7 +85,7 @@ handle_protect(PyObject *op, PyObject *value)
     fields_lock(&map->fields);
     /* Ours and the handle's: all views are gone, and with them their rights. */
     if (!self->exported && self->body.map == map
-        && mapping_is_private(map, 2)) {
+        && mapping_is_private_locked(map, 2)) {
         map->granted = 0;
     }
     fields_unlock(&map->fields);

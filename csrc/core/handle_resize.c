@@ -115,18 +115,21 @@ hide_end(change *c)
     handle *self = c->self;
     const char *why = NULL;
     fields_lock(&self->fields);
+    fields_lock(&c->map->fields);
     /* c->map is one reference, the handle has the other. */
     if (self->exported || self->kept != NULL) {
         why = "the handle's own buffer was taken, and its address may be in "
               "use past the new end";
     }
-    else if (self->body.map != c->map || !mapping_is_private(c->map, 2)) {
+    else if (self->body.map != c->map
+             || !mapping_is_private_locked(c->map, 2)) {
         why = "a view of this process reaches past the new end";
     }
     else {
         mapping_set_size(c->map, c->to);
         self->size = c->to;
     }
+    fields_unlock(&c->map->fields);
     fields_unlock(&self->fields);
     return why;
 }

@@ -241,10 +241,13 @@ mapping_bf_releasebuffer(PyObject *Py_UNUSED(op), Py_buffer *Py_UNUSED(view))
 {
 }
 
+/* The references come first: who gave one up may have left a weak one, or an
+ * owner of another kind, which is then seen. */
 bool
-mapping_is_private(mapping *self, Py_ssize_t references)
+mapping_is_private_locked(mapping *self, Py_ssize_t references)
 {
-    return Py_REFCNT(self) == references && self->weakrefs == NULL
+    return has_references((PyObject *)self, references)
+           && self->weakrefs == NULL
            && (self->shared == NULL || pshm_region_is_own(self->shared));
 }
 

@@ -59,8 +59,9 @@ int mapping_grant(mapping *self, bool *readonly);
 struct pshm_region *mapping_share(mapping *self);
 
 /* Does nobody have it but those who hold these many references, all of them
- * known to the caller, who keeps others from getting one meanwhile? */
-bool mapping_is_private(mapping *self, Py_ssize_t references);
+ * known to the caller, who keeps others from getting one meanwhile?  Under
+ * fields, by which an owner that is no Python object comes to have it. */
+bool mapping_is_private_locked(mapping *self, Py_ssize_t references);
 
 /* Unmap what is past size, of a private mapping whose size that is already. */
 void mapping_trim(mapping *self);
