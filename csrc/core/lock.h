@@ -22,6 +22,8 @@ as_lock(PyObject *op)
     return (lock_object *)op;
 }
 
+/* ---- lock_acquire.c ---- */
+
 /* Acquire it.  Returns 1; 0: not in time; or -1 with an exception, not held. */
 int lock_acquire(lock_object *self, span how_long, bool recover);
 
@@ -33,11 +35,16 @@ int lock_release(lock_object *self);
 PyObject *lock_leave(lock_object *self, PyObject *const *args,
                      Py_ssize_t count);
 
+/* Raise OwnerDiedError.  Returns -1. */
+int lock_raise_owner_died(core_state *state, cell *self);
+
 static inline bool
 lock_is_mine(lock_object *self)
 {
     return pshm_grip_mine(&self->grip);
 }
+
+/* ---- lock.c ---- */
 
 /* A new RLock that is a part of owner's cell, which is a condition's.  Owns
  * nothing of owner but a reference to its mapping. */
@@ -45,8 +52,5 @@ lock_object *lock_inside(core_state *state, cell *owner, PyObject *recover);
 
 /* recover=: a callable, None or NULL.  Returns 0, or -1 with TypeError. */
 int lock_check_recover(PyObject *recover);
-
-/* Raise OwnerDiedError.  Returns -1. */
-int lock_raise_owner_died(core_state *state, cell *self);
 
 #endif
