@@ -50,7 +50,7 @@ lint_symbols() {
 lint_wheel() {
     local wheel
     wheel=$(make_wheel "$(command -v python3)")
-    "$checkout/.ci/release/check_wheel" "$wheel"
+    "$tree/.ci/release/check_wheel" "$wheel"
 }
 
 check_types() {
