@@ -75,7 +75,7 @@ run_sanitized() {
         --deselect tests/test_limits.py::test_too_many_maps \
         --deselect tests/test_mapping.py::test_lock_pages \
         --deselect tests/test_mapping.py::test_lock_pages_over_the_limit \
-        --ignore tests/test_sync_leaks.py
+        --ignore tests/test_leaks.py
 }
 
 run_c() {

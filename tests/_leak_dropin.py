@@ -1,0 +1,168 @@
+"""Cycles of posixshm.shared_memory, which has the interface of the standard library's.
+
+Of its handles those of the names that it overrides.
+"""
+
+import os
+import pickle
+from contextlib import suppress
+
+from _leaks import cycle, misused, name, read, refused
+
+import posixshm
+from posixshm.shared_memory import ShareableList, SharedMemory
+
+HUGE = 1 << 45  # bytes, more than any machine has
+ITEMS = [1, -(2**63), 1.5, True, None, "a text", b"bytes", "\N{EURO SIGN}" * 20, ""]
+shm = SharedMemory(create=True, size=100)
+items = ShareableList(ITEMS)
+closed = ShareableList([1])
+closed.shm.close()
+for handle in (shm, items.shm, closed.shm):
+    handle.unlink()  # the memory stays
+
+
+class OrCreate(SharedMemory):
+    _flags = os.O_CREAT | os.O_RDWR
+
+
+class Later:
+    """A sequence that fails on the way."""
+
+    def __iter__(self):
+        yield 1
+        raise KeyError
+
+
+@cycle("shared_memory.SharedMemory", "shared_memory.SharedMemory.__init__")
+def _():
+    for track in (True, False):
+        made = SharedMemory(name, create=True, size=100, track=track)
+        ring = [made, SharedMemory(name), OrCreate(name)]
+        made.ring = ring
+        ring.append(ring)
+        refused(SharedMemory, name, create=True, size=100, track=track)
+        made.unlink()
+        OrCreate(name, size=100, track=track).unlink()
+        SharedMemory(create=True, size=100, track=track).unlink()
+    refused(SharedMemory, name)
+    refused(OrCreate, name)
+    for wrong in (-1, 0, "", 1.5, 2**70, HUGE):
+        refused(SharedMemory, name, create=True, size=wrong)
+    for wrong in (5, "", "a/b", "x" * 256):
+        refused(SharedMemory, wrong)
+        refused(SharedMemory, wrong, create=True, size=10)
+    refused(SharedMemory)
+    refused(SharedMemory, name + ":", create=True, size=10)  # not for the tracker
+    os.close(posixshm.shm_open(name, os.O_CREAT | os.O_RDWR))
+    refused(SharedMemory, name)
+    posixshm.shm_unlink(name)
+    misused(SharedMemory)
+
+
+@cycle("shared_memory.SharedMemory.__del__", "shared_memory.SharedMemory.unlink")
+def _():
+    made = SharedMemory(name, create=True, size=100)
+    view = made.buf
+    made._name = "/another"
+    refused(made.unlink)
+    made._name = "/" + name
+    made.unlink()
+    refused(made.unlink)
+    made.__del__()
+    assert made.buf is None
+    view[0] = 1
+    misused(made.unlink)
+
+
+@cycle("shared_memory.SharedMemory.__repr__", "shared_memory.SharedMemory.buf")
+def _():
+    for handle in (shm, closed.shm):
+        repr(handle)
+        read(handle, "buf")
+
+
+@cycle("shared_memory.ShareableList", "shared_memory.ShareableList.__init__")
+def _():
+    made = ShareableList(ITEMS, name=name)
+    ring = [made, ShareableList(name=name)]
+    ring.append(made)
+    made.shm.ring = ring
+    refused(ShareableList, ITEMS, name=name)
+    made.shm.buf[0] = 255
+    refused(ShareableList, name=name)
+    made.shm.buf[:16] = bytes(range(16))
+    refused(ShareableList, name=name)
+    made.shm.unlink()
+    refused(ShareableList, name=name)
+    ShareableList().shm.unlink()
+    for wrong in ([2**63], [()], 5, Later()):
+        refused(ShareableList, wrong, name=name)
+    for wrong in (5, "", "a/b"):
+        refused(ShareableList, [1], name=wrong)
+    misused(ShareableList)
+
+
+@cycle("shared_memory.ShareableList", times=8)
+def too_long():
+    refused(ShareableList, ["x" * 10_000_000])
+
+
+LIST = "shared_memory.ShareableList."
+
+
+@cycle(*(LIST + method for method in ("__getitem__", "__len__", "__iter__", "__repr__")))
+def _():
+    assert list(items) == ITEMS and len(items) == len(ITEMS) and items[-1] == ""
+    repr(items)
+    for wrong in (len(ITEMS), -100, "", None, 1.5, 2**70):
+        refused(items.__getitem__, wrong)
+    refused(closed.__getitem__, 0)
+    refused(repr, closed)
+    with SharedMemory(create=True, size=len(items.shm.buf)) as copy:
+        copy.unlink()
+        copy.buf[:] = items.shm.buf
+        damaged = ShareableList.__new__(ShareableList)
+        damaged._adopt(copy)
+        copy.buf[damaged._codes :] = b"\x09" * len(copy.buf[damaged._codes :])
+        for index in (0, 4, 5):
+            refused(damaged.__getitem__, index)
+        copy.buf[damaged._formats :] = b"\x39" * len(copy.buf[damaged._formats :])
+        refused(damaged.__getitem__, 0)
+
+
+@cycle(LIST + "__setitem__")
+def _():
+    for index, item in enumerate(ITEMS):
+        items[index] = None
+        items[index] = item
+    for wrong in (2**63, (), "x" * 100, b"x" * 100):
+        refused(items.__setitem__, 0, wrong)
+    for wrong in (len(ITEMS), -100, "", None, 1.5, 2**70):
+        refused(items.__setitem__, wrong, 1)
+    refused(closed.__setitem__, 0, 1)
+
+
+@cycle(LIST + "__reduce__")
+def _():
+    made = ShareableList(ITEMS, name=name)
+    pickled = pickle.dumps(made)
+    assert list(pickle.loads(pickled)) == ITEMS
+    made.shm.unlink()
+    refused(pickle.loads, pickled)
+    made.shm.close()
+    refused(pickle.dumps, made)
+
+
+@cycle(LIST + "format", LIST + "count", LIST + "index", LIST + "__class_getitem__")
+def _():
+    read(items, "format")
+    assert items.count(1.5) == 1 and items.index(1.5) == 2
+    refused(items.index, "nonsense")
+    refused(getattr, closed, "format")
+    refused(closed.count, 1)
+    misused(items.count)
+    misused(items.index)
+    ShareableList[int]
+    with suppress(TypeError):
+        ShareableList[int, str]

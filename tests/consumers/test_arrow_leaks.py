@@ -1,0 +1,20 @@
+"""posixshm.arrow leaves everything flat, as the rest does: see test_leaks."""
+
+import os
+from pathlib import Path
+
+from _processes import PATH, TESTS
+
+HERE = {**PATH, "PYTHONPATH": os.pathsep.join([str(TESTS), str(Path(__file__).parent)])}
+
+
+def test_cycles(run_python, name):
+    run_python("from _leaks import main; main('_leak_arrow')", name, env=HERE)
+
+
+def test_every_public_name_has_a_cycle(run_python, name):
+    code = """
+        import _leaks, _surface
+        assert _leaks.names("_leak_arrow") == _surface.public_names("posixshm.arrow")
+    """
+    run_python(code, name, env=HERE)

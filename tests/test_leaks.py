@@ -1,0 +1,27 @@
+"""Calling anything public, well or badly, for long leaves everything flat; and nothing is left out."""
+
+from pathlib import Path
+
+import pytest
+from _processes import PATH
+
+MODULES = sorted(file.stem for file in Path(__file__).parent.glob("_leak_*.py"))
+DEADLINE = 100  # a debug build counts for long
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_cycles(run_python, name, module):
+    code = f"from _leaks import main; main({module!r})"
+    run_python(code, name, env=PATH, timeout=DEADLINE)
+
+
+def test_every_public_name_has_a_cycle(run_python, name):
+    """And every cycle is that of a name."""
+    code = f"""
+        import _leaks, _surface
+        cycles, public = _leaks.names(*{MODULES}), _surface.public_names(*_surface.MODULES)
+        assert len(public) > 250
+        assert not public - cycles, f"without a cycle: {{sorted(public - cycles)}}"
+        assert not cycles - public, f"of nothing: {{sorted(cycles - public)}}"
+    """
+    run_python(code, name, env=PATH)
