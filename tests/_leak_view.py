@@ -10,6 +10,9 @@ grid = shm.view("i", (3, 4), 8)
 record = shm.view("<h3sd", 5, 512)
 flag = shm.view("?", 8, 1024)
 half = shm.view("bfloat16", 8, 1032)
+times = shm.view("M8[s]", (2, 3), 1048)
+odd = shm.view("p", 4, 1096)
+fields = shm.view(np.dtype([("a", "i4"), ("b", "f8")], align=True), 3, 1104)
 scalar = shm.view("d", (), 2048)
 readonly = shm.view("i", (3, 4), readonly=True)
 VIEWS = (grid, record, flag, half, scalar, readonly, grid[::-2, 1:3], grid[5:])
@@ -73,7 +76,14 @@ def _():
     grid[:, ::-1] = grid
     grid[...] = np.arange(12, dtype="i").reshape(3, 4)
     record[1] = (2, b"abc", 1.5)
+    fields[1:] = fields.numpy()[:2]
+    refused(fields.__setitem__, slice(None), np.zeros(3, "i4, i4, i8"))
     flag[1] = True
+    half[::-1] = half
+    times[:] = times
+    times[1] = np.arange(3).astype("M8[s]")
+    for wrong in (half, b"1", times.numpy().astype("M8[D]"), times[0], 5):
+        refused(times.__setitem__, slice(None), wrong)
     for wrong in (None, "", 1.5, 2**70, b"1"):
         refused(grid.__setitem__, (1, 2), wrong)
         refused(grid.__setitem__, 1, wrong)
@@ -105,7 +115,21 @@ def _():
         array = view.numpy()
         ring = [array, array[...]]
         ring.append(ring)
+    refused(odd.numpy)
     misused(grid.numpy)
+
+
+@cycle("View.__array__")
+def _():
+    for view in (grid, scalar, readonly, times, grid[::-2, 1:3]):
+        np.asarray(view)
+        view.__array__(copy=False)
+        view.__array__(None, True)
+    grid.__array__("f8", copy=None)
+    refused(grid.__array__, "f8", False)
+    refused(grid.__array__, "nonsense")
+    refused(odd.__array__)
+    misused(grid.__array__)
 
 
 @cycle("View.tolist", "View.tobytes")
