@@ -77,7 +77,8 @@ int
 args_match(const struct signature *signature, PyObject *const *args,
            Py_ssize_t count, PyObject *kwnames, PyObject **values)
 {
-    memset(values, 0, sizeof(*values) * (size_t)count_names(signature));
+    memset((void *)values, 0,
+           sizeof(*values) * (size_t)count_names(signature));
     if (place_positional(signature, args, count, values) < 0) {
         return -1;
     }
@@ -97,7 +98,8 @@ args_match_dict(const struct signature *signature, PyObject *args,
 {
     PyObject *key, *value;
     Py_ssize_t at = 0;
-    memset(values, 0, sizeof(*values) * (size_t)count_names(signature));
+    memset((void *)values, 0,
+           sizeof(*values) * (size_t)count_names(signature));
     if (place_positional(signature, ((PyTupleObject *)args)->ob_item,
                          PyTuple_GET_SIZE(args), values) < 0) {
         return -1;

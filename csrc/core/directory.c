@@ -188,7 +188,7 @@ core_reclaim(PyObject *module, PyObject *const *args, Py_ssize_t count,
         return NULL;
     }
     struct pshm_names names = PSHM_NAMES_NONE;
-    dev_t device;
+    dev_t device = 0;
     int rc;
     Py_BEGIN_ALLOW_THREADS
     rc = pshm_names_list(prefix, &names);

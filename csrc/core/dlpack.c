@@ -181,6 +181,7 @@ static void
 fill_tensor(view *self, bool copied, int64_t *dimensions, void *data,
             struct dl_tensor *tensor)
 {
+    const Py_ssize_t *strides = self->dimensions + self->ndim;
     int64_t step = 1;
     tensor->data = data;
     tensor->device.type = DL_CPU;
@@ -194,9 +195,7 @@ fill_tensor(view *self, bool copied, int64_t *dimensions, void *data,
         Py_ssize_t items = self->dimensions[i];
         tensor->shape[i] = items;
         tensor->strides[i] = copied || items <= 1
-                                 ? step
-                                 : self->dimensions[self->ndim + i]
-                                       / self->format.size;
+                                 ? step : strides[i] / self->format.size;
         step *= items > 0 ? items : 1;
     }
 }

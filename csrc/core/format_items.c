@@ -259,7 +259,7 @@ format_set(const struct item_format *format, char *item, PyObject *value)
         return pack(format, item, value);
     case ITEM_BOOL:
         rc = PyObject_IsTrue(value);
-        bytes[0] = rc > 0;
+        bytes[0] = (char)(rc > 0);
         break;
     case ITEM_INT:
     case ITEM_UINT:

@@ -138,19 +138,19 @@ PyObject *handle_delete_later(core_state *state, PyObject *self,
 
 /* Do it at once, unless it is done; owns it, or NULL.  Returns 0, or -1 where a
  * signal handler raised. */
-int handle_delete_now(PyObject *duty);
+int handle_delete_now(PyObject *op);
 
 /* The same of a handle that is on its way out: leaves an exception that is set
  * as it is, and sets none. */
-void handle_delete_last(PyObject *duty);
+void handle_delete_last(PyObject *op);
 
 /* Forget it; owns it, or NULL. */
-void handle_delete_cancel(PyObject *duty);
+void handle_delete_cancel(PyObject *op);
 
 /* Around a renaming: the duty, or NULL, is about that name as well; and then
  * about that one only.  Where it was done in between, it is done again. */
-void handle_delete_also(PyObject *duty, const struct pshm_name *path);
-void handle_delete_only(PyObject *duty, const struct pshm_name *path);
+void handle_delete_also(PyObject *op, const struct pshm_name *path);
+void handle_delete_only(PyObject *op, const struct pshm_name *path);
 
 /* ---- handle_pickle.c ---- */
 

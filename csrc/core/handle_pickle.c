@@ -102,6 +102,8 @@ attach_reference(PyObject *module, PyObject *args)
     }
     if (!PyType_IsSubtype((PyTypeObject *)type, state->handle_type)
         || max_size < 0
+        /* So many digits fit. */
+        /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
         || sscanf(object, "%16llx%16llx", &dev, &ino) != 2) {
         PyErr_SetString(PyExc_TypeError, "not a pickle of shared memory");
         return NULL;

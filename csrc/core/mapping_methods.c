@@ -351,7 +351,7 @@ mapping_get_prot(PyObject *op, void *Py_UNUSED(closure))
 }
 
 #define RANGE_METHOD(name, function, doc) \
-    {name, (PyCFunction)(void (*)(void))function, \
+    {name, (PyCFunction)(void (*)(void))(function), \
      METH_FASTCALL | METH_KEYWORDS, doc}
 
 PyMethodDef mapping_methods[] = {

@@ -9,7 +9,7 @@ view_new(core_state *state, mapping *map, char *data,
 {
     PyTypeObject *type = state->view_type;
     int ndim = layout->ndim;
-    view *self = (view *)type->tp_alloc(type, 2 * ndim);
+    view *self = (view *)type->tp_alloc(type, 2 * (Py_ssize_t)ndim);
     if (self == NULL) {
         return NULL;
     }

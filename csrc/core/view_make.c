@@ -198,14 +198,15 @@ make_view(mapping *map, const struct item_format *format, PyObject **values)
     dimensions d;
     Py_ssize_t offset = 0;
     bool readonly = false;
+    bool has_shape = is_given(values[1]), has_strides = is_given(values[3]);
     if ((values[2] != NULL && arg_offset(values[2], "offset", &offset) < 0)
         || arg_bool(values[4], &readonly) < 0
-        || (is_given(values[1]) && parse_shape(values[1], &d) < 0)) {
+        || (has_shape && parse_shape(values[1], &d) < 0)) {
         return NULL;
     }
     Py_ssize_t size = mapping_size(map);
-    if (!is_given(values[1])) {
-        if (is_given(values[3])) {
+    if (!has_shape) {
+        if (has_strides) {
             PyErr_SetString(PyExc_ValueError,
                             "strides must come with a shape");
             return NULL;
@@ -215,10 +216,10 @@ make_view(mapping *map, const struct item_format *format, PyObject **values)
     if (check_bytes(&d, format->size) < 0) {
         return NULL;
     }
-    if (is_given(values[3]) && parse_strides(values[3], &d) < 0) {
+    if (has_strides && parse_strides(values[3], &d) < 0) {
         return NULL;
     }
-    if (!is_given(values[3]) || !has_items(&d)) {
+    if (!has_strides || !has_items(&d)) {
         fill_c_order(&d, format->size); /* without items they mean nothing */
     }
     if (check_range(&d, format->size, offset, mapping_size(map)) < 0

@@ -23,6 +23,7 @@
         break;                                                               \
     }
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): type is a type. */
 #define DEFINE_APPLY(type)                                                   \
     static type apply_##type(enum pshm_atomic_op op, type *word, type value, \
                              memory_order order)                             \
@@ -50,6 +51,7 @@
         }                                                                    \
         return old;                                                          \
     }
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #define EXCHANGE(order) old = __atomic_exchange_n(word, value, order)
 #define FETCH_ADD(order) old = __atomic_fetch_add(word, value, order)
@@ -115,6 +117,7 @@ pshm_atomic_store(void *word, size_t size, uint64_t value, memory_order order)
     }
 }
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): type is a type. */
 #define DEFINE_COMPARE(type)                                                 \
     static bool compare_##type(type *word, type *expected, type desired,     \
                                memory_order success, bool plain_failure)     \
@@ -128,6 +131,7 @@ pshm_atomic_store(void *word, size_t size, uint64_t value, memory_order order)
         }                                                                    \
         return done;                                                         \
     }
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #define COMPARE(order, failure)                                              \
     done = __atomic_compare_exchange_n(word, expected, desired, false, order, \

@@ -31,7 +31,7 @@ round_of(uint64_t state)
 static uint64_t
 next_round(uint64_t state)
 {
-    return (uint64_t)(uint32_t)(round_of(state) + 1) * ROUND;
+    return (uint64_t)(round_of(state) + 1) * ROUND;
 }
 
 /* The word that waiters sleep on. */

@@ -127,7 +127,7 @@ raise_guard(struct pshm_cell *cell, size_t size)
     if (rc == 0) {
         rc = check_unmade(cell, size, words);
     }
-    if (rc < 0) {
+    if (rc != 0) {
         return rc;
     }
     atomic_uint *target = (atomic_uint *)(void *)&cell->tag.guard;

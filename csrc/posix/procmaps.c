@@ -39,6 +39,8 @@ walk_maps(const char *path, span_visitor visit, void *context)
         struct span span;
         unsigned int device[2];
         uint64_t inode;
+        /* What the kernel has for a number is one, and fits. */
+        /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
         int fields = sscanf(line,
                             "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNx64
                             " %x:%x %" SCNu64,

@@ -234,7 +234,7 @@ lock_until(pthread_mutex_t *mutex, int64_t end)
     static atomic_uintptr_t found;
     clocklock function;
     void *symbol = pshm_libc_function("pthread_mutex_clocklock", &found);
-    memcpy(&function, &symbol, sizeof(function));
+    memcpy((void *)&function, (const void *)&symbol, sizeof(function));
     if (function != NULL) {
         int error = function(mutex, CLOCK_MONOTONIC, &at);
         if (error != EINVAL) {          /* not with priority inheritance */

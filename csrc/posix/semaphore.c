@@ -44,7 +44,7 @@ wait_until(sem_t *sem, int64_t end)
     static atomic_uintptr_t found;
     clockwait function;
     void *symbol = pshm_libc_function("sem_clockwait", &found);
-    memcpy(&function, &symbol, sizeof(function));
+    memcpy((void *)&function, (const void *)&symbol, sizeof(function));
     if (function != NULL) {
         return pshm_result(function(sem, CLOCK_MONOTONIC, &at));
     }

@@ -55,12 +55,15 @@ pshm_memory_available(void)
     ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
     pshm_fd_close(fd);
     text[n < 0 ? 0 : n] = '\0';
+    /* NOLINTBEGIN(bugprone-unchecked-string-to-number-conversion): what the
+     * kernel counts fits. */
     const char *line = strstr(text, "MemAvailable:");
     if (line != NULL && sscanf(line, "MemAvailable: %llu", &available) == 1) {
         line = strstr(text, "SwapFree:");
         if (line != NULL) {
             (void)sscanf(line, "SwapFree: %llu", &swap);
         }
+        /* NOLINTEND(bugprone-unchecked-string-to-number-conversion) */
         return (uint64_t)(available + swap) * 1024;
     }
     if (sysinfo(&all) < 0) {
@@ -160,6 +163,8 @@ static int
 grow_plainly(int fd, off_t to)
 {
     struct stat st;
+    /* What a bad descriptor gives is EBADF, which does not lead to here. */
+    /* NOLINTNEXTLINE(clang-analyzer-unix.StdCLibraryFunctions) */
     int rc = pshm_result(fstat(fd, &st));
     return rc == 0 && st.st_size < to ? pshm_result(ftruncate(fd, to)) : rc;
 }

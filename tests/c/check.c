@@ -35,10 +35,8 @@ complain(const char *file, int line)
 bool
 check_that(bool holds, const char *file, int line, const char *text)
 {
-    if (!holds) {
-        if (complain(file, line)) {
-            (void)printf("%s\n", text);
-        }
+    if (!holds && complain(file, line)) {
+        (void)printf("%s\n", text);
     }
     return holds;
 }
@@ -47,10 +45,8 @@ bool
 check_equal(long long actual, long long expected, const char *file, int line,
             const char *text)
 {
-    if (actual != expected) {
-        if (complain(file, line)) {
-            (void)printf("%s is %lld, not %lld\n", text, actual, expected);
-        }
+    if (actual != expected && complain(file, line)) {
+        (void)printf("%s is %lld, not %lld\n", text, actual, expected);
     }
     return actual == expected;
 }

@@ -21,10 +21,21 @@ static unsigned *
 find(const struct state *s)
 {
     unsigned i = hash(s) & (table_size - 1);
-    while (table[i] != 0 && memcmp(&states[table[i] - 1], s, sizeof(*s))) {
+    while (table[i] != 0 && memcmp(&states[table[i] - 1], s, sizeof(*s)) != 0) {
         i = (i + 1) & (table_size - 1);
     }
     return &table[i];
+}
+
+static void *
+resized(void *memory, size_t size)
+{
+    void *larger = realloc(memory, size);
+    if (larger == NULL) {
+        (void)printf("no memory for so many states\n");
+        exit(2);
+    }
+    return larger;
 }
 
 static void
@@ -32,7 +43,7 @@ grow(void)
 {
     room = room == 0 ? 1024 : 2 * room;
     table_size = 4 * room;
-    states = realloc(states, room * sizeof(*states));
+    states = resized(states, room * sizeof(*states));
     free(table);
     table = calloc(table_size, sizeof(*table));
     for (unsigned i = 0; i < count; i++) {
@@ -61,7 +72,7 @@ go(const struct state *s)
     unsigned to = reach(s);
     if (edge_count == edge_room) {
         edge_room = edge_room == 0 ? 4096 : 2 * edge_room;
-        edges = realloc(edges, edge_room * sizeof(*edges));
+        edges = resized(edges, edge_room * sizeof(*edges));
     }
     edges[edge_count][0] = from;
     edges[edge_count++][1] = to;
@@ -96,7 +107,7 @@ kill_one(struct state s, int who)
 static unsigned
 count_stuck(bool (*may_stay)(const struct state *))
 {
-    bool *comes_to_an_end = calloc(count, sizeof(bool)), more = true;
+    bool *comes_to_an_end = resized(NULL, room * sizeof(bool)), more = true;
     unsigned stuck = 0;
     for (unsigned i = 0; i < count; i++) {
         comes_to_an_end[i] = may_stay(&states[i]);

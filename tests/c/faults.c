@@ -283,6 +283,9 @@ next(_Atomic(void *) *kept, const char *name)
 
 /* ---- the functions ---- */
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): types, and names with the stars of
+ * their types, cannot be in parentheses. */
+
 /* Define a whole function: symbol(parameters), seen as name. */
 #define WRAP_AS(type, failure, name, symbol, parameters, arguments)          \
     type symbol parameters;                                                  \
@@ -299,6 +302,8 @@ next(_Atomic(void *) *kept, const char *name)
         leave(visit);                                                        \
         return result;                                                       \
     }
+
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #define WRAP(type, failure, symbol, parameters, arguments)                   \
     WRAP_AS(type, failure, #symbol, symbol, parameters, arguments)
@@ -460,6 +465,7 @@ WRAP_STAT_64(fstatat,
 /* What a program calls that was built against a glibc before 2.33.  Later ones
  * still have these, but show them to nobody who asks by name, so they are
  * passed on to their successors, which fill in the same structure. */
+/* NOLINTBEGIN(bugprone-macro-parentheses): as above. */
 #define WRAP_OLD(name, symbol, successor, parameters, its, arguments)        \
     int symbol parameters;                                                   \
     int symbol parameters                                                    \
@@ -475,6 +481,7 @@ WRAP_STAT_64(fstatat,
         leave(visit);                                                        \
         return result;                                                       \
     }
+/* NOLINTEND(bugprone-macro-parentheses) */
 #define WRAP_OLD_STAT(name, symbol, successor, type)                         \
     WRAP_OLD(name, symbol, successor,                                        \
              (int version, type where, struct stat64 *out),                  \

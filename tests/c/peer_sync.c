@@ -48,15 +48,15 @@ map_file(const char *path)
     void *base = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE,
                       MAP_SHARED, fd, 0);
     check(base != MAP_FAILED, "mmap");
-    close(fd);
+    (void)close(fd);
     return base;
 }
 
 static void
 ready(void)
 {
-    puts("ready");
-    fflush(stdout);
+    (void)puts("ready");
+    (void)fflush(stdout);
 }
 
 static void
@@ -144,7 +144,7 @@ main(int argc, char **argv)
         return 0;
     }
     if (argc < 4) {
-        fputs("see the head of the source\n", stderr);
+        (void)fputs("see the head of the source\n", stderr);
         return 2;
     }
     char *base = map_file(argv[2]);
@@ -172,7 +172,7 @@ main(int argc, char **argv)
         play8(place, atol(argv[4]));
     }
     else {
-        fputs("see the head of the source\n", stderr);
+        (void)fputs("see the head of the source\n", stderr);
         return 2;
     }
     return 0;

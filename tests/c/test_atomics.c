@@ -210,7 +210,7 @@ static int
 take_every_second_turn(void *context)
 {
     struct place *place = context;
-    for (uint64_t turn = 0; turn < 2 * ROUNDS(2000); turn += 2) {
+    for (uint64_t turn = 0; turn < 2 * (uint64_t)ROUNDS(2000); turn += 2) {
         CHECK_IS(wait_while(place, turn), 0);
         CHECK(pshm_atomic_load(&place->word, place->size,
                                memory_order_acquire) == turn + 1);
@@ -228,7 +228,7 @@ two_processes_take_turns(void)
         struct place *place = shared_memory(PAGE);
         place->size = sizes[s];
         pid_t child = child_start(take_every_second_turn, place);
-        for (uint64_t turn = 0; turn < 2 * ROUNDS(2000); turn += 2) {
+        for (uint64_t turn = 0; turn < 2 * (uint64_t)ROUNDS(2000); turn += 2) {
             pshm_atomic_store(&place->word, place->size, turn + 1,
                               memory_order_release);
             (void)pshm_atomic_notify(&place->word, place->size, INT_MAX);

@@ -104,7 +104,7 @@ socket_is_refused(void)
     (void)snprintf(address.sun_path, sizeof(address.sun_path), "%.100s",
                    name.path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    CHECK(bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
     check_refused(&name, -EINVAL, S_IFSOCK);
     (void)close(fd);
     remove_plain(&name);

@@ -87,9 +87,10 @@ zeros_become_a_cell_once(void)
     CHECK(pshm_cell_intact(cell, PSHM_CELL_EVENT));
     CHECK(!pshm_cell_intact(cell, PSHM_CELL_LOCK));
 
-    struct place kept = *place;
+    unsigned char kept[sizeof(*place)];
+    memcpy(kept, place, sizeof(kept));
     CHECK_IS(make(cell, &spec), -EEXIST);
-    CHECK(memcmp(&kept, place, sizeof(kept)) == 0);
+    CHECK(memcmp(kept, (unsigned char *)place, sizeof(kept)) == 0);
     CHECK(munmap(place, PAGE) == 0);
 }
 
@@ -113,11 +114,12 @@ anything_else_stays_byte_for_byte(void)
         struct place *place = fresh();
         memset((char *)place + garbage[i].from, 0xa5,
                garbage[i].to - garbage[i].from);
-        struct place kept = *place;
+        unsigned char kept[sizeof(*place)];
+        memcpy(kept, place, sizeof(kept));
         CHECK_IS(pshm_cell_look(&place->wide.cell, &spec, NULL), -EBADMSG);
         CHECK_IS(pshm_cell_make(&place->wide.cell, &spec, PSHM_NEVER, NULL),
                  -EBADMSG);
-        CHECK(memcmp(&kept, place, sizeof(kept)) == 0);
+        CHECK(memcmp(kept, (unsigned char *)place, sizeof(kept)) == 0);
         CHECK(munmap(place, PAGE) == 0);
     }
 }

@@ -618,7 +618,7 @@ removal_spares_an_object_that_comes_in_between(void)
             CHECK(rc == 0 || rc == -ESTALE || rc == -ENOENT);
             CHECK_IS(identity_of(&swap.name).ino, swap.other.ino);
             struct stat st;
-            CHECK(fstat(fd, &st) == 0);
+            CHECK(fd >= 0 && fstat(fd, &st) == 0);
             CHECK_IS(st.st_nlink, 0);
             (void)close(fd);
             remove_plain(&swap.name);

@@ -151,11 +151,12 @@ static void
 beside_cuts_between_characters(void)
 {
     struct pshm_name name, beside;
+    static const char snake[4] = {'\xf0', '\x9f', '\x90', '\x8d'};
     char text[PSHM_NAME_MAX];
     for (size_t shift = 0; shift < 4; shift++) {
         memset(text, 'a', sizeof(text));
         for (size_t i = shift; i + 4 <= sizeof(text); i += 4) {
-            memcpy(text + i, "\xf0\x9f\x90\x8d", 4);
+            memcpy(text + i, snake, sizeof(snake));
         }
         CHECK(pshm_name_parse(text, sizeof(text), &name) == NULL);
         CHECK_IS(pshm_name_beside(&name, &beside), 0);

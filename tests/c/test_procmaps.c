@@ -16,7 +16,7 @@ static struct pshm_identity
 identity_of_fd(int fd)
 {
     struct stat st;
-    CHECK(fstat(fd, &st) == 0);
+    CHECK(fd >= 0 && fstat(fd, &st) == 0);
     return (struct pshm_identity){st.st_dev, st.st_ino};
 }
 

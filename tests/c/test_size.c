@@ -29,7 +29,7 @@ static off_t
 size_of(int fd)
 {
     struct stat st;
-    CHECK(fstat(fd, &st) == 0);
+    CHECK(fd >= 0 && fstat(fd, &st) == 0);
     return st.st_size;
 }
 
@@ -38,7 +38,7 @@ static off_t
 memory_of(int fd)
 {
     struct stat st;
-    CHECK(fstat(fd, &st) == 0);
+    CHECK(fd >= 0 && fstat(fd, &st) == 0);
     return (off_t)st.st_blocks * 512;
 }
 
@@ -302,7 +302,6 @@ grow_at_random(void *context)
     for (;;) {
         off_t from = size_of(fd);
         CHECK(from >= last);
-        last = from;
         if (from >= growth->most) {
             break;
         }
