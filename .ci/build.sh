@@ -43,7 +43,7 @@ copy_tree() { # copy_tree FOLDER: what a clean clone has, with the changes not c
 install_tools() {
     copy_tree "$tree"
     python3 -m venv "$tools"
-    "$tools/bin/pip" install -qq build mypy numpy pytest pyyaml rich ruff 'setuptools>=77'
+    "$tools/bin/pip" install -qq build clang-tidy mypy numpy pytest pyyaml rich ruff 'setuptools>=77'
 }
 
 make_sdist() {

@@ -9,6 +9,36 @@ lint_ruff() {
     "$tools/bin/ruff" check --no-cache "$tree"
 }
 
+# What setup.py compiles with, one argument a line, for tools that only look at the sources.
+compiler_flags() {
+    cd "$tree"
+    POSIXSHM_WERROR=1 "$tools/bin/python" - "$tree" <<'END'
+import os, sys, sysconfig
+import setuptools
+from distutils.core import run_setup
+
+[extension] = run_setup("setup.py", stop_after="init").ext_modules
+for argument in extension.extra_compile_args:
+    print(argument)
+for name, value in extension.define_macros:
+    print(f"-D{name}={value}")
+for folder in extension.include_dirs:
+    print("-I" + os.path.join(sys.argv[1], folder))
+print("-isystem", sysconfig.get_path("include"), sep="\n")
+END
+}
+
+lint_clang_tidy() {
+    local flags=$scratch/clang-tidy
+    mkdir "$flags"
+    compiler_flags >"$flags/compile_flags.txt"
+    echo "-I$tree/tests/c" >>"$flags/compile_flags.txt"
+    cd "$tree"
+    ls .clang-tidy tests/c/.clang-tidy
+    printf '%s\n' csrc/core/*.c csrc/posix/*.c tests/c/*.c |
+        xargs -P 2 -n 4 "$tools/bin/clang-tidy" --quiet -p "$flags"
+}
+
 lint_workflows() {
     "$tools/bin/python" "$tree/.ci/release/check_workflows" "$tree"
 }
