@@ -23,13 +23,13 @@ wanted() { [[ $1 =~ $pattern ]]; }
 # step NAME COMMAND...: runs it in a subshell.  Leaving something in /dev/shm is a failure too.
 step() {
     wanted "$1" || return 0
-    local name=$1 start=$SECONDS before status result=ok
+    local name=$1 start=$SECONDS before status result=ok log=$scratch/step.log
     shift
     before=$(shm_names)
     printf '\n==> %s\n' "$name"
     set +e
-    (set -e; "$@") </dev/null
-    status=$?
+    (set -e; "$@") </dev/null 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
     set -e
     if [ "$status" != 0 ]; then
         result=FAILED
@@ -39,6 +39,7 @@ step() {
         diff <(cat <<<"$before") <(cat <<<"$(shm_names)") || true
     fi
     report $result $((SECONDS - start)) "$name"
+    report_untested "$name" "$log"
 }
 
 must() { # must NAME COMMAND...: a step without which the later ones make no sense
@@ -50,6 +51,14 @@ must() { # must NAME COMMAND...: a step without which the later ones make no sen
 skip() { # skip NAME REASON
     printf '\n'
     report skip 0 "$1: $2"
+}
+
+# report_untested NAME LOG: what a step left out, as pytest, the C tests and our scripts say it.
+report_untested() {
+    local reason
+    while read -r reason; do
+        report skip 0 "$1: $reason"
+    done < <(grep -aE '^SKIPPED |NOT TESTED' "$2" | sed -E 's/^SKIPPED //' | sort -u)
 }
 
 # begin NAME COMMAND...: starts it beside the steps that follow; its output waits for finish.
@@ -74,6 +83,7 @@ finish() { # waits for the first job to end and reports it as a step
     printf '\n==> %s\n' "${running[$pid]}"
     cat "${output[$pid]}.log"
     report $result "$(cat "${output[$pid]}.seconds")" "${running[$pid]}"
+    report_untested "${running[$pid]}" "${output[$pid]}.log"
     unset "running[$pid]"
 }
 

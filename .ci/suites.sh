@@ -54,7 +54,7 @@ run_cpython_tests() { # run_cpython_tests PYTHON
         wheel=$(make_wheel "$1")
         "$tree/tests/cpython/run" "$1" --wheel "$wheel"
     else
-        echo "not run: $1 comes without the test package"
+        echo "NOT TESTED: $1 comes without the test package"
     fi
 }
 
@@ -104,7 +104,7 @@ run_benchmarks() {
     case $status in
         0) ;;
         2) # strace may not trace here
-            echo "the system calls were not compared"
+            echo "NOT TESTED: the system calls were not compared"
             [ "${CI:-}" != true ]
             ;;
         *) fail "raw C and posixshm make different system calls" ;;

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not here"),
     pytest.mark.skipif(
         shutil.which(shlex.split(os.environ.get("CC", "cc"))[0]) is None,
-        reason="no C compiler for the raw C peers",
+        reason="NOT TESTED: no C compiler for the raw C peers",
     ),
 ]
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -13,6 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from _processes import needs_mounts, needs_root
 
 import posixshm
 from posixshm import SharedMemory
@@ -95,13 +95,9 @@ def without(tmp_path):
 
 def in_namespace(mount_options, *command):
     """The command with a /dev/shm of its own, in a mount namespace."""
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        pytest.skip("no unshare(1)")
-    base = [unshare, "--mount"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
+    needs_mounts()
+    base = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
     mount = f"mount -t tmpfs -o {mount_options} tmpfs /dev/shm"
-    if subprocess.run([*base, "sh", "-c", mount], capture_output=True).returncode != 0:
-        pytest.skip("may not mount a tmpfs here")
     return subprocess.run(
         [*base, "sh", "-c", f'{mount} && "$@"; code=$?; ls -A /dev/shm >&2; exit $code', "sh"]
         + list(map(str, command)),
@@ -235,8 +231,8 @@ def test_stat_says_who_maps_it(name):
     assert f"{os.getpid()} {holder['process']} ({holder['user']})" in table
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
 def test_stat_needs_no_right_to_read(make, run_python):
+    needs_root()
     name = make()
     # That user may be unable to read the interpreter's own files: first all imports, then setuid.
     output = run_python(

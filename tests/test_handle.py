@@ -16,6 +16,7 @@ import weakref
 
 import numpy as np
 import pytest
+from _processes import needs_root
 
 import posixshm
 from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, Mapping, SharedMemory
@@ -132,8 +133,8 @@ def test_the_default_mode_is_private(shm):
     assert shm.mode == 0o600
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives objects away")
 def test_the_owner_is_who_was_asked_for(name):
+    needs_root()
     with SharedMemory.create(name, 10, uid=12345, gid=54321, mode=0o640, delete=True) as shm:
         assert (shm.uid, shm.gid, shm.mode) == (12345, 54321, 0o640)
         status = os.stat(SHM + name)
@@ -662,8 +663,8 @@ def test_what_is_no_object_is_refused_at_once(name, make, number, says):
             os.unlink(path + "~")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
 def test_a_device_is_refused(name):
+    needs_root()
     os.mknod(SHM + name, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
     try:
         with pytest.raises(OSError, match="device") as caught:
@@ -1453,8 +1454,8 @@ def test_mode_is_looked_up_each_time(shm):
     assert shm.mode == 0o640
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives objects away")
 def test_chown(shm):
+    needs_root()
     assert shm.chown(12345, 54321) is None
     assert (shm.uid, shm.gid) == (12345, 54321)
     shm.chown(gid=7)

@@ -13,7 +13,7 @@ COMPILER = os.environ.get("CC", "gcc").split()[0]
 
 @pytest.mark.once
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"there is no {COMPILER} here")
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"NOT TESTED: there is no {COMPILER} here")
 @pytest.mark.skipif(not (RUN.parents[2] / "csrc").is_dir(), reason="the C sources are not here")
 def test_the_room_without_an_interpreter():
     run = subprocess.run(
