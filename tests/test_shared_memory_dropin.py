@@ -8,12 +8,14 @@ import os
 import pickle
 import random
 import struct
+import time
 import types
 from multiprocessing import resource_tracker
 from multiprocessing import shared_memory as stdlib
 from pathlib import Path
 
 import pytest
+from _processes import PATH
 
 import posixshm
 from posixshm import shared_memory
@@ -775,25 +777,30 @@ def test_a_pickled_list_is_a_reference(make_list, protocol):
 def test_nobody_sees_a_list_without_its_items(start_python, name):
     child = start_python(
         f"""
+        from _processes import stopped
         from posixshm.shared_memory import ShareableList
-        print("ready")
-        for _ in range(2000):
+        print("ready", flush=True)
+        while not stopped():
             items = ShareableList(range(300), name={name!r})
             items.shm.close()
             items.shm.unlink()
-        """
+        """,
+        env=PATH,
     )
     child.hear("ready")
     seen = 0
-    while child.process.poll() is None:
+    deadline = time.monotonic() + 60
+    while seen < 100:
+        assert time.monotonic() < deadline
         try:
             items = ShareableList(name=name)
         except FileNotFoundError:
             continue
         assert list(items) == list(range(300))
+        items.shm.close()
         seen += 1
+    child.say("stop")
     child.finish()
-    assert seen > 10
 
 
 # -- beside the standard library ----------------------------------------------------------------
