@@ -81,7 +81,7 @@ def test_words_for_formats(shm, said, format, itemsize):
         np.dtype(("f4", (2,))), np.dtype("V0"), np.dtype("S0"), np.dtype([("t", "M8[s]")]),
         np.dtype([]), np.dtype([("a:b", "i1")]), np.dtype([("a\0b", "i1")]), np.dtype([("\ud800", "i1")]),
         np.dtype({"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [0, 2]}),
-        np.dtype({"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [4, 0]}),
+        np.dtype({"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [4, 0]}), ("i4", (2,)),
     ],
 )  # fmt: skip
 def test_bad_formats_are_errors_that_name_them(shm, format):
@@ -118,8 +118,15 @@ def test_a_format_of_a_subclass_becomes_a_plain_one(shm):
     assert (type(view.format), view.format) == (str, "<hh")
 
 
+def test_a_tuple_is_what_numpy_takes_it_for(shm):
+    """And not the arguments of numpy.dtype()."""
+    fields = ("V8", [("a", "<i4"), ("b", "<i4")])
+    assert shm.view(fields, 1).format == "T{^i:a:^i:b:}"
+    assert shm.view("B", 8).cast(fields).numpy().dtype.names == ("a", "b")
+
+
 def test_an_array_is_no_format(shm):
-    for format in (3, 1.5, (), [1], b"\xff", print):
+    for format in (("i4",), 3, 1.5, (), [1], b"\xff", print):
         with pytest.raises((TypeError, ValueError)):
             shm.view(format)
 

@@ -229,6 +229,18 @@ check_void(PyObject *dtype)
     return rc;
 }
 
+/* What only DLPack has is in the machine's byte order there.  Returns 0, or -1
+ * with an exception. */
+static int
+check_order(PyObject *dtype)
+{
+    int native = is_true(dtype, "isnative");
+    if (native == 0) {
+        return raise_dtype(dtype, "there are no words for its byte order");
+    }
+    return native < 0 ? -1 : 0;
+}
+
 /* By its name where only DLPack has it (ml_dtypes), else by its string. */
 static int
 set_plain_dtype(struct item_format *out, PyObject *dtype)
@@ -237,6 +249,10 @@ set_plain_dtype(struct item_format *out, PyObject *dtype)
     const char *string = text == NULL ? NULL : PyUnicode_AsUTF8(text);
     int rc = string == NULL ? -1 : format_named(out, string, true);
     Py_XDECREF(text);
+    if (rc > 0 && out->size > 1 && check_order(dtype) < 0) {
+        Py_CLEAR(out->text);
+        return -1;
+    }
     if (rc == 0) {
         rc = check_void(dtype);
     }
@@ -260,9 +276,9 @@ int
 format_dtype(struct item_format *out, PyObject *value)
 {
     PyObject *numpy = PyImport_ImportModule("numpy");
-    PyObject *dtype = numpy == NULL ? NULL
-                                    : PyObject_CallMethod(numpy, "dtype", "O",
-                                                          value);
+    PyObject *dtype = numpy == NULL ? NULL  /* value may be a tuple */
+                                    : PyObject_CallMethod(numpy, "dtype",
+                                                          "(O)", value);
     int rc, objects, parts, fields;
     Py_ssize_t itemsize;
     if (dtype == NULL

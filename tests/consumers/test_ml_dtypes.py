@@ -62,3 +62,9 @@ def test_a_type_that_nothing_else_has_a_word_for_is_refused(name):
     with SharedMemory.anonymous(64) as shm:
         with pytest.raises(ValueError, match=f"{name}.*no words"):
             shm.view(np.dtype(getattr(ml_dtypes, name)))
+
+
+def test_another_byte_order_is_refused():
+    dtype = np.dtype(ml_dtypes.bfloat16).newbyteorder("S")
+    with SharedMemory.anonymous(64) as shm, pytest.raises(ValueError, match="byte order"):
+        shm.view(dtype)
