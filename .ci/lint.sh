@@ -39,6 +39,15 @@ lint_clang_tidy() {
         xargs -P 2 -n 4 "$tools/bin/clang-tidy" --quiet -p "$flags"
 }
 
+# Not of the tests, which go on after a check that failed.
+lint_gcc_analyzer() {
+    local flags=$scratch/gcc-analyzer-flags
+    compiler_flags >"$flags" # with -Werror
+    cd "$tree"
+    printf '%s\n' csrc/core/*.c csrc/posix/*.c |
+        xargs -P 2 -n 1 gcc "@$flags" -fanalyzer -c -o /dev/null
+}
+
 lint_workflows() {
     "$tools/bin/python" "$tree/.ci/release/check_workflows" "$tree"
 }

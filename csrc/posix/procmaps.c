@@ -93,14 +93,14 @@ pshm_maps_reach(struct pshm_identity id, off_t past, const void *except,
 
 struct collection {
     dev_t dev;
-    struct pshm_mapped *found;
+    struct pshm_mapped found;
 };
 
 static int
 visit_collect(const struct span *span, void *context)
 {
-    const struct collection *collection = context;
-    struct pshm_mapped *found = collection->found;
+    struct collection *collection = context;
+    struct pshm_mapped *found = &collection->found;
     if (span->id.dev != collection->dev) {
         return 0;
     }
@@ -130,12 +130,12 @@ compare_inodes(const void *left, const void *right)
 int
 pshm_mapped_find(dev_t dev, struct pshm_mapped *out)
 {
-    *out = PSHM_MAPPED_NONE;
+    struct collection collection = {dev, PSHM_MAPPED_NONE};
+    *out = collection.found;
     DIR *processes = opendir("/proc");
     if (processes == NULL) {
         return -errno;
     }
-    struct collection collection = {dev, out};
     int rc = 0;
     const struct dirent *entry;
     while (rc == 0 && (errno = 0, entry = readdir(processes)) != NULL) {
@@ -153,6 +153,7 @@ pshm_mapped_find(dev_t dev, struct pshm_mapped *out)
         rc = -errno;
     }
     (void)closedir(processes);
+    *out = collection.found;
     if (out->count > 0) {
         qsort(out->inodes, out->count, sizeof(*out->inodes), compare_inodes);
     }
