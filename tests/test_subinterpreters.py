@@ -1,12 +1,18 @@
 """Isolated sub-interpreters, each with a GIL of its own where this Python has that (3.12).
 
 They run in child processes: what goes wrong here is likely to be a crash.
+
+POSIXSHM_ROUNDS: how many of them come and go, if not some dozens.
 """
 
 import os
+import sys
 
 import pytest
-from _processes import PATH, SHM
+from _processes import PATH, SHM, needs_plain_build
+
+ROUNDS = int(os.environ.get("POSIXSHM_ROUNDS", "20"))
+BATCH = 200  # interpreters in one process, at some MB that each leaves with it
 
 # The low-level module, by the name it has here; there is one in every version.
 START = """
@@ -101,8 +107,8 @@ gc.collect()
 
 @pytest.fixture
 def run(run_python, name):
-    def run(code):
-        run_python(START + f"USE = {USE!r}\n" + code, name, env=PATH)
+    def run(code, timeout=60):
+        run_python(START + f"USE = {USE!r}\n" + code, name, env=PATH, timeout=timeout)
         assert not [left for left in os.listdir(SHM) if left.startswith(name)]
 
     return run
@@ -126,7 +132,7 @@ def test_one_after_the_other_leaves_nothing(run):
         """
 run_in_new("me = 1" + USE)
 with unchanged():
-    for _ in range(10):
+    for _ in range(5):
         run_in_new("me = 1" + USE)
 """
     )
@@ -233,3 +239,85 @@ shm = posixshm.SharedMemory.create(name, 100, delete=True)
 view = shm.buf
 """
     )
+
+
+# -- memory -------------------------------------------------------------------------------------
+
+CELLS = """
+from _primitives import CELLS, Atomic, at, use
+with SharedMemory.anonymous(65536) as shm:
+    for number, kind in enumerate(CELLS):
+        use(at(kind, shm, 4096 * number, create=True))
+    use(Atomic.at(shm, 40960))
+    view = shm.view("i", (3, 4), 49152)
+    view[1] = view[2]
+    assert view.tolist() == [[0] * 4] * 3 and memoryview(view).shape == (3, 4)
+"""
+DROP = """
+ours = [each for each in sys.modules if each.partition(".")[0] in ("posixshm", "_primitives")]
+assert "posixshm._core" in ours
+for each in ours:
+    del sys.modules[each]
+for each in [each for each in globals() if each not in ("gc", "me", "name", "sys", "__builtins__")]:
+    del globals()[each]
+gc.collect()
+"""
+# CPython itself leaves something of each interpreter: 3.11 some blocks, 3.12 and 3.13 some MB, which
+# depend on what was imported, for the names in it stay. So it is interpreters that are compared.
+GROWTH = f"""
+from _leaks import Holdings
+
+def modules_of(code):
+    reading, writing = os.pipe()
+    run_in_new(code, f"os.write({{writing}}, ' '.join(sys.modules).encode())")
+    os.close(writing)
+    with open(reading) as names:
+        return [each for each in names.read().split() if each != "__main__"]
+
+def growth(code, rounds):
+    for _ in range(5):
+        run_in_new(code)
+    before = Holdings.now()
+    for _ in range(rounds):
+        run_in_new(code)
+    after = Holdings.now()
+    return Holdings(*((now - then) / rounds for now, then in zip(after, before, strict=True)))
+
+def compare(code, other, rounds, **most):
+    \"""No more growth by one than by the other, and by a little at most: {{kind: how much}}.\"""
+    grown, usual = growth(code, rounds), growth(other, 20)
+    for kind in ("descriptors", "shared", "names"):
+        assert getattr(grown, kind) == 0, grown
+    for kind, more in most.items():
+        assert getattr(grown, kind) < getattr(usual, kind) + more, (kind, grown, usual)
+
+ONCE = "me = 1" + USE + {CELLS!r}
+AGAIN = "\\n".join([ONCE + {DROP!r}] * 3)
+STANDARD = [each for each in modules_of(ONCE) if each.partition(".")[0] not in ("posixshm", "_primitives")]
+EMPTY = "import " + ", ".join(STANDARD)
+"""
+
+
+# A block for each name of the module's that stays; 3.11 has them in common.
+NAMES = 5 if sys.version_info < (3, 12) else 250
+
+
+def batches():
+    return [min(BATCH, ROUNDS - begun) for begun in range(0, ROUNDS, BATCH)]
+
+
+@pytest.mark.timeout(120 * len(batches()))
+def test_memory_is_that_of_interpreters_without_it(run):
+    needs_plain_build("it keeps freed memory for a while")
+    for rounds in batches():
+        limits = f"blocks={NAMES}, malloc=1024, resident=1 << 19"
+        run(f"{GROWTH}\ncompare(ONCE, EMPTY, {rounds}, {limits})", timeout=100)
+
+
+@pytest.mark.timeout(120 * len(batches()))
+def test_importing_it_again_takes_no_more(run):
+    """What is not given back at once is when the interpreter ends."""
+    needs_plain_build("it keeps freed memory for a while")
+    for rounds in batches():
+        limits = "blocks=5, malloc=1024, resident=1 << 20"
+        run(f"{GROWTH}\ncompare(AGAIN, ONCE, {rounds}, {limits})", timeout=100)
