@@ -379,6 +379,42 @@ assert shm.buf[0] == 3
 # -- descriptors --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("act", ["shm.resize(1, shrink=True)", "shm.protect(3)"])
+def test_a_child_forked_while_a_call_waits_for_the_mapping_can_use_the_handle(
+    run_python, name, act
+):
+    """Without the GIL: the call that waits must not have the handle's own lock meanwhile."""
+    code = f"""{START}
+import signal, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of threads and fork
+size = 16 << 20
+shm = SharedMemory.unnamed(size, max_size=size)
+mapping, data = shm.view().obj, bytes(size)
+
+def repeat(act):
+    def body():
+        while True:
+            try:
+                act()
+            except BufferError:
+                pass
+    threading.Thread(target=body, daemon=True).start()
+
+repeat(lambda: mapping.__setitem__(slice(None), data))
+repeat(lambda: {act})
+for delay in range(20):
+    time.sleep(delay / 1000)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        shm.view("B", 1)
+        os._exit(0)
+    wait(child)
+os._exit(0)
+"""
+    run_python(code, name, env=PATH)
+
+
 def test_descriptors_do_not_pass_through_exec(name, run_python):
     code = f"""{START}
 import pickle

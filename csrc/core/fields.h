@@ -44,6 +44,20 @@ fields_unlock(fields_mutex *mutex)
 {
     atomic_store_explicit(&mutex->taken, false, memory_order_release);
 }
+
+/* Both of them, in whatever order: who waits for one has none. */
+static inline void
+fields_lock_both(fields_mutex *one, fields_mutex *other)
+{
+    fields_lock(one);
+    while (!fields_try(other)) {
+        fields_unlock(one);
+        fields_lock(other);
+        fields_mutex *held = other;
+        other = one;
+        one = held;
+    }
+}
 #else
 static inline void
 fields_lock(fields_mutex *mutex)
@@ -55,6 +69,13 @@ static inline void
 fields_unlock(fields_mutex *mutex)
 {
     (void)mutex;
+}
+
+static inline void
+fields_lock_both(fields_mutex *one, fields_mutex *other)
+{
+    (void)one;
+    (void)other;
 }
 #endif
 

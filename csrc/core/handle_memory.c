@@ -81,8 +81,7 @@ handle_protect(PyObject *op, PyObject *value)
     if (map == NULL) {
         return NULL;
     }
-    fields_lock(&self->fields);
-    fields_lock(&map->fields);
+    fields_lock_both(&self->fields, &map->fields);
     /* Ours and the handle's: all views are gone, and with them their rights. */
     if (!self->exported && self->body.map == map
         && mapping_is_private_locked(map, 2)) {

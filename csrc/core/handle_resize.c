@@ -114,8 +114,7 @@ hide_end(change *c)
 {
     handle *self = c->self;
     const char *why = NULL;
-    fields_lock(&self->fields);
-    fields_lock(&c->map->fields);
+    fields_lock_both(&self->fields, &c->map->fields);
     /* c->map is one reference, the handle has the other. */
     if (self->exported || self->kept != NULL) {
         why = "the handle's own buffer was taken, and its address may be in "

@@ -247,7 +247,7 @@ bool
 mapping_is_private_locked(mapping *self, Py_ssize_t references)
 {
     return has_references((PyObject *)self, references)
-           && self->weakrefs == NULL
+           && __atomic_load_n(&self->weakrefs, __ATOMIC_ACQUIRE) == NULL
            && (self->shared == NULL || pshm_region_is_own(self->shared));
 }
 
