@@ -447,6 +447,13 @@ def test_what_a_producer_raises_is_told(name, error):
         def __dlpack_device__(self):
             raise error("the device is lost")
 
+    class Moved(Producer):
+        @property
+        def __dlpack__(self):
+            raise error("the tensor has moved")
+
+    with pytest.raises(error, match="moved"):
+        from_dlpack(Moved(None), name)
     with pytest.raises(error, match="busy"):
         from_dlpack(Failing(None), name)
     with pytest.raises(error, match="lost"):

@@ -299,7 +299,9 @@ raise_format(PyObject *value)
 {
     if (PyErr_Occurred()) {
         if (!PyErr_ExceptionMatches(PyExc_Exception)
-            || PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            || PyErr_ExceptionMatches(PyExc_ImportError)
+            || PyErr_ExceptionMatches(PyExc_MemoryError)
+            || PyErr_ExceptionMatches(PyExc_RecursionError)) {
             return -1;
         }
         PyErr_Clear();

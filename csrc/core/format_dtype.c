@@ -320,6 +320,12 @@ format_extension_dtype(const struct item_format *format)
         if (types != NULL) {
             type = PyObject_GetAttr(types, format->text);
             Py_DECREF(types);
+            if (type == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+                PyErr_Format(PyExc_ImportError,
+                             "this version of ml_dtypes has no %U, a newer "
+                             "one may",
+                             format->text);
+            }
         }
     }
     if (type != NULL) {

@@ -242,7 +242,9 @@ mapping_bf_releasebuffer(PyObject *Py_UNUSED(op), Py_buffer *Py_UNUSED(view))
 }
 
 /* The references come first: who gave one up may have left a weak one, or an
- * owner of another kind, which is then seen. */
+ * owner of another kind, which is then seen.  The list of weak ones is CPython's
+ * to change, whenever it wants; a thread that makes a reference of one that was
+ * missed here finds the memory as it is by then. */
 bool
 mapping_is_private_locked(mapping *self, Py_ssize_t references)
 {

@@ -71,9 +71,12 @@ check_flags(view *self, int flags)
         return raise_buffer(format, "it is read-only");
     }
     if (flags & PyBUF_FORMAT && !self->format.in_buffers) {
-        return raise_buffer(format,
-                            "the buffer protocol has no word for it; take "
-                            ".numpy(), DLPack, or .cast() to unsigned ints");
+        return raise_buffer(
+            format, self->format.dl_bits > 0
+                        ? "the buffer protocol has no word for it; take "
+                          ".numpy(), DLPack, or .cast() to unsigned ints"
+                        : "the buffer protocol has no word for it; take "
+                          ".numpy(), or .cast() to ints");
     }
     if (flags & PyBUF_FORMAT && !(flags & PyBUF_ND)) {
         return raise_buffer(format, "a format can be had with a shape only");
@@ -260,7 +263,8 @@ static PyMethodDef view_methods[] = {
 
 static PyGetSetDef view_getset[] = {
     ATTRIBUTE(format, "The format of an item, as the buffer protocol has it; "
-                      "for what that\nhas no word for, DLPack's name."),
+                      "for what that\nhas no word for, its name in DLPack or "
+                      "numpy."),
     ATTRIBUTE(shape, "How many items each dimension has, a tuple."),
     ATTRIBUTE(strides, "How many bytes it is to the next item of each "
                        "dimension, a tuple."),

@@ -265,8 +265,11 @@ same_format(view *self, PyObject *value, const Py_buffer *source)
                    || PyUnicode_Compare(format.text, self->format.text) == 0);
         Py_DECREF(format.text);
     }
-    else if (!same) {
+    else if (!same && PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyErr_Clear();                  /* a word that means nothing here */
+    }
+    else if (!same) {
+        same = -1;
     }
     Py_DECREF(text);
     return same;

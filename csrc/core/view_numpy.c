@@ -150,7 +150,8 @@ view_numpy(PyObject *op, PyObject *Py_UNUSED(unused))
     PyObject *array = as_array(self, op);
     if (array == NULL && self->format.kind == ITEM_STRUCT
         && (PyErr_ExceptionMatches(PyExc_ValueError)
-            || PyErr_ExceptionMatches(PyExc_RuntimeError))) {
+            || PyErr_ExceptionMatches(PyExc_RuntimeError))
+        && !PyErr_ExceptionMatches(PyExc_RecursionError)) {
         PyErr_Format(PyExc_ValueError,
                      "numpy has no items of format %R; a view of a numpy dtype "
                      "it has",

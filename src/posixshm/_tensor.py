@@ -47,8 +47,12 @@ def _capsule(x: Any) -> object:
     try:
         export, device_of = x.__dlpack__, x.__dlpack_device__
     except AttributeError:
-        kind = type(x).__name__
-        raise TypeError(f"x must have __dlpack__ and __dlpack_device__, not {kind}") from None
+        kind = type(x)
+        if hasattr(kind, "__dlpack__") and hasattr(kind, "__dlpack_device__"):
+            raise  # it has them, and they raised it
+        raise TypeError(
+            f"x must have __dlpack__ and __dlpack_device__, not {kind.__name__}"
+        ) from None
     arguments: dict[str, Any] = {"max_version": _VERSION}
     if device_of()[0] not in _CPU_DEVICES:
         arguments |= {"dl_device": (1, 0), "copy": True}

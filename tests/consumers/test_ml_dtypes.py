@@ -64,6 +64,15 @@ def test_a_type_that_nothing_else_has_a_word_for_is_refused(name):
             shm.view(np.dtype(getattr(ml_dtypes, name)))
 
 
+def test_one_that_is_too_old_is_an_import_error(monkeypatch):
+    monkeypatch.delattr(ml_dtypes, "bfloat16")
+    with SharedMemory.anonymous(64) as shm:
+        view = shm.view("bfloat16", 3)
+        for call in (view.numpy, lambda: np.asarray(view)):
+            with pytest.raises(ImportError, match="ml_dtypes has no bfloat16"):
+                call()
+
+
 def test_another_byte_order_is_refused():
     dtype = np.dtype(ml_dtypes.bfloat16).newbyteorder("S")
     with SharedMemory.anonymous(64) as shm, pytest.raises(ValueError, match="byte order"):
