@@ -1,6 +1,7 @@
 """Cycles of posixshm.aio, in one event loop."""
 
 import asyncio
+import atexit
 import contextlib
 
 from _leaks import cycle, misused, refused
@@ -14,6 +15,7 @@ closed = {kind: kind.at(shm, 4096 * i) for i, kind in enumerate((Lock, RLock, RW
 for thing in closed.values():
     thing.close()
 loop = asyncio.new_event_loop()
+atexit.register(loop.close)
 
 
 def run(coroutine):
