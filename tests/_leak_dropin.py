@@ -103,11 +103,6 @@ def _():
     misused(ShareableList)
 
 
-@cycle("shared_memory.ShareableList", times=8)
-def too_long():
-    refused(ShareableList, ["x" * 10_000_000])
-
-
 LIST = "shared_memory.ShareableList."
 
 
