@@ -24,7 +24,6 @@ places = {kind: 4096 * i for i, kind in enumerate((*OWNED, RWLock, Event, Barrie
 things = {kind: made(kind, shm, place) for kind, place in places.items()}
 rwlock, event, barrier, semaphore = list(things.values())[3:]
 condition = things[Condition]
-ended = made(Event, shm, 40960)
 closed = {kind: kind.at(shm, place) for kind, place in places.items()}
 for thing in closed.values():
     thing.close()

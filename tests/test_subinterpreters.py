@@ -310,18 +310,18 @@ def batches():
     return [min(BATCH, ROUNDS - begun) for begun in range(0, ROUNDS, BATCH)]
 
 
-@pytest.mark.timeout(120 * len(batches()))
+@pytest.mark.timeout(sum(120 + rounds for rounds in batches()))
 def test_memory_is_that_of_interpreters_without_it(run):
     needs_plain_build("it keeps freed memory for a while")
     for rounds in batches():
         limits = f"blocks={NAMES}, malloc=1024, resident={KEPT}"
-        run(f"{GROWTH}\ncompare(ONCE, EMPTY, {rounds}, {limits})", timeout=100)
+        run(f"{GROWTH}\ncompare(ONCE, EMPTY, {rounds}, {limits})", timeout=100 + rounds)
 
 
-@pytest.mark.timeout(120 * len(batches()))
+@pytest.mark.timeout(sum(120 + rounds for rounds in batches()))
 def test_importing_it_again_takes_no_more(run):
     """What is not given back at once is when the interpreter ends."""
     needs_plain_build("it keeps freed memory for a while")
     for rounds in batches():
         limits = f"blocks=5, malloc=1024, resident={KEPT}"
-        run(f"{GROWTH}\ncompare(AGAIN, ONCE, {rounds}, {limits})", timeout=100)
+        run(f"{GROWTH}\ncompare(AGAIN, ONCE, {rounds}, {limits})", timeout=100 + rounds)
