@@ -44,6 +44,7 @@ typedef struct {
     mapping *map;
     PyObject *name;                     /* or NULL */
     Py_ssize_t max_size;                /* or 0 */
+    bool readonly;
     Py_ssize_t from;                    /* the object's size now */
     Py_ssize_t to;
 } change;
@@ -249,6 +250,7 @@ change_begin(change *c, PyObject *op)
     if (rc == 0) {
         fields_lock(&c->self->fields);
         c->max_size = c->self->body.max_size;
+        c->readonly = c->self->body.readonly;
         fields_unlock(&c->self->fields);
         Py_BEGIN_ALLOW_THREADS
         pshm_gate_enter();
@@ -328,7 +330,7 @@ handle_resize(PyObject *op, PyObject *const *args, Py_ssize_t count,
     }
     c.to = size;
     int rc = -1;
-    if (c.self->body.readonly) {
+    if (c.readonly) {
         raise_errno_words(-EACCES, c.name, "The handle is read-only");
     }
     else if (size > c.from) {
