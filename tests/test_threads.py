@@ -427,17 +427,21 @@ def test_views_taken_while_a_thread_protects(run_threads):
                 with contextlib.suppress(BufferError):
                     shm.protect(prot)
 
-        def take(shm=shm):
+        def take(own, shm=shm):
             try:
                 view = memoryview(shm.buf)
             except BufferError:
                 return
             for _ in range(3):
                 if not view.readonly:
-                    view[0] = 1  # a segmentation fault, if it was a lie
-                assert view[0] in (0, 1)
+                    view[own] = 1  # a segmentation fault, if it was a lie
+                assert view[own] in (0, 1)
 
-        run_threads(then(done, protect), until(done, take), until(done, take))
+        run_threads(
+            then(done, protect),
+            until(done, lambda take=take: take(0)),
+            until(done, lambda take=take: take(1)),
+        )
         shm.close()
 
 
