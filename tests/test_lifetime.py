@@ -1030,9 +1030,11 @@ def test_memory_that_runs_out_at_every_step(names, run_python):
         import posixshm, posixshm._reduction
         from posixshm import PAGESIZE, Mapping, SharedMemory
 
+        # Not in the calls: a debug build aborts where CPython's own multiplication has no memory.
+        THREE, EIGHT, TWENTY, MOST = (n * PAGESIZE for n in (3, 8, 20, 64))
         prefix = sys.argv[1]
         base = SharedMemory.create(prefix + "base", 4 * PAGESIZE, delete=True)
-        roomy = SharedMemory.anonymous(PAGESIZE, max_size=64 * PAGESIZE)
+        roomy = SharedMemory.anonymous(PAGESIZE, max_size=MOST)
         mapping = base.map()
         data = pickle.dumps(base)
 
@@ -1041,7 +1043,7 @@ def test_memory_that_runs_out_at_every_step(names, run_python):
 
         def resize():
             with create() as shm:
-                shm.resize(3 * PAGESIZE)
+                shm.resize(THREE)
                 shm.resize(PAGESIZE, shrink=True)
 
         def rename():
@@ -1082,10 +1084,10 @@ def test_memory_that_runs_out_at_every_step(names, run_python):
         calls = [
             create, resize, rename, link, detach, from_fd, second_init,
             lambda: create(init=lambda buf: buf.__setitem__(0, 1)),
-            lambda: create(max_size=8 * PAGESIZE, exist_ok=True),
+            lambda: create(max_size=EIGHT, exist_ok=True),
             lambda: SharedMemory.create(None, 10, delete=True),
             lambda: SharedMemory.open(prefix + "base", readonly=True),
-            lambda: SharedMemory.open(prefix + "base", max_size=64 * PAGESIZE),
+            lambda: SharedMemory.open(prefix + "base", max_size=MOST),
             lambda: SharedMemory.anonymous(10),
             lambda: Mapping(base.fileno(), PAGESIZE, PAGESIZE),
             lambda: base.map(PAGESIZE)[0:10].tolist(),
@@ -1095,7 +1097,7 @@ def test_memory_that_runs_out_at_every_step(names, run_python):
             lambda: (base.refresh(), base.sync(), base.populate(), base.resident),
             lambda: pickle.loads(data),
             lambda: base.__reduce__(),
-            lambda: (roomy.resize(20 * PAGESIZE), roomy.resize(20 * PAGESIZE)),
+            lambda: (roomy.resize(TWENTY), roomy.resize(TWENTY)),
             lambda: posixshm.reclaim(prefix, dry_run=True),
             lambda: posixshm.listdir(),
         ]
