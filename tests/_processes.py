@@ -20,6 +20,9 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 SHM = "/dev/shm"
 PATH = {"PYTHONPATH": str(TESTS)}
+# For children that count memory: glibc keeps freed pieces for each thread, which count as used, and
+# the more of them the newer it is.
+COUNTING = {**PATH, "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
 SOMEBODY = 54321  # the second user and group id
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -10,7 +10,7 @@ import sys
 import sysconfig
 
 import pytest
-from _processes import PATH, SHM, needs_plain_build
+from _processes import COUNTING, SHM, needs_plain_build
 
 ROUNDS = int(os.environ.get("POSIXSHM_ROUNDS", "20"))
 BATCH = 200  # interpreters in one process, at some MB that each leaves with it
@@ -109,7 +109,7 @@ gc.collect()
 @pytest.fixture
 def run(run_python, name):
     def run(code, timeout=60):
-        run_python(START + f"USE = {USE!r}\n" + code, name, env=PATH, timeout=timeout)
+        run_python(START + f"USE = {USE!r}\n" + code, name, env=COUNTING, timeout=timeout)
         assert not [left for left in os.listdir(SHM) if left.startswith(name)]
 
     return run

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from _processes import PATH, TESTS
+from _processes import COUNTING, TESTS
 
-HERE = {**PATH, "PYTHONPATH": os.pathsep.join([str(TESTS), str(Path(__file__).parent)])}
+HERE = {**COUNTING, "PYTHONPATH": os.pathsep.join([str(TESTS), str(Path(__file__).parent)])}
 
 
 def test_cycles(run_python, name):
