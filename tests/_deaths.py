@@ -93,6 +93,17 @@ class Stage:
         _, status = os.waitpid(pid, 0)
         assert os.WIFSIGNALED(status), f"the victim failed: {status}"
 
+    def rounds(self, least, told):
+        """So many rounds, and more until one in a hundred was told of: whom a death hits is chance."""
+        deadline = time.monotonic() + least + 60
+        played = 0
+        while played < least or told.load() <= least / 100:
+            assert time.monotonic() < deadline, "nobody ever died with it"
+            yield played
+            played += 1
+            self.look_at_survivors()
+        print(f"told {told.load()} times in {played} rounds")
+
     @contextlib.contextmanager
     def playing(self, wake=lambda: None):
         try:
@@ -149,12 +160,9 @@ def lock(kind, rounds):
     for _ in range(2):
         stage.survivor(step)
     with stage.playing():
-        for _ in range(rounds):
+        for _ in stage.rounds(rounds, told):
             stage.victim(victim)
             step()
-            stage.look_at_survivors()
-    assert told.load() > rounds / 100, "nobody ever died with it"
-    print(f"told {told.load()} times in {rounds} rounds")
 
 
 def rwlock(rounds):
@@ -203,13 +211,10 @@ def rwlock(rounds):
     stage.survivor(pausing(read))
     stage.survivor(pausing(write))
     with stage.playing():
-        for i in range(rounds):
+        for i in stage.rounds(rounds, told):
             stage.victim([slowly, read, write][i % 3])
             read()
             write()
-            stage.look_at_survivors()
-    assert told.load() > rounds / 100, "nobody ever died with it"
-    print(f"told {told.load()} times in {rounds} rounds")
 
 
 def condition(rounds):
