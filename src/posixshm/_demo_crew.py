@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -122,6 +125,7 @@ class Stopper:
         self.signum = 0
         self.holding = False
         self.before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+        self.unraisable = sys.unraisablehook
 
     def __enter__(self) -> Stopper:
         for signum in SIGNALS:
@@ -129,12 +133,19 @@ class Stopper:
             if before != signal.SIG_IGN:  # as under nohup
                 self.before[signum] = before
                 signal.signal(signum, self.stop)
+        self.unraisable, sys.unraisablehook = sys.unraisablehook, self.not_raised
         return self
 
     def __exit__(self, *_: object) -> None:
         # After the first signal the process only ends, and that in peace.
         for signum, before in self.before.items():
             signal.signal(signum, signal.SIG_IGN if self.signum else before)
+        sys.unraisablehook = self.unraisable
+
+    def not_raised(self, what: sys.UnraisableHookArgs) -> None:
+        # Python would print a Stopped that goes under in a finalizer; check() raises it again.
+        if what.exc_type is not Stopped:
+            self.unraisable(what)
 
     def stop(self, signum: int, _frame: FrameType | None) -> None:
         if not self.signum:
@@ -193,8 +204,11 @@ class Crew:
         # A forked worker has our ends of all pipes so far, which would keep them open.
         not_mine = [*self.pipes] if self.method == "fork" else []
         process = context.Process(target=work, args=(theirs, not_mine), daemon=True)  # type: ignore[attr-defined]
-        with theirs:
-            process.start()
+        try:
+            with theirs:
+                process.start()
+        except ConnectionError:  # spawning, it is written to
+            raise DemoError(first_obituary()) from None
         self.processes.append(process)
 
     def __exit__(
@@ -259,7 +273,23 @@ class Crew:
     def obituary(self, worker: int) -> str:
         process = self.processes[worker]
         process.join(timeout=1)
-        how = f"ended with exit code {process.exitcode}"
-        if process.exitcode is not None and process.exitcode < 0:
-            how = f"was killed by {signal.Signals(-process.exitcode).name}"
-        return f"the worker with pid {process.pid} {how}; the others were stopped, nothing is left"
+        return obituary(process.pid, process.exitcode)
+
+
+def obituary(pid: int | None, exitcode: int | None) -> str:
+    how = f"ended with exit code {exitcode}"
+    if exitcode is not None and exitcode < 0:
+        how = f"was killed by {signal.Signals(-exitcode).name}"
+    return f"the worker with pid {pid} {how}; the others were stopped, nothing is left"
+
+
+def first_obituary() -> str:
+    """Of a child that ended while it was started, and that multiprocessing does not tell of."""
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if dead is not None:
+            exited = dead.si_code == os.CLD_EXITED
+            return obituary(dead.si_pid, dead.si_status if exited else -dead.si_status)
+        time.sleep(0.01)
+    return "a worker ended while it was started; the others were stopped, nothing is left"
