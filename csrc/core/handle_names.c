@@ -21,6 +21,18 @@ take_name(handle *self, struct pshm_name *path, struct pshm_identity *id)
     return named;
 }
 
+/* Does the resource tracker know it?  *created: it was made by this handle. */
+static bool
+is_tracked(handle *self, bool *created)
+{
+    bool tracked;
+    fields_lock(&self->fields);
+    tracked = self->body.track;
+    *created = self->body.created;
+    fields_unlock(&self->fields);
+    return tracked;
+}
+
 /* An object was moved aside, and its name was taken before it could be put
  * back: what became of it matters more than why. */
 static PyObject *
@@ -79,16 +91,17 @@ handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
         return NULL;
     }
     struct pshm_name left;
+    bool created, tracked = is_tracked(self, &created);
     int rc;
     Py_BEGIN_ALLOW_THREADS
     rc = pshm_link_remove_or_tell(&path, id, &left);
     Py_END_ALLOW_THREADS
     /* Another object of that name may be in the tracker's set too. */
-    if (self->body.track && (rc == 0 || rc == -ENOENT)) {
+    if (tracked && (rc == 0 || rc == -ENOENT)) {
         PyObject *name = handle_name_object(self);
-        int tracked = handle_track(name, "unregister");
+        int told = handle_track(name, "unregister");
         Py_XDECREF(name);
-        if (tracked < 0) {
+        if (told < 0) {
             return NULL;
         }
     }
@@ -240,12 +253,12 @@ const char handle_rename_doc[] =
 /* Tell the resource tracker.  The name is given already, so that this cannot
  * be done is no reason to fail; only a signal handler may raise.  0 or -1. */
 static int
-track_renamed(handle *self, const struct pshm_name *from)
+track_renamed(handle *self, const struct pshm_name *from, bool created)
 {
     PyObject *old = PyUnicode_FromString(pshm_name_plain(from));
     PyObject *name = handle_name_object(self);
     int rc = old == NULL ? -1 : 0;
-    if (rc == 0 && self->body.created) {
+    if (rc == 0 && created) {
         rc = handle_track(name, "register_late");
     }
     if (rc == 0) {
@@ -271,8 +284,8 @@ rename_claimed(handle *self, int fd, PyObject *given,
     if (name == NULL) {
         return -1;
     }
-    if (self->body.track && self->body.created
-        && handle_track(name, "check") < 0) {
+    bool created, tracked = is_tracked(self, &created);
+    if (tracked && created && handle_track(name, "check") < 0) {
         Py_DECREF(name);
         return -1;
     }
@@ -298,8 +311,8 @@ rename_claimed(handle *self, int fd, PyObject *given,
     }
     else {
         set_name(self, name, to);
-        if (self->body.track && strcmp(from.path, to->path) != 0) {
-            rc = track_renamed(self, &from);
+        if (tracked && strcmp(from.path, to->path) != 0) {
+            rc = track_renamed(self, &from, created);
         }
         handle_delete_only(duty, to);
     }
