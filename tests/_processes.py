@@ -31,7 +31,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # -- in the test: what this machine lets it do --------------------------------------------------
 
 
-def _cannot_be_tested(reason):
+def cannot_be_tested(reason):
+    """Never passed over silently: a failure in CI, else a skip that says so."""
     import pytest
 
     if os.environ.get("CI") == "true":
@@ -42,7 +43,7 @@ def _cannot_be_tested(reason):
 def needs_root():
     """For tests that become another user. Never passed over silently."""
     if os.geteuid() != 0:
-        _cannot_be_tested("to become a second user takes root")
+        cannot_be_tested("to become a second user takes root")
 
 
 @functools.cache
@@ -57,7 +58,7 @@ def _can_mount():
 def needs_mounts():
     """For tests whose children have a /dev/shm of their own. Never passed over silently."""
     if not _can_mount():
-        _cannot_be_tested("a mount namespace of one's own takes root, or user namespaces")
+        cannot_be_tested("a mount namespace of one's own takes root, or user namespaces")
 
 
 def needs_plain_build(reason):
@@ -75,7 +76,7 @@ def build_c(source, folder):
     command = [*compiler, "-std=c11", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror"]
     command += [TESTS / "c" / source, "-lrt", "-lpthread", "-o", program]
     if shutil.which(compiler[0]) is None:
-        _cannot_be_tested(f"there is no C compiler {compiler[0]}")
+        cannot_be_tested(f"there is no C compiler {compiler[0]}")
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return program

@@ -12,13 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from _processes import needs_plain_build
+from _processes import cannot_be_tested, needs_plain_build
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not here"),
     pytest.mark.skipif(
         shutil.which(shlex.split(os.environ.get("CC", "cc"))[0]) is None,
         reason="NOT TESTED: no C compiler for the raw C peers",
@@ -140,9 +139,9 @@ def test_bench_arrays_says_which_peers_are_missing(tmp_path):
 def test_raw_c_makes_the_system_calls_that_posixshm_makes():
     needs_plain_build("it makes calls of its own")
     if shutil.which("strace") is None:
-        pytest.skip("NOT TESTED: strace is not installed")
+        cannot_be_tested("strace is not installed")
     done = bench("bench_calls.py", "--calls", "--check")
     if "cannot run" in done.stderr:
-        pytest.skip(f"NOT TESTED: {done.stderr}")
+        cannot_be_tested(done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "DIFFERENT" not in done.stdout
