@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from ._core import SharedMemory, View, _copy_tensor, _read_tensor
+
+TYPE_CHECKING = False  # typing's own would take longer to import than all of this package
+if TYPE_CHECKING:
+    from typing import Any
 
 _CPU_DEVICES = (1, 3, 11)  # DLPack's numbers: the CPU; its memory pinned for CUDA, ROCm
 _VERSION = (1, 1)
