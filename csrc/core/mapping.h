@@ -81,6 +81,13 @@ PyObject *mapping_parse_prot(PyObject *value, int *prot);
 extern PyMethodDef mapping_methods[];
 extern PyGetSetDef mapping_getset[];
 
+/* Slots: its bytes as items, each under the lock that a change of protection
+ * takes. */
+Py_ssize_t mapping_length(PyObject *op);
+PyObject *mapping_item(PyObject *op, Py_ssize_t index);
+PyObject *mapping_subscript(PyObject *op, PyObject *key);
+int mapping_ass_subscript(PyObject *op, PyObject *key, PyObject *value);
+
 static inline Py_ssize_t
 mapping_size(mapping *self)
 {
