@@ -107,12 +107,10 @@ lint_wheel() {
 }
 
 check_types() {
-    local samples python venv
+    local python venv
     make_main_venv
     cd "$tree"
     "$tools/bin/mypy" --strict --python-executable "$main_venv/bin/python" src
-    samples=$(find tests -name 'typing_*.py')
-    [ -z "$samples" ] || "$tools/bin/mypy" --strict --python-executable "$main_venv/bin/python" $samples
     # The stubs against the module, where a buffer can be seen from Python (from 3.12 on).
     python=$(find_python 3.13)
     venv=$scratch/python$("$python" -c "$python_version")
