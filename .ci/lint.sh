@@ -110,7 +110,7 @@ check_types() {
     local python venv
     make_main_venv
     cd "$tree"
-    "$tools/bin/mypy" --strict --python-executable "$main_venv/bin/python" src
+    "$tools/bin/mypy" --strict --python-executable "$main_venv/bin/python" src tests/typing_usage.py
     # The stubs against the module, where a buffer can be seen from Python (from 3.12 on).
     python=$(find_python 3.13)
     venv=$scratch/python$("$python" -c "$python_version")

@@ -1,0 +1,75 @@
+"""What a strict type checker makes of a program that uses the package. It is checked, and never run."""
+
+from typing import Any, assert_type
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posixshm import (
+    Atomic,
+    Condition,
+    Lock,
+    Mapping,
+    Reclaimed,
+    RWLock,
+    Semaphore,
+    SharedMemory,
+    View,
+    array,
+    from_dlpack,
+    listdir,
+    reclaim,
+    shared_memory,
+)
+
+
+class Frames(SharedMemory):
+    """A subclass: its doors make what it is."""
+
+
+def objects(name: str) -> None:
+    with Frames.create(name, 1 << 20, mode=0o640, init=lambda buf: None) as frames:
+        assert_type(frames, Frames)
+        assert_type(frames.buf, memoryview)
+        assert_type(frames.name, str | None)
+        assert_type(frames.map(readonly=True), Mapping)
+        assert_type(frames.view("<f4", (3, 4)), View)
+        assert_type(frames.view("<f4", (3, 4)).numpy(), NDArray[Any])
+        np.frombuffer(frames.buf, "f4")
+        memoryview(frames)
+    assert_type(Frames.open(name, readonly=True, timeout=1.5), Frames)
+    assert_type(SharedMemory.anonymous(np.int64(10)), SharedMemory)
+    assert_type(listdir(), list[str])
+    assert_type(reclaim("frames-", older_than=60.0)[0], Reclaimed)
+    SharedMemory.create(name, "10")  # type: ignore[arg-type]
+    SharedMemory.open(name, mode=0o600)  # type: ignore[call-arg]
+
+
+def items(mapping: Mapping) -> None:
+    assert_type(mapping[0], int)
+    assert_type(mapping[:4], memoryview)
+    mapping[0] = 1
+    mapping[:4] = b"abcd"
+    mapping[0] = b"a"  # type: ignore[call-overload]
+
+
+def primitives(shm: SharedMemory) -> None:
+    lock = Lock.at(shm, 0, create=True, recover=lambda lock: lock.release())
+    assert_type(lock.acquire(timeout=0.5), bool)
+    with lock, RWLock("name", create=True).read():
+        pass
+    assert_type(Condition.at(shm, 64, create=True).wait_for(lambda: 5, 1.0), int)
+    assert_type(Semaphore("name", create=True, value=2).acquire(False), bool)
+    assert_type(Atomic.at(shm, 256, "q").fetch_add(1), int)
+
+
+def arrays(name: str) -> None:
+    made = array.create(name, (3, 4), np.float32)
+    assert_type(made, array.SharedArray)
+    assert_type(made.shm, SharedMemory)
+    assert_type(from_dlpack(np.zeros(3)), View)
+
+
+def dropped_in(shm: shared_memory.SharedMemory) -> None:
+    assert_type(shm.buf, memoryview | None)  # as typeshed has it
+    assert_type(shared_memory.ShareableList([1, 2])[0], int)
