@@ -28,7 +28,8 @@ install_free_threaded() {
         echo "already here: $(find_python 3.13t)"
     elif [ -x "$shared_tools/get-python-freethreaded" ]; then
         mkdir -p "$cache"
-        "$shared_tools/get-python-freethreaded" "$cache/py3.13t"
+        # Debugging information would be a fifth of the time that it takes.
+        "$shared_tools/get-python-freethreaded" "$cache/py3.13t" OPT=-O2
     else
         echo "nothing to get one with: POSIXSHM_SHARED_TOOLS is no folder with get-python-freethreaded"
     fi
@@ -43,7 +44,7 @@ copy_tree() { # copy_tree FOLDER: what a clean clone has, with the changes not c
 install_tools() {
     copy_tree "$tree"
     python3 -m venv "$tools"
-    "$tools/bin/pip" install -qq build clang-tidy mypy numpy pytest pyyaml rich ruff 'setuptools>=77'
+    "$tools/bin/pip" install -qq build clang-tidy mypy numpy 'pip>=25' pytest pyyaml rich ruff 'setuptools>=77'
 }
 
 make_sdist() {
@@ -67,13 +68,18 @@ find_python() {
     return 1
 }
 
+# pip_for PYTHON ARGUMENT...: the tools' pip at work for another interpreter, which needs none then.
+pip_for() {
+    "$tools/bin/pip" --python "$1" "${@:2}"
+}
+
 # make_venv FOLDER PYTHON EXTRA: a venv with the package, built from the source distribution.
 make_venv() {
     [ ! -d "$1" ] || return 0 # an earlier step's
     local wheel
     wheel=$(make_wheel "$2")
-    "$2" -m venv "$1"
-    "$1/bin/pip" install -qq "${wheel}[$3]"
+    "$2" -m venv --without-pip "$1"
+    pip_for "$1/bin/python" install -qq "${wheel}[$3]"
 }
 
 # make_wheel PYTHON: prints the wheel, which is built once, whichever of the steps in the lanes that
@@ -85,14 +91,13 @@ make_wheel() {
     (
         flock 9
         ls "$folder"/*.whl >/dev/null 2>&1 || {
-            "$1" -m venv "$folder/venv" &&
-                POSIXSHM_WERROR=1 "$folder/venv/bin/pip" wheel -qq --no-deps --wheel-dir "$folder" "$sdist"/*.tar.gz
+            POSIXSHM_WERROR=1 pip_for "$1" wheel -qq --no-deps --wheel-dir "$folder" "$sdist"/*.tar.gz
         } >&2
     ) 9>"$folder/lock" && ls "$folder"/*.whl
 }
 
-# make_main_venv: the one for the python3 that is first on the path, which the tools use as well.
+# make_main_venv: the one for the python3 that is first on the path, for types and benchmarks.
 make_main_venv() {
     main_venv=$scratch/python$(python3 -c "$python_version")
-    make_venv "$main_venv" "$(command -v python3)" test
+    make_venv "$main_venv" "$(command -v python3)" test,bench
 }

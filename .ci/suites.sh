@@ -10,6 +10,7 @@ run_readme() {
     tests=$(grep -m 1 -E '^\.venv/bin/python -m pytest$' <<<"$lines") || fail "README.md has no second command"
     copy_tree "$scratch/clone"
     cd "$scratch/clone"
+    unset PYTHONDONTWRITEBYTECODE # as for a user
     printf '$ %s\n' "$demo"
     bash -euo pipefail -c "$demo"
     printf '$ %s\n' "$tests"
@@ -46,10 +47,10 @@ run_consumers() { # run_consumers PYTHON [with-torch]
     make_venv "$venv" "$1" test,consumers
     if [ $# = 2 ]; then
         options=()
-        torch=$("$venv/bin/pip" index versions torch | grep -oE '[0-9.]+\+cpu' | head -n 1 || true)
-        "$venv/bin/pip" install -qq "torch${torch:+==$torch}"
+        torch=$(pip_for "$venv/bin/python" index versions torch | grep -oE '[0-9.]+\+cpu' | head -n 1 || true)
+        pip_for "$venv/bin/python" install -qq "torch${torch:+==$torch}"
     fi
-    "$venv/bin/pip" list | grep -E '^(jax|numpy|pandas|polars|pyarrow|torch) '
+    pip_for "$venv/bin/python" list | grep -E '^(jax|numpy|pandas|polars|pyarrow|torch) '
     cd "$tree"
     own_shm "$venv/bin/python" -m pytest -p no:cacheprovider tests/consumers "${options[@]}"
 }
@@ -100,15 +101,14 @@ run_musl() {
 }
 
 run_benchmarks() {
-    local venv=$scratch/bench
-    make_venv "$venv" "$(command -v python3)" bench
+    make_main_venv
     cd "$tree"
-    own_shm "$venv/bin/python" benchmarks/bench_calls.py --quick
-    own_shm "$venv/bin/python" benchmarks/bench_sync.py --quick
-    own_shm "$venv/bin/python" benchmarks/bench_arrays.py --quick
+    own_shm "$main_venv/bin/python" benchmarks/bench_calls.py --quick
+    own_shm "$main_venv/bin/python" benchmarks/bench_sync.py --quick
+    own_shm "$main_venv/bin/python" benchmarks/bench_arrays.py --quick
     # Figures are noise on a machine like this; which calls are made is not.
     local status=0
-    own_shm "$venv/bin/python" benchmarks/bench_calls.py --calls --check || status=$?
+    own_shm "$main_venv/bin/python" benchmarks/bench_calls.py --calls --check || status=$?
     case $status in
         0) ;;
         2) # strace may not trace here
