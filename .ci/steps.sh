@@ -18,7 +18,23 @@ report() { # report RESULT SECONDS NAME
 shm_names() { ls -A /dev/shm | sort; }
 shm_at_start=$(shm_names)
 
-wanted() { [[ $1 =~ $pattern ]]; }
+names=() # of the steps, and of those that the pattern leaves out
+left_out_by_pattern=()
+
+wanted() {
+    names+=("$1")
+    [[ $1 =~ $pattern ]] || { left_out_by_pattern+=("$1") && return 1; }
+}
+
+# check_pattern: each of its alternatives must be in the name of a step, or a slip of the pen would
+# leave out what was asked for.
+check_pattern() {
+    local alternative
+    while read -r alternative; do
+        printf '%s\n' "${names[@]}" | grep -qE -- "$alternative" || report FAILED 0 "no step is called '$alternative'"
+    done < <(tr '|' '\n' <<<"$pattern")
+    [ ${#left_out_by_pattern[@]} = 0 ] || skip "left out by '$pattern'" "$(printf '%s; ' "${left_out_by_pattern[@]}")"
+}
 
 # step NAME COMMAND...: runs it in a subshell.  Leaving something in /dev/shm is a failure too.
 step() {
@@ -136,6 +152,7 @@ nothing_left() { # the real /dev/shm, after the steps that had one of their own
 }
 
 summary() { # prints the table and ends the run
+    [ "$failed" != 0 ] || check_pattern # after a step that failed others may not have had their turn
     printf '\n==> summary, %d seconds in all\n' "$SECONDS"
     cat "$scratch/summary"
     printf 'steps: %d passed, %d failed\n' "$passed" "$failed"

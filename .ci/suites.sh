@@ -66,9 +66,13 @@ run_cpython_tests() { # run_cpython_tests PYTHON
 }
 
 run_sanitized() {
-    local venv=$scratch/sanitized
+    local venv=$scratch/sanitized sanitizer
     export POSIXSHM_SANITIZE=address,undefined
     make_venv "$venv" "$(command -v python3)" test
+    for sanitizer in asan ubsan; do
+        nm -D "$venv"/lib/python3.*/site-packages/posixshm/_core.*.so | grep -q "U __${sanitizer}_" ||
+            fail "the extension was built without $sanitizer"
+    done
     cd "$tree"
     # The suite makes processes die by SIGSEGV and SIGBUS on purpose, and asks for impossible sizes.
     # Not here: what AddressSanitizer turns off (mlock), dies of itself (no mapping left) or keeps for
