@@ -68,3 +68,13 @@ pshm_futex_wake(atomic_uint *word, int most)
     return pshm_result(
         (int)syscall(FUTEX_CALL, word, FUTEX_WAKE, most, NULL, NULL, 0));
 }
+
+/* FUTEX_CMP_REQUEUE of no waiter to nowhere: what is left of it is to compare. */
+int
+pshm_futex_compare(uintptr_t address, unsigned expected)
+{
+    unsigned nowhere = 0;
+    return pshm_result((int)syscall(FUTEX_CALL, address,
+                                    FUTEX_CMP_REQUEUE_PRIVATE, 0, NULL,
+                                    &nowhere, expected));
+}

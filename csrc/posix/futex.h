@@ -43,4 +43,9 @@ int pshm_futex_wait(atomic_uint *word, unsigned expected, int64_t until);
 /* Wake at most `most` of those who sleep on word.  Returns how many. */
 int pshm_futex_wake(atomic_uint *word, int most);
 
+/* Is the word at an address, where there may be no memory, the expected one?
+ * No other call that can tell is allowed in every sandbox.  Returns 0: it is;
+ * -EAGAIN: it is another; -EFAULT: no memory; -EINVAL: no address of a word. */
+int pshm_futex_compare(uintptr_t address, unsigned expected);
+
 #endif

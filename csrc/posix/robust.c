@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -60,15 +59,26 @@ pshm_robust_init(struct pshm_robust *r, unsigned flags)
 
 static bool links_known;
 
-/* Read a word where there may be no memory.  Returns whether there was; also
- * where the kernel does not let us look, with *word as it is then. */
+/* Is it this address, apart from the flag in its lowest bit, that lies where
+ * there may be no memory? */
 static bool
-look_at(uintptr_t address, uintptr_t *word)
+holds(uintptr_t where, uintptr_t address)
 {
-    struct iovec here = {word, sizeof(*word)};
-    struct iovec there = {(void *)address, sizeof(*word)};
-    ssize_t n = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
-    return n == (ssize_t)sizeof(*word) || (n < 0 && errno != EFAULT);
+    unsigned half[sizeof(address) / sizeof(unsigned)];
+    for (uintptr_t flag = 0; flag <= 1; flag++) {
+        uintptr_t word = address | flag;
+        size_t same = 0;
+        memcpy(half, &word, sizeof(word));
+        while (same < sizeof(half) / sizeof(*half)
+               && pshm_futex_compare(where + same * sizeof(*half), half[same])
+                      == 0) {
+            same++;
+        }
+        if (same == sizeof(half) / sizeof(*half)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Do both neighbours know it?  A link leads to the neighbour's link forward,
@@ -78,10 +88,8 @@ is_linked(const struct pshm_robust *r, const uintptr_t links[2])
 {
     const uintptr_t flag = 1;
     uintptr_t self = (uintptr_t)&r->mutex.__data.__list.__next;
-    uintptr_t forward = self, back = self;
-    return look_at(links[0] & ~flag, &forward) && (forward & ~flag) == self
-           && look_at((links[1] & ~flag) - sizeof(back), &back)
-           && (back & ~flag) == self;
+    return holds(links[0] & ~flag, self)
+           && holds((links[1] & ~flag) - sizeof(self), self);
 }
 
 /* Is that how this C library does it?  Tried once, with two of our own. */

@@ -48,6 +48,26 @@ sleep_ends_at_its_moment(void)
 }
 
 static void
+a_word_is_compared_where_there_may_be_no_memory(void)
+{
+    atomic_uint *words = shared_memory(PAGE);
+    uintptr_t at = (uintptr_t)words;
+    atomic_store(&words[1], 7);
+    CHECK_IS(pshm_futex_compare(at, 0), 0);
+    CHECK_IS(pshm_futex_compare(at + 4, 7), 0);
+    CHECK_IS(pshm_futex_compare(at + 4, 6), -EAGAIN);
+    CHECK_IS(pshm_futex_compare(at + 1, 0), -EINVAL);
+    CHECK(mprotect(words, PAGE, PROT_READ) == 0);
+    CHECK_IS(pshm_futex_compare(at + 4, 7), 0);
+    CHECK(mprotect(words, PAGE, PROT_NONE) == 0);
+    CHECK_IS(pshm_futex_compare(at + 4, 7), -EFAULT);
+    CHECK(munmap(words, PAGE) == 0);
+    CHECK_IS(pshm_futex_compare(at + 4, 7), -EFAULT);
+    CHECK_IS(pshm_futex_compare(0, 0), -EFAULT);
+    CHECK_IS(pshm_futex_compare(UINTPTR_MAX - 3, 0), -EFAULT);
+}
+
+static void
 another_word_than_expected_lets_nobody_sleep(void)
 {
     atomic_uint *word = shared_memory(PAGE);
@@ -209,6 +229,7 @@ main(void)
     RUN(sleep_ends_with_the_slice_at_the_latest);
     RUN(sleep_ends_at_its_moment);
     RUN(another_word_than_expected_lets_nobody_sleep);
+    RUN(a_word_is_compared_where_there_may_be_no_memory);
     RUN(signal_ends_a_sleep);
     RUN(no_more_are_woken_than_asked_for);
     RUN(word_is_found_by_the_object_it_lies_in);
