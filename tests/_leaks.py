@@ -134,7 +134,8 @@ class Holdings(NamedTuple):
     references: int
     blocks: int  # objects and other pieces of memory
     malloc: int  # bytes
-    mappings: int  # all of them
+    mappings: int  # all of them; the kernel makes one of two that touch and are alike
+    address_space: int  # bytes, whether anything is in them or not
     resident: int  # bytes
 
     @classmethod
@@ -149,7 +150,7 @@ class Holdings(NamedTuple):
         with open("/proc/self/maps") as maps:
             lines = maps.readlines()
         with open("/proc/self/statm") as statm:
-            pages = int(statm.read().split()[1])
+            address_space, resident = (int(pages) * 4096 for pages in statm.read().split()[:2])
         return cls(
             len(os.listdir("/proc/self/fd")),
             sum("/dev/shm/" in line or "/memfd:" in line for line in lines),
@@ -158,7 +159,8 @@ class Holdings(NamedTuple):
             sys.getallocatedblocks(),
             _allocated(),
             len(lines),
-            pages * 4096,
+            address_space,
+            resident,
         )
 
     def growth_since(self, before, times):
@@ -171,6 +173,7 @@ class Holdings(NamedTuple):
             blocks=times // PART,
             malloc=times // PART * LEAST_MALLOC,
             mappings=times // PART,
+            address_space=times // PART * 4096,
             resident=(1 << 18) + 100 * times,
         )
         grown = {field: getattr(self, field) - getattr(before, field) for field in self._fields}
