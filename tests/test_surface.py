@@ -482,6 +482,25 @@ def test_the_parts_are_loaded_when_they_are_used():
     assert issubclass(importlib.import_module("posixshm.shared_memory").SharedMemory, SharedMemory)
 
 
+def test_without_pyarrow_it_says_what_to_install(run_python):
+    """When it is used; tests/consumers has what needs it. Without numpy: see test_array."""
+    run_python(
+        """
+        import sys
+        sys.modules["pyarrow"] = None
+        import posixshm.arrow
+        for use in (lambda: posixshm.arrow.read("x"), lambda: posixshm.arrow.write("x", None)):
+            try:
+                use()
+            except ImportError as error:
+                assert "pip install 'posixshm[arrow]'" in str(error), error
+                assert error.name == "pyarrow", error
+            else:
+                raise AssertionError
+        """
+    )
+
+
 def test_sizes_are_small():
     """A handle is an object, not a dictionary."""
     with SharedMemory.anonymous(10) as shm:

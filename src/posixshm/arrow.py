@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["read", "write"]
 
 
+def _pyarrow() -> Any:
+    """Not before it is used, so that this module can be imported without it."""
+    try:
+        import pyarrow
+    except ModuleNotFoundError as error:
+        text = "posixshm.arrow needs pyarrow: pip install 'posixshm[arrow]'"
+        raise ImportError(text, name=error.name) from error
+    return pyarrow
+
+
 def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> None:
     """Put a copy of `table` into a new object called `name`, which appears once it is whole.
 
@@ -38,8 +48,7 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
     Raises FileExistsError; what SharedMemory.unnamed raises, OSError (ENOSPC) if there is no room;
     TypeError or ValueError for what is no table, or cannot be written in the format.
     """
-    import pyarrow as pa
-
+    pa = _pyarrow()
     polars = sys.modules.get("polars")
     if polars is not None and isinstance(table, polars.DataFrame):
         # Of objects polars hands over the addresses, as bytes.
@@ -58,8 +67,7 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
 
 
 def _write(sink: Any, table: pyarrow.Table) -> None:
-    import pyarrow as pa
-
+    pa = _pyarrow()
     options = pa.ipc.IpcWriteOptions(unify_dictionaries=True)
     with pa.ipc.new_file(sink, table.schema, options=options) as writer:
         writer.write_table(table)
@@ -80,8 +88,7 @@ def read(name: str, *, timeout: float | None = None, validate: bool = True) -> p
     Raises ValueError for what is no Arrow IPC file, or one that was cut or damaged; what
     SharedMemory.open raises: FileNotFoundError, TimeoutError, PermissionError.
     """
-    import pyarrow as pa
-
+    pa = _pyarrow()
     with SharedMemory.open(name, readonly=True, timeout=timeout) as shm:
         buffer = pa.py_buffer(shm.buf)
     try:
