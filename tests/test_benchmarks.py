@@ -16,13 +16,13 @@ from _processes import cannot_be_tested, needs_plain_build
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
-pytestmark = [
-    pytest.mark.once,
-    pytest.mark.skipif(
-        shutil.which(shlex.split(os.environ.get("CC", "cc"))[0]) is None,
-        reason="NOT TESTED: no C compiler for the raw C peers",
-    ),
-]
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture(autouse=True)
+def compiler():
+    if shutil.which(shlex.split(os.environ.get("CC", "cc"))[0]) is None:
+        cannot_be_tested("no C compiler for the raw C peers")
 
 
 def bench(script, *arguments, **environment):

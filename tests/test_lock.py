@@ -5,7 +5,7 @@ import gc
 
 import pytest
 from _primitives import elsewhere, name_of
-from _processes import PATH, needs_root
+from _processes import PATH, cannot_be_tested, needs_root
 
 from posixshm import Lock, OwnerDiedError, RLock, SharedMemory
 
@@ -220,7 +220,7 @@ else:
     assert results[False] >= 0 and results[True] < 0, results
 """
     if said := run_python(code, env=PATH):
-        pytest.skip(f"NOT TESTED: {said}")
+        cannot_be_tested(said.strip())
 
 
 @kinds
