@@ -2,8 +2,19 @@
 
 import importlib
 import os
+import pkgutil
+import symtable
+from pathlib import Path
 
-MODULES = ("posixshm", "posixshm.aio", "posixshm.array", "posixshm.shared_memory")
+import posixshm
+
+# All that lie in the package's folder, and no list that a new one would not be in.
+PARTS = sorted(
+    f"posixshm.{part.name}"
+    for part in pkgutil.iter_modules(posixshm.__path__)
+    if not part.name.startswith("_")
+)
+MODULES = ("posixshm", *PARTS)
 # Python puts these into a class, and they do nothing of its own.
 _PYTHONS = {"__annotate__", "__annotate_func__", "__dict__", "__weakref__"}
 _EXPORTERS = {"Mapping", "SharedMemory", "View"}
@@ -39,3 +50,15 @@ def public_names(*modules):
                 if isinstance(value, type):
                     names.update(f"{name}.{member}" for member in _members(value))
     return names
+
+
+def own_names(module):
+    """The public names that a module's source gives to something, and does not import."""
+    table = symtable.symtable(Path(module.__file__).read_text(), module.__file__, "exec")
+    return {
+        symbol.get_name()
+        for symbol in table.get_symbols()
+        if symbol.is_assigned()
+        and not symbol.is_imported()
+        and not symbol.get_name().startswith("_")
+    }

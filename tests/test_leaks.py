@@ -19,7 +19,8 @@ def test_every_public_name_has_a_cycle(run_python, name):
     """And every cycle is that of a name."""
     code = f"""
         import _leaks, _surface
-        cycles, public = _leaks.names(*{MODULES}), _surface.public_names(*_surface.MODULES)
+        modules = set(_surface.MODULES) - {{"posixshm.arrow"}}  # see tests/consumers
+        cycles, public = _leaks.names(*{MODULES}), _surface.public_names(*modules)
         assert len(public) > 250
         assert not public - cycles, f"without a cycle: {{sorted(public - cycles)}}"
         assert not cycles - public, f"of nothing: {{sorted(cycles - public)}}"

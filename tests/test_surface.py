@@ -16,6 +16,7 @@ import types
 
 import numpy as np
 import pytest
+from _surface import PARTS, own_names
 
 import posixshm
 from posixshm import Mapping, Reclaimed, SharedMemory, View
@@ -123,6 +124,13 @@ def test_all_is_all():
     }
     assert public | {"__version__"} == set(posixshm.__all__)
     assert len(posixshm.__all__) == len(set(posixshm.__all__))
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_all_of_a_part_is_its_own(name):
+    module = importlib.import_module(name)
+    assert own_names(module) == set(module.__all__)
+    assert len(module.__all__) == len(set(module.__all__))
 
 
 def test_the_version_is_the_installed_one():

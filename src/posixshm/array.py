@@ -29,7 +29,7 @@ from ._core import Mapping, SharedMemory
 __all__ = ["SharedArray", "create", "load", "open", "save"]
 
 
-class Options(TypedDict, total=False):
+class _Options(TypedDict, total=False):
     """Options of SharedMemory.create, with their meaning and their defaults there."""
 
     mode: int
@@ -236,7 +236,7 @@ def create(
     init: Callable[[NDArray[Any]], object] | None = None,
     exist_ok: bool = False,
     delete: bool = False,
-    **options: Unpack[Options],
+    **options: Unpack[_Options],
 ) -> SharedArray:
     """Make an array of zeros. It gets its name when it is complete.
 
@@ -301,7 +301,7 @@ def load(name: str, *, timeout: float | None = None) -> SharedArray:
 
 
 def save(
-    name: str, array: ArrayLike, *, replace: bool = False, **options: Unpack[Options]
+    name: str, array: ArrayLike, *, replace: bool = False, **options: Unpack[_Options]
 ) -> SharedArray:
     """Copy an array into a new object, and give it its name when all is there.
 
