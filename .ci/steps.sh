@@ -31,7 +31,8 @@ wanted() {
 check_pattern() {
     local alternative
     while read -r alternative; do
-        printf '%s\n' "${names[@]}" | grep -qE -- "$alternative" || report FAILED 0 "no step is called '$alternative'"
+        grep -qE -- "$alternative" <<<"$(printf '%s\n' "${names[@]}")" ||
+            report FAILED 0 "no step is called '$alternative'"
     done < <(tr '|' '\n' <<<"$pattern")
     [ ${#left_out_by_pattern[@]} = 0 ] || skip "left out by '$pattern'" "$(printf '%s; ' "${left_out_by_pattern[@]}")"
 }
