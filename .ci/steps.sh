@@ -23,7 +23,9 @@ left_out_by_pattern=()
 
 wanted() {
     names+=("$1")
-    [[ $1 =~ $pattern ]] || { left_out_by_pattern+=("$1") && return 1; }
+    [[ ! $1 =~ $pattern ]] || return 0
+    left_out_by_pattern+=("$1")
+    return 1
 }
 
 # check_pattern: each of its alternatives must be in the name of a step, or a slip of the pen would
