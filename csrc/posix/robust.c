@@ -59,6 +59,15 @@ pshm_robust_init(struct pshm_robust *r, unsigned flags)
 
 static bool links_known;
 
+/* Is the word there another one, or none?  Not where the kernel no longer lets
+ * us ask. */
+static bool
+differs(uintptr_t where, unsigned word)
+{
+    int rc = pshm_futex_compare(where, word);
+    return rc == -EAGAIN || rc == -EFAULT || rc == -EINVAL;
+}
+
 /* Is it this address, apart from the flag in its lowest bit, that lies where
  * there may be no memory? */
 static bool
@@ -70,8 +79,7 @@ holds(uintptr_t where, uintptr_t address)
         size_t same = 0;
         memcpy(half, &word, sizeof(word));
         while (same < sizeof(half) / sizeof(*half)
-               && pshm_futex_compare(where + same * sizeof(*half), half[same])
-                      == 0) {
+               && !differs(where + same * sizeof(*half), half[same])) {
             same++;
         }
         if (same == sizeof(half) / sizeof(*half)) {
