@@ -150,10 +150,11 @@ def _():
 def _():
     for options in ({}, {"readonly": True}, {"max_size": 1 << 20}):
         loop_through(SharedMemory.from_fd(os.dup(shm.fileno()), **options))
-    fd = os.open("/dev/null", os.O_RDWR)
-    refused(SharedMemory.from_fd, fd)
-    os.close(fd)
-    refused(SharedMemory.from_fd, fd)
+    pipe = os.pipe()
+    for fd in pipe:
+        refused(SharedMemory.from_fd, fd)
+        os.close(fd)
+        refused(SharedMemory.from_fd, fd)
     refused(SharedMemory.from_fd, shm.fileno(), max_size=5)
     refused(SharedMemory.from_fd, readonly.fileno(), readonly=False)
     for wrong in (None, "", -1, 2**70):
