@@ -457,6 +457,30 @@ who_holds_it_while_it_is_written_over_is_told(void)
     }
 }
 
+/* A sandbox may forbid at any moment the call that compares. */
+static void
+where_the_kernel_no_longer_tells_a_sound_one_is_unlocked(void)
+{
+    static const int errors[] = {EPERM, EACCES, ENOSYS};
+    struct side sides[3];
+    for (size_t i = 0; i < COUNT(sides); i++) {
+        sides[i] = make(0);
+    }
+    for (size_t e = 0; e < COUNT(errors); e++) {
+        for (size_t i = 0; i < COUNT(sides); i++) {
+            CHECK_IS(lock(&sides[i]), 0);
+        }
+        pshm_fault_arm("futex", 1, PSHM_FAULT_FAIL_ON, errors[e]);
+        CHECK_IS(unlock(&sides[1]), 0);
+        CHECK_IS(unlock(&sides[0]), 0);
+        CHECK_IS(unlock(&sides[2]), 0);
+        CHECK_IS(pshm_fault_disarm() > 0, WAYS_TO_WRITE_OVER > 2);
+    }
+    for (size_t i = 0; i < COUNT(sides); i++) {
+        unmake(&sides[i]);
+    }
+}
+
 /* ---- several of them ---- */
 
 static void
@@ -550,6 +574,7 @@ main(void)
     RUN(without_a_repair_nobody_gets_it_any_more);
     RUN(killed_at_any_moment_it_goes_on);
     RUN(who_holds_it_while_it_is_written_over_is_told);
+    RUN(where_the_kernel_no_longer_tells_a_sound_one_is_unlocked);
     RUN(several_are_unlocked_in_any_order);
     RUN(hand_over_hand_along_a_chain);
     RUN(death_with_several_is_told_of_each);
