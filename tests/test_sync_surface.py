@@ -45,6 +45,18 @@ def test_everything_has_a_text(name):
     assert all(len(line) <= 88 for line in text.splitlines())
 
 
+NEVER_FAIL = {"close", "locked", "recovered", "lock", "parties", "n_waiting", "broken"}
+NEVER_FAIL |= {"name", "offset", "closed", "format"}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_what_can_fail_says_what_it_raises(name):
+    """Or which other method it is: Lock.acquire."""
+    text = inspect.getdoc(MEMBERS[name])
+    if name.partition(".")[2] not in NEVER_FAIL:
+        assert re.search(r"[Rr]aises|: Lock\.", text), text
+
+
 def parameters(function):
     kinds = {
         inspect.Parameter.POSITIONAL_ONLY: "positional only",

@@ -108,7 +108,8 @@ word_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
 
 PyDoc_STRVAR(load_doc,
              "load($self, /, order='seq_cst')\n--\n\nThe value.  " ORDER_DOC
-             ";\n'seq_cst', 'acquire' or 'relaxed' here.");
+             ";\n'seq_cst', 'acquire' or 'relaxed' here.  Raises ValueError for "
+             "another.");
 
 static PyObject *
 word_load_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -248,7 +249,8 @@ PyDoc_STRVAR(
     "Wait while the value is expected: True; or False if it did not change in\n"
     "time: " MAN(futex, 2) ".  Who changes it calls notify(), which for a word\n"
     "of 8 bytes wakes those who wait on its lower half.\n\n"
-    "timeout: seconds, at least 0, on the monotonic clock; None: for ever.");
+    "timeout: seconds, at least 0, on the monotonic clock; None: for ever.\n"
+    "Raises OverflowError for an expected value that does not fit.");
 
 static PyObject *
 word_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -286,7 +288,7 @@ PyDoc_STRVAR(
     notify_doc,
     "notify($self, /, n=None)\n--\n\n"
     "Wake at most n, at least 1, of those who wait, None: all: " MAN(futex, 2)
-    ".\nReturns how many that were.");
+    ".\nReturns how many that were.  Raises ValueError for another n.");
 
 static PyObject *
 word_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,

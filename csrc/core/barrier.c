@@ -292,7 +292,7 @@ barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(abort_doc,
              "abort($self, /)\n--\n\n"
              "Break it: who waits, and who comes, gets BrokenBarrierError,\n"
-             "until reset().");
+             "until reset().  Raises ValueError after close().");
 
 static PyObject *
 barrier_abort(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -306,7 +306,8 @@ barrier_abort(PyObject *op, PyObject *Py_UNUSED(unused))
 
 PyDoc_STRVAR(reset_doc,
              "reset($self, /)\n--\n\n"
-             "Make it whole and empty; who waits gets BrokenBarrierError.");
+             "Make it whole and empty; who waits gets BrokenBarrierError.\n"
+             "Raises ValueError after close().");
 
 static PyObject *
 barrier_reset(PyObject *op, PyObject *Py_UNUSED(unused))

@@ -68,7 +68,8 @@ event_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 }
 
 PyDoc_STRVAR(is_set_doc,
-             "is_set($self, /)\n--\n\nWhether the flag is up.");
+             "is_set($self, /)\n--\n\n"
+             "Whether the flag is up.  Raises ValueError after close().");
 
 static PyObject *
 event_is_set(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -81,7 +82,7 @@ event_is_set(PyObject *op, PyObject *Py_UNUSED(unused))
 PyDoc_STRVAR(set_doc,
              "set($self, /)\n--\n\n"
              "Put the flag up and wake all who wait: " MAN(futex, 2) ".  They\n"
-             "see what was written before.");
+             "see what was written before.  Raises ValueError after close().");
 
 static PyObject *
 event_set(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -94,7 +95,9 @@ event_set(PyObject *op, PyObject *Py_UNUSED(unused))
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nTake the flag down.");
+PyDoc_STRVAR(clear_doc,
+             "clear($self, /)\n--\n\n"
+             "Take the flag down.  Raises ValueError after close().");
 
 static PyObject *
 event_clear(PyObject *op, PyObject *Py_UNUSED(unused))
