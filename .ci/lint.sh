@@ -5,6 +5,21 @@ fail() {
     return 1
 }
 
+# tests_are_there NAME...: of files in tests, and of tests in them, to be left out.  pytest says nothing
+# of one that it does not know, and leaves out with each all whose names begin with its own.
+tests_are_there() {
+    local test file longer
+    for test in "$@"; do
+        file=$tree/tests/${test%%::*}
+        [ -f "$file" ] || fail "there is no $test"
+        [[ $test == *::* ]] || continue
+        grep -q "^def ${test#*::}(" "$file" || fail "there is no $test"
+        for longer in $(grep -oE "^def ${test#*::}\w+" "$file" | sed 's/^def //'); do
+            [[ " $* " == *" ${test%%::*}::$longer "* ]] || fail "with $test goes $longer"
+        done
+    done
+}
+
 lint_ruff() {
     "$tools/bin/ruff" check --no-cache "$tree"
 }

@@ -45,18 +45,6 @@ suite() {
     own_shm "$release/suite" "$scratch/$name" "$1" "$2" "$(ls "$sdist"/*.tar.gz)" "${@:3}"
 }
 
-# tests_are_there NAME...: of files in tests, and of tests in them, for pytest says nothing of one that
-# it does not know.
-tests_are_there() {
-    local test
-    for test in "$@"; do
-        case $test in
-            *::*) grep -q "^def ${test#*::}(" "$tree/tests/${test%%::*}" ;;
-            *) [ -f "$tree/tests/$test" ] ;;
-        esac || fail "there is no $test"
-    done
-}
-
 # in_root ROOT COMMAND...: in another root, where scratch is /tmp/scratch and this folder is
 # /tmp/release; /tmp and /dev/shm are its own.  All mounts go with the command.
 in_root() {
