@@ -10,7 +10,8 @@ install_compilers() {
     local missing=()
     command -v gcc >/dev/null || missing+=(gcc libc6-dev)
     command -v clang >/dev/null || missing+=(clang)
-    python3 -c 'import ensurepip' || missing+=(python3-venv python3-dev)
+    python3 -c 'import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' ||
+        missing+=(python3-venv python3-dev)
     command -v nm >/dev/null || missing+=(binutils)
     command -v strace >/dev/null || missing+=(strace)
     command -v musl-gcc >/dev/null || missing+=(musl-tools)
