@@ -46,15 +46,12 @@ def run_in_new(*codes):
     finally:
         destroy(interpreter)
 
-# An own GIL, and nothing but modules that can live with it. (3.12.1 would be right to refuse this
-# one too, but corrupts its heap on the way.)
+# An own GIL, and nothing but modules that can live with it.
 if sys.version_info >= (3, 13):
-    try:
-        run_in_new("import _testsinglephase")
-    except Exception as error:
-        assert "_testsinglephase" in str(error)
-    else:
-        raise AssertionError("these interpreters are not isolated")
+    interpreter = create()
+    config = _interpreters.get_config(interpreter)
+    destroy(interpreter)
+    assert config.gil == "own" and config.check_multi_interp_extensions, config
 """
 
 USE = """
