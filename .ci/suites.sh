@@ -43,7 +43,7 @@ run_suite() { # run_suite VERSION PYTHON [FILE...]
 # from wherever pip was told that one is; else PyPI's, which brings gigabytes of libraries for GPUs.
 run_consumers() { # run_consumers PYTHON [with-torch]
     local venv torch options=(--ignore tests/consumers/test_torch.py --ignore tests/consumers/test_examples.py)
-    venv=$scratch/consumers$("$1" -c "$python_version")
+    venv=$scratch/consumers$("$1" -c "$python_version")${2:+-$2} # both may be of one version
     make_venv "$venv" "$1" test,consumers
     if [ $# = 2 ]; then
         options=()
