@@ -150,12 +150,12 @@ static int
 populate_by_touch(char *base, size_t length)
 {
     int ends[2];
-    int rc = pshm_result(pipe2(ends, O_CLOEXEC));
-    if (rc == 0) {
-        rc = touch_pages(ends[1], ends[0], base, length);
-        (void)close(ends[0]);
-        (void)close(ends[1]);
+    if (pipe2(ends, O_CLOEXEC) < 0) {
+        return -errno;
     }
+    int rc = touch_pages(ends[1], ends[0], base, length);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
     return rc;
 }
 
