@@ -42,10 +42,15 @@ copy_tree() { # copy_tree FOLDER: what a clean clone has, with the changes not c
         tar -C "$checkout" --null --files-from=- --ignore-failed-read -c | tar -C "$1" -x
 }
 
+# Newer ones find other things: when, is for a change of these lines to say.
+linters=(clang-tidy==23.1.4 ruff==0.17.6)
+type_checker=mypy==2.4.1
+
 install_tools() {
     copy_tree "$tree"
     python3 -m venv "$tools"
-    "$tools/bin/pip" install -qq build clang-tidy mypy numpy 'pip>=25' pytest pyyaml rich ruff 'setuptools>=77'
+    "$tools/bin/pip" install -qq "${linters[@]}" "$type_checker" \
+        build numpy 'pip>=25' pytest pyyaml rich 'setuptools>=77'
 }
 
 make_sdist() {
