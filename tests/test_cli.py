@@ -17,9 +17,6 @@ from _processes import needs_mounts, needs_root
 import posixshm
 from posixshm import SharedMemory
 
-pytest.importorskip("rich")
-pytest.importorskip("psutil")
-
 MOUNT = Path("/dev/shm")
 COMMAND = [sys.executable, "-m", "posixshm"]
 DEADLINE = 60

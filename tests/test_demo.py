@@ -18,9 +18,6 @@ from test_cli import in_namespace
 
 from posixshm import listdir
 
-pytest.importorskip("numpy")
-pytest.importorskip("rich")
-
 COMMAND = [sys.executable, "-m", "posixshm", "demo"]
 METHODS = ["spawn", "forkserver", "fork"]
 DEADLINE = 60
