@@ -567,7 +567,7 @@ def test_threads_share_one(grid, run_threads):
             assert part.numpy().shape == (4,)
             assert memoryview(part[::-1]).shape == (4,)
             np.from_dlpack(part)
-            grid[number % 3, 0] = number
+            grid[number % 3, number] = number  # an item that no other writes
 
     run_threads(*[lambda n=n: use(n) for n in range(4)])
 
