@@ -42,7 +42,7 @@ copy_tree() { # copy_tree FOLDER: what a clean clone has, with the changes not c
         tar -C "$checkout" --null --files-from=- --ignore-failed-read -c | tar -C "$1" -x
 }
 
-# Newer ones find other things: when, is for a change of these lines to say.
+# Pinned, for a newer one finds other things: it comes by a change of its own.
 linters=(clang-tidy==23.1.4 ruff==0.17.6)
 type_checker=mypy==2.4.1
 
