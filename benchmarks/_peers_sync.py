@@ -74,7 +74,7 @@ class Segment:
     def make(self, kind: Any, **options: Any) -> Any:
         self.used += -self.used % max(64, kind.alignment)
         made = kind.at(self.shm, self.used, **options)
-        self.used += kind.size
+        self.used += kind.nbytes
         return made
 
     def new(self, kind: Any, **options: Any) -> Any:

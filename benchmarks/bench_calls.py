@@ -188,7 +188,7 @@ class Buffers:
 
     array: bytearray
     handle: Any  # posixshm.SharedMemory
-    mapping: Any  # posixshm.Mapping
+    mapping: Any  # posixshm.MemoryMap
     stdlib: StdlibSharedMemory
     plain: mmap.mmap
 
@@ -219,7 +219,7 @@ def buffer_cases(b: Buffers) -> list[Case]:
             [
                 Contender("bytearray", view(b.array)),
                 Contender("posixshm SharedMemory", view(b.handle), VIEW_TARGET),
-                Contender("posixshm Mapping", view(b.mapping)),
+                Contender("posixshm MemoryMap", view(b.mapping)),
                 Contender("mmap", view(b.plain)),
                 Contender("stdlib x.buf", view(b.stdlib.buf)),
                 Contender("bytearray once more", view(b.array)),
@@ -247,7 +247,7 @@ def buffer_cases(b: Buffers) -> list[Case]:
                 [
                     Contender("bytearray", as_array(b.array)),
                     Contender("posixshm SharedMemory", as_array(b.handle), VIEW_TARGET),
-                    Contender("posixshm Mapping", as_array(b.mapping)),
+                    Contender("posixshm MemoryMap", as_array(b.mapping)),
                     Contender("mmap", as_array(b.plain)),
                     Contender("stdlib x.buf", as_array(b.stdlib.buf)),
                     Contender("bytearray once more", as_array(b.array)),
@@ -267,7 +267,7 @@ def buffer_cases(b: Buffers) -> list[Case]:
                 title,
                 [
                     Contender(type(first).__name__, take(statement, first)),
-                    Contender("posixshm Mapping", take(statement, b.mapping)),
+                    Contender("posixshm MemoryMap", take(statement, b.mapping)),
                     Contender("posixshm shm.buf", take(statement, b.handle.buf)),
                 ],
                 loop,

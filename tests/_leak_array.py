@@ -91,7 +91,7 @@ def _():
         saved = array.save(name, source)
         refused(array.save, name, source)
         array.save(name, source, replace=True)
-        assert not saved.is_current()
+        assert not saved.is_linked()
         posixshm.shm_unlink(name)
     for options in ({}, {"replace": True}):
         refused(array.save, name, np.array([None]), **options)
@@ -129,13 +129,13 @@ def _():
             raise AssertionError
 
 
-@cycle("array.SharedArray.is_current")
+@cycle("array.SharedArray.is_linked")
 def _():
     saved = array.save(name, 5)
-    assert saved.is_current()
+    assert saved.is_linked()
     saved.shm.unlink()
-    assert not saved.is_current() and not table.is_current()
-    misused(table.is_current)
+    assert not saved.is_linked() and not table.is_linked()
+    misused(table.is_linked)
 
 
 @cycle("array.SharedArray.__array_wrap__", "array.SharedArray.__array_function__")
@@ -189,7 +189,7 @@ ARGUMENTS = {
 METHODS = [
     method
     for method in vars(SharedArray)
-    if not method.startswith("_") and method not in ("shm", "name", "is_current")
+    if not method.startswith("_") and method not in ("shm", "name", "is_linked")
 ]
 
 

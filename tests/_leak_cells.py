@@ -72,7 +72,7 @@ def _(kind, _):
 def in_particular(kind, make):
     """What only some kinds take, and refuse."""
     if kind in (Lock, RLock, Condition, RWLock):
-        refused(make, create=True, recover=5)
+        refused(make, create=True, on_owner_died=5)
     if kind is Barrier:
         for wrong in ({"parties": 0}, {"parties": ""}, {"parties": 2**70}, {}, {"timeout": -1}):
             refused(make, create=True, **wrong)
@@ -80,7 +80,7 @@ def in_particular(kind, make):
         refused(make, create=True, parties=2, timeout="")
     if kind is Condition:
         refused(make, create=True, lock=5)
-        refused(make, create=True, recover=print, lock=Lock.at(shm, 16384))
+        refused(make, create=True, on_owner_died=print, lock=Lock.at(shm, 16384))
     if kind is Semaphore:
         for wrong in (-1, "", 2**70):
             refused(make, create=True, value=wrong)

@@ -129,9 +129,9 @@ def _():
     posixshm.shm_unlink(name)
 
 
-@cycle("SharedMemory.anonymous", "SharedMemory.unnamed")
+@cycle("SharedMemory.anonymous", "SharedMemory.unlinked")
 def _():
-    for make in (SharedMemory.anonymous, SharedMemory.unnamed, Sub.anonymous, Sub.unnamed):
+    for make in (SharedMemory.anonymous, SharedMemory.unlinked, Sub.anonymous, Sub.unlinked):
         loop_through(make(5000))
         loop_through(make(5000, max_size=1 << 20, reserve=False, populate=True))
         for wrong in (None, "", -1, 0, 1.5, 2**70, HUGE):
@@ -141,7 +141,7 @@ def _():
         misused(make)
     refused(SharedMemory.anonymous, 10, name=5)
     refused(SharedMemory.anonymous, 10, name="x" * 1000)
-    refused(SharedMemory.unnamed, 10, mode=-1)
+    refused(SharedMemory.unlinked, 10, mode=-1)
     with suppress(OSError):  # there may be none on this machine
         SharedMemory.anonymous(1 << 21, huge_pages=True)
 
@@ -218,7 +218,7 @@ def _():
 
 @cycle("SharedMemory.link", "SharedMemory.unlink", "SharedMemory.is_linked")
 def _():
-    made, other = SharedMemory.unnamed(10), SharedMemory.unnamed(10)
+    made, other = SharedMemory.unlinked(10), SharedMemory.unlinked(10)
     made.link(name)
     assert made.is_linked() and not other.is_linked()
     refused(made.link, name)
@@ -229,7 +229,7 @@ def _():
     other.unlink()
     refused(other.unlink)
     for wrong in (*WRONG_NAMES, None):
-        refused(SharedMemory.unnamed(10).link, wrong)
+        refused(SharedMemory.unlinked(10).link, wrong)
     for handle in (shm, closed):
         refused(handle.link, name)
         refused(handle.unlink)
@@ -255,7 +255,7 @@ def _():
 @cycle("SharedMemory.resize", "SharedMemory.refresh")
 def _():
     for most in (None, 1 << 20):
-        made = SharedMemory.unnamed(100, max_size=most)
+        made = SharedMemory.unlinked(100, max_size=most)
         view = made.buf
         os.ftruncate(made.fileno(), 5000)
         assert made.refresh() == 5000
@@ -277,7 +277,7 @@ def _():
 
 @cycle("SharedMemory.stat", "SharedMemory.chmod", "SharedMemory.chown")
 def _():
-    made = SharedMemory.unnamed(10)
+    made = SharedMemory.unlinked(10)
     made.stat()
     made.chmod(0o640)
     made.chown(os.getuid(), os.getgid())
@@ -302,7 +302,7 @@ def _():
     misused(made.add_seals)
     refused(closed.add_seals, 0)
     refused(getattr, closed, "seals")
-    unnamed = SharedMemory.unnamed(10)
+    unnamed = SharedMemory.unlinked(10)
     refused(unnamed.add_seals, posixshm.F_SEAL_GROW)
 
 

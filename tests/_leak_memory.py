@@ -1,11 +1,11 @@
-"""Cycles of a handle's memory, and of Mapping, which has most of it in common."""
+"""Cycles of a handle's memory, and of MemoryMap, which has most of it in common."""
 
 import os
 
 from _leaks import cycle, misused, read, refused
 
 import posixshm
-from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, Mapping, SharedMemory
+from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, MemoryMap, SharedMemory
 
 SIZE = 4 * PAGESIZE
 shm = SharedMemory.anonymous(SIZE)
@@ -26,29 +26,29 @@ def both(method, times=100):
                 function(getattr(thing, method), thing)
                 misused(getattr(thing, method))
 
-        cycle(f"SharedMemory.{method}", f"Mapping.{method}", times=times)(run)
+        cycle(f"SharedMemory.{method}", f"MemoryMap.{method}", times=times)(run)
         return function
 
     return add
 
 
-@cycle("Mapping", "Mapping.__new__")
+@cycle("MemoryMap", "MemoryMap.__new__")
 def _():
     fd = shm.fileno()
-    for made in (Mapping(fd), Mapping(shm, 100), Mapping(fd, 10, PAGESIZE, readonly=True)):
+    for made in (MemoryMap(fd), MemoryMap(shm, 100), MemoryMap(fd, 10, PAGESIZE, readonly=True)):
         ring = [made]
         ring.append(ring)
     for wrong in (*WHERE[1:], -1, 0, 1 << 62):
-        refused(Mapping, fd, wrong)
+        refused(MemoryMap, fd, wrong)
     for wrong in (*WHERE, -1, SIZE, 1 << 62):
-        refused(Mapping, fd, None, wrong)
-    refused(Mapping, readonly.fileno())
-    refused(Mapping, closed)
-    refused(Mapping, -1)
-    refused(Mapping, "fd")
-    misused(Mapping)
+        refused(MemoryMap, fd, None, wrong)
+    refused(MemoryMap, readonly.fileno())
+    refused(MemoryMap, closed)
+    refused(MemoryMap, -1)
+    refused(MemoryMap, "fd")
+    misused(MemoryMap)
     for fd in os.pipe():
-        refused(Mapping, fd, 10)
+        refused(MemoryMap, fd, 10)
         os.close(fd)
 
 
@@ -66,7 +66,7 @@ def _():
     misused(shm.map)
 
 
-@cycle("Mapping.__repr__")
+@cycle("MemoryMap.__repr__")
 def _():
     repr(mapping), repr(readonly.map())
 
@@ -84,8 +84,8 @@ def _():
 @cycle(
     "SharedMemory.__buffer__",
     "SharedMemory.__release_buffer__",
-    "Mapping.__buffer__",
-    "Mapping.__release_buffer__",
+    "MemoryMap.__buffer__",
+    "MemoryMap.__release_buffer__",
 )
 def _():
     for thing in (shm, mapping, readonly, readonly.map()):
@@ -107,20 +107,20 @@ def _():
     refused(readonly.buf.__setitem__, 0, 1)
 
 
-@cycle("Mapping.__len__", "Mapping.nbytes", "Mapping.readonly", "Mapping.prot")
+@cycle("MemoryMap.__len__", "MemoryMap.nbytes", "MemoryMap.readonly", "MemoryMap.prot")
 def _():
     assert len(mapping) == SIZE
     read(mapping, "nbytes", "readonly", "prot")
 
 
-@cycle("Mapping.resident", "SharedMemory.resident")
+@cycle("MemoryMap.resident", "SharedMemory.resident")
 def _():
     read(mapping, "resident")
     read(shm, "resident")
     refused(getattr, closed, "resident")
 
 
-@cycle("Mapping.__getitem__")
+@cycle("MemoryMap.__getitem__")
 def _():
     assert mapping[300] == mapping[-SIZE + 300]
     bytes(mapping[5:500]), bytes(mapping[500:5:-3])
@@ -129,7 +129,7 @@ def _():
         refused(mapping.__getitem__, wrong)
 
 
-@cycle("Mapping.__setitem__", "Mapping.__delitem__")
+@cycle("MemoryMap.__setitem__", "MemoryMap.__delitem__")
 def _():
     mapping[300] = 255
     mapping[5:10] = b"12345"

@@ -41,7 +41,7 @@ def _():
     misused(grid.__array__)
 
 
-@cycle("SharedMemory.__buffer__", "Mapping.__buffer__", "View.__buffer__")
+@cycle("SharedMemory.__buffer__", "MemoryMap.__buffer__", "View.__buffer__")
 def _():
     for thing in (shm, mapping, grid, grid[::2]):
         ring = [np.asarray(thing)]
@@ -67,7 +67,7 @@ def _():
         refused(times.__setitem__, slice(None), wrong)
 
 
-@cycle("SharedMemory.view", "Mapping.view", "View.cast")
+@cycle("SharedMemory.view", "MemoryMap.view", "View.cast")
 def _():
     for dtype in (np.dtype("f4"), np.dtype([("a", "<i4"), ("b", ">f8")]), "S3", np.uint8):
         for thing in (shm, mapping):

@@ -104,8 +104,8 @@ def _():
 @cycle("Lock.recovered", "RLock.recovered", "RWLock.recovered", "Condition.acquire", times=40)
 def dead_owners():
     for kind in (*OWNED, RWLock):
-        good, bad, plain = (kind.at(shm, places[kind], recover=id),
-                            kind.at(shm, places[kind], recover=fail), things[kind])  # fmt: skip
+        good, bad, plain = (kind.at(shm, places[kind], on_owner_died=id),
+                            kind.at(shm, places[kind], on_owner_died=fail), things[kind])  # fmt: skip
         take = (lambda lock: lock.acquire_write) if kind is RWLock else (lambda lock: lock.acquire)
         for how in ({}, {"recover": True}):
             die_with(take(plain))

@@ -3,7 +3,7 @@
 A module of cycles, _leak_NAME, says which public names each of them is for. It runs in a process of
 its own, where nothing else happens:
 
-    @cycle("Mapping.sync")
+    @cycle("MemoryMap.sync")
     def _():
         mapping.sync()
         refused(mapping.sync, -1)

@@ -14,7 +14,7 @@ import signal
 from _processes import SHM, Faults, Holdings, mount_tmpfs, private_processes, private_shm
 
 import posixshm
-from posixshm import Mapping, SharedMemory
+from posixshm import MemoryMap, SharedMemory
 
 PAGE = posixshm.PAGESIZE
 # The calls by which those who take names away take turns: without them it goes on.
@@ -187,12 +187,12 @@ class Anonymous(Scene):
 
 class Unnamed(Anonymous):
     def act(self):
-        self.shm = SharedMemory.unnamed(SIZE, mode=0o620, uid=os.geteuid(), populate=True)
+        self.shm = SharedMemory.unlinked(SIZE, mode=0o620, uid=os.geteuid(), populate=True)
 
 
 class Link(Scene):
     def before(self):
-        self.shm = SharedMemory.unnamed(SIZE, mode=0o640)
+        self.shm = SharedMemory.unlinked(SIZE, mode=0o640)
         self.shm.buf[:] = NEW
 
     def act(self):
@@ -405,7 +405,7 @@ class LinkReplace(Existing):
 
     def before(self):
         super().before()
-        self.shm = SharedMemory.unnamed(SIZE, mode=0o640)
+        self.shm = SharedMemory.unlinked(SIZE, mode=0o640)
         self.shm.buf[:] = NEW
 
     def act(self):
@@ -512,7 +512,7 @@ class Map(Existing):
 
 class MapFd(Map):
     def act(self):
-        self.mapping = Mapping(self.first.fileno(), PAGE, PAGE)
+        self.mapping = MemoryMap(self.first.fileno(), PAGE, PAGE)
 
 
 class Memory(Existing):

@@ -17,7 +17,7 @@ PARTS = sorted(
 MODULES = ("posixshm", *PARTS)
 # Python puts these into a class, and they do nothing of its own.
 _PYTHONS = {"__annotate__", "__annotate_func__", "__dict__", "__weakref__"}
-_EXPORTERS = {"Mapping", "SharedMemory", "View"}
+_EXPORTERS = {"MemoryMap", "SharedMemory", "View"}
 
 
 def _does_something(name, member):

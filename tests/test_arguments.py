@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import posixshm
-from posixshm import PAGESIZE, Mapping, SharedMemory, listdir, reclaim, shm_open, shm_unlink
+from posixshm import PAGESIZE, MemoryMap, SharedMemory, listdir, reclaim, shm_open, shm_unlink
 
 SHM = "/dev/shm/"
 HAS_BUFFER_METHODS = hasattr(memoryview, "__buffer__")  # PEP 688, Python 3.12
@@ -74,7 +74,7 @@ SIZES = {
     "create with init": lambda size, name: SharedMemory.create(name, size, init=print),
     "create or attach": lambda size, name: SharedMemory.create(name, size, exist_ok=True),
     "create without a name": lambda size, name: SharedMemory.create(None, size),
-    "unnamed": lambda size, name: SharedMemory.unnamed(size),
+    "unlinked": lambda size, name: SharedMemory.unlinked(size),
     "constructor": lambda size, name: SharedMemory(name, create=True, size=size),
     "constructor without a name": lambda size, name: SharedMemory(create=True, size=size),
     "anonymous": lambda size, name: SharedMemory.anonymous(size),
@@ -192,18 +192,18 @@ def test_every_int_will_do(name, size):
     expected = size.__index__()
     with SharedMemory.create(name, size, delete=True) as shm:
         assert shm.size == len(shm.buf) == shm.stat().st_size == expected
-    for make in (SharedMemory.anonymous, SharedMemory.unnamed):
+    for make in (SharedMemory.anonymous, SharedMemory.unlinked):
         with make(size) as shm:
             assert shm.size == len(shm.buf) == shm.stat().st_size == expected
 
 
-@pytest.mark.parametrize("door", ["create", "open", "anonymous", "unnamed", "from_fd"])
+@pytest.mark.parametrize("door", ["create", "open", "anonymous", "unlinked", "from_fd"])
 def test_max_size(shm, name, names, door):
     doors = {
         "create": lambda max_size: SharedMemory.create(names(), 10, max_size=max_size),
         "open": lambda max_size: SharedMemory.open(name, max_size=max_size),
         "anonymous": lambda max_size: SharedMemory.anonymous(10, max_size=max_size),
-        "unnamed": lambda max_size: SharedMemory.unnamed(10, max_size=max_size),
+        "unlinked": lambda max_size: SharedMemory.unlinked(10, max_size=max_size),
         "from_fd": lambda max_size: SharedMemory.from_fd(shm.fileno(), max_size=max_size),
     }
     for value in NO_NUMBERS:
@@ -231,7 +231,7 @@ def test_resize(shm):
 def test_modes(name):
     doors = [
         lambda mode: SharedMemory.create(name, 10, mode=mode),
-        lambda mode: SharedMemory.unnamed(10, mode=mode),
+        lambda mode: SharedMemory.unlinked(10, mode=mode),
         lambda mode: shm_open(name, os.O_CREAT | os.O_RDWR, mode),
     ]
     for door in doors:
@@ -247,7 +247,7 @@ def test_modes(name):
 def test_owners(name, who):
     for door in (
         lambda **owner: SharedMemory.create(name, 10, **owner),
-        lambda **owner: SharedMemory.unnamed(10, **owner),
+        lambda **owner: SharedMemory.unlinked(10, **owner),
     ):
         for owner in [*NO_NUMBERS, "root"]:
             with pytest.raises(TypeError, match=who):
@@ -308,9 +308,9 @@ FUNCTIONS = {
     "create": (SharedMemory.create, ["posixshm-test-never", -1]),
     "open": (SharedMemory.open, ["posixshm-test-never"]),
     "anonymous": (SharedMemory.anonymous, [-1]),
-    "unnamed": (SharedMemory.unnamed, [-1]),
+    "unlinked": (SharedMemory.unlinked, [-1]),
     "from_fd": (SharedMemory.from_fd, [-1]),
-    "Mapping": (Mapping, [-1]),
+    "MemoryMap": (MemoryMap, [-1]),
     "shm_open": (shm_open, ["posixshm-test-never", 0]),
     "shm_unlink": (shm_unlink, ["posixshm-test-never"]),
     "reclaim": (reclaim, ["posixshm-test-never"]),
@@ -376,7 +376,7 @@ def test_how_arguments_are_given(function, good):
 def test_how_arguments_are_given_to_a_method(shm, method, good):
     check_how_arguments_are_given(getattr(shm, method), good)
     assert shm.is_linked() and shm.size == 4 * PAGESIZE
-    if hasattr(Mapping, method):
+    if hasattr(MemoryMap, method):
         check_how_arguments_are_given(getattr(shm.map(), method), good)
 
 
@@ -399,8 +399,8 @@ def test_what_may_be_given_by_position_may_be_given_by_name(name, names):
         SharedMemory.open(name=name).close()
         SharedMemory(name=name, create=False, size=0, track=False).close()
         SharedMemory.from_fd(fd=os.dup(shm.fileno())).close()
-        Mapping(fd=shm.fileno(), length=10, offset=0)
-        Mapping(offset=0, fd=shm.fileno())
+        MemoryMap(fd=shm.fileno(), length=10, offset=0)
+        MemoryMap(offset=0, fd=shm.fileno())
         shm.map(length=5, offset=0)
         shm.resize(shrink=False, size=200)
         shm.sync(length=10, flags=posixshm.MS_ASYNC, offset=0)
@@ -408,7 +408,7 @@ def test_what_may_be_given_by_position_may_be_given_by_name(name, names):
         shm.chown(gid=-1, uid=-1)
         other = names()
         shm.rename(replace=False, name=other)
-    with SharedMemory.anonymous(size=10) as shm, SharedMemory.unnamed(size=10) as unnamed:
+    with SharedMemory.anonymous(size=10) as shm, SharedMemory.unlinked(size=10) as unnamed:
         unnamed.link(replace=True, name=name)
         unnamed.unlink()
         assert shm.size == 10
@@ -469,14 +469,14 @@ def test_what_index_raises_passes(shm, name, names):
         lambda value: SharedMemory.create(never, 10, gid=value),
         lambda value: SharedMemory.create(never, 10, max_size=value),
         lambda value: SharedMemory.anonymous(value),
-        lambda value: SharedMemory.unnamed(value),
+        lambda value: SharedMemory.unlinked(value),
         lambda value: SharedMemory.open(name, max_size=value),
         lambda value: SharedMemory(never, True, value),
         lambda value: SharedMemory.from_fd(value),
         lambda value: shm_open(never, value),
         lambda value: shm_open(never, os.O_CREAT, value),
-        lambda value: Mapping(shm.fileno(), value),
-        lambda value: Mapping(shm.fileno(), 1, value),
+        lambda value: MemoryMap(shm.fileno(), value),
+        lambda value: MemoryMap(shm.fileno(), 1, value),
         lambda value: shm.map(value),
         lambda value: shm.map(0, value),
         lambda value: shm.resize(value),
@@ -508,9 +508,9 @@ def test_what_index_raises_passes(shm, name, names):
         with pytest.raises(TypeError):
             call(NotReally())
     with pytest.raises(KeyError, match="fileno"):
-        Mapping(Raising())
+        MemoryMap(Raising())
     with pytest.raises(TypeError):
-        Mapping(NotReally())
+        MemoryMap(NotReally())
     assert shm.size == 4 * PAGESIZE and shm.mode == 0o600 and not shm.readonly
 
 
@@ -686,7 +686,7 @@ def test_buffer_methods_called_by_name(shm):
         for stranger in (memoryview(b"abc"), memoryview(bytearray(5)), 5, None):
             with pytest.raises((ValueError, TypeError)):
                 owner.__release_buffer__(stranger)
-        # The handle's views are its Mapping's to release.
+        # The handle's views are its MemoryMap's to release.
         with contextlib.suppress(ValueError):
             owner.__release_buffer__(view)
         with contextlib.suppress(ValueError):
@@ -748,14 +748,14 @@ def test_methods_of_the_wrong_object(shm):
     for method in ("sync", "populate", "lock_pages"):
         for wrong in (shm, None, b"abc", memoryview(b"abc")):
             with pytest.raises(TypeError):
-                getattr(Mapping, method)(wrong)
+                getattr(MemoryMap, method)(wrong)
     for attribute in ("size", "buf", "name"):
         with pytest.raises(TypeError):
             getattr(SharedMemory, attribute).__get__(mapping)
 
 
 def test_layouts_that_do_not_fit():
-    for base in (Mapping, int, dict, Exception):
+    for base in (MemoryMap, int, dict, Exception):
         with pytest.raises(TypeError):
             type("Both", (SharedMemory, base), {})
 
@@ -764,7 +764,7 @@ def test_the_class_of_a_handle_stays(shm):
     class Sub(SharedMemory):
         pass
 
-    for cls in (Sub, object, int, Mapping):
+    for cls in (Sub, object, int, MemoryMap):
         with pytest.raises(TypeError):
             shm.__class__ = cls
     assert type(shm) is SharedMemory

@@ -255,7 +255,7 @@ def test_an_anonymous_one(name):
     before = set(os.listdir(SHM))
     array = posixshm.array.create(None, (2, 3), "i2", init=lambda array: array.fill(2))
     assert array.tolist() == [[2, 2, 2], [2, 2, 2]]
-    assert array.name is None and not array.is_current()
+    assert array.name is None and not array.is_linked()
     assert set(os.listdir(SHM)) == before
     with pytest.raises(TypeError, match="mode"):
         posixshm.array.create(None, 3, mode=0o600)
@@ -496,7 +496,7 @@ def test_closing_the_handle_keeps_the_array(name):
         shm.unlink()
     assert shm.closed
     array[:] = 3
-    assert array.sum() == 30 and array.name == name and not array.is_current()
+    assert array.sum() == 30 and array.name == name and not array.is_linked()
 
 
 def test_views_share_the_handle(name):
@@ -544,17 +544,17 @@ def test_nothing_is_left_by_a_failure(name):
 def test_replacing(name):
     old = posixshm.array.save(name, [1, 2, 3])
     reader = posixshm.array.load(name)
-    assert old.is_current() and reader.is_current() and reader[1:].is_current()
+    assert old.is_linked() and reader.is_linked() and reader[1:].is_linked()
     with pytest.raises(FileExistsError):
         posixshm.array.save(name, [4])
     new = posixshm.array.save(name, np.ones((2, 2), "f4"), replace=True)
-    assert not old.is_current() and not reader.is_current() and new.is_current()
+    assert not old.is_linked() and not reader.is_linked() and new.is_linked()
     assert reader.tolist() == [1, 2, 3]
     assert posixshm.array.load(name).tolist() == [[1, 1], [1, 1]]
     with pytest.raises(FileNotFoundError):
         old.shm.unlink()  # the name is not this object's any more
     removed(new)
-    assert not new.is_current()
+    assert not new.is_linked()
 
 
 def test_replacing_an_array_by_a_part_of_itself(name):
@@ -580,7 +580,7 @@ def test_readers_see_the_old_or_the_new_array_and_never_half_of_one(name, start_
             value, size = int(array[0]), len(array)
             assert size == 1000 + value % 7, (size, value)
             assert (array == value).all()
-            if not array.is_current():
+            if not array.is_linked():
                 changes += 1
                 array = posixshm.array.load(sys.argv[1])
         assert changes > 0

@@ -22,7 +22,7 @@ except ImportError:
     np = None
 
 import posixshm
-from posixshm import Mapping, SharedMemory, shared_memory
+from posixshm import MemoryMap, SharedMemory, shared_memory
 
 
 @pytest.fixture
@@ -354,7 +354,7 @@ def test_read_only_is_read_only_in_every_way_python_has(shm, name):
         with pytest.raises(PermissionError):
             second.protect(posixshm.PROT_READ | posixshm.PROT_WRITE)
         with pytest.raises(PermissionError):
-            Mapping(second.fileno())
+            MemoryMap(second.fileno())
         for refused in (lambda: second.resize(20_000), lambda: second.resize(10, shrink=True)):
             with pytest.raises(OSError) as caught:
                 refused()
@@ -371,7 +371,7 @@ def test_read_only_is_read_only_in_every_way_python_has(shm, name):
         "SharedMemory.open(name, readonly=True).buf",
         "SharedMemory.open(name, readonly=True).map()",
         "SharedMemory.open(name).map(readonly=True)",
-        "Mapping(os.open('/dev/shm/' + name, os.O_RDWR), readonly=True)",
+        "MemoryMap(os.open('/dev/shm/' + name, os.O_RDWR), readonly=True)",
         "pickle.loads(pickle.dumps(SharedMemory.open(name, readonly=True)))",
         "protected(SharedMemory.open(name))",
     ],
@@ -380,7 +380,7 @@ def test_to_write_to_read_only_pages_kills_the_writer(shm, name, run_python, exp
     code = f"""
         import ctypes, os, pickle, resource, sys
         from _processes import address_of
-        from posixshm import Mapping, PROT_READ, SharedMemory
+        from posixshm import MemoryMap, PROT_READ, SharedMemory
 
         def protected(shm):
             shm.protect(PROT_READ)

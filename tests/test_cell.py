@@ -17,7 +17,7 @@ from posixshm import (
     Condition,
     Event,
     Lock,
-    Mapping,
+    MemoryMap,
     RLock,
     RWLock,
     Semaphore,
@@ -48,7 +48,7 @@ def test_one_that_is_made_is_found_by_others(kind, shm):
     second = at(kind, shm, 128)
     with SharedMemory.open(shm.name) as other:
         third = at(kind, other, offset=128)
-    fourth = at(kind, shm.map(), 128)  # a Mapping
+    fourth = at(kind, shm.map(), 128)  # a MemoryMap
     for thing in (first, second, third, fourth):
         use(thing)
         assert type(thing) is kind and thing.name is None and not thing.closed
@@ -74,9 +74,9 @@ def test_an_atomic_is_there_without_being_made(shm):
 @kinds
 def test_size_and_alignment_are_true(kind, shm):
     """As many bytes as .size are needed, from any multiple of .alignment."""
-    assert type(kind.size) is type(kind.alignment) is int
-    assert kind.size % 8 == 0 and kind.alignment in (8, 64)
-    last = shm.size - kind.size
+    assert type(kind.nbytes) is type(kind.alignment) is int
+    assert kind.nbytes % 8 == 0 and kind.alignment in (8, 64)
+    last = shm.size - kind.nbytes
     assert last % kind.alignment == 0
     thing = made(kind, shm, last)
     use(thing)
@@ -99,9 +99,9 @@ def test_size_and_alignment_are_true(kind, shm):
 
 @cells
 def test_neighbours_are_left_alone(kind, shm):
-    shm.buf[:64] = shm.buf[64 + kind.size : 128 + kind.size] = b"\xa5" * 64
+    shm.buf[:64] = shm.buf[64 + kind.nbytes : 128 + kind.nbytes] = b"\xa5" * 64
     use(at(kind, shm, 64, create=True))
-    assert bytes(shm.buf[:64]) == bytes(shm.buf[64 + kind.size : 128 + kind.size]) == b"\xa5" * 64
+    assert bytes(shm.buf[:64]) == bytes(shm.buf[64 + kind.nbytes : 128 + kind.nbytes]) == b"\xa5" * 64
 
 
 @cells
@@ -143,7 +143,7 @@ def test_what_is_no_cell_is_refused_and_left_as_it_was(kind, shm, where):
         assert type(caught.value) is ValueError or not keywords
     assert bytes(shm.buf) == before
     for pattern in (b"\xff", b"PSHM", b"\x01\x00\x00\x00"):
-        shm.buf[: kind.size] = pattern * (kind.size // len(pattern))
+        shm.buf[: kind.nbytes] = pattern * (kind.nbytes // len(pattern))
         before = bytes(shm.buf)
         for keywords in ({}, {"create": True}, {"create": True, "exist_ok": True}):
             with pytest.raises((ValueError, OSError)):
@@ -235,13 +235,13 @@ for word in range(0, 24, 4):
 def test_what_is_no_segment_and_what_cannot_be_written(kind, shm):
     made(kind, shm, 0)
     for wrong in (None, 1, "name", shm.buf, bytearray(8192), shm.fileno(), kind):
-        with pytest.raises(TypeError, match="SharedMemory or a Mapping"):
+        with pytest.raises(TypeError, match="SharedMemory or a MemoryMap"):
             kind.at(wrong)
     with SharedMemory.open(shm.name, readonly=True) as reader:
         for keywords in ({}, {} if kind is Atomic else {"create": True, "exist_ok": True}):
             with pytest.raises(PermissionError, match="read-only"):
                 at(kind, reader, 0, **keywords)
-    for mapping in (shm.map(readonly=True), Mapping(shm.fileno(), readonly=True)):
+    for mapping in (shm.map(readonly=True), MemoryMap(shm.fileno(), readonly=True)):
         with pytest.raises(PermissionError):
             kind.at(mapping)
     mapping = shm.map()
@@ -280,13 +280,13 @@ def test_bad_flags(kind, shm, names):
 @pytest.mark.parametrize("kind", [Lock, RLock, Condition, RWLock], ids=name_of)
 def test_recover_must_be_callable(kind, shm, names):
     for bad in (1, "f", True, [print]):
-        with pytest.raises(TypeError, match="recover"):
-            kind.at(shm, 0, create=True, recover=bad)
-        with pytest.raises(TypeError, match="recover"):
-            kind(names(), create=True, recover=bad)
+        with pytest.raises(TypeError, match="on_owner_died"):
+            kind.at(shm, 0, create=True, on_owner_died=bad)
+        with pytest.raises(TypeError, match="on_owner_died"):
+            kind(names(), create=True, on_owner_died=bad)
     assert bytes(shm.buf) == bytes(shm.size)
-    use(kind.at(shm, 0, create=True, recover=None))
-    use(kind.at(shm, 0, recover=print))
+    use(kind.at(shm, 0, create=True, on_owner_died=None))
+    use(kind.at(shm, 0, on_owner_died=print))
 
 
 def test_arguments_of_their_own(shm):
@@ -310,15 +310,15 @@ def test_arguments_of_their_own(shm):
         Barrier.at(shm, 0, create=True, parties=2, timeout=-1)
     with pytest.raises(TypeError, match="lock"):
         Condition.at(shm, 0, create=True, lock=threading.Lock())
-    with pytest.raises(ValueError, match="recover"):
-        Condition.at(shm, 0, create=True, recover=print, lock=Lock.at(shm, 1024, create=True))
+    with pytest.raises(ValueError, match="on_owner_died"):
+        Condition.at(shm, 0, create=True, on_owner_died=print, lock=Lock.at(shm, 1024, create=True))
     for bad in ("", "z", "qq", "b", "l", "\0"):
         with pytest.raises(ValueError, match="format"):
             Atomic.at(shm, 0, bad)
     for bad in (None, 1, b"q"):
         with pytest.raises(TypeError, match="format"):
             Atomic.at(shm, 0, bad)
-    shm.buf[1024 : 1024 + Lock.size] = bytes(Lock.size)
+    shm.buf[1024 : 1024 + Lock.nbytes] = bytes(Lock.nbytes)
     assert bytes(shm.buf) == bytes(shm.size)
 
 

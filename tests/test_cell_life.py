@@ -53,7 +53,7 @@ def test_closing_everything_under_a_held_lock_is_safe(kind):
 @kinds
 def test_a_live_primitive_forbids_to_take_its_memory_away(kind, name):
     with SharedMemory.create(name, 4 * PAGESIZE, delete=True) as shm:
-        last = shm.size - 64 * (-(-kind.size // 64))
+        last = shm.size - 64 * (-(-kind.nbytes // 64))
         thing = made(kind, shm, last)
         with pytest.raises(BufferError):
             shm.resize(PAGESIZE, shrink=True)
@@ -118,7 +118,7 @@ def test_weak_references(kind, shm):
 def test_cycles_are_collected(kind, shm):
     class Owner:
         def __init__(self):
-            option = "action" if kind is Barrier else "recover"
+            option = "action" if kind is Barrier else "on_owner_died"
             self.lock = at(kind, shm, 0, create=True, exist_ok=True, **{option: self.repair})
 
         def repair(self, lock=None):

@@ -144,16 +144,16 @@ def test_a_copy_is_the_same_one(kind, protocol, shm):
     together = pickle.loads(pickle.dumps([thing, thing, shm], protocol))
     assert together[0] is together[1]
     together[2].close()
-    with pytest.raises(TypeError, match="Mapping"):
+    with pytest.raises(TypeError, match="MemoryMap"):
         pickle.dumps(kind.at(shm.map(), 128))
 
 
 def test_their_options_travel(shm):
-    lock = Lock.at(shm, 0, create=True, recover=repair)
+    lock = Lock.at(shm, 0, create=True, on_owner_died=repair)
     given = Condition.at(shm, 256, create=True, lock=lock)
-    own = Condition.at(shm, 512, create=True, recover=repair)
+    own = Condition.at(shm, 512, create=True, on_owner_died=repair)
     barrier = Barrier.at(shm, 1024, create=True, parties=1, action=acted.append_one, timeout=0.5)
-    rwlock = RWLock.at(shm, 4096, create=True, recover=repair)
+    rwlock = RWLock.at(shm, 4096, create=True, on_owner_died=repair)
     word = Atomic.at(shm, 2048, "I")
     copies = pickle.loads(pickle.dumps([lock, given, own, barrier, rwlock, word]))
     assert copies[1].lock is copies[0]
@@ -171,7 +171,7 @@ def test_their_options_travel(shm):
         assert take()  # so that nothing seems held here
         thing.release()
     with pytest.raises((pickle.PicklingError, AttributeError)):
-        pickle.dumps(Lock.at(shm, 0, recover=lambda lock: None))
+        pickle.dumps(Lock.at(shm, 0, on_owner_died=lambda lock: None))
 
 
 class Acted(list):

@@ -339,7 +339,7 @@ def test_who_waits_is_told_that_an_owner_died(condition):
 
 def test_recover_of_its_own_lock(shm):
     calls = []
-    condition = Condition.at(shm, 0, create=True, recover=calls.append)
+    condition = Condition.at(shm, 0, create=True, on_owner_died=calls.append)
     die_with(condition.acquire)
     with condition:
         assert calls == [condition.lock] and condition.lock.recovered
@@ -393,11 +393,11 @@ with SharedMemory.create(sys.argv[1], 4096, delete=True) as shm:
     ready = Atomic.at(shm, 1024)
     recovers = sys.argv[2] == "True"
     recover = (lambda lock: ready.store(1)) if recovers else None
-    condition = Condition.at(shm, create=True, recover=recover)
+    condition = Condition.at(shm, create=True, on_owner_died=recover)
     results, waiting = [], threading.Semaphore(0)
 
     def wait():
-        mine = Condition.at(shm, recover=recover)
+        mine = Condition.at(shm, on_owner_died=recover)
         try:
             with mine:
                 waiting.release()

@@ -131,7 +131,7 @@ def test_a_name_that_is_replaced_always_leads_to_a_whole_object(start_python, na
     ready()
     for version in range(1, 3001):
         size = random.randrange(16, 9000)
-        with SharedMemory.unnamed(size, mode=0o640) as shm:
+        with SharedMemory.unlinked(size, mode=0o640) as shm:
             fill_for(size, 0o640, version)(shm.buf)
             assert shm.name is None
             shm.link(name, replace=True)
@@ -217,7 +217,7 @@ def test_mode_is_as_asked_for_whatever_the_umask(run_python, names, umask):
                 assert not shm.readonly
                 shm.buf[0] = 1
                 shm.unlink()
-            with SharedMemory.unnamed(10, mode=mode) as shm:
+            with SharedMemory.unlinked(10, mode=mode) as shm:
                 shm.link(sys.argv[1])
                 assert stat.S_IMODE(os.stat(f"/dev/shm/{shm.name}").st_mode) == mode
                 shm.unlink()
@@ -258,7 +258,7 @@ def test_who_may_not_give_an_object_away_gets_none(run_python, name):
             assert isinstance(caught[0], PermissionError)
             assert caught[0].filename == sys.argv[1]
             with unchanged(), raises(errno.EPERM):
-                SharedMemory.unnamed(10, **owner)
+                SharedMemory.unlinked(10, **owner)
         with SharedMemory.create(sys.argv[1], 10, uid=SOMEBODY, gid=SOMEBODY) as shm:
             assert (shm.uid, shm.gid) == (SOMEBODY, SOMEBODY)
             shm.unlink()
@@ -304,7 +304,7 @@ def test_a_second_user_gets_what_the_mode_allows(run_python, names):
                     assert shm.is_linked() and shm.name == name
             except PermissionError:
                 assert name == secret
-            with SharedMemory.unnamed(10) as shm:
+            with SharedMemory.unlinked(10) as shm:
                 with raises(errno.EPERM, errno.EACCES):
                     shm.link(name, replace=True)
                 assert shm.name is None and not shm.is_linked()

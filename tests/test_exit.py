@@ -11,7 +11,7 @@ from posixshm import SharedMemory, reclaim
 START = """
 import os, signal, sys
 import posixshm
-from posixshm import Mapping, SharedMemory
+from posixshm import MemoryMap, SharedMemory
 name = sys.argv[1]
 """
 
@@ -92,7 +92,7 @@ assert not again.created
 by_constructor = SharedMemory(name + "-constructed", create=True, size=10)
 detached = SharedMemory.create(name + "-detached", 1000, delete=True)
 fd = detached.detach()
-linked = SharedMemory.unnamed(10)
+linked = SharedMemory.unlinked(10)
 linked.link(name + "-linked")
 """
     run_python(START + code, name)
@@ -168,14 +168,14 @@ handles = [
     SharedMemory.open(name),
     SharedMemory.open(name, readonly=True),
     SharedMemory.anonymous(8192),
-    SharedMemory.unnamed(8192),
+    SharedMemory.unlinked(8192),
     SharedMemory.from_fd(os.open(f"/dev/shm/{name}", os.O_RDWR)),
 ]
 closed = SharedMemory.open(name)
 left = closed.buf
 closed.close()
 views = [shm.buf for shm in handles] + [memoryview(shm)[10:20] for shm in handles]
-mappings = [shm.map() for shm in handles] + [Mapping(handles[0].fileno())]
+mappings = [shm.map() for shm in handles] + [MemoryMap(handles[0].fileno())]
 arrays = [ctypes.c_char.from_buffer(handle) for handle in handles if not handle.readonly]
 try:
     import numpy

@@ -102,11 +102,11 @@ def test_unnamed_says_that_it_takes_o_tmpfile(run_python, faults, name):
         import errno, sys
         from _processes import Faults, raises, unchanged
         from posixshm import SharedMemory
-        SharedMemory.unnamed(10).close()
+        SharedMemory.unlinked(10).close()
         faults = Faults()
         with unchanged(), raises(errno.EOPNOTSUPP):
             faults.arm("open", 1, Faults.FAIL, errno.EOPNOTSUPP)
-            SharedMemory.unnamed(10)
+            SharedMemory.unlinked(10)
     """
     run_python(code, name, env=faults)
 
@@ -232,7 +232,7 @@ def test_a_name_that_became_another_object_s_meanwhile_stays_that_one_s(freeze, 
             name, other = names(), names()
             prepare = f"shm = SharedMemory.create(name, 100, delete={'close' in act})"
             if "link(name" in act:
-                prepare = "shm = SharedMemory.unnamed(100)"
+                prepare = "shm = SharedMemory.unlinked(100)"
             child = freeze(act, name, call, action, prepare)
             if child is None:
                 for left in list_of(name):
@@ -259,7 +259,7 @@ def test_who_replaces_a_name_waits_for_who_is_about_to_remove_it(freeze, names):
     while time.monotonic() < deadline:
         name = names()
         child = freeze("shm.unlink()", name, "rename", prepare="shm = SharedMemory.create(name, 9)")
-        with SharedMemory.unnamed(60) as new, ThreadPoolExecutor(1) as pool:
+        with SharedMemory.unlinked(60) as new, ThreadPoolExecutor(1) as pool:
             begun = time.monotonic()
             replacing = pool.submit(new.link, name, replace=True)
             time.sleep(0.003)
@@ -280,7 +280,7 @@ def test_who_replaces_a_name_waits_for_who_is_about_to_remove_it(freeze, names):
 def test_nobody_waits_long_for_a_process_that_was_stopped(freeze, name, call):
     prepare = "shm = SharedMemory.create(name, 9)"
     child = freeze("shm.unlink()", name, call, prepare=prepare)
-    with SharedMemory.unnamed(60) as new:
+    with SharedMemory.unlinked(60) as new:
         begun = time.monotonic()
         new.link(name, replace=True)
         assert time.monotonic() - begun < 5

@@ -14,7 +14,7 @@ START = """
 import gc, os, subprocess, sys
 from _processes import SHM
 import posixshm
-from posixshm import Mapping, SharedMemory, listdir
+from posixshm import MemoryMap, SharedMemory, listdir
 name = sys.argv[1]
 
 def wait(child):
@@ -388,7 +388,7 @@ def test_a_child_forked_while_a_call_waits_for_the_mapping_can_use_the_handle(
 import signal, threading, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # of threads and fork
 size = 16 << 20
-shm = SharedMemory.unnamed(size, max_size=size)
+shm = SharedMemory.unlinked(size, max_size=size)
 mapping, data = shm.view().obj, bytes(size)
 
 def repeat(act):
@@ -424,11 +424,11 @@ keep = [
     SharedMemory(name),
     SharedMemory.open(name),
     SharedMemory.open(name, readonly=True, timeout=5, max_size=10_000),
-    SharedMemory.unnamed(100),
+    SharedMemory.unlinked(100),
     SharedMemory.anonymous(100),
     SharedMemory.from_fd(os.dup(os.open(f"{{SHM}}/{{name}}", os.O_RDWR))),
 ]
-linked = SharedMemory.unnamed(100)
+linked = SharedMemory.unlinked(100)
 linked.link(name + "-linked")
 linked.rename(name + "-renamed")
 linked.resize(10_000)
@@ -474,7 +474,7 @@ try:
         SharedMemory.open(name),
         SharedMemory(name),
         SharedMemory.create(name, 100, exist_ok=True),
-        SharedMemory.unnamed(100),
+        SharedMemory.unlinked(100),
         SharedMemory.anonymous(100),
         pickle.loads(pickle.dumps(first)),
     ]

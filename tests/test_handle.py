@@ -19,7 +19,7 @@ import pytest
 from _processes import needs_root
 
 import posixshm
-from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, Mapping, SharedMemory
+from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, MemoryMap, SharedMemory
 
 READ_WRITE = PROT_READ | PROT_WRITE
 SHM = "/dev/shm/"
@@ -42,7 +42,7 @@ def shm(name):
         yield handle
 
 
-@pytest.fixture(params=["create", "init", "open", "anonymous", "unnamed", "from_fd"])
+@pytest.fixture(params=["create", "init", "open", "anonymous", "unlinked", "from_fd"])
 def any_handle(request, name):
     """A writable handle of 1000 bytes, through each door."""
     owner = None
@@ -53,7 +53,7 @@ def any_handle(request, name):
         "init": lambda: SharedMemory(name, True, 1000),
         "open": lambda: SharedMemory.open(name),
         "anonymous": lambda: SharedMemory.anonymous(1000),
-        "unnamed": lambda: SharedMemory.unnamed(1000),
+        "unlinked": lambda: SharedMemory.unlinked(1000),
         "from_fd": lambda: SharedMemory.from_fd(os.dup(owner.fileno())),
     }
     handle = doors[request.param]()
@@ -173,7 +173,7 @@ def test_memory_is_reserved(name):
     with SharedMemory.create(name, size, reserve=False, delete=True) as shm:
         assert shm.stat().st_blocks * 512 < size
         shm.buf[size - 1] = 1
-    for make in (SharedMemory.anonymous, SharedMemory.unnamed):
+    for make in (SharedMemory.anonymous, SharedMemory.unlinked):
         with make(size) as shm:
             assert shm.stat().st_blocks * 512 >= size
         with make(size, reserve=False) as shm:
@@ -185,7 +185,7 @@ def test_populate_and_huge_pages(name):
     with SharedMemory.create(name, size, populate=True, delete=True) as shm:
         assert shm.resident == size
         assert shm.buf.tobytes() == bytes(size)
-    for make in (SharedMemory.anonymous, SharedMemory.unnamed):
+    for make in (SharedMemory.anonymous, SharedMemory.unlinked):
         with make(size, populate=True, huge_pages=True) as shm:
             assert shm.resident == size
     with SharedMemory.create(name, 4 << 20, huge_pages=True, delete=True) as shm:
@@ -541,7 +541,7 @@ def test_readonly(shm):
         with pytest.raises(TypeError):
             reader.buf[0] = 1
         with pytest.raises(PermissionError):
-            Mapping(reader.fileno())
+            MemoryMap(reader.fileno())
         with pytest.raises(PermissionError):
             reader.protect(READ_WRITE)
         with pytest.raises(PermissionError):
@@ -857,7 +857,7 @@ def test_anonymous_cannot_be_linked_or_renamed(name):
 
 def test_unnamed_until_it_is_linked(name):
     names = os.listdir("/dev/shm")
-    with SharedMemory.unnamed(100, mode=0o640) as shm:
+    with SharedMemory.unlinked(100, mode=0o640) as shm:
         assert os.listdir("/dev/shm") == names
         assert shm.name is None and shm.created and not shm.is_linked()
         assert shm.mode == 0o640
@@ -876,7 +876,7 @@ def test_unnamed_until_it_is_linked(name):
 
 
 def test_link_is_exclusive(name):
-    with SharedMemory.create(name, 10, delete=True) as first, SharedMemory.unnamed(20) as second:
+    with SharedMemory.create(name, 10, delete=True) as first, SharedMemory.unlinked(20) as second:
         with pytest.raises(FileExistsError) as caught:
             second.link(name)
         assert caught.value.filename == name
@@ -893,7 +893,7 @@ def test_link_is_exclusive(name):
 
 def test_link_only_once(name, names):
     other = names()
-    with SharedMemory.unnamed(10) as shm:
+    with SharedMemory.unlinked(10) as shm:
         shm.link(name)
         with pytest.raises(ValueError, match=name):
             shm.link(other)
@@ -904,7 +904,7 @@ def test_link_only_once(name, names):
 def test_only_one_of_many_threads_links(names, run_threads):
     wanted = [names() for _ in range(8)]
     for _ in range(20):
-        shm = SharedMemory.unnamed(10)
+        shm = SharedMemory.unlinked(10)
 
         def link(name, shm=shm):
             try:
@@ -931,7 +931,7 @@ def test_replace_never_leaves_the_name_to_nobody(name, run_threads):
     def replace():
         try:
             for number in range(300):
-                with SharedMemory.unnamed(8) as shm:
+                with SharedMemory.unlinked(8) as shm:
                     shm.buf[0] = number % 255 + 1
                     shm.link(name, replace=True)
         finally:
@@ -951,7 +951,7 @@ def test_replace_never_leaves_the_name_to_nobody(name, run_threads):
 
 def test_unnamed_leaves_nothing(name):
     names = os.listdir("/dev/shm")
-    shm = SharedMemory.unnamed(100)
+    shm = SharedMemory.unlinked(100)
     view = shm.buf
     del shm
     gc.collect()
@@ -1094,7 +1094,7 @@ def test_from_fd_moves_away_from_the_standard_descriptors(run_python, name):
         else:
             raise SystemExit("descriptor 1 is still open")
         others = [SharedMemory.create(sys.argv[1], 10, delete=True), SharedMemory.anonymous(10),
-                  SharedMemory.unnamed(10), SharedMemory.open(sys.argv[1])]
+                  SharedMemory.unlinked(10), SharedMemory.open(sys.argv[1])]
         assert all(other.fileno() > 2 for other in others)
         os.dup2(keep, 1)
         """,
@@ -1496,7 +1496,7 @@ def test_buf_is_a_new_view_each_time(shm):
     assert one is not two
     one.release()
     two[0] = 1
-    assert isinstance(shm.buf.obj, Mapping)
+    assert isinstance(shm.buf.obj, MemoryMap)
     assert shm.buf.obj is two.obj
     assert (two.format, two.ndim, two.itemsize) == ("B", 1, 1)
 
@@ -1531,7 +1531,7 @@ def test_map(name):
     with SharedMemory.create(name, 3 * PAGESIZE + 5, delete=True) as shm:
         shm.buf[PAGESIZE] = 17
         whole = shm.map()
-        assert isinstance(whole, Mapping)
+        assert isinstance(whole, MemoryMap)
         assert len(whole) == shm.size and not whole.readonly
         part = shm.map(PAGESIZE, 10)
         assert len(part) == 10 and part[0] == 17
@@ -1765,7 +1765,7 @@ class Sub(SharedMemory):
 def test_each_door_makes_a_subclass(name):
     made = []
     with Sub.create(name, 10, delete=True) as shm:
-        made += [shm, Sub.open(name), Sub.anonymous(10), Sub.unnamed(10)]
+        made += [shm, Sub.open(name), Sub.anonymous(10), Sub.unlinked(10)]
         made += [Sub.from_fd(os.dup(shm.fileno())), Sub.create(name, 5, exist_ok=True)]
         for handle in made:
             assert type(handle) is Sub
@@ -1856,7 +1856,7 @@ def test_a_new_that_is_not_ours(name):
             lambda cls: cls.create(name, 10),
             lambda cls: cls.create(name, 10, delete=True),
             lambda cls: cls.anonymous(10),
-            lambda cls: cls.unnamed(10),
+            lambda cls: cls.unlinked(10),
         ):
             with pytest.raises(error):
                 door(cls)

@@ -21,7 +21,7 @@ import weakref
 import numpy as np
 import pytest
 
-from posixshm import PAGESIZE, Mapping, SharedMemory
+from posixshm import PAGESIZE, MemoryMap, SharedMemory
 
 SHM = "/dev/shm/"
 SIZE = 4 * PAGESIZE
@@ -861,7 +861,7 @@ def test_containers_that_copy(name):
 PRELUDE = """
 import atexit, ctypes, gc, os, struct, sys, threading, weakref
 import numpy as np
-from posixshm import Mapping, SharedMemory
+from posixshm import MemoryMap, SharedMemory
 name = sys.argv[1]
 def make(size=16384, delete=True):
     return SharedMemory.create(name, size, delete=delete)
@@ -971,8 +971,8 @@ ENDINGS = {
         except RuntimeError as error:
             kept_error = error
     """,
-    "anonymous and unnamed": """
-        handles = [SharedMemory.anonymous(100, max_size=10000), SharedMemory.unnamed(100)]
+    "anonymous and unlinked": """
+        handles = [SharedMemory.anonymous(100, max_size=10000), SharedMemory.unlinked(100)]
         arrays = [np.ndarray(10, "u1", buffer=handle) for handle in handles]
         handles[0].resize(9999)
         handles[1].resize(9999)
@@ -988,7 +988,7 @@ ENDINGS = {
         view = shm.buf
         for module in [module for module in sys.modules if module.startswith("posixshm")]:
             del sys.modules[module]
-        del SharedMemory, Mapping
+        del SharedMemory, MemoryMap
         gc.collect()
         view[0] = 1
     """,
@@ -1028,7 +1028,7 @@ def test_memory_that_runs_out_at_every_step(names, run_python):
         """
         import _testcapi, contextlib, errno, gc, os, pickle, sys
         import posixshm, posixshm._reduction
-        from posixshm import PAGESIZE, Mapping, SharedMemory
+        from posixshm import PAGESIZE, MemoryMap, SharedMemory
 
         # Not in the calls: a debug build aborts where CPython's own multiplication has no memory.
         THREE, EIGHT, TWENTY, MOST = (n * PAGESIZE for n in (3, 8, 20, 64))
@@ -1059,7 +1059,7 @@ def test_memory_that_runs_out_at_every_step(names, run_python):
                 os.unlink(other_path)
 
         def link():
-            with SharedMemory.unnamed(PAGESIZE) as shm:
+            with SharedMemory.unlinked(PAGESIZE) as shm:
                 shm.link(other, replace=True)
                 unlink_other()
 
@@ -1089,7 +1089,7 @@ def test_memory_that_runs_out_at_every_step(names, run_python):
             lambda: SharedMemory.open(prefix + "base", readonly=True),
             lambda: SharedMemory.open(prefix + "base", max_size=MOST),
             lambda: SharedMemory.anonymous(10),
-            lambda: Mapping(base.fileno(), PAGESIZE, PAGESIZE),
+            lambda: MemoryMap(base.fileno(), PAGESIZE, PAGESIZE),
             lambda: base.map(PAGESIZE)[0:10].tolist(),
             lambda: mapping.__setitem__(slice(0, 10, 2), b"12345"),
             lambda: (repr(base), repr(mapping)),
@@ -1137,7 +1137,7 @@ def test_memory_that_runs_out_at_every_step(names, run_python):
 
 def test_mapping_outlives_everything(name):
     shm = SharedMemory.create(name, SIZE, delete=True)
-    mapping = Mapping(shm.fileno())
+    mapping = MemoryMap(shm.fileno())
     view = mapping[10:20]
     del mapping
     shm.close()

@@ -14,7 +14,7 @@ START = """
 import errno, gc, os, signal, sys
 from _processes import SHM, free_bytes, mount_tmpfs, private_shm, raises, unchanged
 import posixshm
-from posixshm import Mapping, SharedMemory
+from posixshm import MemoryMap, SharedMemory
 MIB = 1 << 20
 """
 
@@ -43,7 +43,7 @@ for door in (
     lambda: SharedMemory.create("big", MIB + 1),
     lambda: SharedMemory.create("big", 1 << 40),
     lambda: SharedMemory.create(None, 2 * MIB),
-    lambda: SharedMemory.unnamed(2 * MIB),
+    lambda: SharedMemory.unlinked(2 * MIB),
     lambda: posixshm.shared_memory.SharedMemory("big", create=True, size=2 * MIB),
 ):
     with unchanged(), raises(errno.ENOSPC) as caught:
@@ -74,7 +74,7 @@ for size in (1 << 47, 1 << 56, 1 << 62, 2**63 - 1, 2**63 - 4096):
         with unchanged(), raises(errno.ENOSPC, errno.EFBIG, errno.ENOMEM, errno.EOVERFLOW) as caught:
             SharedMemory.create("big", size, **keywords)
         with unchanged(), raises(errno.ENOSPC, errno.EFBIG, errno.ENOMEM, errno.EOVERFLOW) as caught:
-            SharedMemory.unnamed(size, **keywords)
+            SharedMemory.unlinked(size, **keywords)
     with unchanged(), raises(errno.ENOMEM):
         SharedMemory.create("big", 10, max_size=size)
     with SharedMemory.create("small", 10) as shm:
@@ -129,7 +129,7 @@ assert free_bytes() == MIB
 shm.buf[:5000] = bytes(5000)
 shm.buf[-1] = 1
 assert free_bytes() == MIB - 3 * posixshm.PAGESIZE
-for door in (SharedMemory.unnamed, SharedMemory.anonymous):
+for door in (SharedMemory.unlinked, SharedMemory.anonymous):
     with door(2 * MIB, reserve=False) as other:
         other.buf[-1] = 1
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -178,7 +178,7 @@ for door in (
     lambda: SharedMemory.create("second", 10, exist_ok=True, delete=True),
     lambda: SharedMemory.create("second", 10, init=lambda buf: None),
     lambda: SharedMemory("second", create=True, size=10),
-    lambda: SharedMemory.unnamed(10),
+    lambda: SharedMemory.unlinked(10),
     lambda: SharedMemory.create(None, 10),
 ):
     with unchanged(), raises(errno.ENOSPC) as caught:
@@ -190,7 +190,7 @@ with SharedMemory.create("first", 10, exist_ok=True) as second:
 first.resize(100_000)
 first.unlink()
 first.close()
-with SharedMemory.unnamed(10) as unnamed:
+with SharedMemory.unlinked(10) as unnamed:
     unnamed.link("linked")
     for replace in (False, True):
         with unchanged(), raises(errno.ENOSPC) as caught:
@@ -240,12 +240,12 @@ def test_more_than_the_machine_has_where_no_mount_sets_a_limit(run_python, keywo
 with open("/proc/self/oom_score_adj", "w") as file:
     file.write("1000")  # if it should be tried, then this process is the first one to go
 shm = SharedMemory.anonymous(10_000, max_size=1 << 44)
-unnamed = SharedMemory.unnamed(10_000)
+unnamed = SharedMemory.unlinked(10_000)
 for size in (1 << 43, 1 << 44):
     for door in (
         lambda: SharedMemory.anonymous(size{keywords}),
         lambda: SharedMemory.create("big", size{keywords}),
-        lambda: SharedMemory.unnamed(size{keywords}),
+        lambda: SharedMemory.unlinked(size{keywords}),
         lambda: shm.resize(size),
         lambda: unnamed.resize(size),
     ):
@@ -274,7 +274,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
 for size in (limit + 1, MIB, 2**40, 2**63 - 1):
     for door in (
         lambda **keywords: SharedMemory.create(f"{name}-big", size, **keywords),
-        lambda **keywords: SharedMemory.unnamed(size, **keywords),
+        lambda **keywords: SharedMemory.unlinked(size, **keywords),
         lambda **keywords: SharedMemory.anonymous(size, **keywords),
     ):
         for keywords in ({}, {"reserve": False}, {"populate": True}, {"huge_pages": True}):
@@ -303,7 +303,7 @@ def test_address_space_limit(run_python, name):
     code = """
 import resource
 name = sys.argv[1]
-big, unnamed = 1 << 31, SharedMemory.unnamed(1)
+big, unnamed = 1 << 31, SharedMemory.unlinked(1)
 there = SharedMemory.create(f"{name}-there", big, reserve=False, max_size=2 * big)
 fd = os.open(f"{SHM}/{name}-there", os.O_RDWR)
 with open("/proc/self/statm") as statm:
@@ -315,7 +315,7 @@ for door in (
     lambda: SharedMemory.create(f"{name}-new", 10, max_size=big),
     lambda: SharedMemory.create(f"{name}-new", 10, max_size=big, exist_ok=True, delete=True),
     lambda: SharedMemory.create(f"{name}-there", 10, exist_ok=True),
-    lambda: SharedMemory.unnamed(big, reserve=False),
+    lambda: SharedMemory.unlinked(big, reserve=False),
     lambda: SharedMemory.anonymous(big, reserve=False),
     lambda: SharedMemory.open(f"{name}-there"),
     lambda: SharedMemory.open(f"{name}-there", readonly=True),
@@ -324,7 +324,7 @@ for door in (
     lambda: SharedMemory.from_fd(fd),
     lambda: there.map(),
     lambda: there.map(posixshm.PAGESIZE, 1 << 30, readonly=True),
-    lambda: Mapping(fd),
+    lambda: MemoryMap(fd),
     lambda: unnamed.resize(big),
 ):
     with unchanged(), raises(errno.ENOMEM):
@@ -348,7 +348,7 @@ name = sys.argv[1]
 shm = SharedMemory.create(name, 10_000, max_size=MIB)
 plain = SharedMemory.open(name)
 pickled = pickle.dumps(shm)
-unnamed = SharedMemory.unnamed(10)
+unnamed = SharedMemory.unlinked(10)
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 def descriptors_left(count):
@@ -380,7 +380,7 @@ for door in (
     lambda: SharedMemory.open(name),
     lambda: SharedMemory.open(name, readonly=True),
     lambda: SharedMemory.open(name, timeout=30),
-    lambda: SharedMemory.unnamed(10),
+    lambda: SharedMemory.unlinked(10),
     lambda: SharedMemory.anonymous(10),
     lambda: pickle.loads(pickled),
     lambda: posixshm.shm_open(name, os.O_RDWR),
@@ -430,7 +430,7 @@ def test_too_many_maps(run_python, name):
 import ctypes, mmap, pickle
 name, limit = sys.argv[1], int(sys.argv[2])
 shm = SharedMemory.create(name, 10_000, max_size=MIB)
-unnamed = SharedMemory.unnamed(posixshm.PAGESIZE)
+unnamed = SharedMemory.unlinked(posixshm.PAGESIZE)
 pickled = pickle.dumps(shm)
 fd = shm.fileno()
 maps = [None] * 20_000
@@ -452,7 +452,7 @@ def fill():
     global count
     with raises(errno.ENOMEM):
         while True:
-            maps[count] = Mapping(fd, posixshm.PAGESIZE)
+            maps[count] = MemoryMap(fd, posixshm.PAGESIZE)
             count += 1
 
 def make_room():
@@ -470,12 +470,12 @@ for door in (
     lambda: SharedMemory.create(name, 10, exist_ok=True),
     lambda: SharedMemory.open(name),
     lambda: SharedMemory.open(name, readonly=True, timeout=50),
-    lambda: SharedMemory.unnamed(10),
+    lambda: SharedMemory.unlinked(10),
     lambda: SharedMemory.anonymous(10),
     lambda: pickle.loads(pickled),
     lambda: shm.map(),
     lambda: unnamed.resize(100_000),
-    lambda: Mapping(fd),
+    lambda: MemoryMap(fd),
 ):
     fill()
     with raises(errno.ENOMEM):

@@ -54,7 +54,7 @@ def test_everybody_is_told_until_somebody_recovers(kind, prio_inherit, shm):
 
 @kinds
 def test_recover_without_need_is_just_acquire(kind, shm):
-    lock = kind.at(shm, 0, create=True, recover=pytest.fail)
+    lock = kind.at(shm, 0, create=True, on_owner_died=pytest.fail)
     assert lock.acquire(recover=True) and not lock.recovered
     assert elsewhere(lock.acquire, False, recover=True) is False
     lock.release()
@@ -101,7 +101,7 @@ def test_recover_repairs_and_goes_on(kind, shm):
         calls.append(lock)
         shm.buf[4096] = 1
 
-    lock = kind.at(shm, 0, create=True, recover=repair)
+    lock = kind.at(shm, 0, create=True, on_owner_died=repair)
     plain = kind.at(shm)
     die_with(lock.acquire)
     assert_told(plain)
@@ -123,7 +123,7 @@ def test_recover_that_raises_leaves_it_to_the_next_one(kind, shm):
     def fail(lock):
         raise KeyError("cannot")
 
-    lock, other = kind.at(shm, 0, create=True, recover=fail), kind.at(shm)
+    lock, other = kind.at(shm, 0, create=True, on_owner_died=fail), kind.at(shm)
     die_with(lock.acquire)
     for _ in range(3):
         with pytest.raises(KeyError, match="cannot"):
@@ -143,9 +143,9 @@ def test_recover_must_not_release(kind, shm):
     def release(lock):
         lock.release()
 
-    lock = kind.at(shm, 0, create=True, recover=release)
+    lock = kind.at(shm, 0, create=True, on_owner_died=release)
     die_with(lock.acquire)
-    with pytest.raises(RuntimeError, match="recover must not release"):
+    with pytest.raises(RuntimeError, match="on_owner_died must not release"):
         lock.acquire(timeout=DEADLINE)
     assert_told(kind.at(shm))
     assert lock.acquire(recover=True)
@@ -157,7 +157,7 @@ def test_recover_of_an_rlock_may_acquire_it_again(shm):
         with lock, lock:
             assert not lock.recovered
 
-    lock, other = RLock.at(shm, 0, create=True, recover=repair), RLock.at(shm)
+    lock, other = RLock.at(shm, 0, create=True, on_owner_died=repair), RLock.at(shm)
     for told_before in (False, True):
         die_with(lock.acquire)
         if told_before:
@@ -172,7 +172,7 @@ def test_recover_of_an_rlock_may_acquire_it_again(shm):
         assert lock.acquire(timeout=0) and lock.acquire(timeout=0)
         raise KeyError
 
-    bad = RLock.at(shm, 0, recover=fail)
+    bad = RLock.at(shm, 0, on_owner_died=fail)
     die_with(other.acquire)
     with pytest.raises(KeyError):
         bad.acquire()
@@ -186,7 +186,7 @@ def test_recover_of_a_lock_cannot_acquire_it_again(shm):
         assert not lock.acquire(timeout=0)
         lock.acquire()
 
-    lock = Lock.at(shm, 0, create=True, recover=repair)
+    lock = Lock.at(shm, 0, create=True, on_owner_died=repair)
     die_with(lock.acquire)
     with pytest.raises(OSError) as caught:
         lock.acquire()
@@ -207,8 +207,8 @@ shm = SharedMemory.open({name!r})
         lock = kind.at(shm, 0, create=True)
         for dying in (
             "Kind.at(shm).acquire(); os._exit(0)",
-            "Kind.at(shm, 0, recover=lambda lock: os._exit(0)).acquire()",
-            "Kind.at(shm, 0, recover=lambda lock: os._exit(0)).acquire()",
+            "Kind.at(shm, 0, on_owner_died=lambda lock: os._exit(0)).acquire()",
+            "Kind.at(shm, 0, on_owner_died=lambda lock: os._exit(0)).acquire()",
             "Kind.at(shm).acquire(recover=True); os._exit(0)",
         ):
             run_python(code % dying)
@@ -277,7 +277,7 @@ import os, signal, sys, threading
 from posixshm import Lock, SharedMemory
 with SharedMemory.create(sys.argv[1], 4096, delete=True) as shm:
     begun, go = threading.Event(), threading.Event()
-    lock = Lock.at(shm, create=True, recover=lambda lock: (begun.set(), go.wait(30)))
+    lock = Lock.at(shm, create=True, on_owner_died=lambda lock: (begun.set(), go.wait(30)))
     if os.fork() == 0:
         lock.acquire()
         os.kill(os.getpid(), signal.SIGKILL)

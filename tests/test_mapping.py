@@ -1,4 +1,4 @@
-"""Mapping: a range of a descriptor's object, its bytes, and what can be done to its pages."""
+"""MemoryMap: a range of a descriptor's object, its bytes, and what can be done to its pages."""
 
 import array
 import copy
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import posixshm
-from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, Mapping
+from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, MemoryMap
 
 READ_WRITE = PROT_READ | PROT_WRITE
 
@@ -41,7 +41,7 @@ def memory():
 @pytest.fixture
 def mapping(memory):
     """Two pages and a bit, that start with b"0123456789"."""
-    return Mapping(memory(2 * PAGESIZE + 10, b"0123456789"))
+    return MemoryMap(memory(2 * PAGESIZE + 10, b"0123456789"))
 
 
 def addresses_of(fd):
@@ -55,7 +55,7 @@ def addresses_of(fd):
 
 
 def test_maps_the_whole_object(memory):
-    m = Mapping(memory(5000, b"abc"))
+    m = MemoryMap(memory(5000, b"abc"))
     assert len(m) == m.nbytes == 5000
     assert bytes(m[:4]) == b"abc\0"
     assert not m.readonly
@@ -64,7 +64,7 @@ def test_maps_the_whole_object(memory):
 
 def test_writes_reach_the_object_and_its_other_mappings(memory):
     fd = memory(100)
-    m, other = Mapping(fd), Mapping(fd)
+    m, other = MemoryMap(fd), MemoryMap(fd)
     m[3] = 65
     m[10:13] = b"xyz"
     assert os.pread(fd, 4, 0) == b"\0\0\0A"
@@ -74,7 +74,7 @@ def test_writes_reach_the_object_and_its_other_mappings(memory):
 def test_descriptor_is_not_kept(memory):
     fd = memory(PAGESIZE, b"still here")
     copy_of_fd = os.dup(fd)
-    m = Mapping(copy_of_fd)
+    m = MemoryMap(copy_of_fd)
     os.close(copy_of_fd)
     assert bytes(m[:10]) == b"still here"
 
@@ -83,7 +83,7 @@ def test_takes_an_object_with_fileno(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"a file on a disk")
     with open(path, "r+b") as file:
-        m = Mapping(file)
+        m = MemoryMap(file)
     m[0] = ord("A")
     m.sync()
     assert path.read_bytes() == b"A file on a disk"
@@ -93,21 +93,21 @@ def test_takes_an_object_with_fileno(tmp_path):
 @pytest.mark.parametrize("length", [1, PAGESIZE - 1, PAGESIZE])
 def test_maps_a_range(memory, offset, length):
     content = os.urandom(3 * PAGESIZE)
-    m = Mapping(memory(len(content), content), length, offset)
+    m = MemoryMap(memory(len(content), content), length, offset)
     assert len(m) == length
     assert bytes(m) == content[offset : offset + length]
 
 
 def test_length_none_reaches_to_the_end(memory):
-    m = Mapping(memory(PAGESIZE + 7), None, PAGESIZE)
+    m = MemoryMap(memory(PAGESIZE + 7), None, PAGESIZE)
     assert len(m) == 7
-    assert len(Mapping(memory(PAGESIZE + 7), offset=PAGESIZE)) == 7
+    assert len(MemoryMap(memory(PAGESIZE + 7), offset=PAGESIZE)) == 7
 
 
 @pytest.mark.parametrize("offset", [1, 8, PAGESIZE - 1, PAGESIZE + 1])
 def test_offset_must_be_a_multiple_of_the_page_size(memory, offset):
     with pytest.raises(ValueError, match=f"multiple of the page size.*{PAGESIZE}"):
-        Mapping(memory(4 * PAGESIZE), 1, offset)
+        MemoryMap(memory(4 * PAGESIZE), 1, offset)
 
 
 @pytest.mark.parametrize(
@@ -124,17 +124,17 @@ def test_offset_must_be_a_multiple_of_the_page_size(memory, offset):
 )
 def test_a_range_past_the_end_is_refused(memory, length, offset):
     with pytest.raises(ValueError, match="past the end"):
-        Mapping(memory(PAGESIZE), length, offset)
+        MemoryMap(memory(PAGESIZE), length, offset)
 
 
 def test_an_empty_object_has_nothing_to_map(memory):
     with pytest.raises(ValueError, match="past the end"):
-        Mapping(memory(0))
+        MemoryMap(memory(0))
 
 
 def test_read_only(memory):
     fd = memory(100, b"abc")
-    m = Mapping(fd, readonly=True)
+    m = MemoryMap(fd, readonly=True)
     assert m.readonly
     assert m.prot == PROT_READ
     assert memoryview(m).readonly
@@ -155,8 +155,8 @@ def test_a_read_only_descriptor_takes_readonly(memory):
     reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
     try:
         with pytest.raises(PermissionError):
-            Mapping(reader)
-        m = Mapping(reader, readonly=True)
+            MemoryMap(reader)
+        m = MemoryMap(reader, readonly=True)
         with pytest.raises(PermissionError):
             m.protect(READ_WRITE)
         assert m.prot == PROT_READ and m.readonly
@@ -170,7 +170,7 @@ def test_a_write_only_descriptor_cannot_be_mapped(memory):
     try:
         for readonly in (False, True):
             with pytest.raises(PermissionError):
-                Mapping(writer, readonly=readonly)
+                MemoryMap(writer, readonly=readonly)
     finally:
         os.close(writer)
 
@@ -178,14 +178,14 @@ def test_a_write_only_descriptor_cannot_be_mapped(memory):
 @pytest.mark.parametrize("fd", [-1, -(2**31)])
 def test_a_negative_descriptor_is_an_error(fd):
     with pytest.raises((ValueError, OSError)):
-        Mapping(fd)
+        MemoryMap(fd)
 
 
 def test_a_closed_descriptor_is_an_error():
     fd = os.memfd_create("closed")
     os.close(fd)
     with pytest.raises(OSError) as caught:
-        Mapping(fd)
+        MemoryMap(fd)
     assert caught.value.errno == errno.EBADF
 
 
@@ -196,9 +196,9 @@ def test_what_cannot_be_mapped_is_an_error(tmp_path):
     with left, right:
         for fd in (reader, directory, left.fileno()):
             with pytest.raises(ValueError, match="length"):
-                Mapping(fd)
+                MemoryMap(fd)
             with pytest.raises(OSError) as caught:
-                Mapping(fd, 10)
+                MemoryMap(fd, 10)
             assert caught.value.errno in (errno.ENODEV, errno.EACCES)
     for fd in (reader, writer, directory):
         os.close(fd)
@@ -211,7 +211,7 @@ def test_more_than_the_address_space_allows(memory):
     resource.setrlimit(resource.RLIMIT_AS, (1 << 38, limits[1]))
     try:
         with pytest.raises(OSError) as caught:
-            Mapping(fd)
+            MemoryMap(fd)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
     assert caught.value.errno == errno.ENOMEM
@@ -223,7 +223,7 @@ def test_more_than_the_address_space_allows(memory):
 
 def test_unmapped_with_the_last_reference(memory):
     fd = memory(PAGESIZE)
-    m = Mapping(fd)
+    m = MemoryMap(fd)
     assert len(addresses_of(fd)) == 1
     view = memoryview(m)
     del m
@@ -236,7 +236,7 @@ def test_unmapped_with_the_last_reference(memory):
 
 
 def test_a_released_view_leaves_the_bytes_to_the_others(memory):
-    m = Mapping(memory(PAGESIZE, b"abc"))
+    m = MemoryMap(memory(PAGESIZE, b"abc"))
     first, second = memoryview(m), memoryview(m)
     first.release()
     assert bytes(second[:3]) == b"abc"
@@ -245,7 +245,7 @@ def test_a_released_view_leaves_the_bytes_to_the_others(memory):
 
 def test_a_view_keeps_it_and_its_weak_references(memory):
     seen = []
-    mapping = Mapping(memory(PAGESIZE, b"abc"))
+    mapping = MemoryMap(memory(PAGESIZE, b"abc"))
     weak = weakref.ref(mapping, seen.append)
     view = mapping[:3]
     del mapping
@@ -256,7 +256,7 @@ def test_a_view_keeps_it_and_its_weak_references(memory):
 
 def test_a_weak_reference_dies_with_it(memory):
     seen = []
-    m = Mapping(memory(PAGESIZE))
+    m = MemoryMap(memory(PAGESIZE))
     weak = weakref.ref(m, seen.append)
     table = weakref.WeakKeyDictionary({m: 1})
     del m
@@ -274,7 +274,7 @@ def test_a_cycle_through_it_is_collected(memory):
         pass
 
     holder = Holder()
-    holder.view = memoryview(Mapping(fd))
+    holder.view = memoryview(MemoryMap(fd))
     holder.array = np.frombuffer(holder.view, "u1")
     holder.self = holder
     del holder
@@ -299,7 +299,7 @@ def test_the_view_is_of_bytes(mapping):
 
 def test_the_buffer_honours_what_it_is_asked_for(mapping, memory):
     """A consumer that asks for a writable buffer of read-only bytes gets none."""
-    readonly = Mapping(memory(10, b"0123456789"), readonly=True)
+    readonly = MemoryMap(memory(10, b"0123456789"), readonly=True)
     target = array.array("B", bytes(10))
     reader, writer = os.pipe()
     os.write(writer, b"0123456789")
@@ -374,7 +374,7 @@ SLICES = [
 @pytest.mark.parametrize("part", SLICES, ids=str)
 def test_slices_are_a_memoryviews(memory, part):
     fd = memory(64, bytes(range(64)))
-    mapping = Mapping(fd)
+    mapping = MemoryMap(fd)
     expected = memoryview(bytearray(range(64)))
     got = mapping[part]
     assert type(got) is memoryview
@@ -408,7 +408,7 @@ def test_a_slice_takes_its_own_bytes(memory):
         (slice(0, 50), slice(None, None, 2)),
         (slice(None, None, -2), slice(99, None, -2)),
     ]:
-        mapping = Mapping(memory(100, content))
+        mapping = MemoryMap(memory(100, content))
         expected = bytearray(content)
         expected[target] = content[source]
         mapping[target] = mapping[source]
@@ -426,7 +426,7 @@ def test_a_slice_takes_its_own_bytes(memory):
     ],
 )
 def test_a_slice_takes_bytes_that_do_not_lie_in_a_row(memory, source):
-    mapping = Mapping(memory(100))
+    mapping = MemoryMap(memory(100))
     mapping[5:15] = source
     assert bytes(mapping[5:15]) == source.tobytes()
     mapping[20:40:2] = source
@@ -459,7 +459,7 @@ def test_items_cannot_be_deleted(mapping):
 
 
 def test_iteration(memory):
-    mapping = Mapping(memory(20, b"abc"))
+    mapping = MemoryMap(memory(20, b"abc"))
     assert list(mapping)[:4] == [97, 98, 99, 0]
     assert sum(1 for _ in mapping) == 20
     assert 98 in mapping and 1 not in mapping
@@ -479,7 +479,7 @@ class Protecting:
 
 def test_python_code_in_the_middle_of_an_access(memory):
     """The rights are looked at when all of it has run."""
-    mapping = Mapping(memory(PAGESIZE))
+    mapping = MemoryMap(memory(PAGESIZE))
     with pytest.raises(TypeError):
         mapping[Protecting(mapping)]
     mapping.protect(READ_WRITE)
@@ -499,7 +499,7 @@ def test_python_code_in_the_middle_of_an_access(memory):
 
 
 def test_rights_can_go_while_nobody_has_a_view(memory):
-    mapping = Mapping(memory(PAGESIZE, b"abc"))
+    mapping = MemoryMap(memory(PAGESIZE, b"abc"))
     for prot, readonly in [
         (PROT_READ, True),
         (PROT_NONE, True),
@@ -516,14 +516,14 @@ def test_rights_can_go_while_nobody_has_a_view(memory):
 
 def test_the_pages_follow(memory):
     fd = memory(PAGESIZE)
-    mapping = Mapping(fd)
+    mapping = MemoryMap(fd)
     for prot, shown in [(PROT_READ, "r--s"), (PROT_NONE, "---s"), (READ_WRITE, "rw-s")]:
         mapping.protect(prot)
         assert [rights for _, rights in addresses_of(fd)] == [shown]
 
 
 def test_without_rights_there_is_no_access(memory):
-    mapping = Mapping(memory(PAGESIZE))
+    mapping = MemoryMap(memory(PAGESIZE))
     mapping.protect(PROT_NONE)
     with pytest.raises(TypeError):
         mapping[0]
@@ -543,7 +543,7 @@ def test_without_rights_there_is_no_access(memory):
 
 
 def test_read_only_pages_give_read_only_views(memory):
-    mapping = Mapping(memory(PAGESIZE))
+    mapping = MemoryMap(memory(PAGESIZE))
     mapping.protect(PROT_READ)
     view = memoryview(mapping)
     assert view.readonly
@@ -565,7 +565,7 @@ TAKEN = {
 
 @pytest.mark.parametrize("take", TAKEN.values(), ids=TAKEN)
 def test_a_right_that_a_view_may_use_stays(memory, take):
-    mapping = Mapping(memory(PAGESIZE))
+    mapping = MemoryMap(memory(PAGESIZE))
     view = take(mapping)
     for prot in (PROT_READ, PROT_NONE):
         with pytest.raises(BufferError):
@@ -578,7 +578,7 @@ def test_a_right_that_a_view_may_use_stays(memory, take):
 
 def test_also_when_the_view_was_released(memory):
     """numpy keeps the address of a buffer that it released."""
-    mapping = Mapping(memory(PAGESIZE))
+    mapping = MemoryMap(memory(PAGESIZE))
     memoryview(mapping).release()
     with pytest.raises(BufferError):
         mapping.protect(PROT_READ)
@@ -586,7 +586,7 @@ def test_also_when_the_view_was_released(memory):
 
 
 def test_a_reader_keeps_the_right_to_read(memory):
-    mapping = Mapping(memory(PAGESIZE, b"abc"), readonly=True)
+    mapping = MemoryMap(memory(PAGESIZE, b"abc"), readonly=True)
     view = memoryview(mapping)
     with pytest.raises(BufferError):
         mapping.protect(PROT_NONE)
@@ -627,7 +627,7 @@ SAFE_ADVICE = [
 @pytest.mark.parametrize("advice", SAFE_ADVICE)
 def test_advice_keeps_every_byte(memory, advice):
     content = os.urandom(3 * PAGESIZE)
-    mapping = Mapping(memory(len(content), content))
+    mapping = MemoryMap(memory(len(content), content))
     number = getattr(posixshm, advice)
     for arguments in [(), (PAGESIZE,), (0, PAGESIZE), (PAGESIZE, PAGESIZE)]:
         try:
@@ -640,7 +640,7 @@ def test_advice_keeps_every_byte(memory, advice):
 
 def test_advice_that_loses_bytes_is_refused(memory):
     known = {getattr(posixshm, name) for name in SAFE_ADVICE}
-    mapping = Mapping(memory(2 * PAGESIZE, b"abc"))
+    mapping = MemoryMap(memory(2 * PAGESIZE, b"abc"))
     for advice in range(256):
         if advice not in known:
             with pytest.raises(ValueError):
@@ -718,7 +718,7 @@ def test_sync_writes_a_file_back(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(bytes(2 * PAGESIZE))
     with open(path, "r+b") as file:
-        mapping = Mapping(file.fileno())
+        mapping = MemoryMap(file.fileno())
     mapping[PAGESIZE : PAGESIZE + 5] = b"hello"
     mapping.sync(PAGESIZE, 5)
     assert path.read_bytes()[PAGESIZE:][:5] == b"hello"
@@ -726,7 +726,7 @@ def test_sync_writes_a_file_back(tmp_path):
 
 def test_populate_brings_every_page_in(memory):
     size = 16 * PAGESIZE
-    mapping = Mapping(memory(size))
+    mapping = MemoryMap(memory(size))
     assert mapping.resident == 0
     mapping.populate(0, PAGESIZE)
     assert mapping.resident >= PAGESIZE
@@ -739,7 +739,7 @@ def test_populate_keeps_what_is_there(memory):
     content = os.urandom(8 * PAGESIZE)
     fd = memory(len(content), content)
     for readonly in (False, True):
-        mapping = Mapping(fd, readonly=readonly)
+        mapping = MemoryMap(fd, readonly=readonly)
         mapping.populate()
         assert bytes(mapping) == content
         assert mapping.resident == len(content)
@@ -748,7 +748,7 @@ def test_populate_keeps_what_is_there(memory):
 def test_resident_counts_whole_pages(memory):
     fd = memory(4 * PAGESIZE)
     os.pwrite(fd, b"x", 2 * PAGESIZE)
-    mapping = Mapping(fd)
+    mapping = MemoryMap(fd)
     assert 0 < mapping.resident <= 4 * PAGESIZE
     assert mapping.resident % PAGESIZE == 0
 
@@ -771,7 +771,7 @@ def locked_bytes():
 
 @locks_pages
 def test_lock_pages(memory):
-    mapping = Mapping(memory(4 * PAGESIZE))
+    mapping = MemoryMap(memory(4 * PAGESIZE))
     before = locked_bytes()
     mapping.lock_pages(PAGESIZE, 2 * PAGESIZE)
     assert locked_bytes() - before == 2 * PAGESIZE
@@ -787,7 +787,7 @@ def test_lock_pages(memory):
 @locks_pages
 def test_locked_pages_go_with_the_mapping(memory):
     before = locked_bytes()
-    mapping = Mapping(memory(4 * PAGESIZE))
+    mapping = MemoryMap(memory(4 * PAGESIZE))
     mapping.lock_pages()
     del mapping
     gc.collect()
@@ -800,10 +800,10 @@ def test_lock_pages_over_the_limit(run_python):
     run_python(
         """
         import errno, os, resource
-        from posixshm import Mapping
+        from posixshm import MemoryMap
         fd = os.memfd_create("locked")
         os.ftruncate(fd, 1 << 20)
-        mapping = Mapping(fd)
+        mapping = MemoryMap(fd)
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
         if os.getuid() == 0:
             os.setuid(65534)
@@ -819,7 +819,7 @@ def test_lock_pages_over_the_limit(run_python):
 
 
 def test_without_rights_populate_is_an_error_and_not_a_crash(memory):
-    mapping = Mapping(memory(PAGESIZE))
+    mapping = MemoryMap(memory(PAGESIZE))
     mapping.protect(PROT_NONE)
     with pytest.raises(OSError):
         mapping.populate()
@@ -827,7 +827,7 @@ def test_without_rights_populate_is_an_error_and_not_a_crash(memory):
 
 def test_a_page_that_is_gone_is_an_error_in_populate(memory):
     fd = memory(4 * PAGESIZE)
-    mapping = Mapping(fd)
+    mapping = MemoryMap(fd)
     os.ftruncate(fd, PAGESIZE)
     with pytest.raises(OSError) as caught:
         mapping.populate()
@@ -839,11 +839,11 @@ def test_a_page_that_is_gone_is_an_error_in_populate(memory):
 
 def test_the_type_is_final():
     with pytest.raises(TypeError):
-        type("Sub", (Mapping,), {})
+        type("Sub", (MemoryMap,), {})
     with pytest.raises(TypeError):
-        Mapping.extra = 1
+        MemoryMap.extra = 1
     with pytest.raises(TypeError):
-        object.__new__(Mapping)
+        object.__new__(MemoryMap)
 
 
 def test_attributes_cannot_be_set(mapping):
@@ -875,11 +875,11 @@ def test_a_second_init_changes_nothing(mapping):
 def test_repr_says_what_it_is(mapping, memory):
     assert str(len(mapping)) in repr(mapping)
     assert "read-only" not in repr(mapping)
-    assert "read-only" in repr(Mapping(memory(10), readonly=True))
+    assert "read-only" in repr(MemoryMap(memory(10), readonly=True))
 
 
 def test_compared_by_identity(memory):
     fd = memory(10)
-    one, two = Mapping(fd), Mapping(fd)
+    one, two = MemoryMap(fd), MemoryMap(fd)
     assert one == one and one != two
     assert len({one, two}) == 2

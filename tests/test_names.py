@@ -43,7 +43,7 @@ NO_STR = [b"bytes", bytearray(b"a"), 5, 5.0, True, ["a"], ("a",), object(), str]
 
 
 def link(name):
-    with SharedMemory.unnamed(10) as shm:
+    with SharedMemory.unlinked(10) as shm:
         shm.link(name)
 
 

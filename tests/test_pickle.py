@@ -128,7 +128,7 @@ def test_an_attacher_is_pickled_too(shm):
 
 def test_what_got_its_name_later(name, names):
     other_name = names()
-    with SharedMemory.unnamed(10) as shm:
+    with SharedMemory.unlinked(10) as shm:
         with pytest.raises(TypeError):
             pickle.dumps(shm)
         shm.link(name)
@@ -174,7 +174,7 @@ def test_an_object_that_was_made_again(name):
 
 
 def test_an_object_whose_name_was_taken_over(name):
-    with SharedMemory.create(name, 10) as shm, SharedMemory.unnamed(10) as other:
+    with SharedMemory.create(name, 10) as shm, SharedMemory.unlinked(10) as other:
         data = pickle.dumps(shm)
         other.link(name, replace=True)
         refused(data, OSError, errno.ESTALE, name)
@@ -272,7 +272,7 @@ def test_an_object_that_became_empty(name):
 
 NAMELESS = {
     "anonymous": lambda: SharedMemory.anonymous(1000),
-    "unnamed": lambda: SharedMemory.unnamed(1000),
+    "unlinked": lambda: SharedMemory.unlinked(1000),
     "subclass": lambda: Sub.anonymous(1000),
     "with room": lambda: SharedMemory.anonymous(1000, max_size=64 * PAGESIZE),
     "from_fd": lambda: SharedMemory.from_fd(memory_file(1000)),
@@ -588,7 +588,7 @@ def _sum(shm, start, stop):
     return int(np.ndarray(shm.size // 8, "i8", buffer=shm)[start:stop].sum())
 
 
-@pytest.mark.parametrize("make", [SharedMemory.anonymous, SharedMemory.unnamed])
+@pytest.mark.parametrize("make", [SharedMemory.anonymous, SharedMemory.unlinked])
 def test_many_tasks_on_one_array(context, make):
     """A handle that goes with every task of a pool; nothing is used up."""
     with make(8 * 1000) as shm, context.Pool(2) as pool:

@@ -15,7 +15,7 @@ import pytest
 from _processes import PATH, SHM, Faults, build_faults, go, needs_mounts, needs_root
 
 import posixshm
-from posixshm import Mapping, Reclaimed, SharedMemory, reclaim
+from posixshm import MemoryMap, Reclaimed, SharedMemory, reclaim
 
 
 def actions(found):
@@ -237,7 +237,7 @@ HOLDERS = {
     "from_fd": "shm = SharedMemory.from_fd(os.open('/dev/shm/' + name, os.O_RDWR))",
     "a mapping after close_fd": "shm = SharedMemory.open(name); shm.close_fd()",
     "a view after close": "shm = SharedMemory.open(name); view = shm.buf; shm.close()",
-    "a Mapping": "m = Mapping(os.open('/dev/shm/' + name, os.O_RDWR)); os.closerange(3, 50)",
+    "a MemoryMap": "m = MemoryMap(os.open('/dev/shm/' + name, os.O_RDWR)); os.closerange(3, 50)",
     "a plain mmap": """
 fd = os.open('/dev/shm/' + name, os.O_RDONLY)
 plain = mmap.mmap(fd, 100, prot=mmap.PROT_READ)
@@ -250,7 +250,7 @@ def test_what_another_process_uses_is_in_use_until_it_is_killed(start_python, na
     leave(name)
     code = f"""
 import mmap, os, pickle, sys
-from posixshm import Mapping, SharedMemory
+from posixshm import MemoryMap, SharedMemory
 name = sys.argv[1]
 {HOLDERS[holder]}
 print("using it", flush=True)
@@ -284,7 +284,7 @@ def test_what_this_process_uses_is_in_use(shm, name):
 def shm_part(name):
     fd = os.open(f"{SHM}/{name}", os.O_RDWR)
     try:
-        return Mapping(fd, mmap.PAGESIZE, mmap.PAGESIZE)
+        return MemoryMap(fd, mmap.PAGESIZE, mmap.PAGESIZE)
     finally:
         os.close(fd)
 

@@ -252,7 +252,7 @@ def test_an_attacher_reserves_its_own_room(shm):
         assert other.size == 2 * MAX
 
 
-@pytest.mark.parametrize("make", [SharedMemory.anonymous, SharedMemory.unnamed])
+@pytest.mark.parametrize("make", [SharedMemory.anonymous, SharedMemory.unlinked])
 def test_objects_without_a_name_grow_too(make):
     with make(1000, max_size=MAX) as roomy, make(1000) as plain:
         view, old = roomy.buf, plain.buf
@@ -299,7 +299,7 @@ def test_max_size_must_be_enough(name):
         with pytest.raises(ValueError, match="max_size"):
             SharedMemory.anonymous(size, max_size=max_size)
         with pytest.raises(ValueError, match="max_size"):
-            SharedMemory.unnamed(size, max_size=max_size)
+            SharedMemory.unlinked(size, max_size=max_size)
     assert not os.path.exists(SHM + name)
 
 

@@ -332,7 +332,7 @@ def test_recover_repairs_and_goes_on(shm, how):
         assert not can(RWLock.at(shm), "acquire_read")
         calls.append(lock)
 
-    lock, plain = RWLock.at(shm, 0, create=True, recover=repair), RWLock.at(shm)
+    lock, plain = RWLock.at(shm, 0, create=True, on_owner_died=repair), RWLock.at(shm)
     die_with(lock.acquire_write)
     assert_told(plain)
     assert getattr(lock, how)(timeout=DEADLINE) is True
@@ -358,7 +358,7 @@ def test_recover_that_fails_leaves_it_to_the_next_one(shm, how):
 
     plain = RWLock.at(shm, 0, create=True)
     for function, error in ((fail, KeyError), (release, RuntimeError), (wait, OSError)):
-        lock = RWLock.at(shm, 0, recover=function)
+        lock = RWLock.at(shm, 0, on_owner_died=function)
         die_with(plain.acquire_write)
         for _ in range(2):
             with pytest.raises(error):

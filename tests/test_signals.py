@@ -55,7 +55,7 @@ BIG_ONES = {
     "create, populate": 'SharedMemory.create("big", BIG, populate=True)',
     "create, huge_pages": 'SharedMemory.create("big", BIG, huge_pages=True)',
     "constructor": 'SharedMemory("big", create=True, size=BIG)',
-    "unnamed": "SharedMemory.unnamed(BIG, populate=True)",
+    "unlinked": "SharedMemory.unlinked(BIG, populate=True)",
     "anonymous": "SharedMemory.anonymous(BIG)",
     "init": 'SharedMemory.create("big", 1000, init=lambda buf: time.sleep(30))',
     "init, long": 'SharedMemory.create("big", BIG >> 2, init=fill)',
@@ -133,7 +133,7 @@ assert shm.size == BIG
 
 @pytest.mark.parametrize(
     "case",
-    ["create", "create, populate", "create, huge_pages", "anonymous", "unnamed", *GROWTH],
+    ["create", "create, populate", "create, huge_pages", "anonymous", "unlinked", *GROWTH],
 )
 def test_a_handler_that_does_not_raise_is_no_event(run, case):
     code = f"""

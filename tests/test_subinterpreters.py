@@ -56,7 +56,7 @@ if sys.version_info >= (3, 13):
 
 USE = """
 import gc, os, pickle, posixshm, sys
-from posixshm import Mapping, SharedMemory, listdir, reclaim
+from posixshm import MemoryMap, SharedMemory, listdir, reclaim
 if sys.version_info[:2] != (3, 12):
     # What the standard library has for it imports OpenSSL, which 3.12.1 does not survive.
     from posixshm import shared_memory
@@ -83,7 +83,7 @@ view[-1] = 1
 assert len(mapping) == 50_000 - 4096
 with SharedMemory.anonymous(100) as shm:
     assert shm.seals & posixshm.F_SEAL_SHRINK
-with SharedMemory.unnamed(100) as shm:
+with SharedMemory.unlinked(100) as shm:
     shm.link(own)
     shm.unlink()
 for wrong in (lambda: SharedMemory.open(own), lambda: SharedMemory.create("", 1), lambda: SharedMemory.create(own, 0)):

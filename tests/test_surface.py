@@ -19,10 +19,10 @@ import pytest
 from _surface import PARTS, own_names
 
 import posixshm
-from posixshm import Mapping, Reclaimed, SharedMemory, View
+from posixshm import MemoryMap, Reclaimed, SharedMemory, View
 
 PACKAGE = pathlib.Path(posixshm.__file__).parent
-CLASSES = [SharedMemory, Mapping, Reclaimed, View]
+CLASSES = [SharedMemory, MemoryMap, Reclaimed, View]
 FUNCTIONS = [posixshm.shm_open, posixshm.shm_unlink, posixshm.listdir, posixshm.reclaim]
 
 # What each of them calls, by the pages of the manual. Those that are missing here make no system
@@ -32,19 +32,19 @@ PAGES = {
     "shm_unlink": ["shm_unlink(3)"],
     "listdir": [],
     "reclaim": ["flock(2)"],
-    "Mapping": ["mmap(2)"],
-    "Mapping.protect": ["mprotect(2)"],
-    "Mapping.advise": ["madvise(2)"],
-    "Mapping.sync": ["msync(2)"],
-    "Mapping.lock_pages": ["mlock(2)"],
-    "Mapping.unlock_pages": ["munlock(2)"],
-    "Mapping.populate": ["madvise(2)"],
-    "Mapping.resident": ["mincore(2)"],
+    "MemoryMap": ["mmap(2)"],
+    "MemoryMap.protect": ["mprotect(2)"],
+    "MemoryMap.advise": ["madvise(2)"],
+    "MemoryMap.sync": ["msync(2)"],
+    "MemoryMap.lock_pages": ["mlock(2)"],
+    "MemoryMap.unlock_pages": ["munlock(2)"],
+    "MemoryMap.populate": ["madvise(2)"],
+    "MemoryMap.resident": ["mincore(2)"],
     "SharedMemory": ["shm_overview(7)"],
     "SharedMemory.create": ["shm_open(3)", "fallocate(2)", "fchmod(2)", "fchown(2)"],
     "SharedMemory.open": ["shm_open(3)"],
     "SharedMemory.anonymous": ["memfd_create(2)"],
-    "SharedMemory.unnamed": ["open(2)"],
+    "SharedMemory.unlinked": ["open(2)"],
     "SharedMemory.from_fd": ["mmap(2)"],
     "SharedMemory.link": ["linkat(2)"],
     "SharedMemory.rename": ["linkat(2)"],
@@ -67,7 +67,7 @@ PAGES = {
     "SharedMemory.seals": ["fcntl(2)"],
     "SharedMemory.add_seals": ["fcntl(2)"],
     "SharedMemory.view": ["PEP 3118"],
-    "Mapping.view": ["PEP 3118"],
+    "MemoryMap.view": ["PEP 3118"],
     "View": ["PEP 3118", "DLPack"],
     "View.cast": ["PEP 3118"],
 }
@@ -79,10 +79,10 @@ NEVER_FAILS = {
     "SharedMemory.closed",
     "SharedMemory.created",
     "SharedMemory.max_size",
-    "Mapping.nbytes",
-    "Mapping.readonly",
-    "Mapping.prot",
-    "Mapping.resident",
+    "MemoryMap.nbytes",
+    "MemoryMap.readonly",
+    "MemoryMap.prot",
+    "MemoryMap.resident",
     "View.format",
     "View.shape",
     "View.strides",
@@ -169,13 +169,13 @@ def test_constants_are_the_systems():
 def test_every_interface_of_the_overview_is_there():
     """Each interface of shm_overview(7) has its place."""
     for name in (
-        "create open anonymous unnamed from_fd link rename unlink is_linked close close_fd detach "
+        "create open anonymous unlinked from_fd link rename unlink is_linked close close_fd detach "
         "fileno map resize refresh protect advise sync lock_pages unlock_pages populate stat chmod "
         "chown add_seals buf name size mode uid gid readonly closed created max_size seals resident"
     ).split():
         assert hasattr(SharedMemory, name), name
     for name in "protect advise sync lock_pages unlock_pages populate resident nbytes prot".split():
-        assert hasattr(Mapping, name), name
+        assert hasattr(MemoryMap, name), name
 
 
 # -- texts --------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_defaults_in_signatures_are_true(name):
 
     with SharedMemory.create(name, 10, **{**defaults(SharedMemory.create), "delete": True}) as shm:
         assert (shm.mode, shm.size, shm.max_size) == (0o600, 10, None)
-        for door in (SharedMemory.anonymous, SharedMemory.unnamed):
+        for door in (SharedMemory.anonymous, SharedMemory.unlinked):
             with door(10, **defaults(door)) as other:
                 assert other.size == 10
         with SharedMemory.open(name, **defaults(SharedMemory.open)) as other:
@@ -265,7 +265,7 @@ def test_defaults_in_signatures_are_true(name):
             assert other.size == 10
         for method in ("map", "sync", "lock_pages", "unlock_pages", "populate", "chown"):
             getattr(shm, method)(**defaults(getattr(shm, method)))
-        assert len(Mapping(shm.fileno(), **defaults(Mapping))) == 10
+        assert len(MemoryMap(shm.fileno(), **defaults(MemoryMap))) == 10
         fd = posixshm.shm_open(name, os.O_RDWR, **defaults(posixshm.shm_open))
         os.close(fd)
 
@@ -306,7 +306,7 @@ def test_the_stub_has_every_name_of_the_module():
     assert not {name for name in names if not name.startswith("_")} - set(posixshm.__all__)
 
 
-@pytest.mark.parametrize("cls", [SharedMemory, Mapping, View])
+@pytest.mark.parametrize("cls", [SharedMemory, MemoryMap, View])
 def test_the_stub_has_every_public_attribute(cls):
     there = {name for name in vars(cls) if not name.startswith("_")}
     written = {name for name in defined(stub_classes()[cls.__name__].body) if name[0] != "_"}
@@ -318,9 +318,9 @@ def test_the_stub_has_every_parameter(name):
     """With its kind, its place and whether it has a default."""
     cls, _, function = name.rpartition(".")
     body = stub_classes()[cls].body if cls else stub().body
-    if function in ("SharedMemory", "Mapping"):
+    if function in ("SharedMemory", "MemoryMap"):
         body = stub_classes()[function].body
-        function = "__new__" if function == "Mapping" else "__init__"
+        function = "__new__" if function == "MemoryMap" else "__init__"
         cls = name
     (node,) = [node for node in body if getattr(node, "name", None) == function]
     positional = [*node.args.posonlyargs, *node.args.args]
@@ -384,7 +384,7 @@ def test_types_of_what_they_return(name):
         }.items():
             assert type(getattr(shm.map(), attribute)) is kind, attribute
         assert type(shm.fileno()) is int and type(shm.is_linked()) is bool
-        assert type(shm.refresh()) is int and type(shm.map()) is Mapping
+        assert type(shm.refresh()) is int and type(shm.map()) is MemoryMap
         (found,) = posixshm.reclaim(name, dry_run=True)
         assert type(found) is Reclaimed
         assert [type(value) for value in found] == [str, int, float, str]

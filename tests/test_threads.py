@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import posixshm
-from posixshm import PAGESIZE, PROT_READ, PROT_WRITE, Mapping, SharedMemory
+from posixshm import PAGESIZE, PROT_READ, PROT_WRITE, MemoryMap, SharedMemory
 
 SHM = "/dev/shm/"
 READ_WRITE = PROT_READ | PROT_WRITE
@@ -318,9 +318,9 @@ def test_views_taken_while_a_thread_shrinks(name, run_threads, max_size):
         lambda name, fd: SharedMemory(name).buf.obj,
         lambda name, fd: SharedMemory.from_fd(os.open(SHM + name, os.O_RDWR)).buf.obj,
         lambda name, fd: SharedMemory.open(name, max_size=100 * PAGESIZE).buf.obj,
-        lambda name, fd: Mapping(fd),
+        lambda name, fd: MemoryMap(fd),
     ],
-    ids=["open", "open for reading", "constructor", "from_fd", "open with max_size", "Mapping"],
+    ids=["open", "open for reading", "constructor", "from_fd", "open with max_size", "MemoryMap"],
 )
 def test_attaching_while_a_thread_shrinks(name, run_threads, attach):
     """What this process maps is not cut off under it, whichever handle mapped it."""
@@ -690,7 +690,7 @@ def test_mapping_and_unmapping_in_many_threads(run_threads):
 
     def work(number):
         for step in range(200):
-            mapping = Mapping(fd, PAGESIZE, number * PAGESIZE)
+            mapping = MemoryMap(fd, PAGESIZE, number * PAGESIZE)
             view = memoryview(mapping)
             del mapping
             view[step] = step % 256

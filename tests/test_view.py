@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import posixshm
-from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, Mapping, SharedMemory, View
+from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, MemoryMap, SharedMemory, View
 
 SIZE = 4096
 
@@ -40,7 +40,7 @@ def test_says_what_it_is(shm):
     view = shm.view("<f4", (3, 4), 16)
     assert (view.format, view.shape, view.strides, view.ndim) == ("f", (3, 4), (16, 4), 2)
     assert (view.itemsize, view.nbytes, view.offset, view.readonly) == (4, 48, 16, False)
-    assert isinstance(view.obj, Mapping)
+    assert isinstance(view.obj, MemoryMap)
     assert view.address == view.obj.view().address + 16
     assert repr(view) == f"<posixshm.View of format 'f', shape (3, 4) at {view.address:#x}>"
     assert "read-only" in repr(shm.view(readonly=True))

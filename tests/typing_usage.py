@@ -9,7 +9,7 @@ from posixshm import (
     Atomic,
     Condition,
     Lock,
-    Mapping,
+    MemoryMap,
     Reclaimed,
     RWLock,
     Semaphore,
@@ -32,7 +32,7 @@ def objects(name: str) -> None:
         assert_type(frames, Frames)
         assert_type(frames.buf, memoryview)
         assert_type(frames.name, str | None)
-        assert_type(frames.map(readonly=True), Mapping)
+        assert_type(frames.map(readonly=True), MemoryMap)
         assert_type(frames.view("<f4", (3, 4)), View)
         assert_type(frames.view("<f4", (3, 4)).numpy(), NDArray[Any])
         np.frombuffer(frames.buf, "f4")
@@ -45,7 +45,7 @@ def objects(name: str) -> None:
     SharedMemory.open(name, mode=0o600)  # type: ignore[call-arg]
 
 
-def items(mapping: Mapping) -> None:
+def items(mapping: MemoryMap) -> None:
     assert_type(mapping[0], int)
     assert_type(mapping[:4], memoryview)
     mapping[0] = 1
@@ -54,7 +54,7 @@ def items(mapping: Mapping) -> None:
 
 
 def primitives(shm: SharedMemory) -> None:
-    lock = Lock.at(shm, 0, create=True, recover=lambda lock: lock.release())
+    lock = Lock.at(shm, 0, create=True, on_owner_died=lambda lock: lock.release())
     assert_type(lock.acquire(timeout=0.5), bool)
     with lock, RWLock("name", create=True).read():
         pass

@@ -43,7 +43,7 @@ now(void)
 
 /* -- create, close, unlink ------------------------------------------------ */
 
-/* An unnamed object gets its bytes and its lease, and then its name; the name
+/* An unlinked object gets its bytes and its lease, and then its name; the name
  * is taken away by way of a second one, so that only this very object can be
  * removed, and under a lock, so that it is moved by nobody else meanwhile. */
 static int

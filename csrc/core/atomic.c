@@ -47,7 +47,7 @@ PyDoc_STRVAR(
     at_doc,
     "at($type, /, shm, offset=0, format='q')\n--\n\n"
     "The word at an offset of a segment, whatever it contains.\n\n"
-    "shm: a SharedMemory or Mapping that can be written.  format: as of the\n"
+    "shm: a SharedMemory or MemoryMap that can be written.  format: as of the\n"
     "struct module: 'i' and 'I' (4 bytes, signed and not), 'q' and 'Q' (8).\n"
     "offset: bytes, a multiple of those.\n\n"
     "Raises ValueError for a bad offset or format; PermissionError.");

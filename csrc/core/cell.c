@@ -174,7 +174,7 @@ cell_reduce(cell *self, PyObject *options)
     if (Py_IS_TYPE(self->shm, state->mapping_type)) {
         Py_DECREF(options);
         return PyErr_Format(PyExc_TypeError,
-                            "a %s that was opened in a Mapping cannot be "
+                            "a %s that was opened in a MemoryMap cannot be "
                             "pickled; open it in a SharedMemory",
                             Py_TYPE(self)->tp_name);
     }
@@ -229,7 +229,7 @@ cell_add_type(PyObject *module, PyType_Spec *spec, Py_ssize_t size,
     PyObject *bytes = PyLong_FromSsize_t(size);
     PyObject *multiple = PyLong_FromSsize_t(alignment);
     if (type == NULL || bytes == NULL || multiple == NULL
-        || PyObject_SetAttrString(type, "size", bytes) < 0
+        || PyObject_SetAttrString(type, "nbytes", bytes) < 0
         || PyObject_SetAttrString(type, "alignment", multiple) < 0
         || PyModule_AddType(module, (PyTypeObject *)type) < 0) {
         Py_CLEAR(type);

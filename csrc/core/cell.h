@@ -47,7 +47,7 @@ typedef struct {
 int opening_parse(opening *how, PyObject **values);
 
 /* A new object of how->type with its cell at that offset of shm, a SharedMemory
- * or a Mapping; made if how says so.  NULL with an exception. */
+ * or a MemoryMap; made if how says so.  NULL with an exception. */
 cell *cell_open_at(opening *how, PyObject *shm, PyObject *offset);
 
 /* The same in an object of its own called name. */
@@ -119,7 +119,7 @@ extern const char cell_close_doc[], cell_unlink_doc[], cell_name_doc[],
      Py_READONLY, NULL}
 
 #define CELL_DOC_WHERE                                                       \
-    "shm: a SharedMemory or Mapping that can be written.  offset: bytes, a\n"\
+    "shm: a SharedMemory or MemoryMap that can be written.  offset: bytes, a\n"\
     "multiple of .alignment; .size bytes from there are the cell.  create:\n"\
     "make it, of bytes that are zero; exist_ok: or take the one there is.\n"
 #define CELL_DOC_RAISES                                                      \

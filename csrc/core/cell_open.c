@@ -92,7 +92,7 @@ cell_take_writable(core_state *state, PyObject *shm, const char *what)
     }
     else {
         PyErr_Format(PyExc_TypeError,
-                     "shm must be a SharedMemory or a Mapping, not %.200s",
+                     "shm must be a SharedMemory or a MemoryMap, not %.200s",
                      Py_TYPE(shm)->tp_name);
         return NULL;
     }

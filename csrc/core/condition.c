@@ -56,7 +56,7 @@ open_condition(PyTypeObject *type, PyObject *name, PyObject *shm,
     }
     if (lock != NULL && recover != NULL) {
         PyErr_SetString(PyExc_ValueError,
-                        "recover belongs to the lock that is given");
+                        "on_owner_died belongs to the lock that is given");
         return NULL;
     }
     condition *self = (condition *)cell_open(&how, name, shm, offset);
@@ -78,10 +78,10 @@ open_condition(PyTypeObject *type, PyObject *name, PyObject *shm,
 PyDoc_STRVAR(
     at_doc,
     "at($type, /, shm, offset=0, *, create=False, exist_ok=False, lock=None,\n"
-    "   recover=None)\n--\n\n"
+    "   on_owner_died=None)\n--\n\n"
     "The condition at an offset of a segment.\n\n" CELL_DOC_WHERE
     "lock: a Lock or RLock that all who use the condition give; None: an\n"
-    "RLock in its own cell.  recover: as for a Lock, for its own.\n\n"
+    "RLock in its own cell.  on_owner_died: as for a Lock, for its own.\n\n"
     CELL_DOC_RAISES);
 
 static PyObject *
@@ -89,7 +89,7 @@ condition_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
              PyObject *kwnames)
 {
     static const char *const names[] = {"shm", "offset", "create", "exist_ok",
-                                        "lock", "recover", NULL};
+                                        "lock", "on_owner_died", NULL};
     static const struct signature signature = {"at", 2, 1, names};
     PyObject *values[6];
     if (args_match(&signature, args, count, kwnames, values) < 0) {
@@ -103,7 +103,7 @@ static PyObject *
 condition_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"name", "create", "exist_ok", "lock",
-                                        "recover", "mode", NULL};
+                                        "on_owner_died", "mode", NULL};
     static const struct signature signature = {"Condition", 2, 1, names};
     PyObject *values[6];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
@@ -312,7 +312,7 @@ condition_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
     return cell_reduce(
         &self->base,
         self->given ? Py_BuildValue("{sO}", "lock", self->lock)
-                    : Py_BuildValue("{sO}", "recover",
+                    : Py_BuildValue("{sO}", "on_owner_died",
                                     recover != NULL ? recover : Py_None));
 }
 
@@ -343,12 +343,12 @@ condition_dealloc(PyObject *op)
 PyDoc_STRVAR(
     condition_doc,
     "Condition(name, create=False, *, exist_ok=False, lock=None,\n"
-    "          recover=None, mode=0o600)\n--\n\n"
+    "          on_owner_died=None, mode=0o600)\n--\n\n"
     "A condition between processes, as threading.Condition is between\n"
     "threads.  Named, in an object of its own; or at() an offset of a\n"
     "segment.\n\n"
     "lock: a Lock or RLock that all who use the condition give; None: an\n"
-    "RLock in its own cell.  recover: as for a Lock, for its own.  create:\n"
+    "RLock in its own cell.  on_owner_died: as for a Lock, for its own.  create:\n"
     "make it; exist_ok: or take the one there is.  mode: permissions,\n"
     "whatever the umask is.  Who is killed while it waits or notifies keeps\n"
     "nobody else waiting: " MAN(futex, 2) ".\n\n" CELL_DOC_RAISES);

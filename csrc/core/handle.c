@@ -258,7 +258,7 @@ handle_getbuffer(PyObject *op, Py_buffer *view, int flags)
 
 const char handle_get_buf_doc[] =
     "A new memoryview of all bytes.  It stays valid after close(): its obj\n"
-    "is the Mapping.  Raises ValueError after close().";
+    "is the MemoryMap.  Raises ValueError after close().";
 
 PyObject *
 handle_get_buf(PyObject *op, void *Py_UNUSED(closure))

@@ -163,7 +163,7 @@ int handle_make_passable(core_state *state, PyObject *type);
  * are made from this list (handle_type.c). */
 
 #define HANDLE_CLASS_METHODS(X)                                              \
-    X(create) X(anonymous) X(unnamed)                /* handle_create.c */   \
+    X(create) X(anonymous) X(unlinked)                /* handle_create.c */   \
     X(open) X(from_fd)                               /* handle_open.c */
 
 #define HANDLE_KEYWORD_METHODS(X)                                            \

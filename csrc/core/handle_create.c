@@ -142,8 +142,8 @@ handle_create(PyObject *type, PyObject *const *args, Py_ssize_t count,
     return make_handle(core_state_of_type((PyTypeObject *)type), type, &req);
 }
 
-const char handle_unnamed_doc[] =
-    "unnamed($type, /, size, *, mode=0o600, uid=None, gid=None,\n"
+const char handle_unlinked_doc[] =
+    "unlinked($type, /, size, *, mode=0o600, uid=None, gid=None,\n"
     "        max_size=None, reserve=True, populate=False, huge_pages=False)\n"
     "--\n\n"
     "Make an object without a name, which link() can give it later.\n\n"
@@ -154,13 +154,13 @@ const char handle_unnamed_doc[] =
     "cannot make such objects.";
 
 PyObject *
-handle_unnamed(PyObject *type, PyObject *const *args, Py_ssize_t count,
+handle_unlinked(PyObject *type, PyObject *const *args, Py_ssize_t count,
                PyObject *kwnames)
 {
     static const char *const names[] = {
         "size", "mode", "uid", "gid", "max_size", "reserve", "populate",
         "huge_pages", NULL};
-    static const struct signature signature = {"unnamed", 1, 1, names};
+    static const struct signature signature = {"unlinked", 1, 1, names};
     core_state *state = core_state_of_type((PyTypeObject *)type);
     PyObject *values[8];
     request req;

@@ -8,7 +8,7 @@
 
 const char handle_map_doc[] =
     "map($self, /, offset=0, length=None, *, readonly=None)\n--\n\n"
-    "A new Mapping of a range of the object: " MAN(mmap, 2) ".\n\n"
+    "A new MemoryMap of a range of the object: " MAN(mmap, 2) ".\n\n"
     "offset: bytes, a multiple of PAGESIZE.  length: bytes; None: up to the\n"
     "end.  readonly: None: as .readonly says.  It lives on after close().\n\n"
     "Raises ValueError for a range past the end of the object, or after\n"
@@ -96,7 +96,7 @@ handle_protect(PyObject *op, PyObject *value)
     return rc < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* ---- What a Mapping can do, on the whole of the handle's ---- */
+/* ---- What a MemoryMap can do, on the whole of the handle's ---- */
 
 static PyObject *
 name_failure(PyObject *op)
@@ -130,7 +130,7 @@ delegate(PyObject *op, const char *method, PyObject *const *args,
 #define DELEGATED(name, signature, text)                                     \
     const char handle_##name##_doc[] =                                       \
         #name "($self, /, " signature ")\n--\n\n" text                       \
-        "\n\nAs Mapping." #name ", on this handle's memory.  Raises\n"       \
+        "\n\nAs MemoryMap." #name ", on this handle's memory.  Raises\n"       \
         "ValueError after close().";                                         \
     PyObject *handle_##name(PyObject *op, PyObject *const *args,             \
                             Py_ssize_t count, PyObject *kwnames)             \

@@ -164,7 +164,7 @@ set_name(handle *self, PyObject *name, const struct pshm_name *path)
 
 const char handle_link_doc[] =
     "link($self, /, name, replace=False)\n--\n\n"
-    "Give an unnamed object its name, in one step: " MAN(linkat, 2) ".\n\n"
+    "Give an unlinked object its name, in one step: " MAN(linkat, 2) ".\n\n"
     "replace: an object that has the name loses it in the same step, so that\n"
     "whoever opens the name gets either the old one or this one.\n\n"
     "Raises FileExistsError; ValueError for a bad name, or where the object\n"
@@ -190,7 +190,7 @@ link_claimed(handle *self, int fd, PyObject *given,
     fields_unlock(&self->fields);
     if (anonymous) {
         raise_errno_words(-EXDEV, given,
-                          "An anonymous object cannot have a name; unnamed() "
+                          "An anonymous object cannot have a name; unlinked() "
                           "makes one that can");
         return -1;
     }

@@ -55,7 +55,7 @@ PyDoc_STRVAR(
     "to the object called name, or with create=True makes one of size bytes\n"
     "(name None: under a fresh name).  track: have a tracker process of the\n"
     "standard library remove what this process made when it ends.\n"
-    "SharedMemory.create, .open, .anonymous, .unnamed and .from_fd say more\n"
+    "SharedMemory.create, .open, .anonymous, .unlinked and .from_fd say more\n"
     "clearly what is meant, and can do more.\n\n"
     "Exports its bytes (format 'B', one dimension).  A context manager that\n"
     "closes.  Every view stays valid for as long as it lives.\n\n"

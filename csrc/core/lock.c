@@ -9,7 +9,7 @@ int
 lock_check_recover(PyObject *recover)
 {
     if (recover != NULL && recover != Py_None && !PyCallable_Check(recover)) {
-        PyErr_Format(PyExc_TypeError, "recover must be callable, not %.200s",
+        PyErr_Format(PyExc_TypeError, "on_owner_died must be callable, not %.200s",
                      Py_TYPE(recover)->tp_name);
         return -1;
     }
@@ -89,7 +89,7 @@ open_lock(core_state *state, PyTypeObject *type, PyObject *name, PyObject *shm,
 }
 
 #define LOCK_DOC_KEYWORDS                                                     \
-    "recover: called with the lock, held, when its last owner died; if it\n" \
+    "on_owner_died: called with the lock, held, when its last owner died; if it\n" \
     "returns, the lock is in order again and acquire() goes on.\n"           \
     "prio_inherit: its owner runs at the priority of who waits for it\n"     \
     "(PTHREAD_PRIO_INHERIT), when it is made.\n"
@@ -97,7 +97,7 @@ open_lock(core_state *state, PyTypeObject *type, PyObject *name, PyObject *shm,
 PyDoc_STRVAR(
     at_doc,
     "at($type, /, shm, offset=0, *, create=False, exist_ok=False,\n"
-    "   recover=None, prio_inherit=False)\n--\n\n"
+    "   on_owner_died=None, prio_inherit=False)\n--\n\n"
     "The lock at an offset of a segment.\n\n" CELL_DOC_WHERE LOCK_DOC_KEYWORDS
     "\n" CELL_DOC_RAISES);
 
@@ -106,7 +106,7 @@ lock_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
         PyObject *kwnames)
 {
     static const char *const names[] = {"shm", "offset", "create", "exist_ok",
-                                        "recover", "prio_inherit", NULL};
+                                        "on_owner_died", "prio_inherit", NULL};
     static const struct signature signature = {"at", 2, 1, names};
     PyObject *values[6];
     if (args_match(&signature, args, count, kwnames, values) < 0) {
@@ -121,7 +121,7 @@ static PyObject *
 lock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"name", "create", "exist_ok",
-                                        "recover", "prio_inherit", "mode",
+                                        "on_owner_died", "prio_inherit", "mode",
                                         NULL};
     static const struct signature signature = {"Lock", 2, 1, names};
     PyObject *values[6];
@@ -224,7 +224,7 @@ lock_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     lock_object *self = as_lock(op);
     return cell_reduce(&self->base,
-                       Py_BuildValue("{sO}", "recover",
+                       Py_BuildValue("{sO}", "on_owner_died",
                                      self->recover != NULL ? self->recover
                                                            : Py_None));
 }
@@ -279,7 +279,7 @@ static PyMemberDef lock_members[] = {
 };
 
 #define LOCK_DOC(name, text)                                                 \
-    name "(name, create=False, *, exist_ok=False, recover=None,\n"           \
+    name "(name, create=False, *, exist_ok=False, on_owner_died=None,\n"           \
     "     prio_inherit=False, mode=0o600)\n--\n\n" text                      \
     "\n\nIt belongs to a thread, and outlives it: when its owner dies, the\n" \
     "next one is told (OwnerDiedError), can repair what it protects, and\n"  \

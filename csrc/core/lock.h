@@ -50,7 +50,7 @@ lock_is_mine(lock_object *self)
  * nothing of owner but a reference to its mapping. */
 lock_object *lock_inside(core_state *state, cell *owner, PyObject *recover);
 
-/* recover=: a callable, None or NULL.  Returns 0, or -1 with TypeError. */
+/* on_owner_died=: a callable, None or NULL.  Returns 0, or -1 with TypeError. */
 int lock_check_recover(PyObject *recover);
 
 #endif

@@ -139,7 +139,7 @@ lock_release(lock_object *self)
             == pshm_forks() + 1
         && lock_is_mine(self) && self->grip.depth == 1) {
         PyErr_SetString(PyExc_RuntimeError,
-                        "recover must not release the lock; it is released "
+                        "on_owner_died must not release the lock; it is released "
                         "by whoever acquired it, after that");
         return -1;
     }

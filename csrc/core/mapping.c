@@ -123,7 +123,7 @@ mapping_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"fd", "length", "offset", "readonly",
                                         NULL};
-    static const struct signature signature = {"Mapping", 3, 1, names};
+    static const struct signature signature = {"MemoryMap", 3, 1, names};
     PyObject *values[4];
     Py_ssize_t length = -1, offset = 0;
     bool readonly = false;
@@ -299,13 +299,13 @@ mapping_repr(PyObject *op)
 {
     mapping *self = as_mapping(op);
     return PyUnicode_FromFormat(
-        "<posixshm.Mapping of %zd bytes%s at %p>", mapping_size(self),
+        "<posixshm.MemoryMap of %zd bytes%s at %p>", mapping_size(self),
         self->prot & PROT_WRITE ? "" : ", read-only", self->base);
 }
 
 PyDoc_STRVAR(
     mapping_doc,
-    "Mapping(fd, length=None, offset=0, *, readonly=False)\n--\n\n"
+    "MemoryMap(fd, length=None, offset=0, *, readonly=False)\n--\n\n"
     "A range of a descriptor's object in memory, shared: " MAN(mmap, 2) ".\n\n"
     "fd: an open descriptor, or an object with fileno(); it is not kept and\n"
     "may be closed at once.  length: bytes, at least 1; None: up to the end.\n"
@@ -343,7 +343,7 @@ static PyType_Slot mapping_slots[] = {
 };
 
 PyType_Spec mapping_spec = {
-    .name = "posixshm.Mapping",
+    .name = "posixshm.MemoryMap",
     .basicsize = sizeof(mapping),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
              | Py_TPFLAGS_IMMUTABLETYPE,

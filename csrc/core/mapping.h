@@ -1,4 +1,4 @@
-/* Mapping: the only owner of an address.
+/* MemoryMap: the only owner of an address.
  *
  * Views, and whoever took an address through the buffer protocol and kept a
  * reference to what the buffer's `obj` is, keep it alive.  The address is

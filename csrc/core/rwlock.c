@@ -94,16 +94,16 @@ open_rwlock(PyTypeObject *type, PyObject *name, PyObject *shm,
 PyDoc_STRVAR(
     at_doc,
     "at($type, /, shm, offset=0, *, create=False, exist_ok=False,\n"
-    "   recover=None)\n--\n\n"
+    "   on_owner_died=None)\n--\n\n"
     "The lock at an offset of a segment.\n\n" CELL_DOC_WHERE
-    "recover: as for RWLock.\n\n" CELL_DOC_RAISES);
+    "on_owner_died: as for RWLock.\n\n" CELL_DOC_RAISES);
 
 static PyObject *
 rwlock_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
           PyObject *kwnames)
 {
     static const char *const names[] = {"shm", "offset", "create", "exist_ok",
-                                        "recover", NULL};
+                                        "on_owner_died", NULL};
     static const struct signature signature = {"at", 2, 1, names};
     PyObject *values[5];
     if (args_match(&signature, args, count, kwnames, values) < 0) {
@@ -117,7 +117,7 @@ static PyObject *
 rwlock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"name", "create", "exist_ok",
-                                        "recover", "mode", NULL};
+                                        "on_owner_died", "mode", NULL};
     static const struct signature signature = {"RWLock", 2, 1, names};
     PyObject *values[5];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
@@ -335,7 +335,7 @@ rwlock_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     PyObject *recover = as_rwlock(op)->recover;
     return cell_reduce(as_cell(op),
-                       Py_BuildValue("{sO}", "recover",
+                       Py_BuildValue("{sO}", "on_owner_died",
                                      recover != NULL ? recover : Py_None));
 }
 
@@ -366,14 +366,14 @@ rwlock_dealloc(PyObject *op)
 
 PyDoc_STRVAR(
     rwlock_doc,
-    "RWLock(name, create=False, *, exist_ok=False, recover=None, mode=0o600)\n"
+    "RWLock(name, create=False, *, exist_ok=False, on_owner_died=None, mode=0o600)\n"
     "--\n\n"
     "A lock between processes for many readers or one writer.  Named, in an\n"
     "object of its own; or at() an offset of a segment.\n\n"
     "A writer that waits keeps new readers out.  At most 64 read at a time;\n"
     "more wait.  It belongs to a thread; what a reader held that died is free\n"
     "again, and of a writer that died while it wrote the next one is told\n"
-    "(OwnerDiedError).  recover: called with the lock, held to write, then.\n"
+    "(OwnerDiedError).  on_owner_died: called with the lock, held to write, then.\n"
     "create: make it; exist_ok: or take the one there is.  mode: permissions,\n"
     "whatever the umask is.  See " MAN(pthread_mutexattr_setrobust, 3) ".\n\n"
     CELL_DOC_RAISES);

@@ -139,7 +139,7 @@ rwlock_let_go(rwlock *self)
         if (atomic_load_explicit(&self->recovering, memory_order_relaxed)
             == pshm_forks() + 1) {
             PyErr_SetString(PyExc_RuntimeError,
-                            "recover must not release the lock; it is "
+                            "on_owner_died must not release the lock; it is "
                             "released by whoever acquired it, after that");
             return -1;
         }

@@ -233,7 +233,7 @@ view_repr(PyObject *op)
 PyDoc_STRVAR(
     view_doc,
     "A range of shared memory as an array: format, shape and strides.\n\n"
-    "Made by SharedMemory.view() and Mapping.view().  Exports its items by the\n"
+    "Made by SharedMemory.view() and MemoryMap.view().  Exports its items by the\n"
     "buffer protocol (PEP 3118) and by DLPack, without a copy.  An index for\n"
     "every dimension gives an item; fewer, slices and ... give a view of the\n"
     "same memory.  Assigning to a range takes a buffer of the same format and\n"
@@ -276,7 +276,7 @@ static PyGetSetDef view_getset[] = {
     ATTRIBUTE(readonly, "Whether the items cannot be written through it."),
     ATTRIBUTE(address, "Where the item with the indexes 0 is, in this "
                        "process's memory."),
-    ATTRIBUTE(obj, "The Mapping whose memory it is."),
+    ATTRIBUTE(obj, "The MemoryMap whose memory it is."),
     {0},
 };
 

@@ -1,4 +1,4 @@
-/* View: format, shape and strides over a Mapping.
+/* View: format, shape and strides over a MemoryMap.
  *
  * It keeps its mapping, and is the obj of every buffer taken from it.  Nothing
  * of it changes once it is made, so it needs no lock. */
@@ -51,7 +51,7 @@ int view_getbuffer(PyObject *op, Py_buffer *buffer, int flags);
 
 /* ---- view_make.c ---- */
 
-/* Mapping.view and View.cast. */
+/* MemoryMap.view and View.cast. */
 PyObject *view_of_mapping(PyObject *op, PyObject *const *args,
                           Py_ssize_t count, PyObject *kwnames);
 PyObject *view_cast(PyObject *op, PyObject *const *args, Py_ssize_t count,

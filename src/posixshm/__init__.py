@@ -1,6 +1,6 @@
 """POSIX shared memory for Python: shm_overview(7), natively.
 
-SharedMemory is an object in shared memory, with or without a name; Mapping is
+SharedMemory is an object in shared memory, with or without a name; MemoryMap is
 a range of memory that lives as long as anything that can reach it; View is such
 memory as an array, for numpy and DLPack. Lock, RLock, Condition, Event,
 Semaphore, Barrier, RWLock and Atomic synchronise processes.
@@ -42,7 +42,7 @@ from ._core import (
     Condition,
     Event,
     Lock,
-    Mapping,
+    MemoryMap,
     OwnerDiedError,
     Reclaimed,
     RLock,
@@ -96,7 +96,7 @@ __all__ = [
     "Condition",
     "Event",
     "Lock",
-    "Mapping",
+    "MemoryMap",
     "OwnerDiedError",
     "RLock",
     "RWLock",

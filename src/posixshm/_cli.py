@@ -217,7 +217,7 @@ def _load(args: argparse.Namespace) -> int:
             status = os.fstat(source)
         expected = status.st_size if stat.S_ISREG(status.st_mode) else 0
         with _about(args.name):
-            shm = posixshm.SharedMemory.unnamed(max(expected, 1), mode=args.mode)
+            shm = posixshm.SharedMemory.unlinked(max(expected, 1), mode=args.mode)
         with shm, _about(args.name):
             length = _copy(source, label, shm.fileno(), args.name)
             if length == 0:

@@ -84,7 +84,7 @@ class Reclaimed(tuple[str, int, float, str]):
         __match_args__: Final = ("name", "size", "age", "action")
 
 @final
-class Mapping:
+class MemoryMap:
     def __new__(
         cls,
         fd: Any,
@@ -152,7 +152,7 @@ class View:
     @property
     def address(self) -> int: ...
     @property
-    def obj(self) -> Mapping: ...
+    def obj(self) -> MemoryMap: ...
     def cast(self, format: str | Any, shape: _Shape | None = None) -> View: ...
     def numpy(self) -> NDArray[Any]: ...
     def __array__(
@@ -228,7 +228,7 @@ class SharedMemory:
         huge_pages: bool = False,
     ) -> Self: ...
     @classmethod
-    def unnamed(
+    def unlinked(
         cls,
         size: SupportsIndex,
         *,
@@ -282,7 +282,7 @@ class SharedMemory:
         length: SupportsIndex | None = None,
         *,
         readonly: bool | None = None,
-    ) -> Mapping: ...
+    ) -> MemoryMap: ...
     def resize(self, size: SupportsIndex, *, shrink: bool = False) -> None: ...
     def refresh(self) -> int: ...
     def protect(self, prot: int, /) -> None: ...
@@ -319,7 +319,7 @@ class OwnerDiedError(OSError): ...
 
 @final
 class Lock:
-    size: ClassVar[int]
+    nbytes: ClassVar[int]
     alignment: ClassVar[int]
     def __new__(
         cls,
@@ -327,19 +327,19 @@ class Lock:
         create: bool = False,
         *,
         exist_ok: bool = False,
-        recover: Callable[[Lock], object] | None = None,
+        on_owner_died: Callable[[Lock], object] | None = None,
         prio_inherit: bool = False,
         mode: int = 0o600,
     ) -> Self: ...
     @classmethod
     def at(
         cls,
-        shm: SharedMemory | Mapping,
+        shm: SharedMemory | MemoryMap,
         offset: SupportsIndex = 0,
         *,
         create: bool = False,
         exist_ok: bool = False,
-        recover: Callable[[Lock], object] | None = None,
+        on_owner_died: Callable[[Lock], object] | None = None,
         prio_inherit: bool = False,
     ) -> Self: ...
     def acquire(
@@ -369,7 +369,7 @@ class Lock:
 
 @final
 class RLock:
-    size: ClassVar[int]
+    nbytes: ClassVar[int]
     alignment: ClassVar[int]
     def __new__(
         cls,
@@ -377,19 +377,19 @@ class RLock:
         create: bool = False,
         *,
         exist_ok: bool = False,
-        recover: Callable[[RLock], object] | None = None,
+        on_owner_died: Callable[[RLock], object] | None = None,
         prio_inherit: bool = False,
         mode: int = 0o600,
     ) -> Self: ...
     @classmethod
     def at(
         cls,
-        shm: SharedMemory | Mapping,
+        shm: SharedMemory | MemoryMap,
         offset: SupportsIndex = 0,
         *,
         create: bool = False,
         exist_ok: bool = False,
-        recover: Callable[[RLock], object] | None = None,
+        on_owner_died: Callable[[RLock], object] | None = None,
         prio_inherit: bool = False,
     ) -> Self: ...
     def acquire(
@@ -419,7 +419,7 @@ class RLock:
 
 @final
 class Semaphore:
-    size: ClassVar[int]
+    nbytes: ClassVar[int]
     alignment: ClassVar[int]
     def __new__(
         cls,
@@ -433,7 +433,7 @@ class Semaphore:
     @classmethod
     def at(
         cls,
-        shm: SharedMemory | Mapping,
+        shm: SharedMemory | MemoryMap,
         offset: SupportsIndex = 0,
         *,
         create: bool = False,
@@ -464,7 +464,7 @@ class Semaphore:
 
 @final
 class Condition:
-    size: ClassVar[int]
+    nbytes: ClassVar[int]
     alignment: ClassVar[int]
     def __new__(
         cls,
@@ -473,19 +473,19 @@ class Condition:
         *,
         exist_ok: bool = False,
         lock: Lock | RLock | None = None,
-        recover: Callable[[RLock], object] | None = None,
+        on_owner_died: Callable[[RLock], object] | None = None,
         mode: int = 0o600,
     ) -> Self: ...
     @classmethod
     def at(
         cls,
-        shm: SharedMemory | Mapping,
+        shm: SharedMemory | MemoryMap,
         offset: SupportsIndex = 0,
         *,
         create: bool = False,
         exist_ok: bool = False,
         lock: Lock | RLock | None = None,
-        recover: Callable[[RLock], object] | None = None,
+        on_owner_died: Callable[[RLock], object] | None = None,
     ) -> Self: ...
     def acquire(
         self, blocking: bool = True, timeout: float | None = -1, *, recover: bool = False
@@ -517,7 +517,7 @@ class Condition:
 
 @final
 class Event:
-    size: ClassVar[int]
+    nbytes: ClassVar[int]
     alignment: ClassVar[int]
     def __new__(
         cls, name: str, create: bool = False, *, exist_ok: bool = False, mode: int = 0o600
@@ -525,7 +525,7 @@ class Event:
     @classmethod
     def at(
         cls,
-        shm: SharedMemory | Mapping,
+        shm: SharedMemory | MemoryMap,
         offset: SupportsIndex = 0,
         *,
         create: bool = False,
@@ -547,7 +547,7 @@ class Event:
 
 @final
 class Barrier:
-    size: ClassVar[int]
+    nbytes: ClassVar[int]
     alignment: ClassVar[int]
     def __new__(
         cls,
@@ -563,7 +563,7 @@ class Barrier:
     @classmethod
     def at(
         cls,
-        shm: SharedMemory | Mapping,
+        shm: SharedMemory | MemoryMap,
         offset: SupportsIndex = 0,
         *,
         parties: int | None = None,
@@ -593,7 +593,7 @@ class Barrier:
 
 @final
 class RWLock:
-    size: ClassVar[int]
+    nbytes: ClassVar[int]
     alignment: ClassVar[int]
     def __new__(
         cls,
@@ -601,18 +601,18 @@ class RWLock:
         create: bool = False,
         *,
         exist_ok: bool = False,
-        recover: Callable[[RWLock], object] | None = None,
+        on_owner_died: Callable[[RWLock], object] | None = None,
         mode: int = 0o600,
     ) -> Self: ...
     @classmethod
     def at(
         cls,
-        shm: SharedMemory | Mapping,
+        shm: SharedMemory | MemoryMap,
         offset: SupportsIndex = 0,
         *,
         create: bool = False,
         exist_ok: bool = False,
-        recover: Callable[[RWLock], object] | None = None,
+        on_owner_died: Callable[[RWLock], object] | None = None,
     ) -> Self: ...
     def acquire_read(self, blocking: bool = True, timeout: float | None = -1) -> bool: ...
     def acquire_write(
@@ -635,11 +635,11 @@ class RWLock:
 
 @final
 class Atomic:
-    size: ClassVar[int]
+    nbytes: ClassVar[int]
     alignment: ClassVar[int]
     @classmethod
     def at(
-        cls, shm: SharedMemory | Mapping, offset: SupportsIndex = 0, format: _Format = "q"
+        cls, shm: SharedMemory | MemoryMap, offset: SupportsIndex = 0, format: _Format = "q"
     ) -> Self: ...
     def load(self, order: Literal["seq_cst", "acquire", "relaxed"] = "seq_cst") -> int: ...
     def store(

@@ -21,7 +21,7 @@ def from_dlpack(x: Any, name: str | None = None, *, replace: bool = False, **opt
     and numpy have; one on another device is copied to the CPU by its library.
     name: of the object; None: an anonymous one. replace: take over the name of
     another object, as SharedMemory.link does. options: those of
-    SharedMemory.unnamed, or of .anonymous.
+    SharedMemory.unlinked, or of .anonymous.
 
     Returns a View of the copy: writable, in C order, of x's shape and type; a
     tensor without items lies in an object of one item. The object is
@@ -37,7 +37,7 @@ def from_dlpack(x: Any, name: str | None = None, *, replace: bool = False, **opt
     capsule = _capsule(x)
     format, shape, itemsize = _read_tensor(capsule)
     size = max(math.prod(shape), 1) * itemsize
-    make = SharedMemory.anonymous if name is None else SharedMemory.unnamed
+    make = SharedMemory.anonymous if name is None else SharedMemory.unlinked
     with make(size, **options) as shm:
         view = shm.view(format, shape)
         _copy_tensor(capsule, view)

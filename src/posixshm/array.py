@@ -24,7 +24,7 @@ except ModuleNotFoundError as _error:
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npy
-from ._core import Mapping, SharedMemory
+from ._core import MemoryMap, SharedMemory
 
 __all__ = ["SharedArray", "create", "load", "open", "save"]
 
@@ -55,7 +55,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     # What the items lie in; None in a copy to which numpy gave this type, as np.array(a,
     # subok=True) does.
     _shm: SharedMemory | None
-    _mapping: Mapping | None
+    _mapping: MemoryMap | None
 
     __slots__ = ("_mapping", "_shm")
     # Below that of numpy.ndarray: what numpy makes of several arrays is plain.
@@ -88,7 +88,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         """The object's name; None where it has none."""
         return self.shm.name
 
-    def is_current(self) -> bool:
+    def is_linked(self) -> bool:
         """Whether the name leads to this very object.
 
         False once another array was saved under it, or it was unlinked; where there never was a
@@ -203,7 +203,7 @@ def _on(
     """An array on a handle's memory. offset and strides: bytes."""
     buffer = shm.buf
     array = np.ndarray.__new__(SharedArray, shape, dtype, buffer, offset, strides, order)
-    array._shm, array._mapping = shm, cast(Mapping, buffer.obj)
+    array._shm, array._mapping = shm, cast(MemoryMap, buffer.obj)
     return array
 
 
@@ -325,7 +325,7 @@ def save(
         np.copyto(_fill(header, data, buffer), source, casting="no")
 
     if replace:
-        shm = SharedMemory.unnamed(header.end, **options)
+        shm = SharedMemory.unlinked(header.end, **options)
         with _closed_on_error(shm):
             fill(shm.buf)
             shm.link(name, replace=True)

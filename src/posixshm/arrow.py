@@ -40,12 +40,12 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
     table: a pyarrow Table or RecordBatch, or what pyarrow.table() takes: the frames of polars and
     pandas are among that. replace: an object that has the name loses it in the same step; who has
     read that one keeps it. options: mode, uid, gid, reserve, populate and huge_pages, as for
-    SharedMemory.unnamed.
+    SharedMemory.unlinked.
 
     The columns are written once, into the object itself. The chunks of the table are kept; those
     of a column of dictionaries get one dictionary.
 
-    Raises FileExistsError; what SharedMemory.unnamed raises, OSError (ENOSPC) if there is no room;
+    Raises FileExistsError; what SharedMemory.unlinked raises, OSError (ENOSPC) if there is no room;
     TypeError or ValueError for what is no table, or cannot be written in the format.
     """
     pa = _pyarrow()
@@ -60,7 +60,7 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
         table = pa.table(table)
     measure = pa.MockOutputStream()
     _write(measure, table)
-    with SharedMemory.unnamed(measure.size(), **options) as shm:
+    with SharedMemory.unlinked(measure.size(), **options) as shm:
         with pa.FixedSizeBufferWriter(pa.py_buffer(shm.buf)) as sink:
             _write(sink, table)
         shm.link(name, replace)

@@ -237,7 +237,7 @@ def test_a_full_mount_is_an_error_and_leaves_nothing(run_python):
 
 
 def put(name, content):
-    with SharedMemory.unnamed(max(1, len(content))) as shm:
+    with SharedMemory.unlinked(max(1, len(content))) as shm:
         shm.buf[: len(content)] = content
         shm.link(name, replace=True)
 
