@@ -129,6 +129,7 @@ own_shm() {
     fi
     unshare --mount --propagation private bash -euc '
         mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+        export POSIXSHM_TEST_OWN_SHM=1
         "$@"
         left=$(ls -A /dev/shm)
         if [ -n "$left" ]; then printf "left in /dev/shm:\n%s\n" "$left"; exit 1; fi' own_shm "$@"

@@ -28,6 +28,19 @@ SOMEBODY = 54321  # the second user and group id
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def shm_names():
+    """The names in /dev/shm that are of this run of the tests, sorted.
+
+    All names if POSIXSHM_TEST_OWN_SHM=1 says that no other program uses it, or in a private_shm();
+    else those that begin with the prefix that conftest gives to the names it makes.
+    """
+    names = os.listdir(SHM)
+    if os.environ.get("POSIXSHM_TEST_OWN_SHM") != "1":
+        prefix = os.environ["POSIXSHM_TEST_PREFIX"]
+        names = [name for name in names if name.removeprefix("sem.").startswith(prefix)]
+    return sorted(names)
+
+
 # -- in the test: what this machine lets it do --------------------------------------------------
 
 
@@ -47,7 +60,8 @@ def needs_root():
 
 
 @functools.cache
-def _can_mount():
+def can_mount():
+    """Can a child have a /dev/shm of its own?"""
     code = "from _processes import private_shm; private_shm('size=1m')"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **PATH}, capture_output=True, timeout=60
@@ -57,7 +71,7 @@ def _can_mount():
 
 def needs_mounts():
     """For tests whose children have a /dev/shm of their own. Never passed over silently."""
-    if not _can_mount():
+    if not can_mount():
         cannot_be_tested("a mount namespace of one's own takes root, or user namespaces")
 
 
@@ -139,9 +153,7 @@ class Faults:
 
 # -- in a child: another user, other mounts -----------------------------------------------------
 
-# A /dev/shm of one's own has nobody else's names; in everybody's, the names of this run of the
-# tests are looked at. A child has one of them as its first argument.
-_prefix = sys.argv[1].rpartition("-")[0] if len(sys.argv) > 1 else ""
+_alone_in_shm = False  # is this process, with its children, the only one that uses its /dev/shm?
 
 
 def _check(result):
@@ -187,9 +199,10 @@ def private_shm(options="size=64m"):
         Path("/proc/self/uid_map").write_text(f"0 {user} 1")
         Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     _check(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
-    global _prefix
-    _prefix = ""
     mount_tmpfs(SHM, f"mode=1777,{options}")
+    global _alone_in_shm
+    _alone_in_shm = True
+    os.environ["POSIXSHM_TEST_OWN_SHM"] = "1"
 
 
 def private_processes():
@@ -250,7 +263,7 @@ class Holdings:
         os.close(self.proc)
 
     def now(self):
-        found = {f"name {name}" for name in os.listdir(SHM) if name.startswith(_prefix)}
+        found = {f"name {name}" for name in shm_names()}
         for fd in os.listdir(self.descriptors):
             with contextlib.suppress(FileNotFoundError):  # the one that lists them
                 found.add(f"fd {fd} -> {self._target(fd)}")
@@ -282,7 +295,7 @@ def unchanged(holdings=None):
     if ours:
         holdings.close()
     assert after == before, f"left: {sorted(after - before)}, gone: {sorted(before - after)}"
-    if not _prefix:
+    if _alone_in_shm:
         assert free_bytes() == bytes_before
 
 

@@ -19,11 +19,12 @@ import time
 from multiprocessing import forkserver, resource_sharer, resource_tracker
 
 import pytest
+from _processes import SHM, shm_names
 
-SHM = "/dev/shm"
 DEADLINE = 60.0  # seconds; no assertion of speed, only where a hang begins
 _PREFIX = f"posixshm-test-{os.getpid()}-"
 _numbers = itertools.count()
+os.environ["POSIXSHM_TEST_PREFIX"] = _PREFIX  # for shm_names(), also in child processes
 
 # Threads of the tests meet oftener than by the 5 ms that one which only computes keeps the GIL, and
 # one that makes calls does not wait so long after each.
@@ -46,7 +47,7 @@ def pytest_collection_finish(session):
 
 
 def _files():
-    return {f"file {SHM}/{name}" for name in os.listdir(SHM)}
+    return {f"file {SHM}/{name}" for name in shm_names()}
 
 
 def _descriptors():
@@ -81,20 +82,6 @@ def _holdings():
     return _files() | _descriptors() | _mappings() | _children() | _threads()
 
 
-def _held_by_others(path):
-    """Is this file in use by a process that no test started?"""
-    status = os.stat(path)
-    inode = f" {status.st_ino} "
-    ours = {os.getpid()} | {int(child.split()[-1]) for child in _children()}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            if int(pid) not in ours:
-                with open(f"/proc/{pid}/maps") as maps:
-                    if any(inode in line and f" {SHM}/" in line for line in maps):
-                        return True
-    return False
-
-
 def _stop_multiprocessing():
     """End the servers that multiprocessing starts beside a program, or in it, and keeps."""
     resource_sharer.stop(timeout=10)
@@ -116,21 +103,14 @@ def _left_behind(before):
     while any(what.startswith("thread ") for what in left) and time.monotonic() < deadline:
         time.sleep(0.001)
         left = _holdings() - before
-    # The machine may have other users of its shared memory.
-    for what in [what for what in left if what.startswith("file ")]:
-        path = what.removeprefix("file ")
-        with contextlib.suppress(FileNotFoundError):
-            if not os.path.basename(path).startswith(_PREFIX) and _held_by_others(path):
-                left.discard(what)
     return sorted(left)
 
 
 def _tidy(left):
     for what in left:
-        path = what.removeprefix("file ")
-        if path.startswith(f"{SHM}/{_PREFIX}"):
+        if what.startswith("file "):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+                os.unlink(what.removeprefix("file "))
 
 
 _passed = pytest.StashKey[bool]()

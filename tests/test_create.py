@@ -248,7 +248,7 @@ def test_who_may_not_give_an_object_away_gets_none(run_python, name):
     needs_root()
     code = """
         import errno, os, sys
-        from _processes import SHM, SOMEBODY, become, raises, unchanged
+        from _processes import SOMEBODY, become, raises, shm_names, unchanged
         from posixshm import SharedMemory
 
         become(SOMEBODY)
@@ -270,7 +270,7 @@ def test_a_second_user_gets_what_the_mode_allows(run_python, names):
     needs_root()
     code = """
         import errno, os, sys
-        from _processes import SHM, SOMEBODY, become, raises, unchanged
+        from _processes import SOMEBODY, become, raises, shm_names, unchanged
         from posixshm import SharedMemory
 
         secret, public, shared, mine = sys.argv[1:]
@@ -294,7 +294,7 @@ def test_a_second_user_gets_what_the_mode_allows(run_python, names):
         for name in (secret, public, shared):
             with raises(errno.EEXIST):
                 SharedMemory.create(name, 10)
-            before = sorted(os.listdir(SHM))
+            before = shm_names()
             try:
                 with SharedMemory.open(name, readonly=True) as shm:
                     with raises(errno.EPERM, errno.EACCES):
@@ -308,7 +308,7 @@ def test_a_second_user_gets_what_the_mode_allows(run_python, names):
                 with raises(errno.EPERM, errno.EACCES):
                     shm.link(name, replace=True)
                 assert shm.name is None and not shm.is_linked()
-            assert sorted(os.listdir(SHM)) == before
+            assert shm_names() == before
 
         shm = SharedMemory.create(mine, 10)
         shm.close()

@@ -16,7 +16,7 @@ import weakref
 
 import numpy as np
 import pytest
-from _processes import needs_root
+from _processes import needs_root, shm_names
 
 import posixshm
 from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, MemoryMap, SharedMemory
@@ -235,12 +235,12 @@ def test_what_init_raises_passes_and_nothing_is_left(name, error, delete):
         buf[0] = 1
         raise raised
 
-    before = os.listdir("/dev/shm")
+    before = shm_names()
     with pytest.raises(error) as caught:
         SharedMemory.create(name, 100, init=fail, delete=delete)
     assert caught.value is raised
     assert not exists(name)
-    assert sorted(os.listdir("/dev/shm")) == sorted(before)
+    assert shm_names() == before
 
 
 def test_init_may_keep_the_view(name):
@@ -511,14 +511,14 @@ def test_attaching_changes_nothing(shm):
         status = shm.stat()
         return status.st_size, status.st_mode, status.st_nlink, status.st_uid, status.st_ctime_ns
 
-    before, names = state(), sorted(os.listdir("/dev/shm"))
+    before, names = state(), shm_names()
     for _ in range(3):
         SharedMemory.open(shm.name).close()
         SharedMemory.open(shm.name, readonly=True).close()
         SharedMemory(shm.name).close()
     gc.collect()
     assert state() == before
-    assert sorted(os.listdir("/dev/shm")) == names
+    assert shm_names() == names
 
 
 def test_nobody_there(name):
@@ -856,9 +856,9 @@ def test_anonymous_cannot_be_linked_or_renamed(name):
 
 
 def test_unnamed_until_it_is_linked(name):
-    names = os.listdir("/dev/shm")
+    names = shm_names()
     with SharedMemory.unlinked(100, mode=0o640) as shm:
-        assert os.listdir("/dev/shm") == names
+        assert shm_names() == names
         assert shm.name is None and shm.created and not shm.is_linked()
         assert shm.mode == 0o640
         with pytest.raises(ValueError):
@@ -950,13 +950,13 @@ def test_replace_never_leaves_the_name_to_nobody(name, run_threads):
 
 
 def test_unnamed_leaves_nothing(name):
-    names = os.listdir("/dev/shm")
+    names = shm_names()
     shm = SharedMemory.unlinked(100)
     view = shm.buf
     del shm
     gc.collect()
     view[0] = 1
-    assert os.listdir("/dev/shm") == names
+    assert shm_names() == names
 
 
 # -- from_fd ------------------------------------------------------------------------------------

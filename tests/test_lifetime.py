@@ -20,6 +20,7 @@ import weakref
 
 import numpy as np
 import pytest
+from _processes import PATH
 
 from posixshm import PAGESIZE, MemoryMap, SharedMemory
 
@@ -1028,6 +1029,7 @@ def test_memory_that_runs_out_at_every_step(names, run_python):
         """
         import _testcapi, contextlib, errno, gc, os, pickle, sys
         import posixshm, posixshm._reduction
+        from _processes import shm_names
         from posixshm import PAGESIZE, MemoryMap, SharedMemory
 
         # Not in the calls: a debug build aborts where CPython's own multiplication has no memory.
@@ -1106,7 +1108,7 @@ def test_memory_that_runs_out_at_every_step(names, run_python):
             gc.collect()
             with open("/proc/self/maps") as maps:
                 mapped = sum("/dev/shm/" in line or "memfd" in line for line in maps)
-            return sorted(os.listdir("/dev/shm")), sorted(os.listdir("/proc/self/fd")), mapped
+            return shm_names(), sorted(os.listdir("/proc/self/fd")), mapped
 
         for number, call in enumerate(calls):
             call()
@@ -1132,6 +1134,7 @@ def test_memory_that_runs_out_at_every_step(names, run_python):
         """,
         names.prefix,
         timeout=200,
+        env=PATH,
     )
 
 

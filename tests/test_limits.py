@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 START = """
 import errno, gc, os, signal, sys
-from _processes import SHM, free_bytes, mount_tmpfs, private_shm, raises, unchanged
+from _processes import SHM, free_bytes, mount_tmpfs, private_shm, raises, shm_names, unchanged
 import posixshm
 from posixshm import MemoryMap, SharedMemory
 MIB = 1 << 20
@@ -462,7 +462,7 @@ def make_room():
     count -= 50
     gc.collect()
 
-before = sorted(os.listdir(SHM)), sorted(os.listdir("/proc/self/fd"))
+before = shm_names(), sorted(os.listdir("/proc/self/fd"))
 for door in (
     lambda: SharedMemory.create(f"{name}-new", 10),
     lambda: SharedMemory.create(f"{name}-new", 10, max_size=MIB, delete=True),
@@ -481,7 +481,7 @@ for door in (
     with raises(errno.ENOMEM):
         door()
     make_room()
-    assert (sorted(os.listdir(SHM)), sorted(os.listdir("/proc/self/fd"))) == before
+    assert (shm_names(), sorted(os.listdir("/proc/self/fd"))) == before
 assert unnamed.size == unnamed.stat().st_size == posixshm.PAGESIZE
 assert shm.size == 10_000
 fill()

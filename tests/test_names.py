@@ -5,6 +5,7 @@ import os
 import stat
 
 import pytest
+from _processes import shm_names
 
 import posixshm
 from posixshm import SharedMemory, shm_open, shm_unlink
@@ -80,14 +81,14 @@ NAMELESS = {
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 @pytest.mark.parametrize(("name", "rule"), BAD.values(), ids=BAD)
 def test_a_bad_name_is_refused_with_its_rule(door, name, rule, capsys):
-    names = sorted(os.listdir(SHM))
+    before = shm_names()
     with pytest.raises(ValueError, match=rule) as caught:
         door(name)
     assert not isinstance(caught.value, UnicodeError)
     assert "name" in str(caught.value)
     # It can be printed, wherever it goes.
     str(caught.value).encode("ascii", "backslashreplace")
-    assert sorted(os.listdir(SHM)) == names
+    assert shm_names() == before
     assert capsys.readouterr().out == ""
 
 
@@ -106,11 +107,11 @@ def test_an_object_gets_no_name_of_a_semaphore(names, door):
     """listdir() and reclaim() would never see it."""
     name = "sem." + names()
     for given in (name, "/" + name, "sem."):
-        before = sorted(os.listdir(SHM))
+        before = shm_names()
         with pytest.raises(ValueError, match="'sem[.]'") as caught:
             DOORS[door](given)
         assert repr(given) in str(caught.value)
-        assert sorted(os.listdir(SHM)) == before
+        assert shm_names() == before
 
 
 def test_an_object_that_has_the_name_of_a_semaphore_can_be_used_and_renamed(names):
@@ -190,7 +191,7 @@ def test_the_longest_name(names, letter):
 def test_a_long_name_leaves_nothing_when_it_is_taken(names, door):
     """A temporary name beside it would be too long."""
     name = names().ljust(255, "x")
-    before = os.listdir(SHM)
+    before = shm_names()
     with SharedMemory.create(name, 10, delete=True):
         if door in ("open", "shm_open"):
             result = DOORS[door](name)
@@ -199,7 +200,7 @@ def test_a_long_name_leaves_nothing_when_it_is_taken(names, door):
             with pytest.raises(FileExistsError) as caught:
                 DOORS[door](name)
             assert caught.value.filename == name
-    assert sorted(os.listdir(SHM)) == sorted(before)
+    assert shm_names() == before
 
 
 def test_a_subclass_of_str_is_a_name(name):

@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 import pytest
-from _processes import PATH, needs_mounts
+from _processes import PATH, needs_mounts, shm_names
 
 from posixshm import PAGESIZE, PROT_READ, PROT_WRITE, SharedMemory
 
@@ -151,12 +151,12 @@ def test_the_pure_python_pickler_too(shm):
 
 
 def refused(data, error, number, name):
-    before = sorted(os.listdir(SHM)), len(os.listdir("/proc/self/fd"))
+    before = shm_names(), len(os.listdir("/proc/self/fd"))
     with pytest.raises(error) as caught:
         pickle.loads(data)
     assert caught.value.errno == number
     assert caught.value.filename == name
-    assert (sorted(os.listdir(SHM)), len(os.listdir("/proc/self/fd"))) == before
+    assert (shm_names(), len(os.listdir("/proc/self/fd"))) == before
     return str(caught.value)
 
 

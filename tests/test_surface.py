@@ -16,6 +16,7 @@ import types
 
 import numpy as np
 import pytest
+from _processes import PATH
 from _surface import PARTS, own_names
 
 import posixshm
@@ -427,19 +428,21 @@ def test_import_starts_nothing_and_opens_nothing(run_python):
     run_python(
         """
         import gc, os, signal, threading
+        from _processes import shm_names
         def state():
             gc.collect()
             with open("/proc/self/maps") as maps:
                 shared = [line for line in maps if "/dev/shm" in line or "memfd" in line]
             children = open("/proc/thread-self/children").read()
             return (sorted(os.listdir("/proc/self/fd")), os.listdir("/proc/self/task"), children,
-                    shared, sorted(os.listdir("/dev/shm")), threading.active_count(),
+                    shared, shm_names(), threading.active_count(),
                     [signal.getsignal(number) for number in signal.valid_signals()], os.getcwd())
         before = state()
         import posixshm
         assert state() == before, (before, state())
         """,
         options=["-W", "error", "-W", "ignore::ResourceWarning"],
+        env=PATH,
     )
 
 

@@ -563,9 +563,9 @@ def test_a_handle_whose_name_changes_can_be_read(names, run_threads):
         shm.unlink()
 
 
-def test_second_init_in_many_threads(run_threads):
+def test_second_init_in_many_threads(names, run_threads):
     """A handle that becomes another object's while it is used: any of them, but whole."""
-    shm = SharedMemory(create=True, size=PAGESIZE)
+    shm = SharedMemory(names(), create=True, size=PAGESIZE)
     shm.unlink()
     done = threading.Event()
     sizes = [PAGESIZE, 2 * PAGESIZE, 3 * PAGESIZE]
@@ -574,7 +574,7 @@ def test_second_init_in_many_threads(run_threads):
     def become(size):
         def body():
             for _ in range(50):
-                shm.__init__(create=True, size=size)
+                shm.__init__(names(), create=True, size=size)
                 with contextlib.suppress(FileNotFoundError):
                     shm.unlink()
 
@@ -597,7 +597,7 @@ def test_second_init_in_many_threads(run_threads):
         shm.close()
         # A thread's unlink() may have hit the object of another.
         for name in posixshm.listdir():
-            if name.startswith("psm_") and os.stat(SHM + name).st_size in sizes:
+            if name.startswith(names.prefix):
                 os.unlink(SHM + name)
     for array in kept:
         array[0] = 1
