@@ -16,7 +16,7 @@ MEMBERS = {
     f"{kind.__name__}.{name}": getattr(kind, name, member)
     for kind in KINDS
     for name, member in vars(kind).items()
-    if not name.startswith("_") and name not in ("size", "alignment")
+    if not name.startswith("_") and name not in ("nbytes", "alignment")
 }
 METHODS = {name: member for name, member in MEMBERS.items() if callable(member)}
 MAKERS = {kind.__name__: kind for kind in KINDS if kind is not Atomic}
