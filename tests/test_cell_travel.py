@@ -211,15 +211,6 @@ def test_the_own_lock_of_a_condition_says_what_to_pickle_instead(shm):
         pickle.dumps(Condition.at(shm, 0, create=True).lock)
 
 
-def test_unpickling_takes_whatever_at_returns(shm, monkeypatch):
-    """And writes nothing into what is none of ours."""
-    opener, args = Lock.at(shm, 0, create=True).__reduce__()
-    for other in (object(), None, 7, Event.at(shm, 128, create=True)):
-        monkeypatch.setattr(Lock, "at", lambda *args, other=other, **keywords: other)
-        assert opener(*args[:3], True, args[4]) is other
-        assert not isinstance(other, Event) or other.name is None
-
-
 # -- fork, and other interpreters ---------------------------------------------------------------
 
 

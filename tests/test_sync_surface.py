@@ -100,6 +100,42 @@ def test_the_stub_has_every_parameter(name):
     assert parameters(METHODS.get(name) or MAKERS[name]) == written(node)
 
 
+@kinds
+def test_the_types_cannot_be_changed(kind):
+    for change in (
+        lambda: setattr(kind, "at", None),
+        lambda: setattr(kind, "nbytes", 1),
+        lambda: delattr(kind, "at"),
+        lambda: setattr(kind, "new", 1),
+    ):
+        with pytest.raises(TypeError, match="immutable"):
+            change()
+    assert kind.nbytes % kind.alignment == 0
+
+
+def test_the_constructors_agree_on_the_order_of_arguments():
+    """The name, what threading's one takes, in its order; all else by keyword."""
+    positional = {
+        kind: [entry[0] for entry in parameters(MAKERS[kind]) if entry[1] != "keyword only"]
+        for kind in MAKERS
+    }
+    assert positional == {kind: ["name"] for kind in MAKERS} | {
+        "Semaphore": ["name", "value"],
+        "Condition": ["name", "lock"],
+        "Barrier": ["name", "parties", "action", "timeout"],
+    }
+    for kind in KINDS:
+        by_place = [e[0] for e in parameters(kind.at) if e[1] != "keyword only"]
+        assert by_place == ["shm", "offset", "format"][: 3 if kind is Atomic else 2]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_whether_to_make_one_is_not_a_place(kind, name):
+    places = 4 if kind == "Barrier" else 2 if kind in ("Semaphore", "Condition") else 1
+    with pytest.raises(TypeError, match=rf"^{kind}\(\) takes at most {places} positional"):
+        MAKERS[kind](name, *[None] * (places - 1), True)
+
+
 def test_there_are_as_many_as_were_thought_of():
     assert len(KINDS) == 8 and Lock in KINDS
     assert parameters(sem_unlink)[0][0] == "name"

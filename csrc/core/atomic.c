@@ -414,7 +414,7 @@ static PyType_Slot atomic_slots[] = {
 static PyType_Spec atomic_spec = {
     .name = "posixshm.Atomic",
     .basicsize = sizeof(word_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+    .flags = CELL_TYPE_FLAGS
              | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = atomic_slots,
 };

@@ -441,7 +441,7 @@ static PyType_Slot barrier_slots[] = {
 static PyType_Spec barrier_spec = {
     .name = "posixshm.Barrier",
     .basicsize = sizeof(barrier),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .flags = CELL_TYPE_FLAGS,
     .slots = barrier_slots,
 };
 

@@ -207,8 +207,7 @@ open_cell(PyObject *module, PyObject *args)
                            ? PyObject_Call(at, where, options) : NULL;
     Py_XDECREF(at);
     Py_XDECREF(where);
-    /* Anything, where somebody has put another at() there. */
-    if (result != NULL && (PyObject *)Py_TYPE(result) == type) {
+    if (result != NULL) {
         as_cell(result)->named = named;
     }
     return result;
@@ -221,20 +220,32 @@ PyMethodDef cell_functions[] = {
 
 /* ---- Types ---- */
 
+/* The type is immutable, so its numbers go into its dict, before anything but
+ * the module has it. */
+static int
+set_number(PyTypeObject *type, const char *name, Py_ssize_t value)
+{
+    PyObject *number = PyLong_FromSsize_t(value);
+    int rc = number == NULL ? -1 : PyDict_SetItemString(type->tp_dict, name,
+                                                        number);
+    Py_XDECREF(number);
+    return rc;
+}
+
 PyTypeObject *
 cell_add_type(PyObject *module, PyType_Spec *spec, Py_ssize_t size,
               Py_ssize_t alignment)
 {
-    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
-    PyObject *bytes = PyLong_FromSsize_t(size);
-    PyObject *multiple = PyLong_FromSsize_t(alignment);
-    if (type == NULL || bytes == NULL || multiple == NULL
-        || PyObject_SetAttrString(type, "nbytes", bytes) < 0
-        || PyObject_SetAttrString(type, "alignment", multiple) < 0
-        || PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+    PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(
+        module, spec, NULL);
+    if (type == NULL || set_number(type, "nbytes", size) < 0
+        || set_number(type, "alignment", alignment) < 0) {
+        Py_XDECREF(type);
+        return NULL;
+    }
+    PyType_Modified(type);
+    if (PyModule_AddType(module, type) < 0) {
         Py_CLEAR(type);
     }
-    Py_XDECREF(bytes);
-    Py_XDECREF(multiple);
-    return (PyTypeObject *)type;
+    return type;
 }

@@ -128,6 +128,9 @@ extern const char cell_close_doc[], cell_unlink_doc[], cell_name_doc[],
     "EXDEV (made in another space of process ids), ENOEXEC (by another C\n"  \
     "library or word size).\n"
 
+#define CELL_TYPE_FLAGS                                                      \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE)
+
 /* Add a type to the module, with size and alignment.  Returns it, or NULL. */
 PyTypeObject *cell_add_type(PyObject *module, PyType_Spec *spec,
                             Py_ssize_t size, Py_ssize_t alignment);

@@ -24,7 +24,7 @@ init_cell(struct pshm_cell *place, const void *Py_UNUSED(how))
                           PSHM_RECURSIVE);
 }
 
-/* values: create, exist_ok, lock, recover. */
+/* values: lock, create, exist_ok, recover. */
 static PyObject *
 open_condition(PyTypeObject *type, PyObject *name, PyObject *shm,
                PyObject *offset, PyObject *mode, PyObject **values)
@@ -42,9 +42,9 @@ open_condition(PyTypeObject *type, PyObject *name, PyObject *shm,
             .init = init_cell,
         },
     };
-    PyObject *lock = values[2] == Py_None ? NULL : values[2];
+    PyObject *lock = values[0] == Py_None ? NULL : values[0];
     PyObject *recover = values[3] == Py_None ? NULL : values[3];
-    if (opening_parse(&how, values) < 0 || arg_mode(mode, &how.mode) < 0
+    if (opening_parse(&how, values + 1) < 0 || arg_mode(mode, &how.mode) < 0
         || lock_check_recover(recover) < 0) {
         return NULL;
     }
@@ -77,7 +77,7 @@ open_condition(PyTypeObject *type, PyObject *name, PyObject *shm,
 
 PyDoc_STRVAR(
     at_doc,
-    "at($type, /, shm, offset=0, *, create=False, exist_ok=False, lock=None,\n"
+    "at($type, /, shm, offset=0, *, lock=None, create=False, exist_ok=False,\n"
     "   on_owner_died=None)\n--\n\n"
     "The condition at an offset of a segment.\n\n" CELL_DOC_WHERE
     "lock: a Lock or RLock that all who use the condition give; None: an\n"
@@ -88,8 +88,8 @@ static PyObject *
 condition_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
              PyObject *kwnames)
 {
-    static const char *const names[] = {"shm", "offset", "create", "exist_ok",
-                                        "lock", "on_owner_died", NULL};
+    static const char *const names[] = {"shm", "offset", "lock", "create",
+                                        "exist_ok", "on_owner_died", NULL};
     static const struct signature signature = {"at", 2, 1, names};
     PyObject *values[6];
     if (args_match(&signature, args, count, kwnames, values) < 0) {
@@ -102,7 +102,7 @@ condition_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
 static PyObject *
 condition_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"name", "create", "exist_ok", "lock",
+    static const char *const names[] = {"name", "lock", "create", "exist_ok",
                                         "on_owner_died", "mode", NULL};
     static const struct signature signature = {"Condition", 2, 1, names};
     PyObject *values[6];
@@ -342,7 +342,7 @@ condition_dealloc(PyObject *op)
 
 PyDoc_STRVAR(
     condition_doc,
-    "Condition(name, create=False, *, exist_ok=False, lock=None,\n"
+    "Condition(name, lock=None, *, create=False, exist_ok=False,\n"
     "          on_owner_died=None, mode=0o600)\n--\n\n"
     "A condition between processes, as threading.Condition is between\n"
     "threads.  Named, in an object of its own; or at() an offset of a\n"
@@ -400,7 +400,7 @@ static PyType_Slot condition_slots[] = {
 static PyType_Spec condition_spec = {
     .name = "posixshm.Condition",
     .basicsize = sizeof(condition),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .flags = CELL_TYPE_FLAGS,
     .slots = condition_slots,
 };
 

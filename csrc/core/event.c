@@ -59,7 +59,7 @@ event_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"name", "create", "exist_ok", "mode",
                                         NULL};
-    static const struct signature signature = {"Event", 2, 1, names};
+    static const struct signature signature = {"Event", 1, 1, names};
     PyObject *values[4];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
@@ -181,7 +181,7 @@ event_dealloc(PyObject *op)
 
 PyDoc_STRVAR(
     event_doc,
-    "Event(name, create=False, *, exist_ok=False, mode=0o600)\n--\n\n"
+    "Event(name, *, create=False, exist_ok=False, mode=0o600)\n--\n\n"
     "A flag between processes, as threading.Event is between threads.  Named,\n"
     "in an object of its own; or at() an offset of a segment.\n\n"
     "create: make it; exist_ok: or take the one there is.  mode: permissions,\n"
@@ -228,7 +228,7 @@ static PyType_Slot event_slots[] = {
 static PyType_Spec event_spec = {
     .name = "posixshm.Event",
     .basicsize = sizeof(cell),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .flags = CELL_TYPE_FLAGS,
     .slots = event_slots,
 };
 

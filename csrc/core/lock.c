@@ -123,7 +123,9 @@ lock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     static const char *const names[] = {"name", "create", "exist_ok",
                                         "on_owner_died", "prio_inherit", "mode",
                                         NULL};
-    static const struct signature signature = {"Lock", 2, 1, names};
+    const struct signature signature = {
+        type == core_state_of_type(type)->rlock_type ? "RLock" : "Lock", 1, 1,
+        names};
     PyObject *values[6];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
@@ -279,7 +281,7 @@ static PyMemberDef lock_members[] = {
 };
 
 #define LOCK_DOC(name, text)                                                 \
-    name "(name, create=False, *, exist_ok=False, on_owner_died=None,\n"           \
+    name "(name, *, create=False, exist_ok=False, on_owner_died=None,\n"         \
     "     prio_inherit=False, mode=0o600)\n--\n\n" text                      \
     "\n\nIt belongs to a thread, and outlives it: when its owner dies, the\n" \
     "next one is told (OwnerDiedError), can repair what it protects, and\n"  \
@@ -315,14 +317,14 @@ static PyType_Slot recursive_slots[] = LOCK_SLOTS(recursive_doc);
 static PyType_Spec plain_spec = {
     .name = "posixshm.Lock",
     .basicsize = sizeof(lock_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .flags = CELL_TYPE_FLAGS,
     .slots = plain_slots,
 };
 
 static PyType_Spec recursive_spec = {
     .name = "posixshm.RLock",
     .basicsize = sizeof(lock_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .flags = CELL_TYPE_FLAGS,
     .slots = recursive_slots,
 };
 

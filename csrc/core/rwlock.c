@@ -118,7 +118,7 @@ rwlock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"name", "create", "exist_ok",
                                         "on_owner_died", "mode", NULL};
-    static const struct signature signature = {"RWLock", 2, 1, names};
+    static const struct signature signature = {"RWLock", 1, 1, names};
     PyObject *values[5];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
@@ -309,7 +309,7 @@ static PyType_Slot side_slots[] = {
 static PyType_Spec side_spec = {
     .name = "posixshm._core._Side",
     .basicsize = sizeof(side),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+    .flags = CELL_TYPE_FLAGS
              | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = side_slots,
 };
@@ -366,7 +366,7 @@ rwlock_dealloc(PyObject *op)
 
 PyDoc_STRVAR(
     rwlock_doc,
-    "RWLock(name, create=False, *, exist_ok=False, on_owner_died=None, mode=0o600)\n"
+    "RWLock(name, *, create=False, exist_ok=False, on_owner_died=None, mode=0o600)\n"
     "--\n\n"
     "A lock between processes for many readers or one writer.  Named, in an\n"
     "object of its own; or at() an offset of a segment.\n\n"
@@ -421,7 +421,7 @@ static PyType_Slot rwlock_slots[] = {
 static PyType_Spec rwlock_spec = {
     .name = "posixshm.RWLock",
     .basicsize = sizeof(rwlock),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .flags = CELL_TYPE_FLAGS,
     .slots = rwlock_slots,
 };
 

@@ -34,7 +34,7 @@ parse_value(PyObject *value, unsigned *out)
 
 PyDoc_STRVAR(
     at_doc,
-    "at($type, /, shm, offset=0, *, create=False, exist_ok=False, value=1)\n"
+    "at($type, /, shm, offset=0, *, value=1, create=False, exist_ok=False)\n"
     "--\n\n"
     "The semaphore at an offset of a segment: " MAN(sem_init, 3) ".\n\n"
     CELL_DOC_WHERE
@@ -45,8 +45,8 @@ static PyObject *
 semaphore_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
              PyObject *kwnames)
 {
-    static const char *const names[] = {"shm", "offset", "create", "exist_ok",
-                                        "value", NULL};
+    static const char *const names[] = {"shm", "offset", "value", "create",
+                                        "exist_ok", NULL};
     static const struct signature signature = {"at", 2, 1, names};
     PyObject *values[5];
     unsigned value;
@@ -62,8 +62,8 @@ semaphore_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
         },
     };
     if (args_match(&signature, args, count, kwnames, values) < 0
-        || opening_parse(&how, values + 2) < 0
-        || parse_value(values[4], &value) < 0) {
+        || opening_parse(&how, values + 3) < 0
+        || parse_value(values[2], &value) < 0) {
         return NULL;
     }
     cell *self = cell_open_at(&how, values[0], values[1]);
@@ -76,7 +76,7 @@ semaphore_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
 static PyObject *
 semaphore_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"name", "create", "exist_ok", "value",
+    static const char *const names[] = {"name", "value", "create", "exist_ok",
                                         "mode", NULL};
     static const struct signature signature = {"Semaphore", 2, 1, names};
     PyObject *values[5];
@@ -84,8 +84,8 @@ semaphore_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     mode_t mode = S_IRUSR | S_IWUSR;
     opening how = {0};
     if (args_match_dict(&signature, args, kwargs, values) < 0
-        || opening_parse(&how, values + 1) < 0
-        || parse_value(values[3], &value) < 0
+        || opening_parse(&how, values + 2) < 0
+        || parse_value(values[1], &value) < 0
         || arg_mode(values[4], &mode) < 0) {
         return NULL;
     }
@@ -301,7 +301,7 @@ semaphore_dealloc(PyObject *op)
 
 PyDoc_STRVAR(
     semaphore_doc,
-    "Semaphore(name, create=False, *, exist_ok=False, value=1, mode=0o600)\n"
+    "Semaphore(name, value=1, *, create=False, exist_ok=False, mode=0o600)\n"
     "--\n\n"
     "A POSIX semaphore: " MAN(sem_overview, 7) ".  Named, as sem_open has it,\n"
     "so that any program can open it; or at() an offset of a segment.\n\n"
@@ -367,7 +367,7 @@ static PyType_Slot semaphore_slots[] = {
 static PyType_Spec semaphore_spec = {
     .name = "posixshm.Semaphore",
     .basicsize = sizeof(semaphore),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .flags = CELL_TYPE_FLAGS,
     .slots = semaphore_slots,
 };
 

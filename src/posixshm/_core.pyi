@@ -324,8 +324,8 @@ class Lock:
     def __new__(
         cls,
         name: str,
-        create: bool = False,
         *,
+        create: bool = False,
         exist_ok: bool = False,
         on_owner_died: Callable[[Lock], object] | None = None,
         prio_inherit: bool = False,
@@ -374,8 +374,8 @@ class RLock:
     def __new__(
         cls,
         name: str,
-        create: bool = False,
         *,
+        create: bool = False,
         exist_ok: bool = False,
         on_owner_died: Callable[[RLock], object] | None = None,
         prio_inherit: bool = False,
@@ -424,10 +424,10 @@ class Semaphore:
     def __new__(
         cls,
         name: str,
-        create: bool = False,
-        *,
-        exist_ok: bool = False,
         value: int = 1,
+        *,
+        create: bool = False,
+        exist_ok: bool = False,
         mode: int = 0o600,
     ) -> Self: ...
     @classmethod
@@ -436,9 +436,9 @@ class Semaphore:
         shm: SharedMemory | MemoryMap,
         offset: SupportsIndex = 0,
         *,
+        value: int = 1,
         create: bool = False,
         exist_ok: bool = False,
-        value: int = 1,
     ) -> Self: ...
     def acquire(self, blocking: bool = True, timeout: float | None = -1) -> bool: ...
     def release(self, n: int = 1) -> None: ...
@@ -469,10 +469,10 @@ class Condition:
     def __new__(
         cls,
         name: str,
-        create: bool = False,
-        *,
-        exist_ok: bool = False,
         lock: Lock | RLock | None = None,
+        *,
+        create: bool = False,
+        exist_ok: bool = False,
         on_owner_died: Callable[[RLock], object] | None = None,
         mode: int = 0o600,
     ) -> Self: ...
@@ -482,9 +482,9 @@ class Condition:
         shm: SharedMemory | MemoryMap,
         offset: SupportsIndex = 0,
         *,
+        lock: Lock | RLock | None = None,
         create: bool = False,
         exist_ok: bool = False,
-        lock: Lock | RLock | None = None,
         on_owner_died: Callable[[RLock], object] | None = None,
     ) -> Self: ...
     def acquire(
@@ -520,7 +520,7 @@ class Event:
     nbytes: ClassVar[int]
     alignment: ClassVar[int]
     def __new__(
-        cls, name: str, create: bool = False, *, exist_ok: bool = False, mode: int = 0o600
+        cls, name: str, *, create: bool = False, exist_ok: bool = False, mode: int = 0o600
     ) -> Self: ...
     @classmethod
     def at(
@@ -598,8 +598,8 @@ class RWLock:
     def __new__(
         cls,
         name: str,
-        create: bool = False,
         *,
+        create: bool = False,
         exist_ok: bool = False,
         on_owner_died: Callable[[RWLock], object] | None = None,
         mode: int = 0o600,
