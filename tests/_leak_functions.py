@@ -74,21 +74,3 @@ def _():
     for wrong in (5, None, "", "a/b", "x" * 256, "nul\0"):
         refused(posixshm.sem_unlink, wrong)
     misused(posixshm.sem_unlink)
-
-
-@cycle("from_dlpack")
-def _():
-    for view in (shm.view("i", (3, 4)), shm.view("bfloat16", 5), shm.view("d", (0, 3))):
-        posixshm.from_dlpack(view)
-    view = shm.view("i", 5)
-    posixshm.from_dlpack(view, name)
-    refused(posixshm.from_dlpack, view, name)
-    posixshm.from_dlpack(view[::2], name, replace=True)
-    posixshm.shm_unlink(name)
-    for wrong in (5, view[::-1], shm.view("<h3s", 5)):
-        refused(posixshm.from_dlpack, wrong)
-    for wrong in (5, "", "a/b"):
-        refused(posixshm.from_dlpack, view, wrong)
-    refused(posixshm.from_dlpack, view, nonsense=True)
-    refused(posixshm.from_dlpack, view, max_size=1 << 62)
-    misused(posixshm.from_dlpack)

@@ -1,9 +1,8 @@
 """Cycles of handles, mappings and views with numpy: what it takes of them, and they of it."""
 
 import numpy as np
-from _leaks import cycle, misused, name, refused
+from _leaks import cycle, misused, refused
 
-import posixshm
 from posixshm import SharedMemory
 
 shm = SharedMemory.anonymous(4096)
@@ -84,47 +83,3 @@ def _():
     ring = [array, array[1]]
     ring.append(ring)
     refused(np.from_dlpack, record)
-
-
-class Exporter:
-    """What has an array, and says of it what it is told to."""
-
-    def __init__(self, array, device=(1, 0), export=None):
-        self.array, self.device, self.export = array, device, export
-
-    def __dlpack_device__(self):
-        return self.device
-
-    def __dlpack__(self, **keywords):
-        if self.export is not None:
-            return self.export(**keywords)
-        return self.array.__dlpack__(**keywords)
-
-
-@cycle("from_dlpack")
-def _():
-    for array in (np.arange(12.0).reshape(3, 4), np.zeros((0, 3), "i2"), np.array(7)):
-        assert posixshm.from_dlpack(array).tolist() == array.tolist()
-    array = np.arange(5)
-    posixshm.from_dlpack(array, name)
-    refused(posixshm.from_dlpack, array, name)
-    posixshm.from_dlpack(Exporter(array), name, replace=True)
-    posixshm.shm_unlink(name)
-
-
-@cycle("from_dlpack")
-def being_refused():
-    array = np.arange(5)
-    refused(posixshm.from_dlpack, 5)
-    refused(posixshm.from_dlpack, array, "a/b")
-    refused(posixshm.from_dlpack, array, 5)
-    refused(posixshm.from_dlpack, array, nonsense=True)
-    refused(posixshm.from_dlpack, array, max_size=1)
-    refused(posixshm.from_dlpack, np.zeros(1, "datetime64[s]"))
-    posixshm.from_dlpack(Exporter(array, device=(2, 0)))  # asks for a copy on the CPU
-    refused(posixshm.from_dlpack, Exporter(array, device=None))
-    refused(posixshm.from_dlpack, Exporter(array, export=lambda **_: 5))
-    used = array.__dlpack__()
-    np.from_dlpack(Exporter(array, export=lambda **_: used))
-    refused(posixshm.from_dlpack, Exporter(array, export=lambda **_: used))
-    refused(posixshm.from_dlpack, array, max_size=1 << 62)

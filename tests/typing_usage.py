@@ -16,7 +16,6 @@ from posixshm import (
     SharedMemory,
     View,
     array,
-    from_dlpack,
     listdir,
     reclaim,
     shared_memory,
@@ -67,7 +66,6 @@ def arrays(name: str) -> None:
     made = array.create(name, (3, 4), np.float32)
     assert_type(made, array.SharedArray)
     assert_type(made.shm, SharedMemory)
-    assert_type(from_dlpack(np.zeros(3)), View)
 
 
 def dropped_in(shm: shared_memory.SharedMemory) -> None:

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-enum { DL_CPU = 1, DL_CUDA_HOST = 3, DL_ROCM_HOST = 11 };
+enum { DL_CPU = 1 };
 
 enum {
     DL_INT = 0,

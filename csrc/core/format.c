@@ -366,26 +366,3 @@ format_parse(PyObject *value, struct item_format *out)
     *out = format;
     return 0;
 }
-
-int
-format_from_dlpack(uint8_t code, uint8_t bits, struct item_format *out)
-{
-    struct item_format format = {0};
-    int rc = 0;
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(named) && rc == 0; i++) {
-        rc = format_named(&format, named[i].name, false);
-        if (rc > 0 && (format.dl_code != code || format.dl_bits != bits)) {
-            Py_CLEAR(format.text);
-            format = (struct item_format){0};
-            rc = 0;
-        }
-    }
-    if (rc == 0) {
-        PyErr_Format(PyExc_BufferError,
-                     "a tensor of DLPack's type %d with %d bits has no format "
-                     "here",
-                     (int)code, (int)bits);
-    }
-    *out = format;
-    return rc > 0 ? 0 : -1;
-}

@@ -30,9 +30,6 @@ struct item_format {
  * it returns 0, and then owns text. */
 int format_parse(PyObject *value, struct item_format *out);
 
-/* The same from DLPack's words; raises BufferError. */
-int format_from_dlpack(uint8_t code, uint8_t bits, struct item_format *out);
-
 /* The numpy dtype of what has no buffer format: numpy's times, and from ml_dtypes
  * what only DLPack has; a new reference, or NULL with an exception. */
 PyObject *format_extension_dtype(const struct item_format *format);

@@ -169,7 +169,6 @@ core_exec(PyObject *module)
         || PyModule_AddFunctions(module, pickle_methods) < 0
         || PyModule_AddFunctions(module, create_methods) < 0
         || PyModule_AddFunctions(module, delete_methods) < 0
-        || PyModule_AddFunctions(module, dlpack_functions) < 0
         || add_constants(module, state) < 0) {
         return -1;
     }

@@ -91,10 +91,6 @@ PyObject *view_dlpack(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyObject *view_dlpack_device(PyObject *op, PyObject *unused);
 extern const char view_dlpack_doc[], view_dlpack_device_doc[];
 
-/* ---- dlpack_import.c ---- */
-
-extern PyMethodDef dlpack_functions[];
-
 extern PyType_Spec view_spec;
 
 #endif

@@ -56,7 +56,6 @@ from ._core import (
     shm_open,
     shm_unlink,
 )
-from ._tensor import from_dlpack
 
 __version__ = "0.1.0"
 
@@ -105,7 +104,6 @@ __all__ = [
     "SharedMemory",
     "View",
     "__version__",
-    "from_dlpack",
     "listdir",
     "reclaim",
     "sem_unlink",

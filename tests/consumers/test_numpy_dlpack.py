@@ -5,7 +5,6 @@ import gc
 import numpy as np
 import pytest
 
-import posixshm
 from posixshm import SharedMemory
 
 WAYS = {
@@ -77,14 +76,3 @@ def test_from_dlpack_refuses_what_dlpack_cannot_say():
             np.from_dlpack(refused)
     assert np.asarray(view[::-1]).ctypes.data == view[3].address
     assert np.from_dlpack(view[::-1], copy=True).tolist() == view[::-1].tolist()
-
-
-def test_posixshm_from_dlpack_copies_an_array_in(name):
-    array = np.arange(24, dtype="f8").reshape(4, 6)
-    view = posixshm.from_dlpack(array.T, name)
-    with SharedMemory.open(name) as shm:
-        got = shm.view("d", (6, 4)).numpy()
-    assert (got == array.T).all()
-    view[0, 0] = 1.5
-    assert got[0, 0] == 1.5 and array[0, 0] == 0
-    posixshm.shm_unlink(name)
