@@ -110,7 +110,13 @@ def create_refused():
 @cycle("SharedMemory.open")
 def _():
     with SharedMemory.create(name, 10, delete=True):
-        for options in ({}, {"readonly": True}, {"timeout": 5}, {"max_size": 1 << 20}):
+        for options in (
+            {},
+            {"readonly": True},
+            {"timeout": 5},
+            {"max_size": 1 << 20},
+            {"owner": {0, "root"}},
+        ):
             loop_through(SharedMemory.open(name, **options))
             loop_through(Sub.open(name, **options))
         refused(SharedMemory.open, name, max_size=5)
@@ -120,6 +126,9 @@ def _():
     refused(SharedMemory.open, name, timeout=0.0001)
     refused(SharedMemory.open, name, timeout="")
     refused(SharedMemory.open, name, timeout=-1)
+    for wrong in (None, "no such user", [], {1.5}, -1, range(3)):
+        refused(SharedMemory.open, name, owner=wrong)
+        refused(SharedMemory.create, name, 10, exist_ok=True, owner=wrong)
     for wrong in (*WRONG_NAMES, None):
         refused(SharedMemory.open, wrong)
     misused(SharedMemory.open)

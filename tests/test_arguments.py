@@ -261,15 +261,44 @@ def test_timeouts(shm, name):
     for timeout in ("1", b"1", [1], 1j, True, False, object(), NotReally()):
         with pytest.raises(TypeError):
             SharedMemory.open(name, timeout=timeout)
-    for timeout in (-1, -0.001, -math.inf, math.nan, -1e300, np.float64("nan"), -(2**62)):
+    for timeout in (math.nan, np.float64("nan")):
         with pytest.raises(ValueError, match="timeout"):
             SharedMemory.open(name, timeout=timeout)
     with pytest.raises(KeyError, match="__float__"):
         SharedMemory.open(name, timeout=Raising())
     with pytest.raises((OverflowError, ValueError)):
         SharedMemory.open(name, timeout=10**400)
-    for timeout in (None, 0, -0.0, 5, 1e308, math.inf, np.float32(1), decimal.Decimal("0.5")):
+    for timeout in (
+        None,
+        0,
+        -0.0,
+        -1,
+        -1e300,
+        -math.inf,
+        5,
+        1e308,
+        math.inf,
+        np.float32(1),
+        decimal.Decimal("0.5"),
+    ):
         SharedMemory.open(name, timeout=timeout).close()
+
+
+def test_accepted_owners(shm, name):
+    for door in (
+        lambda owner: SharedMemory.open(name, owner=owner),
+        lambda owner: SharedMemory.create(name, 10, exist_ok=True, owner=owner),
+    ):
+        for owner in (None, 1.5, b"root", object(), True, {"root": 0}, [None], {1.5}):
+            with pytest.raises(TypeError):
+                door(owner)
+        for owner in ("nobody of that name", "", -1, 2**32 - 1, 2**64, set(), [], range(0)):
+            with pytest.raises((ValueError, TypeError)):
+                door(owner)
+        with pytest.raises(ValueError, match="16"):
+            door(list(range(100)))
+        for owner in ("any", "self", os.geteuid(), {os.geteuid()}, [0, os.geteuid()] * 50):
+            door(owner).close()
 
 
 def test_reclaim_arguments():

@@ -197,7 +197,7 @@ def test_open_waits_for_the_object_to_be_sized(path, name, timeout):
 
 
 @pytest.mark.parametrize("empty", [False, True])
-@pytest.mark.parametrize("timeout", [0, 0.0, 0.3])
+@pytest.mark.parametrize("timeout", [0.001, 0.3])
 def test_open_gives_up_after_the_timeout(name, timeout, empty):
     if empty:
         plain_file(f"{SHM}/{name}", 0)
@@ -216,10 +216,38 @@ def test_open_with_a_timeout_takes_what_is_there(shm, name, timeout):
         assert bytes(second.buf[:5]) == b"hello"
 
 
-@pytest.mark.parametrize("timeout", [-1, -0.001, math.nan, -math.inf])
-def test_a_timeout_that_is_none_is_refused_before_looking(name, timeout):
-    with pytest.raises(ValueError, match="timeout"):
+@pytest.mark.parametrize("timeout", [0, 0.0, -0.0, -1, -0.001, -math.inf])
+def test_a_timeout_of_zero_or_less_does_not_wait(name, timeout):
+    start = time.monotonic()
+    with pytest.raises(FileNotFoundError):
         SharedMemory.open(name, timeout=timeout)
+    plain_file(f"{SHM}/{name}", 0)
+    with pytest.raises(OSError) as caught:
+        SharedMemory.open(name, timeout=timeout)
+    os.unlink(f"{SHM}/{name}")
+    assert caught.value.errno == errno.ENODATA
+    assert time.monotonic() - start < 5
+
+
+def test_a_timeout_of_nan_is_refused_before_looking(name):
+    with pytest.raises(ValueError, match="timeout"):
+        SharedMemory.open(name, timeout=math.nan)
+
+
+def test_open_without_a_limit_waits_for_the_name(start_python, name):
+    code = """
+        import sys
+        from posixshm import SharedMemory
+        print("begins", flush=True)
+        with SharedMemory.open(sys.argv[1], timeout=None) as shm:
+            print(shm.size, flush=True)
+    """
+    child = start_python(code, name)
+    child.hear("begins")
+    with SharedMemory.create(name, 321) as shm:
+        child.hear("321")
+        child.finish()
+        shm.unlink()
 
 
 def test_other_threads_run_while_open_waits(name):
@@ -455,7 +483,7 @@ def test_who_may_only_read_an_object_cannot_keep_anyone_out(start_python, name):
     hostile.finish()
 
 
-@pytest.mark.parametrize("timeout", [None, 0, 0.5, 60])
+@pytest.mark.parametrize("timeout", [0, 0.5, 60])
 def test_who_may_write_an_object_and_locks_it_stops_nobody_for_long(start_python, name, timeout):
     needs_root()
     SharedMemory.create(name, 100, mode=0o666).close()
@@ -480,6 +508,76 @@ def test_who_may_write_an_object_and_locks_it_stops_nobody_for_long(start_python
     with SharedMemory.create(name, 50) as shm:  # the name is free, whatever they hold
         shm.unlink()
     hostile.abandon()
+
+
+# -- owners -------------------------------------------------------------------------------------
+
+
+def test_exist_ok_refuses_an_object_of_another_user(start_python, name):
+    needs_root()
+    code = """
+        import os, sys
+        from _processes import SOMEBODY, become
+        from posixshm import SharedMemory
+        become(SOMEBODY)
+        SharedMemory.create(sys.argv[1], 100, mode=0o666).close()
+        SharedMemory.create(sys.argv[1], 100, mode=0o666, exist_ok=True).close()
+        print("made", flush=True)
+    """
+    start_python(code, name, env=PATH).hear("made")
+    for owner in ({}, {"owner": "self"}, {"owner": 0}, {"owner": "root"}, {"owner": {0, 1}}):
+        with pytest.raises(PermissionError, match=str(SOMEBODY)) as caught:
+            SharedMemory.create(name, 100, exist_ok=True, **owner)
+        assert (caught.value.errno, caught.value.filename) == (errno.EACCES, name)
+    for owner in ("any", SOMEBODY, {SOMEBODY}, [1, SOMEBODY], ("root", SOMEBODY)):
+        with SharedMemory.create(name, 100, exist_ok=True, owner=owner) as shm:
+            assert not shm.created and shm.uid == SOMEBODY
+    # What the call itself would make for that user is no stranger's.
+    with SharedMemory.create(name, 100, exist_ok=True, uid=SOMEBODY) as shm:
+        assert not shm.created
+    with pytest.raises(PermissionError):
+        SharedMemory.create(name, 100, exist_ok=True, uid=SOMEBODY, owner="self")
+    posixshm.shm_unlink(name)
+
+
+def test_open_accepts_the_owners_that_it_is_told(start_python, name):
+    needs_root()
+    with SharedMemory.create(name, 100, mode=0o666, uid=SOMEBODY) as shm:
+        for owner in ({}, {"owner": "any"}, {"owner": SOMEBODY}, {"owner": {0, SOMEBODY}}):
+            SharedMemory.open(name, **owner).close()
+        for owner in ("self", 0, "root", [0, 1]):
+            with pytest.raises(PermissionError, match=str(SOMEBODY)):
+                SharedMemory.open(name, owner=owner, timeout=60)
+        shm.chown(0)
+        SharedMemory.open(name, owner="root").close()
+        code = """
+            import sys
+            from _processes import SOMEBODY, become
+            from posixshm import SharedMemory
+            become(SOMEBODY)
+            SharedMemory.open(sys.argv[1], owner="self").close()
+            SharedMemory.create(sys.argv[1], 10, exist_ok=True).close()
+            try:
+                SharedMemory.open(sys.argv[1], owner=SOMEBODY)
+            except PermissionError:
+                print("refused", flush=True)
+        """
+        start_python(code, name, env=PATH).hear("refused")  # root is trusted, but not asked for
+        shm.unlink()
+
+
+def test_a_refused_object_is_left_as_it_was(name):
+    needs_root()
+    with SharedMemory.create(name, 100, uid=SOMEBODY) as shm:
+        before = shm.stat()
+        with pytest.raises(PermissionError):
+            SharedMemory.open(name, owner=0)
+        assert shm.stat() == before
+        descriptors = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(PermissionError):
+            SharedMemory.open(name, owner=0)
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+        shm.unlink()
 
 
 def test_a_second_user_attaches_and_leases(start_python, name):

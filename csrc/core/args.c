@@ -220,20 +220,27 @@ arg_id(PyObject *value, const char *what, uint32_t *out)
     return 0;
 }
 
+/* -1 with an exception if it is not a number. */
+static double
+number_of_seconds(PyObject *value, const char *what)
+{
+    if (PyBool_Check(value) || !PyNumber_Check(value)
+        || PyComplex_Check(value)) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s must be a number of seconds or None, not %.200s",
+                     what, Py_TYPE(value)->tp_name);
+        return -1.0;
+    }
+    return PyFloat_AsDouble(value);
+}
+
 int
 arg_seconds(PyObject *value, const char *what, double *out)
 {
     if (value == NULL || value == Py_None) {
         return 0;
     }
-    if (PyBool_Check(value) || !PyNumber_Check(value)
-        || PyComplex_Check(value)) {
-        PyErr_Format(PyExc_TypeError,
-                     "%s must be a number of seconds or None, not %.200s",
-                     what, Py_TYPE(value)->tp_name);
-        return -1;
-    }
-    double seconds = PyFloat_AsDouble(value);
+    double seconds = number_of_seconds(value, what);
     if (seconds == -1.0 && PyErr_Occurred()) {
         return -1;
     }
@@ -245,6 +252,110 @@ arg_seconds(PyObject *value, const char *what, double *out)
     }
     *out = seconds;
     return 0;
+}
+
+int
+arg_timeout(PyObject *value, double *out)
+{
+    if (value == Py_None) {
+        *out = INFINITY;
+    }
+    if (value == NULL || value == Py_None) {
+        return 0;
+    }
+    double seconds = number_of_seconds(value, "timeout");
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (isnan(seconds)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "timeout must be a number of seconds, not nan");
+        return -1;
+    }
+    *out = seconds > 0 ? seconds : 0;
+    return 0;
+}
+
+/* The uid of a user's name: getpwnam(3), as the module pwd has it. */
+static int
+uid_of_name(PyObject *name, uid_t *out)
+{
+    PyObject *pwd = PyImport_ImportModule("pwd");
+    PyObject *entry = pwd == NULL ? NULL
+                                  : PyObject_CallMethod(pwd, "getpwnam", "O",
+                                                        name);
+    PyObject *number = entry == NULL
+                           ? NULL : PyObject_GetAttrString(entry, "pw_uid");
+    uint32_t uid = 0;
+    int rc = number == NULL ? -1 : arg_id(number, "owner", &uid);
+    if (entry == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
+        PyErr_Format(PyExc_ValueError, "owner: there is no user %R", name);
+    }
+    Py_XDECREF(number);
+    Py_XDECREF(entry);
+    Py_XDECREF(pwd);
+    *out = uid;
+    return rc;
+}
+
+static int
+add_owner(PyObject *user, struct pshm_owners *out)
+{
+    uid_t uid;
+    if (PyUnicode_Check(user)) {
+        if (uid_of_name(user, &uid) < 0) {
+            return -1;
+        }
+    }
+    else {
+        long long number;
+        if (arg_long(user, "owner", 0, (long long)UINT32_MAX - 1, &number)
+            < 0) {
+            return -1;
+        }
+        uid = (uid_t)number;
+    }
+    if (pshm_owners_add(out, uid) < 0) {
+        PyErr_Format(PyExc_ValueError, "owner must be at most %d users",
+                     PSHM_OWNERS_MAX);
+        return -1;
+    }
+    return 0;
+}
+
+int
+arg_owners(PyObject *value, struct pshm_owners *out)
+{
+    if (value == NULL) {
+        return 0;
+    }
+    if (PyUnicode_Check(value)) {
+        if (PyUnicode_CompareWithASCIIString(value, "any") == 0) {
+            *out = PSHM_OWNERS_ANY;
+            return 0;
+        }
+        if (PyUnicode_CompareWithASCIIString(value, "self") == 0) {
+            *out = pshm_owners_self();
+            return 0;
+        }
+    }
+    *out = (struct pshm_owners){0};
+    if (!PyAnySet_Check(value) && !PyList_Check(value)
+        && !PyTuple_Check(value)) {
+        return add_owner(value, out);
+    }
+    PyObject *users = PySequence_Tuple(value);
+    int rc = users == NULL ? -1 : 0;
+    for (Py_ssize_t i = 0; rc == 0 && i < PyTuple_GET_SIZE(users); i++) {
+        rc = add_owner(PyTuple_GET_ITEM(users, i), out);
+    }
+    if (rc == 0 && out->count == 0) {
+        PyErr_SetString(PyExc_ValueError,
+                        "owner must be at least one user, or 'any'");
+        rc = -1;
+    }
+    Py_XDECREF(users);
+    return rc;
 }
 
 int

@@ -8,6 +8,7 @@
 
 #include "core.h"
 
+#include "posix/attach.h"
 #include "posix/name.h"
 
 struct signature {
@@ -40,6 +41,17 @@ int arg_mode(PyObject *value, mode_t *out);
 int arg_id(PyObject *value, const char *what, uint32_t *out);
 /* Seconds, >= 0, perhaps infinite; None leaves *out as it is. */
 int arg_seconds(PyObject *value, const char *what, double *out);
+/* Seconds to wait; None: infinite; less than 0: 0. */
+int arg_timeout(PyObject *value, double *out);
+
+/* The argument owner=: "any", "self", a user, or a set, list or tuple of
+ * users; a user is a uid or the name of a user. */
+int arg_owners(PyObject *value, struct pshm_owners *out);
+
+#define OWNER_ARGUMENT_DOC                                                    \
+    "owner: whose object is accepted: 'self' (this process's user, or root),\n"\
+    "'any', a uid, a user name, or a set of uids and user names.  It is\n"     \
+    "checked on the open descriptor, so the name cannot change in between.\n"
 int arg_name(PyObject *value, struct pshm_name *out);
 /* A name that an object is to get: not one of a POSIX semaphore, which
  * listdir() and reclaim() pass over. */

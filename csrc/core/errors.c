@@ -3,7 +3,6 @@
 #include <stdarg.h>
 #include <string.h>
 
-#include "posix/attach.h"
 #include "posix/directory.h"
 
 /* OSError itself picks its subclass when it is called with an errno. */
@@ -167,4 +166,22 @@ raise_attach(int rc, PyObject *filename, mode_t mode)
     }
     return raise_errno_words(rc, filename, "Not a shared memory object, but %s",
                              kind_of_file(mode));
+}
+
+PyObject *
+raise_owner(PyObject *filename, uid_t uid, const struct pshm_owners *owners)
+{
+    char text[PSHM_OWNERS_MAX * 12];
+    size_t length = 0;
+    for (int i = 0; i < owners->count; i++) {
+        (void)PyOS_snprintf(text + length, sizeof(text) - length, "%s%lu",
+                            i == 0 ? "" : ", ",
+                            (unsigned long)owners->uids[i]);
+        length += strlen(text + length);
+    }
+    return raise_errno_words(
+        -EACCES, filename,
+        "The object belongs to the user with uid %lu; accepted are the "
+        "uids %s (owner='any' accepts every owner)",
+        (unsigned long)uid, text);
 }

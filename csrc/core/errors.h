@@ -4,6 +4,8 @@
 
 #include "core.h"
 
+#include "posix/attach.h"
+
 /* Raise the OSError of rc (-errno) with the C library's words; filename: an
  * object, or NULL.  Where rc is -EINTR a signal handler has already raised.
  * Returns NULL. */
@@ -20,6 +22,10 @@ PyObject *raise_no_memory(int rc, PyObject *filename, int fd, off_t size);
 
 /* The same for pshm_attach; mode: its object's, or 0. */
 PyObject *raise_attach(int rc, PyObject *filename, mode_t mode);
+
+/* An object of the user uid was found, and only owners are accepted. */
+PyObject *raise_owner(PyObject *filename, uid_t uid,
+                      const struct pshm_owners *owners);
 
 /* Put filename, an object or NULL, into the OSError that is set, if it has
  * none; any other exception stays as it is. */

@@ -12,6 +12,7 @@
 #include "fields.h"
 #include "mapping.h"
 
+#include "posix/attach.h"
 #include "posix/name.h"
 
 /* What a handle is about: made whole, then put into the handle in one go. */
@@ -96,15 +97,24 @@ void handle_dealloc(PyObject *op);
 
 /* ---- handle_open.c ---- */
 
-/* Attach to path and fill body.  Returns 0 or -errno, without an exception,
- * and may return -EINTR.  *mode as pshm_attach's object has it. */
-int handle_attach(core_state *state, const struct pshm_name *path,
-                  bool readonly, Py_ssize_t max_size, handle_body *body,
-                  mode_t *mode);
+/* Which objects an attach accepts, and how it maps them. */
+typedef struct {
+    bool readonly;
+    Py_ssize_t max_size;                /* bytes to reserve, or 0 */
+    struct pshm_owners owners;
+} attach_params;
 
-/* Raise what handle_attach returned; max_size as it was given. */
-PyObject *handle_raise_attach(int rc, PyObject *name, mode_t mode,
-                              Py_ssize_t max_size);
+/* Attach to path and fill body.  Returns 0 or -errno, without an exception,
+ * and may return -EINTR; -ERANGE: larger than max_size.  *object: what
+ * pshm_attach saw, for the message. */
+int handle_attach(core_state *state, const struct pshm_name *path,
+                  const attach_params *params, handle_body *body,
+                  struct pshm_object *object);
+
+/* Raise what handle_attach returned. */
+PyObject *handle_raise_attach(int rc, PyObject *name,
+                              const attach_params *params,
+                              const struct pshm_object *object);
 
 /* A new handle of type, or of a subclass, that has no body yet. */
 handle *handle_alloc(core_state *state, PyObject *type);

@@ -54,6 +54,18 @@ parse_owner(request *req, PyObject **values)
            || arg_id(values[2], "gid", &req->spec.gid) < 0 ? -1 : 0;
 }
 
+/* Without a value this user, root, and the user that a new object would belong
+ * to. */
+static int
+parse_accepted(request *req, PyObject *owner)
+{
+    req->owners = pshm_owners_self();
+    if (owner == NULL && req->spec.uid != (uid_t)-1) {
+        (void)pshm_owners_add(&req->owners, req->spec.uid);
+    }
+    return arg_owners(owner, &req->owners);
+}
+
 static int
 parse_name(request *req, PyObject *name)
 {
@@ -89,7 +101,8 @@ make_handle(core_state *state, PyObject *type, request *req)
 const char handle_create_doc[] =
     "create($type, /, name, size, *, mode=0o600, uid=None, gid=None,\n"
     "       max_size=None, reserve=True, populate=False, huge_pages=False,\n"
-    "       init=None, exist_ok=False, delete=False, track=False)\n--\n\n"
+    "       init=None, exist_ok=False, delete=False, track=False,\n"
+    "       owner='self')\n--\n\n"
     "Make an object, and only when it is complete give it its name.\n\n"
     "name: a str, see " MAN(shm_open, 3) "; None: a fresh one.  'sem.' begins\n"
     "those of POSIX semaphores, and no object's.\n"
@@ -97,11 +110,13 @@ const char handle_create_doc[] =
     "init: called with a writable memoryview of all bytes before anyone else\n"
     "can see them; if it raises, there is no object.  exist_ok: attach to an\n"
     "object of that name, if it has at least size bytes; see .created.\n"
+    OWNER_ARGUMENT_DOC
     "delete: this process removes the name when the handle is closed or\n"
     "goes, or the interpreter or a worker of multiprocessing ends.  track:\n"
     "the standard library's resource tracker does when this process and those\n"
     "it started have ended.\n\n"
-    "Raises FileExistsError; ValueError for a bad name or size; OSError:\n"
+    "Raises FileExistsError; PermissionError if exist_ok finds an object of\n"
+    "another owner; ValueError for a bad name or size; OSError:\n"
     "ENOSPC (it says how many bytes are free), EFBIG (RLIMIT_FSIZE), ENOMEM,\n"
     "EMFILE, EPERM; and what init raises.";
 
@@ -112,9 +127,9 @@ handle_create(PyObject *type, PyObject *const *args, Py_ssize_t count,
     static const char *const names[] = {
         "name", "size", "mode", "uid", "gid", "max_size", "reserve",
         "populate", "huge_pages", "init", "exist_ok", "delete", "track",
-        NULL};
+        "owner", NULL};
     static const struct signature signature = {"create", 2, 2, names};
-    PyObject *values[13];
+    PyObject *values[14];
     request req;
     request_init(&req, PSHM_NAMED);
     if (args_match(&signature, args, count, kwnames, values) < 0
@@ -123,7 +138,8 @@ handle_create(PyObject *type, PyObject *const *args, Py_ssize_t count,
         || parse_owner(&req, values + 2) < 0
         || arg_bool(values[10], &req.exist_ok) < 0
         || arg_bool(values[11], &req.delete) < 0
-        || arg_bool(values[12], &req.track) < 0) {
+        || arg_bool(values[12], &req.track) < 0
+        || parse_accepted(&req, values[13]) < 0) {
         return NULL;
     }
     if (values[9] != NULL && values[9] != Py_None) {

@@ -151,17 +151,24 @@ prepare(core_state *state, handle_body *body)
 static int
 attach_existing(core_state *state, const request *req, handle_body *body)
 {
-    mode_t mode;
+    const attach_params params = {
+        .max_size = req->max_size,
+        .owners = req->owners,
+    };
+    struct pshm_object object;
     int rc;
     do {
-        rc = handle_attach(state, req->spec.name, false, req->max_size, body,
-                           &mode);
+        rc = handle_attach(state, req->spec.name, &params, body, &object);
     } while (try_again(rc));
     if (rc == -ENOENT) {
         return 1;
     }
+    if (rc == -ERANGE) {
+        raise_errno(-EEXIST, req->name);
+        return -1;
+    }
     if (rc < 0) {
-        raise_attach(rc == -ERANGE ? -EEXIST : rc, req->name, mode);
+        handle_raise_attach(rc, req->name, &params, &object);
         return -1;
     }
     Py_ssize_t size = mapping_size(body->map);

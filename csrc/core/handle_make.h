@@ -13,6 +13,7 @@ typedef struct {
     Py_ssize_t max_size;                /* or 0 */
     PyObject *init;                     /* callable, or NULL */
     bool exist_ok;
+    struct pshm_owners owners;          /* accepted by exist_ok */
     bool delete;
     bool track;
 } request;

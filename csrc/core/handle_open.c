@@ -47,10 +47,12 @@ handle_alloc(core_state *state, PyObject *type)
 /* Map an attached object and make a body of it.  Owns object->fd.
  * Returns 0; -ERANGE: larger than max_size; or -errno. */
 static int
-make_body(const struct pshm_object *object, bool readonly,
-          Py_ssize_t max_size, handle_body *body)
+make_body(const struct pshm_object *object, const attach_params *params,
+          handle_body *body)
 {
     void *base;
+    bool readonly = params->readonly;
+    Py_ssize_t max_size = params->max_size;
     int prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
     size_t length = (size_t)(max_size > 0 ? max_size : object->size);
     int rc = max_size > 0 && object->size > max_size ? -ERANGE : 0;
@@ -84,28 +86,27 @@ prepare_body(core_state *state, handle_body *body)
 }
 
 int
-handle_attach(core_state *state, const struct pshm_name *path, bool readonly,
-              Py_ssize_t max_size, handle_body *body, mode_t *mode)
+handle_attach(core_state *state, const struct pshm_name *path,
+              const attach_params *params, handle_body *body,
+              struct pshm_object *object)
 {
-    struct pshm_object object;
     int rc = prepare_body(state, body);
-    *mode = 0;
+    *object = (struct pshm_object){.fd = -1};
     if (rc < 0) {
         PyErr_Clear();
         return rc;
     }
     Py_BEGIN_ALLOW_THREADS
     pshm_gate_enter();
-    rc = pshm_attach(path, readonly, &object);
+    rc = pshm_attach(path, params->readonly, &params->owners, object);
     if (rc == 0) {
-        rc = make_body(&object, readonly, max_size, body);
+        rc = make_body(object, params, body);
         if (rc < 0) {
-            pshm_fd_close(object.fd);
+            pshm_fd_close(object->fd);
         }
     }
     pshm_gate_leave();
     Py_END_ALLOW_THREADS
-    *mode = object.mode;
     body->path = *path;
     if (rc < 0) {
         handle_body_drop(body);
@@ -114,15 +115,19 @@ handle_attach(core_state *state, const struct pshm_name *path, bool readonly,
 }
 
 PyObject *
-handle_raise_attach(int rc, PyObject *name, mode_t mode, Py_ssize_t max_size)
+handle_raise_attach(int rc, PyObject *name, const attach_params *params,
+                    const struct pshm_object *object)
 {
     if (rc == -ERANGE) {
         return PyErr_Format(PyExc_ValueError,
                             "max_size of %zd bytes is less than the object "
                             "%R has by now",
-                            max_size, name);
+                            params->max_size, name);
     }
-    return raise_attach(rc, name, mode);
+    if (rc == -EACCES && object->mode != 0) {
+        return raise_owner(name, object->uid, &params->owners);
+    }
+    return raise_attach(rc, name, object->mode);
 }
 
 static void
@@ -154,16 +159,15 @@ pause_until(double deadline, double *pause)
     return PyErr_CheckSignals();
 }
 
-/* wait: seconds to wait for the name to appear and be sized; < 0: do not. */
+/* wait: seconds to wait for the name to appear and be sized; 0: do not. */
 static int
 attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
-               bool readonly, double wait, Py_ssize_t max_size,
-               handle_body *body)
+               const attach_params *params, double wait, handle_body *body)
 {
-    double start = wait < 0 ? 0 : pshm_clock(), pause = SHORTEST_PAUSE;
+    double start = wait > 0 ? pshm_clock() : 0, pause = SHORTEST_PAUSE;
     for (;;) {
-        mode_t mode;
-        int rc = handle_attach(state, path, readonly, max_size, body, &mode);
+        struct pshm_object object;
+        int rc = handle_attach(state, path, params, body, &object);
         if (rc == 0) {
             body->name = PyUnicode_FromString(pshm_name_plain(path));
             if (body->name == NULL) {
@@ -176,7 +180,7 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
             continue;
         }
         bool absent = rc == -ENOENT || rc == -ENODATA;
-        bool waits = wait >= 0 && (absent || rc == -EAGAIN);
+        bool waits = wait > 0 && (absent || rc == -EAGAIN);
         if (waits && pshm_clock() < start + wait) {
             if (pause_until(start + wait, &pause) < 0) {
                 return -1;
@@ -187,7 +191,7 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
             raise_timeout(name, wait);
         }
         else {
-            handle_raise_attach(rc, name, mode, max_size);
+            handle_raise_attach(rc, name, params, &object);
         }
         return -1;
     }
@@ -205,16 +209,18 @@ finish_factory(handle *self, handle_body *body)
 }
 
 const char handle_open_doc[] =
-    "open($type, /, name, *, readonly=False, timeout=None, max_size=None)\n"
-    "--\n\n"
+    "open($type, /, name, *, readonly=False, timeout=0, max_size=None,\n"
+    "     owner='any')\n--\n\n"
     "Attach to the object called name: " MAN(shm_open, 3) ".  It changes nothing.\n"
     "\n"
     "readonly: open and map it for reading only.  timeout: seconds to wait\n"
-    "for the name to appear and the object to have a size; None: not to wait.\n"
-    "max_size: bytes of address space to reserve, so that the object can\n"
-    "grow in place under every view.\n\n"
-    "Raises FileNotFoundError; TimeoutError; PermissionError; ValueError for\n"
-    "a bad name, or an object larger than max_size; OSError: ENODATA (size\n"
+    "for the name to appear and the object to have a size; None: for ever; 0\n"
+    "or less: not at all.  max_size: bytes of address space to reserve, so\n"
+    "that the object can grow in place under every view.\n"
+    OWNER_ARGUMENT_DOC "\n"
+    "Raises FileNotFoundError; TimeoutError; PermissionError, also if the\n"
+    "owner is another; ValueError for a bad name, or an object larger than\n"
+    "max_size; OSError: ENODATA (size\n"
     "0), ELOOP (a symbolic link), EISDIR, EINVAL (not a regular file), EAGAIN\n"
     "(locked by someone for himself alone), EMFILE, ENOMEM.";
 
@@ -223,29 +229,28 @@ handle_open(PyObject *type, PyObject *const *args, Py_ssize_t count,
             PyObject *kwnames)
 {
     static const char *const names[] = {"name", "readonly", "timeout",
-                                        "max_size", NULL};
+                                        "max_size", "owner", NULL};
     static const struct signature signature = {"open", 1, 1, names};
     core_state *state = core_state_of_type((PyTypeObject *)type);
-    PyObject *values[4];
+    PyObject *values[5];
     struct pshm_name path;
-    bool readonly = false;
-    double wait = -1;
-    Py_ssize_t max_size = 0;
+    attach_params params = {.owners = PSHM_OWNERS_ANY};
+    double wait = 0;
     handle_body body;
     if (args_match(&signature, args, count, kwnames, values) < 0
         || arg_name(values[0], &path) < 0
-        || arg_bool(values[1], &readonly) < 0
-        || arg_seconds(values[2], "timeout", &wait) < 0
+        || arg_bool(values[1], &params.readonly) < 0
+        || arg_timeout(values[2], &wait) < 0
         || (values[3] != NULL && values[3] != Py_None
-            && arg_size(values[3], "max_size", &max_size) < 0)) {
+            && arg_size(values[3], "max_size", &params.max_size) < 0)
+        || arg_owners(values[4], &params.owners) < 0) {
         return NULL;
     }
     handle *self = handle_alloc(state, type);
     if (self == NULL) {
         return NULL;
     }
-    if (attach_waiting(state, values[0], &path, readonly, wait, max_size,
-                       &body) < 0) {
+    if (attach_waiting(state, values[0], &path, &params, wait, &body) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -279,16 +284,14 @@ must_be_readonly(int fd)
 /* The lease comes last: on a descriptor that stays the caller's there is to be
  * none. */
 static int
-adopt_fd(int fd, bool readonly, Py_ssize_t max_size, handle_body *body,
-         mode_t *mode)
+adopt_fd(int fd, const attach_params *params, handle_body *body,
+         struct pshm_object *object)
 {
-    struct pshm_object object = {.mode = 0};
     int own = fd < PSHM_FD_FIRST ? pshm_fd_copy(fd) : fd;
     pshm_gate_enter();
-    int rc = own < 0 ? own : pshm_attach_look(own, &object);
-    *mode = object.mode;
+    int rc = own < 0 ? own : pshm_attach_look(own, object);
     if (rc == 0) {
-        rc = make_body(&object, readonly, max_size, body);
+        rc = make_body(object, params, body);
     }
     pshm_gate_leave();
     if (rc == 0) {
@@ -314,14 +317,13 @@ handle_from_fd(PyObject *type, PyObject *const *args, Py_ssize_t count,
     static const struct signature signature = {"from_fd", 1, 1, names};
     core_state *state = core_state_of_type((PyTypeObject *)type);
     PyObject *values[3];
-    Py_ssize_t max_size = 0;
+    attach_params params = {.owners = PSHM_OWNERS_ANY};
     long long fd;
-    bool readonly = false;
     if (args_match(&signature, args, count, kwnames, values) < 0
         || arg_long(values[0], "fd", 0, INT_MAX, &fd) < 0
-        || (values[1] != Py_None && arg_bool(values[1], &readonly) < 0)
+        || (values[1] != Py_None && arg_bool(values[1], &params.readonly) < 0)
         || (values[2] != NULL && values[2] != Py_None
-            && arg_size(values[2], "max_size", &max_size) < 0)) {
+            && arg_size(values[2], "max_size", &params.max_size) < 0)) {
         return NULL;
     }
     if (values[1] == NULL || values[1] == Py_None) {
@@ -329,14 +331,14 @@ handle_from_fd(PyObject *type, PyObject *const *args, Py_ssize_t count,
         if (rc < 0) {
             return raise_errno(rc, NULL);
         }
-        readonly = rc;
+        params.readonly = rc;
     }
     handle *self = handle_alloc(state, type);
     if (self == NULL) {
         return NULL;
     }
     handle_body body;
-    mode_t mode = 0;
+    struct pshm_object object = {.fd = -1};
     int rc = handle_make_passable(state, type);
     if (rc == 0) {
         rc = prepare_body(state, &body);
@@ -346,12 +348,12 @@ handle_from_fd(PyObject *type, PyObject *const *args, Py_ssize_t count,
         return rc == -ENOMEM ? PyErr_NoMemory() : NULL;
     }
     Py_BEGIN_ALLOW_THREADS
-    rc = adopt_fd((int)fd, readonly, max_size, &body, &mode);
+    rc = adopt_fd((int)fd, &params, &body, &object);
     Py_END_ALLOW_THREADS
     if (rc < 0) {
         handle_body_drop(&body);
         Py_DECREF(self);
-        return handle_raise_attach(rc, values[0], mode, max_size);
+        return handle_raise_attach(rc, values[0], &params, &object);
     }
     return finish_factory(self, &body);
 }
@@ -361,11 +363,12 @@ handle_from_fd(PyObject *type, PyObject *const *args, Py_ssize_t count,
 static int
 attach_into(core_state *state, handle *self, PyObject *name, bool track)
 {
+    const attach_params params = {.owners = PSHM_OWNERS_ANY};
     struct pshm_name path;
     handle_body body;
     PyObject *duty;
     if (arg_name(name, &path) < 0
-        || attach_waiting(state, name, &path, false, -1, 0, &body) < 0) {
+        || attach_waiting(state, name, &path, &params, 0, &body) < 0) {
         return -1;
     }
     body.track = track;

@@ -121,10 +121,15 @@ attach_reference(PyObject *module, PyObject *args)
     if (self == NULL) {
         return NULL;
     }
+    const attach_params params = {
+        .readonly = readonly,
+        .max_size = max_size,
+        .owners = PSHM_OWNERS_ANY,      /* it is this object, whose ever */
+    };
     handle_body body;
-    mode_t mode;
+    struct pshm_object found;
     do {
-        rc = handle_attach(state, &path, readonly, max_size, &body, &mode);
+        rc = handle_attach(state, &path, &params, &body, &found);
     } while (try_again(rc));
     struct pshm_identity id = {(dev_t)dev, (ino_t)ino};
     if (rc == -ERANGE && pshm_link_holds(&path, id) != 1) {
@@ -137,7 +142,7 @@ attach_reference(PyObject *module, PyObject *args)
     if (rc < 0) {
         Py_DECREF(self);
         return rc != -ESTALE
-                   ? handle_raise_attach(rc, name, mode, max_size)
+                   ? handle_raise_attach(rc, name, &params, &found)
                    : raise_errno_words(rc, name,
                                        "The shared memory is gone: another "
                                        "object has its name now");

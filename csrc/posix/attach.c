@@ -32,6 +32,7 @@ pshm_attach_look(int fd, struct pshm_object *out)
     out->id = (struct pshm_identity){st.st_dev, st.st_ino};
     out->size = st.st_size;
     out->mode = st.st_mode;
+    out->uid = st.st_uid;
     rc = check_kind(st.st_mode);
     return rc == 0 && st.st_size == 0 ? -ENODATA : rc;
 }
@@ -63,9 +64,40 @@ pshm_attach_refusal(const struct pshm_name *name, int rc, mode_t *mode)
     return rc;
 }
 
+struct pshm_owners
+pshm_owners_self(void)
+{
+    struct pshm_owners owners = {.count = 1, .uids = {geteuid()}};
+    (void)pshm_owners_add(&owners, 0);
+    return owners;
+}
+
+int
+pshm_owners_add(struct pshm_owners *owners, uid_t uid)
+{
+    if (pshm_owners_accept(owners, uid)) {
+        return 0;
+    }
+    if (owners->count == PSHM_OWNERS_MAX) {
+        return -E2BIG;
+    }
+    owners->uids[owners->count++] = uid;
+    return 0;
+}
+
+bool
+pshm_owners_accept(const struct pshm_owners *owners, uid_t uid)
+{
+    bool accepted = owners->count < 0;
+    for (int i = 0; i < owners->count; i++) {
+        accepted = accepted || owners->uids[i] == uid;
+    }
+    return accepted;
+}
+
 int
 pshm_attach(const struct pshm_name *name, bool readonly,
-            struct pshm_object *out)
+            const struct pshm_owners *owners, struct pshm_object *out)
 {
     /* O_NONBLOCK: a FIFO of that name must not hang us. */
     int flags = (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW
@@ -92,11 +124,15 @@ pshm_attach(const struct pshm_name *name, bool readonly,
             rc = rc == -EAGAIN || rc == -EINTR ? 0 : rc;
         }
         if (rc == 0) {
-            int named = confirm_name(name, out);
-            if (named == 1 && out->size > 0) {
-                return 0;
+            rc = confirm_name(name, out);
+            if (rc == 1) {
+                rc = !pshm_owners_accept(owners, out->uid) ? -EACCES
+                     : out->size == 0                      ? -ENODATA
+                                                           : 0;
+                if (rc == 0) {
+                    return 0;
+                }
             }
-            rc = named < 0 ? named : named == 1 ? -ENODATA : 0;
         }
         pshm_fd_close(fd);
         out->fd = -1;

@@ -10,7 +10,25 @@ struct pshm_object {
     struct pshm_identity id;
     off_t size;                         /* bytes */
     mode_t mode;                        /* with the kind of file: S_IFMT */
+    uid_t uid;                          /* the owner */
 };
+
+/* The users whose objects an attach accepts. */
+#define PSHM_OWNERS_MAX 16
+
+struct pshm_owners {
+    int count;                          /* < 0: every user */
+    uid_t uids[PSHM_OWNERS_MAX];
+};
+
+#define PSHM_OWNERS_ANY ((struct pshm_owners){.count = -1})
+
+/* This process's effective user, and root. */
+struct pshm_owners pshm_owners_self(void);
+
+/* Add a user.  Returns 0, or -E2BIG if there are PSHM_OWNERS_MAX already. */
+int pshm_owners_add(struct pshm_owners *owners, uid_t uid);
+bool pshm_owners_accept(const struct pshm_owners *owners, uid_t uid);
 
 /* Open the object called name, take its lease, and make sure that it still has
  * that name then, so that no reclaimer can have been faster.  The caller owns
@@ -20,10 +38,12 @@ struct pshm_object {
  *   -ENODATA  it has no bytes: its creator has not sized it yet
  *   -ELOOP    a symbolic link; not followed
  *   -EISDIR, -EINVAL  not a regular file; out->mode says what, or is 0
+ *   -EACCES   may not be opened, and out->mode is 0; or its owner, out->uid,
+ *             is not one of owners
  *   -EAGAIN   a reclaimer is at work on it; it may be gone in a moment
  *   -EINTR and what open(2) says else. */
 int pshm_attach(const struct pshm_name *name, bool readonly,
-                struct pshm_object *out);
+                const struct pshm_owners *owners, struct pshm_object *out);
 
 /* What a refusal of open(2) to open name (rc) means: rc; or where it is about
  * what is no regular file, what pshm_attach says of that, with *mode. */

@@ -1,6 +1,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from types import EllipsisType, TracebackType
 from typing import (
@@ -21,6 +22,13 @@ from typing_extensions import Buffer, CapsuleType, disjoint_base
 
 _T = TypeVar("_T")
 _Order: TypeAlias = Literal["seq_cst", "acq_rel", "acquire", "release", "relaxed"]
+_Owner: TypeAlias = (
+    SupportsIndex
+    | str
+    | AbstractSet[SupportsIndex | str]
+    | list[SupportsIndex | str]
+    | tuple[SupportsIndex | str, ...]
+)
 _Shape: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
 _Format: TypeAlias = Literal["i", "I", "q", "Q"]
 
@@ -204,6 +212,7 @@ class SharedMemory:
         exist_ok: bool = False,
         delete: bool = False,
         track: bool = False,
+        owner: _Owner = "self",
     ) -> Self: ...
     @classmethod
     def open(
@@ -211,8 +220,9 @@ class SharedMemory:
         name: str,
         *,
         readonly: bool = False,
-        timeout: float | None = None,
+        timeout: float | None = 0,
         max_size: SupportsIndex | None = None,
+        owner: _Owner = "any",
     ) -> Self: ...
     @classmethod
     def anonymous(

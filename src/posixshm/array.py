@@ -279,11 +279,11 @@ def create(
     return array
 
 
-def open(name: str, mode: Literal["r", "r+"] = "r", *, timeout: float | None = None) -> SharedArray:
+def open(name: str, mode: Literal["r", "r+"] = "r", *, timeout: float | None = 0) -> SharedArray:
     """Attach to the array called name: no item is read or copied, and nothing is changed.
 
     mode: 'r' for reading only, in the pages too; 'r+' to write as well. timeout: seconds to wait
-    for the name to appear; None: not to wait. Reads versions 1.0 to 3.0 of the format, whoever
+    for the name to appear; None: for ever. Reads versions 1.0 to 3.0 of the format, whoever
     wrote the file.
 
     Raises FileNotFoundError, TimeoutError, PermissionError, OSError as SharedMemory.open;
@@ -295,7 +295,7 @@ def open(name: str, mode: Literal["r", "r+"] = "r", *, timeout: float | None = N
     return _found(SharedMemory.open(name, readonly=mode == "r", timeout=timeout))[0]
 
 
-def load(name: str, *, timeout: float | None = None) -> SharedArray:
+def load(name: str, *, timeout: float | None = 0) -> SharedArray:
     """Attach to the array called name for reading only: open(name, 'r')."""
     return open(name, timeout=timeout)
 

@@ -73,13 +73,13 @@ def _write(sink: Any, table: pyarrow.Table) -> None:
         writer.write_table(table)
 
 
-def read(name: str, *, timeout: float | None = None, validate: bool = True) -> pyarrow.Table:
+def read(name: str, *, timeout: float | None = 0, validate: bool = True) -> pyarrow.Table:
     """The table in the object called `name`, without a copy: its columns are the object's bytes.
 
     They are read-only, keep the memory as long as anything uses them, and lie at multiples of 8
     bytes. Only what was written compressed, or in the other byte order, is copied.
 
-    timeout: seconds to wait for the name to appear; None: not to wait. validate: look at all that
+    timeout: seconds to wait for the name to appear; None: for ever. validate: look at all that
     one value says of where another one is (offsets, indices) and at the text: a damaged table is
     an error here, and no crash later. That reads the columns of text, lists and dictionaries, and
     takes no time for numbers. Without it, read what you wrote yourself. Who may write to the object

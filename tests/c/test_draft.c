@@ -697,7 +697,7 @@ check_only_finished_objects(const struct making *making,
                             struct pshm_identity old)
 {
     struct pshm_object object;
-    int rc = pshm_attach(&making->name, false, &object);
+    int rc = pshm_attach(&making->name, false, &PSHM_OWNERS_ANY, &object);
     if (rc < 0) {
         CHECK_IS(rc, -ENOENT);
         CHECK(!making->replace);
@@ -947,7 +947,7 @@ static bool
 look_at_object(const struct traffic *traffic)
 {
     struct pshm_object object;
-    int rc = pshm_attach(&traffic->name, false, &object);
+    int rc = pshm_attach(&traffic->name, false, &PSHM_OWNERS_ANY, &object);
     if (rc < 0) {
         CHECK_IS(rc, -ENOENT);
         CHECK(!traffic->replace);

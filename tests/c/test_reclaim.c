@@ -55,7 +55,7 @@ leased_object_stays(void)
     (void)make_plain(&name, 1, 0600, 0);
     for (int readonly = 0; readonly < 2; readonly++) {
         struct pshm_object object;
-        CHECK_IS(pshm_attach(&name, readonly, &object), 0);
+        CHECK_IS(pshm_attach(&name, readonly, &PSHM_OWNERS_ANY, &object), 0);
         CHECK_IS(reclaim(&name, 0, false).verdict, PSHM_IN_USE);
         CHECK_IS(reclaim(&name, 0, true).verdict, PSHM_IN_USE);
         CHECK(pshm_identity_same(identity_of(&name), object.id));
@@ -68,7 +68,7 @@ static int
 attach_and_stop(void *context)
 {
     struct pshm_object object;
-    CHECK_IS(pshm_attach(context, false, &object), 0);
+    CHECK_IS(pshm_attach(context, false, &PSHM_OWNERS_ANY, &object), 0);
     (void)raise(SIGSTOP);
     return 0;
 }
@@ -157,7 +157,7 @@ several_are_reclaimed_at_a_time(void)
         (void)make_plain(&name, 1, 0600, 0);
     }
     name = name_of("used");
-    CHECK_IS(pshm_attach(&name, false, &object), 0);
+    CHECK_IS(pshm_attach(&name, false, &PSHM_OWNERS_ANY, &object), 0);
     for (int dry_run = 1; dry_run >= 0; dry_run--) {
         int done = 0, used = 0, expected = dry_run ? PSHM_REMOVABLE
                                                    : PSHM_REMOVED;
@@ -258,7 +258,7 @@ reclaim_as_nobody(void *context)
     for (size_t i = 0; i < COUNT(modes); i++) {
         (void)make_plain(&own, 1, modes[i], 0);
         struct pshm_object object;
-        CHECK_IS(pshm_attach(&own, true, &object), 0);
+        CHECK_IS(pshm_attach(&own, true, &PSHM_OWNERS_ANY, &object), 0);
         CHECK_IS(reclaim(&own, 0, false).verdict, PSHM_IN_USE);
         (void)close(object.fd);
         CHECK_IS(reclaim(&own, 0, false).verdict, PSHM_REMOVED);
@@ -296,7 +296,7 @@ who_attaches_after_the_seizure_keeps_it(void)
         void *base = NULL;
         pshm_reclaim_seize(pshm_name_plain(&name), 0, &candidate);
         CHECK_IS(candidate.verdict, PSHM_REMOVABLE);
-        CHECK_IS(pshm_attach(&name, false, &object), 0);
+        CHECK_IS(pshm_attach(&name, false, &PSHM_OWNERS_ANY, &object), 0);
         if (keep == 1) {
             /* without a descriptor, but mapped */
             base = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, object.fd, 0);
