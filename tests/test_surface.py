@@ -179,6 +179,47 @@ def test_every_interface_of_the_overview_is_there():
         assert hasattr(MemoryMap, name), name
 
 
+def test_submodules_are_imported_when_they_are_used(run_python):
+    assert {name.partition(".")[2] for name in PARTS} <= set(dir(posixshm))
+    run_python(
+        """
+        import sys, posixshm
+        for name in sys.argv[1:]:
+            assert f"posixshm.{name}" not in sys.modules, name
+            assert name in dir(posixshm)
+            assert getattr(posixshm, name) is sys.modules[f"posixshm.{name}"]
+            assert vars(posixshm)[name] is getattr(posixshm, name)
+        """,
+        "arrow", "shared_memory", "aio", "array",
+    )  # fmt: skip
+    with pytest.raises(AttributeError, match="'posixshm' has no attribute 'nonsense'"):
+        _ = posixshm.nonsense
+
+
+def test_a_submodule_whose_library_is_missing_is_no_attribute(run_python):
+    run_python(
+        """
+        import inspect, sys
+        sys.modules["numpy"] = None
+        import posixshm
+        try:
+            posixshm.array
+        except AttributeError as error:
+            assert "pip install 'posixshm[numpy]'" in str(error), error
+        else:
+            raise AssertionError
+        assert not hasattr(posixshm, "array") and hasattr(posixshm, "arrow")
+        assert dict(inspect.getmembers(posixshm))["SharedMemory"] is posixshm.SharedMemory
+        try:
+            from posixshm import array
+        except ImportError as error:
+            assert error.name == "numpy", error
+        else:
+            raise AssertionError
+        """
+    )
+
+
 # -- texts --------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from typing import Any, assert_type
 import numpy as np
 from numpy.typing import NDArray
 
+import posixshm
 from posixshm import (
     Atomic,
     Condition,
@@ -66,6 +67,7 @@ def arrays(name: str) -> None:
     made = array.create(name, (3, 4), np.float32)
     assert_type(made, array.SharedArray)
     assert_type(made.shm, SharedMemory)
+    assert_type(posixshm.array.load(name), array.SharedArray)  # without an import of its own
 
 
 def dropped_in(shm: shared_memory.SharedMemory) -> None:

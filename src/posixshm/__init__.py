@@ -57,6 +57,14 @@ from ._core import (
     shm_unlink,
 )
 
+TYPE_CHECKING = False  # typing's own would take longer to import than all of this package
+if TYPE_CHECKING:
+    from . import aio as aio
+    from . import array as array
+    from . import arrow as arrow
+    from . import shared_memory as shared_memory
+del TYPE_CHECKING
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -110,3 +118,21 @@ __all__ = [
     "shm_open",
     "shm_unlink",
 ]
+
+_SUBMODULES = {"aio", "array", "arrow", "shared_memory"}
+
+
+def __getattr__(name: str) -> object:
+    """Import a submodule when it is first used: together they take many times as long as this."""
+    if name in _SUBMODULES:
+        from importlib import import_module
+
+        try:
+            return import_module(f"{__name__}.{name}")
+        except ImportError as error:  # hasattr() and help() expect an AttributeError
+            raise AttributeError(str(error), name=name) from error
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | _SUBMODULES)
