@@ -98,11 +98,6 @@ class LockAcquire(Acquiring):
         return Lock.at(shm, 0, create=True)
 
 
-class LockInheritAcquire(Acquiring):
-    def make(self, shm):
-        return Lock.at(shm, 0, create=True, prio_inherit=True)
-
-
 class RLockAcquire(Acquiring):
     def make(self, shm):
         return RLock.at(shm, 0, create=True)
@@ -321,7 +316,6 @@ class AtomicWait32(AtomicWait):
 
 CASES = [
     LockAcquire,
-    LockInheritAcquire,
     RLockAcquire,
     ConditionAcquire,
     RWLockReadAgainstWriter,

@@ -5,7 +5,7 @@ import gc
 
 import pytest
 from _primitives import elsewhere, name_of
-from _processes import PATH, cannot_be_tested, needs_root
+from _processes import PATH
 
 from posixshm import Lock, OwnerDiedError, RLock, SharedMemory
 
@@ -134,13 +134,12 @@ def test_arguments(kind, shm):
 
 
 @kinds
-@pytest.mark.parametrize("prio_inherit", [False, True])
-def test_no_two_hold_it_at_once(kind, prio_inherit, shm, run_threads):
-    lock = kind.at(shm, 0, create=True, prio_inherit=prio_inherit)
+def test_no_two_hold_it_at_once(kind, shm, run_threads):
+    lock = kind.at(shm, 0, create=True)
     counter = memoryview(shm.buf)[4096:4104].cast("q")
 
     def add():
-        mine = kind.at(shm)  # made with priority inheritance or not: it knows
+        mine = kind.at(shm)
         for i in range(2000):
             with mine if i % 2 else lock:
                 counter[0] += 1
@@ -151,13 +150,12 @@ def test_no_two_hold_it_at_once(kind, prio_inherit, shm, run_threads):
 
 
 @kinds
-@pytest.mark.parametrize("prio_inherit", [False, True])
-def test_nor_do_two_processes(run_python, kind, prio_inherit):
+def test_nor_do_two_processes(run_python, kind):
     code = f"""
 import os
 from posixshm import {kind.__name__} as Kind, SharedMemory
 shm = SharedMemory.anonymous(8192)
-lock = Kind.at(shm, 0, create=True, prio_inherit={prio_inherit})
+lock = Kind.at(shm, 0, create=True)
 counter = shm.buf[4096:4104].cast("q")
 children = []
 for _ in range(4):
@@ -173,67 +171,13 @@ assert counter[0] == 12000 and not lock.locked(), counter[0]
     run_python(code, env=PATH)
 
 
-def test_the_owner_runs_at_the_priority_of_who_waits(run_python):
-    """Priority inheritance: one in the middle does not keep the low owner from releasing."""
-    needs_root()
-    code = """
-import os, threading, time
-from posixshm import Event, Lock, SharedMemory
-cpu = min(os.sched_getaffinity(0))
-
-def priority(pid):
-    with open(f"/proc/{pid}/stat") as stat:
-        return int(stat.read().rpartition(")")[2].split()[15])  # -1 - rt priority, or 0 to 39
-
-shm = SharedMemory.anonymous(4096)
-results = {}
-for offset, inherit in ((0, False), (256, True)):
-    lock = Lock.at(shm, offset, create=True, prio_inherit=inherit)
-    held, done = (Event.at(shm, 1024 + 4 * offset + i, create=True) for i in (0, 128))
-    owner = os.fork()
-    if owner == 0:
-        with lock:
-            held.set()
-            done.wait(30)
-        os._exit(0)
-    assert held.wait(30)
-    waiter = os.fork()
-    if waiter == 0:
-        try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(5))
-        except PermissionError:
-            os._exit(77)
-        os._exit(0 if lock.acquire(timeout=30) else 1)
-    seen = []
-    deadline = time.monotonic() + (10 if inherit else 0.3)
-    while time.monotonic() < deadline and not any(p < 0 for p in seen):
-        seen.append(priority(owner))
-        time.sleep(0.002)
-    results[inherit] = min(seen)
-    done.set()
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in (owner, waiter)]
-    if codes[1] == 77:
-        print("no real-time priority here")
-        break
-    assert codes == [0, 0], codes
-else:
-    assert results[False] >= 0 and results[True] < 0, results
-"""
-    if said := run_python(code, env=PATH):
-        cannot_be_tested(said.strip())
-
-
 @kinds
-@pytest.mark.parametrize("prio_inherit", [False, True])
-def test_two_that_wait_for_each_other_are_not_told_before_their_time(
-    run_python, kind, prio_inherit
-):
-    """Of priority inheritance the kernel sees it, and the C library would end the process."""
+def test_two_that_wait_for_each_other_are_not_told_before_their_time(run_python, kind):
     code = f"""
 import os
 from posixshm import Barrier, {kind.__name__} as Kind, SharedMemory
 shm = SharedMemory.anonymous(8192)
-one, two = (Kind.at(shm, at, create=True, prio_inherit={prio_inherit}) for at in (0, 256))
+one, two = (Kind.at(shm, at, create=True) for at in (0, 256))
 both = Barrier.at(shm, 1024, parties=2, create=True)
 child = os.fork()
 mine, other = (one, two) if child else (two, one)
@@ -252,14 +196,13 @@ assert os.waitpid(child, 0)[1] == 0
 
 
 @kinds
-@pytest.mark.parametrize("prio_inherit", [False, True])
-def test_an_owner_that_there_is_not(run_python, kind, prio_inherit):
+def test_an_owner_that_there_is_not(run_python, kind):
     """Written over the first word, it is no owner of which the C library could make anything."""
     code = f"""
 import errno, struct
 from posixshm import {kind.__name__} as Kind, SharedMemory
 shm = SharedMemory.anonymous(4096)
-lock = Kind.at(shm, create=True, prio_inherit={prio_inherit})
+lock = Kind.at(shm, create=True)
 before = bytes(shm.buf[:64])
 for at in (0, 4):  # where one C library or the other has it
     shm.buf[at : at + 4] = struct.pack("I", 0x3FFFFFFE)  # no thread has that number

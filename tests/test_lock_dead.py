@@ -28,9 +28,8 @@ def assert_told(lock):
 
 
 @kinds
-@pytest.mark.parametrize("prio_inherit", [False, True])
-def test_everybody_is_told_until_somebody_recovers(kind, prio_inherit, shm):
-    lock = kind.at(shm, 0, create=True, prio_inherit=prio_inherit)
+def test_everybody_is_told_until_somebody_recovers(kind, shm):
+    lock = kind.at(shm, 0, create=True)
     others = [kind.at(shm) for _ in range(3)]
     die_with(lock.acquire)
     assert lock.locked()

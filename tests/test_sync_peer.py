@@ -99,9 +99,7 @@ KINDS = pytest.mark.parametrize(
     ("kind", "keywords"),
     [
         (Lock, {}),
-        (Lock, {"prio_inherit": True}),
         (RLock, {}),
-        (RLock, {"prio_inherit": True}),
         (Condition, {}),
     ],
     ids=name_of,

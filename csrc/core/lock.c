@@ -54,12 +54,13 @@ lock_inside(core_state *state, cell *owner, PyObject *recover)
     return as_lock(complete(self, PSHM_RECURSIVE, recover));
 }
 
-/* values: create, exist_ok, recover, prio_inherit. */
+/* values: create, exist_ok, recover. */
 static PyObject *
 open_lock(core_state *state, PyTypeObject *type, PyObject *name, PyObject *shm,
           PyObject *offset, PyObject *mode, PyObject **values)
 {
-    bool recursive = type == state->rlock_type, inherit = false;
+    bool recursive = type == state->rlock_type;
+    unsigned flags = recursive ? PSHM_RECURSIVE : 0;
     opening how = {
         .state = state,
         .type = type,
@@ -69,35 +70,28 @@ open_lock(core_state *state, PyTypeObject *type, PyObject *name, PyObject *shm,
             .kind = recursive ? PSHM_CELL_RLOCK : PSHM_CELL_LOCK,
             .size = sizeof(struct pshm_cell),
             .owned = true,
+            .flags = (uint8_t)flags,
             .init = init_cell,
+            .how = &flags,
         },
     };
     if (opening_parse(&how, values) < 0 || arg_mode(mode, &how.mode) < 0
-        || lock_check_recover(values[2]) < 0
-        || arg_bool(values[3], &inherit) < 0) {
+        || lock_check_recover(values[2]) < 0) {
         return NULL;
     }
-    unsigned flags = (recursive ? PSHM_RECURSIVE : 0)
-                     | (inherit ? PSHM_INHERIT : 0);
-    how.spec.flags = (uint8_t)flags;
-    how.spec.how = &flags;
     cell *self = cell_open(&how, name, shm, offset);
-    /* One that was there has its own. */
     return self == NULL ? NULL
-                        : complete((lock_object *)self,
-                                   self->place->tag.flags, values[2]);
+                        : complete((lock_object *)self, flags, values[2]);
 }
 
 #define LOCK_DOC_KEYWORDS                                                     \
     "on_owner_died: called with the lock, held, when its last owner died; if it\n" \
-    "returns, the lock is in order again and acquire() goes on.\n"           \
-    "prio_inherit: its owner runs at the priority of who waits for it\n"     \
-    "(PTHREAD_PRIO_INHERIT), when it is made.\n"
+    "returns, the lock is in order again and acquire() goes on.\n"
 
 PyDoc_STRVAR(
     at_doc,
     "at($type, /, shm, offset=0, *, create=False, exist_ok=False,\n"
-    "   on_owner_died=None, prio_inherit=False)\n--\n\n"
+    "   on_owner_died=None)\n--\n\n"
     "The lock at an offset of a segment.\n\n" CELL_DOC_WHERE LOCK_DOC_KEYWORDS
     "\n" CELL_DOC_RAISES);
 
@@ -106,9 +100,9 @@ lock_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
         PyObject *kwnames)
 {
     static const char *const names[] = {"shm", "offset", "create", "exist_ok",
-                                        "on_owner_died", "prio_inherit", NULL};
+                                        "on_owner_died", NULL};
     static const struct signature signature = {"at", 2, 1, names};
-    PyObject *values[6];
+    PyObject *values[5];
     if (args_match(&signature, args, count, kwnames, values) < 0) {
         return NULL;
     }
@@ -121,17 +115,16 @@ static PyObject *
 lock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"name", "create", "exist_ok",
-                                        "on_owner_died", "prio_inherit", "mode",
-                                        NULL};
+                                        "on_owner_died", "mode", NULL};
     const struct signature signature = {
         type == core_state_of_type(type)->rlock_type ? "RLock" : "Lock", 1, 1,
         names};
-    PyObject *values[6];
+    PyObject *values[5];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
     }
     return open_lock(core_state_of_type(type), type, values[0], NULL, NULL,
-                     values[5], values + 1);
+                     values[4], values + 1);
 }
 
 /* ---- Methods ---- */
@@ -282,7 +275,7 @@ static PyMemberDef lock_members[] = {
 
 #define LOCK_DOC(name, text)                                                 \
     name "(name, *, create=False, exist_ok=False, on_owner_died=None,\n"         \
-    "     prio_inherit=False, mode=0o600)\n--\n\n" text                      \
+    "     mode=0o600)\n--\n\n" text                                           \
     "\n\nIt belongs to a thread, and outlives it: when its owner dies, the\n" \
     "next one is told (OwnerDiedError), can repair what it protects, and\n"  \
     "goes on.  Named, in an object of its own; or at() an offset of a\n"     \

@@ -2,7 +2,6 @@
 
 #include <limits.h>
 #include <linux/futex.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -31,20 +30,16 @@ pshm_robust_init(struct pshm_robust *r, unsigned flags)
     if (rc < 0) {
         return rc;
     }
-    int type = flags & PSHM_INHERIT     ? PTHREAD_MUTEX_NORMAL
-               : flags & PSHM_RECURSIVE ? PTHREAD_MUTEX_RECURSIVE
-                                        : PTHREAD_MUTEX_ERRORCHECK;
-    rc = -pthread_mutexattr_settype(&attributes, type);
+    rc = -pthread_mutexattr_settype(&attributes,
+                                    flags & PSHM_RECURSIVE
+                                        ? PTHREAD_MUTEX_RECURSIVE
+                                        : PTHREAD_MUTEX_ERRORCHECK);
     if (rc == 0) {
         rc = -pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
     }
     if (rc == 0) {
         rc = -pthread_mutexattr_setpshared(&attributes,
                                            PTHREAD_PROCESS_SHARED);
-    }
-    if (rc == 0 && flags & PSHM_INHERIT) {
-        rc = -pthread_mutexattr_setprotocol(&attributes,
-                                            PTHREAD_PRIO_INHERIT);
     }
     if (rc == 0) {
         rc = -pthread_mutex_init(&r->mutex, &attributes);
@@ -203,40 +198,12 @@ forget(struct pshm_robust *r)
 }
 
 int
-pshm_robust_refused(struct pshm_robust *r, const struct pshm_grip *grip,
-                    int rc)
+pshm_robust_refused(struct pshm_robust *r, int rc)
 {
     if (rc == -ENOTRECOVERABLE) {
         forget(r);
     }
-    if (rc == -EBUSY && grip->flags & PSHM_INHERIT && pshm_grip_mine(grip)) {
-        return grip->flags & PSHM_RECURSIVE ? 0 : -EDEADLK;
-    }
     return rc;
-}
-
-/* Before one with priority inheritance is waited for.  A thread would not be
- * told that it waits for itself; and where the owner is none, of which the
- * kernel says ESRCH, glibc aborts.  (The kernel lets go of what a thread held
- * before its number is free.)  Returns 0, -EDEADLK or -EBADMSG. */
-static int
-check_owner(struct pshm_robust *r)
-{
-    unsigned word = atomic_load(owner_word(r));
-    pid_t owner = (pid_t)(word & FUTEX_TID_MASK);
-    if (owner == 0 || word & FUTEX_OWNER_DIED) {
-        return 0;
-    }
-    if (owner == this_thread()) {
-        return -EDEADLK;
-    }
-    if (kill(owner, 0) == 0 || errno != ESRCH) {
-        return 0;
-    }
-    word = atomic_load(owner_word(r));
-    return word & FUTEX_OWNER_DIED
-                   || (pid_t)(word & FUTEX_TID_MASK) != owner
-               ? 0 : -EBADMSG;
 }
 
 /* The C library's function that takes a clock, where it has it: glibc 2.30. */
@@ -252,10 +219,7 @@ lock_until(pthread_mutex_t *mutex, int64_t end)
     void *symbol = pshm_libc_function("pthread_mutex_clocklock", &found);
     memcpy((void *)&function, (const void *)&symbol, sizeof(function));
     if (function != NULL) {
-        int error = function(mutex, CLOCK_MONOTONIC, &at);
-        if (error != EINVAL) {          /* not with priority inheritance */
-            return -error;
-        }
+        return -function(mutex, CLOCK_MONOTONIC, &at);
     }
     at = pshm_moment_realtime(end);
     return -pthread_mutex_timedlock(mutex, &at);
@@ -266,16 +230,6 @@ pshm_robust_lock(struct pshm_robust *r, struct pshm_grip *grip, int64_t until)
 {
     if (pshm_robust_kind(r) != grip->kind) {
         return -EBADMSG;
-    }
-    if (grip->flags & PSHM_INHERIT) {
-        int rc = check_owner(r);
-        if (rc == -EDEADLK) {
-            rc = pshm_robust_refused(r, grip, -EBUSY);
-            return rc == -EBUSY ? -EDEADLK : pshm_robust_locked(r, grip, rc);
-        }
-        if (rc < 0) {
-            return rc;
-        }
     }
     int64_t end = pshm_slice_end(until);
     int rc = pshm_robust_locked(r, grip, lock_until(&r->mutex, end));

@@ -5,11 +5,7 @@
  * addresses in the mutex itself.  So the memory must stay mapped as long as a
  * thread of this process holds it; and who writes over those addresses would
  * crash the holder.  A grip remembers, in private memory, what they were.
- *
- * With priority inheritance the kernel finds threads that wait for each other,
- * and glibc aborts the process on that, but for a mutex of the normal type.  So
- * it is one, and what the other types would do is done here: a C program that
- * locks a recursive one again waits for itself. */
+ */
 #ifndef PSHM_ROBUST_H
 #define PSHM_ROBUST_H
 
@@ -22,7 +18,6 @@
 
 enum pshm_robust_flags {
     PSHM_RECURSIVE = 1,                 /* its owner may lock it again */
-    PSHM_INHERIT = 2,                   /* priority inheritance */
 };
 
 struct pshm_robust {
@@ -61,9 +56,8 @@ int pshm_robust_open(const struct pshm_robust *r, unsigned flags,
 /* Lock it.  Returns 0; -EOWNERDEAD: locked, but its last owner died with it,
  * and it is to be repaired; or it is not locked: -EBUSY (somebody has it),
  * -EDEADLK (this thread has it), -ENOTRECOVERABLE (whoever was told before let
- * go of it without a repair), -EBADMSG (written over; with priority inheritance
- * also where its owner is gone and the kernel did not say so), -EINTR and
- * -ETIMEDOUT as pshm_futex_wait. */
+ * go of it without a repair), -EBADMSG (written over), -EINTR and -ETIMEDOUT as
+ * pshm_futex_wait. */
 static inline int pshm_robust_try(struct pshm_robust *r,
                                   struct pshm_grip *grip);
 int pshm_robust_lock(struct pshm_robust *r, struct pshm_grip *grip,
@@ -200,8 +194,7 @@ pshm_robust_locked(const struct pshm_robust *r, struct pshm_grip *grip, int rc)
 }
 
 /* What an attempt means that did not simply lock it. */
-int pshm_robust_refused(struct pshm_robust *r, const struct pshm_grip *grip,
-                        int rc);
+int pshm_robust_refused(struct pshm_robust *r, int rc);
 
 static inline int
 pshm_robust_try(struct pshm_robust *r, struct pshm_grip *grip)
@@ -211,7 +204,7 @@ pshm_robust_try(struct pshm_robust *r, struct pshm_grip *grip)
     }
     int rc = -pthread_mutex_trylock(&r->mutex);
     if (rc != 0) {
-        rc = pshm_robust_refused(r, grip, rc);
+        rc = pshm_robust_refused(r, rc);
     }
     return pshm_robust_locked(r, grip, rc);
 }
@@ -242,9 +235,6 @@ pshm_robust_let_go(struct pshm_robust *r, struct pshm_grip *grip)
     unsigned depth = --grip->depth;
     if (depth == 0) {
         atomic_store_explicit(&grip->owner, 0, memory_order_relaxed);
-    }
-    else if (grip->flags & PSHM_INHERIT) {
-        return 0;                       /* the C library has it once only */
     }
     int rc = -pthread_mutex_unlock(&r->mutex);
     if (rc < 0 && depth == 0) {

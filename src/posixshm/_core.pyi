@@ -336,7 +336,6 @@ class Lock:
         create: bool = False,
         exist_ok: bool = False,
         on_owner_died: Callable[[Lock], object] | None = None,
-        prio_inherit: bool = False,
         mode: int = 0o600,
     ) -> Self: ...
     @classmethod
@@ -348,7 +347,6 @@ class Lock:
         create: bool = False,
         exist_ok: bool = False,
         on_owner_died: Callable[[Lock], object] | None = None,
-        prio_inherit: bool = False,
     ) -> Self: ...
     def acquire(
         self, blocking: bool = True, timeout: float | None = -1, *, recover: bool = False
@@ -386,7 +384,6 @@ class RLock:
         create: bool = False,
         exist_ok: bool = False,
         on_owner_died: Callable[[RLock], object] | None = None,
-        prio_inherit: bool = False,
         mode: int = 0o600,
     ) -> Self: ...
     @classmethod
@@ -398,7 +395,6 @@ class RLock:
         create: bool = False,
         exist_ok: bool = False,
         on_owner_died: Callable[[RLock], object] | None = None,
-        prio_inherit: bool = False,
     ) -> Self: ...
     def acquire(
         self, blocking: bool = True, timeout: float | None = -1, *, recover: bool = False

@@ -102,8 +102,7 @@ kill_within(pid_t pid, unsigned us)
 }
 
 /* The C library's of the same names are not known to every ThreadSanitizer,
- * which then takes what they order for a race.  These say, as the older ones do
- * for a mutex with priority inheritance, that they do not know the clock. */
+ * which then takes what they order for a race.  These call the older ones. */
 #if defined(__SANITIZE_THREAD__)
 #define THREADS_WATCHED
 #elif defined(__has_feature)
@@ -114,18 +113,8 @@ kill_within(pid_t pid, unsigned us)
 
 #ifdef THREADS_WATCHED
 
-int
-pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock,
-                        const struct timespec *at)
-{
-    (void)mutex;
-    (void)clock;
-    (void)at;
-    return EINVAL;
-}
-
-int
-sem_clockwait(sem_t *sem, clockid_t clock, const struct timespec *at)
+static struct timespec
+by_the_real_time_clock(clockid_t clock, const struct timespec *at)
 {
     struct timespec now, then;
     (void)clock_gettime(clock, &now);
@@ -135,6 +124,21 @@ sem_clockwait(sem_t *sem, clockid_t clock, const struct timespec *at)
     int64_t nanos = then.tv_nsec + (left > 0 ? left : 0);
     then.tv_sec += (time_t)(nanos / (1000 * MS));
     then.tv_nsec = (long)(nanos % (1000 * MS));
+    return then;
+}
+
+int
+pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock,
+                        const struct timespec *at)
+{
+    struct timespec then = by_the_real_time_clock(clock, at);
+    return pthread_mutex_timedlock(mutex, &then);
+}
+
+int
+sem_clockwait(sem_t *sem, clockid_t clock, const struct timespec *at)
+{
+    struct timespec then = by_the_real_time_clock(clock, at);
     return sem_timedwait(sem, &then);
 }
 

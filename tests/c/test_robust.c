@@ -55,23 +55,15 @@ unlock(struct side *side)
     return pshm_robust_unlock(&side->place->mutex, &side->grip);
 }
 
-static const unsigned kinds[] = {
-    0, PSHM_RECURSIVE, PSHM_INHERIT, PSHM_RECURSIVE | PSHM_INHERIT};
+static const unsigned kinds[] = {0, PSHM_RECURSIVE};
 
 /* ---- one owner at a time ---- */
-
-/* That of priority inheritance goes by way of the kernel. */
-static int
-times_to_count(const struct side *side)
-{
-    return ROUNDS(side->place->flags & PSHM_INHERIT ? 3000 : 20000);
-}
 
 static int
 count_under_it(void *context)
 {
     struct side *side = context;
-    for (int i = 0; i < times_to_count(side); i++) {
+    for (int i = 0; i < ROUNDS(20000); i++) {
         if (!CHECK_IS(lock(side), 0)) {
             return 1;
         }
@@ -88,7 +80,7 @@ only_one_has_it(void)
         check_about("flags %u", kinds[i]);
         struct side side = make(kinds[i]);
         together(3, count_under_it, &side);
-        CHECK_IS(side.place->plain, 3 * times_to_count(&side));
+        CHECK_IS(side.place->plain, 3 * ROUNDS(20000));
         unmake(&side);
     }
 }
@@ -192,12 +184,8 @@ kinds_are_told_apart(void)
     for (size_t made = 0; made < COUNT(kinds); made++) {
         struct side side = make(kinds[made]);
         for (size_t i = 0; i < COUNT(kinds); i++) {
-            /* Those with priority inheritance are of one type. */
-            bool same = i == made
-                        || (kinds[i] & PSHM_INHERIT
-                            && kinds[made] & PSHM_INHERIT);
             CHECK_IS(pshm_robust_open(&side.place->mutex, kinds[i], &grip),
-                     same ? 0 : -EBADMSG);
+                     i == made ? 0 : -EBADMSG);
         }
         unmake(&side);
     }
@@ -350,7 +338,7 @@ count_for_ever(void *context)
 static void
 killed_at_any_moment_it_goes_on(void)
 {
-    for (size_t i = 0; i < COUNT(kinds); i += 2) {
+    for (size_t i = 0; i < COUNT(kinds); i++) {
         check_about("flags %u", kinds[i]);
         struct side side = make(kinds[i]);
         pid_t steady = child_start(count_for_ever, &side);
