@@ -183,7 +183,7 @@ def test_what_another_cuts_off_can_be_read_by_a_copy_that_is_short(shm, start_py
 
     start_python("import os, sys; os.truncate('/dev/shm/' + sys.argv[1], 4096)", shm.name).finish()
     assert os.pread(shm.fileno(), 8192, 0) == bytes(4096)
-    # An anonymous object is sealed against that.
+    # An anonymous object is sealed, so that it cannot be truncated.
     with SharedMemory.anonymous(8192) as sealed, pytest.raises(PermissionError):
         os.ftruncate(sealed.fileno(), 4096)
 
