@@ -167,8 +167,6 @@ def become(user):
 
     Imports must come before: the interpreter may lie where that user cannot read.
     """
-    import posixshm._reduction  # noqa: F401
-
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)

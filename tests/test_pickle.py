@@ -297,10 +297,29 @@ def test_what_has_no_name_takes_multiprocessing(make):
         assert not shm.closed
 
 
-def test_closed_handles_are_not_pickled(name):
-    handles = [SharedMemory.create(name, 10, delete=True), SharedMemory.anonymous(10)]
-    handles.append(SharedMemory.__new__(SharedMemory))
-    for shm in handles:
+@pytest.mark.parametrize("end", ["close", "detach"])
+def test_a_closed_handle_with_a_name_is_pickled_by_what_it_knows(name, end):
+    with Sub.create(name, 100) as owner:
+        reader = Sub.open(name, readonly=True)
+        reader.told = 5
+        if end == "close":
+            reader.close()
+        else:
+            os.close(reader.detach())
+        for dumps in (pickle.dumps, mp.reduction.ForkingPickler.dumps):
+            with pickle.loads(dumps(reader)) as other:
+                assert type(other) is Sub and other.told == 5 and other.readonly
+                owner.buf[0] += 1
+                assert other.buf[0] == owner.buf[0]
+        with copy.copy(reader) as other:
+            assert not other.closed and reader.closed
+        owner.unlink()
+    with pytest.raises(FileNotFoundError):
+        pickle.loads(pickle.dumps(reader))
+
+
+def test_closed_handles_without_a_name_are_not_pickled():
+    for shm in [SharedMemory.anonymous(10), SharedMemory.__new__(SharedMemory)]:
         shm.close()
         with pytest.raises(ValueError, match="closed"):
             pickle.dumps(shm)
@@ -316,6 +335,52 @@ def test_a_handle_without_descriptor_is_pickled_by_reference_only():
         shm.close_fd()
         with pytest.raises((ValueError, TypeError)):
             mp.reduction.ForkingPickler.dumps(shm)
+
+
+def test_making_one_imports_nothing(run_python):
+    run_python(
+        """
+        import sys
+        import posixshm
+        before = set(sys.modules)
+        anonymous = posixshm.SharedMemory.anonymous(100)
+        unlinked = posixshm.SharedMemory.unlinked(100)
+        received = posixshm.SharedMemory.from_fd(unlinked.detach())
+        assert set(sys.modules) == before, set(sys.modules) - before
+        import pickle
+        try:
+            pickle.dumps(anonymous)
+        except TypeError:
+            pass
+        else:
+            raise AssertionError
+        assert "multiprocessing" not in sys.modules
+        from multiprocessing.reduction import ForkingPickler
+        for shm in (anonymous, received):
+            with pickle.loads(ForkingPickler.dumps([shm, shm]))[1] as other:
+                other.buf[0] = 5
+            assert shm.buf[0] == 5
+        """
+    )
+
+
+def test_a_pickler_that_another_package_makes(run_python):
+    """As torch.multiprocessing does it. The type of the handle need not be known before."""
+    run_python(
+        """
+        import posixshm, io, multiprocessing.reduction, pickle
+        class Sub(posixshm.SharedMemory):
+            pass
+        shm = Sub.anonymous(100)
+        shm.extra = [shm]
+        shm.buf[0] = 9
+        stream = io.BytesIO()
+        multiprocessing.reduction.ForkingPickler(stream).dump([shm, shm])
+        one, other = pickle.loads(stream.getvalue())
+        assert one is other and type(one) is Sub and one.buf[0] == 9
+        assert one.extra[0] is one
+        """
+    )
 
 
 def test_what_a_forged_pickle_can_do(shm):
@@ -453,6 +518,43 @@ def test_through_a_queue(context, travellers):
     for queue in (inbox, outbox):
         queue.close()
         queue.join_thread()
+
+
+def _put_and_close(queue, name):
+    with SharedMemory.create(name, 100) as shm:
+        shm.buf[0] = 7
+        queue.put(shm)
+
+
+def test_a_handle_that_is_closed_before_the_queue_has_pickled_it(context, name):
+    queue = context.Queue()
+    with running(context.Process(target=_put_and_close, args=(queue, name))):
+        with queue.get(timeout=DEADLINE) as shm:
+            assert shm.buf[0] == 7 and not shm.created
+            shm.unlink()
+    queue.close()
+    queue.join_thread()
+
+
+def test_what_cannot_be_pickled_fails_in_the_caller(context):
+    """But for Queue, whose put() returns before its thread pickles."""
+    shm = SharedMemory.anonymous(10)
+    shm.close()
+    ours, theirs = context.Pipe()
+    queue = context.SimpleQueue()
+    with ours, theirs:
+        for send in (ours.send, queue.put):
+            with pytest.raises(ValueError, match="closed"):
+                send(shm)
+    queue.close()
+    with context.Pool(1) as pool:
+        with pytest.raises(ValueError, match="closed"):
+            pool.apply_async(look, (shm,)).get(DEADLINE)
+        pool.close()
+        pool.join()
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+        with pytest.raises(ValueError, match="closed"):
+            executor.submit(look, shm).result(DEADLINE)
 
 
 def test_through_a_pool(context, travellers):

@@ -460,7 +460,7 @@ def test_import_brings_nothing_that_takes_long(run_python):
         """,
         options=["-I", "-W", "error"],
     )
-    package = {"posixshm", "posixshm._core"}
+    package = {"posixshm", "posixshm._core", "posixshm._support"}
     math = {"math", "math.integer", "_math_integer"}  # the last two are its own, from 3.15 on
     assert package <= set(out.split()) <= package | {"__future__"} | math
 

@@ -25,7 +25,8 @@ typedef struct {
     PyTypeObject *reclaimed_type;       /* a struct sequence */
     PyObject *remove_function;          /* handle_delete.c */
     PyObject *attach_function;          /* handle_pickle.c */
-    PyObject *passable;                 /* set of types: handle_pickle.c */
+    PyObject *support;                  /* posixshm._support */
+    bool registered;                    /* handle_pickle.c, under fields */
     /* The primitives'. */
     union {
         PyTypeObject *cell_types[8];
@@ -58,6 +59,7 @@ extern PyType_Spec mapping_spec;
 extern PyType_Spec handle_spec;
 
 extern PyMethodDef directory_methods[];
+extern PyMethodDef track_methods[];
 extern PyMethodDef pickle_methods[];
 extern PyMethodDef create_methods[];
 extern PyMethodDef delete_methods[];

@@ -130,12 +130,13 @@ int handle_create_into(core_state *state, handle *self, PyObject *name,
 
 /* ---- handle_track.c ---- */
 
-/* Tell the standard library's resource tracker.  Returns 0 or -1. */
-int handle_track(PyObject *name, const char *function);
+/* Tell the standard library's resource tracker; support: the state's.
+ * Returns 0 or -1. */
+int handle_track(PyObject *support, PyObject *name, const char *function);
 
 /* The same of what was done already: leaves an exception that is set as it is,
  * and sets none. */
-void handle_untrack(PyObject *name);
+void handle_untrack(PyObject *support, PyObject *name);
 
 /* ---- handle_delete.c ---- */
 
@@ -164,8 +165,9 @@ void handle_delete_only(PyObject *op, const struct pshm_name *path);
 
 /* ---- handle_pickle.c ---- */
 
-/* Let multiprocessing pass handles of this type by descriptor. */
-int handle_make_passable(core_state *state, PyObject *type);
+/* Let the picklers of multiprocessing, if that is imported, pass handles
+ * without a name.  Returns 0 or -1. */
+int handle_register(core_state *state);
 
 /* ---- The methods and attributes, by file ----
  *

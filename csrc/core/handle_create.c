@@ -184,7 +184,7 @@ handle_unlinked(PyObject *type, PyObject *const *args, Py_ssize_t count,
     if (args_match(&signature, args, count, kwnames, values) < 0
         || parse_memory(&req, values[0], values + 4) < 0
         || parse_owner(&req, values + 1) < 0
-        || handle_make_passable(state, type) < 0) {
+        || handle_register(state) < 0) {
         return NULL;
     }
     return make_handle(state, type, &req);
@@ -239,7 +239,7 @@ handle_anonymous(PyObject *type, PyObject *const *args, Py_ssize_t count,
         return NULL;
     }
     if ((values[1] != NULL && parse_label(&req, values[1]) < 0)
-        || handle_make_passable(state, type) < 0) {
+        || handle_register(state) < 0) {
         return NULL;
     }
     return make_handle(state, type, &req);

@@ -10,15 +10,12 @@
 
 #define CAPSULE "posixshm.delete"
 
-/* Among what multiprocessing calls at a worker's end: after the program's own,
- * which may still use the object. */
-#define WORKER_END_PRIORITY (-100)
-
 typedef struct {
     fields_mutex fields;
     enum { WANTED, DONE, CANCELLED } state;
     unsigned forks;                     /* the process: pshm_forks */
     bool track;                         /* and tell the resource tracker */
+    PyObject *support;                  /* ... through this */
     struct pshm_identity id;
     int names;                          /* two while it is being renamed */
     struct pshm_name path[2];
@@ -33,11 +30,14 @@ as_duty(PyObject *op)
 static void
 duty_free(PyObject *op)
 {
-    PyMem_Free(as_duty(op));
+    duty *d = as_duty(op);
+    Py_DECREF(d->support);
+    PyMem_Free(d);
 }
 
 static PyObject *
-duty_new(const struct pshm_name *path, struct pshm_identity id, bool track)
+duty_new(PyObject *support, const struct pshm_name *path,
+         struct pshm_identity id, bool track)
 {
     duty *d = PyMem_Calloc(1, sizeof(*d));
     if (d == NULL) {
@@ -45,21 +45,23 @@ duty_new(const struct pshm_name *path, struct pshm_identity id, bool track)
     }
     d->forks = pshm_forks();
     d->track = track;
+    d->support = Py_NewRef(support);
     d->id = id;
     d->names = 1;
     d->path[0] = *path;
     PyObject *op = PyCapsule_New(d, CAPSULE, duty_free);
     if (op == NULL) {
+        Py_DECREF(d->support);
         PyMem_Free(d);
     }
     return op;
 }
 
 static int
-untrack(const struct pshm_name *path)
+untrack(PyObject *support, const struct pshm_name *path)
 {
     PyObject *name = PyUnicode_FromString(pshm_name_plain(path));
-    int rc = name == NULL ? -1 : handle_track(name, "unregister");
+    int rc = name == NULL ? -1 : handle_track(support, name, "unregister");
     Py_XDECREF(name);
     return rc;
 }
@@ -88,7 +90,7 @@ duty_do(PyObject *op)
         gone[i] = removed == 0 || removed == -ENOENT;
     }
     for (int i = 0; rc == 0 && d->track && i < names; i++) {
-        rc = gone[i] ? untrack(&path[i]) : 0;
+        rc = gone[i] ? untrack(d->support, &path[i]) : 0;
     }
     return rc;
 }
@@ -104,56 +106,23 @@ duty_do_quietly(PyObject *op)
     PyErr_Restore(type, value, traceback);
 }
 
-/* multiprocessing ends the workers that it forks without the interpreter's own
- * end, but not without calling this. */
-static int
-call_at_worker_end(PyObject *self, PyObject *remove, PyObject *op)
-{
-    PyObject *modules = PyImport_GetModuleDict();   /* borrowed */
-    PyObject *process = PyMapping_GetItemString(modules,
-                                                "multiprocessing.process");
-    PyObject *util = process == NULL ? NULL : PyMapping_GetItemString(
-        modules, "multiprocessing.util");
-    PyObject *parent = NULL, *result = NULL;
-    int rc = 0;
-    if (util == NULL) {
-        PyErr_Clear();                  /* not in use, so this is no worker */
-    }
-    else {
-        parent = PyObject_CallMethod(process, "parent_process", NULL);
-        rc = parent == NULL ? -1 : 0;
-    }
-    if (parent != NULL && parent != Py_None) {
-        result = PyObject_CallMethod(util, "Finalize", "OO(O)Oi", self, remove,
-                                     op, Py_None, WORKER_END_PRIORITY);
-        rc = result == NULL ? -1 : 0;
-    }
-    Py_XDECREF(result);
-    Py_XDECREF(parent);
-    Py_XDECREF(util);
-    Py_XDECREF(process);
-    return rc;
-}
-
 PyObject *
 handle_delete_later(core_state *state, PyObject *self,
                     const struct pshm_name *path, struct pshm_identity id,
                     bool track)
 {
-    PyObject *op = duty_new(path, id, track);
-    PyObject *weakref = op != NULL ? PyImport_ImportModule("weakref") : NULL;
-    PyObject *finalizer = NULL;
-    if (weakref != NULL) {
-        finalizer = PyObject_CallMethod(weakref, "finalize", "OOO", self,
-                                        state->remove_function, op);
-        Py_DECREF(weakref);
+    PyObject *op = duty_new(state->support, path, id, track);
+    if (op == NULL) {
+        return NULL;
     }
-    if (finalizer == NULL
-        || call_at_worker_end(self, state->remove_function, op) < 0) {
+    PyObject *result = PyObject_CallMethod(state->support, "call_at_end",
+                                           "OOO", self,
+                                           state->remove_function, op);
+    Py_XDECREF(result);
+    if (result == NULL) {
         handle_delete_cancel(op);
         op = NULL;
     }
-    Py_XDECREF(finalizer);              /* the registry has it */
     return op;
 }
 

@@ -233,24 +233,24 @@ make_body(core_state *state, request *req, handle *self, handle_body *body,
 
 /* After the name was linked: take it back, with an exception set. */
 static void
-unmake(const request *req, struct pshm_identity id, PyObject *name,
-       PyObject *duty)
+unmake(core_state *state, const request *req, struct pshm_identity id,
+       PyObject *name, PyObject *duty)
 {
     Py_BEGIN_ALLOW_THREADS
     (void)pshm_link_remove(req->spec.name, id);
     Py_END_ALLOW_THREADS
     handle_delete_cancel(duty);
     if (req->track) {
-        handle_untrack(name);
+        handle_untrack(state->support, name);
     }
 }
 
 /* A signal handler that raises, now that the name is there: before the handle
  * has the object, so that nothing but the object is to be undone. */
 static int
-finish_linked(const request *req, PyObject *name)
+finish_linked(core_state *state, const request *req, PyObject *name)
 {
-    int rc = req->track ? handle_track(name, "register") : 0;
+    int rc = req->track ? handle_track(state->support, name, "register") : 0;
     return rc < 0 ? -1 : PyErr_CheckSignals();
 }
 
@@ -265,7 +265,7 @@ handle_fulfil(core_state *state, request *req, handle *self)
     bool linked = body.created && body.name != NULL;
     PyObject *name = Py_XNewRef(body.name);
     struct pshm_identity id = body.id;
-    int rc = linked ? finish_linked(req, name) : 0;
+    int rc = linked ? finish_linked(state, req, name) : 0;
     if (rc < 0) {
         handle_body_drop(&body);
     }
@@ -273,7 +273,7 @@ handle_fulfil(core_state *state, request *req, handle *self)
         rc = handle_install(self, &body, &old);
     }
     if (rc < 0 && linked) {
-        unmake(req, id, name, duty);
+        unmake(state, req, id, name, duty);
     }
     Py_XDECREF(name);
     if (rc < 0) {

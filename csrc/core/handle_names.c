@@ -21,6 +21,12 @@ take_name(handle *self, struct pshm_name *path, struct pshm_identity *id)
     return named;
 }
 
+static PyObject *
+support_of(PyObject *op)
+{
+    return core_state_of_type(Py_TYPE(op))->support;
+}
+
 /* Does the resource tracker know it?  *created: it was made by this handle. */
 static bool
 is_tracked(handle *self, bool *created)
@@ -99,7 +105,7 @@ handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
     /* Another object of that name may be in the tracker's set too. */
     if (tracked && (rc == 0 || rc == -ENOENT)) {
         PyObject *name = handle_name_object(self);
-        int told = handle_track(name, "unregister");
+        int told = handle_track(support_of(op), name, "unregister");
         Py_XDECREF(name);
         if (told < 0) {
             return NULL;
@@ -257,12 +263,13 @@ track_renamed(handle *self, const struct pshm_name *from, bool created)
 {
     PyObject *old = PyUnicode_FromString(pshm_name_plain(from));
     PyObject *name = handle_name_object(self);
+    PyObject *support = support_of((PyObject *)self);
     int rc = old == NULL ? -1 : 0;
     if (rc == 0 && created) {
-        rc = handle_track(name, "register_late");
+        rc = handle_track(support, name, "register_late");
     }
     if (rc == 0) {
-        rc = handle_track(old, "unregister");
+        rc = handle_track(support, old, "unregister");
     }
     Py_XDECREF(old);
     Py_XDECREF(name);
@@ -285,7 +292,8 @@ rename_claimed(handle *self, int fd, PyObject *given,
         return -1;
     }
     bool created, tracked = is_tracked(self, &created);
-    if (tracked && created && handle_track(name, "check") < 0) {
+    if (tracked && created
+        && handle_track(support_of((PyObject *)self), name, "check") < 0) {
         Py_DECREF(name);
         return -1;
     }

@@ -339,7 +339,7 @@ handle_from_fd(PyObject *type, PyObject *const *args, Py_ssize_t count,
     }
     handle_body body;
     struct pshm_object object = {.fd = -1};
-    int rc = handle_make_passable(state, type);
+    int rc = handle_register(state);
     if (rc == 0) {
         rc = prepare_body(state, &body);
     }

@@ -25,15 +25,18 @@ raise_no_boot_id(int rc)
 
 const char handle_reduce_doc[] =
     "__reduce__($self, /)\n--\n\n"
-    "Pickle a named handle by reference: its name, which object that is\n"
-    "(device and inode), and which run of which host this is (the boot id).\n"
-    "\n"
-    "Unpickling attaches.  It raises FileNotFoundError where the name is\n"
-    "gone; OSError: ESTALE (another object has it now), EREMOTE (another host, or\n"
-    "this one was restarted); ValueError where the object has outgrown\n"
-    "max_size.  A handle without a name can be passed through multiprocessing\n"
-    "only; elsewhere this raises TypeError.  Where there is no /proc both\n"
-    "raise OSError.";
+    "Pickle the handle by reference.\n\n"
+    "The pickle of a named handle has its name, the object's device and\n"
+    "inode, and the boot id of this host.  close() does not change that: a\n"
+    "closed handle can be pickled too.  Unpickling attaches.  It raises\n"
+    "FileNotFoundError if the name is gone; OSError: ESTALE (another object\n"
+    "has the name), EREMOTE (another host, or this one was restarted);\n"
+    "ValueError if the object has outgrown max_size.\n\n"
+    "A handle without a name is pickled only by multiprocessing, which passes\n"
+    "its descriptor.  It must be open then.  A multiprocessing.Queue pickles\n"
+    "in a thread after put() has returned, so the handle must stay open until\n"
+    "the item was received.  Every other pickler raises TypeError.  Without\n"
+    "/proc a named handle raises OSError.";
 
 PyObject *
 handle_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -41,16 +44,12 @@ handle_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
     handle *self = as_handle(op);
     core_state *state = core_state_of_type(Py_TYPE(op));
     char boot[PSHM_BOOT_ID_SIZE];
-    if (handle_check_open(self) < 0) {
-        return NULL;
-    }
     PyObject *name = handle_name_object(self);
     if (name == NULL) {
-        PyErr_SetString(PyExc_TypeError,
-                        "shared memory without a name can be pickled only to "
-                        "be passed through multiprocessing, by its "
-                        "descriptor");
-        return NULL;
+        return handle_check_open(self) < 0
+                   ? NULL
+                   : PyObject_CallMethod(state->support, "reduce_unnamed",
+                                         "O", op);
     }
     int rc = pshm_boot_id(boot);
     if (rc < 0) {
@@ -156,32 +155,32 @@ attach_reference(PyObject *module, PyObject *args)
     return (PyObject *)self;
 }
 
-/* ForkingPickler knows a type by itself, not by its bases, so each type is
- * told to it when the first handle comes that may have no name. */
 int
-handle_make_passable(core_state *state, PyObject *type)
+handle_register(core_state *state)
 {
-    int known = PySet_Contains(state->passable, type);
-    if (known != 0) {
-        return known < 0 ? -1 : 0;
+    fields_lock(&state->fields);
+    bool registered = state->registered;
+    fields_unlock(&state->fields);
+    if (registered
+        || !PyMapping_HasKeyString(PyImport_GetModuleDict(),
+                                   "multiprocessing.reduction")) {
+        return 0;
     }
-    PyObject *module = PyImport_ImportModule("posixshm._reduction");
-    if (module == NULL) {
-        /* Only pickling needs it: a daemon that has given up its rights may
-         * not be able to read the standard library any more. */
+    PyObject *result = PyObject_CallMethod(state->support, "register", NULL);
+    if (result == NULL) {
+        /* Making a handle does not need it: a daemon that has changed its user
+         * may not be able to read the package any more. */
         if (!PyErr_ExceptionMatches(PyExc_ImportError)) {
             return -1;
         }
         PyErr_Clear();
         return 0;
     }
-    PyObject *result = PyObject_CallMethod(module, "register", "O", type);
-    Py_DECREF(module);
-    if (result == NULL) {
-        return -1;
-    }
     Py_DECREF(result);
-    return PySet_Add(state->passable, type);
+    fields_lock(&state->fields);
+    state->registered = true;
+    fields_unlock(&state->fields);
+    return 0;
 }
 
 PyMethodDef pickle_methods[] = {

@@ -169,6 +169,7 @@ core_exec(PyObject *module)
         || PyModule_AddFunctions(module, pickle_methods) < 0
         || PyModule_AddFunctions(module, create_methods) < 0
         || PyModule_AddFunctions(module, delete_methods) < 0
+        || PyModule_AddFunctions(module, track_methods) < 0
         || add_constants(module, state) < 0) {
         return -1;
     }
@@ -182,9 +183,7 @@ core_exec(PyObject *module)
     }
     state->remove_function = PyObject_GetAttrString(module, "_remove");
     state->attach_function = PyObject_GetAttrString(module, "_attach");
-    state->passable = PySet_New(NULL);
-    if (state->remove_function == NULL || state->attach_function == NULL
-        || state->passable == NULL) {
+    if (state->remove_function == NULL || state->attach_function == NULL) {
         return -1;
     }
     return add_primitives(module, state);
@@ -201,7 +200,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->reclaimed_type);
     Py_VISIT(state->remove_function);
     Py_VISIT(state->attach_function);
-    Py_VISIT(state->passable);
+    Py_VISIT(state->support);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(state->cell_types); i++) {
         Py_VISIT(state->cell_types[i]);
     }
@@ -223,7 +222,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->reclaimed_type);
     Py_CLEAR(state->remove_function);
     Py_CLEAR(state->attach_function);
-    Py_CLEAR(state->passable);
+    Py_CLEAR(state->support);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(state->cell_types); i++) {
         Py_CLEAR(state->cell_types[i]);
     }

@@ -6,6 +6,7 @@ memory as an array, for numpy and DLPack. Lock, RLock, Condition, Event,
 Semaphore, Barrier, RWLock and Atomic synchronise processes.
 """
 
+from . import _core, _support
 from ._core import (
     F_SEAL_EXEC,
     F_SEAL_FUTURE_WRITE,
@@ -66,6 +67,8 @@ if TYPE_CHECKING:
 del TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+_core._set_support(_support)
 
 __all__ = [
     "F_SEAL_EXEC",

@@ -77,7 +77,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     def shm(self) -> SharedMemory:
         """The handle of the object, which all views of this array share.
 
-        Closing it leaves the array as it is, which then cannot be pickled any more.
+        Closing it leaves the array as it is. An array whose object has a name can still be pickled.
         """
         if self._shm is None:
             raise AttributeError("this array is a copy, and not in shared memory")

@@ -1,0 +1,59 @@
+"""What the C extension leaves to Python: ends of processes, the resource tracker, descriptors.
+
+The package hands this module to the extension. All that costs time to import is imported in the
+functions, when it is needed.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ._core import SharedMemory
+
+# After the program's own finalizers, which may still use the object.
+_WORKER_END_PRIORITY = -100
+
+
+def call_at_end(handle: SharedMemory, remove: Callable[[Any], object], duty: Any) -> None:
+    """Have remove(duty) called when the handle goes, or its process ends."""
+    import weakref
+
+    weakref.finalize(handle, remove, duty)
+    # A worker that multiprocessing has forked ends without the interpreter's own end.
+    process = sys.modules.get("multiprocessing.process")
+    util = sys.modules.get("multiprocessing.util")
+    if process is not None and util is not None and process.parent_process() is not None:
+        util.Finalize(handle, remove, (duty,), exitpriority=_WORKER_END_PRIORITY)
+
+
+def track(function: str, name: str) -> None:
+    """Tell the resource tracker of the standard library."""
+    from . import _track
+
+    getattr(_track, function)(name)
+
+
+def register() -> None:
+    """Let every pickler of multiprocessing that is made from now on pass descriptors."""
+    from . import _reduction  # noqa: F401
+
+
+def reduce_unnamed(handle: SharedMemory) -> tuple[Any, ...]:
+    """`__reduce__` of an open handle without a name."""
+    # A pickler of multiprocessing exists only if this module is there.
+    if "multiprocessing.reduction" not in sys.modules:
+        raise TypeError(UNNAMED)
+    from . import _reduction
+
+    return _reduction.reduce(handle, sys._getframe(1).f_code)
+
+
+UNNAMED = (
+    "shared memory without a name can be pickled only by multiprocessing, which passes its "
+    "descriptor: by Process(args=...), a Queue, a Pipe or a Pool"
+)
