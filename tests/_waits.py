@@ -45,7 +45,7 @@ class Other(threading.Thread):
 
 
 class Case:
-    acquires = False  # blocking=, and -1 for ever
+    acquires = False  # as Lock.acquire: -1 is no limit, other negative timeouts are refused
     late = False  # what block() returns, or raises, if nothing came in time
 
     def __init__(self, shm):
@@ -182,8 +182,6 @@ class RWLockSeat(Acquiring):
 
 
 class SemaphoreAcquire(Case):
-    acquires = True
-
     def prepare(self, shm):
         self.semaphore = Semaphore.at(shm, 0, create=True, value=0)
 

@@ -138,19 +138,18 @@ def test_timeouts(way):
 
     async def main():
         with Elsewhere(lock):
-            for timeout in (0, 0.03):
+            for timeout in (0, 0.03, -1, -0.5, float("-inf")):
                 before = time.monotonic()
                 assert await acquire(lock, timeout) is False
                 assert timeout <= time.monotonic() - before < timeout + 5
                 with pytest.raises(TimeoutError):
                     async with hold(lock, timeout):
                         raise AssertionError
-        for bad in (-1, -0.5, float("nan"), float("-inf")):
-            with pytest.raises(ValueError, match="timeout"):
-                await acquire(lock, bad)
-            with pytest.raises(ValueError, match="timeout"):
-                async with hold(lock, bad):
-                    raise AssertionError
+        with pytest.raises(ValueError, match="timeout"):
+            await acquire(lock, float("nan"))
+        with pytest.raises(ValueError, match="timeout"):
+            async with hold(lock, float("nan")):
+                raise AssertionError
         for bad in ("1", 1j, [], b""):
             with pytest.raises(TypeError):
                 await acquire(lock, bad)

@@ -292,9 +292,10 @@ def test_ping_pong(shm, format, run_threads):
 
 def test_arguments_of_wait(shm):
     word = Atomic.at(shm, 0)
-    for bad in (-1, -0.5, float("nan")):
-        with pytest.raises(ValueError, match="timeout"):
-            word.wait(0, bad)
+    with pytest.raises(ValueError, match="timeout"):
+        word.wait(0, float("nan"))
+    for over in (0, -1, -0.5, float("-inf")):
+        assert word.wait(0, over) is False
     for bad in ("1", True, 1j, []):
         with pytest.raises(TypeError, match="timeout"):
             word.wait(0, bad)

@@ -92,6 +92,7 @@ def test_notify_wakes_as_many_as_it_says(condition):
     waiters = Waiters(condition)
     waiters.start(6)
     with condition:
+        condition.notify(0)
         condition.notify()
         assert waiters.woken == []  # not before the lock is released
     waiters.expect(1)
@@ -217,17 +218,20 @@ def test_without_the_lock(condition):
 
 def test_arguments(condition):
     with condition:
-        for bad in (-1, -0.5, float("nan")):
-            with pytest.raises(ValueError, match="timeout"):
-                condition.wait(bad)
-            with pytest.raises(ValueError, match="timeout"):
-                condition.wait_for(list, bad)
+        with pytest.raises(ValueError, match="timeout"):
+            condition.wait(float("nan"))
+        with pytest.raises(ValueError, match="timeout"):
+            condition.wait_for(list, float("nan"))
+        for over in (0, -1, -0.5, float("-inf")):
+            assert condition.wait(over) is False
+            assert condition.wait_for(list, over) == []
+            assert condition.wait_for(lambda: 5, over) == 5
         for bad in ("1", True, 1j, [], b""):
             with pytest.raises(TypeError, match="timeout"):
                 condition.wait(bad)
             with pytest.raises(TypeError, match="timeout"):
                 condition.wait_for(list, bad)
-        for bad in (0, -1, 2**31, 2**70):
+        for bad in (-1, 2**31, 2**70):
             with pytest.raises((ValueError, OverflowError), match="n"):
                 condition.notify(bad)
         for bad in (1.0, "1", None, True):
@@ -300,6 +304,29 @@ def test_all_who_use_it_give_the_same_lock(shm):
     others.expect(2)
     waiters.join()
     others.join()
+
+
+def test_the_lock_is_free_while_all_wait(start_python, name):
+    """A waiter does not acquire the lock to see whether its owner died."""
+    with SharedMemory.create(name, 4096, delete=True) as shm:
+        condition = Condition.at(shm, create=True)
+        child = start_python(
+            "import sys; from children import idle_waiters;"
+            "idle_waiters.wait_for_the_end(sys.argv[1])",
+            name,
+            env=PATH,
+        )
+        child.hear("waiting")
+        with condition:  # the thread that printed it has released the lock
+            pass
+        end = time.monotonic() + 1
+        tries = 0
+        while time.monotonic() < end:
+            for _ in range(1000):
+                tries += 1
+                assert condition.acquire(False), f"not free at try {tries}"
+                condition.release()
+        child.finish()
 
 
 # -- the dead -----------------------------------------------------------------------------------

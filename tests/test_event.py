@@ -28,9 +28,10 @@ def test_a_flag(event):
 
 
 def test_arguments(event):
-    for bad in (-1, -1.0, -0.001, float("nan"), float("-inf")):
-        with pytest.raises(ValueError, match="timeout"):
-            event.wait(bad)
+    with pytest.raises(ValueError, match="timeout"):
+        event.wait(float("nan"))
+    for over in (-1, -1.0, -0.001, float("-inf")):
+        assert event.wait(over) is False
     for bad in ("1", b"", True, False, 1j, []):
         with pytest.raises(TypeError, match="timeout"):
             event.wait(bad)

@@ -128,17 +128,19 @@ def test_limits(make):
 
 def test_arguments_of_acquire(make):
     semaphore, _ = make(1)
-    with pytest.raises(ValueError, match="timeout"):
-        semaphore.acquire(False, 1)
-    for bad in (-2, -0.001, float("nan")):
+    for timeout in (1, 0, -1):
         with pytest.raises(ValueError, match="timeout"):
-            semaphore.acquire(True, bad)
+            semaphore.acquire(False, timeout)
+    with pytest.raises(ValueError, match="timeout"):
+        semaphore.acquire(True, float("nan"))
     for bad in ("1", b"1", [], True, 1j):
         with pytest.raises(TypeError, match="timeout"):
             semaphore.acquire(True, bad)
     assert semaphore.value == 1
     for good in ((), (True, -1), (True, None), (0,), (1, 1e300), (True, float("inf")), (True, 0)):
         assert semaphore.acquire(*good) is True
+        for over in (0, -1, -0.001, float("-inf")):
+            assert semaphore.acquire(timeout=over) is False
         semaphore.release()
 
 

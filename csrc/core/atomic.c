@@ -246,10 +246,11 @@ word_compare_exchange(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(
     wait_doc,
     "wait($self, /, expected, timeout=None)\n--\n\n"
-    "Wait while the value is expected: True; or False if it did not change in\n"
-    "time: " MAN(futex, 2) ".  Who changes it calls notify(), which for a word\n"
-    "of 8 bytes wakes those who wait on its lower half.\n\n"
-    "timeout: seconds, at least 0, on the monotonic clock; None: for ever.\n"
+    "Wait while the value equals expected: True; or False if it did not change\n"
+    "in time: " MAN(futex, 2) ".  The writer calls notify() after a change.  Of\n"
+    "a word of 8 bytes, the kernel compares the lower half.\n\n"
+    "timeout: seconds, on the monotonic clock; 0 or less: do not wait; None: no\n"
+    "limit.  "
     "Raises OverflowError for an expected value that does not fit.");
 
 static PyObject *

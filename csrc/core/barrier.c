@@ -162,112 +162,88 @@ raise_broken(void)
     return -1;
 }
 
-/* For the round to end.  0, or -1 with it broken and an exception. */
+/* Returns 0, or -1 with an exception; then the party's round is broken. */
+static int
+arrive(barrier *self, int64_t until, struct pshm_arrival *a)
+{
+    int rc;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_barrier_arrive(self->barrier, self->runner, &self->grip,
+                                 self->action != NULL, until, a);
+        if (rc == -EAGAIN) {
+            rc = pshm_barrier_wait(self->barrier, a, self->runner, until);
+            /* However that round ended, arrive at the next one. */
+            rc = rc == 0 || rc == -EPIPE ? -EINTR : rc;
+        }
+        Py_END_ALLOW_THREADS
+    } while (wait_on(rc));
+    if (rc == -EINTR || rc == -ETIMEDOUT) {
+        pshm_barrier_miss(self->barrier);
+    }
+    return rc == 0        ? 0
+           : rc == -EINTR ? -1
+           : rc == -EPIPE || rc == -ETIMEDOUT
+               ? raise_broken() : cell_raise(&self->base, rc);
+}
+
+/* Returns 0, or -1 with an exception and the round broken. */
 static int
 await_round(barrier *self, const struct pshm_arrival *a, int64_t until)
 {
     int rc;
     do {
         Py_BEGIN_ALLOW_THREADS
-        rc = pshm_barrier_wait(self->barrier, a, self->runner, &self->grip,
-                               until);
+        rc = pshm_barrier_wait(self->barrier, a, self->runner, until);
         Py_END_ALLOW_THREADS
     } while (wait_on(rc));
     if (rc == 0) {
         return 0;
     }
-    /* Who does not wait any longer will be missed by the others. */
     pshm_barrier_abandon(self->barrier, a);
     return rc == -EINTR ? -1 : raise_broken();
 }
 
-/* Have the runner's mutex, so as to be able to do the action.  0 or -1. */
-static int
-take_runner(barrier *self, int64_t until)
-{
-    int rc;
-    do {
-        Py_BEGIN_ALLOW_THREADS
-        rc = pshm_robust_lock(self->runner, &self->grip, until);
-        Py_END_ALLOW_THREADS
-    } while (wait_on(rc));
-    if (rc == -EOWNERDEAD) {
-        pshm_barrier_runner_died(self->barrier, self->runner);
-        return 0;
-    }
-    if (rc == -ETIMEDOUT) {
-        pshm_barrier_abort(self->barrier);
-        return raise_broken();
-    }
-    return rc == 0 ? 0 : rc == -EINTR ? -1 : cell_raise(&self->base, rc);
-}
-
-static void
-drop_runner(barrier *self)
-{
-    (void)pshm_robust_unlock(self->runner, &self->grip);
-}
-
-/* The last one's: call the action and let all go on. */
+/* Call the action and release all parties. */
 static int
 run_action(barrier *self, const struct pshm_arrival *a)
 {
     PyObject *result = PyObject_CallNoArgs(self->action);
-    int rc = result == NULL ? -1 : 0;
-    Py_XDECREF(result);
-    if (rc < 0) {
-        pshm_barrier_abandon(self->barrier, a);
+    if (result == NULL) {
+        pshm_barrier_fail(self->barrier, self->runner, &self->grip, a);
+        return -1;
     }
-    else if (pshm_barrier_done(self->barrier, a) < 0) {
-        rc = raise_broken();
-    }
-    drop_runner(self);
-    return rc;
+    Py_DECREF(result);
+    return pshm_barrier_done(self->barrier, self->runner, &self->grip, a) < 0
+               ? raise_broken() : 0;
 }
 
-/* Returns the place, or -1. */
+/* Returns the index, or -1. */
 static int
 wait_here(barrier *self, int64_t until)
 {
     struct pshm_arrival a;
-    bool acts = self->action != NULL;
-    int rc;
-    for (;;) {
-        if (acts && take_runner(self, until) < 0) {
-            return -1;
-        }
-        rc = pshm_barrier_arrive(self->barrier, acts, &a);
-        if (acts && !(rc == 0 && a.action)) {
-            drop_runner(self);
-        }
-        if (rc != -EAGAIN) {
-            break;
-        }
-        if (await_round(self, &a, until) < 0) {
-            return -1;
-        }
-    }
-    if (rc < 0) {
-        return raise_broken();
-    }
-    if (a.action) {
+    int rc = arrive(self, until, &a);
+    if (rc == 0 && a.action) {
         rc = run_action(self, &a);
     }
-    else if (!a.last) {
+    else if (rc == 0 && !a.last) {
         rc = await_round(self, &a, until);
     }
-    return rc < 0 ? -1 : (int)a.place;
+    return rc < 0 ? -1 : (int)a.index;
 }
 
 PyDoc_STRVAR(
     wait_doc,
     "wait($self, /, timeout=None)\n--\n\n"
-    "Wait until all parties have called this.  Returns how many came before,\n"
-    "0 to parties - 1.\n\n"
-    "timeout: seconds, at least 0, on the monotonic clock; None: the\n"
-    "barrier's own.  Raises threading.BrokenBarrierError where one did not\n"
-    "come in time, was interrupted, or the barrier is broken or reset;\n"
-    "ValueError after close().");
+    "Wait until all parties have called this.  Returns how many parties\n"
+    "arrived before, 0 to parties - 1.\n\n"
+    "timeout: seconds, on the monotonic clock; 0 or less: do not wait; None:\n"
+    "the barrier's own.  Raises threading.BrokenBarrierError if a party did\n"
+    "not arrive in time or was interrupted, or if the barrier is broken or\n"
+    "reset; ValueError after close().  A party that arrives while an action\n"
+    "runs waits for the next round; if its timeout expires first, only that\n"
+    "round is broken.");
 
 static PyObject *
 barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -285,14 +261,14 @@ barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
         || cell_check(&self->base) < 0) {
         return NULL;
     }
-    int place = wait_here(self, how_long.until);
-    return place < 0 ? NULL : PyLong_FromLong(place);
+    int index = wait_here(self, how_long.until);
+    return index < 0 ? NULL : PyLong_FromLong(index);
 }
 
 PyDoc_STRVAR(abort_doc,
              "abort($self, /)\n--\n\n"
-             "Break it: who waits, and who comes, gets BrokenBarrierError,\n"
-             "until reset().  Raises ValueError after close().");
+             "Break the barrier: until reset(), waiting and arriving parties\n"
+             "get BrokenBarrierError.  Raises ValueError after close().");
 
 static PyObject *
 barrier_abort(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -306,8 +282,9 @@ barrier_abort(PyObject *op, PyObject *Py_UNUSED(unused))
 
 PyDoc_STRVAR(reset_doc,
              "reset($self, /)\n--\n\n"
-             "Make it whole and empty; who waits gets BrokenBarrierError.\n"
-             "Raises ValueError after close().");
+             "Make the barrier whole and empty, in one step.  The parties that\n"
+             "wait get BrokenBarrierError; if they arrive again at once, that is\n"
+             "the new round.  Raises ValueError after close().");
 
 static PyObject *
 barrier_reset(PyObject *op, PyObject *Py_UNUSED(unused))

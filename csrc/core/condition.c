@@ -131,15 +131,16 @@ check_mine(PyObject *op, const char *what)
 PyDoc_STRVAR(
     wait_doc,
     "wait($self, /, timeout=None)\n--\n\n"
-    "Let go of the lock, wait to be notified, and acquire it again.\n\n"
-    "timeout: seconds, at least 0, on the monotonic clock; None: for ever.\n"
-    "Returns True, or False if nobody notified in time.  After another waiter\n"
-    "was killed it may return True without need: look at what you wait for,\n"
-    "or use wait_for().\n\n"
-    "Raises RuntimeError where this thread has not got the lock; and what\n"
-    "acquiring it raises, without the lock then: OwnerDiedError also where\n"
-    "its owner dies while this waits.  Who recovers it notifies all, but of a\n"
-    "lock that was given: there it is the caller's to do.");
+    "Release the lock, wait for a notify, and acquire the lock again.\n\n"
+    "timeout: seconds, on the monotonic clock; 0 or less: do not wait; None: no\n"
+    "limit.  Returns True, or False if there was no notify in time.  After\n"
+    "another waiter was killed it may return True without a notify: check the\n"
+    "predicate, or use wait_for().\n\n"
+    "Raises RuntimeError if this thread does not hold the lock; and what\n"
+    "acquire() raises, and then does not hold the lock: OwnerDiedError also if\n"
+    "the owner dies during the wait.  The thread that recovers the lock\n"
+    "notifies all waiters; of a lock that was given with lock=, the caller must\n"
+    "do that.");
 
 static PyObject *
 condition_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -202,8 +203,8 @@ condition_wait_for(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(
     notify_doc,
     "notify($self, /, n=1)\n--\n\n"
-    "Let at most n, at least 1, of those who wait go on.  Raises RuntimeError\n"
-    "where this thread has not got the lock.");
+    "Wake at most n waiters, n at least 0.  Raises RuntimeError if this thread\n"
+    "does not hold the lock.");
 
 static PyObject *
 condition_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -214,7 +215,7 @@ condition_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
     PyObject *values[1];
     long long n = 1;
     if (args_match(&signature, args, count, kwnames, values) < 0
-        || (values[0] != NULL && arg_long(values[0], "n", 1, INT_MAX, &n) < 0)
+        || (values[0] != NULL && arg_long(values[0], "n", 0, INT_MAX, &n) < 0)
         || check_mine(op, "notify") < 0) {
         return NULL;
     }
@@ -225,8 +226,8 @@ condition_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(
     notify_all_doc,
     "notify_all($self, /)\n--\n\n"
-    "Let all who wait go on.  Raises RuntimeError where this thread has not\n"
-    "got the lock.");
+    "Wake all waiters.  Raises RuntimeError if this thread does not hold the\n"
+    "lock.");
 
 static PyObject *
 condition_notify_all(PyObject *op, PyObject *Py_UNUSED(unused))

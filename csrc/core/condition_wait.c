@@ -69,20 +69,16 @@ end_raising(waiting *w)
     PyErr_Restore(type, value, traceback);
 }
 
-/* An owner that dies with the lock wakes nobody who sleeps here, and nobody else
- * may ever want the lock.  So look after each slice.  Returns whether it died,
- * which whoever gets the lock is told then. */
+/* An owner that dies while it holds the lock wakes no waiter, and no other
+ * process may ever want the lock.  So check after each slice, without the lock:
+ * a waiter that acquired it for that would be in the way of others. */
 static bool
-owner_has_died(lock_object *lock)
+owner_has_died(const lock_object *lock)
 {
-    int rc = pshm_lock_try(lock->lock, &lock->grip);
-    if (rc == 0) {
-        (void)pshm_lock_release(lock->lock, &lock->grip);
-    }
-    else if (rc == -EOWNERDEAD) {
-        pshm_lock_give_up(lock->lock, &lock->grip);
-    }
-    return rc == -EOWNERDEAD;
+    return pshm_robust_owner_died(&lock->lock->mutex)
+           || (!pshm_lock_held(lock->lock)
+               && atomic_load_explicit(&lock->lock->broken,
+                                       memory_order_relaxed) != 0);
 }
 
 int
@@ -112,6 +108,15 @@ condition_wait_once(PyObject *op, span how_long)
         }
         if (pshm_condition_claim(words, &w.waiter)) {
             return 1;
+        }
+        if (rc == 0 && PyErr_CheckSignals() < 0) {
+            pshm_condition_leave(words, &w.waiter);
+            return -1;
+        }
+        /* A writer that changes the words all the time must not keep the waiter
+         * past its timeout. */
+        if (rc == 0 && pshm_now() >= how_long.until) {
+            rc = -ETIMEDOUT;
         }
         if (rc == -EINTR) {
             /* It was recovered: what is waited for may have come about. */

@@ -113,9 +113,10 @@ event_clear(PyObject *op, PyObject *Py_UNUSED(unused))
 PyDoc_STRVAR(
     wait_doc,
     "wait($self, /, timeout=None)\n--\n\n"
-    "Wait until the flag is up: True, also if it was taken down since; or\n"
-    "False if it did not go up in time.\n\n"
-    "timeout: seconds, at least 0, on the monotonic clock; None: for ever.\n"
+    "Wait until the flag is set: True, even if it was cleared again since; or\n"
+    "False if it was not set in time.\n\n"
+    "timeout: seconds, on the monotonic clock; 0 or less: do not wait; None: no\n"
+    "limit.  "
     "Raises ValueError after close().");
 
 static PyObject *

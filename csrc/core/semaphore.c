@@ -123,11 +123,11 @@ acquire(semaphore *self, span how_long)
 
 PyDoc_STRVAR(
     acquire_doc,
-    "acquire($self, /, blocking=True, timeout=-1)\n--\n\n"
-    "Take one: True; or False if there was none in time: " MAN(sem_wait, 3)
-    ".\n\n"
-    "timeout: seconds, on the monotonic clock; -1 or None: for ever; 0: as\n"
-    "blocking=False.  Raises ValueError after close().");
+    "acquire($self, /, blocking=True, timeout=None)\n--\n\n"
+    "Decrement the value, which waits while it is 0: True; or False if it\n"
+    "stayed 0: " MAN(sem_wait, 3) ".\n\n"
+    "timeout: seconds, on the monotonic clock; 0 or less: do not wait, as with\n"
+    "blocking=False; None: no limit.  Raises ValueError after close().");
 
 static PyObject *
 semaphore_acquire(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -139,7 +139,7 @@ semaphore_acquire(PyObject *op, PyObject *const *args, Py_ssize_t count,
     span how_long = {.until = PSHM_NEVER};
     if ((count > 0 || kwnames != NULL)
         && (args_match(&signature, args, count, kwnames, values) < 0
-            || span_of_acquire(values[0], values[1], &how_long) < 0)) {
+            || span_of_semaphore(values[0], values[1], &how_long) < 0)) {
         return NULL;
     }
     int got = acquire(as_semaphore(op), how_long);

@@ -1,22 +1,19 @@
 #include "waiting.h"
 
+#include <math.h>
+
 #include "args.h"
 
 /* Longer than that is for ever: some 146 years. */
 #define LONGEST (4.6e18 / 1e9)
 
-static int
-span_of_seconds(PyObject *timeout, span *out)
+static void
+span_of_seconds(double seconds, span *out)
 {
-    double seconds = -1;
-    if (arg_seconds(timeout, "timeout", &seconds) < 0) {
-        return -1;
-    }
-    out->now = seconds == 0;
-    out->until = seconds < 0 || seconds > LONGEST
-                     ? PSHM_NEVER
-                     : pshm_now() + (int64_t)(seconds * 1e9);
-    return 0;
+    out->now = seconds <= 0;
+    out->until = out->now              ? 0
+                 : seconds > LONGEST ? PSHM_NEVER
+                                     : pshm_now() + (int64_t)(seconds * 1e9);
 }
 
 /* -1, as an int or a float. */
@@ -48,14 +45,37 @@ span_of_acquire(PyObject *blocking, PyObject *timeout, span *out)
                         "can't specify a timeout for a non-blocking call");
         return -1;
     }
-    return span_of_seconds(timeout, out);
+    double seconds = 0;
+    if (arg_seconds(timeout, "timeout", &seconds) < 0) {
+        return -1;
+    }
+    span_of_seconds(seconds, out);
+    return 0;
 }
 
 int
 span_of_wait(PyObject *timeout, span *out)
 {
-    *out = (span){.until = PSHM_NEVER};
-    return timeout == NULL || timeout == Py_None ? 0
-                                                 : span_of_seconds(timeout,
-                                                                   out);
+    double seconds = INFINITY;
+    if (arg_timeout(timeout, &seconds) < 0) {
+        return -1;
+    }
+    span_of_seconds(seconds, out);
+    return 0;
+}
+
+int
+span_of_semaphore(PyObject *blocking, PyObject *timeout, span *out)
+{
+    bool blocks = true;
+    if (arg_bool(blocking, &blocks) < 0 || span_of_wait(timeout, out) < 0) {
+        return -1;
+    }
+    if (!blocks && timeout != NULL && timeout != Py_None) {
+        PyErr_SetString(PyExc_ValueError,
+                        "can't specify a timeout for a non-blocking call");
+        return -1;
+    }
+    out->now |= !blocks;
+    return 0;
 }

@@ -16,8 +16,13 @@ typedef struct {
  * as given; a timeout of None or -1 is no limit.  Returns 0 or -1. */
 int span_of_acquire(PyObject *blocking, PyObject *timeout, span *out);
 
-/* timeout=None as threading.Condition.wait has it.  Returns 0 or -1. */
+/* timeout=None as threading.Condition.wait has it: a negative one is over.
+ * Returns 0 or -1. */
 int span_of_wait(PyObject *timeout, span *out);
+
+/* blocking=True, timeout=None as threading.Semaphore.acquire has them: likewise.
+ * Returns 0 or -1. */
+int span_of_semaphore(PyObject *blocking, PyObject *timeout, span *out);
 
 /* After a wait of the posix room: is it to be called again?  If it is not and rc
  * is -EINTR, a signal handler has raised. */

@@ -6,11 +6,13 @@
 
 #define COUNT UINT64_C(0xffff)
 #define BROKEN (UINT64_C(1) << 31)
-#define ACTION (UINT64_C(1) << 30)
+#define ACTION (UINT64_C(1) << 30)      /* one is running */
+#define RESET (UINT64_C(1) << 29)       /* one is under way: complete it */
+#define MISSED (UINT64_C(1) << 28)      /* the next round begins broken */
 #define ROUND (UINT64_C(1) << 32)
 
 static uint64_t
-look(const struct pshm_barrier *b)
+load(const struct pshm_barrier *b)
 {
     return atomic_load_explicit(&b->state, memory_order_acquire);
 }
@@ -52,181 +54,249 @@ wake_all(struct pshm_barrier *b)
     (void)pshm_futex_wake(upper_half(b), INT_MAX);
 }
 
-int
-pshm_barrier_arrive(struct pshm_barrier *b, bool action,
-                    struct pshm_arrival *a)
-{
-    uint64_t state = look(b), then;
-    do {
-        unsigned before = (unsigned)(state & COUNT);
-        *a = (struct pshm_arrival){.round = round_of(state)};
-        if (state & (BROKEN | ACTION)) {
-            return state & BROKEN ? -EPIPE : -EAGAIN;
-        }
-        *a = (struct pshm_arrival){
-            .round = round_of(state),
-            .place = before,
-            .last = before + 1 >= b->parties,
-        };
-        a->action = a->last && action;
-        then = !a->last ? state + 1 : action ? (state + 1) | ACTION
-                                             : next_round(state);
-    } while (!replace(b, &state, then));
-    if (a->last && !action) {
-        wake_all(b);
-    }
-    return 0;
-}
+/* ---- Resetting ---- */
 
-int
-pshm_barrier_done(struct pshm_barrier *b, const struct pshm_arrival *a)
-{
-    uint64_t state = look(b);
-    do {
-        if (state & BROKEN || round_of(state) != a->round) {
-            return -EPIPE;
-        }
-    } while (!replace(b, &state, next_round(state)));
-    wake_all(b);
-    return 0;
-}
-
-void
-pshm_barrier_runner_died(struct pshm_barrier *b, struct pshm_robust *runner)
-{
-    if (look(b) & ACTION) {
-        pshm_barrier_abort(b);
-    }
-    pshm_robust_repair(runner);
-}
-
-/* Has the action's owner died?  Then it is broken after this. */
-static void
-check_runner(struct pshm_barrier *b, struct pshm_robust *runner,
-             struct pshm_grip *grip)
-{
-    int rc = pshm_robust_try(runner, grip);
-    if (rc == -EOWNERDEAD) {
-        pshm_barrier_runner_died(b, runner);
-    }
-    if (rc == 0 || rc == -EOWNERDEAD) {
-        (void)pshm_robust_unlock(runner, grip);
-    }
-}
-
-/* Its place says the lowest bits of the round; never 0, as a new one has it. */
+/* Its index says the lowest bits of the round.  Never 0, which a new barrier
+ * has. */
 static unsigned
 reset_mark(uint32_t round)
 {
     return round - round % PSHM_RESETS + 1;
 }
 
-/* Say that the round was reset; not in the place of a later one, whose sleepers
- * may not have looked yet: who resets may be stopped for long before this. */
+/* Record that a reset ended the round.  Does not replace the mark of a later
+ * round: its waiters may not have seen it yet, and this process may have been
+ * stopped for long. */
 static void
 leave_mark(struct pshm_barrier *b, uint32_t round)
 {
-    atomic_uint *place = &b->resets[round % PSHM_RESETS];
-    unsigned mark = reset_mark(round);
-    unsigned there = atomic_load_explicit(place, memory_order_relaxed);
-    while ((there == 0 || (int32_t)(mark - there) > 0)
+    atomic_uint *mark = &b->resets[round % PSHM_RESETS];
+    unsigned new = reset_mark(round);
+    unsigned there = atomic_load_explicit(mark, memory_order_relaxed);
+    while ((there == 0 || (int32_t)(new - there) > 0)
            && !atomic_compare_exchange_weak_explicit(
-               place, &there, mark, memory_order_release,
+               mark, &there, new, memory_order_release,
                memory_order_relaxed)) {
     }
 }
 
-/* 1: the round goes on; 0: it ended well; -EPIPE: it did not. */
-static int
-outcome(struct pshm_barrier *b, uint32_t round)
-{
-    uint64_t state = look(b);
-    uint32_t later = round_of(state) - round;
-    if (later == 0) {
-        return state & BROKEN ? -EPIPE : 1;
-    }
-    unsigned reset = atomic_load_explicit(&b->resets[round % PSHM_RESETS],
-                                          memory_order_acquire);
-    /* That of a later round may have taken the place of this one's. */
-    return reset != 0 && (int32_t)(reset - reset_mark(round)) >= 0 ? -EPIPE
-                                                                   : 0;
-}
-
-int
-pshm_barrier_wait(struct pshm_barrier *b, const struct pshm_arrival *a,
-                  struct pshm_robust *runner, struct pshm_grip *grip,
-                  int64_t until)
-{
-    int rc = 0;
-    while (rc == 0) {
-        int end = outcome(b, a->round);
-        if (end <= 0) {
-            return end;
-        }
-        rc = pshm_futex_wait(upper_half(b), a->round, until);
-        if (rc == -EINTR && look(b) & ACTION) {
-            check_runner(b, runner, grip);
-        }
-    }
-    int end = outcome(b, a->round);
-    return end <= 0 ? end : rc;
-}
-
-/* Set the flag, if it still is the round; 0: whichever it is. */
+/* The second step of a reset of that round.  Any number of processes may do
+ * it. */
 static void
-break_it(struct pshm_barrier *b, const struct pshm_arrival *a)
+complete_reset(struct pshm_barrier *b, uint32_t round)
 {
-    uint64_t state = look(b);
+    leave_mark(b, round);
+    uint64_t state = load(b);
+    while (round_of(state) == round
+           && !replace(b, &state, next_round(state))) {
+    }
+    wake_all(b);
+}
+
+void
+pshm_barrier_reset(struct pshm_barrier *b)
+{
+    uint64_t state = load(b);
+    uint32_t round = round_of(state);
     do {
+        if ((state & (COUNT | ACTION | BROKEN | RESET)) == 0
+            || round_of(state) != round) {
+            return;                     /* empty, now or between two rounds */
+        }
+    } while (!replace(b, &state, state | RESET));
+    complete_reset(b, round);
+}
+
+/* ---- Breaking ---- */
+
+/* a: NULL, or the arrival whose round is broken if it has not ended. */
+static void
+break_round(struct pshm_barrier *b, const struct pshm_arrival *a)
+{
+    uint64_t state = load(b);
+    do {
+        if (state & RESET) {
+            complete_reset(b, round_of(state));
+            state = load(b);
+        }
         if (a != NULL && round_of(state) != a->round) {
             return;
         }
-    } while (!replace(b, &state, state | BROKEN));
+    } while (state & RESET || !replace(b, &state, state | BROKEN));
     wake_all(b);
 }
 
 void
 pshm_barrier_abort(struct pshm_barrier *b)
 {
-    break_it(b, NULL);
+    break_round(b, NULL);
 }
 
 void
 pshm_barrier_abandon(struct pshm_barrier *b, const struct pshm_arrival *a)
 {
-    break_it(b, a);
+    break_round(b, a);
 }
 
-/* Broken first: from then on the round can only end by a reset, so to say that
- * it did is true whoever ends it. */
 void
-pshm_barrier_reset(struct pshm_barrier *b)
+pshm_barrier_miss(struct pshm_barrier *b)
 {
-    uint64_t state = look(b);
-    if ((state & (COUNT | ACTION | BROKEN)) == 0) {
-        return;
+    uint64_t state = load(b);
+    while ((state & (ACTION | BROKEN | RESET)) == ACTION) {
+        if (replace(b, &state, state | MISSED)) {
+            return;
+        }
     }
-    uint32_t round = round_of(state);
-    break_it(b, &(struct pshm_arrival){.round = round});
-    state = look(b);
-    if (round_of(state) != round) {
-        return;                         /* it ended before that */
+    break_round(b, NULL);
+}
+
+/* ---- Arriving ---- */
+
+/* The runner's owner died: so did its action, if it had begun one. */
+static int
+lock_runner(struct pshm_barrier *b, struct pshm_robust *runner,
+            struct pshm_grip *grip, int64_t until)
+{
+    int rc = pshm_robust_try(runner, grip);
+    if (rc == -EBUSY) {
+        rc = pshm_robust_lock(runner, grip, until);
     }
-    leave_mark(b, round);
-    while (round_of(state) == round && !replace(b, &state, next_round(state))) {
+    if (rc == -EOWNERDEAD) {
+        if (load(b) & ACTION) {
+            pshm_barrier_abort(b);
+        }
+        pshm_robust_repair(runner);
+        rc = 0;
     }
-    wake_all(b);
+    return rc;
+}
+
+static void
+unlock_runner(struct pshm_robust *runner, struct pshm_grip *grip)
+{
+    (void)pshm_robust_unlock(runner, grip);
+}
+
+int
+pshm_barrier_arrive(struct pshm_barrier *b, struct pshm_robust *runner,
+                    struct pshm_grip *grip, bool action, int64_t until,
+                    struct pshm_arrival *a)
+{
+    uint64_t state = load(b);
+    bool locked = false, arrived = false;
+    int rc = 0;
+    while (rc == 0 && !arrived) {
+        unsigned before = (unsigned)(state & COUNT);
+        *a = (struct pshm_arrival){
+            .round = round_of(state),
+            .index = before,
+            .last = before + 1 >= b->parties,
+        };
+        a->action = a->last && action;
+        if (state & RESET) {
+            complete_reset(b, a->round);
+            state = load(b);
+        }
+        else if (state & BROKEN) {
+            rc = -EPIPE;
+        }
+        else if (state & ACTION) {
+            rc = pshm_grip_mine(grip) && !locked ? -EDEADLK
+                 : pshm_now() < until            ? -EAGAIN
+                                                 : -ETIMEDOUT;
+        }
+        else if (a->action && !locked) {
+            rc = lock_runner(b, runner, grip, until);
+            locked = rc == 0;
+            state = load(b);
+        }
+        else {
+            arrived = replace(b, &state,
+                              !a->last    ? state + 1
+                              : a->action ? (state + 1) | ACTION
+                                          : next_round(state));
+        }
+    }
+    if (locked && !(arrived && a->action)) {
+        unlock_runner(runner, grip);
+    }
+    if (arrived && a->last && !a->action) {
+        wake_all(b);
+    }
+    return rc;
+}
+
+int
+pshm_barrier_done(struct pshm_barrier *b, struct pshm_robust *runner,
+                  struct pshm_grip *grip, const struct pshm_arrival *a)
+{
+    uint64_t state = load(b);
+    int rc;
+    do {
+        rc = state & (BROKEN | RESET) || round_of(state) != a->round ? -EPIPE
+                                                                     : 0;
+    } while (rc == 0
+             && !replace(b, &state,
+                         next_round(state) | (state & MISSED ? BROKEN : 0)));
+    if (rc == 0) {
+        wake_all(b);
+    }
+    unlock_runner(runner, grip);
+    return rc;
+}
+
+void
+pshm_barrier_fail(struct pshm_barrier *b, struct pshm_robust *runner,
+                  struct pshm_grip *grip, const struct pshm_arrival *a)
+{
+    break_round(b, a);
+    unlock_runner(runner, grip);
+}
+
+/* ---- Waiting ---- */
+
+/* 1: the round goes on; 0: all parties arrived; -EPIPE: broken or reset. */
+static int
+outcome(struct pshm_barrier *b, uint32_t round)
+{
+    uint64_t state = load(b);
+    uint32_t later = round_of(state) - round;
+    if (later == 0) {
+        return state & (BROKEN | RESET) ? -EPIPE : 1;
+    }
+    unsigned reset = atomic_load_explicit(&b->resets[round % PSHM_RESETS],
+                                          memory_order_acquire);
+    /* The mark of a later round may have replaced this round's. */
+    return reset != 0 && (int32_t)(reset - reset_mark(round)) >= 0 ? -EPIPE
+                                                                   : 0;
+}
+
+int
+pshm_barrier_wait(struct pshm_barrier *b, const struct pshm_arrival *a,
+                  struct pshm_robust *runner, int64_t until)
+{
+    for (int rc = 0;;) {
+        int end = outcome(b, a->round);
+        if (end <= 0 || rc < 0) {
+            return end <= 0 ? end : rc;
+        }
+        rc = pshm_futex_wait(upper_half(b), a->round, until);
+        if (rc == -EINTR && load(b) & ACTION
+            && pshm_robust_owner_died(runner)) {
+            break_round(b, a);
+        }
+    }
 }
 
 bool
 pshm_barrier_broken(const struct pshm_barrier *b)
 {
-    return look(b) & BROKEN;
+    return (load(b) & (BROKEN | RESET)) == BROKEN;
 }
 
 unsigned
 pshm_barrier_waiting(const struct pshm_barrier *b)
 {
-    uint64_t state = look(b);
-    return state & BROKEN ? 0 : (unsigned)(state & COUNT);
+    uint64_t state = load(b);
+    return state & (BROKEN | RESET) ? 0 : (unsigned)(state & COUNT);
 }

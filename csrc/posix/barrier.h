@@ -1,15 +1,20 @@
-/* Barrier: so many parties wait for each other, again and again.
+/* Barrier: a number of parties wait for each other, round after round.
  *
- * One word of 64 bits says it all: the round in its upper half, and in the
- * lower one how many have arrived, whether it is broken, and whether the last
- * one is at its action.  It changes in single steps, so whoever is killed leaves
- * it before or after one.  Waiters sleep on the upper half: it changes when the
- * last one arrives, or when the barrier is reset, and breaking it wakes them as
- * well.  Who is killed before it woke the others has made the change, which they
- * see at the end of their slice (futex.h).
+ * One word of 64 bits is the whole state: the round in its upper half; in its
+ * lower half the number of parties that have arrived, and flags.  It changes in
+ * single steps, so a process that is killed leaves it before or after a step.
+ * Waiters sleep on the upper half.  It changes when the last party arrives or
+ * when the barrier is reset; breaking the barrier wakes the waiters as well.  If
+ * a process is killed after its step and before its wake-up call, the waiters see
+ * the step at the end of their slice (futex.h).
  *
- * An action is done under a robust mutex.  Those who wait for one look whether
- * it still is held; if its owner died, the barrier is broken. */
+ * The last party runs an action while it holds a robust mutex, the runner.  The
+ * parties that wait for an action check whether the runner's owner died; if so,
+ * the barrier is broken.
+ *
+ * A reset takes two steps.  The first one, a flag, ends the round for all its
+ * parties.  A party that arrives after it completes the reset before anything
+ * else, so no party finds the barrier between the two. */
 #ifndef PSHM_BARRIER_H
 #define PSHM_BARRIER_H
 
@@ -22,13 +27,13 @@
 
 enum { PSHM_RESETS = 8 };
 
-/* 64 bytes, and the mutex behind the tag. */
+/* 64 bytes; the runner lies outside. */
 struct pshm_barrier {
     _Atomic(uint64_t) state;
     uint32_t parties;
     uint32_t unused;
-    /* Round r, if it was ended by a reset: in place r % PSHM_RESETS, r with 1
-     * for that remainder. */
+    /* If a reset ended round r: r with 1 in place of r % PSHM_RESETS, at index
+     * r % PSHM_RESETS. */
     atomic_uint resets[PSHM_RESETS];
     uint32_t more[4];
 };
@@ -38,38 +43,43 @@ _Static_assert(sizeof(struct pshm_barrier) == 64, "it fills a payload");
 /* One arrival. */
 struct pshm_arrival {
     uint32_t round;
-    unsigned place;                     /* 0 for the first one to arrive */
+    unsigned index;                     /* 0 for the first one to arrive */
     bool last;
-    bool action;                        /* and is to call pshm_barrier_done */
+    bool action;                        /* the caller runs the action now */
 };
 
-/* Arrive.  action: there is one to do if this is the last arrival; then the
- * caller has the runner's mutex, and keeps it until pshm_barrier_done.
- * Returns 0; -EPIPE: it is broken; or -EAGAIN: all are there and an action is
- * under way, so wait for the end of a->round and arrive again. */
-int pshm_barrier_arrive(struct pshm_barrier *b, bool action,
+/* Arrive.  action: the caller runs an action if it is the last party; it then
+ * holds the runner until it calls pshm_barrier_done or pshm_barrier_fail.
+ * Returns 0; -EPIPE: broken; -EAGAIN: an action is running, so wait for the end
+ * of a->round, whatever that is, and call again; -EDEADLK: this thread runs that
+ * action; or -EBADMSG, -EINTR, -ETIMEDOUT as pshm_robust_lock. */
+int pshm_barrier_arrive(struct pshm_barrier *b, struct pshm_robust *runner,
+                        struct pshm_grip *grip, bool action, int64_t until,
                         struct pshm_arrival *a);
 
-/* The runner's mutex was found with a dead owner.  Repairs it. */
-void pshm_barrier_runner_died(struct pshm_barrier *b,
-                              struct pshm_robust *runner);
+/* A party that has not arrived does not wait any longer: break its round.  While
+ * an action runs, that is the next one. */
+void pshm_barrier_miss(struct pshm_barrier *b);
 
-/* The last one's action is done: let all go on.  0 or -EPIPE. */
-int pshm_barrier_done(struct pshm_barrier *b, const struct pshm_arrival *a);
+/* The action is done: release all parties.  Returns 0 or -EPIPE. */
+int pshm_barrier_done(struct pshm_barrier *b, struct pshm_robust *runner,
+                      struct pshm_grip *grip, const struct pshm_arrival *a);
 
-/* Wait for the round to end.  Returns 0; -EPIPE: broken or reset; or -EINTR,
+/* The action failed: break the round. */
+void pshm_barrier_fail(struct pshm_barrier *b, struct pshm_robust *runner,
+                       struct pshm_grip *grip, const struct pshm_arrival *a);
+
+/* Wait for the end of the round.  Returns 0; -EPIPE: broken or reset; or -EINTR,
  * -ETIMEDOUT as pshm_futex_wait. */
 int pshm_barrier_wait(struct pshm_barrier *b, const struct pshm_arrival *a,
-                      struct pshm_robust *runner, struct pshm_grip *grip,
-                      int64_t until);
+                      struct pshm_robust *runner, int64_t until);
 
-/* Break it, for all who wait and will come; or only if it still is that
- * arrival's round. */
+/* Break the barrier; or break it only if that arrival's round has not ended. */
 void pshm_barrier_abort(struct pshm_barrier *b);
 void pshm_barrier_abandon(struct pshm_barrier *b,
                           const struct pshm_arrival *a);
 
-/* Begin anew; who waits is told that it is broken. */
+/* Make the barrier whole and empty.  The parties that wait get -EPIPE. */
 void pshm_barrier_reset(struct pshm_barrier *b);
 
 bool pshm_barrier_broken(const struct pshm_barrier *b);

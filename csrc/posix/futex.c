@@ -56,10 +56,15 @@ pshm_futex_wait(atomic_uint *word, unsigned expected, int64_t until)
     int rc = pshm_result((int)syscall(FUTEX_CALL, word, FUTEX_WAIT_BITSET,
                                       expected, &at, NULL,
                                       FUTEX_BITSET_MATCH_ANY));
-    if (rc == -ETIMEDOUT) {
-        return pshm_slice_over(end, until);
+    if (rc == -EAGAIN) {
+        rc = 0;
     }
-    return rc == -EAGAIN ? 0 : rc;
+    /* Also if the word never stays as expected until the call: a writer that
+     * changes it all the time must not keep the caller past its timeout. */
+    if (rc == -ETIMEDOUT || (rc == 0 && pshm_now() >= end)) {
+        rc = pshm_slice_over(end, until);
+    }
+    return rc;
 }
 
 int

@@ -66,6 +66,10 @@ int pshm_robust_lock(struct pshm_robust *r, struct pshm_grip *grip,
 /* After -EOWNERDEAD, and before it is unlocked. */
 void pshm_robust_repair(struct pshm_robust *r);
 
+/* Did its owner die, and has no thread locked it since?  Only reads a word, so
+ * the mutex stays free for others. */
+bool pshm_robust_owner_died(const struct pshm_robust *r);
+
 /* By its owner, who has just locked or unlocked another one: what its place in
  * the list is now is right.  Saves asking the kernel when it is unlocked, which
  * has to be done where that has changed since; not where the last one locked is

@@ -25,9 +25,9 @@ _LONGEST = 0.01
 
 
 async def _until(attempt: Callable[[], bool], timeout: float | None) -> bool:
-    """Ask until `attempt` succeeds, or `timeout` seconds (None: for ever) are over."""
-    if timeout is not None and not timeout >= 0:
-        raise ValueError(f"timeout must be at least 0, in seconds, not {timeout!r}")
+    """Call `attempt` until it succeeds, or `timeout` seconds (None: no limit) are over."""
+    if timeout is not None and timeout != timeout:
+        raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
     deadline = None if timeout is None else monotonic() + timeout
     pause = _SHORTEST
     while not attempt():
@@ -47,9 +47,9 @@ async def acquire(
 ) -> bool:
     """Acquire `lock` for the event loop's thread: True, or False if it was not free in time.
 
-    timeout: seconds, at least 0; None: for ever. recover: as for Lock.acquire. Tasks of one loop
-    share its thread: a Lock that one of them holds is not free for the others, an RLock is. Raises
-    as Lock.acquire; a task that is cancelled while it waits has not got the lock.
+    timeout: seconds; 0 or less: one try; None: no limit. recover: as for Lock.acquire. Tasks of one
+    loop share its thread: a Lock that one of them holds is not free for the others, an RLock is.
+    Raises as Lock.acquire; a task that is cancelled while it waits does not hold the lock.
     """
     return await _until(lambda: lock.acquire(False, recover=recover), timeout)
 

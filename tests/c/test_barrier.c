@@ -47,13 +47,20 @@ end_of_patience(const struct side *side)
 /* ---- a party, as the header wants it ---- */
 
 static int
+wait_for_end(struct side *side, const struct pshm_arrival *a)
+{
+    return pshm_barrier_wait(&side->place->barrier, a, &side->place->runner,
+                             end_of_patience(side));
+}
+
+static int
 await_round(struct side *side, const struct pshm_arrival *a)
 {
     int rc;
     int64_t until = end_of_patience(side);
     do {
         rc = pshm_barrier_wait(&side->place->barrier, a, &side->place->runner,
-                               &side->grip, until);
+                               until);
     } while (rc == -EINTR && atomic_load(&side->place->one_is_missed) == 0);
     if (rc < 0) {
         pshm_barrier_abandon(&side->place->barrier, a);
@@ -62,22 +69,24 @@ await_round(struct side *side, const struct pshm_arrival *a)
 }
 
 static int
-take_runner(struct side *side)
+arrive_until(struct side *side, int64_t until, struct pshm_arrival *a)
 {
-    int rc;
-    int64_t until = end_of_patience(side);
-    PATIENTLY(rc, pshm_robust_lock(&side->place->runner, &side->grip, until));
-    if (rc == -EOWNERDEAD) {
-        pshm_barrier_runner_died(&side->place->barrier, &side->place->runner);
-        rc = 0;
-    }
-    return rc;
+    return pshm_barrier_arrive(&side->place->barrier, &side->place->runner,
+                               &side->grip, side->acts, until, a);
 }
 
-static void
-drop_runner(struct side *side)
+/* At once: it does not have to wait for an action. */
+static int
+arrive(struct side *side, struct pshm_arrival *a)
 {
-    CHECK_IS(pshm_robust_unlock(&side->place->runner, &side->grip), 0);
+    return arrive_until(side, before_long(), a);
+}
+
+static int
+end_action(struct side *side, const struct pshm_arrival *a)
+{
+    return pshm_barrier_done(&side->place->barrier, &side->place->runner,
+                             &side->grip, a);
 }
 
 static int
@@ -89,42 +98,33 @@ act_and_go_on(struct side *side, const struct pshm_arrival *a)
         (void)sched_yield();
     }
     (void)atomic_fetch_sub(&side->place->in_action, 1);
-    int rc = pshm_barrier_done(&side->place->barrier, a);
-    drop_runner(side);
-    return rc;
+    return end_action(side, a);
 }
 
-/* The place; or -EPIPE, -ETIMEDOUT or -EINTR. */
+/* The index; or -EPIPE, -ETIMEDOUT or -EINTR. */
 static int
 meet(struct side *side)
 {
     struct pshm_arrival a;
+    int64_t until = end_of_patience(side);
     int rc;
-    for (;;) {
-        if (side->acts) {
-            rc = take_runner(side);
-            if (!CHECK_IS(rc, 0)) {
-                return rc;
-            }
+    do {
+        rc = arrive_until(side, until, &a);
+        if (rc == -EAGAIN) {
+            rc = pshm_barrier_wait(&side->place->barrier, &a,
+                                   &side->place->runner, until);
+            rc = rc == 0 || rc == -EPIPE ? -EINTR : rc;
         }
-        rc = pshm_barrier_arrive(&side->place->barrier, side->acts, &a);
-        if (side->acts && !(rc == 0 && a.action)) {
-            drop_runner(side);
-        }
-        if (rc != -EAGAIN) {
-            break;
-        }
-        rc = await_round(side, &a);
-        if (rc < 0) {
-            return rc;
-        }
+    } while (rc == -EINTR && atomic_load(&side->place->one_is_missed) == 0);
+    if (rc == -ETIMEDOUT || rc == -EINTR) {
+        pshm_barrier_miss(&side->place->barrier);
     }
     if (rc == 0) {
         (void)atomic_fetch_add(&side->place->waiting, 1);
         rc = a.action ? act_and_go_on(side, &a)
              : a.last ? 0 : await_round(side, &a);
     }
-    return rc < 0 ? rc : (int)a.place;
+    return rc < 0 ? rc : (int)a.index;
 }
 
 /* ---- rounds ---- */
@@ -178,12 +178,10 @@ rounds_go_on_past_the_last_number(void)
     struct pshm_arrival a;
     barrier->state = UINT64_C(0xfffffffe) << 32;
     for (int i = 0; i < 4; i++) {
-        CHECK_IS(pshm_barrier_arrive(barrier, false, &a), 0);
-        CHECK(a.last && !a.action && a.place == 0);
+        CHECK_IS(arrive(&side, &a), 0);
+        CHECK(a.last && !a.action && a.index == 0);
         CHECK_IS(a.round, 0xfffffffeU + (unsigned)i);
-        CHECK_IS(pshm_barrier_wait(barrier, &a, &side.place->runner,
-                                   &side.grip, 0),
-                 0);
+        CHECK_IS(wait_for_end(&side, &a), 0);
     }
     CHECK(barrier->state == UINT64_C(2) << 32);
     unmake(&side);
@@ -196,17 +194,16 @@ waits_end_in_time(void)
     struct pshm_barrier *barrier = &side.place->barrier;
     struct pshm_robust *runner = &side.place->runner;
     struct pshm_arrival a;
-    CHECK_IS(pshm_barrier_arrive(barrier, true, &a), 0);
-    CHECK(!a.last && !a.action && a.place == 0 && a.round == 0);
+    side.acts = true;
+    CHECK_IS(arrive(&side, &a), 0);
+    CHECK(!a.last && !a.action && a.index == 0 && a.round == 0);
     CHECK_IS(pshm_barrier_waiting(barrier), 1);
     int64_t start = pshm_now();
-    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &side.grip,
-                               start + 20 * MS),
+    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, start + 20 * MS),
              -ETIMEDOUT);
     CHECK(took(start, 20));
     start = pshm_now();
-    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &side.grip, PSHM_NEVER),
-             -EINTR);
+    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, PSHM_NEVER), -EINTR);
     CHECK(took(start, 50));
     CHECK(!pshm_barrier_broken(barrier));
     unmake(&side);
@@ -269,10 +266,10 @@ abandoning_an_older_round_changes_nothing(void)
 {
     struct side side = make(1);
     struct pshm_arrival a;
-    CHECK_IS(pshm_barrier_arrive(&side.place->barrier, false, &a), 0);
+    CHECK_IS(arrive(&side, &a), 0);
     pshm_barrier_abandon(&side.place->barrier, &a);
     CHECK(!pshm_barrier_broken(&side.place->barrier));
-    CHECK_IS(pshm_barrier_done(&side.place->barrier, &a), -EPIPE);
+    CHECK_IS(end_action(&side, &a), -EPIPE);
     unmake(&side);
 }
 
@@ -312,43 +309,87 @@ reset_is_remembered_for_its_round(void)
     struct pshm_arrival old, first, second;
     pshm_barrier_reset(barrier);        /* nobody there: nothing to do */
     CHECK_IS(barrier->state, 0);
-    CHECK_IS(pshm_barrier_arrive(barrier, false, &old), 0);
+    CHECK_IS(arrive(&side, &old), 0);
     pshm_barrier_reset(barrier);
-    CHECK_IS(pshm_barrier_arrive(barrier, false, &first), 0);
-    CHECK_IS(pshm_barrier_arrive(barrier, false, &second), 0);
+    CHECK_IS(arrive(&side, &first), 0);
+    CHECK_IS(arrive(&side, &second), 0);
     CHECK(second.last && first.round == second.round);
-    CHECK_IS(pshm_barrier_wait(barrier, &first, &side.place->runner,
-                               &side.grip, 0),
-             0);
-    CHECK_IS(pshm_barrier_wait(barrier, &old, &side.place->runner, &side.grip,
-                               0),
-             -EPIPE);
+    CHECK_IS(wait_for_end(&side, &first), 0);
+    CHECK_IS(wait_for_end(&side, &old), -EPIPE);
+    unmake(&side);
+}
+
+static const uint64_t reset_flag = UINT64_C(1) << 29;
+
+/* As if a process had been stopped between the two steps of a reset. */
+static void
+who_arrives_completes_a_reset(void)
+{
+    struct side side = make(2);
+    struct pshm_barrier *barrier = &side.place->barrier;
+    struct pshm_arrival old, first, last;
+    CHECK_IS(arrive(&side, &old), 0);
+    (void)atomic_fetch_or(&barrier->state, reset_flag);
+    CHECK(!pshm_barrier_broken(barrier));
+    CHECK_IS(pshm_barrier_waiting(barrier), 0);
+    CHECK_IS(wait_for_end(&side, &old), -EPIPE);
+    CHECK_IS(arrive(&side, &first), 0);
+    CHECK(first.index == 0 && first.round == old.round + 1);
+    CHECK_IS(wait_for_end(&side, &old), -EPIPE);
+    (void)atomic_fetch_or(&barrier->state, reset_flag);
+    pshm_barrier_abandon(barrier, &first);      /* it ended by the reset */
+    CHECK(!pshm_barrier_broken(barrier));
+    CHECK_IS(arrive(&side, &first), 0);
+    CHECK_IS(arrive(&side, &last), 0);
+    CHECK(last.last && wait_for_end(&side, &first) == 0);
+    (void)atomic_fetch_or(&barrier->state, reset_flag);
+    pshm_barrier_abort(barrier);
+    CHECK(pshm_barrier_broken(barrier));
+    CHECK_IS(arrive(&side, &first), -EPIPE);
+    (void)atomic_fetch_or(&barrier->state, reset_flag);
+    pshm_barrier_reset(barrier);
+    CHECK_IS(arrive(&side, &first), 0);
     unmake(&side);
 }
 
 /* ---- actions ---- */
 
+static int
+be_late(void *context)
+{
+    struct side *side = context;
+    struct pshm_arrival a;
+    CHECK_IS(arrive_until(side, 0, &a), -ETIMEDOUT);
+    CHECK_IS(arrive(side, &a), -EAGAIN);
+    CHECK_IS(a.round, 0);
+    CHECK_IS(pshm_barrier_wait(&side->place->barrier, &a,
+                               &side->place->runner, in_ms(20)),
+             -ETIMEDOUT);
+    pshm_barrier_miss(&side->place->barrier);
+    return 0;
+}
+
 static void
 no_one_arrives_during_an_action(void)
 {
-    struct side side = make(1);
-    struct pshm_barrier *barrier = &side.place->barrier;
-    struct pshm_arrival acting, a;
-    CHECK_IS(take_runner(&side), 0);
-    CHECK_IS(pshm_barrier_arrive(barrier, true, &acting), 0);
-    CHECK(acting.last && acting.action);
-    CHECK_IS(pshm_barrier_arrive(barrier, false, &a), -EAGAIN);
-    CHECK_IS(a.round, acting.round);
-    CHECK_IS(pshm_barrier_wait(barrier, &a, &side.place->runner, &side.grip,
-                               in_ms(20)),
-             -ETIMEDOUT);
-    CHECK_IS(pshm_barrier_done(barrier, &acting), 0);
-    drop_runner(&side);
-    CHECK_IS(pshm_barrier_wait(barrier, &a, &side.place->runner, &side.grip,
-                               0),
-             0);
-    CHECK_IS(pshm_barrier_arrive(barrier, false, &a), 0);
-    unmake(&side);
+    for (int misses = 0; misses < 2; misses++) {
+        struct side side = make(1);
+        struct pshm_barrier *barrier = &side.place->barrier;
+        struct pshm_arrival acting, a;
+        side.acts = true;
+        CHECK_IS(arrive(&side, &acting), 0);
+        CHECK(acting.last && acting.action);
+        CHECK_IS(arrive(&side, &a), -EDEADLK);
+        if (misses) {
+            CHECK_IS(child_run(be_late, &side), 0);
+            CHECK(!pshm_barrier_broken(barrier));
+        }
+        CHECK_IS(end_action(&side, &acting), 0);
+        CHECK_IS(wait_for_end(&side, &acting), 0);
+        CHECK_IS(pshm_barrier_broken(barrier), misses);
+        CHECK_IS(arrive(&side, &a), misses ? -EPIPE : 0);
+        unmake(&side);
+    }
 }
 
 static void
@@ -357,16 +398,15 @@ action_of_a_broken_barrier_lets_nobody_go_on(void)
     for (int reset = 0; reset < 2; reset++) {
         struct side side = make(1);
         struct pshm_arrival a;
-        CHECK_IS(take_runner(&side), 0);
-        CHECK_IS(pshm_barrier_arrive(&side.place->barrier, true, &a), 0);
+        side.acts = true;
+        CHECK_IS(arrive(&side, &a), 0);
         if (reset) {
             pshm_barrier_reset(&side.place->barrier);
         }
         else {
             pshm_barrier_abort(&side.place->barrier);
         }
-        CHECK_IS(pshm_barrier_done(&side.place->barrier, &a), -EPIPE);
-        drop_runner(&side);
+        CHECK_IS(end_action(&side, &a), -EPIPE);
         CHECK_IS(pshm_barrier_broken(&side.place->barrier), !reset);
         unmake(&side);
     }
@@ -377,8 +417,8 @@ die_in_the_action(void *context)
 {
     struct side *side = context;
     struct pshm_arrival a;
-    CHECK_IS(take_runner(side), 0);
-    CHECK_IS(pshm_barrier_arrive(&side->place->barrier, true, &a), 0);
+    side->acts = true;
+    CHECK_IS(arrive(side, &a), 0);
     CHECK(a.action);
     (void)raise(SIGKILL);
     return 1;
@@ -422,8 +462,7 @@ static int
 reset_and_die_before_the_wake(void *context)
 {
     struct side *side = context;
-    /* The first one is that of breaking it. */
-    pshm_fault_arm("futex", 2, PSHM_FAULT_KILL_BEFORE, 0);
+    pshm_fault_arm("futex", 1, PSHM_FAULT_KILL_BEFORE, 0);
     pshm_barrier_reset(&side->place->barrier);
     return 1;
 }
@@ -575,6 +614,7 @@ main(void)
     RUN(abandoning_an_older_round_changes_nothing);
     RUN(aborted_or_reset_it_lets_nobody_wait_on);
     RUN(reset_is_remembered_for_its_round);
+    RUN(who_arrives_completes_a_reset);
     RUN(no_one_arrives_during_an_action);
     RUN(action_of_a_broken_barrier_lets_nobody_go_on);
     RUN(death_in_the_action_breaks_it);

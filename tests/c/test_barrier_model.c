@@ -5,16 +5,18 @@
 static struct {
     unsigned parties, rounds;
     bool acts;
+    bool late_only;                     /* beside the parties: no abort, no reset */
     /* what is different from the real thing */
-    bool no_look_at_runner, break_last;
+    bool no_look_at_runner, mark_last, late_breaks;
 } with;
 
-enum barrier_words { ROUND, ARRIVED, BROKEN, ACTION };
+enum barrier_words { ROUND, ARRIVED, FLAGS };
+enum { BROKEN = 1, ACTION = 2, RESETTING = 4, MISSED = 8 };
 
 enum barrier_steps {
-    ARRIVE_WITH_RUNNER = BEGIN, RUNNER_DIED, WAKE_OF_BROKEN, ARRIVE, ACT,
-    ACT_DONE, WAKE, DROP, WAIT, SLEEP, ASLEEP, LOOK_AT_RUNNER, WELL, BADLY,
-    RESET, RESET_BREAK, RESET_LOOK, RESET_MARK, RESET_ROUND, ABORT,
+    ARRIVE = BEGIN, LOCK_RUNNER, RUNNER_DIED, ACT, ACT_DONE, WAKE, DROP, WAIT,
+    SLEEP, ASLEEP, BREAK, WELL, BADLY, RESET, COMPLETE_MARK, COMPLETE_ROUND,
+    COMPLETE_LATE_MARK, ABORT, LATE,
 };
 
 static uint8_t
@@ -23,11 +25,25 @@ bit(uint8_t round)
     return (uint8_t)(1 << round);
 }
 
+static bool
+has(const struct state *s, int flags)
+{
+    return (s->words[FLAGS] & flags) != 0;
+}
+
+static void
+set(struct state *s, int flags)
+{
+    s->words[FLAGS] = (uint8_t)(s->words[FLAGS] | flags);
+}
+
 static void
 next_round(struct state *s)
 {
+    bool broken = has(s, MISSED) && has(s, ACTION) && !has(s, RESETTING);
     s->words[ROUND]++;
-    s->words[ARRIVED] = s->words[BROKEN] = s->words[ACTION] = 0;
+    s->words[ARRIVED] = 0;
+    s->words[FLAGS] = broken ? BROKEN : 0;
 }
 
 static void
@@ -40,53 +56,71 @@ wake_all(struct state *s)
     }
 }
 
-static uint8_t
-first_step(void)
+static void
+wake_then(struct process *p, uint8_t there)
 {
-    return with.acts ? ARRIVE_WITH_RUNNER : ARRIVE;
+    p->at = WAKE;
+    p->then = there;
 }
 
-/* Drop the runner's mutex if it has it, and go on there. */
+/* Unlock the runner if it has it, and go on there. */
 static void
-drop_then(struct process *p, uint8_t there)
+drop_then(const struct state *s, struct process *p, uint8_t there)
 {
-    p->at = with.acts ? DROP : there;
+    p->at = s->owner == (uint8_t)(p - s->p + 1) ? DROP : there;
     p->later = there;
+}
+
+/* Do the second step of a reset, and go on there. */
+static void
+complete_then(const struct state *s, struct process *p, uint8_t there)
+{
+    p->round = s->words[ROUND];
+    p->at = with.mark_last ? COMPLETE_ROUND : COMPLETE_MARK;
+    p->then = there;
 }
 
 static void
 arrive(struct state *s, struct process *p)
 {
     uint8_t round = s->words[ROUND];
+    bool last = s->words[ARRIVED] + 1U >= with.parties;
     p->round = round;
     p->again = false;
-    if (s->words[BROKEN]) {
-        drop_then(p, ENDED);
+    if (has(s, RESETTING)) {
+        complete_then(s, p, ARRIVE);
         return;
     }
-    if (s->words[ACTION]) {
+    if (has(s, BROKEN)) {
+        drop_then(s, p, ENDED);
+        return;
+    }
+    if (has(s, ACTION)) {
         p->again = true;
-        drop_then(p, WAIT);
+        drop_then(s, p, WAIT);
         return;
     }
     if (round >= COUNT(s->arrived)) {
         rule(false, "there are few rounds");
         return;
     }
+    if (last && with.acts && s->owner != (uint8_t)(p - s->p + 1)) {
+        p->at = LOCK_RUNNER;
+        return;
+    }
     s->arrived[round]++;
-    if (s->words[ARRIVED] + 1U < with.parties) {
+    if (!last) {
         s->words[ARRIVED]++;
-        drop_then(p, WAIT);
+        drop_then(s, p, WAIT);
     }
     else if (with.acts) {
         s->words[ARRIVED]++;
-        s->words[ACTION] = 1;
+        set(s, ACTION);
         p->at = ACT;
     }
     else {
         next_round(s);
-        p->at = WAKE;
-        p->then = p->later = WELL;
+        wake_then(p, WELL);
     }
 }
 
@@ -105,32 +139,36 @@ end_of_round(struct state *s, struct process *p, bool well)
     }
     rule((s->well & s->badly) == 0, "all are told the same");
     p->n++;
-    p->at = well && p->n < with.rounds ? first_step() : ENDED;
+    p->at = well && p->n < with.rounds ? ARRIVE : ENDED;
 }
 
 static void
 step_wait(struct state *s, struct process *p)
 {
+    bool over = s->words[ROUND] != p->round;
     switch (p->at) {
     case WAIT:
-        if (s->words[ROUND] != p->round) {
-            bool well = !(s->marks & bit(p->round));
-            p->at = !p->again ? (well ? WELL : BADLY)
-                    : well ? first_step() : ENDED;
+        if (over || has(s, BROKEN | RESETTING)) {
+            p->at = p->again                            ? ARRIVE
+                    : over && !(s->marks & bit(p->round)) ? WELL
+                                                          : BADLY;
         }
         else {
-            p->at = !s->words[BROKEN] ? SLEEP : p->again ? ENDED : BADLY;
+            p->at = SLEEP;
         }
         break;
     case SLEEP:
-        p->at = s->words[ROUND] == p->round ? ASLEEP : WAIT;
+        p->at = over ? WAIT : ASLEEP;
         break;
-    case ASLEEP:
-        p->at = s->words[ACTION] && !with.no_look_at_runner ? LOOK_AT_RUNNER
-                                                            : WAIT;
+    case ASLEEP:                        /* its slice is over */
+        p->at = has(s, ACTION) && s->owner == DEAD_OWNER
+                        && !with.no_look_at_runner ? BREAK : WAIT;
         break;
-    default:
-        p->at = WAIT;                   /* LOOK_AT_RUNNER, of one alive */
+    default:                            /* BREAK */
+        if (!over) {
+            set(s, BROKEN);
+        }
+        wake_then(p, WAIT);
         break;
     }
 }
@@ -140,49 +178,41 @@ step_reset(struct state *s, struct process *p)
 {
     switch (p->at) {
     case RESET:
-        p->round = s->words[ROUND];
-        p->at = s->words[ARRIVED] || s->words[BROKEN] || s->words[ACTION]
-                    ? with.break_last ? RESET_MARK : RESET_BREAK : ENDED;
-        break;
-    case RESET_BREAK:
         p->at = ENDED;
-        if (s->words[ROUND] == p->round) {
-            s->words[BROKEN] = 1;
-            p->at = WAKE;
-            p->then = p->later = RESET_LOOK;
+        if (s->words[ARRIVED] || has(s, BROKEN | ACTION | RESETTING)) {
+            set(s, RESETTING);
+            complete_then(s, p, ENDED);
         }
         break;
-    case RESET_LOOK:
-        p->at = s->words[ROUND] == p->round ? RESET_MARK : ENDED;
-        break;
-    case RESET_MARK:
+    case COMPLETE_MARK: case COMPLETE_LATE_MARK:
         s->marks |= bit(p->round);
-        p->at = RESET_ROUND;
+        p->at = p->at == COMPLETE_MARK ? COMPLETE_ROUND : WAKE;
         break;
-    default:
+    default:                            /* COMPLETE_ROUND */
         if (s->words[ROUND] == p->round) {
             next_round(s);
         }
-        p->at = WAKE;
-        p->then = p->later = ENDED;
+        p->at = with.mark_last ? COMPLETE_LATE_MARK : WAKE;
         break;
     }
 }
 
-/* The runner's mutex: to have it, or to see whether its owner died. */
-static bool
-step_runner(struct state *s, struct process *p, int who)
+/* One that breaks the barrier; or that gives up before it has arrived. */
+static void
+step_break(struct state *s, struct process *p)
 {
-    bool looks = p->at == LOOK_AT_RUNNER;
-    if (s->owner != FREE && s->owner != DEAD_OWNER) {
-        p->at = WAIT;
-        return looks;
+    if (has(s, RESETTING)) {
+        complete_then(s, p, p->at);
     }
-    p->then = looks ? DROP : ARRIVE;
-    p->at = s->owner == DEAD_OWNER ? RUNNER_DIED : p->then;
-    p->later = WAIT;
-    s->owner = (uint8_t)(who + 1);
-    return true;
+    else if (p->at == LATE && has(s, ACTION) && !has(s, BROKEN)
+             && !with.late_breaks) {
+        set(s, MISSED);
+        p->at = ENDED;
+    }
+    else {
+        set(s, BROKEN);
+        wake_then(p, ENDED);
+    }
 }
 
 static void
@@ -191,16 +221,19 @@ step_barrier(const struct state *before, int who)
     struct state s = *before;
     struct process *p = &s.p[who];
     switch (p->at) {
-    case ARRIVE_WITH_RUNNER: case LOOK_AT_RUNNER:
-        if (!step_runner(&s, p, who)) {
-            return;
+    case LOCK_RUNNER:
+        p->at = s.owner == DEAD_OWNER ? RUNNER_DIED : ARRIVE;
+        if (s.owner == DEAD_OWNER || s.owner == FREE) {
+            s.owner = (uint8_t)(who + 1);
         }
         break;
     case RUNNER_DIED:
-        p->at = s.words[ACTION] ? WAKE_OF_BROKEN : p->then;
-        s.words[BROKEN] |= s.words[ACTION];
+        if (has(&s, ACTION)) {
+            set(&s, BROKEN);
+        }
+        wake_then(p, ARRIVE);
         break;
-    case WAKE_OF_BROKEN: case WAKE:
+    case WAKE:
         wake_all(&s);
         p->at = p->then;
         break;
@@ -212,13 +245,13 @@ step_barrier(const struct state *before, int who)
         p->at = ACT_DONE;
         break;
     case ACT_DONE:
-        if (s.words[BROKEN] || s.words[ROUND] != p->round) {
-            drop_then(p, BADLY);
+        if (has(&s, BROKEN | RESETTING) || s.words[ROUND] != p->round) {
+            rule(!with.late_only, "a late party does not break the round");
+            drop_then(&s, p, BADLY);
         }
         else {
             next_round(&s);
-            p->at = WAKE;
-            p->then = DROP;
+            wake_then(p, DROP);
             p->later = WELL;
         }
         break;
@@ -229,12 +262,10 @@ step_barrier(const struct state *before, int who)
     case WELL: case BADLY:
         end_of_round(&s, p, p->at == WELL);
         break;
-    case ABORT:
-        s.words[BROKEN] = 1;
-        p->at = WAKE;
-        p->then = p->later = ENDED;
+    case ABORT: case LATE:
+        step_break(&s, p);
         break;
-    case WAIT: case SLEEP: case ASLEEP:
+    case WAIT: case SLEEP: case ASLEEP: case BREAK:
         step_wait(&s, p);
         break;
     default:
@@ -258,7 +289,7 @@ barrier_may_stay(const struct state *s)
             waiting++;
         }
     }
-    return waiting == 0 || (!s->words[BROKEN] && !s->words[ACTION]);
+    return waiting == 0 || !has(s, BROKEN | ACTION | RESETTING);
 }
 
 static const struct model barrier = {step_barrier, barrier_may_stay};
@@ -270,7 +301,7 @@ meeting(uint8_t one_more, uint8_t another)
     struct state s;
     memset(&s, 0, sizeof(s));
     for (unsigned i = 0; i < with.parties; i++) {
-        s.p[i] = (struct process){.at = first_step()};
+        s.p[i] = (struct process){.at = ARRIVE};
     }
     s.p[PROCESSES - 2] = (struct process){.at = one_more};
     s.p[PROCESSES - 1] = (struct process){.at = another};
@@ -293,11 +324,24 @@ all_go_on_or_are_told(void)
         with.parties = with.rounds = 2;
         check_model(&barrier, meeting(ABORT, RESET), 1);
         check_model(&barrier, meeting(RESET, RESET), 1);
+        check_model(&barrier, meeting(LATE, RESET), 1);
+        with.late_only = true;
+        check_model(&barrier, meeting(LATE, NOBODY_THERE), 0);
+        check_model(&barrier, meeting(LATE, LATE), 0);
     }
 }
 
-/* The explorer would see it: of a death in the action that nobody looks for,
- * and of a reset that does not break the round first. */
+static const char *
+broken_rule(struct state start, unsigned deaths)
+{
+    const char *broken = NULL;
+    (void)explore(&barrier, start, deaths, &broken);
+    return broken;
+}
+
+/* The explorer would see it: of a death in the action that no waiter checks for,
+ * of a reset that is marked after it, and of a late party that breaks the round
+ * whose action runs. */
 static void
 some_hang_or_differ_where_one_errs(void)
 {
@@ -308,11 +352,14 @@ some_hang_or_differ_where_one_errs(void)
     with.acts = with.no_look_at_runner = true;
     CHECK(explore(&barrier, meeting(NOBODY_THERE, NOBODY_THERE), 1, &broken)
           > 0);
-    with.acts = false;
+    memset(&with, 0, sizeof(with));
     with.parties = with.rounds = 2;
-    with.break_last = true;
-    (void)explore(&barrier, meeting(RESET, NOBODY_THERE), 0, &broken);
-    CHECK(broken != NULL);
+    with.mark_last = true;
+    CHECK(broken_rule(meeting(RESET, NOBODY_THERE), 0) != NULL);
+    memset(&with, 0, sizeof(with));
+    with.parties = with.rounds = 2;
+    with.acts = with.late_only = with.late_breaks = true;
+    CHECK(broken_rule(meeting(LATE, NOBODY_THERE), 0) != NULL);
 }
 
 int

@@ -1,0 +1,83 @@
+"""Parties of a Barrier that arrive during an action, and beside resets. Run by test_barrier."""
+
+import os
+import threading
+
+from posixshm import Atomic, Barrier, Event, SharedMemory
+
+DEADLINE = 30
+
+
+def spawn(body):
+    """Fork a process that runs body(); its result is the exit status."""
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            status = body()
+        finally:
+            os._exit(status)
+    return pid
+
+
+def status_of(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def index_or_broken(barrier, timeout):
+    """The index that wait() returns, or 50."""
+    try:
+        return barrier.wait(timeout)
+    except threading.BrokenBarrierError:
+        return 50
+
+
+def late_parties():
+    """While an action runs, a third party waits in vain: the round that runs is not broken."""
+    shm = SharedMemory.anonymous(4096)
+    going, go = (Event.at(shm, 512 + 128 * i, create=True) for i in range(2))
+
+    def action():
+        going.set()
+        assert go.wait(DEADLINE)
+
+    acting = Barrier.at(shm, 0, parties=2, action=action, create=True)
+    plain = Barrier.at(shm)
+    for late in plain, acting:
+        for timeout in 0.1, 0, -1:
+            going.clear()
+            go.clear()
+            parties = [spawn(lambda: index_or_broken(acting, DEADLINE)) for _ in range(2)]
+            assert going.wait(DEADLINE)
+            third = spawn(lambda late=late, timeout=timeout: index_or_broken(late, timeout))
+            assert status_of(third) == 50
+            assert not plain.broken and plain.n_waiting == 2
+            go.set()
+            assert sorted(map(status_of, parties)) == [0, 1]
+            assert plain.broken, "the late party's own round"
+            plain.reset()
+
+
+def resets(rounds):
+    """A party that a reset releases and that arrives again at once is in the new round."""
+    shm = SharedMemory.anonymous(4096)
+    barrier = Barrier.at(shm, 0, parties=3, create=True)
+    told = [Atomic.at(shm, 1024 + 64 * i) for i in range(2)]
+
+    def party(mine):
+        while True:
+            try:
+                barrier.wait(DEADLINE)
+                return 0
+            except threading.BrokenBarrierError:
+                mine.fetch_add(1)
+
+    pids = [spawn(lambda mine=mine: party(mine)) for mine in told]
+    for done in range(rounds):
+        while barrier.n_waiting < 2:
+            assert all(mine.load() <= done for mine in told), "told of a reset that was not"
+            assert not barrier.broken
+        barrier.reset()
+    assert barrier.wait(DEADLINE) == 2
+    assert [status_of(pid) for pid in pids] == [0, 0]
+    assert [mine.load() for mine in told] == [rounds, rounds]
