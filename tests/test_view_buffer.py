@@ -183,7 +183,9 @@ def test_every_request_is_answered_as_by_cpythons_own():
         before = -sum(min(s, 0) * max(n - 1, 0) for n, s in zip(shape, strides, strict=True))
         start = view.offset - before
         span = view.obj.view("B")[start : start + 2048].tobytes()
-        items = list(struct.iter_unpack(view.format, span[: len(span) // view.itemsize * view.itemsize]))
+        items = list(
+            struct.iter_unpack(view.format, span[: len(span) // view.itemsize * view.itemsize])
+        )
         if len(view.format.lstrip("<")) == 1:
             items = [item for (item,) in items]
         peer = _testbuffer.ndarray(

@@ -36,6 +36,7 @@ view_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
+    Py_XDECREF(atomic_load_explicit(&self->items, memory_order_relaxed));
     Py_XDECREF(self->format.text);
     Py_XDECREF(self->map);
     type->tp_free(op);
