@@ -26,7 +26,7 @@ readonly = SharedMemory.open(shm.name, readonly=True)
 closed = SharedMemory.open(shm.name)
 closed.close()
 other = name + "-named"
-WRONG_NAMES = (None, 5, "", "a/b", "x" * 256, "nul\0")
+WRONG_NAMES = (5, "", "a/b", "x" * 256, "nul\0")
 
 
 def each(kinds, *methods, times=60):
@@ -63,8 +63,22 @@ def _(kind, _):
     refused(kind, other, exist_ok=True)
     refused(named, kind, other, create=True, mode=-1)
     refused(named, kind, other, create=True, mode="")
-    refused(kind.__new__, kind)
     refused(kind.__new__, int)
+    unnamed = named(kind, None, create=True)
+    use(unnamed)
+    read(unnamed, "shm", "uid", "name")
+    for keywords in (
+        {"exist_ok": True},
+        {"delete": True},
+        {"track": True},
+        {"mode": 0o600},
+        {"owner": "self"},
+    ):
+        refused(named, kind, None, **keywords)
+        refused(kind, other, **keywords)
+    refused(named, kind, other, create=True, owner="nobody of that name")
+    with suppress(OSError):
+        named(kind, other, create=True, delete=True, track=True).unlink()
     misused(kind)
     in_particular(kind, lambda *args, **keywords: kind(other, *args, **keywords))
 
@@ -156,13 +170,15 @@ def _(kind, thing):
     another.unlink()
     refused(pickle.loads, pickled)
     another.close()
-    refused(pickle.dumps, another)
+    refused(pickle.loads, pickle.dumps(another))
 
 
-@each(CELLS, ".close", ".closed", ".unlink", ".name", ".offset")
+@each(CELLS, ".close", ".closed", ".unlink", ".name", ".offset", ".shm", ".uid", ".stat")
 def _(kind, _):
     for thing in (named(kind, other, create=True), at(kind, shm, 0, create=True)):
-        read(thing, "name", "offset", "closed")
+        read(thing, "name", "offset", "closed", "shm", "uid")
+        thing.stat()
+        misused(thing.stat)
         if thing.name is None:
             refused(thing.unlink)
         thing.close()
@@ -175,6 +191,6 @@ def _(kind, _):
     shm.buf[:4096] = bytes(4096)
 
 
-@each([Atomic], ".format", ".offset")
+@each([Atomic], ".format", ".offset", ".shm")
 def _(_, thing):
-    read(thing, "format", "offset")
+    read(thing, "format", "offset", "shm")

@@ -101,7 +101,9 @@ def test_size_and_alignment_are_true(kind, shm):
 def test_neighbours_are_left_alone(kind, shm):
     shm.buf[:64] = shm.buf[64 + kind.nbytes : 128 + kind.nbytes] = b"\xa5" * 64
     use(at(kind, shm, 64, create=True))
-    assert bytes(shm.buf[:64]) == bytes(shm.buf[64 + kind.nbytes : 128 + kind.nbytes]) == b"\xa5" * 64
+    assert (
+        bytes(shm.buf[:64]) == bytes(shm.buf[64 + kind.nbytes : 128 + kind.nbytes]) == b"\xa5" * 64
+    )
 
 
 @cells
@@ -334,7 +336,7 @@ def test_a_named_one(kind, name):
     try:
         assert thing.name == name and thing.offset == 0 and not thing.closed
         assert os.stat(path_of(kind, name)).st_mode & 0o7777 == 0o640
-        assert repr(thing) == f"{kind.__name__}({name!r})"
+        assert repr(thing).startswith(f"<posixshm.{kind.__name__} {name!r}: ")
         with pytest.raises(FileExistsError):
             named(kind, name, create=True)
         for other in (named(kind, name), named(kind, "/" + name, create=True, exist_ok=True)):
@@ -382,11 +384,9 @@ def test_bad_names(kind):
         for keywords in ({}, {"create": True}):
             with pytest.raises(ValueError, match="name"):
                 named(kind, bad, **keywords)
-    for bad in (None, 1, b"name", True):
+    for bad in (1, b"name", True, Lock()):
         with pytest.raises(TypeError, match="name"):
             named(kind, bad, create=True)
-    with pytest.raises(TypeError):
-        kind()
 
 
 @cells

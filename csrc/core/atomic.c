@@ -84,8 +84,7 @@ word_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
                      offset, have);
     }
     else {
-        PyTypeObject *made = (PyTypeObject *)type;
-        word_object *self = (word_object *)made->tp_alloc(made, 0);
+        word_object *self = (word_object *)cell_alloc((PyTypeObject *)type);
         if (self != NULL) {
             self->base.map = map;
             self->base.offset = offset;
@@ -93,7 +92,7 @@ word_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
             self->word = map->base + offset;
             self->width = word.width;
             self->is_signed = word.is_signed;
-            return (PyObject *)self;
+            return cell_complete(&self->base);
         }
     }
     Py_DECREF(map);
@@ -331,16 +330,24 @@ word_get_format(PyObject *op, void *Py_UNUSED(closure))
     return PyUnicode_FromString(format_of(as_atomic(op)));
 }
 
-PyDoc_STRVAR(reduce_doc,
-             "__reduce__($self, /)\n--\n\n"
-             "Pickle by reference, together with the segment.");
-
 static PyObject *
 word_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     return cell_reduce(as_cell(op),
                        Py_BuildValue("{ss}", "format",
                                      format_of(as_atomic(op))));
+}
+
+static PyObject *
+word_repr(PyObject *op)
+{
+    word_object *self = as_atomic(op);
+    PyObject *value = word_to_python(
+        self, pshm_atomic_load(self->word, self->width, memory_order_relaxed));
+    PyObject *state = value == NULL
+                          ? NULL : PyUnicode_FromFormat("value=%S", value);
+    Py_XDECREF(value);
+    return cell_repr(op, state);
 }
 
 static int
@@ -385,13 +392,14 @@ static PyMethodDef atomic_methods[] = {
     ATOMIC_METHOD(fetch_xor, word_fetch_xor),
     ATOMIC_METHOD(wait, word_wait),
     ATOMIC_METHOD(notify, word_notify),
-    {"__reduce__", word_reduce, METH_NOARGS, reduce_doc},
+    {"__reduce__", word_reduce, METH_NOARGS, cell_reduce_doc},
     {0},
 };
 
 static PyGetSetDef atomic_getset[] = {
     {"format", word_get_format, NULL, format_doc, NULL},
     {"offset", cell_get_offset, NULL, cell_offset_doc, NULL},
+    {"shm", cell_get_shm, NULL, cell_shm_doc, NULL},
     {0},
 };
 
@@ -405,7 +413,7 @@ static PyType_Slot atomic_slots[] = {
     {Py_tp_dealloc, word_dealloc},
     {Py_tp_traverse, word_traverse},
     {Py_tp_clear, word_clear},
-    {Py_tp_repr, cell_repr},
+    {Py_tp_repr, word_repr},
     {Py_tp_methods, atomic_methods},
     {Py_tp_getset, atomic_getset},
     {Py_tp_members, atomic_members},

@@ -43,7 +43,7 @@ init_cell(struct pshm_cell *place, const void *how)
 
 /* 0, or -1 with self as it was. */
 static int
-complete(barrier *self, uint32_t parties, PyObject *action, PyObject *timeout)
+fill_in(barrier *self, uint32_t parties, PyObject *action, PyObject *timeout)
 {
     struct barrier_cell *place = (struct barrier_cell *)(void *)self->base.place;
     self->barrier = (struct pshm_barrier *)(void *)self->base.place->payload;
@@ -63,10 +63,9 @@ complete(barrier *self, uint32_t parties, PyObject *action, PyObject *timeout)
     return 0;
 }
 
-/* values: parties, action, timeout, create, exist_ok. */
+/* values: parties, action, timeout. */
 static PyObject *
-open_barrier(PyTypeObject *type, PyObject *name, PyObject *shm,
-             PyObject *offset, PyObject *mode, PyObject **values)
+open_barrier(PyTypeObject *type, const placement *where, PyObject **values)
 {
     long long number = 0;
     uint32_t parties;
@@ -75,7 +74,7 @@ open_barrier(PyTypeObject *type, PyObject *name, PyObject *shm,
         .state = core_state_of_type(type),
         .type = type,
         .what = "Barrier",
-        .mode = S_IRUSR | S_IWUSR,
+        .first = "parties",
         .spec = {
             .kind = PSHM_CELL_BARRIER,
             .size = sizeof(struct barrier_cell),
@@ -85,7 +84,7 @@ open_barrier(PyTypeObject *type, PyObject *name, PyObject *shm,
         },
     };
     PyObject *action = values[1];
-    if (opening_parse(&how, values + 3) < 0 || arg_mode(mode, &how.mode) < 0
+    if (opening_parse(&how, where) < 0
         || (values[0] != NULL && values[0] != Py_None
             && arg_long(values[0], "parties", 1, PSHM_PARTIES_MOST, &number)
                    < 0)
@@ -103,19 +102,25 @@ open_barrier(PyTypeObject *type, PyObject *name, PyObject *shm,
         return NULL;
     }
     parties = (uint32_t)number;
-    barrier *self = (barrier *)cell_open(&how, name, shm, offset);
-    if (self != NULL && complete(self, parties, action, values[2]) < 0) {
-        Py_CLEAR(self);
+    cell *self = cell_open(&how, where);
+    if (self == NULL) {
+        return NULL;
     }
-    return (PyObject *)self;
+    return fill_in((barrier *)self, parties, action, values[2]) < 0
+               ? cell_discard(self) : cell_complete(self);
 }
+
+#define PARTIES_DOC                                                          \
+    "parties: how many wait for each other, 1 to 32767; needed to make one.\n"\
+    "action: called by the last party that arrives, if it has one, before the\n"\
+    "others go on.  timeout: seconds, the default of wait().\n"
 
 PyDoc_STRVAR(
     at_doc,
     "at($type, /, shm, offset=0, *, parties=None, action=None, timeout=None,\n"
     "   create=False, exist_ok=False)\n--\n\n"
-    "The barrier at an offset of a segment.\n\n" CELL_DOC_WHERE
-    "parties, action, timeout: as for Barrier.\n\n" CELL_DOC_RAISES);
+    "The barrier at an offset of shared memory.\n\n" CELL_DOC_AT PARTIES_DOC
+    "\n" CELL_DOC_RAISES);
 
 static PyObject *
 barrier_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
@@ -128,21 +133,24 @@ barrier_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
     if (args_match(&signature, args, count, kwnames, values) < 0) {
         return NULL;
     }
-    return open_barrier((PyTypeObject *)type, NULL, values[0], values[1], NULL,
-                        values + 2);
+    placement where = {.shm = values[0], .offset = values[1],
+                       .options = values + 5};
+    return open_barrier((PyTypeObject *)type, &where, values + 2);
 }
 
 static PyObject *
 barrier_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"name", "parties", "action", "timeout",
-                                        "create", "exist_ok", "mode", NULL};
-    static const struct signature signature = {"Barrier", 4, 1, names};
-    PyObject *values[7];
+                                        "create", "exist_ok", "mode", "owner", "delete",
+                                        "track", NULL};
+    static const struct signature signature = {"Barrier", 4, 0, names};
+    PyObject *values[10];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
     }
-    return open_barrier(type, values[0], NULL, NULL, values[6], values + 1);
+    placement where = {.name = values[0], .options = values + 4};
+    return open_barrier(type, &where, values + 1);
 }
 
 /* ---- Waiting ---- */
@@ -323,10 +331,6 @@ barrier_get_broken(PyObject *op, void *Py_UNUSED(closure))
     return PyBool_FromLong(pshm_barrier_broken(as_barrier(op)->barrier));
 }
 
-PyDoc_STRVAR(reduce_doc,
-             "__reduce__($self, /)\n--\n\n"
-             "Pickle by reference, together with the segment.");
-
 static PyObject *
 barrier_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 {
@@ -336,6 +340,18 @@ barrier_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
         Py_BuildValue("{sOsO}", "action",
                       self->action != NULL ? self->action : Py_None, "timeout",
                       self->timeout != NULL ? self->timeout : Py_None));
+}
+
+static PyObject *
+barrier_repr(PyObject *op)
+{
+    struct pshm_barrier *words = as_barrier(op)->barrier;
+    return cell_repr(op, pshm_barrier_broken(words)
+                             ? PyUnicode_FromString("broken")
+                             : PyUnicode_FromFormat(
+                                   "waiters=%u/%u",
+                                   (unsigned)pshm_barrier_waiting(words),
+                                   (unsigned)words->parties));
 }
 
 /* ---- The type ---- */
@@ -367,15 +383,12 @@ barrier_dealloc(PyObject *op)
 
 PyDoc_STRVAR(
     barrier_doc,
-    "Barrier(name, parties=None, action=None, timeout=None, *, create=False,\n"
-    "        exist_ok=False, mode=0o600)\n--\n\n"
-    "A barrier between processes, as threading.Barrier is between threads.\n"
-    "Named, in an object of its own; or at() an offset of a segment.\n\n"
-    "parties: how many it takes, 1 to 32767, to be given when it is made.\n"
-    "action: called by the last one to come, if it has one, before the others\n"
-    "go on.  timeout: seconds, what wait() takes by default.  create: make\n"
-    "it; exist_ok: or take the one there is.  mode: permissions, whatever the\n"
-    "umask is.  One that is killed while it waits counts as come; one that is\n"
+    "Barrier(name=None, parties=None, action=None, timeout=None, *,\n"
+    "        create=False, exist_ok=False, mode=0o600, owner='self',\n"
+    "        delete=False, track=False)\n--\n\n"
+    "A barrier between processes, as threading.Barrier is between threads.\n\n"
+    CELL_DOC_NAME PARTIES_DOC CELL_DOC_OPTIONS
+    "A party that is killed while it waits counts as arrived; one that is\n"
     "killed in its action breaks the barrier.\n\n" CELL_DOC_RAISES);
 
 static PyMethodDef barrier_methods[] = {
@@ -384,7 +397,7 @@ static PyMethodDef barrier_methods[] = {
     {"wait", CELL_CAST(barrier_wait), METH_FASTCALL | METH_KEYWORDS, wait_doc},
     {"abort", barrier_abort, METH_NOARGS, abort_doc},
     {"reset", barrier_reset, METH_NOARGS, reset_doc},
-    {"__reduce__", barrier_reduce, METH_NOARGS, reduce_doc},
+    {"__reduce__", barrier_reduce, METH_NOARGS, cell_reduce_doc},
     CELL_METHODS,
     {0},
 };
@@ -408,7 +421,7 @@ static PyType_Slot barrier_slots[] = {
     {Py_tp_dealloc, barrier_dealloc},
     {Py_tp_traverse, barrier_traverse},
     {Py_tp_clear, barrier_clear},
-    {Py_tp_repr, cell_repr},
+    {Py_tp_repr, barrier_repr},
     {Py_tp_methods, barrier_methods},
     {Py_tp_getset, barrier_getset},
     {Py_tp_members, barrier_members},

@@ -2,6 +2,8 @@
 #include "cell.h"
 
 #include "errors.h"
+#include "handle.h"
+#include "semaphore.h"
 
 int
 cell_refuse(cell *self)
@@ -41,6 +43,7 @@ cell_traverse(cell *self, visitproc visit, void *arg)
 int
 cell_clear(cell *self)
 {
+    self->own = false;
     Py_CLEAR(self->shm);
     return 0;
 }
@@ -66,76 +69,153 @@ cell_free(cell *self, bool held)
     Py_DECREF(type);
 }
 
-PyObject *
-cell_repr(PyObject *op)
+/* Which one it is, as repr() says it. */
+static PyObject *
+describe_place(cell *self, PyObject *type)
 {
-    cell *self = as_cell(op);
-    PyObject *type = PyType_GetName(Py_TYPE(op));
-    PyObject *name = cell_get_name(op, NULL);
+    PyObject *name = cell_get_name((PyObject *)self, NULL);
     PyObject *result = NULL;
-    if (type != NULL && name != NULL) {
-        const char *closed = atomic_load(&self->closed) ? " (closed)" : "";
-        result = name != Py_None
-                     ? PyUnicode_FromFormat("%U(%R)%s", type, name, closed)
-                     : PyUnicode_FromFormat("<posixshm.%U at offset %zd%s>",
-                                            type, self->offset, closed);
+    if (name != NULL && name != Py_None) {
+        result = PyUnicode_FromFormat("%U %R", type, name);
     }
-    Py_XDECREF(type);
+    else if (name != NULL && self->own) {
+        result = PyUnicode_FromFormat("%U without a name", type);
+    }
+    else if (name != NULL) {
+        result = PyUnicode_FromFormat("%U at offset %zd", type, self->offset);
+    }
     Py_XDECREF(name);
+    return result;
+}
+
+PyObject *
+cell_repr(PyObject *op, PyObject *state)
+{
+    PyObject *type = state != NULL ? PyType_GetName(Py_TYPE(op)) : NULL;
+    PyObject *place = type != NULL ? describe_place(as_cell(op), type) : NULL;
+    PyObject *result = NULL;
+    if (place != NULL && atomic_load(&as_cell(op)->closed)) {
+        result = PyUnicode_FromFormat("<posixshm.%U: closed>", place);
+    }
+    else if (place != NULL) {
+        result = PyUnicode_FromFormat("<posixshm.%U: %U>", place, state);
+    }
+    Py_XDECREF(place);
+    Py_XDECREF(type);
+    Py_XDECREF(state);
     return result;
 }
 
 const char cell_close_doc[] =
     "close($self, /)\n--\n\n"
-    "Be done with it here.  Closing twice is harmless.  What this thread holds\n"
-    "it can still release; the memory goes with the object.";
+    "Refuse all further use through this Python object.  Closing twice is\n"
+    "harmless.  A lock that this thread holds it can still release; the memory\n"
+    "goes with the object.";
 
 PyObject *
 cell_close(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     cell *self = as_cell(op);
     atomic_store(&self->closed, true);
-    if (self->named && self->shm != NULL) {
-        PyObject *result = PyObject_CallMethod(self->shm, "close", NULL);
-        if (result == NULL) {
-            return NULL;
-        }
-        Py_DECREF(result);
+    if (self->own) {
+        return handle_close(self->shm, NULL);
     }
     Py_RETURN_NONE;
 }
 
 const char cell_unlink_doc[] =
     "unlink($self, /)\n--\n\n"
-    "Remove its name, if that still is its own: " MAN(shm_unlink, 3) ".\n\n"
-    "Who has it open keeps it.  Raises FileNotFoundError; ValueError for one\n"
-    "that has no name but lies in a segment.";
+    "Remove the name, if it still leads to this primitive: "
+    MAN(shm_unlink, 3) ".\n\n"
+    "Processes that have it open keep using it.  Raises FileNotFoundError;\n"
+    "ValueError where it has no name of its own.";
 
 PyObject *
 cell_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     cell *self = as_cell(op);
-    if (!self->named || self->shm == NULL) {
+    PyObject *name = cell_get_name(op, NULL);
+    if (name == NULL || name == Py_None) {
+        Py_XDECREF(name);
         return PyErr_Format(PyExc_ValueError,
                             "the %s has no name of its own to unlink",
                             Py_TYPE(op)->tp_name);
     }
-    return PyObject_CallMethod(self->shm, "unlink", NULL);
+    Py_DECREF(name);
+    return handle_unlink(self->shm, NULL);
+}
+
+/* The SharedMemory that it lies in, borrowed; or NULL with ValueError. */
+static PyObject *
+object_of(PyObject *op)
+{
+    core_state *state = core_state_of_type(Py_TYPE(op));
+    PyObject *shm = as_cell(op)->shm;
+    if (shm == NULL || !PyObject_TypeCheck(shm, state->handle_type)) {
+        PyErr_Format(PyExc_ValueError,
+                     "the %s was opened in a MemoryMap, which does not tell "
+                     "its object; open it in a SharedMemory",
+                     Py_TYPE(op)->tp_name);
+        return NULL;
+    }
+    return shm;
+}
+
+const char cell_stat_doc[] =
+    "stat($self, /)\n--\n\n"
+    "An os.stat_result of the object that it lies in: " MAN(fstat, 2) ".\n\n"
+    "Raises ValueError after close(), or in a MemoryMap.";
+
+PyObject *
+cell_stat(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    PyObject *shm = object_of(op);
+    return shm == NULL ? NULL : handle_stat(shm, NULL);
+}
+
+const char cell_uid_doc[] =
+    "The owner's user id, of the object that it lies in.  Raises ValueError\n"
+    "after close(), or in a MemoryMap.";
+
+PyObject *
+cell_get_uid(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *shm = object_of(op);
+    return shm == NULL ? NULL : handle_get_uid(shm, NULL);
+}
+
+const char cell_shm_doc[] =
+    "The SharedMemory or MemoryMap that it lies in.  Where it has a name of\n"
+    "its own, or none, its own SharedMemory; of a condition's own lock None.";
+
+PyObject *
+cell_get_shm(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *shm = as_cell(op)->shm;
+    return Py_NewRef(shm != NULL ? shm : Py_None);
 }
 
 const char cell_name_doc[] =
-    "Its own name, without a slash, or None for one in a segment.";
+    "Its own name, a str without a slash; None where it has none.";
 
 PyObject *
 cell_get_name(PyObject *op, void *Py_UNUSED(closure))
 {
     cell *self = as_cell(op);
-    return self->named && self->shm != NULL
-               ? PyObject_GetAttrString(self->shm, "name")
-               : Py_NewRef(Py_None);
+    PyObject *name = self->own ? handle_name_object(as_handle(self->shm))
+                               : NULL;
+    if (name == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (self->place == NULL) {          /* a semaphore's file */
+        const char *text = PyUnicode_AsUTF8(name);
+        Py_XSETREF(name, text == NULL ? NULL : PyUnicode_FromString(
+                                                   pshm_sem_plain(text)));
+    }
+    return name;
 }
 
-const char cell_offset_doc[] = "Where it begins in its segment, bytes.";
+const char cell_offset_doc[] = "Where it begins in its object, bytes.";
 
 PyObject *
 cell_get_offset(PyObject *op, void *Py_UNUSED(closure))
@@ -153,17 +233,18 @@ cell_get_closed(PyObject *op, void *Py_UNUSED(closure))
 
 /* ---- Pickling ---- */
 
+const char cell_reduce_doc[] =
+    "__reduce__($self, /)\n--\n\n"
+    "Pickle by reference, together with the object that it lies in.  Works\n"
+    "after close() too, unless that has no name.  Raises TypeError where it is\n"
+    "a MemoryMap.";
+
 PyObject *
 cell_reduce(cell *self, PyObject *options)
 {
     core_state *state = core_state_of_type(Py_TYPE(self));
     if (options == NULL) {
         return NULL;
-    }
-    if (atomic_load(&self->closed)) {
-        Py_DECREF(options);
-        return PyErr_Format(PyExc_ValueError, "the %s is closed",
-                            Py_TYPE(self)->tp_name);
     }
     if (self->shm == NULL) {
         Py_DECREF(options);
@@ -180,35 +261,50 @@ cell_reduce(cell *self, PyObject *options)
     }
     return Py_BuildValue("O(OOnON)", state->open_cell_function, Py_TYPE(self),
                          self->shm, self->offset,
-                         self->named ? Py_True : Py_False, options);
+                         self->own ? Py_True : Py_False, options);
 }
 
-/* _open_cell(type, shm, offset, named, options) */
 static PyObject *
-open_cell(PyObject *module, PyObject *args)
+call_at(PyObject *type, PyObject *shm, PyObject *offset, PyObject *options)
 {
-    core_state *state = core_state_of_module(module);
-    PyObject *type, *shm, *offset, *options;
-    int named;
-    if (!PyArg_ParseTuple(args, "O!OOpO!:_open_cell", &PyType_Type, &type,
-                          &shm, &offset, &named, &PyDict_Type, &options)) {
-        return NULL;
-    }
-    bool known = false;
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(state->cell_types); i++) {
-        known = known || type == (PyObject *)state->cell_types[i];
-    }
-    if (!known) {
-        return PyErr_Format(PyExc_TypeError, "not a pickle of a primitive");
-    }
     PyObject *at = PyObject_GetAttrString(type, "at");
     PyObject *where = Py_BuildValue("(OO)", shm, offset);
     PyObject *result = at != NULL && where != NULL
                            ? PyObject_Call(at, where, options) : NULL;
     Py_XDECREF(at);
     Py_XDECREF(where);
+    return result;
+}
+
+/* _open_cell(type, shm, offset, own, options) */
+static PyObject *
+open_cell(PyObject *module, PyObject *args)
+{
+    core_state *state = core_state_of_module(module);
+    PyObject *type, *shm, *offset, *options;
+    int own;
+    if (!PyArg_ParseTuple(args, "O!OOpO!:_open_cell", &PyType_Type, &type,
+                          &shm, &offset, &own, &PyDict_Type, &options)) {
+        return NULL;
+    }
+    bool known = false;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(state->cell_types); i++) {
+        known = known || type == (PyObject *)state->cell_types[i];
+    }
+    own = own && PyObject_TypeCheck(shm, state->handle_type);
+    if (!known || (own && type == (PyObject *)state->atomic_type)) {
+        return PyErr_Format(PyExc_TypeError, "not a pickle of a primitive");
+    }
+    if (own && type == (PyObject *)state->semaphore_type) {
+        PyObject *name = handle_name_object(as_handle(shm));
+        if (name != NULL) {
+            Py_DECREF(name);
+            return semaphore_from_file(state, shm);
+        }
+    }
+    PyObject *result = call_at(type, shm, offset, options);
     if (result != NULL) {
-        as_cell(result)->named = named;
+        as_cell(result)->own = own;
     }
     return result;
 }

@@ -11,16 +11,17 @@
 #include "fields.h"
 #include "mapping.h"
 
+#include "posix/attach.h"
 #include "posix/cell.h"
 
 typedef struct {
     PyObject_HEAD
     mapping *map;                       /* or NULL */
-    struct pshm_cell *place;
+    struct pshm_cell *place;            /* NULL: memory without a header */
     enum pshm_cell_kind kind;
     Py_ssize_t offset;                  /* bytes */
-    PyObject *shm;                      /* what it was opened with, or NULL */
-    bool named;                         /* shm is its own */
+    PyObject *shm;                      /* what it was opened in, or NULL */
+    bool own;                           /* shm is its own */
     atomic_bool closed;
     PyObject *weakrefs;
 } cell;
@@ -31,40 +32,65 @@ as_cell(PyObject *op)
     return (cell *)op;
 }
 
+/* Where a primitive is to be: the arguments of its constructor or of at(). */
+typedef struct {
+    PyObject *name;                     /* the constructor's; NULL: None */
+    PyObject *shm, *offset;             /* at()'s */
+    /* create, exist_ok; the constructor's also mode, owner, delete, track */
+    PyObject **options;
+} placement;
+
 /* How one is to be opened. */
 typedef struct {
     core_state *state;
     PyTypeObject *type;
     const char *what;                   /* "Lock", for messages */
+    const char *first;                  /* what the constructor takes after the
+                                           name, or NULL; for messages */
     struct pshm_cell_spec spec;
+    /* Of opening_parse: */
     bool create;
     bool exist_ok;
-    mode_t mode;                        /* of a named one's object */
+    bool delete;
+    bool track;
+    mode_t mode;
+    struct pshm_owners owners;          /* accepted by exist_ok, or to open */
 } opening;
 
-/* The arguments that all have: create and exist_ok, from values[0] on.
- * Returns 0 or -1. */
-int opening_parse(opening *how, PyObject **values);
+/* Check name and options, and put them into how.  Returns 0 or -1. */
+int opening_parse(opening *how, const placement *where);
 
-/* A new object of how->type with its cell at that offset of shm, a SharedMemory
- * or a MemoryMap; made if how says so.  NULL with an exception. */
-cell *cell_open_at(opening *how, PyObject *shm, PyObject *offset);
+/* A new object of how->type with its cell as how and where say: at an offset
+ * of a SharedMemory or MemoryMap, in an object that has the name, or in an
+ * anonymous one.  Until it is complete the collector does not show it to other
+ * threads: the caller ends with cell_complete or cell_discard.  NULL with an
+ * exception. */
+cell *cell_open(opening *how, const placement *where);
 
-/* The same in an object of its own called name. */
-cell *cell_open_named(opening *how, PyObject *name);
+/* Returns self, which is complete. */
+PyObject *cell_complete(cell *self);
+
+/* Undo cell_open, with an exception set.  Returns NULL. */
+PyObject *cell_discard(cell *self);
+
+/* A new object of that type, all zeros, that the collector does not show to
+ * others before PyObject_GC_Track.  May be dropped at any time. */
+PyObject *cell_alloc(PyTypeObject *type);
+
+/* A SharedMemory of the object called path: attached to; or as how says made,
+ * of size bytes, which fill makes of zeros before another process can see
+ * them.  given: the name for messages.  NULL with an exception. */
+PyObject *cell_open_object(const opening *how, PyObject *given,
+                           const struct pshm_name *path, Py_ssize_t size,
+                           int (*fill)(void *base, void *arg), void *arg);
+
+/* With an exception set: if that made the object, its name goes again. */
+void cell_discard_object(PyObject *shm);
 
 /* The mapping that shm is or has, which can be written and stays so: a new
  * reference, or NULL. */
 mapping *cell_take_writable(core_state *state, PyObject *shm,
                             const char *what);
-
-/* at() or the constructor, whichever it was. */
-static inline cell *
-cell_open(opening *how, PyObject *name, PyObject *shm, PyObject *offset)
-{
-    return shm != NULL ? cell_open_at(how, shm, offset)
-                       : cell_open_named(how, name);
-}
 
 /* Before a use: is it open and nobody has written over its tag?  Returns 0, or
  * -1 with ValueError or OSError (EBADMSG). */
@@ -87,9 +113,12 @@ int cell_traverse(cell *self, visitproc visit, void *arg);
 int cell_clear(cell *self);
 void cell_end(cell *self);              /* first of all: nobody finds it now */
 void cell_free(cell *self, bool held);  /* last of all */
-PyObject *cell_repr(PyObject *op);
 
-/* (opener, (type, shm, offset, named, options)): pickling by reference.
+/* repr(): <posixshm.Lock 'jobs': state>.  Owns state, a str, or NULL with an
+ * exception; "closed" takes its place. */
+PyObject *cell_repr(PyObject *op, PyObject *state);
+
+/* (opener, (type, shm, offset, own, options)): pickling by reference.
  * Owns options, a dict, or NULL. */
 PyObject *cell_reduce(cell *self, PyObject *options);
 extern PyMethodDef cell_functions[];    /* the opener */
@@ -97,36 +126,51 @@ extern PyMethodDef cell_functions[];    /* the opener */
 /* Methods and attributes of all. */
 PyObject *cell_close(PyObject *op, PyObject *unused);
 PyObject *cell_unlink(PyObject *op, PyObject *unused);
+PyObject *cell_stat(PyObject *op, PyObject *unused);
 PyObject *cell_get_name(PyObject *op, void *closure);
 PyObject *cell_get_offset(PyObject *op, void *closure);
 PyObject *cell_get_closed(PyObject *op, void *closure);
-extern const char cell_close_doc[], cell_unlink_doc[], cell_name_doc[],
-    cell_offset_doc[], cell_closed_doc[];
+PyObject *cell_get_shm(PyObject *op, void *closure);
+PyObject *cell_get_uid(PyObject *op, void *closure);
+extern const char cell_close_doc[], cell_unlink_doc[], cell_stat_doc[],
+    cell_name_doc[], cell_offset_doc[], cell_closed_doc[], cell_shm_doc[],
+    cell_uid_doc[], cell_reduce_doc[];
 
 #define CELL_CAST(function) (PyCFunction)(void (*)(void))(function)
 
 #define CELL_METHODS                                                         \
     {"close", cell_close, METH_NOARGS, cell_close_doc},                      \
-    {"unlink", cell_unlink, METH_NOARGS, cell_unlink_doc}
+    {"unlink", cell_unlink, METH_NOARGS, cell_unlink_doc},                   \
+    {"stat", cell_stat, METH_NOARGS, cell_stat_doc}
 
 #define CELL_GETSET                                                          \
     {"name", cell_get_name, NULL, cell_name_doc, NULL},                      \
     {"offset", cell_get_offset, NULL, cell_offset_doc, NULL},                \
-    {"closed", cell_get_closed, NULL, cell_closed_doc, NULL}
+    {"closed", cell_get_closed, NULL, cell_closed_doc, NULL},                \
+    {"shm", cell_get_shm, NULL, cell_shm_doc, NULL},                         \
+    {"uid", cell_get_uid, NULL, cell_uid_doc, NULL}
 
 #define CELL_MEMBERS(type)                                                   \
     {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(type, base.weakrefs),     \
      Py_READONLY, NULL}
 
-#define CELL_DOC_WHERE                                                       \
+#define CELL_DOC_AT                                                          \
     "shm: a SharedMemory or MemoryMap that can be written.  offset: bytes, a\n"\
-    "multiple of .alignment; .size bytes from there are the cell.  create:\n"\
-    "make it, of bytes that are zero; exist_ok: or take the one there is.\n"
+    "multiple of .alignment; it takes .nbytes bytes.  create: make it, of\n" \
+    "bytes that are all zero; exist_ok: or open the one that is there.\n"
+#define CELL_DOC_NAME                                                        \
+    "name: it lies in an object of its own that has this name; None: in an\n"\
+    "anonymous one, which is new, for this process and those that get it\n" \
+    "through multiprocessing.\n"
+#define CELL_DOC_OPTIONS                                                     \
+    "create: make it; exist_ok: or open the one that exists.  mode:\n"       \
+    "permissions, whatever the umask is.  owner, delete, track: as for\n"    \
+    "SharedMemory.create(); owner also without create.\n"
 #define CELL_DOC_RAISES                                                      \
-    "Raises FileNotFoundError: no cell there; FileExistsError; ValueError:\n"\
-    "something else is there, or a bad offset; PermissionError; OSError:\n"  \
-    "EXDEV (made in another space of process ids), ENOEXEC (by another C\n"  \
-    "library or word size).\n"
+    "Raises FileNotFoundError: there is none; FileExistsError; ValueError:\n"\
+    "something else is there, or a bad name or offset; PermissionError;\n"   \
+    "OSError: EXDEV (made in another PID namespace, see exist_ok), ENOEXEC\n"\
+    "(by another C library or word size), ENOSPC, EMFILE.\n"
 
 #define CELL_TYPE_FLAGS                                                      \
     (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE)

@@ -1,11 +1,12 @@
 /* Opening a cell: in a segment, or in an object of its own. */
 #include "cell.h"
 
+#include <string.h>
 #include <sys/mman.h>
 
 #include "args.h"
 #include "errors.h"
-#include "handle.h"
+#include "handle_make.h"
 #include "waiting.h"
 
 /* How long to wait for another who is making the same cell, nanoseconds. */
@@ -16,61 +17,162 @@ static const char *const kind_names[] = {
     "a Barrier", "an RWLock",
 };
 
-/* ---- Opening ---- */
+/* ---- Arguments ---- */
 
-int
-opening_parse(opening *how, PyObject **values)
+static int
+check_name(const opening *how, PyObject *name)
 {
-    if (arg_bool(values[0], &how->create) < 0
-        || arg_bool(values[1], &how->exist_ok) < 0) {
+    if (name == NULL || name == Py_None || PyUnicode_Check(name)) {
+        return 0;
+    }
+    if (how->first == NULL) {
+        PyErr_Format(PyExc_TypeError,
+                     "name must be a str or None, not %.200s",
+                     Py_TYPE(name)->tp_name);
+    }
+    else {
+        PyErr_Format(PyExc_TypeError,
+                     "name must be a str or None, not %.200s; without a name "
+                     "write %s(%s=...)",
+                     Py_TYPE(name)->tp_name, how->what, how->first);
+    }
+    return -1;
+}
+
+/* What goes with a name, or with create, must not be given without it. */
+static int
+check_option(const opening *how, const char *option, bool given, bool named)
+{
+    if (given && !named) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s goes with a name: %s(name, create=True, %s=...)",
+                     option, how->what, option);
         return -1;
     }
-    if (how->exist_ok && !how->create) {
-        PyErr_SetString(PyExc_ValueError, "exist_ok goes with create=True");
+    if (given && !how->create) {
+        PyErr_Format(PyExc_ValueError, "%s goes with create=True", option);
         return -1;
     }
     return 0;
 }
 
-static void
-raise_opening(int rc, const opening *how, Py_ssize_t offset, PyObject *name,
-              enum pshm_cell_kind found)
+int
+opening_parse(opening *how, const placement *where)
 {
+    PyObject **options = where->options;
+    bool placed = where->shm != NULL;
+    bool named = placed || (where->name != NULL && where->name != Py_None);
+    how->mode = S_IRUSR | S_IWUSR;
+    if (!placed
+        && (check_name(how, where->name) < 0
+            || arg_mode(options[2], &how->mode) < 0
+            || arg_bool(options[4], &how->delete) < 0
+            || arg_bool(options[5], &how->track) < 0)) {
+        return -1;
+    }
+    if (arg_bool(options[0], &how->create) < 0
+        || arg_bool(options[1], &how->exist_ok) < 0
+        || check_option(how, "exist_ok", how->exist_ok, named) < 0
+        || check_option(how, "delete", how->delete, named) < 0
+        || check_option(how, "track", how->track, named) < 0
+        || check_option(how, "mode", !placed && options[2] != NULL, named)
+               < 0) {
+        return -1;
+    }
+    if (!placed && options[3] != NULL && !named) {
+        PyErr_Format(PyExc_ValueError,
+                     "owner goes with a name: %s(name, owner=...)",
+                     how->what);
+        return -1;
+    }
+    how->owners = how->create ? pshm_owners_self() : PSHM_OWNERS_ANY;
+    if (!placed && arg_owners(options[3], &how->owners) < 0) {
+        return -1;
+    }
+    how->create = how->create || !named;
+    return 0;
+}
+
+/* ---- Opening ---- */
+
+/* The place, for messages: in an object of its own, or at an offset; name: the
+ * object's, or NULL. */
+static PyObject *
+describe_place(Py_ssize_t offset, PyObject *name, bool own)
+{
+    return name == NULL ? PyUnicode_FromFormat("at offset %zd", offset)
+           : own        ? PyUnicode_FromFormat("in the object %R", name)
+                        : PyUnicode_FromFormat("at offset %zd of %R", offset,
+                                               name);
+}
+
+/* What the bytes are that are not a primitive, as far as that is plain. */
+static const char *
+describe_bytes(const struct pshm_cell *place)
+{
+    static const struct {
+        const char *start;
+        const char *what;
+    } known[] = {
+        {"\x93NUMPY", "an array (.npy)"},
+        {"ARROW1", "an Arrow table"},
+    };
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(known); i++) {
+        if (memcmp(place->payload, known[i].start, strlen(known[i].start))
+            == 0) {
+            return known[i].what;
+        }
+    }
+    return "other data";
+}
+
+static void
+raise_opening(int rc, const opening *how, const struct pshm_cell *place,
+              PyObject *where, PyObject *name, enum pshm_cell_kind found)
+{
+    const char *kind = kind_names[how->spec.kind];
     switch (rc) {
     case -ENOENT:
-        raise_errno_words(rc, name, "There is no %s at offset %zd", how->what,
-                          offset);
+        raise_errno_words(rc, name,
+                          how->exist_ok
+                              ? "There is no %s %U, but bytes that are zero; "
+                                "at(shm, create=True) makes one of them"
+                              : "There is no %s %U; create=True makes one",
+                          how->what, where);
         break;
     case -EEXIST:
-        raise_errno_words(rc, name, "There is %s at offset %zd already",
-                          kind_names[how->spec.kind], offset);
+        raise_errno_words(rc, name,
+                          "There is %s %U already; open it without "
+                          "create=True, or with exist_ok=True", kind, where);
         break;
     case -ETIMEDOUT:
         raise_errno_words(rc, name,
-                          "Somebody began to make the cell at offset %zd and "
-                          "does not end", offset);
+                          "Another process began to make the primitive %U "
+                          "and did not end", where);
         break;
     case -EXDEV:
         raise_errno_words(rc, name,
-                          "The %s at offset %zd is of processes in another "
-                          "PID namespace, whose ids mean nothing here",
-                          how->what, offset);
+                          "The %s %U was made in another PID namespace, "
+                          "whose process ids mean nothing here", how->what,
+                          where);
         break;
     case -ENOEXEC:
         raise_errno_words(rc, name,
-                          "The cell at offset %zd was made with another C "
-                          "library, word size or version of posixshm", offset);
+                          "The primitive %U was made with another C library, "
+                          "word size or version of posixshm", where);
         break;
     case -EPROTOTYPE:
-        PyErr_Format(PyExc_ValueError, "there is %s at offset %zd, not %s",
+        PyErr_Format(PyExc_ValueError, "there is %s %U, not %s",
                      found < Py_ARRAY_LENGTH(kind_names) ? kind_names[found]
-                                                         : "something",
-                     offset, kind_names[how->spec.kind]);
+                                                         : "something else",
+                     where, kind);
         break;
     case -EBADMSG:
         PyErr_Format(PyExc_ValueError,
-                     "the bytes at offset %zd are no %s, nor all zero for one "
-                     "to be made of them", offset, how->what);
+                     how->create || how->exist_ok
+                         ? "there is %s %U; %s is made of bytes that are zero"
+                         : "there is %s %U, not %s",
+                     describe_bytes(place), where, kind);
         break;
     default:
         raise_errno(rc, name);
@@ -111,7 +213,8 @@ cell_take_writable(core_state *state, PyObject *shm, const char *what)
 }
 
 static int
-check_range(const opening *how, mapping *map, Py_ssize_t offset)
+check_range(const opening *how, mapping *map, Py_ssize_t offset,
+            PyObject *where)
 {
     Py_ssize_t have = mapping_size(map), need = (Py_ssize_t)how->spec.size;
     if (offset % PSHM_CELL_ALIGNMENT != 0) {
@@ -122,145 +225,207 @@ check_range(const opening *how, mapping *map, Py_ssize_t offset)
     }
     if (need > have || offset > have - need) {
         PyErr_Format(PyExc_ValueError,
-                     "%s at offset %zd takes %zd bytes, past the end at %zd",
-                     kind_names[how->spec.kind], offset, need, have);
+                     "%s %U takes %zd bytes, past the end at %zd",
+                     kind_names[how->spec.kind], where, need, have);
         return -1;
     }
     return 0;
 }
 
-/* 0, or -1 with an exception. */
+/* Returns 0; -EINTR, where a signal handler raised; or -errno. */
 static int
-make_or_look(opening *how, struct pshm_cell *place, Py_ssize_t offset,
-             PyObject *name)
+make_or_look(const opening *how, struct pshm_cell *place,
+             enum pshm_cell_kind *found)
 {
-    enum pshm_cell_kind found = PSHM_CELL_NONE;
     int rc;
-    if (how->create) {
-        int64_t until = pshm_now() + PATIENCE;
-        do {
-            Py_BEGIN_ALLOW_THREADS
-            rc = pshm_cell_make(place, &how->spec, until, &found);
-            Py_END_ALLOW_THREADS
-        } while (wait_on(rc));
-        if (rc == -EEXIST && how->exist_ok) {
-            rc = 0;
+    if (!how->create) {
+        return pshm_cell_look(place, &how->spec, found);
+    }
+    int64_t until = pshm_now() + PATIENCE;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_cell_make(place, &how->spec, until, found);
+        Py_END_ALLOW_THREADS
+    } while (wait_on(rc));
+    return rc == -EEXIST && how->exist_ok ? 0 : rc;
+}
+
+/* The cell in map, which is shm's; 0, or -1 with an exception. */
+static int
+open_in_map(const opening *how, mapping *map, Py_ssize_t offset,
+            PyObject *name, bool own)
+{
+    struct pshm_cell *place = (struct pshm_cell *)(void *)(map->base + offset);
+    enum pshm_cell_kind found = PSHM_CELL_NONE;
+    PyObject *where = describe_place(offset, name, own);
+    int rc = where == NULL ? -1 : check_range(how, map, offset, where);
+    if (rc == 0) {
+        rc = make_or_look(how, place, &found);
+        if (rc < 0 && rc != -EINTR) {
+            raise_opening(rc, how, place, where, name, found);
         }
     }
-    else {
-        rc = pshm_cell_look(place, &how->spec, &found);
-    }
-    if (rc == -EINTR) {
-        return -1;
-    }
-    if (rc < 0) {
-        raise_opening(rc, how, offset, name, found);
-    }
+    Py_XDECREF(where);
     return rc < 0 ? -1 : 0;
 }
 
-cell *
-cell_open_at(opening *how, PyObject *shm, PyObject *offset_value)
+PyObject *
+cell_alloc(PyTypeObject *type)
+{
+    PyObject *op = type->tp_alloc(type, 0);
+    if (op != NULL) {
+        PyObject_GC_UnTrack(op);
+    }
+    return op;
+}
+
+static cell *
+open_at(const opening *how, PyObject *shm, PyObject *offset_value, bool own)
 {
     Py_ssize_t offset = 0;
     if (offset_value != NULL
         && arg_offset(offset_value, "offset", &offset) < 0) {
         return NULL;
     }
-    mapping *map = cell_take_writable(how->state, shm, how->what);
-    if (map == NULL) {
+    cell *self = as_cell(cell_alloc(how->type));
+    if (self == NULL) {
         return NULL;
     }
-    struct pshm_cell *place = (struct pshm_cell *)(void *)(map->base + offset);
-    PyObject *name = Py_IS_TYPE(shm, how->state->mapping_type)
+    self->map = cell_take_writable(how->state, shm, how->what);
+    PyObject *name = self->map == NULL
+                             || Py_IS_TYPE(shm, how->state->mapping_type)
                          ? NULL : handle_name_object(as_handle(shm));
-    cell *self = NULL;
-    if (check_range(how, map, offset) == 0
-        && make_or_look(how, place, offset, name) == 0) {
-        self = (cell *)how->type->tp_alloc(how->type, 0);
+    if (self->map == NULL
+        || open_in_map(how, self->map, offset, name, own) < 0) {
+        Py_CLEAR(self);
+    }
+    else {
+        self->place = (struct pshm_cell *)(void *)(self->map->base + offset);
+        self->kind = how->spec.kind;
+        self->offset = offset;
+        self->shm = Py_NewRef(shm);
+        self->own = own;
     }
     Py_XDECREF(name);
-    if (self == NULL) {
-        Py_DECREF(map);
-        return NULL;
-    }
-    self->map = map;
-    self->place = place;
-    self->kind = how->spec.kind;
-    self->offset = offset;
-    self->shm = Py_NewRef(shm);
     return self;
 }
 
 /* ---- In an object of its own ---- */
 
-#define CAPSULE "posixshm.opening"
-
-/* init= of SharedMemory.create: make the cell before anybody can see it. */
-static PyObject *
-fill_object(PyObject *capsule, PyObject *buffer)
+PyObject *
+cell_open_object(const opening *how, PyObject *given,
+                 const struct pshm_name *path, Py_ssize_t size,
+                 int (*fill)(void *base, void *arg), void *arg)
 {
-    opening *how = PyCapsule_GetPointer(capsule, CAPSULE);
-    Py_buffer view;
-    if (how == NULL || PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) {
-        return NULL;
+    PyObject *shm;
+    if (!how->create) {
+        if (handle_attach_new(how->state, given, path, &how->owners,
+                              &shm) == -ENOENT) {
+            raise_errno_words(-ENOENT, given,
+                              "No object has this name; %s(name, create=True) "
+                              "makes one", how->what);
+        }
+        return shm;
     }
-    opening fresh = *how;
-    fresh.create = true;
-    int rc = make_or_look(&fresh, view.buf, 0, NULL);
-    PyBuffer_Release(&view);
-    return rc < 0 ? NULL : Py_NewRef(Py_None);
+    request req;
+    request_init(&req, PSHM_NAMED);
+    request_set_size(&req, size);
+    req.spec.mode = how->mode;
+    req.spec.name = &req.path;
+    req.path = *path;
+    req.name = given;
+    req.fill = fill;
+    req.how = arg;
+    req.exist_ok = how->exist_ok;
+    req.owners = how->owners;
+    req.delete = how->delete;
+    req.track = how->track;
+    return handle_make(how->state, (PyObject *)how->state->handle_type, &req);
 }
 
-static PyMethodDef fill_method = {"fill", fill_object, METH_O, NULL};
+/* Nobody else can see the object yet. */
+static int
+fill_object(void *base, void *arg)
+{
+    const opening *how = arg;
+    enum pshm_cell_kind found;
+    int rc = make_or_look(how, base, &found);
+    if (rc < 0 && rc != -EINTR) {
+        raise_errno(rc, NULL);
+    }
+    return rc < 0 ? -1 : 0;
+}
 
 static PyObject *
-create_object(opening *how, PyObject *name)
+open_named(opening *how, PyObject *given)
 {
-    PyObject *handles = (PyObject *)how->state->handle_type;
-    PyObject *create = NULL, *args = NULL, *kwargs = NULL, *result = NULL;
-    PyObject *capsule = PyCapsule_New(how, CAPSULE, NULL);
-    PyObject *fill = capsule != NULL ? PyCFunction_New(&fill_method, capsule)
-                                     : NULL;
-    if (fill != NULL) {
-        create = PyObject_GetAttrString(handles, "create");
-        args = Py_BuildValue("(On)", name, (Py_ssize_t)how->spec.size);
-        kwargs = Py_BuildValue("{sIsOsO}", "mode", (unsigned)how->mode,
-                               "exist_ok", how->exist_ok ? Py_True : Py_False,
-                               "init", fill);
+    struct pshm_name path;
+    if ((how->create ? arg_new_name(given, &path) : arg_name(given, &path))
+        < 0) {
+        return NULL;
     }
-    if (create != NULL && args != NULL && kwargs != NULL) {
-        result = PyObject_Call(create, args, kwargs);
+    return cell_open_object(how, given, &path, (Py_ssize_t)how->spec.size,
+                            fill_object, how);
+}
+
+static PyObject *
+open_anonymous(const opening *how)
+{
+    request req;
+    request_init(&req, PSHM_MEMFD);
+    request_set_size(&req, (Py_ssize_t)how->spec.size);
+    req.spec.label = "posixshm";
+    return handle_make(how->state, (PyObject *)how->state->handle_type, &req);
+}
+
+void
+cell_discard_object(PyObject *shm)
+{
+    PyObject *type, *value, *traceback;
+    if (handle_was_created(as_handle(shm))) {
+        PyErr_Fetch(&type, &value, &traceback);
+        PyObject *result = handle_unlink(shm, NULL);
+        PyErr_Clear();
+        Py_XDECREF(result);
+        PyErr_Restore(type, value, traceback);
     }
-    Py_XDECREF(kwargs);
-    Py_XDECREF(args);
-    Py_XDECREF(create);
-    Py_XDECREF(fill);
-    Py_XDECREF(capsule);
-    return result;
 }
 
 cell *
-cell_open_named(opening *how, PyObject *name)
+cell_open(opening *how, const placement *where)
 {
-    struct pshm_name path;
-    if (arg_name(name, &path) < 0) {
-        return NULL;
+    if (where->shm != NULL) {
+        return open_at(how, where->shm, where->offset, false);
     }
-    PyObject *shm = how->create
-                        ? create_object(how, name)
-                        : PyObject_CallMethod(
-                              (PyObject *)how->state->handle_type, "open",
-                              "O", name);
+    bool named = where->name != NULL && where->name != Py_None;
+    PyObject *shm = named ? open_named(how, where->name)
+                          : open_anonymous(how);
     if (shm == NULL) {
         return NULL;
     }
     opening there = *how;
-    there.create = false;
-    cell *self = cell_open_at(&there, shm, NULL);
-    if (self != NULL) {
-        self->named = true;
+    there.create = !named;
+    cell *self = open_at(&there, shm, NULL, true);
+    if (self == NULL) {
+        cell_discard_object(shm);
     }
     Py_DECREF(shm);
     return self;
+}
+
+PyObject *
+cell_complete(cell *self)
+{
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
+PyObject *
+cell_discard(cell *self)
+{
+    if (self->own) {
+        cell_discard_object(self->shm);
+    }
+    Py_DECREF(self);
+    return NULL;
 }

@@ -24,17 +24,28 @@ init_cell(struct pshm_cell *place, const void *Py_UNUSED(how))
                           PSHM_RECURSIVE);
 }
 
-/* values: lock, create, exist_ok, recover. */
+static int
+fill_in(core_state *state, condition *self, PyObject *lock, PyObject *recover)
+{
+    self->words
+        = &((struct condition_cell *)(void *)self->base.place)->words;
+    self->given = lock != NULL;
+    self->lock = lock != NULL
+                     ? Py_NewRef(lock)
+                     : (PyObject *)lock_inside(state, &self->base, recover);
+    return self->lock == NULL ? -1 : 0;
+}
+
 static PyObject *
-open_condition(PyTypeObject *type, PyObject *name, PyObject *shm,
-               PyObject *offset, PyObject *mode, PyObject **values)
+open_condition(PyTypeObject *type, const placement *where, PyObject *lock,
+               PyObject *recover)
 {
     core_state *state = core_state_of_type(type);
     opening how = {
         .state = state,
         .type = type,
         .what = "Condition",
-        .mode = S_IRUSR | S_IWUSR,
+        .first = "lock",
         .spec = {
             .kind = PSHM_CELL_CONDITION,
             .size = sizeof(struct condition_cell),
@@ -42,10 +53,9 @@ open_condition(PyTypeObject *type, PyObject *name, PyObject *shm,
             .init = init_cell,
         },
     };
-    PyObject *lock = values[0] == Py_None ? NULL : values[0];
-    PyObject *recover = values[3] == Py_None ? NULL : values[3];
-    if (opening_parse(&how, values + 1) < 0 || arg_mode(mode, &how.mode) < 0
-        || lock_check_recover(recover) < 0) {
+    lock = lock == Py_None ? NULL : lock;
+    recover = recover == Py_None ? NULL : recover;
+    if (opening_parse(&how, where) < 0 || lock_check_recover(recover) < 0) {
         return NULL;
     }
     if (lock != NULL && !Py_IS_TYPE(lock, state->lock_type)
@@ -59,30 +69,24 @@ open_condition(PyTypeObject *type, PyObject *name, PyObject *shm,
                         "on_owner_died belongs to the lock that is given");
         return NULL;
     }
-    condition *self = (condition *)cell_open(&how, name, shm, offset);
+    cell *self = cell_open(&how, where);
     if (self == NULL) {
         return NULL;
     }
-    self->words
-        = &((struct condition_cell *)(void *)self->base.place)->words;
-    self->given = lock != NULL;
-    self->lock = lock != NULL
-                     ? Py_NewRef(lock)
-                     : (PyObject *)lock_inside(state, &self->base, recover);
-    if (self->lock == NULL) {
-        Py_CLEAR(self);
-    }
-    return (PyObject *)self;
+    return fill_in(state, (condition *)self, lock, recover) < 0
+               ? cell_discard(self) : cell_complete(self);
 }
+
+#define LOCK_DOC                                                             \
+    "lock: a Lock or RLock, which all that use the condition pass; None: an\n"\
+    "RLock that is part of it.  on_owner_died: as for a Lock, for that RLock.\n"
 
 PyDoc_STRVAR(
     at_doc,
     "at($type, /, shm, offset=0, *, lock=None, create=False, exist_ok=False,\n"
     "   on_owner_died=None)\n--\n\n"
-    "The condition at an offset of a segment.\n\n" CELL_DOC_WHERE
-    "lock: a Lock or RLock that all who use the condition give; None: an\n"
-    "RLock in its own cell.  on_owner_died: as for a Lock, for its own.\n\n"
-    CELL_DOC_RAISES);
+    "The condition at an offset of shared memory.\n\n" CELL_DOC_AT LOCK_DOC
+    "\n" CELL_DOC_RAISES);
 
 static PyObject *
 condition_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
@@ -95,21 +99,24 @@ condition_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
     if (args_match(&signature, args, count, kwnames, values) < 0) {
         return NULL;
     }
-    return open_condition((PyTypeObject *)type, NULL, values[0], values[1],
-                          NULL, values + 2);
+    placement where = {.shm = values[0], .offset = values[1],
+                       .options = values + 3};
+    return open_condition((PyTypeObject *)type, &where, values[2], values[5]);
 }
 
 static PyObject *
 condition_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"name", "lock", "create", "exist_ok",
-                                        "on_owner_died", "mode", NULL};
-    static const struct signature signature = {"Condition", 2, 1, names};
-    PyObject *values[6];
+                                        "mode", "owner", "delete", "track",
+                                        "on_owner_died", NULL};
+    static const struct signature signature = {"Condition", 2, 0, names};
+    PyObject *values[9];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
     }
-    return open_condition(type, values[0], NULL, NULL, values[5], values + 1);
+    placement where = {.name = values[0], .options = values + 2};
+    return open_condition(type, &where, values[1], values[8]);
 }
 
 /* ---- Waiting ---- */
@@ -301,10 +308,6 @@ condition_get_lock(PyObject *op, void *Py_UNUSED(closure))
     return Py_NewRef(as_condition(op)->lock);
 }
 
-PyDoc_STRVAR(reduce_doc,
-             "__reduce__($self, /)\n--\n\n"
-             "Pickle by reference, together with the segment and the lock.");
-
 static PyObject *
 condition_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 {
@@ -315,6 +318,14 @@ condition_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
         self->given ? Py_BuildValue("{sO}", "lock", self->lock)
                     : Py_BuildValue("{sO}", "on_owner_died",
                                     recover != NULL ? recover : Py_None));
+}
+
+static PyObject *
+condition_repr(PyObject *op)
+{
+    return cell_repr(op, PyUnicode_FromString(
+                             pshm_lock_held(lock_of(op)->lock) ? "locked"
+                                                               : "unlocked"));
 }
 
 /* ---- The type ---- */
@@ -343,16 +354,14 @@ condition_dealloc(PyObject *op)
 
 PyDoc_STRVAR(
     condition_doc,
-    "Condition(name, lock=None, *, create=False, exist_ok=False,\n"
-    "          on_owner_died=None, mode=0o600)\n--\n\n"
+    "Condition(name=None, lock=None, *, create=False, exist_ok=False,\n"
+    "          mode=0o600, owner='self', delete=False, track=False,\n"
+    "          on_owner_died=None)\n"
+    "--\n\n"
     "A condition between processes, as threading.Condition is between\n"
-    "threads.  Named, in an object of its own; or at() an offset of a\n"
-    "segment.\n\n"
-    "lock: a Lock or RLock that all who use the condition give; None: an\n"
-    "RLock in its own cell.  on_owner_died: as for a Lock, for its own.  create:\n"
-    "make it; exist_ok: or take the one there is.  mode: permissions,\n"
-    "whatever the umask is.  Who is killed while it waits or notifies keeps\n"
-    "nobody else waiting: " MAN(futex, 2) ".\n\n" CELL_DOC_RAISES);
+    "threads.\n\n" CELL_DOC_NAME LOCK_DOC CELL_DOC_OPTIONS
+    "A process that is killed while it waits or notifies keeps no other\n"
+    "waiting: " MAN(futex, 2) ".\n\n" CELL_DOC_RAISES);
 
 static PyMethodDef condition_methods[] = {
     {"at", CELL_CAST(condition_at), METH_CLASS | METH_FASTCALL | METH_KEYWORDS,
@@ -369,7 +378,7 @@ static PyMethodDef condition_methods[] = {
     {"notify_all", condition_notify_all, METH_NOARGS, notify_all_doc},
     {"__enter__", condition_enter, METH_NOARGS, NULL},
     {"__exit__", CELL_CAST(condition_exit), METH_FASTCALL, NULL},
-    {"__reduce__", condition_reduce, METH_NOARGS, reduce_doc},
+    {"__reduce__", condition_reduce, METH_NOARGS, cell_reduce_doc},
     CELL_METHODS,
     {0},
 };
@@ -391,7 +400,7 @@ static PyType_Slot condition_slots[] = {
     {Py_tp_dealloc, condition_dealloc},
     {Py_tp_traverse, condition_traverse},
     {Py_tp_clear, condition_clear},
-    {Py_tp_repr, cell_repr},
+    {Py_tp_repr, condition_repr},
     {Py_tp_methods, condition_methods},
     {Py_tp_getset, condition_getset},
     {Py_tp_members, condition_members},

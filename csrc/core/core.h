@@ -20,8 +20,8 @@ typedef struct {
     PyTypeObject *handle_type;
     PyTypeObject *view_type;
     fields_mutex fields;
-    /* Functions of Python modules: core_find. */
-    PyObject *asarray, *unpack, *pack;
+    PyObject *asarray;                  /* numpy.asarray once it was needed,
+                                           under fields: view_numpy.c */
     PyTypeObject *reclaimed_type;       /* a struct sequence */
     PyObject *remove_function;          /* handle_delete.c */
     PyObject *attach_function;          /* handle_pickle.c */
@@ -39,7 +39,6 @@ typedef struct {
     PyTypeObject *side_type;            /* rwlock.c */
     PyObject *owner_died_type;
     PyObject *open_cell_function;
-    PyObject *open_semaphore_function;
     Py_ssize_t page_size;               /* bytes */
     struct pshm_way way;
 } core_state;
@@ -54,11 +53,6 @@ core_state_of_module(PyObject *module)
 {
     return (core_state *)PyModule_GetState(module);
 }
-
-/* The attribute of a module, imported at the first call and kept in *slot, a
- * member of state.  Returns a new reference, or NULL with an exception. */
-PyObject *core_find(core_state *state, PyObject **slot, const char *module,
-                    const char *attribute);
 
 extern PyType_Spec mapping_spec;
 extern PyType_Spec handle_spec;

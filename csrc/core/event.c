@@ -12,32 +12,28 @@ flag_of(cell *self)
     return (struct pshm_event *)(void *)self->place->payload;
 }
 
-/* values: create, exist_ok. */
 static PyObject *
-open_event(PyTypeObject *type, PyObject *name, PyObject *shm, PyObject *offset,
-           PyObject *mode, PyObject **values)
+open_event(PyTypeObject *type, const placement *where)
 {
     opening how = {
         .state = core_state_of_type(type),
         .type = type,
         .what = "Event",
-        .mode = S_IRUSR | S_IWUSR,
         .spec = {
             .kind = PSHM_CELL_EVENT,
             .size = sizeof(struct pshm_cell),
         },
     };
-    if (opening_parse(&how, values) < 0 || arg_mode(mode, &how.mode) < 0) {
-        return NULL;
-    }
-    return (PyObject *)cell_open(&how, name, shm, offset);
+    cell *self = opening_parse(&how, where) < 0 ? NULL
+                                                : cell_open(&how, where);
+    return self == NULL ? NULL : cell_complete(self);
 }
 
 PyDoc_STRVAR(
     at_doc,
     "at($type, /, shm, offset=0, *, create=False, exist_ok=False)\n--\n\n"
-    "The event at an offset of a segment.  A new one is not set.\n\n"
-    CELL_DOC_WHERE "\n" CELL_DOC_RAISES);
+    "The event at an offset of shared memory.  A new one is not set.\n\n"
+    CELL_DOC_AT "\n" CELL_DOC_RAISES);
 
 static PyObject *
 event_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
@@ -50,21 +46,23 @@ event_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
     if (args_match(&signature, args, count, kwnames, values) < 0) {
         return NULL;
     }
-    return open_event((PyTypeObject *)type, NULL, values[0], values[1], NULL,
-                      values + 2);
+    placement where = {.shm = values[0], .offset = values[1],
+                       .options = values + 2};
+    return open_event((PyTypeObject *)type, &where);
 }
 
 static PyObject *
 event_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"name", "create", "exist_ok", "mode",
-                                        NULL};
-    static const struct signature signature = {"Event", 1, 1, names};
-    PyObject *values[4];
+    static const char *const names[] = {"name", "create", "exist_ok", "mode", "owner",
+                                        "delete", "track", NULL};
+    static const struct signature signature = {"Event", 1, 0, names};
+    PyObject *values[7];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
     }
-    return open_event(type, values[0], NULL, NULL, values[3], values + 1);
+    placement where = {.name = values[0], .options = values + 1};
+    return open_event(type, &where);
 }
 
 PyDoc_STRVAR(is_set_doc,
@@ -151,14 +149,18 @@ event_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
     return NULL;
 }
 
-PyDoc_STRVAR(reduce_doc,
-             "__reduce__($self, /)\n--\n\n"
-             "Pickle by reference, together with the segment.");
-
 static PyObject *
 event_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     return cell_reduce(as_cell(op), PyDict_New());
+}
+
+static PyObject *
+event_repr(PyObject *op)
+{
+    return cell_repr(op, PyUnicode_FromString(
+                             pshm_event_is_set(flag_of(as_cell(op)))
+                                 ? "set" : "unset"));
 }
 
 static int
@@ -182,13 +184,12 @@ event_dealloc(PyObject *op)
 
 PyDoc_STRVAR(
     event_doc,
-    "Event(name, *, create=False, exist_ok=False, mode=0o600)\n--\n\n"
-    "A flag between processes, as threading.Event is between threads.  Named,\n"
-    "in an object of its own; or at() an offset of a segment.\n\n"
-    "create: make it; exist_ok: or take the one there is.  mode: permissions,\n"
-    "whatever the umask is.  Who is killed while it waits or sets leaves\n"
-    "nothing behind that keeps another waiting.\n\n"
-    CELL_DOC_RAISES);
+    "Event(name=None, *, create=False, exist_ok=False, mode=0o600,\n"
+    "      owner='self', delete=False, track=False)\n--\n\n"
+    "A flag between processes, as threading.Event is between threads.\n\n"
+    CELL_DOC_NAME CELL_DOC_OPTIONS
+    "A process that is killed while it waits or sets leaves nothing behind\n"
+    "that keeps another waiting.\n\n" CELL_DOC_RAISES);
 
 static PyMethodDef event_methods[] = {
     {"at", CELL_CAST(event_at), METH_CLASS | METH_FASTCALL | METH_KEYWORDS,
@@ -197,7 +198,7 @@ static PyMethodDef event_methods[] = {
     {"set", event_set, METH_NOARGS, set_doc},
     {"clear", event_clear, METH_NOARGS, clear_doc},
     {"wait", CELL_CAST(event_wait), METH_FASTCALL | METH_KEYWORDS, wait_doc},
-    {"__reduce__", event_reduce, METH_NOARGS, reduce_doc},
+    {"__reduce__", event_reduce, METH_NOARGS, cell_reduce_doc},
     CELL_METHODS,
     {0},
 };
@@ -219,7 +220,7 @@ static PyType_Slot event_slots[] = {
     {Py_tp_dealloc, event_dealloc},
     {Py_tp_traverse, event_traverse},
     {Py_tp_clear, event_gc_clear},
-    {Py_tp_repr, cell_repr},
+    {Py_tp_repr, event_repr},
     {Py_tp_methods, event_methods},
     {Py_tp_getset, event_getset},
     {Py_tp_members, event_members},

@@ -70,6 +70,9 @@ mapping *handle_take_map(handle *self);
 int handle_check_open(handle *self);
 void handle_raise_closed(handle *self);
 
+/* Did this handle make its object? */
+bool handle_was_created(handle *self);
+
 /* A copy of the name for a message, or NULL if it has none; no exception. */
 PyObject *handle_name_object(handle *self);
 
@@ -115,6 +118,12 @@ int handle_attach(core_state *state, const struct pshm_name *path,
 PyObject *handle_raise_attach(int rc, PyObject *name,
                               const attach_params *params,
                               const struct pshm_object *object);
+
+/* A new SharedMemory that is attached to path.  given: its name for messages.
+ * Returns 0 with *out, -ENOENT without an exception, or -1 with one. */
+int handle_attach_new(core_state *state, PyObject *given,
+                      const struct pshm_name *path,
+                      const struct pshm_owners *owners, PyObject **out);
 
 /* A new handle of type, or of a subclass, that has no body yet. */
 handle *handle_alloc(core_state *state, PyObject *type);

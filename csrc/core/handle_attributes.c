@@ -61,15 +61,20 @@ handle_get_closed(PyObject *op, void *Py_UNUSED(closure))
 const char handle_get_created_doc[] =
     "Whether this handle made the object, and did not attach to it.";
 
-PyObject *
-handle_get_created(PyObject *op, void *Py_UNUSED(closure))
+bool
+handle_was_created(handle *self)
 {
-    handle *self = as_handle(op);
     bool created;
     fields_lock(&self->fields);
     created = self->body.created;
     fields_unlock(&self->fields);
-    return PyBool_FromLong(created);
+    return created;
+}
+
+PyObject *
+handle_get_created(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(handle_was_created(as_handle(op)));
 }
 
 const char handle_get_max_size_doc[] =

@@ -8,7 +8,7 @@
 /* The kernel's limit for a memfd's label, bytes. */
 #define LABEL_MAX 249
 
-static void
+void
 request_init(request *req, enum pshm_kind kind)
 {
     *req = (request){
@@ -20,6 +20,14 @@ request_init(request *req, enum pshm_kind kind)
             .reserve = true,
         },
     };
+}
+
+void
+request_set_size(request *req, Py_ssize_t size)
+{
+    req->size = size;
+    req->spec.size = size;
+    req->spec.length = (size_t)size;
 }
 
 /* size; and max_size, reserve, populate, huge_pages from values[0] on. */
@@ -40,8 +48,10 @@ parse_memory(request *req, PyObject *size, PyObject **values)
                      req->size, req->max_size);
         return -1;
     }
-    req->spec.size = req->size;
-    req->spec.length = (size_t)(req->max_size > 0 ? req->max_size : req->size);
+    request_set_size(req, req->size);
+    if (req->max_size > 0) {
+        req->spec.length = (size_t)req->max_size;
+    }
     return 0;
 }
 
@@ -77,8 +87,8 @@ parse_name(request *req, PyObject *name)
     return arg_new_name(name, &req->path);
 }
 
-static PyObject *
-make_handle(core_state *state, PyObject *type, request *req)
+PyObject *
+handle_make(core_state *state, PyObject *type, request *req)
 {
     handle *self = handle_alloc(state, type);
     if (self != NULL && handle_fulfil(state, req, self) < 0) {
@@ -155,7 +165,7 @@ handle_create(PyObject *type, PyObject *const *args, Py_ssize_t count,
                         "exist_ok needs a name that can exist");
         return NULL;
     }
-    return make_handle(core_state_of_type((PyTypeObject *)type), type, &req);
+    return handle_make(core_state_of_type((PyTypeObject *)type), type, &req);
 }
 
 const char handle_unlinked_doc[] =
@@ -187,7 +197,7 @@ handle_unlinked(PyObject *type, PyObject *const *args, Py_ssize_t count,
         || handle_register(state) < 0) {
         return NULL;
     }
-    return make_handle(state, type, &req);
+    return handle_make(state, type, &req);
 }
 
 const char handle_anonymous_doc[] =
@@ -242,7 +252,7 @@ handle_anonymous(PyObject *type, PyObject *const *args, Py_ssize_t count,
         || handle_register(state) < 0) {
         return NULL;
     }
-    return make_handle(state, type, &req);
+    return handle_make(state, type, &req);
 }
 
 int

@@ -81,7 +81,7 @@ make_once(core_state *state, const request *req, handle *self,
 {
     struct pshm_draft draft = PSHM_DRAFT_NONE;
     bool named = req->spec.name != NULL;
-    bool staged = req->init != NULL || req->delete;
+    bool staged = req->init != NULL || req->fill != NULL || req->delete;
     int rc;
     if (make_draft(state, req, named && !staged, &draft, &rc) < 0) {
         return -1;
@@ -91,6 +91,9 @@ make_once(core_state *state, const request *req, handle *self,
     if (named && staged) {
         if (req->init != NULL) {
             failed = call_init(req, body) < 0;
+        }
+        else if (req->fill != NULL) {
+            failed = req->fill(body->map->base, req->how) < 0;
         }
         if (!failed && req->delete) {
             *duty = handle_delete_later(state, (PyObject *)self,

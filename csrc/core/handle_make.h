@@ -12,11 +12,24 @@ typedef struct {
     Py_ssize_t size;
     Py_ssize_t max_size;                /* or 0 */
     PyObject *init;                     /* callable, or NULL */
+    /* Instead of init, where C fills the object: 0, or -1 with an exception. */
+    int (*fill)(void *base, void *how);
+    void *how;                          /* fill's */
     bool exist_ok;
     struct pshm_owners owners;          /* accepted by exist_ok */
     bool delete;
     bool track;
 } request;
+
+/* One that asks for the defaults. */
+void request_init(request *req, enum pshm_kind kind);
+
+/* Its size, bytes, where nothing else about the memory is asked for. */
+void request_set_size(request *req, Py_ssize_t size);
+
+/* The object of req, in a new SharedMemory of that type.  NULL with an
+ * exception. */
+PyObject *handle_make(core_state *state, PyObject *type, request *req);
 
 /* Make the object, or with exist_ok attach to it, and put it into self.
  * Returns 0, or -1 with an exception and nothing left of it. */

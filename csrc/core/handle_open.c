@@ -208,6 +208,40 @@ finish_factory(handle *self, handle_body *body)
     return (PyObject *)self;
 }
 
+int
+handle_attach_new(core_state *state, PyObject *given,
+                  const struct pshm_name *path,
+                  const struct pshm_owners *owners, PyObject **out)
+{
+    const attach_params params = {.owners = *owners};
+    handle_body body;
+    struct pshm_object object;
+    int rc;
+    *out = NULL;
+    handle *self = handle_alloc(state, (PyObject *)state->handle_type);
+    if (self == NULL) {
+        return -1;
+    }
+    do {
+        rc = handle_attach(state, path, &params, &body, &object);
+    } while (try_again(rc));
+    if (rc < 0) {
+        Py_DECREF(self);
+        if (rc != -ENOENT) {
+            handle_raise_attach(rc, given, &params, &object);
+        }
+        return rc == -ENOENT ? rc : -1;
+    }
+    body.name = PyUnicode_FromString(pshm_name_plain(path));
+    if (body.name == NULL) {
+        handle_body_drop(&body);
+        Py_DECREF(self);
+        return -1;
+    }
+    *out = finish_factory(self, &body);
+    return *out == NULL ? -1 : 0;
+}
+
 const char handle_open_doc[] =
     "open($type, /, name, *, readonly=False, timeout=0, max_size=None,\n"
     "     owner='any')\n--\n\n"

@@ -23,27 +23,23 @@ init_cell(struct pshm_cell *place, const void *how)
                           *(const unsigned *)how);
 }
 
-/* Fill in what is a lock's own.  Returns op, or NULL with it dropped. */
-static PyObject *
-complete(lock_object *self, unsigned flags, PyObject *recover)
+/* Fill in what is a lock's own.  Returns 0, or -1 with an exception. */
+static int
+fill_in(lock_object *self, unsigned flags, PyObject *recover)
 {
     self->lock = (struct pshm_lock *)(void *)self->base.place->payload;
     if (recover != Py_None) {
         self->recover = Py_XNewRef(recover);
     }
     int rc = pshm_robust_open(&self->lock->mutex, flags, &self->grip);
-    if (rc < 0) {
-        (void)cell_raise(&self->base, rc);
-        Py_CLEAR(self);
-    }
-    return (PyObject *)self;
+    return rc < 0 ? cell_raise(&self->base, rc) : 0;
 }
 
 lock_object *
 lock_inside(core_state *state, cell *owner, PyObject *recover)
 {
     PyTypeObject *type = state->rlock_type;
-    lock_object *self = (lock_object *)type->tp_alloc(type, 0);
+    lock_object *self = as_lock(cell_alloc(type));
     if (self == NULL) {
         return NULL;
     }
@@ -51,21 +47,21 @@ lock_inside(core_state *state, cell *owner, PyObject *recover)
     self->base.place = owner->place;
     self->base.kind = owner->kind;
     self->base.offset = owner->offset;
-    return as_lock(complete(self, PSHM_RECURSIVE, recover));
+    return as_lock(fill_in(self, PSHM_RECURSIVE, recover) < 0
+                       ? cell_discard(&self->base)
+                       : cell_complete(&self->base));
 }
 
-/* values: create, exist_ok, recover. */
 static PyObject *
-open_lock(core_state *state, PyTypeObject *type, PyObject *name, PyObject *shm,
-          PyObject *offset, PyObject *mode, PyObject **values)
+open_lock(PyTypeObject *type, const placement *where, PyObject *recover)
 {
+    core_state *state = core_state_of_type(type);
     bool recursive = type == state->rlock_type;
     unsigned flags = recursive ? PSHM_RECURSIVE : 0;
     opening how = {
         .state = state,
         .type = type,
         .what = recursive ? "RLock" : "Lock",
-        .mode = S_IRUSR | S_IWUSR,
         .spec = {
             .kind = recursive ? PSHM_CELL_RLOCK : PSHM_CELL_LOCK,
             .size = sizeof(struct pshm_cell),
@@ -75,13 +71,15 @@ open_lock(core_state *state, PyTypeObject *type, PyObject *name, PyObject *shm,
             .how = &flags,
         },
     };
-    if (opening_parse(&how, values) < 0 || arg_mode(mode, &how.mode) < 0
-        || lock_check_recover(values[2]) < 0) {
+    if (opening_parse(&how, where) < 0 || lock_check_recover(recover) < 0) {
         return NULL;
     }
-    cell *self = cell_open(&how, name, shm, offset);
-    return self == NULL ? NULL
-                        : complete((lock_object *)self, flags, values[2]);
+    cell *self = cell_open(&how, where);
+    if (self == NULL) {
+        return NULL;
+    }
+    return fill_in((lock_object *)self, flags, recover) < 0
+               ? cell_discard(self) : cell_complete(self);
 }
 
 #define LOCK_DOC_KEYWORDS                                                     \
@@ -92,7 +90,8 @@ PyDoc_STRVAR(
     at_doc,
     "at($type, /, shm, offset=0, *, create=False, exist_ok=False,\n"
     "   on_owner_died=None)\n--\n\n"
-    "The lock at an offset of a segment.\n\n" CELL_DOC_WHERE LOCK_DOC_KEYWORDS
+    "The lock at an offset of shared memory.\n\n" CELL_DOC_AT
+    LOCK_DOC_KEYWORDS
     "\n" CELL_DOC_RAISES);
 
 static PyObject *
@@ -106,25 +105,26 @@ lock_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
     if (args_match(&signature, args, count, kwnames, values) < 0) {
         return NULL;
     }
-    return open_lock(core_state_of_type((PyTypeObject *)type),
-                     (PyTypeObject *)type, NULL, values[0], values[1], NULL,
-                     values + 2);
+    placement where = {.shm = values[0], .offset = values[1],
+                       .options = values + 2};
+    return open_lock((PyTypeObject *)type, &where, values[4]);
 }
 
 static PyObject *
 lock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"name", "create", "exist_ok",
-                                        "on_owner_died", "mode", NULL};
+    static const char *const names[] = {
+        "name", "create", "exist_ok", "mode", "owner", "delete", "track",
+        "on_owner_died", NULL};
     const struct signature signature = {
-        type == core_state_of_type(type)->rlock_type ? "RLock" : "Lock", 1, 1,
+        type == core_state_of_type(type)->rlock_type ? "RLock" : "Lock", 1, 0,
         names};
-    PyObject *values[5];
+    PyObject *values[8];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
     }
-    return open_lock(core_state_of_type(type), type, values[0], NULL, NULL,
-                     values[4], values + 1);
+    placement where = {.name = values[0], .options = values + 1};
+    return open_lock(type, &where, values[7]);
 }
 
 /* ---- Methods ---- */
@@ -210,10 +210,6 @@ lock_get_recovered(PyObject *op, void *Py_UNUSED(closure))
     return PyBool_FromLong(atomic_load(&as_lock(op)->recovered));
 }
 
-PyDoc_STRVAR(reduce_doc,
-             "__reduce__($self, /)\n--\n\n"
-             "Pickle by reference, together with the segment.");
-
 static PyObject *
 lock_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 {
@@ -222,6 +218,14 @@ lock_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
                        Py_BuildValue("{sO}", "on_owner_died",
                                      self->recover != NULL ? self->recover
                                                            : Py_None));
+}
+
+static PyObject *
+lock_repr(PyObject *op)
+{
+    return cell_repr(op, PyUnicode_FromString(
+                             pshm_lock_held(as_lock(op)->lock) ? "locked"
+                                                               : "unlocked"));
 }
 
 /* ---- The types ---- */
@@ -257,7 +261,7 @@ static PyMethodDef lock_methods[] = {
     {"locked", lock_locked, METH_NOARGS, locked_doc},
     {"__enter__", lock_enter, METH_NOARGS, NULL},
     {"__exit__", CELL_CAST(lock_exit), METH_FASTCALL, NULL},
-    {"__reduce__", lock_reduce, METH_NOARGS, reduce_doc},
+    {"__reduce__", lock_reduce, METH_NOARGS, cell_reduce_doc},
     CELL_METHODS,
     {0},
 };
@@ -273,22 +277,21 @@ static PyMemberDef lock_members[] = {
     {0},
 };
 
-#define LOCK_DOC(name, text)                                                 \
-    name "(name, *, create=False, exist_ok=False, on_owner_died=None,\n"         \
-    "     mode=0o600)\n--\n\n" text                                           \
-    "\n\nIt belongs to a thread, and outlives it: when its owner dies, the\n" \
-    "next one is told (OwnerDiedError), can repair what it protects, and\n"  \
-    "goes on.  Named, in an object of its own; or at() an offset of a\n"     \
-    "segment.  create: make it; exist_ok: or take the one there is.  mode:\n" \
-    "permissions, whatever the umask is.\n" LOCK_DOC_KEYWORDS                \
-    "\n" CELL_DOC_RAISES                                                     \
+#define LOCK_DOC(name, indent, text)                                         \
+    name "(name=None, *, create=False, exist_ok=False, mode=0o600,\n"        \
+    indent " owner='self', delete=False, track=False,\n"                     \
+    indent " on_owner_died=None)\n--\n\n" text                               \
+    "\n\nA thread owns it.  When its owner dies, the next acquire() raises\n"\
+    "OwnerDiedError, and that thread can repair what the lock protects.\n\n" \
+    CELL_DOC_NAME CELL_DOC_OPTIONS LOCK_DOC_KEYWORDS "\n" CELL_DOC_RAISES    \
     "See " MAN(pthread_mutexattr_setrobust, 3) "."
 
 static const char plain_doc[] = LOCK_DOC(
-    "Lock", "A lock between processes, as threading.Lock is between threads.");
+    "Lock", "    ", "A lock between processes, as threading.Lock is between threads.");
 static const char recursive_doc[] = LOCK_DOC(
-    "RLock", "A lock between processes that its owner may acquire again, as\n"
-             "threading.RLock is between threads.");
+    "RLock", "     ",
+    "A lock between processes that its owner may acquire again, as\n"
+    "threading.RLock is between threads.");
 
 #define LOCK_SLOTS(doc)                                                      \
     {                                                                        \
@@ -297,7 +300,7 @@ static const char recursive_doc[] = LOCK_DOC(
         {Py_tp_dealloc, lock_dealloc},                                       \
         {Py_tp_traverse, lock_traverse},                                     \
         {Py_tp_clear, lock_clear},                                           \
-        {Py_tp_repr, cell_repr},                                             \
+        {Py_tp_repr, lock_repr},                                             \
         {Py_tp_methods, lock_methods},                                       \
         {Py_tp_getset, lock_getset},                                         \
         {Py_tp_members, lock_members},                                       \

@@ -46,7 +46,7 @@ init_cell(struct pshm_cell *place, const void *Py_UNUSED(how))
 }
 
 static int
-complete(rwlock *self, PyObject *recover)
+fill_in(rwlock *self, PyObject *recover)
 {
     self->gate = gate_of(self->base.place);
     self->rw = words_of(self->base.place);
@@ -63,16 +63,13 @@ complete(rwlock *self, PyObject *recover)
     return 0;
 }
 
-/* values: create, exist_ok, recover. */
 static PyObject *
-open_rwlock(PyTypeObject *type, PyObject *name, PyObject *shm,
-            PyObject *offset, PyObject *mode, PyObject **values)
+open_rwlock(PyTypeObject *type, const placement *where, PyObject *recover)
 {
     opening how = {
         .state = core_state_of_type(type),
         .type = type,
         .what = "RWLock",
-        .mode = S_IRUSR | S_IWUSR,
         .spec = {
             .kind = PSHM_CELL_RWLOCK,
             .size = sizeof(struct rwlock_cell),
@@ -80,22 +77,22 @@ open_rwlock(PyTypeObject *type, PyObject *name, PyObject *shm,
             .init = init_cell,
         },
     };
-    if (opening_parse(&how, values) < 0 || arg_mode(mode, &how.mode) < 0
-        || lock_check_recover(values[2]) < 0) {
+    if (opening_parse(&how, where) < 0 || lock_check_recover(recover) < 0) {
         return NULL;
     }
-    rwlock *self = (rwlock *)cell_open(&how, name, shm, offset);
-    if (self != NULL && complete(self, values[2]) < 0) {
-        Py_CLEAR(self);
+    cell *self = cell_open(&how, where);
+    if (self == NULL) {
+        return NULL;
     }
-    return (PyObject *)self;
+    return fill_in((rwlock *)self, recover) < 0 ? cell_discard(self)
+                                                : cell_complete(self);
 }
 
 PyDoc_STRVAR(
     at_doc,
     "at($type, /, shm, offset=0, *, create=False, exist_ok=False,\n"
     "   on_owner_died=None)\n--\n\n"
-    "The lock at an offset of a segment.\n\n" CELL_DOC_WHERE
+    "The lock at an offset of shared memory.\n\n" CELL_DOC_AT
     "on_owner_died: as for RWLock.\n\n" CELL_DOC_RAISES);
 
 static PyObject *
@@ -109,21 +106,24 @@ rwlock_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
     if (args_match(&signature, args, count, kwnames, values) < 0) {
         return NULL;
     }
-    return open_rwlock((PyTypeObject *)type, NULL, values[0], values[1], NULL,
-                       values + 2);
+    placement where = {.shm = values[0], .offset = values[1],
+                       .options = values + 2};
+    return open_rwlock((PyTypeObject *)type, &where, values[4]);
 }
 
 static PyObject *
 rwlock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"name", "create", "exist_ok",
-                                        "on_owner_died", "mode", NULL};
-    static const struct signature signature = {"RWLock", 1, 1, names};
-    PyObject *values[5];
+    static const char *const names[] = {"name", "create", "exist_ok", "mode", "owner",
+                                        "delete", "track", "on_owner_died",
+                                        NULL};
+    static const struct signature signature = {"RWLock", 1, 0, names};
+    PyObject *values[8];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
     }
-    return open_rwlock(type, values[0], NULL, NULL, values[4], values + 1);
+    placement where = {.name = values[0], .options = values + 1};
+    return open_rwlock(type, &where, values[7]);
 }
 
 /* ---- Acquiring and releasing ---- */
@@ -216,12 +216,14 @@ make_side(PyObject *op, PyObject *const *args, Py_ssize_t count,
         || span_of_acquire(NULL, values[0], &how_long) < 0) {
         return NULL;
     }
-    side *self = (side *)type->tp_alloc(type, 0);
-    if (self != NULL) {
-        self->rw = Py_NewRef(op);
-        self->how_long = how_long;
-        self->writes = writes;
+    side *self = as_side(cell_alloc(type));
+    if (self == NULL) {
+        return NULL;
     }
+    self->rw = Py_NewRef(op);
+    self->how_long = how_long;
+    self->writes = writes;
+    PyObject_GC_Track(self);
     return (PyObject *)self;
 }
 
@@ -326,10 +328,6 @@ rwlock_get_recovered(PyObject *op, void *Py_UNUSED(closure))
     return PyBool_FromLong(atomic_load(&as_rwlock(op)->recovered));
 }
 
-PyDoc_STRVAR(reduce_doc,
-             "__reduce__($self, /)\n--\n\n"
-             "Pickle by reference, together with the segment.");
-
 static PyObject *
 rwlock_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 {
@@ -337,6 +335,15 @@ rwlock_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
     return cell_reduce(as_cell(op),
                        Py_BuildValue("{sO}", "on_owner_died",
                                      recover != NULL ? recover : Py_None));
+}
+
+static PyObject *
+rwlock_repr(PyObject *op)
+{
+    int readers = pshm_rw_readers(as_rwlock(op)->rw);
+    return cell_repr(op, readers < 0
+                             ? PyUnicode_FromString("writing")
+                             : PyUnicode_FromFormat("readers=%d", readers));
 }
 
 static int
@@ -366,17 +373,15 @@ rwlock_dealloc(PyObject *op)
 
 PyDoc_STRVAR(
     rwlock_doc,
-    "RWLock(name, *, create=False, exist_ok=False, on_owner_died=None, mode=0o600)\n"
-    "--\n\n"
-    "A lock between processes for many readers or one writer.  Named, in an\n"
-    "object of its own; or at() an offset of a segment.\n\n"
+    "RWLock(name=None, *, create=False, exist_ok=False, mode=0o600,\n"
+    "       owner='self', delete=False, track=False, on_owner_died=None)\n--\n\n"
+    "A lock between processes for many readers or one writer.\n\n"
     "A writer that waits keeps new readers out.  At most 64 read at a time;\n"
-    "more wait.  It belongs to a thread; what a reader held that died is free\n"
-    "again, and of a writer that died while it wrote the next one is told\n"
-    "(OwnerDiedError).  on_owner_died: called with the lock, held to write, then.\n"
-    "create: make it; exist_ok: or take the one there is.  mode: permissions,\n"
-    "whatever the umask is.  See " MAN(pthread_mutexattr_setrobust, 3) ".\n\n"
-    CELL_DOC_RAISES);
+    "more wait.  A thread owns it.  The kernel releases what a reader held\n"
+    "that died; after a writer died, acquiring raises OwnerDiedError.\n\n"
+    CELL_DOC_NAME CELL_DOC_OPTIONS
+    "on_owner_died: called with the lock, held to write, after a writer died.\n"
+    "See " MAN(pthread_mutexattr_setrobust, 3) ".\n\n" CELL_DOC_RAISES);
 
 static PyMethodDef rwlock_methods[] = {
     {"at", CELL_CAST(rwlock_at), METH_CLASS | METH_FASTCALL | METH_KEYWORDS,
@@ -389,7 +394,7 @@ static PyMethodDef rwlock_methods[] = {
     {"read", CELL_CAST(rwlock_read), METH_FASTCALL | METH_KEYWORDS, read_doc},
     {"write", CELL_CAST(rwlock_write), METH_FASTCALL | METH_KEYWORDS,
      write_doc},
-    {"__reduce__", rwlock_reduce, METH_NOARGS, reduce_doc},
+    {"__reduce__", rwlock_reduce, METH_NOARGS, cell_reduce_doc},
     CELL_METHODS,
     {0},
 };
@@ -411,7 +416,7 @@ static PyType_Slot rwlock_slots[] = {
     {Py_tp_dealloc, rwlock_dealloc},
     {Py_tp_traverse, rwlock_traverse},
     {Py_tp_clear, rwlock_clear},
-    {Py_tp_repr, cell_repr},
+    {Py_tp_repr, rwlock_repr},
     {Py_tp_methods, rwlock_methods},
     {Py_tp_getset, rwlock_getset},
     {Py_tp_members, rwlock_members},

@@ -5,8 +5,6 @@
 #include "errors.h"
 #include "waiting.h"
 
-#include "posix/link.h"
-
 /* How many are added with the GIL, and how many without a look at signals. */
 #define AT_ONCE 100U
 #define PIECE 1000000U
@@ -32,14 +30,53 @@ parse_value(PyObject *value, unsigned *out)
     return 0;
 }
 
+/* value: what a new one has, or NULL. */
+static PyObject *
+open_semaphore(PyTypeObject *type, const placement *where, PyObject *value)
+{
+    unsigned number;
+    opening how = {
+        .state = core_state_of_type(type),
+        .type = type,
+        .what = "Semaphore",
+        .first = "value",
+        .spec = {
+            .kind = PSHM_CELL_SEMAPHORE,
+            .size = sizeof(struct pshm_cell),
+            .init = init_cell,
+            .how = &number,
+        },
+    };
+    if (opening_parse(&how, where) < 0 || parse_value(value, &number) < 0) {
+        return NULL;
+    }
+    if (value != NULL && !how.create) {
+        PyErr_SetString(PyExc_ValueError,
+                        "value is that of a new semaphore: it goes with "
+                        "create=True");
+        return NULL;
+    }
+    if (where->name != NULL && where->name != Py_None) {
+        return semaphore_open_named(&how, where->name, number);
+    }
+    cell *self = cell_open(&how, where);
+    if (self == NULL) {
+        return NULL;
+    }
+    ((semaphore *)self)->sem = (sem_t *)(void *)self->place->payload;
+    return cell_complete(self);
+}
+
+#define VALUE_DOC                                                            \
+    "value: that of a new one, 0 to SEM_VALUE_MAX; it goes with create.\n"
+
 PyDoc_STRVAR(
     at_doc,
     "at($type, /, shm, offset=0, *, value=1, create=False, exist_ok=False)\n"
     "--\n\n"
-    "The semaphore at an offset of a segment: " MAN(sem_init, 3) ".\n\n"
-    CELL_DOC_WHERE
-    "value: what a new one has, 0 to SEM_VALUE_MAX.  The sem_t is the first\n"
-    "thing in the cell.\n\n" CELL_DOC_RAISES);
+    "The semaphore at an offset of shared memory: " MAN(sem_init, 3) ".  The\n"
+    "sem_t is the first thing there.\n\n"
+    CELL_DOC_AT VALUE_DOC "\n" CELL_DOC_RAISES);
 
 static PyObject *
 semaphore_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
@@ -49,53 +86,27 @@ semaphore_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
                                         "exist_ok", NULL};
     static const struct signature signature = {"at", 2, 1, names};
     PyObject *values[5];
-    unsigned value;
-    opening how = {
-        .state = core_state_of_type((PyTypeObject *)type),
-        .type = (PyTypeObject *)type,
-        .what = "Semaphore",
-        .spec = {
-            .kind = PSHM_CELL_SEMAPHORE,
-            .size = sizeof(struct pshm_cell),
-            .init = init_cell,
-            .how = &value,
-        },
-    };
-    if (args_match(&signature, args, count, kwnames, values) < 0
-        || opening_parse(&how, values + 3) < 0
-        || parse_value(values[2], &value) < 0) {
+    if (args_match(&signature, args, count, kwnames, values) < 0) {
         return NULL;
     }
-    cell *self = cell_open_at(&how, values[0], values[1]);
-    if (self != NULL) {
-        ((semaphore *)self)->sem = (sem_t *)(void *)self->place->payload;
-    }
-    return (PyObject *)self;
+    placement where = {.shm = values[0], .offset = values[1],
+                       .options = values + 3};
+    return open_semaphore((PyTypeObject *)type, &where, values[2]);
 }
 
 static PyObject *
 semaphore_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"name", "value", "create", "exist_ok",
-                                        "mode", NULL};
-    static const struct signature signature = {"Semaphore", 2, 1, names};
-    PyObject *values[5];
-    unsigned value;
-    mode_t mode = S_IRUSR | S_IWUSR;
-    opening how = {0};
-    if (args_match_dict(&signature, args, kwargs, values) < 0
-        || opening_parse(&how, values + 2) < 0
-        || parse_value(values[1], &value) < 0
-        || arg_mode(values[4], &mode) < 0) {
+                                        "mode", "owner", "delete", "track",
+                                        NULL};
+    static const struct signature signature = {"Semaphore", 2, 0, names};
+    PyObject *values[8];
+    if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
     }
-    semaphore *self = (semaphore *)type->tp_alloc(type, 0);
-    if (self != NULL
-        && semaphore_open_named(self, core_state_of_type(type), values[0],
-                      how.create ? &value : NULL, how.exist_ok, mode) < 0) {
-        Py_CLEAR(self);
-    }
-    return (PyObject *)self;
+    placement where = {.name = values[0], .options = values + 2};
+    return open_semaphore(type, &where, values[1]);
 }
 
 /* ---- Methods ---- */
@@ -176,12 +187,14 @@ release(semaphore *self, unsigned n)
     }
     int rc = n <= AT_ONCE ? pshm_sem_post(self->sem, n) : post_many(self, n);
     if (rc == -EOVERFLOW) {
-        raise_errno_words(rc, self->name,
+        PyObject *name = cell_get_name((PyObject *)self, NULL);
+        raise_errno_words(rc, name == Py_None ? NULL : name,
                           "The semaphore would be above SEM_VALUE_MAX, %u",
                           pshm_sem_most());
+        Py_XDECREF(name);
     }
     else if (rc < 0 && rc != -EINTR) {
-        raise_errno(rc, self->name);
+        raise_errno(rc, NULL);
     }
     return rc;
 }
@@ -238,36 +251,20 @@ semaphore_get_value(PyObject *op, void *Py_UNUSED(closure))
         return NULL;
     }
     int value = pshm_sem_value(self->sem);
-    return value < 0 ? raise_errno(value, self->name) : PyLong_FromLong(value);
-}
-
-PyDoc_STRVAR(name_doc,
-             "Its own name, without a slash, or None for one in a segment.");
-
-static PyObject *
-semaphore_get_name(PyObject *op, void *Py_UNUSED(closure))
-{
-    PyObject *name = as_semaphore(op)->name;
-    return Py_NewRef(name != NULL ? name : Py_None);
+    return value < 0 ? raise_errno(value, NULL) : PyLong_FromLong(value);
 }
 
 static PyObject *
-semaphore_unlink(PyObject *op, PyObject *unused)
+semaphore_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    semaphore *self = as_semaphore(op);
-    if (self->name == NULL) {
-        return cell_unlink(op, unused);
-    }
-    int rc;
-    Py_BEGIN_ALLOW_THREADS
-    rc = pshm_link_remove(&self->file, self->id);
-    Py_END_ALLOW_THREADS
-    if (rc == -ESTALE) {
-        return raise_errno_words(-ENOENT, self->name,
-                                 "This semaphore has not got the name any "
-                                 "more; another one does");
-    }
-    return rc < 0 ? raise_errno(rc, self->name) : Py_NewRef(Py_None);
+    return cell_reduce(as_cell(op), PyDict_New());
+}
+
+static PyObject *
+semaphore_repr(PyObject *op)
+{
+    int value = pshm_sem_value(as_semaphore(op)->sem);
+    return cell_repr(op, PyUnicode_FromFormat("value=%d", value));
 }
 
 /* ---- The type ---- */
@@ -287,30 +284,21 @@ semaphore_clear(PyObject *op)
 static void
 semaphore_dealloc(PyObject *op)
 {
-    semaphore *self = as_semaphore(op);
-    cell_end(&self->base);
-    if (self->name != NULL && self->sem != NULL) {
-        sem_t *sem = self->sem;
-        Py_BEGIN_ALLOW_THREADS
-        pshm_sem_close(sem);
-        Py_END_ALLOW_THREADS
-    }
-    Py_CLEAR(self->name);
-    cell_free(&self->base, false);
+    cell_end(as_cell(op));
+    cell_free(as_cell(op), false);
 }
 
 PyDoc_STRVAR(
     semaphore_doc,
-    "Semaphore(name, value=1, *, create=False, exist_ok=False, mode=0o600)\n"
-    "--\n\n"
-    "A POSIX semaphore: " MAN(sem_overview, 7) ".  Named, as sem_open has it,\n"
-    "so that any program can open it; or at() an offset of a segment.\n\n"
-    "create: make it, with that value (0 to SEM_VALUE_MAX) and mode\n"
-    "(permissions, whatever the umask is); exist_ok: or take the one there\n"
-    "is.  A semaphore does not know who took from it: what a process that\n"
-    "dies had taken stays away.  A Lock knows.\n\n"
-    "Raises FileNotFoundError, FileExistsError, PermissionError, other\n"
-    "OSErrors; ValueError for a bad name, or one over 251 bytes.");
+    "Semaphore(name=None, value=1, *, create=False, exist_ok=False,\n"
+    "          mode=0o600, owner='self', delete=False, track=False)\n--\n\n"
+    "A POSIX semaphore: " MAN(sem_overview, 7) ".\n\n"
+    "name: as sem_open(3) has it, so that any program can open it; at most\n"
+    "251 bytes.  None: in an anonymous object, which is new, for this process\n"
+    "and those that get it through multiprocessing.\n"
+    VALUE_DOC CELL_DOC_OPTIONS
+    "A semaphore has no owner: what a process had acquired that dies is not\n"
+    "released.  A Lock is.\n\n" CELL_DOC_RAISES);
 
 static PyMethodDef semaphore_methods[] = {
     {"at", CELL_CAST(semaphore_at), METH_CLASS | METH_FASTCALL | METH_KEYWORDS,
@@ -321,17 +309,14 @@ static PyMethodDef semaphore_methods[] = {
      release_doc},
     {"__enter__", semaphore_enter, METH_NOARGS, NULL},
     {"__exit__", CELL_CAST(semaphore_exit), METH_FASTCALL, NULL},
-    {"__reduce__", semaphore_reduce, METH_NOARGS, semaphore_reduce_doc},
-    {"close", cell_close, METH_NOARGS, cell_close_doc},
-    {"unlink", semaphore_unlink, METH_NOARGS, cell_unlink_doc},
+    {"__reduce__", semaphore_reduce, METH_NOARGS, cell_reduce_doc},
+    CELL_METHODS,
     {0},
 };
 
 static PyGetSetDef semaphore_getset[] = {
     {"value", semaphore_get_value, NULL, value_doc, NULL},
-    {"name", semaphore_get_name, NULL, name_doc, NULL},
-    {"offset", cell_get_offset, NULL, cell_offset_doc, NULL},
-    {"closed", cell_get_closed, NULL, cell_closed_doc, NULL},
+    CELL_GETSET,
     {0},
 };
 
@@ -339,17 +324,6 @@ static PyMemberDef semaphore_members[] = {
     CELL_MEMBERS(semaphore),
     {0},
 };
-
-static PyObject *
-semaphore_repr(PyObject *op)
-{
-    PyObject *name = as_semaphore(op)->name;
-    return name == NULL
-               ? cell_repr(op)
-               : PyUnicode_FromFormat(
-                     "Semaphore(%R)%s", name,
-                     atomic_load(&as_cell(op)->closed) ? " (closed)" : "");
-}
 
 static PyType_Slot semaphore_slots[] = {
     {Py_tp_doc, (void *)semaphore_doc},
@@ -379,11 +353,8 @@ semaphore_add_type(PyObject *module, core_state *state)
                                    (long)pshm_sem_most()) < 0) {
         return -1;
     }
-    state->open_semaphore_function = PyObject_GetAttrString(module,
-                                                            "_open_semaphore");
     state->semaphore_type = cell_add_type(module, &semaphore_spec,
                                           sizeof(struct pshm_cell),
                                           PSHM_CELL_ALIGNMENT);
-    return state->open_semaphore_function == NULL
-           || state->semaphore_type == NULL ? -1 : 0;
+    return state->semaphore_type == NULL ? -1 : 0;
 }

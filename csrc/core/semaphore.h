@@ -7,11 +7,8 @@
 #include "posix/semaphore.h"
 
 typedef struct {
-    cell base;                          /* without a place if it has a name */
+    cell base;                          /* without a place if it is a file */
     sem_t *sem;
-    PyObject *name;                     /* str without slash, or NULL */
-    struct pshm_name file;              /* valid where name is */
-    struct pshm_identity id;
 } semaphore;
 
 static inline semaphore *
@@ -20,17 +17,16 @@ as_semaphore(PyObject *op)
     return (semaphore *)op;
 }
 
-/* ---- With a name: semaphore_named.c ---- */
+/* ---- With a name: semaphore_named.c ----
+ *
+ * Its object is the file of sem_open(3), a bare sem_t: base.shm has it. */
 
-/* Open the one that is there; or with value make it first, or with exist_ok
- * take the one that is there.  Returns 0, or -1 with an exception. */
-int semaphore_open_named(semaphore *self, core_state *state, PyObject *given,
-                         const unsigned *value, bool exist_ok, mode_t mode);
+/* Open it, or make it with that value, as how says.  NULL with an exception. */
+PyObject *semaphore_open_named(opening *how, PyObject *name, unsigned value);
 
-extern const char semaphore_reduce_doc[];
-PyObject *semaphore_reduce(PyObject *op, PyObject *unused);
+/* The one that shm, its own object, is: by a pickle. */
+PyObject *semaphore_from_file(core_state *state, PyObject *shm);
 
-/* sem_unlink, and what unpickling calls. */
-extern PyMethodDef semaphore_functions[];
+extern PyMethodDef semaphore_functions[];           /* sem_unlink */
 
 #endif

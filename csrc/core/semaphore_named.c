@@ -1,21 +1,16 @@
-/* Semaphores with a name: opening, pickling, unlinking. */
+/* Semaphores with a name: the files of sem_open(3). */
 #include "semaphore.h"
 
 #include <string.h>
 
 #include "args.h"
 #include "errors.h"
-#include "waiting.h"
-
-#include "posix/host.h"
+#include "handle.h"
 
 static int
 raise_named(int rc, PyObject *name)
 {
-    if (rc == -EINVAL) {
-        raise_errno_words(rc, name, "What has that name is no semaphore");
-    }
-    else if (rc == -ENAMETOOLONG) {
+    if (rc == -ENAMETOOLONG) {
         PyErr_Format(PyExc_ValueError,
                      "bad name %R: a semaphore's must not be longer than 251 "
                      "bytes", name);
@@ -26,112 +21,76 @@ raise_named(int rc, PyObject *name)
     return -1;
 }
 
-int
-semaphore_open_named(semaphore *self, core_state *state, PyObject *given,
-                     const unsigned *value, bool exist_ok, mode_t mode)
+static int
+fill(void *base, void *arg)
 {
-    struct pshm_name name;
-    if (arg_name(given, &name) < 0) {
-        return -1;
-    }
-    int rc = pshm_sem_name(&name, &self->file);
+    int rc = pshm_sem_init(base, *(const unsigned *)arg);
     if (rc < 0) {
-        return raise_named(rc, given);
+        raise_errno(rc, NULL);
     }
-    self->name = PyUnicode_FromString(pshm_name_plain(&name));
-    if (self->name == NULL) {
-        return -1;
-    }
-    do {
-        Py_BEGIN_ALLOW_THREADS
-        rc = -ENOENT;
-        if (value == NULL || exist_ok) {
-            rc = pshm_sem_open(&name, &self->file, &self->sem, &self->id);
-        }
-        if (rc == -ENOENT && value != NULL) {
-            rc = pshm_sem_create(&self->file, *value, mode, &state->way);
-            /* Ours, or with exist_ok that of one who was faster: see. */
-            if (rc == 0 || (rc == -EEXIST && exist_ok)) {
-                rc = pshm_sem_open(&name, &self->file, &self->sem, &self->id);
-                rc = rc == -ENOENT ? -EINTR : rc;
-            }
-        }
-        Py_END_ALLOW_THREADS
-    } while (wait_on(rc));
-    if (rc == -EINTR) {
-        return -1;
-    }
-    return rc < 0 ? raise_named(rc, given) : 0;
+    return rc < 0 ? -1 : 0;
 }
 
-const char semaphore_reduce_doc[] =
-    "__reduce__($self, /)\n--\n\n"
-    "Pickle by reference: the name and which one that is, or the segment.";
+/* The semaphore that shm is; name: for messages. */
+static PyObject *
+open_file(core_state *state, PyObject *shm, PyObject *name)
+{
+    semaphore *self = (semaphore *)cell_alloc(state->semaphore_type);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->base.map = cell_take_writable(state, shm, "Semaphore");
+    if (self->base.map == NULL
+        || mapping_size(self->base.map) < (Py_ssize_t)sizeof(sem_t)) {
+        if (self->base.map != NULL) {
+            raise_errno_words(-EINVAL, name,
+                              "What has this name is not a semaphore: it has "
+                              "%zd bytes, a semaphore %zd",
+                              mapping_size(self->base.map),
+                              (Py_ssize_t)sizeof(sem_t));
+        }
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->base.shm = Py_NewRef(shm);
+    self->base.own = true;
+    self->sem = (sem_t *)(void *)self->base.map->base;
+    return cell_complete(&self->base);
+}
 
 PyObject *
-semaphore_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
+semaphore_open_named(opening *how, PyObject *given, unsigned value)
 {
-    semaphore *self = as_semaphore(op);
-    char boot[PSHM_BOOT_ID_SIZE], which[2 * 16 + 1];
-    if (self->name == NULL) {
-        return cell_reduce(&self->base, PyDict_New());
-    }
-    if (cell_check(&self->base) < 0) {
+    struct pshm_name name, file;
+    if (arg_name(given, &name) < 0) {
         return NULL;
     }
-    int rc = pshm_boot_id(boot);
+    int rc = pshm_sem_name(&name, &file);
     if (rc < 0) {
-        return raise_errno(rc, NULL);
+        (void)raise_named(rc, given);
+        return NULL;
     }
-    (void)PyOS_snprintf(which, sizeof(which), "%016llx%016llx",
-                        (unsigned long long)self->id.dev,
-                        (unsigned long long)self->id.ino);
-    core_state *state = core_state_of_type(Py_TYPE(op));
-    return Py_BuildValue("O(Oss)", state->open_semaphore_function, self->name,
-                         which, boot);
+    PyObject *shm = cell_open_object(how, given, &file, sizeof(sem_t), fill,
+                                     &value);
+    PyObject *self = NULL;
+    if (shm != NULL) {
+        self = open_file(how->state, shm, given);
+        if (self == NULL) {
+            cell_discard_object(shm);
+        }
+        Py_DECREF(shm);
+    }
+    return self;
 }
 
-/* _open_semaphore(name, which, boot) */
-static PyObject *
-open_semaphore(PyObject *module, PyObject *args)
+PyObject *
+semaphore_from_file(core_state *state, PyObject *shm)
 {
-    core_state *state = core_state_of_module(module);
-    PyObject *name;
-    const char *which, *boot;
-    char here[PSHM_BOOT_ID_SIZE], found[2 * 16 + 1];
-    if (!PyArg_ParseTuple(args, "Uss:_open_semaphore", &name, &which,
-                          &boot)) {
-        return NULL;
-    }
-    int rc = pshm_boot_id(here);
-    if (rc < 0) {
-        return raise_errno(rc, NULL);
-    }
-    if (strcmp(boot, here) != 0) {
-        return raise_errno_words(-EREMOTE, name,
-                                 "The semaphore is on another host, or was "
-                                 "there before this one was restarted");
-    }
-    PyTypeObject *type = state->semaphore_type;
-    semaphore *self = (semaphore *)type->tp_alloc(type, 0);
-    if (self == NULL
-        || semaphore_open_named(self, state, name, NULL, false, 0) < 0) {
-        Py_XDECREF(self);
-        return NULL;
-    }
-    (void)PyOS_snprintf(found, sizeof(found), "%016llx%016llx",
-                        (unsigned long long)self->id.dev,
-                        (unsigned long long)self->id.ino);
-    if (strcmp(found, which) != 0) {
-        raise_errno_words(-ESTALE, name,
-                          "The semaphore is gone: another one has its name "
-                          "now");
-        Py_CLEAR(self);
-    }
-    return (PyObject *)self;
+    PyObject *name = handle_name_object(as_handle(shm));
+    PyObject *self = open_file(state, shm, name);
+    Py_XDECREF(name);
+    return self;
 }
-
-/* ---- Without an object ---- */
 
 PyDoc_STRVAR(
     sem_unlink_doc,
@@ -168,6 +127,5 @@ core_sem_unlink(PyObject *Py_UNUSED(module), PyObject *const *args,
 PyMethodDef semaphore_functions[] = {
     {"sem_unlink", CELL_CAST(core_sem_unlink), METH_FASTCALL | METH_KEYWORDS,
      sem_unlink_doc},
-    {"_open_semaphore", open_semaphore, METH_VARARGS, NULL},
     {0},
 };

@@ -273,3 +273,28 @@ pshm_rw_held(const struct pshm_rw_grip *grip)
     }
     return false;
 }
+
+/* The word that the kernel and the C library have a mutex's owner in. */
+static bool
+is_owned(const struct pshm_robust *r)
+{
+#ifdef __GLIBC__
+    const volatile int *word = &r->mutex.__data.__lock;
+#else
+    const volatile int *word = (const int *)(const void *)r + 1;    /* musl */
+#endif
+    return (*word & 0x3fffffff) != 0;
+}
+
+int
+pshm_rw_readers(const struct pshm_rwlock *rw)
+{
+    int count = 0;
+    if (atomic_load_explicit(&rw->writing, memory_order_relaxed) != 0) {
+        return -1;
+    }
+    for (int i = 0; i < PSHM_SEATS; i++) {
+        count += is_owned(&rw->seats[i]);
+    }
+    return count;
+}

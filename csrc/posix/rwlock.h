@@ -78,6 +78,9 @@ int pshm_rw_my_seat(const struct pshm_rw_grip *grip);
 bool pshm_rw_writes(const struct pshm_rwlock *rw,
                     const struct pshm_rw_grip *grip);
 
+/* For a message: how many read at this moment, or -1: one writes. */
+int pshm_rw_readers(const struct pshm_rwlock *rw);
+
 /* Has any thread of this process a part of it? */
 bool pshm_rw_held(const struct pshm_rw_grip *grip);
 

@@ -104,82 +104,11 @@ pshm_sem_name(const struct pshm_name *name, struct pshm_name *out)
                ? 0 : -ENAMETOOLONG;
 }
 
-/* What sem_open(3) makes too: a file that is a sem_t. */
-int
-pshm_sem_create(const struct pshm_name *file, unsigned value, mode_t mode,
-                struct pshm_way *way)
+const char *
+pshm_sem_plain(const char *file)
 {
-    struct pshm_draft draft = PSHM_DRAFT_NONE;
-    struct pshm_spec spec = {
-        .kind = PSHM_NAMED,
-        .name = file,
-        .size = sizeof(sem_t),
-        .length = sizeof(sem_t),
-        .mode = mode,
-        .uid = (uid_t)-1,
-        .gid = (gid_t)-1,
-        .reserve = true,
-    };
-    int rc;
-    do {
-        rc = pshm_draft_make(&spec, way, &draft);
-        /* Small enough to be through with it at once. */
-    } while (rc == -EINTR);
-    if (rc == 0) {
-        rc = pshm_sem_init(draft.base, value);
-    }
-    if (rc == 0) {
-        rc = pshm_draft_publish(&draft, file, false);
-    }
-    pshm_draft_abandon(&draft);
-    return rc;
-}
-
-static int
-identify(const struct pshm_name *file, struct pshm_identity *id)
-{
-    struct stat st;
-    int rc = pshm_result(lstat(file->path, &st));
-    if (rc < 0) {
-        return rc;
-    }
-    *id = (struct pshm_identity){st.st_dev, st.st_ino};
-    return S_ISREG(st.st_mode) && st.st_size >= (off_t)sizeof(sem_t)
-               ? 0 : -EINVAL;
-}
-
-/* sem_open does not say which file it opened, so look before and after. */
-int
-pshm_sem_open(const struct pshm_name *name, const struct pshm_name *file,
-              sem_t **out, struct pshm_identity *id)
-{
-    enum { MOST_TRIES = 100 };
-    for (int tries = 0; tries < MOST_TRIES; tries++) {
-        struct pshm_identity after;
-        int rc = identify(file, id);
-        if (rc < 0) {
-            return rc;
-        }
-        sem_t *sem = sem_open(pshm_name_posix(name), 0);
-        if (sem == SEM_FAILED) {
-            return -errno;
-        }
-        rc = identify(file, &after);
-        if (rc == 0 && pshm_identity_same(*id, after)) {
-            *out = sem;
-            return 0;
-        }
-        pshm_sem_close(sem);
-    }
-    return -EAGAIN;
-}
-
-void
-pshm_sem_close(sem_t *sem)
-{
-    if (sem != NULL) {
-        (void)sem_close(sem);
-    }
+    const size_t length = sizeof(PREFIX) - 1;
+    return strncmp(file, PREFIX, length) == 0 ? file + length : file;
 }
 
 int

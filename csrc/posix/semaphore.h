@@ -5,7 +5,6 @@
 #include <semaphore.h>
 
 #include "base.h"
-#include "draft.h"
 #include "name.h"
 
 /* The greatest value: SEM_VALUE_MAX. */
@@ -28,23 +27,16 @@ int pshm_sem_post(sem_t *sem, unsigned n);
 /* The value of now, or -errno. */
 int pshm_sem_value(sem_t *sem);
 
-/* ---- With a name ---- */
+/* ---- With a name ----
+ *
+ * sem_open(3) makes a file in PSHM_DIR that is a bare sem_t. */
 
 /* Where sem_open(3) keeps it.  Returns 0, or -ENAMETOOLONG: above 251 bytes
  * where the C library puts "sem." before it. */
 int pshm_sem_name(const struct pshm_name *name, struct pshm_name *out);
 
-/* Make it and give it its name in one step, with that mode whatever the umask
- * is.  file: from pshm_sem_name.  Returns 0, -EEXIST, -EINTR (call again) or
- * -errno, with nothing left of it. */
-int pshm_sem_create(const struct pshm_name *file, unsigned value, mode_t mode,
-                    struct pshm_way *way);
-
-/* sem_open(3) of one that is there, and which one it is.  Returns 0, -ENOENT,
- * -EINVAL (something else has that name), -EINTR or -errno. */
-int pshm_sem_open(const struct pshm_name *name, const struct pshm_name *file,
-                  sem_t **out, struct pshm_identity *id);
-void pshm_sem_close(sem_t *sem);
+/* A semaphore's name, of the name of its file; neither has a slash. */
+const char *pshm_sem_plain(const char *file);
 
 /* sem_unlink(3).  Returns 0 or -errno. */
 int pshm_sem_unlink(const struct pshm_name *name);

@@ -160,8 +160,6 @@ killed_waiter_hinders_nobody(void)
 
 /* ---- With a name ---- */
 
-static struct pshm_way way;
-
 static struct pshm_name
 file_of(const struct pshm_name *name)
 {
@@ -181,8 +179,9 @@ name_is_that_of_sem_open(void)
     CHECK_IS(pshm_sem_unlink(&name), 0);
     CHECK(lstat(file.path, &st) < 0 && errno == ENOENT);
     CHECK_IS(pshm_sem_unlink(&name), -ENOENT);
-    pshm_sem_close(sem);
-    pshm_sem_close(NULL);
+    CHECK_IS(strcmp(pshm_sem_plain(pshm_name_plain(&file)),
+                    pshm_name_plain(&name)), 0);
+    CHECK(sem_close(sem) == 0);
 }
 
 static void
@@ -202,131 +201,6 @@ name_may_be_too_long(void)
 #endif
 }
 
-/* What it made is what the C library knows, with its mode at once. */
-static void
-made_by_name_it_is_the_c_librarys(void)
-{
-    struct pshm_name name = name_of("sem"), file = file_of(&name);
-    struct pshm_identity id, found;
-    struct stat st;
-    sem_t *sem = NULL;
-    mode_t mask = umask(077);
-    CHECK_IS(pshm_sem_create(&file, 3, 0666, &way), 0);
-    (void)umask(mask);
-    CHECK(lstat(file.path, &st) == 0);
-    CHECK_IS(st.st_mode & 07777, 0666);
-    CHECK_IS(st.st_size, sizeof(sem_t));
-    CHECK_IS(pshm_sem_create(&file, 9, 0600, &way), -EEXIST);
-
-    sem_t *theirs = sem_open(pshm_name_posix(&name), 0);
-    CHECK(theirs != SEM_FAILED);
-    CHECK_IS(pshm_sem_open(&name, &file, &sem, &id), 0);
-    found = identity_of(&file);
-    CHECK(pshm_identity_same(id, found));
-    CHECK_IS(pshm_sem_value(sem), 3);
-    CHECK_IS(pshm_sem_try(sem), 0);
-    CHECK_IS(pshm_sem_value(theirs), 2);
-    pshm_sem_close(theirs);
-    pshm_sem_close(sem);
-    CHECK_IS(pshm_sem_unlink(&name), 0);
-    CHECK_IS(pshm_sem_open(&name, &file, &sem, &id), -ENOENT);
-}
-
-static void
-value_that_cannot_be_leaves_no_name(void)
-{
-    struct pshm_name name = name_of("sem"), file = file_of(&name);
-    CHECK_IS(pshm_sem_create(&file, pshm_sem_most() + 1U, 0600, &way),
-             -EINVAL);
-    CHECK_IS(identity_of(&file).ino, 0);
-}
-
-static void
-something_else_of_that_name_is_told(void)
-{
-    struct pshm_name name = name_of("sem"), file = file_of(&name);
-    struct pshm_identity id;
-    sem_t *sem;
-    (void)make_plain(&file, (off_t)sizeof(sem_t) - 1, 0600, 0);
-    CHECK_IS(pshm_sem_open(&name, &file, &sem, &id), -EINVAL);
-    remove_plain(&file);
-    CHECK(mkfifo(file.path, 0600) == 0);
-    CHECK_IS(pshm_sem_open(&name, &file, &sem, &id), -EINVAL);
-    remove_plain(&file);
-    CHECK(mkdir(file.path, 0700) == 0);
-    CHECK_IS(pshm_sem_open(&name, &file, &sem, &id), -EINVAL);
-    CHECK(rmdir(file.path) == 0);
-}
-
-/* The nth call on the way fails.  Returns false past the last one. */
-static bool
-fail_at(const struct pshm_name *file, int nth, int err)
-{
-    pshm_fault_arm(NULL, nth, PSHM_FAULT_FAIL, err);
-    int rc = pshm_sem_create(file, 1, 0640, &way);
-    int calls = pshm_fault_disarm();
-    CHECK(rc == 0 || rc == -err);
-    CHECK_IS(identity_of(file).ino != 0, rc == 0);
-    if (rc == 0) {
-        remove_plain(file);
-    }
-    return calls >= nth;
-}
-
-/* But for munmap, whose failure would leave the memory mapped. */
-static void
-each_failure_leaves_nothing(void)
-{
-    struct pshm_name name = name_of("sem"), file = file_of(&name);
-    char log[1000];
-    pshm_fault_arm(NULL, 0, PSHM_FAULT_FAIL, 0);
-    CHECK_IS(pshm_sem_create(&file, 1, 0640, &way), 0);
-    (void)pshm_fault_disarm();
-    (void)snprintf(log, sizeof(log), "%s", pshm_fault_log());
-    remove_plain(&file);
-    char *rest = log;
-    for (int nth = 1; rest != NULL; nth++) {
-        const char *call = strsep(&rest, " ");
-        check_about("call %d, %s", nth, call);
-        if (strcmp(call, "munmap") != 0) {
-            CHECK(fail_at(&file, nth, EIO));
-            CHECK(fail_at(&file, nth, EINTR));
-        }
-    }
-}
-
-/* ---- in use by name across processes ---- */
-
-static int
-race_to_make(void *context)
-{
-    const struct pshm_name *name = context;
-    struct pshm_name file = file_of(name);
-    struct pshm_identity id;
-    sem_t *sem;
-    int rc = pshm_sem_create(&file, 1, 0600, &way);
-    CHECK(rc == 0 || rc == -EEXIST);
-    CHECK_IS(pshm_sem_open(name, &file, &sem, &id), 0);
-    for (int i = 0; i < 100; i++) {
-        CHECK_IS(take(sem), 0);
-        CHECK_IS(pshm_sem_value(sem), 0);
-        CHECK_IS(pshm_sem_post(sem, 1), 0);
-    }
-    pshm_sem_close(sem);
-    return 0;
-}
-
-static void
-whoever_makes_it_all_use_the_same(void)
-{
-    struct pshm_name name = name_of("sem"), file = file_of(&name);
-    for (int round = 0; round < ROUNDS(30); round++) {
-        together(3, race_to_make, &name);
-        CHECK(identity_of(&file).ino != 0);
-        CHECK_IS(pshm_sem_unlink(&name), 0);
-    }
-}
-
 int
 main(void)
 {
@@ -338,10 +212,5 @@ main(void)
     RUN(killed_waiter_hinders_nobody);
     RUN(name_is_that_of_sem_open);
     RUN(name_may_be_too_long);
-    RUN(made_by_name_it_is_the_c_librarys);
-    RUN(value_that_cannot_be_leaves_no_name);
-    RUN(something_else_of_that_name_is_told);
-    RUN(each_failure_leaves_nothing);
-    RUN(whoever_makes_it_all_use_the_same);
     return finish();
 }

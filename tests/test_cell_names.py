@@ -1,0 +1,313 @@
+"""Whose a primitive is: its own object with a name, or without one, and what removes the name."""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import threading
+
+import pytest
+from _primitives import CELLS, KINDS, at, made, name_of, named, use
+from _processes import PATH, SHM, SOMEBODY, needs_root
+
+from posixshm import Atomic, Barrier, Condition, Event, Lock, RLock, Semaphore, SharedMemory
+
+cells = pytest.mark.parametrize("kind", CELLS, ids=name_of)
+kinds = pytest.mark.parametrize("kind", KINDS, ids=name_of)
+
+
+def unnamed(kind):
+    """The one line that makes one for the processes of multiprocessing."""
+    return kind(parties=2) if kind is Barrier else kind()
+
+
+def file_of(kind, name):
+    return f"{SHM}/sem.{name}" if kind is Semaphore else f"{SHM}/{name}"
+
+
+# -- without a name -----------------------------------------------------------------------------
+
+
+@cells
+def test_one_without_a_name_is_new_each_time(kind):
+    before = os.listdir(SHM)
+    first, second = unnamed(kind), named(kind, None, create=True)
+    for thing in (first, second):
+        use(thing)
+        assert thing.name is None and thing.offset == 0 and thing.shm.name is None
+        assert thing.uid == os.geteuid() and thing.stat().st_size == kind.nbytes
+        assert "without a name" in repr(thing)
+        with pytest.raises(ValueError, match="no name"):
+            thing.unlink()
+    assert os.listdir(SHM) == before
+    if kind is Event:
+        first.set()
+        assert not second.is_set()
+    first.close()
+    use(second)
+
+
+def meet(lock, barrier, event, semaphore, condition, counted):
+    barrier.wait(60)
+    for _ in range(500):
+        with lock:
+            counted.store(counted.load() + 1)
+    assert semaphore.acquire(timeout=60)
+    with condition:
+        condition.notify_all()
+    assert event.wait(60)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_those_without_a_name_are_shared_by_the_processes_of_multiprocessing(method):
+    context = multiprocessing.get_context(method)
+    lock, barrier, event, condition = Lock(), Barrier(parties=3), Event(), Condition()
+    semaphore = Semaphore(value=2)
+    counted = Atomic.at(SharedMemory.anonymous(8))
+    arguments = (lock, barrier, event, semaphore, condition, counted)
+    processes = [context.Process(target=meet, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    barrier.wait(60)
+    with condition:
+        event.set()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+        process.close()
+    assert counted.load() == 1000 and semaphore.value == 0
+
+
+@cells
+def test_one_without_a_name_travels_by_multiprocessing_only(kind):
+    thing = unnamed(kind)
+    with pytest.raises(TypeError, match="multiprocessing"):
+        pickle.dumps(thing)
+    use(thing)
+
+
+# -- what is given without a name, or without create --------------------------------------------
+
+
+@cells
+def test_options_that_have_no_effect_are_refused(kind, name):
+    for option in ({"exist_ok": True}, {"delete": True}, {"track": True}, {"mode": 0o600}):
+        with pytest.raises(ValueError, match=f"{next(iter(option))} goes with a name"):
+            named(kind, None, create=True, **option)
+        with pytest.raises(ValueError, match=f"{next(iter(option))} goes with create=True"):
+            kind(name, **option)
+    with pytest.raises(ValueError, match="owner goes with a name"):
+        named(kind, None, create=True, owner="self")
+
+
+def test_the_value_of_a_semaphore_is_never_passed_over(name):
+    with pytest.raises(ValueError, match="create=True"):
+        Semaphore(name, 5)
+    with pytest.raises(ValueError, match="create=True"):
+        Semaphore.at(SharedMemory.anonymous(4096), value=5)
+    with pytest.raises(TypeError, match=r"Semaphore\(value="):
+        Semaphore(5)
+    with pytest.raises(TypeError, match=r"Barrier\(parties="):
+        Barrier(2)
+    with pytest.raises(TypeError, match=r"Condition\(lock="):
+        Condition(RLock())
+    semaphore = Semaphore(name, 5, create=True, delete=True)
+    assert semaphore.value == 5 and Semaphore(name).value == 5
+    assert Semaphore(value=7).value == 7
+
+
+# -- with a name --------------------------------------------------------------------------------
+
+
+@cells
+def test_whose_it_is_can_be_seen(kind, name):
+    thing = named(kind, name, create=True, mode=0o640, delete=True)
+    for one in (thing, named(kind, name)):
+        stat, file = one.stat(), os.stat(file_of(kind, name))
+        assert (stat.st_ino, stat.st_uid, stat.st_mode) == (file.st_ino, file.st_uid, file.st_mode)
+        assert one.uid == file.st_uid and one.shm.mode == 0o640 and one.shm.is_linked()
+        assert isinstance(one.shm, SharedMemory)
+    thing.close()
+    for closed in (thing.stat, lambda: thing.uid):
+        with pytest.raises(ValueError, match="closed"):
+            closed()
+
+
+@kinds
+def test_a_placed_one_has_the_object_that_it_was_opened_in(kind, name):
+    with SharedMemory.create(name, 8192, delete=True) as shm:
+        thing = made(kind, shm, 128)
+        assert thing.shm is shm
+        memory = shm.map()
+        in_map = kind.at(memory, 128)
+        assert in_map.shm is memory
+        if kind is not Atomic:
+            assert thing.uid == shm.uid and thing.stat() == shm.stat()
+            for asked in (in_map.stat, lambda: in_map.uid):
+                with pytest.raises(ValueError, match="MemoryMap"):
+                    asked()
+
+
+@cells
+@pytest.mark.parametrize("end", ["close", "drop", "exit"])
+def test_delete_removes_the_name_at_the_end(kind, end, name, run_python):
+    if end == "exit":
+        code = f"from _primitives import *; x = named({kind.__name__}, {name!r}, create=True, delete=True)"
+        run_python(f"{code}; import os; assert os.path.exists({file_of(kind, name)!r})", env=PATH)
+    else:
+        thing = named(kind, name, create=True, delete=True)
+        named(kind, name).close()  # another one that opened it removes nothing
+        assert os.path.exists(file_of(kind, name))
+        if end == "close":
+            thing.close()
+        del thing
+    assert not os.path.exists(file_of(kind, name))
+
+
+@cells
+def test_track_removes_the_name_when_its_creator_was_killed(kind, name):
+    code = f"""
+import os, signal
+from _primitives import *
+named({kind.__name__}, {name!r}, create=True, track=True)
+assert os.path.exists({file_of(kind, name)!r})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    # The tracker has the pipe too: its end comes after it has removed the name.
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, **PATH},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == -9, output
+    assert not os.path.exists(file_of(kind, name)), output
+
+
+@cells
+def test_exist_ok_refuses_what_another_user_made(kind, name):
+    needs_root()
+    thing = named(kind, name, create=True, mode=0o666)
+    try:
+        os.chown(file_of(kind, name), SOMEBODY, SOMEBODY)
+        for keywords in ({}, {"owner": "self"}, {"owner": SOMEBODY + 1}):
+            with pytest.raises(PermissionError, match=str(SOMEBODY)):
+                named(kind, name, create=True, exist_ok=True, **keywords)
+        with pytest.raises(PermissionError, match=str(SOMEBODY)):
+            kind(name, owner="self")
+        for keywords in (
+            {},
+            {"owner": SOMEBODY},
+            {"create": True, "exist_ok": True, "owner": "any"},
+            {"create": True, "exist_ok": True, "owner": {SOMEBODY}},
+        ):
+            other = named(kind, name, **keywords)
+            assert other.uid == SOMEBODY
+            use(other)
+    finally:
+        thing.unlink()
+
+
+@cells
+def test_nothing_is_left_where_making_one_fails(kind, name, monkeypatch):
+    """As where no descriptor is left, and where its creator may not open it again."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kept = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                kept.append(os.open("/dev/null", os.O_RDONLY))
+        for free in range(4):
+            try:
+                named(kind, name, create=True).unlink()
+                break
+            except OSError:
+                assert not os.path.exists(file_of(kind, name)), free
+            os.close(kept.pop())
+        else:
+            raise AssertionError("it was never made")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in kept:
+            os.close(fd)
+    assert not os.path.exists(file_of(kind, name))
+
+
+def test_a_mode_without_rights_is_no_obstacle_to_its_creator(run_python, name):
+    """Who may not open it again has made it, and holds it."""
+    needs_root()
+    code = f"""
+import os
+from _primitives import *
+os.setgid({SOMEBODY}); os.setuid({SOMEBODY})
+for kind in CELLS:
+    thing = named(kind, {name!r}, create=True, mode=0o400)
+    use(thing)
+    thing.unlink()
+"""
+    run_python(code, env=PATH)
+
+
+# -- what repr says -----------------------------------------------------------------------------
+
+
+def test_what_each_of_them_shows(name):
+    lock, rlock, event, semaphore, barrier = Lock(), RLock(), Event(), Semaphore(value=3), None
+    for thing in (lock, rlock, Condition()):
+        assert repr(thing).endswith("without a name: unlocked>")
+        with thing:
+            assert repr(thing).endswith("without a name: locked>")
+    assert repr(event) == "<posixshm.Event without a name: unset>"
+    event.set()
+    assert repr(event) == "<posixshm.Event without a name: set>"
+    assert repr(semaphore) == "<posixshm.Semaphore without a name: value=3>"
+    barrier = Barrier(parties=2)
+    thread = threading.Thread(target=barrier.wait, args=(60,))
+    thread.start()
+    while barrier.n_waiting == 0:
+        pass
+    assert repr(barrier) == "<posixshm.Barrier without a name: waiters=1/2>"
+    barrier.wait(60)
+    thread.join()
+    barrier.abort()
+    assert repr(barrier) == "<posixshm.Barrier without a name: broken>"
+    from posixshm import RWLock
+
+    rw = RWLock(name, create=True, delete=True)
+    with rw.read():
+        assert repr(rw) == f"<posixshm.RWLock {name!r}: readers=1>"
+    with rw.write():
+        assert repr(rw) == f"<posixshm.RWLock {name!r}: writing>"
+    rw.close()
+    assert repr(rw) == f"<posixshm.RWLock {name!r}: closed>"
+    word = Atomic.at(SharedMemory.anonymous(64), 8)
+    word.store(-5)
+    assert repr(word) == "<posixshm.Atomic at offset 8: value=-5>"
+
+
+# -- what is there instead ----------------------------------------------------------------------
+
+
+@cells
+def test_what_is_there_instead_is_named(kind, name):
+    with SharedMemory.create(name, 16384, delete=True) as shm:
+        other = Event if kind is not Event else Lock
+        at(other, shm, 4096, create=True)
+        shm.buf[: len(b"\x93NUMPY")] = b"\x93NUMPY"
+        with pytest.raises(
+            ValueError, match=rf"array .* at offset 0 of '{name}', not an? {kind.__name__}"
+        ):
+            kind.at(shm, 0)
+        with pytest.raises(ValueError, match=rf"an? {other.__name__} at offset 4096 of '{name}'"):
+            kind.at(shm, 4096)
+        if kind is not Semaphore:  # which a name leads elsewhere
+            with pytest.raises(ValueError, match=rf"an array .* in the object '{name}'"):
+                kind(name)
+        with pytest.raises(FileNotFoundError, match=rf"no {kind.__name__} at offset 6400 of"):
+            kind.at(shm, 6400)
