@@ -27,6 +27,8 @@ if os.environ.get("POSIXSHM_WERROR") == "1":
 if sanitizers := os.environ.get("POSIXSHM_SANITIZE"):
     flag = f"-fsanitize={sanitizers}"
     compile_args += [flag, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g"]
+    # The interpreter's own -fwrapv would turn off the checks of signed overflow.
+    compile_args.append("-fno-wrapv")
     link_args.append(flag)
     # Apart from the release build, or its objects would be taken for current.
     options["build"] = {"build_base": "build/" + sanitizers.replace(",", "-")}

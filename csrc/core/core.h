@@ -20,8 +20,8 @@ typedef struct {
     PyTypeObject *handle_type;
     PyTypeObject *view_type;
     fields_mutex fields;
-    PyObject *asarray;                  /* numpy.asarray once it was needed,
-                                           under fields: view_numpy.c */
+    /* Functions of Python modules: core_find. */
+    PyObject *asarray, *unpack, *pack;
     PyTypeObject *reclaimed_type;       /* a struct sequence */
     PyObject *remove_function;          /* handle_delete.c */
     PyObject *attach_function;          /* handle_pickle.c */
@@ -53,6 +53,11 @@ core_state_of_module(PyObject *module)
 {
     return (core_state *)PyModule_GetState(module);
 }
+
+/* The attribute of a module, imported at the first call and kept in *slot, a
+ * member of state.  Returns a new reference, or NULL with an exception. */
+PyObject *core_find(core_state *state, PyObject **slot, const char *module,
+                    const char *attribute);
 
 extern PyType_Spec mapping_spec;
 extern PyType_Spec handle_spec;

@@ -188,6 +188,8 @@ set_numpy_style(struct item_format *out, const char *text, bool swapped)
                       text[0] == 'S' ? 's' : 'x');
         break;
     case 'U':
+        out->kind = ITEM_TEXT;
+        out->swapped = swapped;
         out->size = (Py_ssize_t)number * 4;
         PyOS_snprintf(buffer, sizeof(buffer), "%s%ldw",
                       !swapped ? "" : PY_BIG_ENDIAN ? "<" : ">", number);

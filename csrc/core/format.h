@@ -11,6 +11,7 @@ enum item_kind {
     ITEM_FLOAT = 'f',
     ITEM_COMPLEX = 'c',
     ITEM_BOOL = 'b',
+    ITEM_TEXT = 'w',                    /* characters of 4 bytes */
     ITEM_STRUCT = 's',                  /* what struct.unpack makes of it */
     ITEM_OPAQUE = 0,                    /* for others to read */
 };
@@ -49,10 +50,13 @@ bool format_is_time(const char *text);
 
 /* ---- format_items.c ---- */
 
-/* One item; the address need not be aligned.  NULL or -1 with an exception:
- * NotImplementedError for what is opaque, TypeError and ValueError for a value
- * that is no item of that format. */
-PyObject *format_get(const struct item_format *format, const char *item);
-int format_set(const struct item_format *format, char *item, PyObject *value);
+/* One item that a memoryview cannot read; the address need not be aligned.
+ * NULL or -1 with an exception: NotImplementedError for what is opaque,
+ * TypeError and ValueError for a value that cannot be an item of that format,
+ * ValueError for bytes that are not a character. */
+PyObject *format_get(core_state *state, const struct item_format *format,
+                     const char *item);
+int format_set(core_state *state, const struct item_format *format,
+               char *item, PyObject *value);
 
 #endif

@@ -1,146 +1,23 @@
-/* Single items, between the memory of a view and Python. */
+/* Single items that a memoryview cannot read, between memory and Python: floats
+ * in another byte order, complex numbers, text of 4 bytes a character, and what
+ * the struct module has. */
 #include "format.h"
 
 #include <string.h>
 
 #include "args.h"
 
-/* The item's bytes in the machine's order; of a complex number each half. */
-static void
-put_in_order(const struct item_format *format, char *to, const char *from)
-{
-    size_t size = (size_t)format->size;
-    size_t part = format->kind == ITEM_COMPLEX ? size / 2 : size;
-    if (!format->swapped) {
-        memcpy(to, from, size);
-        return;
-    }
-    for (size_t start = 0; start < size; start += part) {
-        for (size_t i = 0; i < part; i++) {
-            to[start + i] = from[start + part - 1 - i];
-        }
-    }
-}
-
-static double
-read_float(const char *bytes, Py_ssize_t size)
-{
-    return size == 2   ? PyFloat_Unpack2(bytes, !PY_BIG_ENDIAN)
-           : size == 4 ? PyFloat_Unpack4(bytes, !PY_BIG_ENDIAN)
-                       : PyFloat_Unpack8(bytes, !PY_BIG_ENDIAN);
-}
-
-static int
-write_float(char *bytes, Py_ssize_t size, double number)
-{
-    return size == 2   ? PyFloat_Pack2(number, bytes, !PY_BIG_ENDIAN)
-           : size == 4 ? PyFloat_Pack4(number, bytes, !PY_BIG_ENDIAN)
-                       : PyFloat_Pack8(number, bytes, !PY_BIG_ENDIAN);
-}
-
-#define READ(type, make) \
-    do { \
-        type number; \
-        memcpy(&number, bytes, sizeof(number)); \
-        result = make(number); \
-    } while (0)
-
 static PyObject *
-read_int(const char *bytes, Py_ssize_t size)
-{
-    PyObject *result = NULL;
-    switch (size) {
-    case 1: READ(int8_t, PyLong_FromLong); break;
-    case 2: READ(int16_t, PyLong_FromLong); break;
-    case 4: READ(int32_t, PyLong_FromLong); break;
-    default: READ(int64_t, PyLong_FromLongLong);
-    }
-    return result;
-}
-
-static PyObject *
-read_uint(const char *bytes, Py_ssize_t size)
-{
-    PyObject *result = NULL;
-    switch (size) {
-    case 1: READ(uint8_t, PyLong_FromUnsignedLong); break;
-    case 2: READ(uint16_t, PyLong_FromUnsignedLong); break;
-    case 4: READ(uint32_t, PyLong_FromUnsignedLong); break;
-    default: READ(uint64_t, PyLong_FromUnsignedLongLong);
-    }
-    return result;
-}
-
-/* A single value as itself, several as a tuple. */
-static PyObject *
-unpack(const struct item_format *format, const char *item)
-{
-    PyObject *module = PyImport_ImportModule("struct");
-    if (module == NULL) {
-        return NULL;
-    }
-    PyObject *values = PyObject_CallMethod(module, "unpack", "Oy#",
-                                           format->text, item, format->size);
-    Py_DECREF(module);
-    if (values != NULL && PyTuple_Check(values)
-        && PyTuple_GET_SIZE(values) == 1) {
-        PyObject *value = Py_NewRef(PyTuple_GET_ITEM(values, 0));
-        Py_DECREF(values);
-        return value;
-    }
-    return values;
-}
-
-static void
 raise_opaque(const struct item_format *format)
 {
-    PyErr_Format(PyExc_NotImplementedError,
-                 "single items of format %R cannot be read or written here; "
-                 "take .numpy()",
-                 format->text);
-}
-
-PyObject *
-format_get(const struct item_format *format, const char *item)
-{
-    char bytes[16];
-    if (format->kind == ITEM_OPAQUE) {
-        raise_opaque(format);
-        return NULL;
-    }
-    if (format->kind == ITEM_STRUCT) {
-        return unpack(format, item);
-    }
-    put_in_order(format, bytes, item);
-    switch (format->kind) {
-    case ITEM_INT:
-        return read_int(bytes, format->size);
-    case ITEM_UINT:
-        return read_uint(bytes, format->size);
-    case ITEM_BOOL:
-        return PyBool_FromLong(bytes[0] != 0);
-    case ITEM_FLOAT:
-        return PyFloat_FromDouble(read_float(bytes, format->size));
-    default:
-        return PyComplex_FromDoubles(
-            read_float(bytes, format->size / 2),
-            read_float(bytes + format->size / 2, format->size / 2));
-    }
-}
-
-/* ---- The other way ---- */
-
-/* The low bytes of a number, in the machine's order. */
-static void
-write_whole(char *bytes, Py_ssize_t size, unsigned long long number)
-{
-    for (Py_ssize_t i = 0; i < size; i++) {
-        bytes[PY_BIG_ENDIAN ? size - 1 - i : i] = (char)(number >> (8 * i));
-    }
+    return PyErr_Format(PyExc_NotImplementedError,
+                        "single items of format %R cannot be read or written "
+                        "here; take .numpy()",
+                        format->text);
 }
 
 static int
-raise_range(const struct item_format *format, PyObject *value)
+raise_value(const struct item_format *format, PyObject *value)
 {
     PyErr_Clear();
     PyErr_Format(PyExc_ValueError, "an item of format %R cannot be %R",
@@ -148,44 +25,107 @@ raise_range(const struct item_format *format, PyObject *value)
     return -1;
 }
 
-static int
-pack_whole(const struct item_format *format, char *bytes, PyObject *value)
+/* Is the least significant byte of an item the first one? */
+static bool
+is_little_endian(const struct item_format *format)
 {
-    unsigned bits = (unsigned)format->size * 8;
-    if (format->kind == ITEM_INT || bits < 64) {
-        long long number, most = format->kind == ITEM_INT
-                                     ? (long long)(~0ULL >> (65 - bits))
-                                     : (long long)(~0ULL >> (64 - bits));
-        long long least = format->kind == ITEM_INT ? -most - 1 : 0;
-        if (arg_long(value, "an item", least, most, &number) < 0) {
-            return -1;
-        }
-        write_whole(bytes, format->size, (unsigned long long)number);
-        return 0;
-    }
-    PyObject *whole = PyBool_Check(value) ? NULL : PyNumber_Index(value);
-    if (whole == NULL) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_TypeError,
-                            "an item must be an int, not bool");
-        }
-        return -1;
-    }
-    unsigned long long number = PyLong_AsUnsignedLongLong(whole);
-    if (number == ~0ULL && PyErr_Occurred()) {
-        Py_DECREF(whole);
-        return PyErr_ExceptionMatches(PyExc_OverflowError)
-                   ? raise_range(format, value)
-                   : -1;
-    }
-    Py_DECREF(whole);
-    write_whole(bytes, format->size, number);
-    return 0;
+    return format->swapped == PY_BIG_ENDIAN;
+}
+
+/* size: of the float; a complex number has two of them. */
+static double
+read_float(const char *bytes, Py_ssize_t size, int little)
+{
+    return size == 2   ? PyFloat_Unpack2(bytes, little)
+           : size == 4 ? PyFloat_Unpack4(bytes, little)
+                       : PyFloat_Unpack8(bytes, little);
 }
 
 static int
-pack_float(const struct item_format *format, char *bytes, PyObject *value)
+write_float(char *bytes, Py_ssize_t size, int little, double number)
 {
+    return size == 2   ? PyFloat_Pack2(number, bytes, little)
+           : size == 4 ? PyFloat_Pack4(number, bytes, little)
+                       : PyFloat_Pack8(number, bytes, little);
+}
+
+/* ---- Reading ---- */
+
+/* A single value as itself, several as a tuple. */
+static PyObject *
+unpack(core_state *state, const struct item_format *format, PyObject *bytes)
+{
+    PyObject *function = core_find(state, &state->unpack, "struct", "unpack");
+    if (function == NULL) {
+        return NULL;
+    }
+    PyObject *args[] = {format->text, bytes};
+    PyObject *values = PyObject_Vectorcall(function, args, 2, NULL);
+    Py_DECREF(function);
+    if (values != NULL && PyTuple_CheckExact(values)
+        && PyTuple_GET_SIZE(values) == 1) {
+        Py_SETREF(values, Py_NewRef(PyTuple_GET_ITEM(values, 0)));
+    }
+    return values;
+}
+
+/* Without the zeros at its end, as numpy has it. */
+static PyObject *
+get_text(const struct item_format *format, PyObject *bytes)
+{
+    int order = is_little_endian(format) ? -1 : 1;
+    PyObject *text = PyUnicode_DecodeUTF32(PyBytes_AS_STRING(bytes),
+                                           format->size, "surrogatepass",
+                                           &order);
+    if (text == NULL) {
+        return NULL;
+    }
+    Py_ssize_t length = PyUnicode_GET_LENGTH(text);
+    while (length > 0 && PyUnicode_READ_CHAR(text, length - 1) == 0) {
+        length--;
+    }
+    PyObject *result = PyUnicode_Substring(text, 0, length);
+    Py_DECREF(text);
+    return result;
+}
+
+PyObject *
+format_get(core_state *state, const struct item_format *format,
+           const char *item)
+{
+    int little = is_little_endian(format);
+    Py_ssize_t half = format->size / 2;
+    switch (format->kind) {
+    case ITEM_OPAQUE:
+        return raise_opaque(format);
+    case ITEM_FLOAT:
+        return PyFloat_FromDouble(read_float(item, format->size, little));
+    case ITEM_COMPLEX:
+        return PyComplex_FromDoubles(read_float(item, half, little),
+                                     read_float(item + half, half, little));
+    default:
+        break;
+    }
+    /* A copy, which another process cannot change meanwhile. */
+    PyObject *bytes = PyBytes_FromStringAndSize(item, format->size);
+    if (bytes == NULL) {
+        return NULL;
+    }
+    PyObject *value = format->kind == ITEM_TEXT
+                          ? get_text(format, bytes)
+                          : unpack(state, format, bytes);
+    Py_DECREF(bytes);
+    return value;
+}
+
+/* ---- Writing ---- */
+
+/* The bytes of one or two floats, written as a whole. */
+static int
+set_float(const struct item_format *format, char *item, PyObject *value)
+{
+    char bytes[16];
+    int little = is_little_endian(format);
     Py_complex number = {0};
     Py_ssize_t size = format->size;
     if (format->kind == ITEM_FLOAT) {
@@ -196,81 +136,86 @@ pack_float(const struct item_format *format, char *bytes, PyObject *value)
         size /= 2;
     }
     if ((number.real == -1.0 && PyErr_Occurred())
-        || write_float(bytes, size, number.real) < 0
+        || write_float(bytes, size, little, number.real) < 0
         || (format->kind == ITEM_COMPLEX
-            && write_float(bytes + size, size, number.imag) < 0)) {
+            && write_float(bytes + size, size, little, number.imag) < 0)) {
         return PyErr_ExceptionMatches(PyExc_OverflowError)
-                   ? raise_range(format, value)
+                   ? raise_value(format, value)
                    : -1;
     }
+    memcpy(item, bytes, (size_t)format->size);
     return 0;
 }
 
-static int
-pack(const struct item_format *format, char *item, PyObject *value)
+/* value: of several values a tuple. */
+static PyObject *
+pack(core_state *state, const struct item_format *format, PyObject *value)
 {
-    PyObject *module = PyImport_ImportModule("struct");
-    PyObject *function = module == NULL ? NULL
-                                        : PyObject_GetAttrString(module,
-                                                                 "pack");
-    PyObject *first = NULL, *packed = NULL;
-    Py_XDECREF(module);
-    if (function != NULL) {
-        first = PyTuple_Check(value)
-                    ? PyTuple_Pack(1, format->text)
-                    : PyTuple_Pack(2, format->text, value);
+    PyObject *function = core_find(state, &state->pack, "struct", "pack");
+    PyObject *words = PyTuple_Check(value) ? PyTuple_Pack(1, format->text)
+                                           : PyTuple_Pack(2, format->text,
+                                                          value);
+    if (words != NULL && PyTuple_Check(value)) {
+        Py_SETREF(words, PySequence_Concat(words, value));
     }
-    if (first != NULL && PyTuple_Check(value)) {
-        Py_SETREF(first, PySequence_Concat(first, value));
-    }
-    if (first != NULL) {
-        packed = PyObject_CallObject(function, first);
-        Py_DECREF(first);
-    }
+    PyObject *packed = function == NULL || words == NULL
+                           ? NULL
+                           : PyObject_CallObject(function, words);
     Py_XDECREF(function);
+    Py_XDECREF(words);
     if (packed == NULL) {
-        return PyErr_ExceptionMatches(PyExc_Exception)
-                       && !PyErr_ExceptionMatches(PyExc_MemoryError)
-                   ? raise_range(format, value)
-                   : -1;
+        if (PyErr_ExceptionMatches(PyExc_Exception)
+            && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            raise_value(format, value);
+        }
     }
-    if (!PyBytes_Check(packed) || PyBytes_GET_SIZE(packed) != format->size) {
+    else if (!PyBytes_Check(packed)
+             || PyBytes_GET_SIZE(packed) != format->size) {
         PyErr_Format(PyExc_TypeError,
                      "struct.pack of format %R must return %zd bytes, not %R",
                      format->text, format->size, packed);
-        Py_DECREF(packed);
-        return -1;
+        Py_CLEAR(packed);
     }
-    memcpy(item, PyBytes_AS_STRING(packed), (size_t)format->size);
-    Py_DECREF(packed);
-    return 0;
+    return packed;
+}
+
+static PyObject *
+encode(const struct item_format *format, PyObject *value)
+{
+    if (!PyUnicode_Check(value)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "an item of format %R must be a str, not %.200s",
+                            format->text, Py_TYPE(value)->tp_name);
+    }
+    if (PyUnicode_GET_LENGTH(value) > format->size / 4) {
+        raise_value(format, value);
+        return NULL;
+    }
+    return PyUnicode_AsEncodedString(value,
+                                     is_little_endian(format) ? "utf-32-le"
+                                                              : "utf-32-be",
+                                     "surrogatepass");
 }
 
 int
-format_set(const struct item_format *format, char *item, PyObject *value)
+format_set(core_state *state, const struct item_format *format, char *item,
+           PyObject *value)
 {
-    char bytes[16];
-    int rc;
-    switch (format->kind) {
-    case ITEM_OPAQUE:
-        raise_opaque(format);
-        return -1;
-    case ITEM_STRUCT:
-        return pack(format, item, value);
-    case ITEM_BOOL:
-        rc = PyObject_IsTrue(value);
-        bytes[0] = (char)(rc > 0);
-        break;
-    case ITEM_INT:
-    case ITEM_UINT:
-        rc = pack_whole(format, bytes, value);
-        break;
-    default:
-        rc = pack_float(format, bytes, value);
-    }
-    if (rc < 0) {
+    if (format->kind == ITEM_OPAQUE) {
+        (void)raise_opaque(format);
         return -1;
     }
-    put_in_order(format, item, bytes);
+    if (format->kind == ITEM_FLOAT || format->kind == ITEM_COMPLEX) {
+        return set_float(format, item, value);
+    }
+    PyObject *bytes = format->kind == ITEM_TEXT ? encode(format, value)
+                                                : pack(state, format, value);
+    if (bytes == NULL) {
+        return -1;
+    }
+    Py_ssize_t size = PyBytes_GET_SIZE(bytes);
+    memcpy(item, PyBytes_AS_STRING(bytes), (size_t)size);
+    memset(item + size, 0, (size_t)(format->size - size));
+    Py_DECREF(bytes);
     return 0;
 }

@@ -18,6 +18,33 @@ core_state_of_type(PyTypeObject *type)
     return core_state_of_module(PyType_GetModuleByDef(type, &core_module));
 }
 
+PyObject *
+core_find(core_state *state, PyObject **slot, const char *module,
+          const char *attribute)
+{
+    fields_lock(&state->fields);
+    PyObject *found = Py_XNewRef(*slot);
+    fields_unlock(&state->fields);
+    if (found != NULL) {
+        return found;
+    }
+    PyObject *imported = PyImport_ImportModule(module);
+    if (imported == NULL) {
+        return NULL;
+    }
+    found = PyObject_GetAttrString(imported, attribute);
+    Py_DECREF(imported);
+    if (found == NULL) {
+        return NULL;
+    }
+    fields_lock(&state->fields);
+    if (*slot == NULL) {
+        *slot = Py_NewRef(found);
+    }
+    fields_unlock(&state->fields);
+    return found;
+}
+
 /* ---- The raw calls ---- */
 
 PyDoc_STRVAR(
@@ -197,6 +224,8 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->handle_type);
     Py_VISIT(state->view_type);
     Py_VISIT(state->asarray);
+    Py_VISIT(state->unpack);
+    Py_VISIT(state->pack);
     Py_VISIT(state->reclaimed_type);
     Py_VISIT(state->remove_function);
     Py_VISIT(state->attach_function);
@@ -218,6 +247,8 @@ core_clear(PyObject *module)
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->view_type);
     Py_CLEAR(state->asarray);
+    Py_CLEAR(state->unpack);
+    Py_CLEAR(state->pack);
     Py_CLEAR(state->reclaimed_type);
     Py_CLEAR(state->remove_function);
     Py_CLEAR(state->attach_function);

@@ -36,6 +36,7 @@ view_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
+    Py_XDECREF(atomic_load_explicit(&self->items, memory_order_relaxed));
     Py_XDECREF(self->format.text);
     Py_XDECREF(self->map);
     type->tp_free(op);
@@ -59,7 +60,7 @@ raise_buffer(PyObject *format, const char *rule)
     return -1;
 }
 
-/* Whether what was asked for can describe these items where they are. */
+/* Can these items be described by what was asked for? */
 static int
 check_flags(view *self, int flags)
 {
@@ -82,17 +83,24 @@ check_flags(view *self, int flags)
         return raise_buffer(format, "a format can be had with a shape only");
     }
     if ((flags & PyBUF_F_CONTIGUOUS) == PyBUF_F_CONTIGUOUS && !fortran) {
-        return raise_buffer(format, "its items are not in Fortran order");
+        return raise_buffer(
+            format, "the consumer needs a buffer that is contiguous in "
+                    "Fortran order, and this view is not; .tobytes() makes a "
+                    "copy");
     }
     if ((flags & PyBUF_ANY_CONTIGUOUS) == PyBUF_ANY_CONTIGUOUS && !c
         && !fortran) {
-        return raise_buffer(format, "there are gaps between its items");
+        return raise_buffer(
+            format, "the consumer needs a contiguous buffer (in C or Fortran "
+                    "order, every stride positive, no gaps), and this view is "
+                    "not; .tobytes() makes a copy");
     }
     if (((flags & PyBUF_C_CONTIGUOUS) == PyBUF_C_CONTIGUOUS
          || (flags & PyBUF_STRIDES) != PyBUF_STRIDES)
         && !c) {
-        return raise_buffer(format, "its items are not in C order, one after "
-                                    "the other");
+        return raise_buffer(
+            format, "the consumer needs a buffer that is contiguous in C "
+                    "order, and this view is not; .tobytes() makes a copy");
     }
     return 0;
 }
@@ -101,8 +109,9 @@ int
 view_getbuffer(PyObject *op, Py_buffer *buffer, int flags)
 {
     view *self = as_view(op);
-    bool shape = (flags & PyBUF_ND) == PyBUF_ND;
-    bool strides = (flags & PyBUF_STRIDES) == PyBUF_STRIDES;
+    bool counted = (flags & PyBUF_ND) == PyBUF_ND;
+    bool shape = counted && self->ndim > 0;     /* else it must be NULL */
+    bool strides = shape && (flags & PyBUF_STRIDES) == PyBUF_STRIDES;
     buffer->obj = NULL;
     if (check_flags(self, flags) < 0) {
         return -1;
@@ -120,7 +129,7 @@ view_getbuffer(PyObject *op, Py_buffer *buffer, int flags)
         .len = self->nbytes,
         .itemsize = self->format.size,
         .readonly = self->readonly,
-        .ndim = shape ? self->ndim : 1,
+        .ndim = counted ? self->ndim : 1,
         .format = (char *)(uintptr_t)format,
         .shape = shape ? self->dimensions : NULL,
         .strides = strides ? self->dimensions + self->ndim : NULL,

@@ -1,7 +1,8 @@
 /* View: format, shape and strides over a MemoryMap.
  *
  * It keeps its mapping, and is the obj of every buffer taken from it.  Nothing
- * of it changes once it is made, so it needs no lock. */
+ * of it changes once it is made but items, which is set once, so it needs no
+ * lock. */
 #ifndef CORE_VIEW_H
 #define CORE_VIEW_H
 
@@ -18,6 +19,7 @@ typedef struct {
     Py_ssize_t nbytes;                  /* of its items, without gaps */
     int ndim;
     bool readonly;
+    _Atomic(PyObject *) items;          /* a memoryview, from its first use on */
     PyObject *weakrefs;
     Py_ssize_t dimensions[];            /* the shape, in items; the strides, in
                                            bytes */

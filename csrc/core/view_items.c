@@ -1,11 +1,12 @@
 /* Items and ranges of a view: indexing, assignment, lists and bytes. */
 #include "view.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- Indexes ---- */
 
-/* What an index leaves of a view. */
+/* What an index leaves of a view; of the arrays the first ndim are set. */
 typedef struct {
     char *data;
     int ndim;
@@ -99,7 +100,8 @@ select_keys(view *self, PyObject *keys, selection *out)
         return -1;
     }
     int dimension = 0;
-    *out = (selection){.data = self->data};
+    out->data = self->data;
+    out->ndim = 0;
     for (Py_ssize_t i = 0; i < count; i++) {
         if (take_key(self, PyTuple_GET_ITEM(keys, i), &dimension,
                      (int)(count - 1 - i), out) < 0) {
@@ -135,6 +137,104 @@ selection_layout(view *self, const selection *selected)
                                 selected->strides, self->format.size};
 }
 
+/* ---- Items ----
+ *
+ * A memoryview reads and writes what it has a word for, the native numbers. */
+
+static bool
+is_native(const struct item_format *format)
+{
+    switch (format->kind) {
+    case ITEM_INT:
+    case ITEM_UINT:
+    case ITEM_BOOL:
+        return !format->swapped;
+    case ITEM_FLOAT:
+        return !format->swapped
+               && (format->size > 2 || CORE_MEMORYVIEW_READS_HALF);
+    default:
+        return false;
+    }
+}
+
+/* A memoryview of the same items, borrowed; NULL with an exception.  It is that
+ * of a twin, for one of self would keep self, and self keeps it. */
+static PyObject *
+view_memoryview(view *self)
+{
+    PyObject *items = atomic_load_explicit(&self->items,
+                                           memory_order_acquire);
+    if (items != NULL) {
+        return items;
+    }
+    struct pshm_layout layout = view_layout(self);
+    PyObject *twin = view_new(core_state_of_type(Py_TYPE(self)), self->map,
+                              self->data, &self->format, &layout,
+                              self->readonly);
+    PyObject *made = twin == NULL ? NULL : PyMemoryView_FromObject(twin);
+    Py_XDECREF(twin);
+    if (made != NULL
+        && !atomic_compare_exchange_strong(&self->items, &items, made)) {
+        Py_DECREF(made);                /* another thread was faster */
+        made = items;
+    }
+    return made;
+}
+
+/* key: what leaves a single item of self, which is at data. */
+static PyObject *
+read_item(view *self, PyObject *key, const char *data)
+{
+    if (!is_native(&self->format)) {
+        return format_get(core_state_of_type(Py_TYPE(self)), &self->format,
+                          data);
+    }
+    PyObject *items = view_memoryview(self);
+    return items == NULL ? NULL : PyObject_GetItem(items, key);
+}
+
+/* A memoryview makes an infinity of a number that a float cannot hold. */
+static int
+check_float(const struct item_format *format, PyObject *value)
+{
+    if (format->kind != ITEM_FLOAT || format->size != 4) {
+        return 0;
+    }
+    double number = PyFloat_AsDouble(value);
+    if (number == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (isfinite(number) && isinf((float)number)) {
+        PyErr_Format(PyExc_ValueError, "an item of format %R cannot be %R",
+                     format->text, value);
+        return -1;
+    }
+    return 0;
+}
+
+static int
+write_item(view *self, PyObject *key, char *data, PyObject *value)
+{
+    if (!is_native(&self->format)) {
+        return format_set(core_state_of_type(Py_TYPE(self)), &self->format,
+                          data, value);
+    }
+    PyObject *items = view_memoryview(self);
+    if (items == NULL || check_float(&self->format, value) < 0) {
+        return -1;
+    }
+    return PyObject_SetItem(items, key, value);
+}
+
+/* Is it an index of a view of one dimension, by which a memoryview finds an
+ * item on its own? */
+static bool
+is_plain_index(view *self, PyObject *key)
+{
+    return self->ndim == 1 && PyLong_CheckExact(key)
+           && is_native(&self->format);
+}
+
 /* ---- Reading ---- */
 
 Py_ssize_t
@@ -149,11 +249,8 @@ view_length(PyObject *op)
 }
 
 static PyObject *
-take(view *self, int single, const selection *selected)
+take_range(view *self, const selection *selected)
 {
-    if (single) {
-        return format_get(&self->format, selected->data);
-    }
     struct pshm_layout layout = selection_layout(self, selected);
     return view_new(core_state_of_type(Py_TYPE(self)), self->map,
                     selected->data, &self->format, &layout, self->readonly);
@@ -162,9 +259,15 @@ take(view *self, int single, const selection *selected)
 PyObject *
 view_subscript(PyObject *op, PyObject *key)
 {
+    view *self = as_view(op);
+    if (is_plain_index(self, key)) {
+        return read_item(self, key, NULL);
+    }
     selection selected;
-    int single = select_key(as_view(op), key, &selected);
-    return single < 0 ? NULL : take(as_view(op), single, &selected);
+    int single = select_key(self, key, &selected);
+    return single < 0 ? NULL
+           : single   ? read_item(self, key, selected.data)
+                      : take_range(self, &selected);
 }
 
 /* For iteration. */
@@ -172,26 +275,33 @@ PyObject *
 view_item(PyObject *op, Py_ssize_t index)
 {
     view *self = as_view(op);
-    selection selected = {.data = self->data};
     if (self->ndim == 0) {
         PyErr_SetString(PyExc_TypeError,
                         "a view of no dimensions has no items to go through");
         return NULL;
     }
+    if (self->ndim == 1 && is_native(&self->format)) {
+        PyObject *items = view_memoryview(self);
+        return items == NULL ? NULL : PySequence_GetItem(items, index);
+    }
+    selection selected = {.data = self->data};
     if (take_index(self, 0, index, &selected) < 0) {
         return NULL;
+    }
+    if (self->ndim == 1) {
+        return read_item(self, NULL, selected.data);
     }
     for (int i = 1; i < self->ndim; i++) {
         keep_dimension(self, i, &selected);
     }
-    return take(self, self->ndim == 1, &selected);
+    return take_range(self, &selected);
 }
 
 static PyObject *
 list_from(view *self, int dimension, char *data)
 {
     if (dimension == self->ndim) {
-        return format_get(&self->format, data);
+        return read_item(self, NULL, data);
     }
     Py_ssize_t items = self->dimensions[dimension];
     PyObject *list = PyList_New(items);
@@ -217,7 +327,12 @@ const char view_tolist_doc[] =
 PyObject *
 view_tolist(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return list_from(as_view(op), 0, as_view(op)->data);
+    view *self = as_view(op);
+    if (!is_native(&self->format)) {
+        return list_from(self, 0, self->data);
+    }
+    PyObject *items = view_memoryview(self);
+    return items == NULL ? NULL : PyObject_CallMethod(items, "tolist", NULL);
 }
 
 const char view_tobytes_doc[] =
@@ -258,6 +373,7 @@ same_format(view *self, PyObject *value, const Py_buffer *source)
     }
     else if (!same && format_parse(text, &format) == 0) {
         bool number = format.kind != ITEM_STRUCT
+                      && format.kind != ITEM_TEXT
                       && format.kind != ITEM_OPAQUE;
         same = format.kind == self->format.kind
                && format.swapped == self->format.swapped
@@ -395,17 +511,18 @@ int
 view_ass_subscript(PyObject *op, PyObject *key, PyObject *value)
 {
     view *self = as_view(op);
-    selection selected;
     if (value == NULL || self->readonly) {
         PyErr_SetString(PyExc_TypeError,
                         value == NULL ? "cannot delete memory"
                                       : "cannot modify read-only memory");
         return -1;
     }
-    int single = select_key(self, key, &selected);
-    if (single < 0) {
-        return -1;
+    if (is_plain_index(self, key)) {
+        return write_item(self, key, NULL, value);
     }
-    return single ? format_set(&self->format, selected.data, value)
-                  : assign_range(self, &selected, value);
+    selection selected;
+    int single = select_key(self, key, &selected);
+    return single < 0 ? -1
+           : single   ? write_item(self, key, selected.data, value)
+                      : assign_range(self, &selected, value);
 }

@@ -271,8 +271,8 @@ make_cast(view *self, const struct item_format *format, PyObject *shape)
     dimensions d;
     if (!pshm_layout_is_contiguous(&layout, 'C')) {
         PyErr_SetString(PyExc_ValueError,
-                        "only a view whose items are in C order, one after "
-                        "the other, can be cast");
+                        "only a view that is contiguous in C order can be "
+                        "cast; .tobytes() makes a copy");
         return NULL;
     }
     if (is_given(shape)) {
@@ -307,8 +307,8 @@ const char view_cast_doc[] =
     "cast($self, /, format, shape=None)\n--\n\n"
     "The same bytes with another format and shape, without a copy: PEP 3118.\n\n"
     "format: as for view().  shape: items, an int or a tuple; None: one\n"
-    "dimension.  Raises ValueError where there are gaps between the items, or\n"
-    "the shape has more bytes or fewer.";
+    "dimension.  Raises ValueError if the view is not contiguous in C order,\n"
+    "or if the shape has more bytes or fewer.";
 
 PyObject *
 view_cast(PyObject *op, PyObject *const *args, Py_ssize_t count,

@@ -3,39 +3,11 @@
 
 #include "args.h"
 
-/* numpy.asarray, a new reference; looked for once, for that takes longer than
- * making an array. */
-static PyObject *
-find_asarray(core_state *state)
-{
-    PyObject *function, *module;
-    fields_lock(&state->fields);
-    function = Py_XNewRef(state->asarray);
-    fields_unlock(&state->fields);
-    if (function != NULL) {
-        return function;
-    }
-    module = PyImport_ImportModule("numpy");
-    if (module == NULL) {
-        return NULL;
-    }
-    function = PyObject_GetAttrString(module, "asarray");
-    Py_DECREF(module);
-    if (function == NULL) {
-        return NULL;
-    }
-    fields_lock(&state->fields);
-    if (state->asarray == NULL) {
-        state->asarray = Py_NewRef(function);
-    }
-    fields_unlock(&state->fields);
-    return function;
-}
-
 static PyObject *
 as_array(view *self, PyObject *value)
 {
-    PyObject *asarray = find_asarray(core_state_of_type(Py_TYPE(self)));
+    core_state *state = core_state_of_type(Py_TYPE(self));
+    PyObject *asarray = core_find(state, &state->asarray, "numpy", "asarray");
     if (asarray == NULL) {
         return NULL;
     }
