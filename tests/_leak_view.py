@@ -1,6 +1,8 @@
 """Cycles of View."""
 
-from _leaks import cycle, misused, read, refused
+import pickle
+
+from _leaks import cycle, misused, name, read, refused
 
 from posixshm import SharedMemory
 
@@ -10,6 +12,8 @@ record = shm.view("<h3sd", 5, 512)
 flag = shm.view("?", 8, 1024)
 half = shm.view("bfloat16", 8, 1032)
 scalar = shm.view("d", (), 2048)
+text = shm.view("3w", 8, 2056)
+complex = shm.view(">Zd", 8, 2160)
 readonly = shm.view("i", (3, 4), readonly=True)
 
 
@@ -60,13 +64,26 @@ def _():
         read(view, "offset", "readonly", "address", "obj")
 
 
+@cycle("View.__reduce__")
+def _():
+    for view in (*VIEWS, shm.map().view()):
+        refused(pickle.dumps, view)  # outside of multiprocessing; of a MemoryMap
+    with SharedMemory.create(name, 4096, delete=True) as named:
+        for view in (named.view("i", (3, 4))[::-1], named.view("<h3sd", 5, readonly=True)):
+            pickle.loads(pickle.dumps(view))
+    misused(view.__reduce__)
+
+
 @cycle("View.__getitem__")
 def _():
     for key in (0, (1, 2), (1, -1, ...), slices[1:], slices[::-1, 2], slices[..., 1], (), Index()):
         kept = grid[key]
         ring = [kept]
         ring.append(ring)
-    record[1], flag[1], scalar[()], scalar[...]
+    record[1], flag[1], scalar[()], scalar[...], text[1], complex[1]
+    text.cast("B")[95] = 255
+    refused(text.__getitem__, 7)
+    text[7] = "abc"
     refused(half.__getitem__, 1)
     for wrong in (
         None,
@@ -99,6 +116,11 @@ def _():
     grid[:, ::-1] = grid
     record[1] = (2, b"abc", 1.5)
     flag[1] = True
+    complex[1] = 1.5 - 2j
+    for wrong in (None, "", b"1"):
+        refused(complex.__setitem__, 1, wrong)
+    for wrong in (None, "abcd", b"1"):
+        refused(text.__setitem__, 1, wrong)
     half[::-1] = half
     for wrong in (None, "", 1.5, 2**70, b"1"):
         refused(grid.__setitem__, (1, 2), wrong)

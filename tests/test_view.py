@@ -1,10 +1,8 @@
 """View: a range of shared memory as an array, its indexes, its buffer and its life."""
 
-import copy
 import ctypes
 import gc
 import itertools
-import pickle
 import struct
 import weakref
 
@@ -140,13 +138,6 @@ def test_it_cannot_be_made_otherwise():
         View()
     with pytest.raises(TypeError, match="not an acceptable base"):
         type("Sub", (View,), {})
-
-
-def test_it_does_not_travel(grid):
-    with pytest.raises(TypeError, match="cannot pickle"):
-        pickle.dumps(grid)
-    with pytest.raises(TypeError, match="cannot pickle"):
-        copy.copy(grid)
 
 
 def test_a_closed_handle_makes_none(shm):

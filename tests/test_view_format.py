@@ -37,7 +37,7 @@ def test_numbers_of_the_struct_module(shm, code):
         assert (view.format, view.itemsize) == (code, struct.calcsize(code))
     if code in "nN":
         with pytest.raises(ValueError, match="bad format"):
-            shm.view("<" + code)
+            shm.view("!" + code)
         return
     for prefix in "<=>!":
         view = shm.view(prefix + code, 1)
@@ -76,8 +76,8 @@ def test_words_for_formats(shm, said, format, itemsize):
     "format",
     [
         "", "zz", "f3", "<f3", "i16", "c4", "u0", "S0", "U0", "S", "U", "0s", "0i", "w", "0w", "O",
-        "|O", "|f", "T{i:a:}", "M8[zz]", "<", "@f4", "!f4", "float", "float8", "bfloat8", "é", "f\0",
-        "\0", "\ud800", "S99999999999999999999", "99999999999999999999i", "Z", "Zi", "ZZf", "f" * 1000 + "w",
+        "|O", "object", "T", "i4,O", "3,i4", "T{i:a:}", "M8[zz]", "<", "@f4", "!f4", "float8", "bfloat8", "é", "f\0",
+        "\ud800", "S99999999999999999999", "99999999999999999999i", "Z", "Zi", "ZZf", "f" * 1000 + "w",
         ">g", ">f16", "c9", ">c9", "c17", "c33", "U536870912000", object, np.dtype("O"), np.dtype([("a", "O")]),
         np.dtype(("f4", (2,))), np.dtype("V0"), np.dtype("S0"), np.dtype([("t", "M8[s]")]),
         np.dtype([]), np.dtype([("a:b", "i1")]), np.dtype([("a\0b", "i1")]), np.dtype([("\ud800", "i1")]),
@@ -88,7 +88,57 @@ def test_words_for_formats(shm, said, format, itemsize):
 def test_bad_formats_are_errors_that_name_them(shm, format):
     with pytest.raises(ValueError) as caught:
         shm.view(format)
-    assert not isinstance(format, str) or repr(format) in str(caught.value)
+    message = str(caught.value)
+    assert not isinstance(format, str) or repr(format) in message or "dtype(" in message.lower()
+
+
+NAMES = [
+    "double", "float", "int", "single", "half", "longlong", "intc", "uint", "csingle", "i4,f8", "datetime64[s]",
+    "timedelta64[us]", "u1,>i2,(2,3)f4", "str8", "bytes4", "void7", ">U2,S3", "=i8", "|f", "longdouble", "a5",
+    *(name for name in np.sctypeDict if isinstance(name, str)),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("text", NAMES)
+def test_what_numpy_reads_is_a_format_too(shm, text):
+    """And the struct module's meaning comes first."""
+    try:
+        dtype = np.dtype(text)
+    except TypeError:  # of another version of numpy
+        return
+    try:
+        size = struct.calcsize(text)
+    except struct.error:
+        if dtype.hasobject or not dtype.itemsize or text in ("M8", "m8"):
+            with pytest.raises(ValueError):
+                shm.view(text, 2)
+        else:
+            view = shm.view(text, 2)
+            assert (view.itemsize, view.numpy().dtype) == (dtype.itemsize, dtype)
+    else:
+        assert shm.view(text, 2).itemsize == size
+    assert shm.view("p", 2).itemsize == 1 and shm.view("3i", 2).itemsize == 12
+
+
+def test_numpy_is_asked_only_if_it_is_imported(run_python):
+    run_python(
+        """
+        import sys
+        from posixshm import SharedMemory
+        shm = SharedMemory.anonymous(64)
+        for format in ("double", "i4,f8"):
+            try:
+                shm.view(format)
+            except ValueError as error:
+                assert "once numpy is imported" in str(error)
+            else:
+                raise AssertionError(format)
+        assert "numpy" not in sys.modules
+        import numpy
+        assert shm.view("double").format == "d"
+        """
+    )
 
 
 INNER = np.dtype([("a", "u1"), ("b", "f8"), ("c", "u1")], align=True)  # 6 bytes at its end

@@ -311,8 +311,9 @@ raise_format(PyObject *value)
     PyErr_Format(PyExc_ValueError,
                  "bad format %R: it must be one of the struct module, such as "
                  "'f' or '<hh', a dtype of numbers, bytes or text, such as "
-                 "'<f4' or 'float32', or one that DLPack has, such as "
-                 "'bfloat16'",
+                 "'<f4' or 'float32', one that DLPack has, such as "
+                 "'bfloat16', or, once numpy is imported, what numpy.dtype() "
+                 "takes",
                  value);
     return -1;
 }
@@ -351,6 +352,37 @@ format_text(PyObject *value, struct item_format *out)
     return rc < 0 ? raise_format(value) : rc;
 }
 
+/* A str that format_text raised ValueError for, by numpy if it is imported.
+ * Returns as format_dtype, or with that error. */
+static int
+format_by_numpy(struct item_format *out, PyObject *value)
+{
+    PyObject *type, *error, *trace, *name, *numpy;
+    PyErr_Fetch(&type, &error, &trace);
+    name = PyUnicode_FromString("numpy");
+    numpy = name == NULL ? NULL : PyImport_GetModule(name);
+    Py_XDECREF(name);
+    PyObject *dtype = numpy == NULL ? NULL
+                                    : PyObject_CallMethod(numpy, "dtype",
+                                                          "(O)", value);
+    Py_XDECREF(numpy);
+    if (dtype == NULL) {
+        bool refused = !PyErr_Occurred()
+                       || PyErr_ExceptionMatches(PyExc_TypeError)
+                       || PyErr_ExceptionMatches(PyExc_ValueError);
+        if (refused) {
+            PyErr_Restore(type, error, trace);
+            return -1;
+        }
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(trace);
+    int rc = dtype == NULL ? -1 : format_dtype(out, dtype);
+    Py_XDECREF(dtype);
+    return rc;
+}
+
 int
 format_parse(PyObject *value, struct item_format *out)
 {
@@ -362,6 +394,10 @@ format_parse(PyObject *value, struct item_format *out)
     }
     int rc = PyUnicode_Check(value) ? format_text(value, &format)
                                     : format_dtype(&format, value);
+    if (rc < 0 && PyUnicode_Check(value)
+        && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        rc = format_by_numpy(&format, value);
+    }
     if (rc < 0) {
         return -1;
     }

@@ -26,9 +26,10 @@ struct item_format {
     uint8_t dl_code, dl_bits;           /* of DLPack; no bits: has none */
 };
 
-/* value: a format, a dtype's name, or what numpy.dtype() takes.  Returns 0, or
- * -1 with ValueError or TypeError, or what numpy raised; out is set only where
- * it returns 0, and then owns text. */
+/* value: a format, a dtype's name, or what numpy.dtype() takes; a str that is
+ * none of these formats only once numpy is imported.  Returns 0, or -1 with
+ * ValueError or TypeError, or what numpy raised; out is set only if it returns
+ * 0, and then owns text. */
 int format_parse(PyObject *value, struct item_format *out);
 
 /* The numpy dtype of what has no buffer format: numpy's times, and from ml_dtypes

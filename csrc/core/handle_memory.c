@@ -3,6 +3,7 @@
 
 #include "args.h"
 #include "errors.h"
+#include "view.h"
 
 /* ---- map ---- */
 
@@ -148,9 +149,34 @@ DELEGATED(unlock_pages, "offset=0, length=None",
           "Undo lock_pages: " MAN(munlock, 2) ".")
 DELEGATED(populate, "offset=0, length=None",
           "Bring pages in and map them: " MAN(madvise, 2) ".")
-DELEGATED(view, "format='B', shape=None, offset=0, strides=None,\n"
-          "     readonly=False",
-          "A View: this memory as an array, without a copy: PEP 3118.")
+
+const char handle_view_doc[] =
+    "view($self, /, format='B', shape=None, offset=0, strides=None,\n"
+    "     readonly=False)\n--\n\n"
+    "A View: this memory as an array, without a copy: PEP 3118.\n\n"
+    "As MemoryMap.view, on this handle's memory.  The view keeps the handle, by\n"
+    "which it is pickled.  Raises ValueError after close().";
+
+PyObject *
+handle_view(PyObject *op, PyObject *const *args, Py_ssize_t count,
+            PyObject *kwnames)
+{
+    handle *self = as_handle(op);
+    struct view_origin origin = {.shm = op};
+    Py_ssize_t size;
+    (void)handle_current_size(self, &size);
+    fields_lock(&self->fields);
+    mapping *map = self->open ? (mapping *)Py_NewRef(self->body.map) : NULL;
+    origin.id = self->body.id;
+    fields_unlock(&self->fields);
+    if (map == NULL) {
+        handle_raise_closed(self);
+        return NULL;
+    }
+    PyObject *result = view_make(map, &origin, args, count, kwnames);
+    Py_DECREF(map);
+    return result;
+}
 
 const char handle_get_resident_doc[] =
     "How many bytes, in whole pages, are in memory now: " MAN(mincore, 2) ".\n"

@@ -3,9 +3,9 @@
 #include "args.h"
 
 PyObject *
-view_new(core_state *state, mapping *map, char *data,
-         const struct item_format *format, const struct pshm_layout *layout,
-         bool readonly)
+view_new(core_state *state, mapping *map, const struct view_origin *origin,
+         char *data, const struct item_format *format,
+         const struct pshm_layout *layout, bool readonly)
 {
     PyTypeObject *type = state->view_type;
     int ndim = layout->ndim;
@@ -14,6 +14,8 @@ view_new(core_state *state, mapping *map, char *data,
         return NULL;
     }
     self->map = (mapping *)Py_NewRef(map);
+    self->origin = *origin;
+    Py_XINCREF(origin->shm);
     self->data = data;
     self->format = *format;
     Py_INCREF(self->format.text);
@@ -39,15 +41,24 @@ view_dealloc(PyObject *op)
     Py_XDECREF(atomic_load_explicit(&self->items, memory_order_relaxed));
     Py_XDECREF(self->format.text);
     Py_XDECREF(self->map);
+    Py_XDECREF(self->origin.shm);
     type->tp_free(op);
     Py_DECREF(type);
 }
 
-/* What it refers to cannot refer back, as of a handle. */
+/* Only a handle of a subclass can refer back, by its attributes. */
 static int
 view_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
+    Py_VISIT(as_view(op)->origin.shm);
+    return 0;
+}
+
+static int
+view_clear(PyObject *op)
+{
+    Py_CLEAR(as_view(op)->origin.shm);
     return 0;
 }
 
@@ -247,7 +258,8 @@ PyDoc_STRVAR(
     "every dimension gives an item; fewer, slices and ... give a view of the\n"
     "same memory.  Assigning to a range takes a buffer of the same format and\n"
     "shape.  The memory stays mapped for as long as a view, or anything that\n"
-    "was made from one, lives.\n\n"
+    "was made from one, lives; a view of a SharedMemory also keeps that\n"
+    "object, and is pickled with it, by reference.\n\n"
     "Raises IndexError; NotImplementedError for an item that Python has not;\n"
     "TypeError where it is read-only; ValueError for what does not fit;\n"
     "BufferError where a consumer wants what the memory is not.");
@@ -261,6 +273,7 @@ static PyMethodDef view_methods[] = {
      view_array_doc},
     {"tolist", view_tolist, METH_NOARGS, view_tolist_doc},
     {"tobytes", view_tobytes, METH_NOARGS, view_tobytes_doc},
+    {"__reduce__", view_reduce, METH_NOARGS, view_reduce_doc},
     {"__dlpack__", FAST(view_dlpack), METH_FASTCALL | METH_KEYWORDS,
      view_dlpack_doc},
     {"__dlpack_device__", view_dlpack_device, METH_NOARGS,
@@ -299,6 +312,7 @@ static PyType_Slot view_slots[] = {
     {Py_tp_doc, (void *)view_doc},
     {Py_tp_dealloc, view_dealloc},
     {Py_tp_traverse, view_traverse},
+    {Py_tp_clear, view_clear},
     {Py_tp_repr, view_repr},
     {Py_tp_methods, view_methods},
     {Py_tp_getset, view_getset},

@@ -9,11 +9,19 @@
 #include "format.h"
 #include "mapping.h"
 
+#include "posix/attach.h"
 #include "posix/strided.h"
+
+/* What a view was made of, by which it is pickled. */
+struct view_origin {
+    PyObject *shm;                      /* a SharedMemory, or NULL */
+    struct pshm_identity id;            /* its object at that time */
+};
 
 typedef struct {
     PyObject_VAR_HEAD                   /* 2 * ndim */
     mapping *map;
+    struct view_origin origin;          /* owned */
     char *data;                         /* the item whose indexes are all 0 */
     struct item_format format;
     Py_ssize_t nbytes;                  /* of its items, without gaps */
@@ -44,7 +52,8 @@ view_layout(view *self)
 
 /* A new view; the caller has made sure that the whole of layout lies in map,
  * and that map has granted the rights.  Takes references of its own. */
-PyObject *view_new(core_state *state, mapping *map, char *data,
+PyObject *view_new(core_state *state, mapping *map,
+                   const struct view_origin *origin, char *data,
                    const struct item_format *format,
                    const struct pshm_layout *layout, bool readonly);
 
@@ -53,7 +62,10 @@ int view_getbuffer(PyObject *op, Py_buffer *buffer, int flags);
 
 /* ---- view_make.c ---- */
 
-/* MemoryMap.view and View.cast. */
+/* SharedMemory.view, of a handle's mapping, MemoryMap.view and View.cast. */
+PyObject *view_make(mapping *map, const struct view_origin *origin,
+                    PyObject *const *args, Py_ssize_t count,
+                    PyObject *kwnames);
 PyObject *view_of_mapping(PyObject *op, PyObject *const *args,
                           Py_ssize_t count, PyObject *kwnames);
 PyObject *view_cast(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -85,6 +97,11 @@ int view_has_dtype_of(view *self, PyObject *value);
  * unsigned numbers of the same size in their place; for types that the buffer
  * protocol has no word for. */
 PyObject *view_numbers_of(view *self, PyObject *value);
+
+/* ---- view_pickle.c ---- */
+
+PyObject *view_reduce(PyObject *op, PyObject *unused);
+extern const char view_reduce_doc[];
 
 /* ---- dlpack.c ---- */
 

@@ -169,8 +169,8 @@ view_memoryview(view *self)
     }
     struct pshm_layout layout = view_layout(self);
     PyObject *twin = view_new(core_state_of_type(Py_TYPE(self)), self->map,
-                              self->data, &self->format, &layout,
-                              self->readonly);
+                              &self->origin, self->data, &self->format,
+                              &layout, self->readonly);
     PyObject *made = twin == NULL ? NULL : PyMemoryView_FromObject(twin);
     Py_XDECREF(twin);
     if (made != NULL
@@ -253,7 +253,8 @@ take_range(view *self, const selection *selected)
 {
     struct pshm_layout layout = selection_layout(self, selected);
     return view_new(core_state_of_type(Py_TYPE(self)), self->map,
-                    selected->data, &self->format, &layout, self->readonly);
+                    &self->origin, selected->data, &self->format, &layout,
+                    self->readonly);
 }
 
 PyObject *

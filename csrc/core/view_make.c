@@ -169,12 +169,12 @@ check_range(const dimensions *d, Py_ssize_t itemsize, Py_ssize_t offset,
 /* ---- The two ways ---- */
 
 static PyObject *
-finish(mapping *map, char *data, const struct item_format *format,
-       const dimensions *d, bool readonly)
+finish(mapping *map, const struct view_origin *origin, char *data,
+       const struct item_format *format, const dimensions *d, bool readonly)
 {
     struct pshm_layout layout = {d->ndim, d->shape, d->strides, format->size};
-    return view_new(core_state_of_type(Py_TYPE(map)), map, data, format,
-                    &layout, readonly);
+    return view_new(core_state_of_type(Py_TYPE(map)), map, origin, data,
+                    format, &layout, readonly);
 }
 
 /* shape None: all items that fit, in one dimension. */
@@ -193,7 +193,8 @@ is_given(PyObject *value)
 }
 
 static PyObject *
-make_view(mapping *map, const struct item_format *format, PyObject **values)
+make_at(mapping *map, const struct view_origin *origin,
+        const struct item_format *format, PyObject **values)
 {
     dimensions d;
     Py_ssize_t offset = 0;
@@ -226,7 +227,7 @@ make_view(mapping *map, const struct item_format *format, PyObject **values)
         || mapping_grant(map, &readonly) < 0) {
         return NULL;
     }
-    return finish(map, map->base + offset, format, &d, readonly);
+    return finish(map, origin, map->base + offset, format, &d, readonly);
 }
 
 const char view_of_mapping_doc[] =
@@ -235,7 +236,9 @@ const char view_of_mapping_doc[] =
     "A View: this memory as an array, without a copy: PEP 3118.\n\n"
     "format: of the struct module ('f', '<hh'), a numpy dtype or its string\n"
     "('<f4', 'float32', 'S5', complex, structured), or what DLPack has besides\n"
-    "('bfloat16', 'float8_e4m3fn', ...).  shape: items, an int or a tuple; None:\n"
+    "('bfloat16', 'float8_e4m3fn', ...); once numpy is imported, every str that\n"
+    "numpy.dtype() takes ('double', 'i4,f8').  What both read, as 'p' and '3i',\n"
+    "has the struct module's meaning.  shape: items, an int or a tuple; None:\n"
     "as many as fit, in one dimension.  offset: bytes, of the item whose\n"
     "indexes are all 0.  strides: bytes, of either sign or 0, a tuple; None: in\n"
     "C order.  readonly: for its consumers; always so where the memory is.\n\n"
@@ -243,8 +246,8 @@ const char view_of_mapping_doc[] =
     "bytes or more, over 64 dimensions; BufferError where it is PROT_NONE.";
 
 PyObject *
-view_of_mapping(PyObject *op, PyObject *const *args, Py_ssize_t count,
-                PyObject *kwnames)
+view_make(mapping *map, const struct view_origin *origin,
+          PyObject *const *args, Py_ssize_t count, PyObject *kwnames)
 {
     static const char *const names[] = {"format",  "shape",    "offset",
                                         "strides", "readonly", NULL};
@@ -257,11 +260,19 @@ view_of_mapping(PyObject *op, PyObject *const *args, Py_ssize_t count,
     PyObject *text = values[0] != NULL ? Py_NewRef(values[0])
                                        : PyUnicode_FromString("B");
     if (text != NULL && format_parse(text, &format) == 0) {
-        result = make_view((mapping *)op, &format, values);
+        result = make_at(map, origin, &format, values);
         Py_DECREF(format.text);
     }
     Py_XDECREF(text);
     return result;
+}
+
+PyObject *
+view_of_mapping(PyObject *op, PyObject *const *args, Py_ssize_t count,
+                PyObject *kwnames)
+{
+    const struct view_origin origin = {0};
+    return view_make((mapping *)op, &origin, args, count, kwnames);
 }
 
 static PyObject *
@@ -300,7 +311,8 @@ make_cast(view *self, const struct item_format *format, PyObject *shape)
                      pshm_layout_items(&layout) * format->size, self->nbytes);
         return NULL;
     }
-    return finish(self->map, self->data, format, &d, self->readonly);
+    return finish(self->map, &self->origin, self->data, format, &d,
+                  self->readonly);
 }
 
 const char view_cast_doc[] =

@@ -39,7 +39,7 @@ view_as_numbers(view *self)
         return NULL;
     }
     PyObject *numbers = view_new(core_state_of_type(Py_TYPE(self)), self->map,
-                                 self->data, &carrier, &layout,
+                                 &self->origin, self->data, &carrier, &layout,
                                  self->readonly);
     Py_DECREF(carrier.text);
     return numbers;
