@@ -3,21 +3,6 @@
 ran=$scratch/ran # the versions whose whole suite passed, one a line
 touch "$ran"
 
-run_readme() {
-    local lines demo tests
-    lines=$(awk '/^```/ { inside = !inside; next } inside' "$tree/README.md")
-    demo=$(grep -m 1 -E '^python3 -m venv .*posixshm demo$' <<<"$lines") || fail "README.md has no first command"
-    tests=$(grep -m 1 -E '^\.venv/bin/python -m pytest$' <<<"$lines") || fail "README.md has no second command"
-    copy_tree "$scratch/clone"
-    cd "$scratch/clone"
-    unset PYTHONDONTWRITEBYTECODE # as for a user
-    printf '$ %s\n' "$demo"
-    bash -euo pipefail -c "$demo"
-    printf '$ %s\n' "$tests"
-    own_shm bash -euo pipefail -c "$tests"
-    .venv/bin/python -c "$python_version" >>"$ran"
-}
-
 # What a Python does of its own, as to count, to end, to fork, to isolate: for those that are neither
 # the oldest nor free-threaded, which run it all.
 its_own=(arguments exit fork leaks lifetime mapping pickle subinterpreters surface threads view)

@@ -43,7 +43,7 @@ def test_others_see_the_growth_without_mapping_again(start_python, shm, name, re
     readers = [start_python(READER, name, readonly, env=PATH) for _ in range(2)]
     go(*readers)
     first = shm.buf
-    for turn, size in enumerate((10_001, 12_288, 12_289, 100_000, 5 * MIB, 100 * MIB), 1):
+    for turn, size in enumerate((10_001, 12_288, 12_289, 100_000, 5 * MIB, 40 * MIB), 1):
         shm.resize(size)
         shm.buf[-1] = turn
         for reader in readers:

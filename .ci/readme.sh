@@ -1,0 +1,46 @@
+# The README's two commands, as root and as an ordinary user.
+
+readme_command() { # readme_command PATTERN: the line of the README that matches it
+    awk '/^```/ { inside = !inside; next } inside' "$tree/README.md" | grep -m 1 -E -- "$1" ||
+        fail "README.md has no command $1"
+}
+
+demo_command() { readme_command '^python3 -m venv .*posixshm demo$'; }
+tests_command() { readme_command '^\.venv/bin/python -m pytest$'; }
+
+run_readme() {
+    local demo tests
+    demo=$(demo_command) tests=$(tests_command)
+    copy_tree "$scratch/clone"
+    cd "$scratch/clone"
+    unset PYTHONDONTWRITEBYTECODE # as for a user
+    printf '$ %s\n' "$demo"
+    bash -euo pipefail -c "$demo"
+    printf '$ %s\n' "$tests"
+    own_shm bash -euo pipefail -c "$tests"
+    .venv/bin/python -c "$python_version" >>"$ran"
+}
+
+user=$scratch/user # the home of an ordinary user, with a clone in it
+
+install_for_user() {
+    mkdir "$user"
+    copy_tree "$user/clone"
+    in_way "$(demo_command)"
+}
+
+in_way() { # in_way COMMAND [OPTION...]: of .ci/way
+    printf '$ %s\n' "$1"
+    python3 "$checkout/.ci/way" "${@:2}" "$user" bash -euo pipefail -c "cd clone; $1"
+}
+
+# What a place can change: files, users, limits, terminals, other programs' objects.
+depends_on_place=(attach cli create demo exit growth handle limits names pickle readme reclaim semaphore)
+depends_on_place+=(shared_memory_dropin signals)
+
+# The fewest rights and the least room at once, beside other programs.
+run_in_short() {
+    install_for_user
+    in_way "$(tests_command) -q $(printf 'tests/test_%s.py ' "${depends_on_place[@]}")" \
+        --no-namespaces --no-pty --small-shm --busy-shm
+}
