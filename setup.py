@@ -4,10 +4,28 @@ POSIXSHM_SANITIZE=address,undefined (or thread) builds it for -fsanitize,
 POSIXSHM_WERROR=1 makes every warning an error, and those of conversions as well.
 """
 
+import platform
+import sys
+
+# At once: for a Python that is too old, pip spends minutes on the requirements of the extras
+# before it compares requires-python.
+if (
+    sys.version_info < (3, 11)
+    or sys.implementation.name != "cpython"
+    or not sys.platform.startswith("linux")
+):
+    sys.exit(
+        "posixshm needs Linux and CPython 3.11 or newer; this is "
+        f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}."
+    )
+
 import os
+import subprocess
+import tempfile
 from glob import glob
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 compile_args = [
     "-std=c11",
@@ -24,7 +42,8 @@ options = {}
 if os.environ.get("POSIXSHM_WERROR") == "1":
     compile_args += ["-Wconversion", "-Werror"]
 
-if sanitizers := os.environ.get("POSIXSHM_SANITIZE"):
+sanitizers = os.environ.get("POSIXSHM_SANITIZE")
+if sanitizers:
     flag = f"-fsanitize={sanitizers}"
     compile_args += [flag, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g"]
     # The interpreter's own -fwrapv would turn off the checks of signed overflow.
@@ -32,6 +51,39 @@ if sanitizers := os.environ.get("POSIXSHM_SANITIZE"):
     link_args.append(flag)
     # Apart from the release build, or its objects would be taken for current.
     options["build"] = {"build_base": "build/" + sanitizers.replace(",", "-")}
+
+# Of each line the first one that the compiler takes together with Python's own flags: fortifying
+# takes optimisation, its level 3 newer compilers, -fcf-protection an x86.
+HARDENING = [
+    [["-fstack-protector-strong"]],
+    [["-fcf-protection=full"]],
+    [["-U_FORTIFY_SOURCE", f"-D_FORTIFY_SOURCE={level}"] for level in (3, 2)],
+]
+# The tables by which functions are called are complete at the start, and read-only from then on.
+HARDENED_LINK = ["-Wl,-z,relro,-z,now"]
+
+
+class hardened_build_ext(build_ext):
+    def build_extensions(self):
+        if not sanitizers:
+            for extension in self.extensions:
+                for choices in HARDENING:
+                    extension.extra_compile_args += self.first_taken(choices)
+                extension.extra_link_args += HARDENED_LINK
+        super().build_extensions()
+
+    def first_taken(self, choices):
+        with tempfile.TemporaryDirectory() as folder:
+            source = os.path.join(folder, "probe.c")
+            with open(source, "w") as file:
+                file.write("#include <stdio.h>\nextern int probe;\nint probe = 1;\n")
+            for flags in choices:
+                command = [*self.compiler.compiler_so, *flags, "-Werror", "-c", source]
+                command += ["-o", os.path.join(folder, "probe.o")]
+                if subprocess.run(command, capture_output=True).returncode == 0:
+                    return flags
+        return []
+
 
 setup(
     ext_modules=[
@@ -49,4 +101,5 @@ setup(
         )
     ],
     options=options,
+    cmdclass={"build_ext": hardened_build_ext},
 )
