@@ -315,7 +315,7 @@ def _():
     refused(unnamed.add_seals, posixshm.F_SEAL_GROW)
 
 
-FACTS = "name size readonly closed created max_size".split()
+FACTS = "name size readonly closed created max_size holds_use_lock".split()
 ASKED = "mode uid gid".split()
 
 

@@ -450,64 +450,40 @@ def test_an_object_one_may_not_write_can_be_read(run_python, name):
 
 
 HOSTILE = """
-    import fcntl, os, struct, sys
+    import fcntl, os, sys
     from _processes import become, SOMEBODY
-    name, both = sys.argv[1], sys.argv[2] == "both"
+    name = sys.argv[1]
     become(SOMEBODY)
-    fd = os.open(f"/dev/shm/{name}", os.O_RDWR if both else os.O_RDONLY)
+    fd = os.open(f"/dev/shm/{name}", os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    if both:
-        everything = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        fcntl.fcntl(fd, 37, everything)  # F_OFD_SETLK
     print("locked", flush=True)
     sys.stdin.read()
 """
 
 
-def test_who_may_only_read_an_object_cannot_keep_anyone_out(start_python, name):
+def test_a_lock_that_another_user_keeps_stops_no_attach(start_python, name):
     needs_root()
-    # Nobody holds a lease, so that the exclusive lock can be had.
-    SharedMemory.create(name, 100, mode=0o644).close()
-    hostile = start_python(HOSTILE, name, "one", env=PATH)
+    SharedMemory.create(name, 100, mode=0o644).close()  # without a use lock of ours
+    hostile = start_python(HOSTILE, name, env=PATH)
     hostile.hear("locked")
-    for _ in range(20):  # it may have tried a little each time, but there is nothing to wait for
-        with SharedMemory.open(name) as shm, SharedMemory.open(name, readonly=True):
-            pass
+    start = time.monotonic()
+    for _ in range(20):
+        with SharedMemory.open(name) as shm, SharedMemory.open(name, readonly=True) as other:
+            assert not shm.holds_use_lock and not other.holds_use_lock
+            assert "without a use lock" in repr(shm)
         with SharedMemory.create(name, 100, exist_ok=True) as shm:
-            assert not shm.created
+            assert not shm.created and not shm.holds_use_lock
+    assert time.monotonic() - start < 30
     with SharedMemory.open(name) as shm:
-        found = posixshm.reclaim(name)
-        assert [(each.name, each.action) for each in found] == [(name, "in use")]
-        shm.resize(200)
-        shm.unlink()
-    hostile.finish()
-
-
-@pytest.mark.parametrize("timeout", [0, 0.5, 60])
-def test_who_may_write_an_object_and_locks_it_stops_nobody_for_long(start_python, name, timeout):
-    needs_root()
-    SharedMemory.create(name, 100, mode=0o666).close()
-    hostile = start_python(HOSTILE, name, "both", env=PATH)
-    hostile.hear("locked")
-    if timeout == 60:  # this one waits, and gets it
-        thread = later(hostile.process.stdin.close, after=0.5)
-        with SharedMemory.open(name, timeout=timeout) as shm:
-            assert shm.size == 100
-        thread.join()
-    else:
-        with pytest.raises((BlockingIOError, TimeoutError)) as caught:
-            SharedMemory.open(name, timeout=timeout)
-        assert caught.value.filename == name
-        with pytest.raises(BlockingIOError):
-            SharedMemory.create(name, 100, exist_ok=True)
-        with pytest.raises(FileExistsError):
-            SharedMemory.create(name, 100)
         assert [each.action for each in posixshm.reclaim(name)] == ["in use"]
-        assert posixshm.listdir().count(name) == 1
-    posixshm.shm_unlink(name)
-    with SharedMemory.create(name, 50) as shm:  # the name is free, whatever they hold
+        shm.resize(200)
+        with SharedMemory.from_fd(os.dup(shm.fileno())) as copy:
+            assert not copy.holds_use_lock
+    hostile.finish()
+    with SharedMemory.open(name) as shm:
+        assert shm.holds_use_lock and "use lock" not in repr(shm)
         shm.unlink()
-    hostile.abandon()
+    assert not shm.holds_use_lock
 
 
 # -- owners -------------------------------------------------------------------------------------

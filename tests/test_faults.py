@@ -291,28 +291,27 @@ def test_nobody_waits_long_for_a_process_that_was_stopped(freeze, name, call):
     child.finish()
 
 
-def test_a_name_that_cannot_be_given_back_is_told(run_python, faults, name):
+def test_an_object_whose_last_step_of_linking_fails_keeps_a_name(run_python, faults, name):
     code = """
-        import errno, os, re, sys
-        from _processes import SHM, Faults
+        import errno, re, sys
+        from _processes import Faults
         from posixshm import SharedMemory
         name, faults = sys.argv[1], Faults()
-        shm, calls = SharedMemory.create(name, 100), []
-        while shm.is_linked():  # from some call on all fail
-            faults.arm(None, len(calls) + 1, Faults.FAIL_ON, errno.EIO)
-            try:
-                shm.unlink()
-            except OSError as error:
-                problem = error
-            finally:
-                faults.disarm()
-            calls.append(faults.log()[len(calls)])
-        assert calls[-2:] == ["rename", "lstat"], calls  # what was moved aside?
-        (left,) = (each for each in os.listdir(SHM) if each.startswith(name))
-        assert re.fullmatch(name + "~[0-9a-f]{16}", left)
-        assert repr(left) in problem.strerror, problem
+        old, shm = SharedMemory.create(name, 100), SharedMemory.unlinked(200)
+        faults.arm("rename", 1, Faults.FAIL, errno.EIO)
+        try:
+            shm.link(name, replace=True)
+        except OSError as error:
+            problem = error
+        finally:
+            faults.disarm()
         assert (problem.errno, problem.filename) == (errno.EIO, name)
-        os.unlink(f"{SHM}/{left}")
+        assert re.fullmatch(name + "~[0-9a-f]{16}", shm.name), shm.name
+        assert repr(shm.name) in problem.strerror, problem
+        assert shm.is_linked() and old.is_linked()
+        shm.rename(name, replace=True)
+        assert SharedMemory.open(name).size == 200 and not old.is_linked()
+        shm.unlink()
     """
     run_python(code, name, env=faults)
 

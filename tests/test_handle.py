@@ -16,7 +16,7 @@ import weakref
 
 import numpy as np
 import pytest
-from _processes import needs_root, shm_names
+from _processes import PATH, cannot_be_tested, needs_root, shm_names
 
 import posixshm
 from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, MemoryMap, SharedMemory
@@ -898,6 +898,98 @@ def test_link_only_once(name, names):
         with pytest.raises(ValueError, match=name):
             shm.link(other)
         assert not exists(other)
+        shm.unlink()
+
+
+def test_an_object_whose_name_was_removed_is_linked_by_another_that_it_has(name, names):
+    second, third = names(), names()
+    shm = SharedMemory.create(name, 100)
+    shm.buf[0] = 7
+    os.link(SHM + name, SHM + second)
+    os.unlink(SHM + name)  # as systemd's RemoveIPC does
+    assert not shm.is_linked()
+    shm.link(name)
+    assert shm.is_linked() and shm.name == name
+    with pytest.raises(ValueError, match="rename"):
+        shm.link(third)
+    os.unlink(SHM + name)
+    shm.link(third)
+    with SharedMemory.open(third) as other:
+        assert shm.name == third and other.buf[0] == 7
+    shm.unlink()
+    os.unlink(SHM + second)
+
+
+def test_delete_follows_an_object_that_is_linked_again(name, names):
+    second, third = names(), names()
+    with SharedMemory.create(name, 100, delete=True) as shm:
+        os.rename(SHM + name, SHM + second)
+        shm.link(third)
+    assert not exists(third) and exists(second)
+    os.unlink(SHM + second)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_an_object_without_any_name_left_cannot_be_linked_and_the_error_says_so(name, replace):
+    shm = SharedMemory.create(name, 100)
+    shm.buf[:3] = b"abc"
+    os.unlink(SHM + name)
+    with pytest.raises(FileNotFoundError, match="copy") as caught:
+        shm.link(name, replace)
+    assert caught.value.filename == name
+    copy = SharedMemory.unlinked(shm.size)  # what the error says
+    copy.buf[:] = shm.buf
+    copy.link(name)
+    with SharedMemory.open(name) as other:
+        assert bytes(other.buf[:3]) == b"abc"
+    copy.unlink()
+
+
+@pytest.mark.parametrize("who", ["user", "root of a user namespace"])
+def test_a_refused_replace_leaves_the_object_as_it_was(run_python, name, names, who):
+    needs_root()
+    spare = names()
+    code = """
+        import errno, os, subprocess, sys
+        from _processes import SHM, SOMEBODY, become
+        from posixshm import SharedMemory
+        name, spare, who = sys.argv[1:]
+        become(SOMEBODY)
+        if who != "user" and SharedMemory.create(spare, 1).unlink() is None:
+            import ctypes
+            if ctypes.CDLL(None, use_errno=True).unshare(0x10000000) != 0:  # CLONE_NEWUSER
+                print("no user namespaces")
+                sys.exit()
+            for file, line in (("setgroups", "deny"), ("uid_map", f"0 {SOMEBODY} 1")):
+                with open(f"/proc/self/{file}", "w") as out:
+                    out.write(line)
+            assert os.geteuid() == 0
+        shm = SharedMemory.unlinked(100)
+        for _ in range(2):
+            try:
+                shm.link(name, replace=True)
+            except PermissionError as error:
+                assert error.filename == name
+            else:
+                raise AssertionError("it was not refused")
+            assert shm.name is None
+            assert not [each for each in os.listdir(SHM) if each.startswith(name + "~")]
+        shm.link(spare, replace=True)
+        assert shm.is_linked()
+        try:
+            shm.rename(name, replace=True)
+        except PermissionError:
+            pass
+        assert shm.is_linked() and shm.name == spare
+        shm.unlink()
+        print("refused")
+    """
+    with SharedMemory.create(name, 10, mode=0o666) as shm:
+        said = run_python(code, name, spare, who, env=PATH)
+        if said.strip() == "no user namespaces":
+            cannot_be_tested(said)
+        assert said.strip() == "refused"
+        assert shm.is_linked()
         shm.unlink()
 
 

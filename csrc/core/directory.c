@@ -80,9 +80,6 @@ action_of(int verdict)
         return PyUnicode_FromString("removable");
     case PSHM_IN_USE:
         return PyUnicode_FromString("in use");
-    case -EEXIST:
-        return PyUnicode_FromString("failed: another object took its name, "
-                                    "and this is what it is called now");
     default:
         return PyUnicode_FromFormat("failed: %s", strerror(-verdict));
     }

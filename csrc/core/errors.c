@@ -154,8 +154,8 @@ raise_attach(int rc, PyObject *filename, mode_t mode)
                                  "link; these are not followed");
     case -EAGAIN:
         return raise_errno_words(rc, filename,
-                                 "Another process holds the object's locks "
-                                 "for itself alone");
+                                 "The name changes from object to object too "
+                                 "often to attach to one");
     case -EISDIR:
         mode = S_IFDIR;
         break;

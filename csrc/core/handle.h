@@ -27,6 +27,7 @@ typedef struct {
     bool created;
     bool anonymous;
     bool track;                         /* by the stdlib's resource tracker */
+    bool locked;                        /* it has a use lock: lease.h */
 } handle_body;
 
 typedef struct {
@@ -207,7 +208,7 @@ int handle_register(core_state *state);
 #define HANDLE_ATTRIBUTES(X)                                                 \
     X(buf)                                           /* handle.c */          \
     X(name) X(size) X(readonly)                      /* handle_attributes.c */ \
-    X(closed) X(created) X(max_size)                                         \
+    X(closed) X(created) X(max_size) X(holds_use_lock)                                         \
     X(resident)                                      /* handle_memory.c */   \
     X(mode) X(uid) X(gid) X(seals)                   /* handle_status.c */
 

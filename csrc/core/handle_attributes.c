@@ -77,6 +77,22 @@ handle_get_created(PyObject *op, void *Py_UNUSED(closure))
     return PyBool_FromLong(handle_was_created(as_handle(op)));
 }
 
+const char handle_get_holds_use_lock_doc[] =
+    "Whether reclaim() sees by a lock that the object is in use.  False if\n"
+    "another process keeps the object locked exclusively since before this\n"
+    "handle was made.";
+
+PyObject *
+handle_get_holds_use_lock(PyObject *op, void *Py_UNUSED(closure))
+{
+    handle *self = as_handle(op);
+    bool locked;
+    fields_lock(&self->fields);
+    locked = self->open && self->body.locked;
+    fields_unlock(&self->fields);
+    return PyBool_FromLong(locked);
+}
+
 const char handle_get_max_size_doc[] =
     "Bytes of address space reserved for the object to grow in; None where\n"
     "it does not grow in place.";

@@ -19,7 +19,7 @@ make_draft(core_state *state, const request *req, bool publish,
         Py_BEGIN_ALLOW_THREADS
         rc = pshm_draft_make(&req->spec, &state->way, draft);
         if (rc == 0 && publish) {
-            *publish_rc = pshm_draft_publish(draft, req->spec.name, false);
+            *publish_rc = pshm_draft_publish(draft, req->spec.name);
         }
         Py_END_ALLOW_THREADS
     } while (try_again(rc));
@@ -51,6 +51,7 @@ take_rest(const request *req, struct pshm_draft *draft, handle_body *body)
     body->id = draft->id;
     body->max_size = req->max_size;
     body->created = true;
+    body->locked = draft->locked;
     body->anonymous = req->spec.kind == PSHM_MEMFD;
     body->track = req->track;
     if (req->spec.name != NULL) {
@@ -102,7 +103,7 @@ make_once(core_state *state, const request *req, handle *self,
         }
         if (!failed) {
             Py_BEGIN_ALLOW_THREADS
-            rc = pshm_draft_publish(&draft, req->spec.name, false);
+            rc = pshm_draft_publish(&draft, req->spec.name);
             Py_END_ALLOW_THREADS
         }
     }

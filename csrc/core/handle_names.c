@@ -6,7 +6,9 @@
 #include "args.h"
 #include "errors.h"
 
+#include "posix/attach.h"
 #include "posix/link.h"
+#include "posix/size.h"
 
 /* Which object it is and what it is called: also after close(). */
 static bool
@@ -39,27 +41,11 @@ is_tracked(handle *self, bool *created)
     return tracked;
 }
 
-/* An object was moved aside, and its name was taken before it could be put
- * back: what became of it matters more than why. */
 static PyObject *
-raise_left(int rc, PyObject *name, const struct pshm_name *left)
-{
-    return raise_errno_words(
-        rc, name,
-        "The name could not be given back to the object that had it, which "
-        "is now called '%s'",
-        pshm_name_plain(left));
-}
-
-/* left: as pshm_link_remove_or_tell has it, or NULL. */
-static PyObject *
-raise_gone(handle *self, int rc, const struct pshm_name *left)
+raise_gone(handle *self, int rc)
 {
     PyObject *name = handle_name_object(self);
-    if (left != NULL && left->path[0] != '\0') {
-        raise_left(rc, name, left);
-    }
-    else if (rc == -ESTALE) {
+    if (rc == -ESTALE) {
         raise_errno_words(-ENOENT, name,
                           "This object no longer has the name; another "
                           "object does");
@@ -76,14 +62,12 @@ raise_gone(handle *self, int rc, const struct pshm_name *left)
 const char handle_unlink_doc[] =
     "unlink($self, /)\n--\n\n"
     "Remove the name, if it still is this object's: " MAN(shm_unlink, 3) ".\n\n"
-    "The memory stays for all who have it.  Works after close() too.  Those\n"
-    "who use this library take turns at this, so that it cannot hit an object\n"
-    "that link() or rename() gives the name in the same moment; who keeps the\n"
-    "turn to himself delays it by 20 ms at most.  Raises FileNotFoundError\n"
-    "where the name is gone or is another object's by now; ValueError for a\n"
-    "handle that never had a name; PermissionError; OSError (ESTALE) where\n"
-    "another program gave the name away twice meanwhile, and what that object\n"
-    "is called now.";
+    "The memory stays for every process that has it.  Works after close()\n"
+    "too.  Processes that use this library hold a lock on the directory for\n"
+    "this, so that it cannot remove the name of an object that gets it by\n"
+    "link() or rename() in the same moment.  Raises FileNotFoundError if the\n"
+    "name is gone or is another object's by now; ValueError for a handle that\n"
+    "never had a name; PermissionError.";
 
 PyObject *
 handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -96,11 +80,10 @@ handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
                         "the shared memory has no name to unlink");
         return NULL;
     }
-    struct pshm_name left;
     bool created, tracked = is_tracked(self, &created);
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = pshm_link_remove_or_tell(&path, id, &left);
+    rc = pshm_link_remove(&path, id);
     Py_END_ALLOW_THREADS
     /* Another object of that name may be in the tracker's set too. */
     if (tracked && (rc == 0 || rc == -ENOENT)) {
@@ -111,7 +94,7 @@ handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
             return NULL;
         }
     }
-    return rc < 0 ? raise_gone(self, rc, &left) : Py_NewRef(Py_None);
+    return rc < 0 ? raise_gone(self, rc) : Py_NewRef(Py_None);
 }
 
 const char handle_is_linked_doc[] =
@@ -133,7 +116,7 @@ handle_is_linked(PyObject *op, PyObject *Py_UNUSED(unused))
     rc = pshm_link_holds(&path, id);
     Py_END_ALLOW_THREADS
     if (rc < 0 && rc != -ENOENT) {
-        return raise_gone(as_handle(op), rc, NULL);
+        return raise_gone(as_handle(op), rc);
     }
     return PyBool_FromLong(rc == 1);
 }
@@ -168,22 +151,104 @@ set_name(handle *self, PyObject *name, const struct pshm_name *path)
     Py_XDECREF(old);
 }
 
+/* Tell the resource tracker.  The name is given already, so that this cannot
+ * be done is no reason to fail; only a signal handler may raise.  0 or -1. */
+static int
+track_renamed(handle *self, const struct pshm_name *from, bool created)
+{
+    PyObject *old = PyUnicode_FromString(pshm_name_plain(from));
+    PyObject *name = handle_name_object(self);
+    PyObject *support = support_of((PyObject *)self);
+    int rc = old == NULL ? -1 : 0;
+    if (rc == 0 && created) {
+        rc = handle_track(support, name, "register_late");
+    }
+    if (rc == 0) {
+        rc = handle_track(support, old, "unregister");
+    }
+    Py_XDECREF(old);
+    Py_XDECREF(name);
+    return rc;
+}
+
 const char handle_link_doc[] =
     "link($self, /, name, replace=False)\n--\n\n"
     "Give an unlinked object its name, in one step: " MAN(linkat, 2) ".\n\n"
     "replace: an object that has the name loses it in the same step, so that\n"
-    "whoever opens the name gets either the old one or this one.\n\n"
-    "Raises FileExistsError; ValueError for a bad name, or where the object\n"
-    "has a name already (see rename); OSError (EXDEV) for an anonymous one.";
+    "a process that opens the name gets either the old one or this one.\n\n"
+    "An object whose name something else removed can be linked again if\n"
+    "another name of it is left; without one the kernel refuses, and a copy\n"
+    "has to do (FileNotFoundError).\n\n"
+    "Raises FileExistsError; ValueError for a bad name, or if the object has\n"
+    "a name (see rename); PermissionError; OSError (EXDEV) for an anonymous\n"
+    "one.  After an error the object is as it was, unless the error says what\n"
+    "it is called now.";
+
+/* The error of pshm_link. */
+static void
+raise_link(int rc, PyObject *given, struct fdref *fd)
+{
+    struct pshm_status status;
+    if (rc == -ENOENT && pshm_status_of(fd->fd, &status) == 0
+        && status.links == 0 && pshm_room_of(-1, &(struct pshm_room){0}) == 0) {
+        raise_errno_words(
+            rc, given,
+            "The last name of this object was removed, and the kernel gives "
+            "such an object no name again: copy it (copy = "
+            "SharedMemory.unlinked(shm.size); copy.buf[:] = shm.buf; "
+            "copy.link(name))");
+        return;
+    }
+    raise_no_memory(rc, given, -1, 0);
+}
+
+/* Does the name that the handle knows still lead to its object? */
+static bool
+has_its_name(handle *self)
+{
+    struct pshm_name path;
+    struct pshm_identity id;
+    int rc = 0;
+    if (take_name(self, &path, &id)) {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_link_holds(&path, id);
+        Py_END_ALLOW_THREADS
+    }
+    return rc == 1;
+}
+
+/* Note the name that the object has now, in the handle, the finalizer and the
+ * tracker.  0 or -1. */
+static int
+take_new_name(handle *self, const struct pshm_name *path)
+{
+    struct pshm_name from;
+    struct pshm_identity id;
+    bool named = take_name(self, &from, &id);
+    PyObject *name = PyUnicode_FromString(pshm_name_plain(path));
+    if (name == NULL) {
+        return -1;
+    }
+    set_name(self, name, path);
+    PyObject *duty;
+    fields_lock(&self->fields);
+    duty = Py_XNewRef(self->duty);
+    fields_unlock(&self->fields);
+    handle_delete_only(duty, path);
+    Py_XDECREF(duty);
+    bool created, tracked = is_tracked(self, &created);
+    return named && tracked && strcmp(from.path, path->path) != 0
+               ? track_renamed(self, &from, created) : 0;
+}
 
 /* With the handle claimed, so that no other thread names it meanwhile. */
 static int
-link_claimed(handle *self, int fd, PyObject *given,
+link_claimed(handle *self, struct fdref *fd, PyObject *given,
              const struct pshm_name *path, bool replace)
 {
     bool anonymous;
-    PyObject *name = handle_name_object(self);
-    if (name != NULL) {
+    if (has_its_name(self)) {
+        PyObject *name = handle_name_object(self);
         PyErr_Format(PyExc_ValueError,
                      "the shared memory has the name %R already; rename() "
                      "gives it another",
@@ -200,21 +265,24 @@ link_claimed(handle *self, int fd, PyObject *given,
                           "makes one that can");
         return -1;
     }
-    name = PyUnicode_FromString(pshm_name_plain(path));
-    if (name == NULL) {
-        return -1;
-    }
+    struct pshm_name left;
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = pshm_link(fd, path, replace);
+    rc = pshm_link(fd->fd, path, replace, &left);
     Py_END_ALLOW_THREADS
-    if (rc < 0) {
-        Py_DECREF(name);
-        raise_no_memory(rc, given, -1, 0);
-        return -1;
+    if (rc == 0) {
+        return take_new_name(self, path);
     }
-    set_name(self, name, path);
-    return 0;
+    if (left.path[0] == '\0') {
+        raise_link(rc, given, fd);
+    }
+    else if (take_new_name(self, &left) == 0) {
+        raise_errno_words(rc, given,
+                          "%s; the object is called '%s' now, and rename() "
+                          "gives it another name",
+                          strerror(-rc), pshm_name_plain(&left));
+    }
+    return -1;
 }
 
 PyObject *
@@ -237,7 +305,7 @@ handle_link(PyObject *op, PyObject *const *args, Py_ssize_t count,
     int rc = -1;
     struct fdref *fd = handle_take_fd(self);
     if (fd != NULL) {
-        rc = link_claimed(self, fd->fd, given, &path, replace);
+        rc = link_claimed(self, fd, given, &path, replace);
         fdref_drop(fd);
     }
     handle_release(self);
@@ -246,38 +314,16 @@ handle_link(PyObject *op, PyObject *const *args, Py_ssize_t count,
 
 const char handle_rename_doc[] =
     "rename($self, /, name, replace=False)\n--\n\n"
-    "Give the object another name: " MAN(linkat, 2) ", then the old one is\n"
-    "removed.  For a moment both lead to it, and never none.\n\n"
-    "replace: an object that has the name loses it; here there is a moment in\n"
-    "which the object has neither name.\n\n"
-    "Where a forked child renames what its parent is to delete (delete=True),\n"
+    "Give the object another name, in one step: " MAN(rename, 2) ".\n\n"
+    "replace: an object that has the name loses it in the same step.\n\n"
+    "If a forked child renames what its parent is to delete (delete=True),\n"
     "the parent does not know the new name, and leaves it.\n\n"
-    "Raises FileExistsError; FileNotFoundError where the old name is not this\n"
-    "object's any more; ValueError; PermissionError; BufferError where another\n"
+    "Raises FileExistsError; FileNotFoundError if the old name is not this\n"
+    "object's any more; ValueError; PermissionError; BufferError if another\n"
     "thread is naming or resizing it.";
 
-/* Tell the resource tracker.  The name is given already, so that this cannot
- * be done is no reason to fail; only a signal handler may raise.  0 or -1. */
 static int
-track_renamed(handle *self, const struct pshm_name *from, bool created)
-{
-    PyObject *old = PyUnicode_FromString(pshm_name_plain(from));
-    PyObject *name = handle_name_object(self);
-    PyObject *support = support_of((PyObject *)self);
-    int rc = old == NULL ? -1 : 0;
-    if (rc == 0 && created) {
-        rc = handle_track(support, name, "register_late");
-    }
-    if (rc == 0) {
-        rc = handle_track(support, old, "unregister");
-    }
-    Py_XDECREF(old);
-    Py_XDECREF(name);
-    return rc;
-}
-
-static int
-rename_claimed(handle *self, int fd, PyObject *given,
+rename_claimed(handle *self, PyObject *given,
                const struct pshm_name *to, bool replace)
 {
     struct pshm_name from;
@@ -297,7 +343,6 @@ rename_claimed(handle *self, int fd, PyObject *given,
         Py_DECREF(name);
         return -1;
     }
-    struct pshm_name left;
     PyObject *duty;
     fields_lock(&self->fields);
     duty = Py_XNewRef(self->duty);
@@ -305,13 +350,13 @@ rename_claimed(handle *self, int fd, PyObject *given,
     handle_delete_also(duty, to);
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = pshm_link_rename(fd, id, &from, to, replace, &left);
+    rc = pshm_link_rename(id, &from, to, replace);
     Py_END_ALLOW_THREADS
     if (rc < 0) {
         handle_delete_only(duty, &from);
         Py_DECREF(name);
-        if (rc == -ESTALE || rc == -ENOENT || left.path[0] != '\0') {
-            raise_gone(self, rc, &left);
+        if (rc == -ESTALE || rc == -ENOENT) {
+            raise_gone(self, rc);
         }
         else {
             raise_no_memory(rc, given, -1, 0);
@@ -348,7 +393,7 @@ handle_rename(PyObject *op, PyObject *const *args, Py_ssize_t count,
     int rc = -1;
     struct fdref *fd = handle_take_fd(self);
     if (fd != NULL) {
-        rc = rename_claimed(self, fd->fd, given, &path, replace);
+        rc = rename_claimed(self, given, &path, replace);
         fdref_drop(fd);
     }
     handle_release(self);

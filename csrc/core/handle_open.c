@@ -67,6 +67,7 @@ make_body(const struct pshm_object *object, const attach_params *params,
     body->fd->fd = object->fd;
     body->id = object->id;
     body->readonly = readonly;
+    body->locked = object->locked;
     body->max_size = max_size;
     return 0;
 }
@@ -254,9 +255,8 @@ const char handle_open_doc[] =
     OWNER_ARGUMENT_DOC "\n"
     "Raises FileNotFoundError; TimeoutError; PermissionError, also if the\n"
     "owner is another; ValueError for a bad name, or an object larger than\n"
-    "max_size; OSError: ENODATA (size\n"
-    "0), ELOOP (a symbolic link), EISDIR, EINVAL (not a regular file), EAGAIN\n"
-    "(locked by someone for himself alone), EMFILE, ENOMEM.";
+    "max_size; OSError: ENODATA (size 0), ELOOP (a symbolic link), EISDIR,\n"
+    "EINVAL (not a regular file), EMFILE, ENOMEM.";
 
 PyObject *
 handle_open(PyObject *type, PyObject *const *args, Py_ssize_t count,
@@ -300,7 +300,7 @@ const char handle_from_fd_doc[] =
     "An exclusive lock that fd holds, " MAN(flock, 2) ", becomes a shared\n"
     "one.\n\n"
     "Raises ValueError; OSError: EBADF, EINVAL (not a regular file), ENODATA\n"
-    "(size 0), EACCES (not opened for that), EAGAIN, ENOMEM.";
+    "(size 0), EACCES (not opened for that), ENOMEM.";
 
 /* Read-only where writing is not possible: 1, 0 or -errno. */
 static int
@@ -330,6 +330,8 @@ adopt_fd(int fd, const attach_params *params, handle_body *body,
     pshm_gate_leave();
     if (rc == 0) {
         rc = pshm_lease_take(own);
+        body->locked = rc == 0;
+        rc = rc == -EAGAIN ? 0 : rc;
     }
     if (rc >= 0) {
         rc = pshm_fd_cloexec(own);

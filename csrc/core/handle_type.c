@@ -26,8 +26,14 @@ handle_repr(PyObject *op)
     if (type != NULL) {
         Py_ssize_t size;
         bool open = handle_current_size(as_handle(op), &size);
+        bool locked;
+        fields_lock(&as_handle(op)->fields);
+        locked = as_handle(op)->body.locked;
+        fields_unlock(&as_handle(op)->fields);
         result = PyUnicode_FromFormat("%U(%R, size=%zd)%s", type, name, size,
-                                      open ? "" : " (closed)");
+                                      !open     ? " (closed)"
+                                      : !locked ? " (without a use lock)"
+                                                : "");
         Py_DECREF(type);
     }
     Py_DECREF(name);

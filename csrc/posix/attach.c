@@ -116,12 +116,9 @@ pshm_attach(const struct pshm_name *name, bool readonly,
         }
         int rc = pshm_attach_look(fd, out);
         if (rc == 0 || rc == -ENODATA) {
-            rc = pshm_lease_take(fd);
-        }
-        if (rc == 1) {
-            /* A reclaimer may be about to move the name aside and back. */
-            rc = pshm_lease_improve(fd);
-            rc = rc == -EAGAIN || rc == -EINTR ? 0 : rc;
+            rc = pshm_lease_wait(fd);
+            out->locked = rc == 0;
+            rc = rc == -EAGAIN ? 0 : rc;
         }
         if (rc == 0) {
             rc = confirm_name(name, out);
@@ -156,6 +153,7 @@ pshm_status_of(int fd, struct pshm_status *out)
             .mode = st.st_mode,
             .uid = st.st_uid,
             .gid = st.st_gid,
+            .links = st.st_nlink,
         };
     }
     return rc;

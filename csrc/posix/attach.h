@@ -11,6 +11,7 @@ struct pshm_object {
     off_t size;                         /* bytes */
     mode_t mode;                        /* with the kind of file: S_IFMT */
     uid_t uid;                          /* the owner */
+    bool locked;                        /* fd has a use lock (lease.h) */
 };
 
 /* The users whose objects an attach accepts. */
@@ -30,8 +31,9 @@ struct pshm_owners pshm_owners_self(void);
 int pshm_owners_add(struct pshm_owners *owners, uid_t uid);
 bool pshm_owners_accept(const struct pshm_owners *owners, uid_t uid);
 
-/* Open the object called name, take its lease, and make sure that it still has
- * that name then, so that no reclaimer can have been faster.  The caller owns
+/* Open the object called name, take its use lock, and make sure that it still
+ * has that name then, so that no reclaimer can have been faster.  If another
+ * process keeps it locked exclusively, out->locked is false.  The caller owns
  * out->fd (close-on-exec, above 2).
  * Returns 0, or -errno with out->fd == -1:
  *   -ENOENT   there is none
@@ -40,7 +42,7 @@ bool pshm_owners_accept(const struct pshm_owners *owners, uid_t uid);
  *   -EISDIR, -EINVAL  not a regular file; out->mode says what, or is 0
  *   -EACCES   may not be opened, and out->mode is 0; or its owner, out->uid,
  *             is not one of owners
- *   -EAGAIN   a reclaimer is at work on it; it may be gone in a moment
+ *   -EAGAIN   the name changes hands too often
  *   -EINTR and what open(2) says else. */
 int pshm_attach(const struct pshm_name *name, bool readonly,
                 const struct pshm_owners *owners, struct pshm_object *out);
@@ -60,6 +62,7 @@ struct pshm_status {
     mode_t mode;
     uid_t uid;
     gid_t gid;
+    nlink_t links;                      /* names that lead to it */
 };
 
 int pshm_status_of(int fd, struct pshm_status *out);

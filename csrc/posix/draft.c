@@ -14,8 +14,10 @@ enum { UNKNOWN, BY_DESCRIPTOR, BY_TEMPORARY_NAME };
 enum stage { OPEN, LEASE, OWN, SIZE, MAP, ADVISE, POPULATE, RESERVE, SEAL,
              READY };
 
-/* O_TMPFILE needs a file system that has it; to link the file afterwards takes
- * /proc, or a kernel that lets everyone link by descriptor. */
+/* O_TMPFILE needs a file system that has it, and a security module that does
+ * not refuse files without a name (a confined program may make files with its
+ * own prefix only); to link the file afterwards takes /proc, or a kernel that
+ * lets every user link by descriptor. */
 static int
 open_tmpfile(mode_t mode)
 {
@@ -26,7 +28,8 @@ open_tmpfile(mode_t mode)
 static bool
 lacks_tmpfile(int rc)
 {
-    return rc == -EOPNOTSUPP || rc == -EISDIR || rc == -ENOENT;
+    return rc == -EOPNOTSUPP || rc == -EISDIR || rc == -ENOENT
+           || rc == -EACCES || rc == -EPERM;
 }
 
 static int
@@ -88,19 +91,17 @@ open_object(const struct pshm_spec *spec, struct pshm_way *way,
 }
 
 /* Before all else, for until then a file with a temporary name looks unused.
- * Should it be reclaimed in that moment, start again. */
+ * If it is reclaimed in that moment, start again. */
 static int
 lease_object(struct pshm_draft *draft)
 {
     struct stat st;
     int rc = pshm_lease_take(draft->fd);
+    draft->locked = rc == 0;
     if (!draft->has_temporary) {
-        return rc < 0 ? rc : 0;
+        return rc;
     }
-    if (rc == 1) {
-        (void)pshm_lease_improve(draft->fd);
-    }
-    if (rc >= 0) {
+    if (rc == 0) {
         rc = pshm_result(fstat(draft->fd, &st));
     }
     if (rc == 0) {
@@ -244,13 +245,13 @@ pshm_draft_make(const struct pshm_spec *spec, struct pshm_way *way,
 }
 
 int
-pshm_draft_publish(struct pshm_draft *draft, const struct pshm_name *name,
-                   bool replace)
+pshm_draft_publish(struct pshm_draft *draft, const struct pshm_name *name)
 {
+    struct pshm_name left;
     if (!draft->has_temporary) {
-        return pshm_link(draft->fd, name, replace);
+        return pshm_link(draft->fd, name, false, &left);
     }
-    int rc = pshm_link_move(&draft->temporary, name, replace);
+    int rc = pshm_link_move(&draft->temporary, name);
     draft->has_temporary = rc < 0;
     return rc;
 }

@@ -40,6 +40,7 @@ struct pshm_way {
 struct pshm_draft {
     int fd;                             /* or -1 */
     struct pshm_identity id;
+    bool locked;                        /* it has a use lock (lease.h) */
     void *base;                         /* or NULL */
     size_t length;                      /* of the mapping */
     /* the rest is this file's own */
@@ -61,8 +62,8 @@ int pshm_draft_make(const struct pshm_spec *spec, struct pshm_way *way,
 /* Link the object to its name; nothing can fail after that.
  * Returns 0, -EEXIST (the draft is as before, and may be published again), or
  * -errno. */
-int pshm_draft_publish(struct pshm_draft *draft, const struct pshm_name *name,
-                       bool replace);
+int pshm_draft_publish(struct pshm_draft *draft,
+                       const struct pshm_name *name);
 
 /* Undo everything: unmap, close, remove a temporary name. */
 void pshm_draft_abandon(struct pshm_draft *draft);

@@ -1,13 +1,13 @@
 #include "lease.h"
 
-#include <fcntl.h>
 #include <sys/file.h>
 
 #include "pause.h"
 
-/* A reclaimer needs microseconds, or what the scheduler makes of them. */
-#define MOST_TRIES 20
-#define PAUSE 0.001                     /* seconds */
+/* Seconds. */
+#define LONGEST 0.02
+#define FIRST_PAUSE 50e-6
+#define LAST_PAUSE 1e-3
 
 static int
 file_lock(int fd, int operation)
@@ -16,28 +16,24 @@ file_lock(int fd, int operation)
     return rc == -EWOULDBLOCK ? -EAGAIN : rc;
 }
 
-/* The whole file, however long it is or gets. */
-#define WHOLE_FILE(type) {.l_type = (type), .l_whence = SEEK_SET}
-
 int
 pshm_lease_take(int fd)
 {
-    int rc = file_lock(fd, LOCK_SH);
-    if (rc == -EAGAIN) {
-        struct flock lock = WHOLE_FILE(F_RDLCK);
-        rc = pshm_result(fcntl(fd, F_OFD_SETLK, &lock));
-        rc = rc == 0 ? 1 : rc;
-    }
-    return rc == -EACCES ? -EAGAIN : rc;
+    return file_lock(fd, LOCK_SH);
 }
 
 int
-pshm_lease_improve(int fd)
+pshm_lease_wait(int fd)
 {
-    int rc = -EAGAIN;
-    for (int tries = 0; rc == -EAGAIN && tries < MOST_TRIES; tries++) {
-        rc = pshm_pause(PAUSE);
+    int rc = file_lock(fd, LOCK_SH);
+    if (rc != -EAGAIN) {
+        return rc;
+    }
+    double deadline = pshm_clock() + LONGEST, pause = FIRST_PAUSE;
+    while (rc == -EAGAIN && pshm_clock() < deadline) {
+        rc = pshm_pause(pause);
         rc = rc == 0 ? file_lock(fd, LOCK_SH) : rc;
+        pause = pause * 2 < LAST_PAUSE ? pause * 2 : LAST_PAUSE;
     }
     return rc;
 }
@@ -45,15 +41,11 @@ pshm_lease_improve(int fd)
 int
 pshm_lease_seize(int fd)
 {
-    int rc = file_lock(fd, LOCK_EX);
-    return rc < 0 ? rc : pshm_lease_contested(fd);
+    return file_lock(fd, LOCK_EX);
 }
 
-/* To ask takes no right to write, which the lock itself would. */
-int
-pshm_lease_contested(int fd)
+void
+pshm_lease_release(int fd)
 {
-    struct flock lock = WHOLE_FILE(F_WRLCK);
-    int rc = pshm_result(fcntl(fd, F_OFD_GETLK, &lock));
-    return rc == 0 && lock.l_type != F_UNLCK ? -EAGAIN : rc;
+    (void)flock(fd, LOCK_UN);
 }

@@ -38,8 +38,9 @@ is_selected(struct pshm_candidate *candidate, const struct stat *st,
     return S_ISREG(st->st_mode) && candidate->age >= older_than;
 }
 
+/* Is it selected, and does no process have a use lock? */
 static int
-seize(struct pshm_candidate *candidate, double older_than)
+inspect(struct pshm_candidate *candidate, double older_than)
 {
     struct stat st;
     int rc = pshm_result(fstat(candidate->fd, &st));
@@ -51,6 +52,7 @@ seize(struct pshm_candidate *candidate, double older_than)
         return PSHM_NOT_SELECTED;
     }
     rc = pshm_lease_seize(candidate->fd);
+    pshm_lease_release(candidate->fd);
     return rc == 0 ? PSHM_REMOVABLE : rc == -EAGAIN ? PSHM_IN_USE : rc;
 }
 
@@ -70,7 +72,7 @@ refused(struct pshm_candidate *candidate, double older_than, int rc)
 }
 
 void
-pshm_reclaim_seize(const char *name, double older_than,
+pshm_reclaim_inspect(const char *name, double older_than,
                    struct pshm_candidate *out)
 {
     *out = (struct pshm_candidate){.fd = -1};
@@ -86,55 +88,27 @@ pshm_reclaim_seize(const char *name, double older_than,
         out->fd = -1;
         return;
     }
-    out->verdict = seize(out, older_than);
+    out->verdict = inspect(out, older_than);
 }
 
-/* With the turn.  *aside as pshm_link_remove_or_tell has it. */
+/* The exclusive lock is held for two system calls only: an attacher waits for
+ * it, but not for long. */
 static int
-remove_seized(const struct pshm_candidate *candidate, struct pshm_name *aside)
+remove_unused(const struct pshm_candidate *candidate)
 {
-    aside->path[0] = '\0';
-    int rc = pshm_lease_contested(candidate->fd);
-    if (rc < 0) {
-        return rc == -EAGAIN ? PSHM_IN_USE : rc;
-    }
-    rc = pshm_link_aside(&candidate->name, candidate->id, aside);
-    if (rc < 0) {
-        return rc == -ENOENT || rc == -ESTALE ? PSHM_NOT_SELECTED : rc;
-    }
-    rc = pshm_lease_contested(candidate->fd);
-    if (rc == 0) {
-        rc = pshm_link_unlink(aside);
-    }
-    if (rc < 0) {
-        int back = pshm_link_put_back(aside, &candidate->name);
-        if (back == 0 || back == -ENOENT) {
-            aside->path[0] = '\0';
-        }
-        return rc == -EAGAIN ? PSHM_IN_USE : rc;
-    }
-    aside->path[0] = '\0';
-    return PSHM_REMOVED;
-}
-
-/* Should the name have been taken while it was aside, the candidate is what is
- * called something else now. */
-static int
-remove_in_turn(struct pshm_candidate *candidate)
-{
-    struct pshm_name left;
-    struct stat st;
     int turn = pshm_turn_begin();
-    int verdict = remove_seized(candidate, &left);
-    pshm_turn_end(turn);
-    if (left.path[0] != '\0') {
-        candidate->name = left;
-        verdict = -EEXIST;
-        if (lstat(left.path, &st) == 0) {
-            (void)is_selected(candidate, &st, 0);
-        }
+    int rc = pshm_lease_seize(candidate->fd);
+    if (rc == 0) {
+        rc = pshm_link_remove_locked(&candidate->name, candidate->id);
+        pshm_lease_release(candidate->fd);
     }
-    return verdict;
+    else if (rc == -EAGAIN) {
+        rc = PSHM_IN_USE;
+    }
+    pshm_turn_end(turn);
+    return rc == 0                          ? PSHM_REMOVED
+           : rc == -ENOENT || rc == -ESTALE ? PSHM_NOT_SELECTED
+                                            : rc;
 }
 
 void
@@ -146,25 +120,11 @@ pshm_reclaim_settle(struct pshm_candidate *candidate, bool dry_run,
             candidate->verdict = PSHM_IN_USE;
         }
         else if (!dry_run) {
-            candidate->verdict = remove_in_turn(candidate);
+            candidate->verdict = remove_unused(candidate);
         }
     }
     pshm_fd_close(candidate->fd);
     candidate->fd = -1;
-}
-
-/* Another name of an object that was seized by its first one: that descriptor
- * stood in the way, and is closed by now. */
-static bool
-was_seized(const struct pshm_candidate *candidates, int count, int at)
-{
-    for (int i = 0; i < count; i++) {
-        if (i != at && candidates[i].verdict != PSHM_IN_USE
-            && pshm_identity_same(candidates[i].id, candidates[at].id)) {
-            return true;
-        }
-    }
-    return false;
 }
 
 int
@@ -173,11 +133,10 @@ pshm_reclaim_some(const struct pshm_names *names, size_t *at,
                   struct pshm_candidate *out, int room)
 {
     struct pshm_mapped mapped = PSHM_MAPPED_NONE;
-    const char *texts = names->text + *at;
     int count = 0, removable = 0, rc = 0;
     for (; count < room && *at < names->length; count++) {
         const char *text = names->text + *at;
-        pshm_reclaim_seize(text, older_than, &out[count]);
+        pshm_reclaim_inspect(text, older_than, &out[count]);
         removable += out[count].verdict == PSHM_REMOVABLE;
         *at += strlen(text) + 1;
     }
@@ -187,13 +146,6 @@ pshm_reclaim_some(const struct pshm_names *names, size_t *at,
     }
     for (int i = 0; i < count; i++) {
         pshm_reclaim_settle(&out[i], dry_run || rc < 0, &mapped);
-    }
-    for (int i = 0; rc == 0 && i < count; i++) {
-        if (out[i].verdict == PSHM_IN_USE && was_seized(out, count, i)) {
-            pshm_reclaim_seize(texts, older_than, &out[i]);
-            pshm_reclaim_settle(&out[i], dry_run, &mapped);
-        }
-        texts += strlen(texts) + 1;
     }
     pshm_mapped_free(&mapped);
     return rc < 0 ? rc : count;

@@ -1,8 +1,8 @@
-/* Getting rid of objects that nobody uses any more.
+/* Removing the names of objects that no process uses any more.
  *
- * Seize some objects, look once who has mapped what, then settle each.  Who
- * attaches after an object was seized has a lease that settling sees.  The look
- * is for other programs, which hold no lease: it comes as late as can be. */
+ * Inspect some objects, look once which are mapped, then settle each, which
+ * locks the object exclusively and so sees the use lock of an attacher that
+ * came meanwhile.  The look is for other programs, which hold no use lock. */
 #ifndef PSHM_RECLAIM_H
 #define PSHM_RECLAIM_H
 
@@ -13,7 +13,7 @@
 
 enum pshm_verdict {
     PSHM_NOT_SELECTED,                  /* gone, too young, not an object */
-    PSHM_IN_USE,                        /* leased, or mapped */
+    PSHM_IN_USE,                        /* locked, or mapped */
     PSHM_REMOVABLE,
     PSHM_REMOVED,
 };
@@ -28,17 +28,15 @@ struct pshm_candidate {
     struct pshm_identity id;
 };
 
-/* Look at the object called name (without a slash) and seize it, if it is at
- * least older_than seconds old and has no lease.  Never waits.  To be settled
+/* Look at the object called name (without a slash): is it at least older_than
+ * seconds old, and without a use lock?  Never waits.  To be settled
  * by pshm_reclaim_settle, whatever the verdict is.  What cannot be opened, and
  * is old enough, has its size and age too. */
-void pshm_reclaim_seize(const char *name, double older_than,
+void pshm_reclaim_inspect(const char *name, double older_than,
                         struct pshm_candidate *out);
 
-/* Unlink what was seized and is not mapped, and let go of it.  dry_run: only
- * say in the verdict that it could be.  The verdict -EEXIST: the name was
- * taken by a program that takes no turns (turn.h), and candidate->name is what
- * the object that had it is called now. */
+/* Unlink what is removable and not mapped, and close it.  dry_run: only
+ * say in the verdict that it could be. */
 void pshm_reclaim_settle(struct pshm_candidate *candidate, bool dry_run,
                          const struct pshm_mapped *mapped);
 

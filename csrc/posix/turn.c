@@ -1,13 +1,19 @@
 #include "turn.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/file.h>
 
 #include "fd.h"
 #include "pause.h"
 
-#define LONGEST 0.02                    /* seconds */
-#define PAUSE 0.0005
+/* Seconds. */
+#define LONGEST 0.1
+#define FIRST_PAUSE 20e-6
+#define LAST_PAUSE 1e-3
+
+/* The lock is held for some 10 us.  A flock(2) that waits has no timeout. */
+#define YIELDS 4
 
 int
 pshm_turn_begin(void)
@@ -16,21 +22,27 @@ pshm_turn_begin(void)
     if (fd < 0) {
         return -1;
     }
-    double begun = 0;
-    while (pshm_result(flock(fd, LOCK_EX | LOCK_NB)) == -EWOULDBLOCK) {
+    double deadline = 0, pause = FIRST_PAUSE;
+    for (int tries = 0;
+         pshm_result(flock(fd, LOCK_EX | LOCK_NB)) == -EWOULDBLOCK; tries++) {
+        if (tries < YIELDS) {
+            (void)sched_yield();
+            continue;
+        }
         double now = pshm_clock();
-        begun = begun > 0 ? begun : now;
-        if (now - begun >= LONGEST) {
+        deadline = deadline > 0 ? deadline : now + LONGEST;
+        if (now >= deadline) {
             break;
         }
-        /* Interrupted by a signal it is shorter, and no harm. */
-        (void)pshm_pause(PAUSE);
+        /* A signal makes it shorter, which does no harm. */
+        (void)pshm_pause(pause);
+        pause = pause * 2 < LAST_PAUSE ? pause * 2 : LAST_PAUSE;
     }
     return fd;
 }
 
-/* A child forked meanwhile has a copy of the descriptor, so closing would not
- * do. */
+/* A child that was forked meanwhile has a copy of the descriptor, so to close
+ * it is not enough. */
 void
 pshm_turn_end(int turn)
 {

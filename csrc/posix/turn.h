@@ -1,22 +1,21 @@
-/* Taking turns at taking names away.
+/* The name lock: an exclusive flock(2) on PSHM_DIR.
  *
- * Nothing the kernel has removes a name only if it is a certain object's, so
- * that takes a look and then a step (link.h), and in between the name may be
- * given to another object.  Those who use this library do not do that to each
- * other: whoever takes a name away, or gives one that may be another's
- * already, has the turn meanwhile, an exclusive flock(2) on PSHM_DIR.  Who
- * gives a name that must be free needs none.
+ * The kernel has no call that removes a name only if it is a certain object's:
+ * that takes a look and then a step (link.h).  Processes that use this library
+ * hold the name lock in between, and also while they give a name that may be
+ * another object's.  To give a name that must be free takes no lock.
  *
- * Anyone may hold that lock for ever, and nobody is to wait for ever: after
- * some 20 ms it goes on without the turn.  A child forked meanwhile does not
- * keep it, and the kernel ends it with the process. */
+ * Any process that can read PSHM_DIR can hold this lock for ever, so a waiter
+ * goes on without it after 100 ms.  A child that is forked meanwhile does not
+ * keep it, and the kernel releases it when the process ends. */
 #ifndef PSHM_TURN_H
 #define PSHM_TURN_H
 
 #include "base.h"
 
-/* Never fails: returns what pshm_turn_end takes, with the turn or without.
- * Not to be begun twice, or the second waits for the first.  May sleep. */
+/* Never fails: returns what pshm_turn_end takes, with the lock or without.
+ * Not to be called twice by one thread, or the second call waits for the
+ * first.  May sleep. */
 int pshm_turn_begin(void);
 void pshm_turn_end(int turn);
 

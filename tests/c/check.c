@@ -399,6 +399,7 @@ static const struct {
     {"rename", {ENOSPC, EPERM, EACCES, EIO, EBUSY}},
     {"renameat2", {EEXIST, ENOSPC, EPERM, EACCES, EIO}},
     {"unlink", {EPERM, EACCES, EIO, EBUSY}},
+    {"rmdir", {EPERM, EACCES, EIO, EBUSY}},
     {"access", {EACCES, ENOENT}},
     {"getrandom", {EINTR, EAGAIN}},
     {"opendir", {EACCES, EMFILE, ENFILE, ENOMEM}},

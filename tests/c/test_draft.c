@@ -87,7 +87,7 @@ draft_has_no_name_until_it_is_published(void)
         CHECK_IS(draft.length, 5000);
         CHECK(all_bytes_are(draft.base, draft.length, 0));
         memset(draft.base, 'x', draft.length);
-        CHECK_IS(pshm_draft_publish(&draft, &name, false), 0);
+        CHECK_IS(pshm_draft_publish(&draft, &name), 0);
         CHECK(pshm_identity_same(identity_of(&name), draft.id));
         CHECK_IS(names_with(prefix()), 1);
         CHECK(stat(name.path, &st) == 0);
@@ -125,7 +125,7 @@ mode_does_not_depend_on_the_umask(void)
         check_about("way %zu, umask %o, mode %o", i % 2, mask, mode);
         mode_t old = umask(mask);
         CHECK_IS(make(&spec, &way, &draft), 0);
-        CHECK_IS(pshm_draft_publish(&draft, &name, false), 0);
+        CHECK_IS(pshm_draft_publish(&draft, &name), 0);
         (void)umask(old);
         CHECK(stat(name.path, &st) == 0);
         CHECK_IS(st.st_mode & 07777, mode);
@@ -151,7 +151,7 @@ owner_is_set_before_the_mode(void)
         spec.gid = 34;
         spec.mode = 06755;
         CHECK_IS(make(&spec, &way, &draft), 0);
-        CHECK_IS(pshm_draft_publish(&draft, &name, false), 0);
+        CHECK_IS(pshm_draft_publish(&draft, &name), 0);
         CHECK(stat(name.path, &st) == 0);
         CHECK_IS(st.st_uid, 12);
         CHECK_IS(st.st_gid, 34);
@@ -175,17 +175,19 @@ give_away_as_nobody(void *context)
         struct pshm_draft draft = PSHM_DRAFT_NONE;
         spec.uid = (uid_t)-1;
         CHECK_IS(make(&spec, &way, &draft), 0);
-        CHECK_IS(pshm_draft_publish(&draft, &name, i > 0), 0);
+        CHECK_IS(pshm_draft_publish(&draft, &name), 0);
+        CHECK_IS(pshm_link_remove(&name, draft.id), 0);
         pshm_draft_abandon(&draft);
         spec.uid = 0;
         CHECK_IS(make(&spec, &way, &draft), -EPERM);
         pshm_draft_abandon(&draft);
-        /* another user's object is not replaced; and it can go elsewhere */
+        /* the name of another user's object is taken; and it can go elsewhere */
         spec.uid = (uid_t)-1;
         CHECK_IS(make(&spec, &way, &draft), 0);
-        int rc = pshm_draft_publish(&draft, context, true);
-        CHECK(rc == -EPERM || rc == -EACCES);
-        CHECK_IS(pshm_draft_publish(&draft, &name, true), 0);
+        CHECK_IS(pshm_draft_publish(&draft, context), -EEXIST);
+        struct pshm_name spare = name_of("spare");
+        CHECK_IS(pshm_draft_publish(&draft, &spare), 0);
+        CHECK_IS(pshm_link_remove(&spare, draft.id), 0);
         pshm_draft_abandon(&draft);
     }
     remove_plain(&name);
@@ -219,17 +221,11 @@ taken_name_leaves_the_draft_as_it_was(void)
         struct pshm_draft draft = PSHM_DRAFT_NONE;
         check_about("way %zu", i);
         CHECK_IS(make(&spec, &way, &draft), 0);
-        CHECK_IS(pshm_draft_publish(&draft, &name, false), -EEXIST);
-        CHECK_IS(pshm_draft_publish(&draft, &name, false), -EEXIST);
+        CHECK_IS(pshm_draft_publish(&draft, &name), -EEXIST);
+        CHECK_IS(pshm_draft_publish(&draft, &name), -EEXIST);
         CHECK(pshm_identity_same(identity_of(&name), id));
-        CHECK_IS(pshm_draft_publish(&draft, &free, false), 0);
+        CHECK_IS(pshm_draft_publish(&draft, &free), 0);
         CHECK(pshm_identity_same(identity_of(&free), draft.id));
-        pshm_draft_abandon(&draft);
-
-        CHECK_IS(make(&spec, &way, &draft), 0);
-        CHECK_IS(pshm_draft_publish(&draft, &name, true), 0);
-        CHECK(pshm_identity_same(identity_of(&name), draft.id));
-        CHECK_IS(names_with(prefix()), 2);
         pshm_draft_abandon(&draft);
         remove_plain(&name);
         remove_plain(&free);
@@ -245,7 +241,8 @@ unnamed_object_can_be_published_later(void)
     struct pshm_draft draft = PSHM_DRAFT_NONE;
     CHECK_IS(make(&spec, &way, &draft), 0);
     CHECK_IS(names_with(prefix()), 0);
-    CHECK_IS(pshm_link(draft.fd, &name, false), 0);
+    struct pshm_name left;
+    CHECK_IS(pshm_link(draft.fd, &name, false, &left), 0);
     CHECK(pshm_identity_same(identity_of(&name), draft.id));
     pshm_draft_abandon(&draft);
     remove_plain(&name);
@@ -271,7 +268,7 @@ named_object_without_o_tmpfile(void)
         CHECK_IS(pshm_fault_disarm(), 2);
         CHECK_IS(identity_of(&name).ino, 0);
         CHECK_IS(names_with(pshm_name_plain(&name)), 1);
-        CHECK_IS(pshm_draft_publish(&draft, &name, false), 0);
+        CHECK_IS(pshm_draft_publish(&draft, &name), 0);
         CHECK_IS(names_with(prefix()), 1);
         pshm_draft_abandon(&draft);
         remove_plain(&name);
@@ -291,13 +288,11 @@ make_without_proc(void *context)
     if (*(bool *)context && become_nobody() != 0) {
         return CANNOT;
     }
-    for (int replace = 0; replace < 2; replace++) {
-        CHECK_IS(make(&spec, &way, &draft), 0);
-        CHECK_IS(pshm_draft_publish(&draft, &name, replace), 0);
-        CHECK_IS(names_with(prefix()), 1);
-        CHECK_IS(make(&spec, &way, &draft), 0);
-        pshm_draft_abandon(&draft);
-    }
+    CHECK_IS(make(&spec, &way, &draft), 0);
+    CHECK_IS(pshm_draft_publish(&draft, &name), 0);
+    CHECK_IS(names_with(prefix()), 1);
+    CHECK_IS(make(&spec, &way, &draft), 0);
+    pshm_draft_abandon(&draft);
     remove_plain(&name);
     return 0;
 }
@@ -479,13 +474,13 @@ make_without_inodes(void *context)
     }
     remove_plain(&second);
     /* one is free: enough to make one and to publish it */
-    for (int i = 0; i < 4; i++) {
-        struct pshm_way way = ways[i & 1]();
+    for (int i = 0; i < 2; i++) {
+        struct pshm_way way = ways[i]();
         struct pshm_spec spec = spec_of(PSHM_NAMED, &name, 1);
         struct pshm_draft draft = PSHM_DRAFT_NONE;
-        check_about("way %d, replace %d", i & 1, i / 2);
+        check_about("way %d", i);
         CHECK_IS(make(&spec, &way, &draft), 0);
-        CHECK_IS(pshm_draft_publish(&draft, &name, i / 2), 0);
+        CHECK_IS(pshm_draft_publish(&draft, &name), 0);
         pshm_draft_abandon(&draft);
         remove_plain(&name);
     }
@@ -578,7 +573,6 @@ struct making {
     int known;                  /* of the way, at first */
     struct pshm_draft draft;
     struct pshm_name name;
-    bool replace;
 };
 
 static int
@@ -591,7 +585,7 @@ act_make(void *context)
     }
     int rc = pshm_draft_make(&making->spec, &making->way, draft);
     if (rc == 0 && making->spec.kind == PSHM_NAMED) {
-        rc = pshm_draft_publish(draft, &making->name, making->replace);
+        rc = pshm_draft_publish(draft, &making->name);
     }
     if (rc < 0 && rc != -EINTR) {
         pshm_draft_abandon(draft);
@@ -613,9 +607,6 @@ undo_make(void *context)
         CHECK(pshm_identity_same(identity_of(&making->name),
                                  making->draft.id));
         remove_plain(&making->name);
-        if (making->replace) {
-            (void)make_plain(&making->name, 1, 0600, 0);
-        }
     }
     pshm_draft_abandon(&making->draft);
 }
@@ -624,28 +615,21 @@ static void
 each_failure_is_told(void)
 {
     mode_t old = umask(077);
-    for (int i = 0; i < 32; i++) {
+    for (int i = 0; i < 16; i++) {
         struct making making = {.draft = PSHM_DRAFT_NONE,
                                 .name = name_of("object")};
         struct operation op = {
             .name = "make and publish", .act = act_make, .undo = undo_make,
             .context = &making, .resumes = true,
-            .overcomes = " access fstatvfs close unlink munmap lstat "};
+            .overcomes = " access open fstatvfs close unlink munmap lstat "};
         making.spec = spec_of(PSHM_NAMED, &making.name, 70000);
         struct pshm_way way = ways[i & 1]();
         making.known = way.known;
-        making.replace = i & 2;
-        making.spec.reserve = i & 4;
-        making.spec.populate = i & 8;
-        making.spec.huge_pages = i & 16;
+        making.spec.reserve = i & 2;
+        making.spec.populate = i & 4;
+        making.spec.huge_pages = i & 8;
         making.spec.mode = 0644;
         making.spec.gid = i & 1 ? getegid() : (gid_t)-1;
-        if (making.replace) {
-            /* without the turn it is replaced all the same */
-            op.overcomes = " access fstatvfs close unlink munmap lstat open "
-                           "flock ";
-            (void)make_plain(&making.name, 1, 0600, 0);
-        }
         int calls = fail_each(&op);
         check_about("options %d: %s", i, pshm_fault_log());
         CHECK(calls >= 7);
@@ -683,35 +667,30 @@ make_and_be_killed(void *context)
     int rc = make(&making->spec, &making->way, &making->draft);
     if (rc == 0) {
         memset(making->draft.base, FILL, making->draft.length);
-        rc = pshm_draft_publish(&making->draft, &making->name,
-                                making->replace);
+        rc = pshm_draft_publish(&making->draft, &making->name);
     }
     (void)pshm_fault_disarm();
     CHECK_IS(rc, 0);
     return 0;
 }
 
-/* The name is nobody's, the old object's, or leads to a finished one. */
+/* The name is free, or leads to a finished object. */
 static void
-check_only_finished_objects(const struct making *making,
-                            struct pshm_identity old)
+check_only_finished_objects(const struct making *making)
 {
     struct pshm_object object;
     int rc = pshm_attach(&making->name, false, &PSHM_OWNERS_ANY, &object);
     if (rc < 0) {
         CHECK_IS(rc, -ENOENT);
-        CHECK(!making->replace);
         return;
     }
-    if (!pshm_identity_same(object.id, old)) {
-        CHECK_IS(object.size, making->spec.size);
-        CHECK_IS(object.mode & 07777, making->spec.mode);
-        size_t size = (size_t)object.size;
-        void *base = mmap(NULL, size, PROT_READ, MAP_SHARED, object.fd, 0);
-        if (CHECK(base != MAP_FAILED)) {
-            CHECK(all_bytes_are(base, size, FILL));
-            (void)munmap(base, size);
-        }
+    CHECK_IS(object.size, making->spec.size);
+    CHECK_IS(object.mode & 07777, making->spec.mode);
+    size_t size = (size_t)object.size;
+    void *base = mmap(NULL, size, PROT_READ, MAP_SHARED, object.fd, 0);
+    if (CHECK(base != MAP_FAILED)) {
+        CHECK(all_bytes_are(base, size, FILL));
+        (void)munmap(base, size);
     }
     (void)close(object.fd);
 }
@@ -726,7 +705,7 @@ reclaim_all(const char *start, bool *all_removed)
         if (name.path[0] == '\0') {
             return;
         }
-        pshm_reclaim_seize(pshm_name_plain(&name), 0, &candidate);
+        pshm_reclaim_inspect(pshm_name_plain(&name), 0, &candidate);
         pshm_reclaim_settle(&candidate, false, &none);
         if (candidate.verdict != PSHM_REMOVED) {
             *all_removed = false;
@@ -738,7 +717,7 @@ reclaim_all(const char *start, bool *all_removed)
 static void
 killed_at_each_step_of_making(void)
 {
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < 8; i++) {
         int action = i & 1 ? PSHM_FAULT_KILL_BEFORE : PSHM_FAULT_KILL_AFTER;
         struct death death = {
             .action = action,
@@ -747,23 +726,18 @@ killed_at_each_step_of_making(void)
         making->spec = spec_of(PSHM_NAMED, &making->name, 70000);
         making->spec.mode = 0640;
         making->way = ways[i / 2 & 1]();
-        making->replace = i & 4;
-        making->spec.populate = i & 8;
+        making->spec.populate = i & 4;
         int status = -SIGKILL;
         struct census before = census_take();
         for (death.nth = 1; status == -SIGKILL; death.nth++) {
-            struct pshm_identity old = {0};
             bool all_removed = true;
             char beside[PSHM_NAME_MAX + 2];
             (void)snprintf(beside, sizeof(beside), "%s~",
                            pshm_name_plain(&making->name));
-            if (making->replace) {
-                old = make_plain(&making->name, 1, 0600, 0);
-            }
             check_about("options %d, killed at call %d", i, death.nth);
             status = child_run(make_and_be_killed, &death);
             CHECK(status == 0 || status == -SIGKILL);
-            check_only_finished_objects(making, old);
+            check_only_finished_objects(making);
             int left = names_with(beside);
             CHECK(left <= 1);
             CHECK_IS(names_with(prefix()) - left,
@@ -804,7 +778,7 @@ draft_is_not_reclaimed(void)
             pshm_fault_hook(reclaim_by_prefix, &visitor);
             pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
             CHECK_IS(make(&spec, &way, &draft), 0);
-            CHECK_IS(pshm_draft_publish(&draft, &visitor.name, false), 0);
+            CHECK_IS(pshm_draft_publish(&draft, &visitor.name), 0);
             seen = pshm_fault_disarm();
             CHECK(pshm_identity_same(identity_of(&visitor.name), draft.id));
             pshm_draft_abandon(&draft);
@@ -830,14 +804,14 @@ seize_temporary(void *context)
     (void)snprintf(start, sizeof(start), "%s~",
                    pshm_name_plain(&slow->name));
     struct pshm_name temporary = first_with(start);
-    pshm_reclaim_seize(pshm_name_plain(&temporary), 0, &slow->candidate);
+    pshm_reclaim_inspect(pshm_name_plain(&temporary), 0, &slow->candidate);
 }
 
 static void
 publish_meanwhile(void *context)
 {
     struct slow_reclaimer *slow = context;
-    slow->published = pshm_draft_publish(&slow->draft, &slow->name, false);
+    slow->published = pshm_draft_publish(&slow->draft, &slow->name);
 }
 
 static void
@@ -878,7 +852,7 @@ publish_after_a_stop(void *context)
     struct making *making = context;
     CHECK_IS(make(&making->spec, &making->way, &making->draft), 0);
     (void)raise(SIGSTOP);
-    int rc = pshm_draft_publish(&making->draft, &making->name, false);
+    int rc = pshm_draft_publish(&making->draft, &making->name);
     CHECK(rc == 0 || rc == -EEXIST);
     if (rc < 0) {
         pshm_draft_abandon(&making->draft);
@@ -916,7 +890,6 @@ one_of_two_publishers_wins(void)
 struct traffic {
     struct pshm_name name;
     struct pshm_way way;
-    bool replace;
     atomic_bool stop;
 };
 
@@ -932,11 +905,9 @@ publish_again_and_again(void *context)
         struct pshm_draft draft = PSHM_DRAFT_NONE;
         CHECK_IS(make(&spec, &traffic->way, &draft), 0);
         memset(draft.base, 'a' + (char)(i % 26), draft.length);
-        CHECK_IS(pshm_draft_publish(&draft, &traffic->name, traffic->replace),
+        CHECK_IS(pshm_draft_publish(&draft, &traffic->name),
                  0);
-        if (!traffic->replace) {
-            CHECK_IS(pshm_link_remove(&traffic->name, draft.id), 0);
-        }
+        CHECK_IS(pshm_link_remove(&traffic->name, draft.id), 0);
         pshm_draft_abandon(&draft);
     }
     return 0;
@@ -950,7 +921,6 @@ look_at_object(const struct traffic *traffic)
     int rc = pshm_attach(&traffic->name, false, &PSHM_OWNERS_ANY, &object);
     if (rc < 0) {
         CHECK_IS(rc, -ENOENT);
-        CHECK(!traffic->replace);
         return false;
     }
     CHECK_IS(object.size, TRAFFIC_SIZE);
@@ -969,22 +939,11 @@ look_at_object(const struct traffic *traffic)
 static void
 nobody_sees_a_half_made_object(void)
 {
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 2; i++) {
         struct traffic *traffic = shared_memory(sizeof(*traffic));
         traffic->name = name_of("object");
-        traffic->way = ways[i & 1]();
-        traffic->replace = i & 2;
-        if (traffic->replace) {
-            struct pshm_spec spec = spec_of(PSHM_NAMED, &traffic->name,
-                                            TRAFFIC_SIZE);
-            struct pshm_draft draft = PSHM_DRAFT_NONE;
-            spec.mode = 0660;
-            CHECK_IS(make(&spec, &traffic->way, &draft), 0);
-            memset(draft.base, 'a', draft.length);
-            CHECK_IS(pshm_draft_publish(&draft, &traffic->name, false), 0);
-            pshm_draft_abandon(&draft);
-        }
-        check_about("way %d, replace %d", i & 1, traffic->replace);
+        traffic->way = ways[i]();
+        check_about("way %d", i);
         pid_t child = child_start(publish_again_and_again, traffic);
         int seen = 0, looks = 0, wanted = SANITIZED ? 1000 : 5000;
         for (; looks < 40 * wanted && (looks < wanted || seen < 100);

@@ -12,7 +12,7 @@ static struct pshm_candidate
 reclaim(const struct pshm_name *name, double older_than, bool dry_run)
 {
     struct pshm_candidate candidate;
-    pshm_reclaim_seize(pshm_name_plain(name), older_than, &candidate);
+    pshm_reclaim_inspect(pshm_name_plain(name), older_than, &candidate);
     pshm_reclaim_settle(&candidate, dry_run, &nothing_mapped);
     return candidate;
 }
@@ -97,7 +97,7 @@ mapped_object_stays(void)
     struct pshm_candidate candidate;
     struct pshm_mapped mapped;
     (void)close(fd);
-    pshm_reclaim_seize(pshm_name_plain(&name), 0, &candidate);
+    pshm_reclaim_inspect(pshm_name_plain(&name), 0, &candidate);
     CHECK_IS(candidate.verdict, PSHM_REMOVABLE);
     CHECK_IS(pshm_mapped_find(id.dev, &mapped), 0);
     pshm_reclaim_settle(&candidate, false, &mapped);
@@ -134,7 +134,7 @@ what_is_no_object_is_not_selected(void)
     remove_plain(&target);
 
     struct pshm_candidate candidate;
-    pshm_reclaim_seize("a/b", 0, &candidate);
+    pshm_reclaim_inspect("a/b", 0, &candidate);
     CHECK_IS(candidate.verdict, -EINVAL);
     pshm_reclaim_settle(&candidate, false, &nothing_mapped);
 }
@@ -283,10 +283,10 @@ others_objects_stay(void)
     remove_plain(&names[1]);
 }
 
-/* ---- between seizing and settling ---- */
+/* ---- between inspecting and settling ---- */
 
 static void
-who_attaches_after_the_seizure_keeps_it(void)
+attacher_that_comes_in_between_keeps_it(void)
 {
     struct pshm_name name = name_of("object");
     for (int keep = 0; keep < 3; keep++) {
@@ -294,7 +294,7 @@ who_attaches_after_the_seizure_keeps_it(void)
         struct pshm_candidate candidate;
         struct pshm_object object;
         void *base = NULL;
-        pshm_reclaim_seize(pshm_name_plain(&name), 0, &candidate);
+        pshm_reclaim_inspect(pshm_name_plain(&name), 0, &candidate);
         CHECK_IS(candidate.verdict, PSHM_REMOVABLE);
         CHECK_IS(pshm_attach(&name, false, &PSHM_OWNERS_ANY, &object), 0);
         if (keep == 1) {
@@ -325,7 +325,7 @@ another_object_of_the_name_stays(void)
     struct pshm_name name = name_of("object");
     struct pshm_candidate candidate;
     (void)make_plain(&name, 1, 0600, 0);
-    pshm_reclaim_seize(pshm_name_plain(&name), 0, &candidate);
+    pshm_reclaim_inspect(pshm_name_plain(&name), 0, &candidate);
     remove_plain(&name);
     struct pshm_identity id = make_plain(&name, 1, 0600, 0);
     pshm_reclaim_settle(&candidate, false, &nothing_mapped);
@@ -335,16 +335,16 @@ another_object_of_the_name_stays(void)
 }
 
 static void
-only_one_reclaimer_at_a_time(void)
+two_reclaimers_do_not_disturb_each_other(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_candidate first;
     (void)make_plain(&name, 1, 0600, 0);
-    pshm_reclaim_seize(pshm_name_plain(&name), 0, &first);
+    pshm_reclaim_inspect(pshm_name_plain(&name), 0, &first);
     CHECK_IS(first.verdict, PSHM_REMOVABLE);
-    CHECK_IS(reclaim(&name, 0, false).verdict, PSHM_IN_USE);
+    CHECK_IS(reclaim(&name, 0, false).verdict, PSHM_REMOVED);
     pshm_reclaim_settle(&first, false, &nothing_mapped);
-    CHECK_IS(first.verdict, PSHM_REMOVED);
+    CHECK_IS(first.verdict, PSHM_NOT_SELECTED);
 }
 
 /* ---- each call failing ---- */
@@ -380,7 +380,7 @@ each_failure_is_told(void)
     remove_plain(&name);
 }
 
-/* Unlike a failure to get the turn. */
+/* Unlike a failure to get the name lock. */
 static void
 failure_to_seize_is_told(void)
 {
@@ -391,43 +391,6 @@ failure_to_seize_is_told(void)
     (void)pshm_fault_disarm();
     CHECK(identity_of(&name).ino != 0);
     remove_plain(&name);
-}
-
-/* ---- a program that takes no turns, in the moment a name is aside ---- */
-
-struct taking {
-    struct pshm_name name;
-    int fd;                             /* what has the lease */
-};
-
-static void
-attach_and_take_the_name(void *context)
-{
-    struct taking *taking = context;
-    struct pshm_name aside = first_with(pshm_name_plain(&taking->name));
-    taking->fd = open(aside.path, O_RDWR | O_CLOEXEC);
-    CHECK_IS(pshm_lease_take(taking->fd), 1);
-    (void)make_plain(&taking->name, 1, 0600, 0);
-}
-
-static void
-object_whose_name_was_taken_is_told_by_its_new_one(void)
-{
-    struct taking taking = {.name = name_of("object")};
-    const struct pshm_name *name = &taking.name;
-    struct pshm_identity id = make_plain(name, 5000, 0600, 0);
-    pshm_fault_hook(attach_and_take_the_name, &taking);
-    pshm_fault_arm("rename", 1, PSHM_FAULT_HOOK_AFTER, 0);
-    struct pshm_candidate candidate = reclaim(name, 0, false);
-    (void)pshm_fault_disarm();
-    CHECK_IS(candidate.verdict, -EEXIST);
-    CHECK_IS(candidate.size, 5000);
-    CHECK(pshm_identity_same(identity_of(&candidate.name), id));
-    CHECK(!pshm_identity_same(identity_of(name), id));
-    CHECK_IS(names_with(prefix()), 2);
-    remove_plain(&candidate.name);
-    remove_plain(name);
-    (void)close(taking.fd);
 }
 
 /* ---- killed at each step ---- */
@@ -485,12 +448,11 @@ main(void)
     RUN(both_names_of_one_object_are_removed);
     RUN(nothing_goes_when_mappings_cannot_be_looked_at);
     RUN(others_objects_stay);
-    RUN(who_attaches_after_the_seizure_keeps_it);
+    RUN(attacher_that_comes_in_between_keeps_it);
     RUN(another_object_of_the_name_stays);
-    RUN(only_one_reclaimer_at_a_time);
+    RUN(two_reclaimers_do_not_disturb_each_other);
     RUN(each_failure_is_told);
     RUN(failure_to_seize_is_told);
-    RUN(object_whose_name_was_taken_is_told_by_its_new_one);
     RUN(killed_at_each_step);
     return finish();
 }

@@ -85,11 +85,11 @@ live_alone(struct worker *worker, char fill)
     expect(worker, rc == 0, "make", rc);
     if (rc == 0) {
         memset(draft.base, fill, draft.length);
-        rc = pshm_draft_publish(&draft, &worker->own, false);
+        rc = pshm_draft_publish(&draft, &worker->own);
         expect(worker, rc == 0, "publish", rc);
     }
     attach_and_look(worker, &worker->own, fill);
-    pshm_reclaim_seize(pshm_name_plain(&worker->own), 0, &candidate);
+    pshm_reclaim_inspect(pshm_name_plain(&worker->own), 0, &candidate);
     expect(worker, candidate.verdict == PSHM_IN_USE, "seize",
            candidate.verdict);
     pshm_reclaim_settle(&candidate, false, &none);
@@ -109,7 +109,7 @@ live_together(struct worker *worker)
         return;
     }
     memset(draft.base, 's', draft.length);
-    rc = pshm_draft_publish(&draft, &worker->shared, false);
+    rc = pshm_draft_publish(&draft, &worker->shared);
     expect(worker, rc == 0 || rc == -EEXIST, "publish", rc);
     attach_and_look(worker, &worker->shared, 0);
     if (rc == 0) {
