@@ -5,10 +5,6 @@
 #include "errors.h"
 #include "waiting.h"
 
-/* How many are added with the GIL, and how many without a look at signals. */
-#define AT_ONCE 100U
-#define PIECE 1000000U
-
 /* ---- Opening ---- */
 
 static int
@@ -157,35 +153,13 @@ semaphore_acquire(PyObject *op, PyObject *const *args, Py_ssize_t count,
     return got < 0 ? NULL : PyBool_FromLong(got);
 }
 
-/* Without the GIL, with a look at signals now and then.  -EINTR: a handler has
- * raised. */
-static int
-post_many(semaphore *self, unsigned n)
-{
-    int rc = pshm_sem_value(self->sem);
-    if (rc >= 0 && n > pshm_sem_most() - (unsigned)rc) {
-        return -EOVERFLOW;
-    }
-    while (rc >= 0 && n > 0) {
-        unsigned piece = n < PIECE ? n : PIECE;
-        Py_BEGIN_ALLOW_THREADS
-        rc = pshm_sem_post(self->sem, piece);
-        Py_END_ALLOW_THREADS
-        n -= piece;
-        if (PyErr_CheckSignals() < 0) {
-            return -EINTR;
-        }
-    }
-    return rc;
-}
-
 static int
 release(semaphore *self, unsigned n)
 {
     if (cell_check(&self->base) < 0) {
         return -1;
     }
-    int rc = n <= AT_ONCE ? pshm_sem_post(self->sem, n) : post_many(self, n);
+    int rc = pshm_sem_post(self->sem, n);
     if (rc == -EOVERFLOW) {
         PyObject *name = cell_get_name((PyObject *)self, NULL);
         raise_errno_words(rc, name == Py_None ? NULL : name,
@@ -193,7 +167,7 @@ release(semaphore *self, unsigned n)
                           pshm_sem_most());
         Py_XDECREF(name);
     }
-    else if (rc < 0 && rc != -EINTR) {
+    else if (rc < 0) {
         raise_errno(rc, NULL);
     }
     return rc;
@@ -202,10 +176,9 @@ release(semaphore *self, unsigned n)
 PyDoc_STRVAR(
     release_doc,
     "release($self, /, n=1)\n--\n\n"
-    "Add n, at least 1: " MAN(sem_post, 3) ".\n\n"
+    "Add n, at least 1, in one step: " MAN(sem_post, 3) ".\n\n"
     "Raises OSError (EOVERFLOW) above SEM_VALUE_MAX, with nothing added;\n"
-    "ValueError after close(); what a signal handler raises, where n is large\n"
-    "and a part of it added.");
+    "ValueError after close().");
 
 static PyObject *
 semaphore_release(PyObject *op, PyObject *const *args, Py_ssize_t count,

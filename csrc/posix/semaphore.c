@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "futex.h"
-#include "libc.h"
 
 /* What the C library puts before the name of a semaphore's file. */
 #ifdef __GLIBC__
@@ -27,6 +26,122 @@ pshm_sem_init(sem_t *sem, unsigned value)
     return pshm_result(sem_init(sem, 1, value));
 }
 
+#if defined(__GLIBC__) && defined(__LP64__)
+
+/* What sem_trywait(3), sem_clockwait(3) and sem_post(3) do, on the words of
+ * glibc's sem_t since 2.21: the value in the lower half of one word, the number of
+ * waiters in its upper half.
+ *
+ * The C library's functions pass a further word of the sem_t to futex(2), and
+ * abort the process if the call refuses it.  Another process can write that word
+ * at any time, so a check before the call would not help.  Here every value of
+ * every word has a meaning, and n are released in one step. */
+#define WAITER (UINT64_C(1) << 32)
+
+static _Atomic(uint64_t) *
+words_of(sem_t *sem)
+{
+    return (_Atomic(uint64_t) *)(void *)sem;
+}
+
+static unsigned
+value_of(uint64_t words)
+{
+    return (unsigned)(words % WAITER);
+}
+
+/* The word that waiters sleep on. */
+static atomic_uint *
+value_word(sem_t *sem)
+{
+    atomic_uint *halves = (atomic_uint *)(void *)sem;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return &halves[0];
+#else
+    return &halves[1];
+#endif
+}
+
+/* Acquire: the new owner sees what was written before the post. */
+static bool
+replace(sem_t *sem, uint64_t *old, uint64_t words)
+{
+    return atomic_compare_exchange_weak_explicit(
+        words_of(sem), old, words, memory_order_acquire,
+        memory_order_relaxed);
+}
+
+int
+pshm_sem_try(sem_t *sem)
+{
+    uint64_t words = atomic_load_explicit(words_of(sem),
+                                          memory_order_relaxed);
+    while (value_of(words) > 0) {
+        if (replace(sem, &words, words - 1)) {
+            return 0;
+        }
+    }
+    return -EBUSY;
+}
+
+/* A waiter that was woken takes one or has seen that there is none, also if its
+ * time is over: else the wake-up of another would be lost. */
+int
+pshm_sem_wait(sem_t *sem, int64_t until)
+{
+    int rc = 0;
+    uint64_t words = atomic_fetch_add_explicit(words_of(sem), WAITER,
+                                               memory_order_relaxed);
+    for (words += WAITER;;) {
+        if (value_of(words) > 0) {
+            if (replace(sem, &words, words - 1 - WAITER)) {
+                return 0;
+            }
+        }
+        else if (rc < 0) {
+            if (replace(sem, &words, words - WAITER)) {
+                return rc;
+            }
+        }
+        else {
+            rc = pshm_futex_wait(value_word(sem), 0, until);
+            words = atomic_load_explicit(words_of(sem),
+                                         memory_order_relaxed);
+        }
+    }
+}
+
+int
+pshm_sem_post(sem_t *sem, unsigned n)
+{
+    uint64_t words = atomic_load_explicit(words_of(sem),
+                                          memory_order_relaxed);
+    do {
+        if (value_of(words) > SEM_VALUE_MAX
+            || n > SEM_VALUE_MAX - value_of(words)) {
+            return -EOVERFLOW;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(
+        words_of(sem), &words, words + n, memory_order_release,
+        memory_order_relaxed));
+    if (words >= WAITER) {
+        (void)pshm_futex_wake(value_word(sem), (int)n);
+    }
+    return 0;
+}
+
+int
+pshm_sem_value(const sem_t *sem)
+{
+    unsigned value = value_of(atomic_load_explicit(
+        (const _Atomic(uint64_t) *)(const void *)sem, memory_order_relaxed));
+    return value > SEM_VALUE_MAX ? SEM_VALUE_MAX : (int)value;
+}
+
+#else
+
+/* Another C library, which does not abort. */
+
 int
 pshm_sem_try(sem_t *sem)
 {
@@ -34,46 +149,21 @@ pshm_sem_try(sem_t *sem)
     return rc == -EAGAIN ? -EBUSY : rc;
 }
 
-/* The C library's function that takes a clock, where it has it: glibc 2.30. */
-typedef int (*clockwait)(sem_t *, clockid_t, const struct timespec *);
-
-static int
-wait_until(sem_t *sem, int64_t end)
-{
-    struct timespec at = pshm_moment(end);
-    static atomic_uintptr_t found;
-    clockwait function;
-    void *symbol = pshm_libc_function("sem_clockwait", &found);
-    memcpy((void *)&function, (const void *)&symbol, sizeof(function));
-    if (function != NULL) {
-        return pshm_result(function(sem, CLOCK_MONOTONIC, &at));
-    }
-    at = pshm_moment_realtime(end);
-    return pshm_result(sem_timedwait(sem, &at));
-}
-
 int
 pshm_sem_wait(sem_t *sem, int64_t until)
 {
-    if (until == PSHM_NEVER) {          /* a signal ends it: -EINTR */
-        return pshm_result(sem_wait(sem));
-    }
     int64_t end = pshm_slice_end(until);
-    int rc = wait_until(sem, end);
+    struct timespec at = pshm_moment_realtime(end);
+    int rc = pshm_result(sem_timedwait(sem, &at));
     return rc == -ETIMEDOUT ? pshm_slice_over(end, until) : rc;
 }
 
+/* Others may post at the same time, so of n some may be there at -EOVERFLOW. */
 int
 pshm_sem_post(sem_t *sem, unsigned n)
 {
-    int value = pshm_sem_value(sem);
-    if (value < 0) {
-        return value;
-    }
-    if (n > SEM_VALUE_MAX - (unsigned)value) {
-        return -EOVERFLOW;
-    }
-    int rc = 0;
+    int rc = n > SEM_VALUE_MAX - (unsigned)pshm_sem_value(sem) ? -EOVERFLOW
+                                                               : 0;
     for (; rc == 0 && n > 0; n--) {
         rc = pshm_result(sem_post(sem));
     }
@@ -81,12 +171,14 @@ pshm_sem_post(sem_t *sem, unsigned n)
 }
 
 int
-pshm_sem_value(sem_t *sem)
+pshm_sem_value(const sem_t *sem)
 {
-    int value;
-    int rc = pshm_result(sem_getvalue(sem, &value));
-    return rc < 0 ? rc : value < 0 ? 0 : value;
+    int value = 0;
+    (void)sem_getvalue((sem_t *)(uintptr_t)sem, &value);
+    return value < 0 ? 0 : value;
 }
+
+#endif
 
 /* ---- With a name ---- */
 

@@ -13,19 +13,16 @@ unsigned pshm_sem_most(void);
 /* sem_init(3), for processes.  Returns 0 or -errno. */
 int pshm_sem_init(sem_t *sem, unsigned value);
 
-/* Take one.  Returns 0; -EBUSY: there is none; or as pshm_futex_wait, but that
- * without a limit of time there are no slices: a signal ends the sleep, and there
- * is nothing else to look at.  (Setting and cancelling a timer is a seventh of a
- * round trip between two processes.) */
+/* Take one.  Returns 0; -EBUSY: there is none; or -EINTR, -ETIMEDOUT as
+ * pshm_futex_wait. */
 int pshm_sem_try(sem_t *sem);
 int pshm_sem_wait(sem_t *sem, int64_t until);
 
-/* Add n.  Returns 0, or -EOVERFLOW with nothing added, unless others add some
- * at the same time. */
+/* Add n.  Returns 0, or -EOVERFLOW with nothing added. */
 int pshm_sem_post(sem_t *sem, unsigned n);
 
-/* The value of now, or -errno. */
-int pshm_sem_value(sem_t *sem);
+/* The value of now, 0 to SEM_VALUE_MAX.  Only reads. */
+int pshm_sem_value(const sem_t *sem);
 
 /* ---- With a name ----
  *
