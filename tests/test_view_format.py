@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 import pytest
+from _processes import PATH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
@@ -339,6 +340,27 @@ def test_items_that_python_has_not(shm, format):
         view[0] = 1
     assert view[:1].shape == (1,)
     assert len(view.tobytes()) == view.nbytes
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_numpy_reads_of_any_bytes_is_no_crash(start_python, seed):
+    code = "import warnings; warnings.simplefilter('ignore'); from children import numpy_reader; numpy_reader.main()"
+    status, out, _ = start_python(code, seed, 15, env=PATH).finish()
+    assert (status, out.strip()) == (0, "done")
+
+
+@pytest.mark.parametrize(
+    "format",
+    ["O", object, [("a", "i4"), ("b", "O")], [("a", [("b", "O")], (2,))], np.dtypes.StringDType()]
+    if hasattr(np.dtypes, "StringDType")
+    else ["O"],
+)
+def test_what_points_somewhere_is_no_format(shm, format):
+    """Numbers that numpy would take for addresses."""
+    with pytest.raises(ValueError):
+        shm.view(format, 1)
+    with pytest.raises(ValueError):
+        shm.view("B", 64).cast(format)
 
 
 # -- what the buffer protocol has no word for ----------------------------------------------------

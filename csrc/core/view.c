@@ -261,7 +261,8 @@ PyDoc_STRVAR(
     "was made from one, lives; a view of a SharedMemory also keeps that\n"
     "object, and is pickled with it, by reference.\n\n"
     "Raises IndexError; NotImplementedError for an item that Python has not;\n"
-    "TypeError where it is read-only; ValueError for what does not fit;\n"
+    "TypeError where it is read-only; ValueError for what does not fit, and for\n"
+    "text whose bytes are not code points;\n"
     "BufferError where a consumer wants what the memory is not.");
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function)

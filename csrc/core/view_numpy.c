@@ -107,8 +107,10 @@ view_has_dtype_of(view *self, PyObject *value)
 const char view_numpy_doc[] =
     "numpy($self, /)\n--\n\n"
     "A numpy.ndarray of the same memory, with this shape and these strides.\n\n"
-    "It keeps the memory mapped, and is read-only where the view is.  Raises\n"
-    "ValueError where numpy has no such items, as of the struct module's 'p';\n"
+    "It keeps the memory mapped, and is read-only where the view is.  numpy does\n"
+    "not check text: a str that it makes of bytes that are no code points is\n"
+    "damaged, or raises SystemError; an item of the view raises ValueError.\n\n"
+    "Raises ValueError where numpy has no such items, as of the struct module's 'p';\n"
     "ImportError without numpy, and where the format is bfloat16 or a float8,\n"
     "which numpy knows from ml_dtypes, without that.";
 

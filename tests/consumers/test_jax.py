@@ -84,6 +84,28 @@ def test_items_that_begin_elsewhere_are_copied(shm):
     assert address(jnp.array(view.numpy())) != view.address
 
 
+@pytest.mark.parametrize("format", ["q", "Q", "d", "complex128"])
+def test_types_of_64_bits_are_copied_and_narrowed_by_default(format, shm):
+    view = shm.view(format, 8, 64)
+    view.numpy()[:] = range(8)
+    with jax.enable_x64(False):
+        array = jnp.from_dlpack(view)
+    assert array.dtype.itemsize == view.itemsize // 2
+    assert address(array) != view.address
+    view[1] = 100
+    assert array[1] == 1
+
+
+@pytest.mark.parametrize("take", [jnp.from_dlpack, take_readonly])
+def test_an_array_that_shares_the_memory_changes_with_it(take, shm):
+    """Immutable is only what JAX itself does to it."""
+    view = shm.view("f", 16)
+    array = take(view)
+    before = array.tolist()
+    view[3] = 5
+    assert before[3] == 0 and array[3] == 5
+
+
 def test_shapes_and_strides(shm):
     view = shm.view("i", (4, 6))
     view.numpy()[:] = np.arange(24).reshape(4, 6)

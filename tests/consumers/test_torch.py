@@ -107,11 +107,25 @@ def test_the_other_ways_in(shm):
         assert (tensor.data_ptr(), tuple(tensor.shape)) == (view.address, (4, 6))
     flat = torch.frombuffer(shm, dtype=torch.int32, count=24)
     assert (flat.data_ptr(), tuple(flat.shape)) == (view.address, (24,))
-    flat = torch.asarray(view)  # which older versions take for float32
+    flat = torch.asarray(view)  # without the shape, and of ints without a word as float32
     assert flat.dtype in (torch.int32, torch.float32)
     assert (flat.data_ptr(), tuple(flat.shape)) == (view.address, (24,))
+    tensor = torch.asarray(view, dtype=torch.int32)
+    assert (tensor.data_ptr(), tensor.tolist()) == (view.address, view.cast("i").tolist())
     for copy in (torch.tensor(view), torch.from_dlpack(view, copy=True)):
         assert copy.data_ptr() != view.address
+
+
+@pytest.mark.parametrize("format", ["B", "h", "i", "q", "d"])
+def test_asarray_misreads_what_the_two_right_ways_read(format, shm):
+    """What the README says: from_dlpack and as_tensor keep type and shape, asarray does not."""
+    view = shm.view(format, (4, 6))
+    view.numpy()[:] = np.arange(24).reshape(4, 6)
+    for take in (torch.from_dlpack, torch.as_tensor):
+        tensor = take(view)
+        assert (tensor.data_ptr(), tensor.dtype) == (view.address, DTYPES[format])
+        assert tensor.tolist() == view.tolist()
+    assert torch.asarray(view).tolist() != view.tolist()
 
 
 def take_frombuffer(view):
