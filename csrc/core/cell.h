@@ -1,9 +1,7 @@
 /* What all primitives have in common: a cell in shared memory.
  *
  * An object of theirs keeps the mapping that its cell lies in, so the address
- * is good for as long as the object lives, whatever happens to the handle.  One
- * that is gone while a thread of this process holds it leaves the mapping to the
- * process for good: the C library has the thread's mutexes in a list. */
+ * is good for as long as the object lives, whatever happens to the handle. */
 #ifndef CORE_CELL_H
 #define CORE_CELL_H
 

@@ -75,10 +75,7 @@ end_raising(waiting *w)
 static bool
 owner_has_died(const lock_object *lock)
 {
-    return pshm_robust_owner_died(&lock->lock->mutex)
-           || (!pshm_lock_held(lock->lock)
-               && atomic_load_explicit(&lock->lock->broken,
-                                       memory_order_relaxed) != 0);
+    return pshm_lock_owner_died(lock->lock, &lock->grip);
 }
 
 int

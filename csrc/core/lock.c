@@ -3,6 +3,8 @@
 
 #include "args.h"
 
+#include "posix/orphan.h"
+
 /* ---- Opening ---- */
 
 int
@@ -31,7 +33,7 @@ fill_in(lock_object *self, unsigned flags, PyObject *recover)
     if (recover != Py_None) {
         self->recover = Py_XNewRef(recover);
     }
-    int rc = pshm_robust_open(&self->lock->mutex, flags, &self->grip);
+    int rc = pshm_lock_open(self->lock, flags, &self->grip);
     return rc < 0 ? cell_raise(&self->base, rc) : 0;
 }
 
@@ -136,10 +138,10 @@ PyDoc_STRVAR(
     "timeout: seconds, on the monotonic clock; -1 or None: for ever; 0: as\n"
     "blocking=False.  recover: also if its last owner died with it (see\n"
     ".recovered): what it protects is the caller's to repair.\n\n"
-    "Raises OwnerDiedError, not holding the lock, if its last owner died:\n"
-    "everyone is told until somebody acquires it with recover; OSError\n"
-    "(EDEADLK) where this thread holds it already, but for an RLock that it\n"
-    "holds by this object;\n"
+    "Raises OwnerDiedError, not holding the lock, if its last owner died, or\n"
+    "the object that held it was deallocated: everyone is told until somebody\n"
+    "acquires it with recover.  Without a timeout, raises OSError (EDEADLK) if\n"
+    "this thread holds it already, unless it is an RLock held by this object.\n"
     "ValueError after close().  See " MAN(pthread_mutexattr_setrobust, 3) ".");
 
 static PyObject *
@@ -244,12 +246,44 @@ lock_clear(PyObject *op)
     return cell_clear(as_cell(op));
 }
 
+static int
+look_at_orphans(void *Py_UNUSED(unused))
+{
+    pshm_orphans_look();
+    return 0;
+}
+
+void
+lock_keep_orphan(void *map, struct pshm_robust *r,
+                 const struct pshm_grip *grip)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    struct pshm_region *region = mapping_share(map);
+    if (region != NULL) {
+        pshm_orphan_keep(r, grip, region);
+        /* If it is the main thread's, at once; any other one does it when it
+         * uses a lock. */
+        (void)Py_AddPendingCall(look_at_orphans, NULL);
+    }
+    else {
+        Py_INCREF(map);
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
+/* If it is held, its owner is dead. */
 static void
 lock_dealloc(PyObject *op)
 {
-    cell_end(as_cell(op));
-    Py_CLEAR(as_lock(op)->recover);
-    cell_free(as_cell(op), pshm_grip_held(&as_lock(op)->grip));
+    lock_object *self = as_lock(op);
+    cell_end(&self->base);
+    Py_CLEAR(self->recover);
+    if (self->lock != NULL
+        && pshm_lock_abandon(self->lock, &self->grip) < 0) {
+        lock_keep_orphan(self->base.map, &self->lock->mutex, &self->grip);
+    }
+    cell_free(&self->base, false);
 }
 
 static PyMethodDef lock_methods[] = {

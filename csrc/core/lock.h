@@ -35,8 +35,9 @@ int lock_release(lock_object *self);
 PyObject *lock_leave(lock_object *self, PyObject *const *args,
                      Py_ssize_t count);
 
-/* Raise OwnerDiedError.  Returns -1. */
-int lock_raise_owner_died(core_state *state, cell *self);
+/* Raise OwnerDiedError.  rc: -EOWNERDEAD, or -EINPROGRESS: it cannot be taken over
+ * yet.  Returns -1. */
+int lock_raise_owner_died(core_state *state, int rc);
 
 static inline bool
 lock_is_mine(lock_object *self)
@@ -49,6 +50,11 @@ lock_is_mine(lock_object *self)
 /* A new RLock that is a part of owner's cell, which is a condition's.  Owns
  * nothing of owner but a reference to its mapping. */
 lock_object *lock_inside(core_state *state, cell *owner, PyObject *recover);
+
+/* In a deallocator: r, which lies in map, still is in the list of a thread, so
+ * the memory stays as long as it is. */
+void lock_keep_orphan(void *map, struct pshm_robust *r,
+                      const struct pshm_grip *grip);
 
 /* on_owner_died=: a callable, None or NULL.  Returns 0, or -1 with TypeError. */
 int lock_check_recover(PyObject *recover);

@@ -9,13 +9,17 @@
 #include "posix/host.h"
 
 int
-lock_raise_owner_died(core_state *state, cell *self)
+lock_raise_owner_died(core_state *state, int rc)
 {
     PyObject *error = PyObject_CallFunction(
         state->owner_died_type, "is", EOWNERDEAD,
-        "Whoever held the lock died with it, so what it protects may be half "
-        "changed; acquire(recover=True) takes it over, to repair that");
-    (void)self;
+        rc == -EINPROGRESS
+            ? "The object that held the lock is gone, but the thread that "
+              "acquired it still runs; acquire(recover=True) takes the lock "
+              "over once that thread uses another lock or ends"
+            : "The owner of the lock died while it held it, so what it protects "
+              "may be half changed; acquire(recover=True) takes it over, to "
+              "repair that");
     if (error != NULL) {
         PyErr_SetObject(state->owner_died_type, error);
         Py_DECREF(error);
@@ -66,14 +70,14 @@ owner_died(lock_object *self, bool recover)
     }
     pshm_lock_give_up(self->lock, &self->grip);
     return lock_raise_owner_died(core_state_of_type(Py_TYPE(self)),
-                                 &self->base);
+                                 -EOWNERDEAD);
 }
 
 /* Where it is not free. */
 static int
 acquire_slowly(lock_object *self, int rc, span how_long, bool recover)
 {
-    if (rc == -EBUSY && !how_long.now) {
+    if ((rc == -EBUSY || rc == -EDEADLK) && !how_long.now) {
         do {
             Py_BEGIN_ALLOW_THREADS
             rc = pshm_lock_wait(self->lock, &self->grip, how_long.until);
@@ -91,6 +95,8 @@ acquire_slowly(lock_object *self, int rc, span how_long, bool recover)
         return -1;
     case -EOWNERDEAD:
         return owner_died(self, recover);
+    case -EINPROGRESS:
+        return lock_raise_owner_died(core_state_of_type(Py_TYPE(self)), rc);
     case -EDEADLK:
         if (how_long.now) {
             return 0;

@@ -134,8 +134,8 @@ rwlock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 #define RAISE_DOC                                                             \
     "Raises OwnerDiedError, not holding the lock, if a writer died while it\n"\
     "wrote: everyone is told until somebody acquires it to write with\n"     \
-    "recover; OSError (EDEADLK) where this thread would wait for itself;\n"   \
-    "ValueError after close()."
+    "recover; OSError (EDEADLK) if this thread would wait for itself for\n"  \
+    "ever; ValueError after close()."
 
 PyDoc_STRVAR(
     acquire_read_doc,
@@ -366,9 +366,12 @@ rwlock_dealloc(PyObject *op)
     rwlock *self = as_rwlock(op);
     cell_end(&self->base);
     Py_CLEAR(self->recover);
-    bool held = self->grip != NULL && pshm_rw_held(self->grip);
+    if (self->grip != NULL) {
+        pshm_rw_abandon(self->gate, self->rw, self->grip, lock_keep_orphan,
+                        self->base.map);
+    }
     PyMem_RawFree(self->grip);
-    cell_free(&self->base, held);
+    cell_free(&self->base, false);
 }
 
 PyDoc_STRVAR(

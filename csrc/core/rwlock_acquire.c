@@ -5,19 +5,34 @@
 
 #include "posix/host.h"
 
+static int
+attempt_once(rwlock *self, bool writes, enum pshm_rw_patience patience,
+             int64_t until, struct pshm_rw_attempt *progress)
+{
+    int slot;
+    return writes ? pshm_rw_write(self->gate, self->rw, self->grip, progress,
+                                  patience, until)
+                  : pshm_rw_read(self->gate, self->rw, self->grip, progress,
+                                 patience, until, &slot);
+}
+
 /* One attempt to the end, whichever: as pshm_rw_read or pshm_rw_write; -EINTR
  * only with an exception, and undone. */
 static int
 attempt(rwlock *self, bool writes, span how_long,
         struct pshm_rw_attempt *progress)
 {
-    int rc, seat;
+    int rc = progress->gate ? -EBUSY
+                            : attempt_once(self, writes, PSHM_RW_TRY, 0,
+                                           progress);
+    if (rc != -EBUSY) {
+        return rc;
+    }
     do {
         Py_BEGIN_ALLOW_THREADS
-        rc = writes ? pshm_rw_write(self->gate, self->rw, self->grip, progress,
-                                    how_long.now, how_long.until)
-                    : pshm_rw_read(self->gate, self->rw, self->grip, progress,
-                                   how_long.now, how_long.until, &seat);
+        rc = attempt_once(self, writes,
+                          how_long.now ? PSHM_RW_PASS : PSHM_RW_WAIT,
+                          how_long.until, progress);
         Py_END_ALLOW_THREADS
     } while (wait_on(rc));
     if (rc == -EINTR) {
@@ -49,7 +64,7 @@ repair(rwlock *self, bool by_caller)
 
 /* 1, 0 (not in time) or -1. */
 static int
-conclude(rwlock *self, int rc, bool now)
+conclude(rwlock *self, int rc)
 {
     switch (rc) {
     case 0:
@@ -60,12 +75,9 @@ conclude(rwlock *self, int rc, bool now)
     case -EINTR:
         return -1;
     case -EOWNERDEAD:
-        return lock_raise_owner_died(core_state_of_type(Py_TYPE(self)),
-                                     &self->base);
+    case -EINPROGRESS:
+        return lock_raise_owner_died(core_state_of_type(Py_TYPE(self)), rc);
     case -EDEADLK:
-        if (now) {
-            return 0;
-        }
         raise_errno_words(rc, NULL,
                           "This thread holds the lock already, and would wait "
                           "for itself for ever");
@@ -87,14 +99,14 @@ rwlock_get_write(rwlock *self, span how_long, bool recover)
         if (rc == 0) {
             atomic_store(&self->recovered, false);
         }
-        return conclude(self, rc, how_long.now);
+        return conclude(self, rc);
     }
     if (!recover && self->recover == NULL) {
         pshm_rw_undo(self->gate, self->rw, self->grip, &progress);
-        return conclude(self, rc, false);
+        return conclude(self, rc);
     }
     rc = attempt(self, true, how_long, &progress);
-    return rc == 0 ? repair(self, recover) : conclude(self, rc, how_long.now);
+    return rc == 0 ? repair(self, recover) : conclude(self, rc);
 }
 
 int
@@ -118,14 +130,13 @@ rwlock_get_read(rwlock *self, span how_long)
         }
         (void)pshm_rw_done(self->gate, self->rw, self->grip);
     }
-    return conclude(self, rc, how_long.now);
+    return conclude(self, rc);
 }
 
 bool
 rwlock_is_mine(rwlock *self)
 {
-    return pshm_rw_writes(self->rw, self->grip)
-           || pshm_rw_my_seat(self->grip) >= 0;
+    return pshm_rw_writes(self->grip) || pshm_rw_my_slot(self->grip) >= 0;
 }
 
 int
@@ -135,7 +146,7 @@ rwlock_let_go(rwlock *self)
     if (!pshm_cell_intact(self->base.place, self->base.kind)) {
         return cell_raise(&self->base, -EBADMSG);
     }
-    if (pshm_rw_writes(self->rw, self->grip)) {
+    if (pshm_rw_writes(self->grip)) {
         if (atomic_load_explicit(&self->recovering, memory_order_relaxed)
             == pshm_forks() + 1) {
             PyErr_SetString(PyExc_RuntimeError,
@@ -146,8 +157,8 @@ rwlock_let_go(rwlock *self)
         rc = pshm_rw_done(self->gate, self->rw, self->grip);
     }
     else {
-        int seat = pshm_rw_my_seat(self->grip);
-        rc = seat < 0 ? -EPERM : pshm_rw_leave(self->rw, self->grip, seat);
+        int slot = pshm_rw_my_slot(self->grip);
+        rc = slot < 0 ? -EPERM : pshm_rw_leave(self->rw, self->grip, slot);
     }
     if (rc == -EPERM) {
         PyErr_SetString(PyExc_RuntimeError,

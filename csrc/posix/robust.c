@@ -1,26 +1,12 @@
 #include "robust.h"
 
 #include <limits.h>
-#include <linux/futex.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "futex.h"
 #include "libc.h"
-#include "host.h"
-
-PSHM_THREAD_LOCAL uintptr_t pshm_thread_number;
-
-uintptr_t
-pshm_thread_count(void)
-{
-    static atomic_uintptr_t last;
-    pshm_thread_number
-        = atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
-    return pshm_thread_number;
-}
 
 int
 pshm_robust_init(struct pshm_robust *r, unsigned flags)
@@ -54,19 +40,20 @@ pshm_robust_init(struct pshm_robust *r, unsigned flags)
 
 static bool links_known;
 
-/* Is the word there another one, or none?  Not where the kernel no longer lets
- * us ask. */
+/* Is the word there another one, or none?  Where the kernel no longer lets us ask,
+ * what the caller has no proof of is `unproven`. */
 static bool
-differs(uintptr_t where, unsigned word)
+differs(uintptr_t where, unsigned word, bool unproven)
 {
     int rc = pshm_futex_compare(where, word);
-    return rc == -EAGAIN || rc == -EFAULT || rc == -EINVAL;
+    return rc == -EAGAIN || rc == -EFAULT || rc == -EINVAL
+           || (rc < 0 && unproven);
 }
 
 /* Is it this address, apart from the flag in its lowest bit, that lies where
  * there may be no memory? */
 static bool
-holds(uintptr_t where, uintptr_t address)
+holds(uintptr_t where, uintptr_t address, bool unproven)
 {
     unsigned half[sizeof(address) / sizeof(unsigned)];
     for (uintptr_t flag = 0; flag <= 1; flag++) {
@@ -74,7 +61,8 @@ holds(uintptr_t where, uintptr_t address)
         size_t same = 0;
         memcpy(half, &word, sizeof(word));
         while (same < sizeof(half) / sizeof(*half)
-               && !differs(where + same * sizeof(*half), half[same])) {
+               && !differs(where + same * sizeof(*half), half[same],
+                           unproven)) {
             same++;
         }
         if (same == sizeof(half) / sizeof(*half)) {
@@ -86,13 +74,14 @@ holds(uintptr_t where, uintptr_t address)
 
 /* Do both neighbours know it?  A link leads to the neighbour's link forward,
  * before which its link back lies; the lowest bit is a flag. */
+static const uintptr_t flag_bit = 1;
+
 static bool
-is_linked(const struct pshm_robust *r, const uintptr_t links[2])
+is_linked(const struct pshm_robust *r, const uintptr_t links[2], bool unproven)
 {
-    const uintptr_t flag = 1;
     uintptr_t self = (uintptr_t)&r->mutex.__data.__list.__next;
-    return holds(links[0] & ~flag, self)
-           && holds((links[1] & ~flag) - sizeof(self), self);
+    return holds(links[0] & ~flag_bit, self, unproven)
+           && holds((links[1] & ~flag_bit) - sizeof(self), self, unproven);
 }
 
 /* Is that how this C library does it?  Tried once, with two of our own. */
@@ -107,9 +96,9 @@ try_links(void)
     (void)pthread_mutex_lock(&first.mutex);
     (void)pthread_mutex_lock(&second.mutex);
     pshm_robust_read_links(&first, links);
-    links_known = is_linked(&first, links);
+    links_known = is_linked(&first, links, false);
     pshm_robust_read_links(&second, links);
-    links_known = links_known && is_linked(&second, links);
+    links_known = links_known && is_linked(&second, links, false);
     (void)pthread_mutex_unlock(&second.mutex);
     (void)pthread_mutex_unlock(&first.mutex);
 }
@@ -126,7 +115,44 @@ pshm_robust_linked(const struct pshm_robust *r)
 {
     uintptr_t links[2];
     pshm_robust_read_links(r, links);
-    return !links_known || is_linked(r, links);
+    return !links_known || is_linked(r, links, false);
+}
+
+/* It would confirm to its neighbours what is not so any more.  What else is there
+ * may be another owner's. */
+static void
+forget_links(struct pshm_robust *r, const uintptr_t links[2])
+{
+    uintptr_t found[2];
+    pshm_robust_read_links(r, found);
+    if (found[0] == links[0]) {
+        r->mutex.__data.__list.__prev = NULL;
+    }
+    if (found[1] == links[1]) {
+        r->mutex.__data.__list.__next = NULL;
+    }
+}
+
+/* Take it out of this thread's list by its neighbours, without a look at the
+ * links in it: they are read or remembered, and the neighbours say which of the
+ * two are right.  Returns whether that was possible. */
+static bool
+unlink_by_neighbours(struct pshm_robust *r, const struct pshm_grip *grip)
+{
+    uintptr_t found[2];
+    pshm_robust_read_links(r, found);
+    const uintptr_t *const both[] = {found, grip->links};
+    for (size_t i = 0; links_known && i < sizeof(both) / sizeof(*both); i++) {
+        const uintptr_t *links = both[i];
+        if (is_linked(r, links, true)) {
+            memcpy((void *)((links[1] & ~flag_bit) - sizeof(*links)),
+                   &links[0], sizeof(*links));
+            memcpy((void *)(links[0] & ~flag_bit), &links[1], sizeof(*links));
+            forget_links(r, links);
+            return true;
+        }
+    }
+    return false;
 }
 
 #else
@@ -141,6 +167,14 @@ pshm_robust_linked(const struct pshm_robust *r)
 {
     (void)r;
     return true;
+}
+
+static bool
+unlink_by_neighbours(struct pshm_robust *r, const struct pshm_grip *grip)
+{
+    (void)r;
+    (void)grip;
+    return false;
 }
 
 #endif
@@ -162,48 +196,146 @@ pshm_robust_open(const struct pshm_robust *r, unsigned flags,
     return pshm_robust_kind(r) == grip->kind ? 0 : -EBADMSG;
 }
 
+void
+pshm_robust_watch(struct pshm_grip *grip, struct pshm_owner *note)
+{
+    grip->space = pshm_process_space();
+    grip->note = note;
+}
+
+/* ---- An owner that died ---- */
+
+static bool
+is_orphaned(const struct pshm_grip *grip)
+{
+    return grip->note != NULL
+           && atomic_load_explicit(&grip->note->thread, memory_order_relaxed)
+                  == PSHM_ORPHANED;
+}
+
+/* Has the thread ended that this word names? */
+static bool
+holder_has_ended(unsigned word, const struct pshm_grip *grip)
+{
+    unsigned id = word & FUTEX_TID_MASK, started = 0;
+    if (id == 0 || grip->space == 0 || pshm_process_space() != grip->space) {
+        return false;
+    }
+    /* A program that is not this library notes nothing. */
+    if (grip->note != NULL
+        && atomic_load_explicit(&grip->note->thread, memory_order_acquire)
+               == id) {
+        started = atomic_load_explicit(&grip->note->started,
+                                       memory_order_relaxed);
+    }
+    return pshm_thread_has_ended(id, started);
+}
+
+/* As the kernel does for what a thread held when it ended. */
+static void
+mark_dead(struct pshm_robust *r, unsigned word)
+{
+    if (atomic_compare_exchange_strong(
+            pshm_robust_word(r), &word,
+            (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED)) {
+        (void)pshm_futex_wake(pshm_robust_word(r), 1);
+    }
+}
+
+/* Is its owner dead, as the kernel says, or else as we find and say then? */
+static bool
+is_dead(struct pshm_robust *r, const struct pshm_grip *grip)
+{
+    unsigned word = atomic_load(pshm_robust_word(r));
+    if (word & FUTEX_OWNER_DIED) {
+        return true;
+    }
+    if (!holder_has_ended(word, grip)) {
+        return false;
+    }
+    mark_dead(r, word);
+    return true;
+}
+
+bool
+pshm_robust_owner_gone(struct pshm_robust *r, const struct pshm_grip *grip)
+{
+    return is_orphaned(grip) || is_dead(r, grip);
+}
+
+int
+pshm_robust_busy(struct pshm_robust *r, struct pshm_grip *grip)
+{
+    if (is_orphaned(grip)) {
+        return -EINPROGRESS;
+    }
+    if (grip->space == 0) {
+        return -EBUSY;
+    }
+    int64_t now = pshm_now();
+    int64_t last = atomic_load_explicit(&grip->looked, memory_order_relaxed);
+    if (last != 0 && now - last < PSHM_SLICE) {
+        return -EBUSY;
+    }
+    atomic_store_explicit(&grip->looked, now, memory_order_relaxed);
+    return is_dead(r, grip) ? pshm_robust_try(r, grip) : -EBUSY;
+}
+
 /* ---- Locking ---- */
 
-/* The word that says which thread has it. */
-static atomic_uint *
-owner_word(struct pshm_robust *r)
-{
-#ifdef __GLIBC__
-    return (atomic_uint *)(void *)&r->mutex.__data.__lock;
-#else
-    return (atomic_uint *)(void *)r + 1;        /* musl: the second member */
-#endif
-}
-
-static pid_t
-this_thread(void)
-{
-    return (pid_t)syscall(SYS_gettid);
-}
-
 /* glibc's trylock says ENOTRECOVERABLE and keeps the mutex, which no unlock
- * knows of: all others would find it taken for ever.  This lets go of it. */
+ * undoes: all others would find it taken for ever.  This releases it. */
 static void
-forget(struct pshm_robust *r)
+undo_unrecoverable(struct pshm_robust *r)
 {
 #ifdef __GLIBC__
-    atomic_uint *word = owner_word(r);
-    if ((pid_t)(atomic_load(word) & FUTEX_TID_MASK) == this_thread()) {
-        atomic_store(word, 0);
-        (void)pshm_futex_wake(word, INT_MAX);
+    if (pshm_robust_holder(r) == pshm_thread()->id) {
+        atomic_store(pshm_robust_word(r), 0);
+        (void)pshm_futex_wake(pshm_robust_word(r), INT_MAX);
     }
 #else
     (void)r;
 #endif
 }
 
+/* Of what the C library may say of a sound mutex the rest means that this one is
+ * not. */
 int
 pshm_robust_refused(struct pshm_robust *r, int rc)
 {
-    if (rc == -ENOTRECOVERABLE) {
-        forget(r);
+    switch (rc) {
+    case -ENOTRECOVERABLE:
+        undo_unrecoverable(r);
+        return rc;
+    case -EOWNERDEAD:
+    case -EBUSY:
+    case -EDEADLK:
+    case -ETIMEDOUT:
+        return rc;
+    default:
+        return -EBADMSG;
     }
-    return rc;
+}
+
+int
+pshm_robust_again(struct pshm_robust *r, struct pshm_grip *grip)
+{
+    uintptr_t links[2];
+    bool mine = pshm_grip_mine(grip);
+    if (mine && pshm_robust_holder(r) != grip->thread) {
+        return -EBADMSG;
+    }
+    if (mine && grip->flags & PSHM_RECURSIVE) {
+        grip->depth++;
+        return 0;
+    }
+    pshm_robust_read_links(r, links);
+#ifdef PSHM_ROBUST_LINKS
+    if (links[0] == 0 || links[1] == 0) {
+        return -EBADMSG;                /* it is in no thread's list */
+    }
+#endif
+    return -EDEADLK;
 }
 
 /* The C library's function that takes a clock, where it has it: glibc 2.30. */
@@ -219,21 +351,37 @@ lock_until(pthread_mutex_t *mutex, int64_t end)
     void *symbol = pshm_libc_function("pthread_mutex_clocklock", &found);
     memcpy((void *)&function, (const void *)&symbol, sizeof(function));
     if (function != NULL) {
-        return -function(mutex, CLOCK_MONOTONIC, &at);
+        return function(mutex, CLOCK_MONOTONIC, &at);
     }
     at = pshm_moment_realtime(end);
-    return -pthread_mutex_timedlock(mutex, &at);
+    return pthread_mutex_timedlock(mutex, &at);
 }
 
 int
 pshm_robust_lock(struct pshm_robust *r, struct pshm_grip *grip, int64_t until)
 {
-    if (pshm_robust_kind(r) != grip->kind) {
-        return -EBADMSG;
+    int rc = pshm_robust_try(r, grip);
+    if (rc == -EDEADLK && until != PSHM_NEVER) {
+        /* Until then: a signal handler may release it. */
+        atomic_uint *word = pshm_robust_word(r);
+        rc = pshm_futex_wait(word, atomic_load(word), until);
+        return rc == 0 ? -EINTR : rc;
+    }
+    if (rc != -EBUSY) {
+        return rc;
+    }
+    if (is_orphaned(grip)) {
+        return -EINPROGRESS;
     }
     int64_t end = pshm_slice_end(until);
-    int rc = pshm_robust_locked(r, grip, lock_until(&r->mutex, end));
-    return rc == -ETIMEDOUT ? pshm_slice_over(end, until) : rc;
+    rc = -lock_until(&r->mutex, end);
+    if (rc != 0) {
+        rc = pshm_robust_refused(r, rc);
+    }
+    if (rc != -ETIMEDOUT) {
+        return pshm_robust_locked(r, grip, rc);
+    }
+    return is_dead(r, grip) ? -EINTR : pshm_slice_over(end, until);
 }
 
 void
@@ -245,7 +393,7 @@ pshm_robust_repair(struct pshm_robust *r)
 bool
 pshm_robust_owner_died(const struct pshm_robust *r)
 {
-    unsigned word = atomic_load(owner_word((struct pshm_robust *)(uintptr_t)r));
+    unsigned word = atomic_load(pshm_robust_word(r));
     return word & FUTEX_OWNER_DIED && (word & FUTEX_TID_MASK) == 0;
 }
 
@@ -258,8 +406,57 @@ pshm_robust_renew(const struct pshm_robust *r, struct pshm_grip *grip)
 }
 
 int
-pshm_robust_unlock(struct pshm_robust *r, struct pshm_grip *grip)
+pshm_robust_force(struct pshm_robust *r, struct pshm_grip *grip)
 {
-    int rc = pshm_robust_may_unlock(r, grip);
-    return rc < 0 ? rc : pshm_robust_let_go(r, grip);
+    if (!unlink_by_neighbours(r, grip)) {
+        pshm_robust_note(grip, PSHM_ORPHANED);
+        return -EBADMSG;
+    }
+    pshm_robust_note(grip, 0);
+    atomic_store_explicit(&grip->owner, 0, memory_order_relaxed);
+    unsigned word = atomic_load(pshm_robust_word(r));
+    if ((word & FUTEX_TID_MASK) == grip->thread) {
+        mark_dead(r, word);
+    }
+    return -EBADMSG;
+}
+
+/* By its owner.  The word is for a program that is not this library. */
+static int
+abandon_mine(struct pshm_robust *r, struct pshm_grip *grip)
+{
+    unsigned unlocked = 0;
+    grip->depth = 1;
+    if (pshm_robust_unlock(r, grip) == 0) {
+        (void)atomic_compare_exchange_strong(pshm_robust_word(r), &unlocked,
+                                             FUTEX_OWNER_DIED);
+    }
+    return pshm_grip_held(grip) ? -EBUSY : 0;
+}
+
+int
+pshm_robust_abandon(struct pshm_robust *r, struct pshm_grip *grip,
+                    atomic_uint *inconsistent)
+{
+    unsigned owner = grip->thread;
+    if (!pshm_grip_held(grip)) {
+        return 0;
+    }
+    if (pshm_grip_mine(grip)) {
+        if (inconsistent != NULL) {
+            atomic_store_explicit(inconsistent, 1, memory_order_relaxed);
+        }
+        return abandon_mine(r, grip);
+    }
+    if (pshm_thread_has_ended(owner, grip->started)) {
+        return 0;
+    }
+    /* Not if the kernel has marked it just now, and another thread has it. */
+    if (pshm_robust_holder(r) == owner && grip->note != NULL
+        && atomic_compare_exchange_strong(&grip->note->thread, &owner,
+                                          PSHM_ORPHANED)
+        && inconsistent != NULL) {
+        atomic_store_explicit(inconsistent, 1, memory_order_relaxed);
+    }
+    return -EBUSY;
 }

@@ -1,20 +1,26 @@
 /* A mutex whose next owner is told that the last one died while it had it:
  * pthread_mutexattr_setrobust(3).
  *
- * While it is held the C library keeps it in a list of its thread's, by
+ * While a thread holds it the C library keeps it in a list of that thread, by
  * addresses in the mutex itself.  So the memory must stay mapped as long as a
- * thread of this process holds it; and who writes over those addresses would
- * crash the holder.  A grip remembers, in private memory, what they were.
- */
+ * thread of this process holds it; and bytes written over those addresses would
+ * crash the owner.  A grip remembers, in private memory, what they were.
+ *
+ * When a thread ends, the kernel walks that list and marks each mutex.  A mutex
+ * that was written over ends the walk, and those behind it keep an owner that
+ * does not exist any more.  So a thread that waits looks at each poll interval
+ * whether the owner still exists, and marks the mutex itself if not. */
 #ifndef PSHM_ROBUST_H
 #define PSHM_ROBUST_H
 
+#include <linux/futex.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "base.h"
 #include "host.h"
+#include "thread.h"
 
 enum pshm_robust_flags {
     PSHM_RECURSIVE = 1,                 /* its owner may lock it again */
@@ -29,39 +35,72 @@ struct pshm_robust {
 
 _Static_assert(sizeof(pthread_mutex_t) <= 48, "a robust mutex has no room");
 
-/* One process's side of it, zeroed at first; for any number of threads.  Who
- * locks it by one grip unlocks it by that. */
+/* What the owner notes of itself in shared memory, beside the mutex. */
+struct pshm_owner {
+    atomic_uint thread;                 /* its id; 0: not held */
+    atomic_uint started;                /* as in struct pshm_thread */
+};
+
+/* In place of an id: the object that held the mutex is gone, or could not unlock
+ * it, but the mutex still is in the list of a thread that lives. */
+#define PSHM_ORPHANED UINT32_MAX
+
+/* One process's side of a mutex, zeroed at first; for any number of threads.  A
+ * thread that locks it by one grip unlocks it by that. */
 struct pshm_grip {
     int kind;
     unsigned flags;
-    atomic_uintptr_t owner;             /* thread that has it by this grip */
+    uint32_t space;                     /* of process ids, as pshm_robust_watch
+                                           found it; 0: owners are not looked
+                                           for */
+    struct pshm_owner *note;            /* or NULL */
+    _Atomic(int64_t) looked;            /* ... the last time, nanoseconds */
+    atomic_uintptr_t owner;             /* number of the thread that has it by
+                                           this grip */
     atomic_uint forks;                  /* ... since how many forks */
     /* its owner's: */
     unsigned depth;
+    unsigned thread, started;           /* as in struct pshm_thread */
     uintptr_t links[2];
 };
 
-/* Has this thread got it by this grip?  Has any thread of this process? */
+/* Does this thread hold it by this grip?  Does any thread of this process? */
 static inline bool pshm_grip_mine(const struct pshm_grip *grip);
 static inline bool pshm_grip_held(const struct pshm_grip *grip);
 
-/* Make r, which is all zeros and nobody else's yet.  Returns 0 or -errno. */
+/* Make r, which is all zeros and not shared yet.  Returns 0 or -errno. */
 int pshm_robust_init(struct pshm_robust *r, unsigned flags);
 
-/* Know r, which somebody made with these flags.  Returns 0, -EBADMSG: it is
- * none of that kind; or -errno. */
+/* Use r, which was made with these flags.  Returns 0; -EBADMSG: it is not of that
+ * kind; or -errno. */
 int pshm_robust_open(const struct pshm_robust *r, unsigned flags,
                      struct pshm_grip *grip);
 
-/* Lock it.  Returns 0; -EOWNERDEAD: locked, but its last owner died with it,
- * and it is to be repaired; or it is not locked: -EBUSY (somebody has it),
- * -EDEADLK (this thread has it), -ENOTRECOVERABLE (whoever was told before let
- * go of it without a repair), -EBADMSG (written over), -EINTR and -ETIMEDOUT as
- * pshm_futex_wait. */
+/* From now on find out by oneself whether the owner of a mutex has ended, and
+ * note there when locking it who that is; note: zeros at first, or NULL.  Only if
+ * all threads that lock it are of one space of process ids. */
+void pshm_robust_watch(struct pshm_grip *grip, struct pshm_owner *note);
+
+/* Lock it.  Returns 0; -EOWNERDEAD: locked, but its last owner died with it, and
+ * it is to be repaired; or it is not locked:
+ *   -EBUSY       it is held
+ *   -EINPROGRESS it is held, and orphaned (pshm_robust_abandon): it cannot be
+ *                taken over yet
+ *   -EDEADLK     this thread holds it
+ *   -ENOTRECOVERABLE  a thread that was told of a death unlocked it without a
+ *                repair
+ *   -EBADMSG     it was written over
+ *   -EINTR, -ETIMEDOUT  as pshm_futex_wait
+ * pshm_robust_lock returns -EDEADLK only if it would wait for ever. */
 static inline int pshm_robust_try(struct pshm_robust *r,
                                   struct pshm_grip *grip);
 int pshm_robust_lock(struct pshm_robust *r, struct pshm_grip *grip,
                      int64_t until);
+
+/* After -EBUSY of the first: what is to be said of it?  Returns that, or what
+ * another try returned after its owner was found to have ended.  Looks for the
+ * owner at most once in a poll interval. */
+int pshm_robust_busy(struct pshm_robust *r, struct pshm_grip *grip);
 
 /* After -EOWNERDEAD, and before it is unlocked. */
 void pshm_robust_repair(struct pshm_robust *r);
@@ -70,23 +109,37 @@ void pshm_robust_repair(struct pshm_robust *r);
  * the mutex stays free for others. */
 bool pshm_robust_owner_died(const struct pshm_robust *r);
 
+/* The same, and also if the owner was not marked but has ended, or the mutex is
+ * orphaned.  For a grip that is watched; some microseconds. */
+bool pshm_robust_owner_gone(struct pshm_robust *r,
+                            const struct pshm_grip *grip);
+
 /* By its owner, who has just locked or unlocked another one: what its place in
  * the list is now is right.  Saves asking the kernel when it is unlocked, which
  * has to be done where that has changed since; not where the last one locked is
  * the first one unlocked. */
 void pshm_robust_renew(const struct pshm_robust *r, struct pshm_grip *grip);
 
-/* Returns 0; -EPERM: this thread has not got it by this grip; -EBADMSG: written
- * over. */
-int pshm_robust_unlock(struct pshm_robust *r, struct pshm_grip *grip);
-
-/* The two halves of that, for who has something to do in between. */
-static inline int pshm_robust_may_unlock(const struct pshm_robust *r,
-                                         const struct pshm_grip *grip);
-static inline int pshm_robust_let_go(struct pshm_robust *r,
+/* Returns 0; -EPERM: this thread does not hold it by this grip; -EBADMSG: it was
+ * written over.  Then it is taken out of the list, if its neighbours there say
+ * where it is, and the next owner is told; if not, the grip still is held, and
+ * the mutex is orphaned. */
+static inline int pshm_robust_unlock(struct pshm_robust *r,
                                      struct pshm_grip *grip);
 
-/* ---- What a lock does each time that nobody else wants it ----
+/* The object that has the grip goes away; by any thread.  If it is held, it is
+ * unlocked for the next owner to be told, by the kernel's word and by
+ * *inconsistent, if not NULL, which becomes 1.  Returns 0: the memory may be
+ * unmapped; or -EBUSY: it still is in the list of a thread (orphan.h). */
+int pshm_robust_abandon(struct pshm_robust *r, struct pshm_grip *grip,
+                        atomic_uint *inconsistent);
+
+/* The same, and also if the owner was not marked but has ended, or the mutex is
+ * orphaned.  For a grip that is watched; some microseconds. */
+bool pshm_robust_owner_gone(struct pshm_robust *r,
+                            const struct pshm_grip *grip);
+
+/* ---- What a lock does each time that it is not contended ----
  *
  * Here, because the calls would cost more than what they do. */
 
@@ -107,6 +160,25 @@ pshm_robust_kind(const struct pshm_robust *r)
 #endif
 }
 
+/* The word that says which thread has it. */
+static inline atomic_uint *
+pshm_robust_word(const struct pshm_robust *r)
+{
+#ifdef __GLIBC__
+    return (atomic_uint *)(uintptr_t)&r->mutex.__data.__lock;
+#else
+    return (atomic_uint *)(uintptr_t)r + 1;     /* musl: the second member */
+#endif
+}
+
+/* The id of the thread that has it, or 0. */
+static inline unsigned
+pshm_robust_holder(const struct pshm_robust *r)
+{
+    return atomic_load_explicit(pshm_robust_word(r), memory_order_acquire)
+           & FUTEX_TID_MASK;
+}
+
 /* Each by itself: a load of both at once would have to wait until the two
  * stores of locking have come to the cache. */
 static inline void
@@ -123,53 +195,22 @@ pshm_robust_read_links(const struct pshm_robust *r, uintptr_t links[2])
 #endif
 }
 
-/* How often its owner, who asks, has locked a recursive one. */
-static inline unsigned
-pshm_robust_count(const struct pshm_robust *r)
-{
-#ifdef __GLIBC__
-    return r->mutex.__data.__count;
-#else
-    int words[6];                       /* musl: how often more than once */
-    memcpy(words, r, sizeof(words));
-    return (unsigned)words[5] + 1;
-#endif
-}
-
 /* Do its neighbours in the list know it?  True where that cannot be told. */
 bool pshm_robust_linked(const struct pshm_robust *r);
 
-/* This thread's number, which no other one of this process ever has.  That of
- * pthread_self(3) passes on to another when a thread ends, also when it ends
- * with a mutex that it locked by a grip.  glibc keeps room for what a library
- * that is loaded late has by the cheaper of the models; musl does not. */
-#ifdef __GLIBC__
-#define PSHM_THREAD_LOCAL                                                    \
-    _Thread_local __attribute__((tls_model("initial-exec")))
-#else
-#define PSHM_THREAD_LOCAL _Thread_local
-#endif
-extern PSHM_THREAD_LOCAL uintptr_t pshm_thread_number;
-uintptr_t pshm_thread_count(void);      /* gives it one */
-
-static inline uintptr_t
-pshm_thread(void)
-{
-    return pshm_thread_number != 0 ? pshm_thread_number : pshm_thread_count();
-}
-
 static inline bool
-pshm_grip_is_of(const struct pshm_grip *grip, uintptr_t thread, unsigned forks)
+pshm_grip_is_of(const struct pshm_grip *grip, const struct pshm_thread *thread)
 {
-    return atomic_load_explicit(&grip->owner, memory_order_relaxed) == thread
+    return atomic_load_explicit(&grip->owner, memory_order_relaxed)
+               == thread->number
            && atomic_load_explicit(&grip->forks, memory_order_relaxed)
-                  == forks;
+                  == thread->forks;
 }
 
 static inline bool
 pshm_grip_mine(const struct pshm_grip *grip)
 {
-    return pshm_grip_is_of(grip, pshm_thread(), pshm_forks());
+    return pshm_grip_is_of(grip, pshm_thread());
 }
 
 static inline bool
@@ -180,6 +221,15 @@ pshm_grip_held(const struct pshm_grip *grip)
                   == pshm_forks();
 }
 
+static inline void
+pshm_robust_note(const struct pshm_grip *grip, unsigned thread)
+{
+    if (grip->note != NULL) {
+        atomic_store_explicit(&grip->note->thread, thread,
+                              memory_order_relaxed);
+    }
+}
+
 /* Note in the grip what an attempt to lock has returned, and return it. */
 static inline int
 pshm_robust_locked(const struct pshm_robust *r, struct pshm_grip *grip, int rc)
@@ -187,24 +237,39 @@ pshm_robust_locked(const struct pshm_robust *r, struct pshm_grip *grip, int rc)
     if (rc != 0 && rc != -EOWNERDEAD) {
         return rc;
     }
-    uintptr_t self = pshm_thread();
-    unsigned forks = pshm_forks();
-    grip->depth = rc == 0 && pshm_grip_is_of(grip, self, forks)
-                      ? grip->depth + 1 : 1;
+    const struct pshm_thread *self = pshm_thread();
+    grip->depth = 1;
+    grip->thread = self->id;
+    grip->started = self->started;
     pshm_robust_read_links(r, grip->links);
-    atomic_store_explicit(&grip->forks, forks, memory_order_relaxed);
-    atomic_store_explicit(&grip->owner, self, memory_order_relaxed);
+    atomic_store_explicit(&grip->forks, self->forks, memory_order_relaxed);
+    atomic_store_explicit(&grip->owner, self->number, memory_order_relaxed);
+    if (grip->note != NULL) {
+        atomic_store_explicit(&grip->note->started, self->started,
+                              memory_order_relaxed);
+        atomic_store_explicit(&grip->note->thread, self->id,
+                              memory_order_release);
+    }
     return rc;
 }
 
 /* What an attempt means that did not simply lock it. */
 int pshm_robust_refused(struct pshm_robust *r, int rc);
 
+/* This thread holds it, by this grip or another one: the C library is not to
+ * lock it again, for that would put it into the list a second time or count what
+ * was written over. */
+int pshm_robust_again(struct pshm_robust *r, struct pshm_grip *grip);
+
 static inline int
 pshm_robust_try(struct pshm_robust *r, struct pshm_grip *grip)
 {
+    const struct pshm_thread *self = pshm_thread();
     if (pshm_robust_kind(r) != grip->kind) {
         return -EBADMSG;
+    }
+    if (pshm_grip_is_of(grip, self) || pshm_robust_holder(r) == self->id) {
+        return pshm_robust_again(r, grip);
     }
     int rc = -pthread_mutex_trylock(&r->mutex);
     if (rc != 0) {
@@ -213,40 +278,47 @@ pshm_robust_try(struct pshm_robust *r, struct pshm_grip *grip)
     return pshm_robust_locked(r, grip, rc);
 }
 
-/* The links differ from what they were where a neighbour came or went.  And of
- * a recursive one the C library must count as we do: who took for the last unlock
- * what is one of several would let the memory go with the mutex in the list. */
-static inline int
-pshm_robust_may_unlock(const struct pshm_robust *r,
-                       const struct pshm_grip *grip)
+/* Is it as its owner left it?  The links differ from what they were where a
+ * neighbour came or went. */
+static inline bool
+pshm_robust_intact(const struct pshm_robust *r, const struct pshm_grip *grip)
 {
     uintptr_t links[2];
-    if (!pshm_grip_mine(grip)) {
-        return -EPERM;
-    }
     pshm_robust_read_links(r, links);
     return pshm_robust_kind(r) == grip->kind
-           && (grip->flags != PSHM_RECURSIVE
-               || pshm_robust_count(r) == grip->depth)
+           && pshm_robust_holder(r) == grip->thread
+#ifdef __GLIBC__
+           && (grip->flags != PSHM_RECURSIVE || r->mutex.__data.__count == 1)
+#endif
            && ((links[0] == grip->links[0] && links[1] == grip->links[1])
-               || pshm_robust_linked(r)) ? 0 : -EBADMSG;
+               || pshm_robust_linked(r));
 }
 
+/* Unlock one that is not intact, or that the C library did not unlock. */
+int pshm_robust_force(struct pshm_robust *r, struct pshm_grip *grip);
+
 static inline int
-pshm_robust_let_go(struct pshm_robust *r, struct pshm_grip *grip)
+pshm_robust_unlock(struct pshm_robust *r, struct pshm_grip *grip)
 {
-    /* Before, for afterwards it may be another thread's. */
-    unsigned depth = --grip->depth;
-    if (depth == 0) {
-        atomic_store_explicit(&grip->owner, 0, memory_order_relaxed);
+    const struct pshm_thread *self = pshm_thread();
+    if (!pshm_grip_is_of(grip, self)) {
+        return -EPERM;
     }
-    int rc = -pthread_mutex_unlock(&r->mutex);
-    if (rc < 0 && depth == 0) {
-        grip->depth = 1;
-        atomic_store_explicit(&grip->owner, pshm_thread(),
-                              memory_order_relaxed);
+    if (grip->depth > 1) {              /* the C library has it once only */
+        grip->depth--;
+        return 0;
     }
-    return rc;
+    if (!pshm_robust_intact(r, grip)) {
+        return pshm_robust_force(r, grip);
+    }
+    /* Before, for afterwards they may be another thread's. */
+    pshm_robust_note(grip, 0);
+    atomic_store_explicit(&grip->owner, 0, memory_order_relaxed);
+    if (pthread_mutex_unlock(&r->mutex) == 0) {
+        return 0;
+    }
+    atomic_store_explicit(&grip->owner, self->number, memory_order_relaxed);
+    return pshm_robust_force(r, grip);
 }
 
 #endif

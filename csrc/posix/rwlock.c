@@ -1,6 +1,7 @@
 #include "rwlock.h"
 
 #include "futex.h"
+#include "orphan.h"
 
 /* What a reader may take to come through the gate, nanoseconds. */
 #define PASSING ((int64_t)1000 * 1000)
@@ -9,19 +10,21 @@ int
 pshm_rw_init(struct pshm_lock *gate, struct pshm_rwlock *rw)
 {
     int rc = pshm_lock_init(gate, 0);
-    for (int i = 0; rc == 0 && i < PSHM_SEATS; i++) {
-        rc = pshm_robust_init(&rw->seats[i], 0);
+    for (int i = 0; rc == 0 && i < PSHM_SLOTS; i++) {
+        rc = pshm_robust_init(&rw->slots[i], 0);
     }
     return rc;
 }
 
 int
-pshm_rw_open(const struct pshm_lock *gate, const struct pshm_rwlock *rw,
+pshm_rw_open(struct pshm_lock *gate, struct pshm_rwlock *rw,
              struct pshm_rw_grip *grip)
 {
-    int rc = pshm_robust_open(&gate->mutex, 0, &grip->gate);
-    for (int i = 0; rc == 0 && i < PSHM_SEATS; i++) {
-        rc = pshm_robust_open(&rw->seats[i], 0, &grip->seats[i]);
+    int rc = pshm_lock_open(gate, 0, &grip->gate);
+    for (int i = 0; rc == 0 && i < PSHM_SLOTS; i++) {
+        rc = pshm_robust_open(&rw->slots[i], 0, &grip->slots[i]);
+        grip->slots[i].space = grip->gate.space;
+        grip->slots[i].note = &rw->owners[i];
     }
     return rc;
 }
@@ -33,55 +36,62 @@ was_writing(const struct pshm_rwlock *rw)
 }
 
 static void
-set_writing(struct pshm_rwlock *rw, bool writing)
+set_writing(struct pshm_rwlock *rw, struct pshm_rw_grip *grip, bool writing)
 {
+    grip->writing = writing;
     atomic_store_explicit(&rw->writing, writing, memory_order_relaxed);
 }
 
 static bool
-is_broken(const struct pshm_lock *gate)
+is_inconsistent(const struct pshm_lock *gate)
 {
-    return atomic_load_explicit(&gate->broken, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&gate->inconsistent, memory_order_relaxed)
+           != 0;
 }
 
 /* In this order, so that a death in between is still told. */
 static void
-mark_broken(struct pshm_lock *gate, struct pshm_rwlock *rw)
+mark_inconsistent(struct pshm_lock *gate, struct pshm_rwlock *rw,
+                  struct pshm_rw_grip *grip)
 {
-    atomic_store_explicit(&gate->broken, 1, memory_order_relaxed);
-    set_writing(rw, false);
+    atomic_store_explicit(&gate->inconsistent, 1, memory_order_relaxed);
+    set_writing(rw, grip, false);
 }
 
-/* Lock it at once, unless a writer has it. */
+/* ---- Coming in ---- */
+
 static int
-try_gate(struct pshm_lock *gate, const struct pshm_rwlock *rw,
-         struct pshm_grip *grip)
+lock_gate(struct pshm_lock *gate, const struct pshm_rwlock *rw,
+          struct pshm_grip *grip, enum pshm_rw_patience patience, int64_t until)
 {
+    if (patience == PSHM_RW_WAIT) {
+        return pshm_lock_wait(gate, grip, until);
+    }
     int rc = pshm_lock_try(gate, grip);
-    if (rc == -EBUSY
+    if (rc == -EBUSY && patience == PSHM_RW_PASS
         && atomic_load_explicit(&rw->coming, memory_order_relaxed) == 0) {
         rc = pshm_lock_wait(gate, grip, pshm_now() + PASSING);
         rc = rc == -ETIMEDOUT ? -EBUSY : rc;
     }
-    return rc;
+    return rc == -EDEADLK ? -EBUSY : rc;
 }
 
 /* 0 or -EOWNERDEAD with the gate. */
 static int
 take_gate(struct pshm_lock *gate, struct pshm_rwlock *rw,
-          struct pshm_rw_grip *grip, struct pshm_rw_attempt *attempt, bool now,
-          int64_t until)
+          struct pshm_rw_grip *grip, struct pshm_rw_attempt *attempt,
+          enum pshm_rw_patience patience, int64_t until)
 {
     if (attempt->gate) {
         return 0;
     }
-    int rc = now ? try_gate(gate, rw, &grip->gate)
-                 : pshm_lock_wait(gate, &grip->gate, until);
+    int rc = lock_gate(gate, rw, &grip->gate, patience, until);
     if (rc != 0 && rc != -EOWNERDEAD) {
         return rc;
     }
     attempt->gate = true;
-    if (rc == -EOWNERDEAD && !is_broken(gate) && !was_writing(rw)) {
+    grip->writing = false;
+    if (rc == -EOWNERDEAD && !is_inconsistent(gate) && !was_writing(rw)) {
         atomic_store_explicit(&rw->coming, 0, memory_order_relaxed);
         pshm_lock_repair(gate);         /* it only came or went */
         rc = 0;
@@ -89,15 +99,12 @@ take_gate(struct pshm_lock *gate, struct pshm_rwlock *rw,
     return rc;
 }
 
-/* A seat whose owner died is free. */
+/* 0: locked.  A slot whose owner died is free. */
 static int
-take_seat(struct pshm_robust *seat, struct pshm_grip *grip, bool now,
-          int64_t until)
+repaired(struct pshm_robust *slot, int rc)
 {
-    int rc = now ? pshm_robust_try(seat, grip)
-                 : pshm_robust_lock(seat, grip, until);
     if (rc == -EOWNERDEAD) {
-        pshm_robust_repair(seat);
+        pshm_robust_repair(slot);
         rc = 0;
     }
     return rc;
@@ -106,45 +113,69 @@ take_seat(struct pshm_robust *seat, struct pshm_grip *grip, bool now,
 /* The first free one; where none is, the one that this thread's number leads
  * to is waited for. */
 static int
-find_seat(struct pshm_rwlock *rw, struct pshm_rw_grip *grip, bool now,
-          int64_t until, int *seat)
+find_slot(struct pshm_rwlock *rw, struct pshm_rw_grip *grip,
+          enum pshm_rw_patience patience, int64_t until, int *slot)
 {
-    int rc = -EBUSY, first = (int)((uintptr_t)pthread_self() / 4096
-                                   % PSHM_SEATS);
-    for (int i = 0; i < PSHM_SEATS; i++) {
-        *seat = (first + i) % PSHM_SEATS;
-        rc = take_seat(&rw->seats[*seat], &grip->seats[*seat], true, until);
+    int rc, first = (int)(pshm_thread()->number % PSHM_SLOTS);
+    for (int i = 0; i < PSHM_SLOTS; i++) {
+        *slot = (first + i) % PSHM_SLOTS;
+        rc = pshm_robust_try(&rw->slots[*slot], &grip->slots[*slot]);
         /* This thread reads there already. */
         if (rc != -EBUSY && rc != -EDEADLK) {
-            return rc;
+            return repaired(&rw->slots[*slot], rc);
         }
     }
-    if (now) {
+    if (patience != PSHM_RW_WAIT) {
         return -EBUSY;
     }
-    *seat = first;
-    return take_seat(&rw->seats[first], &grip->seats[first], false, until);
+    *slot = first;
+    rc = pshm_robust_lock(&rw->slots[first], &grip->slots[first], until);
+    /* An orphan's slot is no place to read in, nor one to wait for. */
+    return repaired(&rw->slots[first], rc == -EINPROGRESS ? -EBUSY : rc);
+}
+
+/* By the gate's owner, so that it stays free: no reader, or one that is dead, or
+ * whose object is gone. */
+static bool
+is_free(const struct pshm_rwlock *rw, int i)
+{
+    unsigned word = atomic_load_explicit(pshm_robust_word(&rw->slots[i]),
+                                         memory_order_acquire);
+    return (word & FUTEX_TID_MASK) == 0 || word & FUTEX_OWNER_DIED
+           || atomic_load_explicit(&rw->owners[i].thread,
+                                   memory_order_relaxed) == PSHM_ORPHANED;
+}
+
+static int
+wait_for_slot(struct pshm_rwlock *rw, struct pshm_rw_grip *grip, int i,
+              enum pshm_rw_patience patience, int64_t until)
+{
+    struct pshm_robust *slot = &rw->slots[i];
+    struct pshm_grip *mine = &grip->slots[i];
+    int rc = patience == PSHM_RW_WAIT ? pshm_robust_lock(slot, mine, until)
+                                      : pshm_robust_busy(slot, mine);
+    rc = repaired(slot, rc);
+    if (rc == 0) {
+        rc = pshm_robust_unlock(slot, mine);
+    }
+    return rc == -EINPROGRESS ? 0 : rc;
 }
 
 void
 pshm_rw_undo(struct pshm_lock *gate, struct pshm_rwlock *rw,
              struct pshm_rw_grip *grip, struct pshm_rw_attempt *attempt)
 {
-    while (attempt->seats > 0) {
-        int i = --attempt->seats;
-        (void)pshm_robust_unlock(&rw->seats[i], &grip->seats[i]);
-    }
     if (attempt->gate) {
-        attempt->gate = false;
         atomic_store_explicit(&rw->coming, 0, memory_order_relaxed);
-        if (was_writing(rw) || is_broken(gate)) {
-            mark_broken(gate, rw);
+        if (was_writing(rw) || is_inconsistent(gate)) {
+            mark_inconsistent(gate, rw, grip);
             pshm_lock_give_up(gate, &grip->gate);
         }
         else {
             (void)pshm_lock_release(gate, &grip->gate);
         }
     }
+    *attempt = (struct pshm_rw_attempt){0};
 }
 
 /* What an attempt returns, with the attempt undone where it has failed. */
@@ -161,16 +192,16 @@ conclude(struct pshm_lock *gate, struct pshm_rwlock *rw,
 int
 pshm_rw_read(struct pshm_lock *gate, struct pshm_rwlock *rw,
              struct pshm_rw_grip *grip, struct pshm_rw_attempt *attempt,
-             bool now, int64_t until, int *seat)
+             enum pshm_rw_patience patience, int64_t until, int *slot)
 {
-    int rc = take_gate(gate, rw, grip, attempt, now, until);
+    int rc = take_gate(gate, rw, grip, attempt, patience, until);
     if (rc == 0) {
-        rc = find_seat(rw, grip, now, until, seat);
+        rc = find_slot(rw, grip, patience, until, slot);
     }
     if (rc == 0) {
         pshm_robust_renew(&gate->mutex, &grip->gate);
         (void)pshm_lock_release(gate, &grip->gate);
-        pshm_robust_renew(&rw->seats[*seat], &grip->seats[*seat]);
+        pshm_robust_renew(&rw->slots[*slot], &grip->slots[*slot]);
         *attempt = (struct pshm_rw_attempt){0};
     }
     return conclude(gate, rw, grip, attempt, rc);
@@ -179,22 +210,25 @@ pshm_rw_read(struct pshm_lock *gate, struct pshm_rwlock *rw,
 int
 pshm_rw_write(struct pshm_lock *gate, struct pshm_rwlock *rw,
               struct pshm_rw_grip *grip, struct pshm_rw_attempt *attempt,
-              bool now, int64_t until)
+              enum pshm_rw_patience patience, int64_t until)
 {
-    int rc = take_gate(gate, rw, grip, attempt, now, until);
+    int rc = take_gate(gate, rw, grip, attempt, patience, until);
     if (rc == 0) {
         atomic_store_explicit(&rw->coming, 1, memory_order_relaxed);
     }
-    while (rc == 0 && attempt->seats < PSHM_SEATS) {
-        int i = attempt->seats;
-        rc = take_seat(&rw->seats[i], &grip->seats[i], now, until);
-        attempt->seats += rc == 0;
+    while (rc == 0 && attempt->slots < PSHM_SLOTS) {
+        int i = attempt->slots;
+        rc = is_free(rw, i) ? 0 : wait_for_slot(rw, grip, i, patience, until);
+        attempt->slots += rc == 0;
     }
     if (rc == 0) {
-        set_writing(rw, true);
+        set_writing(rw, grip, true);
+        *attempt = (struct pshm_rw_attempt){0};
     }
     return conclude(gate, rw, grip, attempt, rc);
 }
+
+/* ---- Leaving ---- */
 
 void
 pshm_rw_repair(struct pshm_lock *gate)
@@ -206,48 +240,44 @@ void
 pshm_rw_give_up(struct pshm_lock *gate, struct pshm_rwlock *rw,
                 struct pshm_rw_grip *grip)
 {
-    atomic_store_explicit(&gate->broken, 1, memory_order_relaxed);
-    pshm_robust_repair(&gate->mutex);
+    pshm_lock_begin_repair(gate);
     (void)pshm_rw_done(gate, rw, grip);
 }
 
 int
-pshm_rw_leave(struct pshm_rwlock *rw, struct pshm_rw_grip *grip, int seat)
+pshm_rw_leave(struct pshm_rwlock *rw, struct pshm_rw_grip *grip, int slot)
 {
-    return pshm_robust_unlock(&rw->seats[seat], &grip->seats[seat]);
+    pshm_orphans_release();
+    return pshm_robust_unlock(&rw->slots[slot], &grip->slots[slot]);
 }
 
-/* The last one locked comes first (pshm_robust_renew), and says whether it is
- * ours at all. */
 int
 pshm_rw_done(struct pshm_lock *gate, struct pshm_rwlock *rw,
              struct pshm_rw_grip *grip)
 {
-    if (!pshm_rw_writes(rw, grip)) {
+    if (!pshm_rw_writes(grip)) {
         return -EPERM;
     }
-    int i = PSHM_SEATS - 1;
-    int rc = pshm_robust_unlock(&rw->seats[i], &grip->seats[i]);
-    if (rc < 0) {
-        return rc;
-    }
-    set_writing(rw, false);
-    while (--i >= 0) {
-        (void)pshm_robust_unlock(&rw->seats[i], &grip->seats[i]);
-    }
+    set_writing(rw, grip, false);
     atomic_store_explicit(&rw->coming, 0, memory_order_relaxed);
-    return pshm_lock_release(gate, &grip->gate);
+    int rc = pshm_lock_release(gate, &grip->gate);
+    if (rc < 0) {
+        /* Others may have been in beside this writer. */
+        atomic_store_explicit(&gate->inconsistent, 1, memory_order_relaxed);
+        grip->writing = pshm_grip_mine(&grip->gate);
+    }
+    return rc;
 }
 
-/* Who has the gate comes or writes: its seats are not a reader's. */
+/* The gate's owner comes or writes: its slots are not a reader's. */
 int
-pshm_rw_my_seat(const struct pshm_rw_grip *grip)
+pshm_rw_my_slot(const struct pshm_rw_grip *grip)
 {
     if (pshm_grip_mine(&grip->gate)) {
         return -1;
     }
-    for (int i = 0; i < PSHM_SEATS; i++) {
-        if (pshm_grip_mine(&grip->seats[i])) {
+    for (int i = 0; i < PSHM_SLOTS; i++) {
+        if (pshm_grip_mine(&grip->slots[i])) {
             return i;
         }
     }
@@ -255,46 +285,37 @@ pshm_rw_my_seat(const struct pshm_rw_grip *grip)
 }
 
 bool
-pshm_rw_writes(const struct pshm_rwlock *rw, const struct pshm_rw_grip *grip)
+pshm_rw_writes(const struct pshm_rw_grip *grip)
 {
-    return pshm_grip_mine(&grip->gate) && was_writing(rw);
+    return pshm_grip_mine(&grip->gate) && grip->writing;
 }
 
-bool
-pshm_rw_held(const struct pshm_rw_grip *grip)
+void
+pshm_rw_abandon(struct pshm_lock *gate, struct pshm_rwlock *rw,
+                struct pshm_rw_grip *grip,
+                void (*keep)(void *context, struct pshm_robust *r,
+                             const struct pshm_grip *grip),
+                void *context)
 {
-    if (pshm_grip_held(&grip->gate)) {
-        return true;
+    if (pshm_lock_abandon(gate, &grip->gate) < 0) {
+        keep(context, &gate->mutex, &grip->gate);
     }
-    for (int i = 0; i < PSHM_SEATS; i++) {
-        if (pshm_grip_held(&grip->seats[i])) {
-            return true;
+    for (int i = 0; i < PSHM_SLOTS; i++) {
+        if (pshm_robust_abandon(&rw->slots[i], &grip->slots[i], NULL) < 0) {
+            keep(context, &rw->slots[i], &grip->slots[i]);
         }
     }
-    return false;
-}
-
-/* The word that the kernel and the C library have a mutex's owner in. */
-static bool
-is_owned(const struct pshm_robust *r)
-{
-#ifdef __GLIBC__
-    const volatile int *word = &r->mutex.__data.__lock;
-#else
-    const volatile int *word = (const int *)(const void *)r + 1;    /* musl */
-#endif
-    return (*word & 0x3fffffff) != 0;
 }
 
 int
 pshm_rw_readers(const struct pshm_rwlock *rw)
 {
     int count = 0;
-    if (atomic_load_explicit(&rw->writing, memory_order_relaxed) != 0) {
+    if (was_writing(rw)) {
         return -1;
     }
-    for (int i = 0; i < PSHM_SEATS; i++) {
-        count += is_owned(&rw->seats[i]);
+    for (int i = 0; i < PSHM_SLOTS; i++) {
+        count += !is_free(rw, i);
     }
     return count;
 }

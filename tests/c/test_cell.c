@@ -472,7 +472,7 @@ lock_in_it_is_one_lock_at_any_address(void)
     CHECK_IS(make(&two.at[1]->wide.cell, &a_lock), -EEXIST);
     for (int i = 0; i < 2; i++) {
         locks[i] = (struct pshm_lock *)(void *)two.at[i]->wide.cell.payload;
-        CHECK_IS(pshm_robust_open(&locks[i]->mutex, 0, &grips[i]), 0);
+        CHECK_IS(pshm_lock_open(locks[i], 0, &grips[i]), 0);
     }
     for (int i = 0; i < 2; i++) {
         CHECK_IS(pshm_lock_try(locks[i], &grips[i]), 0);

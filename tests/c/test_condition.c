@@ -30,7 +30,7 @@ make(void)
 {
     struct side side = {.place = shared_memory(sizeof(struct place))};
     CHECK_IS(pshm_lock_init(&side.place->lock, 0), 0);
-    CHECK_IS(pshm_robust_open(&side.place->lock.mutex, 0, &side.grip), 0);
+    CHECK_IS(pshm_lock_open(&side.place->lock, 0, &side.grip), 0);
     return side;
 }
 

@@ -2,6 +2,7 @@
 #include "peers.h"
 #include "posix/host.h"
 #include "posix/lock.h"
+#include "posix/orphan.h"
 
 #include <sched.h>
 
@@ -23,7 +24,7 @@ make(unsigned flags)
 {
     struct side side = {.place = shared_memory(PAGE)};
     CHECK_IS(pshm_lock_init(&side.place->lock, flags), 0);
-    CHECK_IS(pshm_robust_open(&side.place->lock.mutex, flags, &side.grip), 0);
+    CHECK_IS(pshm_lock_open(&side.place->lock, flags, &side.grip), 0);
     return side;
 }
 
@@ -117,18 +118,106 @@ held_says_whether_somebody_has_it(void)
     unmake(&side);
 }
 
+/* ---- an object that is gone ---- */
+
+static int
+is_told(void *context);
+
 static void
-written_over_it_still_is_held(void)
+owner_whose_object_is_gone_is_dead(void)
 {
-    struct side side = make(0);
-    CHECK_IS(lock(&side), 0);
-    struct pshm_robust kept = side.place->lock.mutex;
-    memset(&side.place->lock.mutex, 0, sizeof(kept));
-    CHECK_IS(unlock(&side), -EBADMSG);
-    CHECK(pshm_lock_held(&side.place->lock));
-    side.place->lock.mutex = kept;
-    CHECK_IS(unlock(&side), 0);
-    unmake(&side);
+    for (unsigned flags = 0; flags <= PSHM_RECURSIVE; flags++) {
+        struct side side = make(flags);
+        struct pshm_grip other = {0};
+        CHECK_IS(pshm_lock_open(&side.place->lock, flags, &other), 0);
+        CHECK_IS(pshm_lock_abandon(&side.place->lock, &side.grip), 0);
+        CHECK_IS(pshm_lock_try(&side.place->lock, &other), 0);
+        CHECK_IS(pshm_lock_release(&side.place->lock, &other), 0);
+        for (unsigned i = 0; i <= 2 * flags; i++) {
+            CHECK_IS(lock(&side), 0);
+        }
+        CHECK_IS(pshm_lock_abandon(&side.place->lock, &side.grip), 0);
+        CHECK(pshm_lock_owner_died(&side.place->lock, &other));
+        CHECK(!pshm_grip_held(&side.grip));
+        /* A program that is not this library is told too. */
+        CHECK_IS(pthread_mutex_trylock(&side.place->lock.mutex.mutex),
+                 EOWNERDEAD);
+        CHECK(pthread_mutex_consistent(&side.place->lock.mutex.mutex) == 0);
+        CHECK(pthread_mutex_unlock(&side.place->lock.mutex.mutex) == 0);
+        CHECK_IS(child_run(is_told, &side), 0);
+        CHECK_IS(pshm_lock_try(&side.place->lock, &other), -EOWNERDEAD);
+        pshm_lock_repair(&side.place->lock);
+        CHECK_IS(pshm_lock_release(&side.place->lock, &other), 0);
+        CHECK(!pshm_lock_owner_died(&side.place->lock, &other));
+        unmake(&side);
+    }
+}
+
+struct holder {
+    struct side *side;
+    struct side *another;
+    atomic_uint state;
+};
+
+/* 1: has it; 2: its object is gone; 3: has used another one; 4: may end. */
+static void *
+hold_it_then_use_another(void *context)
+{
+    struct holder *holder = context;
+    intptr_t wrong = lock(holder->side) != 0;
+    atomic_store(&holder->state, 1);
+    await(&holder->state, 2);
+    if (holder->another != NULL) {
+        wrong |= lock(holder->another) != 0 || unlock(holder->another) != 0;
+        atomic_store(&holder->state, 3);
+        await(&holder->state, 4);
+    }
+    return (void *)wrong;
+}
+
+static void
+object_that_is_gone_while_its_thread_lives(void)
+{
+    for (int ends = 0; ends < 2; ends++) {
+        check_about("ends %d", ends);
+        struct side side = make(0), another = make(0);
+        struct pshm_grip other = {0};
+        struct holder holder = {.side = &side,
+                                .another = ends ? NULL : &another};
+        pthread_t thread;
+        void *wrong;
+        struct pshm_region *region = pshm_region_new(side.place, PAGE);
+        CHECK(pthread_create(&thread, NULL, hold_it_then_use_another, &holder)
+              == 0);
+        await(&holder.state, 1);
+        CHECK_IS(pshm_lock_open(&side.place->lock, 0, &other), 0);
+        CHECK_IS(pshm_lock_abandon(&side.place->lock, &side.grip), -EBUSY);
+        pshm_region_keep(region);
+        pshm_orphan_keep(&side.place->lock.mutex, &side.grip, region);
+        CHECK_IS(pshm_lock_try(&side.place->lock, &other), -EINPROGRESS);
+        CHECK_IS(pshm_lock_wait(&side.place->lock, &other, PSHM_NEVER),
+                 -EINPROGRESS);
+        CHECK(pshm_lock_owner_died(&side.place->lock, &other));
+        CHECK(!pshm_region_is_own(region));
+        atomic_store(&holder.state, 2);
+        if (!ends) {
+            await(&holder.state, 3);
+            CHECK_IS(pshm_lock_try(&side.place->lock, &other), -EOWNERDEAD);
+            CHECK(pshm_region_is_own(region));
+            pshm_lock_give_up(&side.place->lock, &other);
+            atomic_store(&holder.state, 4);
+        }
+        CHECK(pthread_join(thread, &wrong) == 0);
+        CHECK(wrong == NULL);
+        if (ends) {
+            CHECK_IS(pshm_lock_try(&side.place->lock, &other), -EOWNERDEAD);
+            pshm_lock_repair(&side.place->lock);
+            CHECK_IS(pshm_lock_release(&side.place->lock, &other), 0);
+            CHECK(pshm_region_is_own(region));
+        }
+        pshm_region_drop(region);
+        unmake(&another);
+    }
 }
 
 /* ---- turns ---- */
@@ -308,7 +397,8 @@ main(void)
     pshm_forks_watch();
     RUN(only_one_has_it);
     RUN(held_says_whether_somebody_has_it);
-    RUN(written_over_it_still_is_held);
+    RUN(owner_whose_object_is_gone_is_dead);
+    RUN(object_that_is_gone_while_its_thread_lives);
     RUN(two_processes_take_turns);
     RUN(everyone_is_told_of_a_death_until_a_repair);
     RUN(death_after_a_repair_is_told_too);

@@ -160,7 +160,15 @@ owner_does_not_wait_for_itself(void)
         CHECK_IS(lock(&side), 0);
         int rc = try(&side);
         CHECK(again ? rc == 0 : rc == -EDEADLK || rc == -EBUSY);
-        CHECK_IS(lock(&side), again ? 0 : -EDEADLK);
+        CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.grip, PSHM_NEVER),
+                 again ? 0 : -EDEADLK);
+        if (!again) {
+            int64_t start = pshm_now();
+            CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.grip,
+                                      start + 20 * MS),
+                     -ETIMEDOUT);
+            CHECK(took(start, 20));
+        }
         CHECK_IS(side.grip.depth, again ? 3 : 1);
         for (int depth = again ? 3 : 1; depth > 0; depth--) {
             CHECK(pshm_grip_mine(&side.grip));
@@ -417,24 +425,105 @@ have_it_written_over(void *context)
     struct pshm_robust kept = side.place->mutex;
     write_over(&side.place->mutex, how % WAYS_TO_WRITE_OVER);
     CHECK_IS(unlock(&side), -EBADMSG);
-    CHECK_IS(unlock(&side), -EBADMSG);
-    CHECK(pshm_grip_mine(&side.grip));
-    if (how % WAYS_TO_WRITE_OVER < 3) {
-        CHECK_IS(try(&side), -EBADMSG);
-        CHECK_IS(lock(&side), -EBADMSG);
+    if (pshm_grip_mine(&side.grip)) {
+        CHECK_IS(unlock(&side), -EBADMSG);
+        if (how % WAYS_TO_WRITE_OVER < 3) {
+            CHECK_IS(try(&side), -EBADMSG);
+            CHECK_IS(lock(&side), -EBADMSG);
+        }
+        /* Nothing was done to it, so put right it is as it was. */
+        side.place->mutex = kept;
+        CHECK_IS(unlock(&side), 0);
     }
-    /* Nothing was done to it, so put right it is as it was. */
-    side.place->mutex = kept;
-    CHECK_IS(unlock(&side), 0);
+    else {
+        CHECK_IS(unlock(&side), -EPERM);
+    }
     if (!before) {
         CHECK_IS(unlock(&newer), 0);
         CHECK_IS(unlock(&older), 0);
     }
+    side.place->mutex = kept;
+    atomic_store(pshm_robust_word(&side.place->mutex), 0);
     CHECK_IS(lock(&side), 0);
     write_over(&side.place->mutex, how % WAYS_TO_WRITE_OVER);
     CHECK_IS(unlock(&side), -EBADMSG);
     return 0;                           /* and so ends with it */
 }
+
+#ifdef PSHM_ROBUST_LINKS
+
+/* Its memory may go then, and the next one is told if its word still is ours. */
+static int
+have_only_it_written_over(void *context)
+{
+    int how = *(int *)context;
+    struct side side = make(how % 2 ? PSHM_RECURSIVE : 0), other = make(0);
+    struct pshm_robust fresh = side.place->mutex;
+    CHECK_IS(lock(&side), 0);
+    write_over(&side.place->mutex, how);
+    CHECK_IS(unlock(&side), -EBADMSG);
+    CHECK(!pshm_grip_held(&side.grip));
+    if (how > 2) {
+        CHECK_IS(try(&side), -EOWNERDEAD);
+        CHECK_IS(unlock(&side), 0);
+    }
+    side.place->mutex = fresh;
+    CHECK_IS(lock(&side), 0);
+    CHECK_IS(unlock(&side), 0);
+    unmake(&side);
+    CHECK_IS(lock(&other), 0);
+    CHECK_IS(unlock(&other), 0);
+    return 0;
+}
+
+static void
+one_that_is_written_over_leaves_the_list(void)
+{
+    for (int how = 0; how < WAYS_TO_WRITE_OVER; how++) {
+        check_about("way %d", how);
+        CHECK_IS(child_run(have_only_it_written_over, &how), 0);
+    }
+}
+
+/* The words of a free recursive one say that this thread has it: the C library
+ * would count it, and take it out of a list that it is not in. */
+static void
+words_that_say_that_it_is_ours(void)
+{
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        for (int count = 0; count < 2; count++) {
+            struct side side = make(kinds[i]);
+            pthread_mutex_t *mutex = &side.place->mutex.mutex;
+            mutex->__data.__lock = mutex->__data.__owner = gettid();
+            mutex->__data.__count = (unsigned)count;
+            CHECK_IS(try(&side), -EBADMSG);
+            CHECK_IS(lock(&side), -EBADMSG);
+            CHECK(!pshm_grip_held(&side.grip));
+            CHECK_IS(unlock(&side), -EPERM);
+            unmake(&side);
+        }
+    }
+}
+
+/* It is not put into the list a second time. */
+static void
+word_that_says_that_it_is_free_while_it_is_ours(void)
+{
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        struct side side = make(kinds[i]), other = make(0);
+        CHECK_IS(lock(&side), 0);
+        atomic_store(pshm_robust_word(&side.place->mutex), 0);
+        CHECK_IS(try(&side), -EBADMSG);
+        CHECK_IS(unlock(&side), -EBADMSG);
+        CHECK(!pshm_grip_held(&side.grip));
+        unmake(&side);
+        CHECK_IS(lock(&other), 0);
+        CHECK_IS(unlock(&other), 0);
+        unmake(&other);
+    }
+}
+
+#endif
 
 static void
 who_holds_it_while_it_is_written_over_is_told(void)
@@ -443,6 +532,89 @@ who_holds_it_while_it_is_written_over_is_told(void)
         check_about("way %d", how);
         CHECK_IS(child_run(have_it_written_over, &how), 0);
     }
+}
+
+/* ---- an owner that the kernel did not mark ---- */
+
+struct watched {
+    struct side sides[2];
+    struct pshm_owner owners[2];
+};
+
+/* Of the two that it has the kernel finds the other one behind it. */
+static int
+cut_the_list_and_die(void *context)
+{
+    struct watched *watched = context;
+    CHECK_IS(lock(&watched->sides[0]), 0);
+    CHECK_IS(lock(&watched->sides[1]), 0);
+    memset(&watched->sides[1].place->mutex, 0xa5,
+           sizeof(watched->sides[1].place->mutex));
+    (void)raise(SIGKILL);
+    return 1;
+}
+
+static void
+owner_that_does_not_exist_is_found(void)
+{
+    struct watched *watched = shared_memory(PAGE);
+    struct side *side = &watched->sides[0];
+    for (int how = 0; how < 4; how++) {
+        check_about("way %d", how);
+        watched->sides[0] = make(how % 2 ? PSHM_RECURSIVE : 0);
+        watched->sides[1] = make(0);
+        pshm_robust_watch(&watched->sides[0].grip, &watched->owners[0]);
+        pshm_robust_watch(&watched->sides[1].grip, &watched->owners[1]);
+        /* It is found also while it is a zombie. */
+        pid_t child = child_start(cut_the_list_and_die, watched);
+        if (how < 2) {
+            CHECK_IS(child_wait(child), -SIGKILL);
+        }
+        else {
+            siginfo_t info;
+            CHECK(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT) == 0);
+        }
+        CHECK_IS(try(side), -EBUSY);
+        if (how == 0) {
+            CHECK(pshm_robust_owner_gone(&side->place->mutex, &side->grip));
+            CHECK_IS(try(side), -EOWNERDEAD);
+        }
+        else if (how == 1) {
+            CHECK_IS(pshm_robust_busy(&side->place->mutex, &side->grip),
+                     -EOWNERDEAD);
+        }
+        else {
+            CHECK_IS(lock(side), -EOWNERDEAD);
+            CHECK_IS(child_wait(child), -SIGKILL);
+        }
+        pshm_robust_repair(&side->place->mutex);
+        CHECK_IS(unlock(side), 0);
+        CHECK(!pshm_robust_owner_gone(&side->place->mutex, &side->grip));
+        unmake(side);
+        unmake(&watched->sides[1]);
+    }
+    CHECK(munmap(watched, PAGE) == 0);
+}
+
+/* The id is another thread's now, for instance the first one's of all. */
+static void
+owner_whose_id_was_given_away_is_found(void)
+{
+    struct side side = make(0);
+    struct pshm_owner note = {0};
+    pshm_robust_watch(&side.grip, &note);
+    atomic_store(pshm_robust_word(&side.place->mutex), (unsigned)getppid());
+    CHECK(!pshm_robust_owner_gone(&side.place->mutex, &side.grip));
+    CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.grip, in_ms(5)),
+             -ETIMEDOUT);
+    atomic_store(&note.thread, (unsigned)getppid());
+    atomic_store(&note.started, 1);
+    CHECK_IS(lock(&side), -EOWNERDEAD);
+    CHECK_IS(atomic_load(&note.thread), gettid());
+    pshm_robust_repair(&side.place->mutex);
+    CHECK_IS(unlock(&side), 0);
+    CHECK_IS(atomic_load(&note.thread), 0);
+    unmake(&side);
 }
 
 /* A sandbox may forbid at any moment the call that compares. */
@@ -562,6 +734,13 @@ main(void)
     RUN(without_a_repair_nobody_gets_it_any_more);
     RUN(killed_at_any_moment_it_goes_on);
     RUN(who_holds_it_while_it_is_written_over_is_told);
+#ifdef PSHM_ROBUST_LINKS
+    RUN(one_that_is_written_over_leaves_the_list);
+    RUN(words_that_say_that_it_is_ours);
+    RUN(word_that_says_that_it_is_free_while_it_is_ours);
+#endif
+    RUN(owner_that_does_not_exist_is_found);
+    RUN(owner_whose_id_was_given_away_is_found);
     RUN(where_the_kernel_no_longer_tells_a_sound_one_is_unlocked);
     RUN(several_are_unlocked_in_any_order);
     RUN(hand_over_hand_along_a_chain);

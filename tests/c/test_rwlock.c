@@ -16,7 +16,7 @@ struct place {
 };
 
 /* The word `writing` has a page for itself, where a store to it can be caught;
- * the seats begin the page after that. */
+ * the slots begin the page after that. */
 struct side {
     struct place *place;
     struct pshm_lock *gate;
@@ -37,7 +37,7 @@ make(void)
     side.gate = &side.place->gate;
     side.rw = (struct pshm_rwlock *)(void *)(page_of(&side, 2)
                                              - offsetof(struct pshm_rwlock,
-                                                        seats));
+                                                        slots));
     CHECK_IS(pshm_rw_init(side.gate, side.rw), 0);
     CHECK_IS(pshm_rw_open(side.gate, side.rw, &side.grip), 0);
     return side;
@@ -50,12 +50,13 @@ unmake(struct side *side)
 }
 
 static int
-read_until(struct side *side, bool now, int64_t until, int *seat)
+read_until(struct side *side, enum pshm_rw_patience patience, int64_t until,
+           int *slot)
 {
     struct pshm_rw_attempt attempt = {0};
     int rc;
     PATIENTLY(rc, pshm_rw_read(side->gate, side->rw,
-                               &side->grip, &attempt, now, until, seat));
+                               &side->grip, &attempt, patience, until, slot));
     if (rc == -EOWNERDEAD) {
         pshm_rw_undo(side->gate, side->rw, &side->grip,
                      &attempt);
@@ -64,12 +65,12 @@ read_until(struct side *side, bool now, int64_t until, int *seat)
 }
 
 static int
-write_until(struct side *side, bool now, int64_t until)
+write_until(struct side *side, enum pshm_rw_patience patience, int64_t until)
 {
     struct pshm_rw_attempt attempt = {0};
     int rc;
     PATIENTLY(rc, pshm_rw_write(side->gate, side->rw,
-                                &side->grip, &attempt, now, until));
+                                &side->grip, &attempt, patience, until));
     if (rc == -EOWNERDEAD) {
         pshm_rw_undo(side->gate, side->rw, &side->grip,
                      &attempt);
@@ -77,16 +78,26 @@ write_until(struct side *side, bool now, int64_t until)
     return rc;
 }
 
-static int
-begin_to_read(struct side *side, int *seat)
+static bool
+is_held(const struct pshm_rw_grip *grip)
 {
-    return read_until(side, false, before_long(), seat);
+    bool held = pshm_grip_held(&grip->gate);
+    for (int i = 0; i < PSHM_SLOTS; i++) {
+        held = held || pshm_grip_held(&grip->slots[i]);
+    }
+    return held;
+}
+
+static int
+begin_to_read(struct side *side, int *slot)
+{
+    return read_until(side, PSHM_RW_WAIT, before_long(), slot);
 }
 
 static int
 begin_to_write(struct side *side)
 {
-    return write_until(side, false, before_long());
+    return write_until(side, PSHM_RW_WAIT, before_long());
 }
 
 /* As one who repairs: in after a death too.  0 or -EOWNERDEAD. */
@@ -96,21 +107,21 @@ begin_to_repair(struct side *side)
     struct pshm_rw_attempt attempt = {0};
     int rc, told;
     PATIENTLY(told, pshm_rw_write(side->gate, side->rw,
-                                  &side->grip, &attempt, false,
+                                  &side->grip, &attempt, PSHM_RW_WAIT,
                                   before_long()));
     if (told != -EOWNERDEAD) {
         return told;
     }
     PATIENTLY(rc, pshm_rw_write(side->gate, side->rw,
-                                &side->grip, &attempt, false,
+                                &side->grip, &attempt, PSHM_RW_WAIT,
                                 before_long()));
     return rc == 0 ? told : rc;
 }
 
 static int
-stop_reading(struct side *side, int seat)
+stop_reading(struct side *side, int slot)
 {
-    return pshm_rw_leave(side->rw, &side->grip, seat);
+    return pshm_rw_leave(side->rw, &side->grip, slot);
 }
 
 static int
@@ -132,10 +143,10 @@ repair_it(struct side *side)
 static int
 can_read(void *context)
 {
-    int seat;
-    CHECK_IS(read_until(context, true, 0, &seat), 0);
-    CHECK_IS(pshm_rw_my_seat(&((struct side *)context)->grip), seat);
-    CHECK_IS(stop_reading(context, seat), 0);
+    int slot;
+    CHECK_IS(read_until(context, PSHM_RW_PASS, 0, &slot), 0);
+    CHECK_IS(pshm_rw_my_slot(&((struct side *)context)->grip), slot);
+    CHECK_IS(stop_reading(context, slot), 0);
     return 0;
 }
 
@@ -143,10 +154,10 @@ static int
 can_write(void *context)
 {
     struct side *side = context;
-    CHECK_IS(write_until(side, true, 0), 0);
-    CHECK(pshm_rw_writes(side->rw, &side->grip));
+    CHECK_IS(write_until(side, PSHM_RW_PASS, 0), 0);
+    CHECK(pshm_rw_writes(&side->grip));
     CHECK_IS(stop_writing(side), 0);
-    CHECK(!pshm_rw_held(&side->grip));
+    CHECK(!is_held(&side->grip));
     return 0;
 }
 
@@ -154,11 +165,11 @@ static int
 cannot_write(void *context)
 {
     struct side *side = context;
-    CHECK_IS(write_until(side, true, 0), -EBUSY);
+    CHECK_IS(write_until(side, PSHM_RW_PASS, 0), -EBUSY);
     int64_t start = pshm_now();
-    CHECK_IS(write_until(side, false, start + 20 * MS), -ETIMEDOUT);
+    CHECK_IS(write_until(side, PSHM_RW_WAIT, start + 20 * MS), -ETIMEDOUT);
     CHECK(took(start, 20));
-    CHECK(!pshm_rw_held(&side->grip));
+    CHECK(!is_held(&side->grip));
     CHECK_IS(stop_writing(side), -EPERM);
     return 0;
 }
@@ -167,13 +178,13 @@ static int
 cannot_read(void *context)
 {
     struct side *side = context;
-    int seat;
-    CHECK_IS(read_until(side, true, 0, &seat), -EBUSY);
+    int slot;
+    CHECK_IS(read_until(side, PSHM_RW_PASS, 0, &slot), -EBUSY);
     int64_t start = pshm_now();
-    CHECK_IS(read_until(side, false, start + 20 * MS, &seat), -ETIMEDOUT);
+    CHECK_IS(read_until(side, PSHM_RW_WAIT, start + 20 * MS, &slot), -ETIMEDOUT);
     CHECK(took(start, 20));
-    CHECK(!pshm_rw_held(&side->grip));
-    CHECK_IS(pshm_rw_my_seat(&side->grip), -1);
+    CHECK(!is_held(&side->grip));
+    CHECK_IS(pshm_rw_my_slot(&side->grip), -1);
     return 0;
 }
 
@@ -181,21 +192,21 @@ static void
 readers_keep_writers_out_but_not_readers(void)
 {
     struct side side = make();
-    int seat, another;
-    CHECK_IS(begin_to_read(&side, &seat), 0);
-    CHECK(pshm_rw_held(&side.grip));
-    CHECK(!pshm_rw_writes(side.rw, &side.grip));
+    int slot, another;
+    CHECK_IS(begin_to_read(&side, &slot), 0);
+    CHECK(is_held(&side.grip));
+    CHECK(!pshm_rw_writes(&side.grip));
     CHECK_IS(child_run(can_read, &side), 0);
     CHECK_IS(child_run(cannot_write, &side), 0);
     CHECK_IS(child_run(can_read, &side), 0);
     CHECK_IS(begin_to_read(&side, &another), 0);
-    CHECK(another != seat);
-    CHECK_IS(stop_reading(&side, seat), 0);
-    CHECK_IS(stop_reading(&side, seat), -EPERM);
-    CHECK_IS(pshm_rw_my_seat(&side.grip), another);
+    CHECK(another != slot);
+    CHECK_IS(stop_reading(&side, slot), 0);
+    CHECK_IS(stop_reading(&side, slot), -EPERM);
+    CHECK_IS(pshm_rw_my_slot(&side.grip), another);
     CHECK_IS(child_run(cannot_write, &side), 0);
     CHECK_IS(stop_reading(&side, another), 0);
-    CHECK(!pshm_rw_held(&side.grip));
+    CHECK(!is_held(&side.grip));
     CHECK_IS(child_run(can_write, &side), 0);
     unmake(&side);
 }
@@ -205,7 +216,7 @@ writer_is_alone(void)
 {
     struct side side = make();
     CHECK_IS(begin_to_write(&side), 0);
-    CHECK(pshm_rw_writes(side.rw, &side.grip));
+    CHECK(pshm_rw_writes(&side.grip));
     CHECK_IS(child_run(cannot_write, &side), 0);
     CHECK_IS(child_run(cannot_read, &side), 0);
     CHECK_IS(stop_writing(&side), 0);
@@ -219,16 +230,18 @@ static void
 nobody_waits_for_oneself(void)
 {
     struct side side = make();
-    int seat, other;
-    CHECK_IS(begin_to_read(&side, &seat), 0);
-    CHECK_IS(begin_to_write(&side), -EDEADLK);
-    CHECK_IS(pshm_rw_my_seat(&side.grip), seat);
+    int slot, other;
+    CHECK_IS(begin_to_read(&side, &slot), 0);
+    CHECK_IS(write_until(&side, PSHM_RW_WAIT, PSHM_NEVER), -EDEADLK);
+    CHECK_IS(write_until(&side, PSHM_RW_WAIT, in_ms(5)), -ETIMEDOUT);
+    CHECK_IS(pshm_rw_my_slot(&side.grip), slot);
     CHECK_IS(child_run(can_read, &side), 0);
-    CHECK_IS(stop_reading(&side, seat), 0);
+    CHECK_IS(stop_reading(&side, slot), 0);
     CHECK_IS(begin_to_write(&side), 0);
-    CHECK_IS(begin_to_write(&side), -EDEADLK);
-    CHECK_IS(begin_to_read(&side, &other), -EDEADLK);
-    CHECK(pshm_rw_writes(side.rw, &side.grip));
+    CHECK_IS(write_until(&side, PSHM_RW_WAIT, PSHM_NEVER), -EDEADLK);
+    CHECK_IS(read_until(&side, PSHM_RW_WAIT, PSHM_NEVER, &other), -EDEADLK);
+    CHECK_IS(read_until(&side, PSHM_RW_WAIT, in_ms(5), &other), -ETIMEDOUT);
+    CHECK(pshm_rw_writes(&side.grip));
     CHECK_IS(stop_writing(&side), 0);
     unmake(&side);
 }
@@ -237,12 +250,12 @@ static void *
 find_it_another_threads(void *context)
 {
     struct side *side = context;
-    int seat;
-    intptr_t wrong = pshm_rw_writes(side->rw, &side->grip)
-                     || !pshm_rw_held(&side->grip)
+    int slot;
+    intptr_t wrong = pshm_rw_writes(&side->grip)
+                     || !is_held(&side->grip)
                      || stop_writing(side) != -EPERM
-                     || write_until(side, true, 0) != -EBUSY
-                     || read_until(side, true, 0, &seat) != -EBUSY;
+                     || write_until(side, PSHM_RW_PASS, 0) != -EBUSY
+                     || read_until(side, PSHM_RW_PASS, 0, &slot) != -EBUSY;
     return (void *)wrong;
 }
 
@@ -261,44 +274,44 @@ threads_are_told_apart(void)
 }
 
 static void
-there_are_so_many_seats(void)
+there_are_so_many_slots(void)
 {
     struct side side = make();
-    int seats[PSHM_SEATS], one_more = -1;
-    bool given[PSHM_SEATS] = {false};
-    for (int i = 0; i < PSHM_SEATS; i++) {
-        CHECK_IS(begin_to_read(&side, &seats[i]), 0);
-        CHECK(seats[i] >= 0 && seats[i] < PSHM_SEATS && !given[seats[i]]);
-        given[seats[i]] = true;
+    int slots[PSHM_SLOTS], one_more = -1;
+    bool given[PSHM_SLOTS] = {false};
+    for (int i = 0; i < PSHM_SLOTS; i++) {
+        CHECK_IS(begin_to_read(&side, &slots[i]), 0);
+        CHECK(slots[i] >= 0 && slots[i] < PSHM_SLOTS && !given[slots[i]]);
+        given[slots[i]] = true;
     }
     CHECK_IS(child_run(cannot_read, &side), 0);
-    CHECK_IS(read_until(&side, true, 0, &one_more), -EBUSY);
-    CHECK_IS(begin_to_read(&side, &one_more), -EDEADLK);
-    CHECK_IS(stop_reading(&side, seats[7]), 0);
+    CHECK_IS(read_until(&side, PSHM_RW_PASS, 0, &one_more), -EBUSY);
+    CHECK_IS(read_until(&side, PSHM_RW_WAIT, PSHM_NEVER, &one_more), -EDEADLK);
+    CHECK_IS(stop_reading(&side, slots[7]), 0);
     CHECK_IS(child_run(can_read, &side), 0);
-    for (int i = 0; i < PSHM_SEATS; i++) {
-        CHECK_IS(stop_reading(&side, seats[i]), i == 7 ? -EPERM : 0);
+    for (int i = 0; i < PSHM_SLOTS; i++) {
+        CHECK_IS(stop_reading(&side, slots[i]), i == 7 ? -EPERM : 0);
     }
     CHECK_IS(child_run(can_write, &side), 0);
     unmake(&side);
 }
 
-/* Here at the last seat that it asks for. */
+/* Here at the last slot that it asks for. */
 static void
 failed_attempt_gives_back_what_it_had(void)
 {
     struct side side = make();
     struct pshm_rw_attempt attempt = {0};
-    struct pshm_robust *last = &side.rw->seats[PSHM_SEATS - 1];
-    struct pshm_grip *grip = &side.grip.seats[PSHM_SEATS - 1];
+    struct pshm_robust *last = &side.rw->slots[PSHM_SLOTS - 1];
+    struct pshm_grip *grip = &side.grip.slots[PSHM_SLOTS - 1];
     CHECK_IS(pshm_robust_try(last, grip), 0);
-    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip, &attempt, false,
+    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip, &attempt, PSHM_RW_WAIT,
                            PSHM_NEVER),
              -EDEADLK);
     CHECK(!attempt.gate);
-    CHECK_IS(attempt.seats, 0);
+    CHECK_IS(attempt.slots, 0);
     CHECK_IS(pshm_robust_unlock(last, grip), 0);
-    CHECK(!pshm_rw_held(&side.grip));
+    CHECK(!is_held(&side.grip));
     CHECK_IS(child_run(can_write, &side), 0);
     unmake(&side);
 }
@@ -307,13 +320,13 @@ static int
 read_until_stopped(void *context)
 {
     struct side *side = context;
-    int seat;
-    CHECK_IS(begin_to_read(side, &seat), 0);
+    int slot;
+    CHECK_IS(begin_to_read(side, &slot), 0);
     (void)atomic_fetch_add(&side->place->steps, 1);
     while (atomic_load(&side->place->stopped) == 0) {
         (void)usleep(100);
     }
-    CHECK_IS(stop_reading(side, seat), 0);
+    CHECK_IS(stop_reading(side, slot), 0);
     return 0;
 }
 
@@ -326,26 +339,26 @@ writer_that_waits_keeps_new_readers_out(void)
     await(&side.place->steps, 1);
     int64_t start = pshm_now();
     CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip,
-                           &attempt, false, PSHM_NEVER),
+                           &attempt, PSHM_RW_WAIT, PSHM_NEVER),
              -EINTR);
     CHECK(took(start, 50));
     CHECK(attempt.gate);
-    CHECK(!pshm_rw_writes(side.rw, &side.grip));
+    CHECK(!pshm_rw_writes(&side.grip));
     CHECK_IS(child_run(cannot_read, &side), 0);
     CHECK_IS(child_run(cannot_write, &side), 0);
     /* it need not go on */
     pshm_rw_undo(side.gate, side.rw, &side.grip, &attempt);
     CHECK(!attempt.gate);
-    CHECK(!pshm_rw_held(&side.grip));
+    CHECK(!is_held(&side.grip));
     CHECK_IS(child_run(can_read, &side), 0);
     /* or may */
     CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip,
-                           &attempt, false, PSHM_NEVER),
+                           &attempt, PSHM_RW_WAIT, PSHM_NEVER),
              -EINTR);
     atomic_store(&side.place->stopped, 1);
     int rc;
     PATIENTLY(rc, pshm_rw_write(side.gate, side.rw,
-                                &side.grip, &attempt, false, before_long()));
+                                &side.grip, &attempt, PSHM_RW_WAIT, before_long()));
     CHECK_IS(rc, 0);
     CHECK_IS(stop_writing(&side), 0);
     CHECK_IS(child_wait(reader), 0);
@@ -360,8 +373,8 @@ read_and_write(void *context)
     struct side *side = context;
     struct place *place = side->place;
     for (int i = 0; i < ROUNDS(1500); i++) {
-        int seat;
-        CHECK_IS(begin_to_read(side, &seat), 0);
+        int slot;
+        CHECK_IS(begin_to_read(side, &slot), 0);
         unsigned readers = atomic_fetch_add(&place->readers, 1) + 1;
         if (readers > atomic_load(&place->most_readers)) {
             atomic_store(&place->most_readers, readers);
@@ -369,7 +382,7 @@ read_and_write(void *context)
         CHECK_IS(atomic_load(&place->writers), 0);
         CHECK_IS(place->first, place->second);
         (void)atomic_fetch_sub(&place->readers, 1);
-        CHECK_IS(stop_reading(side, seat), 0);
+        CHECK_IS(stop_reading(side, slot), 0);
         if (i % 4 == 0) {
             CHECK_IS(begin_to_write(side), 0);
             CHECK_IS(atomic_fetch_add(&place->writers, 1), 0);
@@ -398,17 +411,17 @@ many_readers_or_one_writer(void)
 static int
 read_and_die(void *context)
 {
-    int seat;
-    CHECK_IS(begin_to_read(context, &seat), 0);
+    int slot;
+    CHECK_IS(begin_to_read(context, &slot), 0);
     (void)raise(SIGKILL);
     return 1;
 }
 
 static void
-seat_of_a_dead_reader_is_free(void)
+slot_of_a_dead_reader_is_free(void)
 {
     struct side side = make();
-    for (int i = 0; i < 2 * PSHM_SEATS; i++) {
+    for (int i = 0; i < 2 * PSHM_SLOTS; i++) {
         CHECK_IS(child_run(read_and_die, &side), -SIGKILL);
     }
     CHECK_IS(child_run(can_write, &side), 0);
@@ -439,9 +452,9 @@ give_up_the_repair(void *context)
 {
     struct side *side = context;
     CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
-    CHECK(pshm_rw_writes(side->rw, &side->grip));
+    CHECK(pshm_rw_writes(&side->grip));
     pshm_rw_give_up(side->gate, side->rw, &side->grip);
-    CHECK(!pshm_rw_held(&side->grip));
+    CHECK(!is_held(&side->grip));
     return 0;
 }
 
@@ -449,12 +462,12 @@ static int
 is_told(void *context)
 {
     struct side *side = context;
-    int seat;
-    for (int now = 0; now < 2; now++) {
-        CHECK_IS(read_until(side, now, before_long(), &seat), -EOWNERDEAD);
-        CHECK_IS(write_until(side, now, before_long()), -EOWNERDEAD);
+    int slot;
+    for (int how = PSHM_RW_TRY; how <= PSHM_RW_WAIT; how++) {
+        CHECK_IS(read_until(side, how, before_long(), &slot), -EOWNERDEAD);
+        CHECK_IS(write_until(side, how, before_long()), -EOWNERDEAD);
     }
-    CHECK(!pshm_rw_held(&side->grip));
+    CHECK(!is_held(&side->grip));
     return 0;
 }
 
@@ -492,18 +505,17 @@ attempt_to_repair_that_fails_tells_the_next_one(void)
 {
     struct side side = make();
     struct pshm_rw_attempt attempt = {0};
-    struct pshm_robust *seat = &side.rw->seats[5];
+    struct pshm_robust *mutex = &side.rw->slots[5];
     CHECK_IS(child_run(write_and_die, &side), -SIGKILL);
-    CHECK_IS(pshm_robust_try(seat, &side.grip.seats[5]), -EOWNERDEAD);
-    pshm_robust_repair(seat);
-    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip, &attempt, false,
+    CHECK_IS(pshm_robust_try(mutex, &side.grip.slots[5]), 0);
+    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip, &attempt, PSHM_RW_WAIT,
                            before_long()),
              -EOWNERDEAD);
     CHECK(attempt.gate);
-    int rc = pshm_rw_write(side.gate, side.rw, &side.grip, &attempt, true, 0);
+    int rc = pshm_rw_write(side.gate, side.rw, &side.grip, &attempt, PSHM_RW_PASS, 0);
     CHECK(rc == -EDEADLK || rc == -EBUSY);      /* this thread sits there */
     CHECK(!attempt.gate);
-    CHECK_IS(pshm_robust_unlock(seat, &side.grip.seats[5]), 0);
+    CHECK_IS(pshm_robust_unlock(mutex, &side.grip.slots[5]), 0);
     CHECK_IS(is_told(&side), 0);
     repair_it(&side);
     unmake(&side);
@@ -518,13 +530,13 @@ wait_to_write(void *context)
     return 1;
 }
 
-/* It has the gate and some of the seats, but has not written. */
+/* It has the gate and some of the slots, but has not written. */
 static void
 death_of_a_writer_that_waits_is_not_told(void)
 {
     struct side side = make();
-    int seat;
-    CHECK_IS(begin_to_read(&side, &seat), 0);
+    int slot;
+    CHECK_IS(begin_to_read(&side, &slot), 0);
     pid_t child = child_start(wait_to_write, &side);
     await(&side.place->steps, 1);
     while (pshm_robust_try(&side.gate->mutex, &side.grip.gate)
@@ -535,7 +547,7 @@ death_of_a_writer_that_waits_is_not_told(void)
     (void)usleep(2000);
     kill_now(child);
     CHECK_IS(child_run(can_read, &side), 0);
-    CHECK_IS(stop_reading(&side, seat), 0);
+    CHECK_IS(stop_reading(&side, slot), 0);
     CHECK_IS(child_run(can_write, &side), 0);
     unmake(&side);
 }
@@ -559,7 +571,7 @@ at_a_store(int number)
     trapped_next = NULL;
 }
 
-enum { AT_THE_STORE = -1, GATE = 0, SEATS = 2 };
+enum { AT_THE_STORE = -1, GATE = 0 };
 
 /* after: where the next store goes that a caller makes. */
 static void
@@ -594,7 +606,7 @@ static int
 die_after_it_said_that_it_wrote(void *context)
 {
     CHECK_IS(begin_to_write(context), 0);
-    die_at_writing(context, SEATS);
+    die_at_writing(context, GATE);
     (void)stop_writing(context);
     return 1;
 }
@@ -616,7 +628,7 @@ die_after_the_repair(void *context)
     struct side *side = context;
     CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
     pshm_rw_repair(side->gate);
-    die_at_writing(side, SEATS);
+    die_at_writing(side, GATE);
     (void)stop_writing(side);
     return 1;
 }
@@ -625,7 +637,7 @@ static void
 undo_and_die(struct side *side, int after)
 {
     struct pshm_rw_attempt attempt = {0};
-    CHECK_IS(pshm_rw_write(side->gate, side->rw, &side->grip, &attempt, true,
+    CHECK_IS(pshm_rw_write(side->gate, side->rw, &side->grip, &attempt, PSHM_RW_PASS,
                            0),
              -EOWNERDEAD);
     die_at_writing(side, after);
@@ -661,7 +673,7 @@ die_when_it_has_given_up(void *context)
 {
     struct side *side = context;
     CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
-    die_at_writing(side, SEATS);
+    die_at_writing(side, GATE);
     pshm_rw_give_up(side->gate, side->rw, &side->grip);
     return 1;
 }
@@ -708,7 +720,7 @@ read_for_ever(void *context)
 {
     struct side *side = context;
     while (atomic_load(&side->place->stopped) == 0) {
-        int seat, rc = begin_to_read(side, &seat);
+        int slot, rc = begin_to_read(side, &slot);
         if (rc == -EOWNERDEAD) {
             (void)atomic_fetch_add(&side->place->told, 1);
             (void)sched_yield();
@@ -719,7 +731,7 @@ read_for_ever(void *context)
             return 1;
         }
         (void)atomic_fetch_add(&side->place->steps, 1);
-        CHECK_IS(stop_reading(side, seat), 0);
+        CHECK_IS(stop_reading(side, slot), 0);
     }
     return 0;
 }
@@ -793,11 +805,11 @@ main(void)
     RUN(writer_is_alone);
     RUN(nobody_waits_for_oneself);
     RUN(threads_are_told_apart);
-    RUN(there_are_so_many_seats);
+    RUN(there_are_so_many_slots);
     RUN(failed_attempt_gives_back_what_it_had);
     RUN(writer_that_waits_keeps_new_readers_out);
     RUN(many_readers_or_one_writer);
-    RUN(seat_of_a_dead_reader_is_free);
+    RUN(slot_of_a_dead_reader_is_free);
     RUN(everyone_is_told_of_a_dead_writer_until_a_repair);
     RUN(first_one_told_may_be_the_one_to_repair);
     RUN(attempt_to_repair_that_fails_tells_the_next_one);

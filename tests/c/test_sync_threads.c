@@ -287,7 +287,7 @@ use_in_threads(void (*use)(struct worker *))
     place.barrier.parties = THREADS;
     CHECK_IS(pshm_rw_init(&place.lock, &place.rw), 0);
     CHECK_IS(pshm_rw_open(&place.lock, &place.rw, &place.rw_grip), 0);
-    CHECK_IS(pshm_robust_open(&place.lock.mutex, 0, &place.grip), 0);
+    CHECK_IS(pshm_lock_open(&place.lock, 0, &place.grip), 0);
     CHECK_IS(pshm_robust_init(&place.runner, 0), 0);
     CHECK_IS(pshm_robust_open(&place.runner, 0, &place.runner_grip), 0);
     what_to_use = use;

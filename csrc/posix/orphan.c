@@ -1,0 +1,72 @@
+#include "orphan.h"
+
+#include <stdlib.h>
+
+#include "futex.h"
+
+struct pshm_orphan {
+    struct pshm_orphan *next;
+    struct pshm_robust *mutex;
+    struct pshm_grip grip;
+    struct pshm_region *region;
+    int64_t looked;                     /* whether its thread lives */
+};
+
+/* A stack that is taken as a whole: who has taken it works on it alone, so a
+ * fork in between costs the child no more than what was taken. */
+_Atomic(struct pshm_orphan *) pshm_orphans;
+
+static void
+push(struct pshm_orphan *orphan)
+{
+    orphan->next = atomic_load(&pshm_orphans);
+    while (!atomic_compare_exchange_weak(&pshm_orphans, &orphan->next,
+                                         orphan)) {
+    }
+}
+
+void
+pshm_orphan_keep(struct pshm_robust *r, const struct pshm_grip *grip,
+                 struct pshm_region *region)
+{
+    struct pshm_orphan *orphan = malloc(sizeof(*orphan));
+    if (orphan != NULL) {
+        orphan->mutex = r;
+        orphan->grip = *grip;
+        orphan->region = region;
+        orphan->looked = pshm_now();
+        pshm_thread_at_end(pshm_orphans_look);
+        push(orphan);
+    }
+}
+
+/* May its memory go? */
+static bool
+is_over(struct pshm_orphan *orphan)
+{
+    struct pshm_grip *grip = &orphan->grip;
+    if (pshm_grip_held(grip) && !pshm_grip_mine(grip)) {
+        int64_t now = pshm_now();
+        if (now - orphan->looked < PSHM_SLICE) {
+            return false;
+        }
+        orphan->looked = now;
+    }
+    return pshm_robust_abandon(orphan->mutex, grip, NULL) == 0;
+}
+
+void
+pshm_orphans_look(void)
+{
+    struct pshm_orphan *next, *orphan = atomic_exchange(&pshm_orphans, NULL);
+    for (; orphan != NULL; orphan = next) {
+        next = orphan->next;
+        if (is_over(orphan)) {
+            pshm_region_drop(orphan->region);
+            free(orphan);
+        }
+        else {
+            push(orphan);
+        }
+    }
+}
