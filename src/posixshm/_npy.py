@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import operator
 import os
+import re
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
-from io import BytesIO
 from typing import Any, Literal, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.lib import format
 # Items begin at a multiple of this many bytes: a page where pages are smallest, so that the same
 # file suits every machine; numpy reads headers up to the limit below, so larger pages have none.
 _ALIGNMENT = 4096
-# Bytes; numpy's limit, under which ast.literal_eval is safe with what a stranger wrote.
+# Bytes; numpy reads no longer ones.
 _LONGEST = 10_000
 # Headers that were written and read last: an array that is replaced again and again has the same.
 _REMEMBERED = 64
@@ -96,32 +97,44 @@ def _pad(text: bytes, kind: np.dtype[Any]) -> bytes:
 
 
 def read(fd: int) -> Header:
-    """What the object's header says, checked against its size.
+    """Read the header of an object, and check it against the object's size.
 
-    Through the descriptor: a mapping would be a bus error where another process makes the object
-    smaller meanwhile. Raises ValueError for what is no array, or a damaged one; OSError.
+    Through the descriptor: a mapping would be a bus error if another process truncates the object
+    meanwhile. Raises Refused if the object is not an array that numpy can have; OSError.
     """
     header = _parse(os.pread(fd, 12 + _LONGEST, 0))
     size = os.fstat(fd).st_size
     if header.end > size:
-        raise ValueError(f"{header} ends at byte {header.end}, and the object has {size}")
+        raise Refused(f"{header} ends at byte {header.end}, and the object has {size}")
+    if len(header.shape) > _DIMENSIONS:
+        raise Refused(f"it has {len(header.shape)} dimensions, more than numpy's {_DIMENSIONS}")
+    # numpy multiplies the extents without those that are 0.
+    if math.prod(extent or 1 for extent in header.shape) * header.dtype.itemsize > sys.maxsize:
+        raise Refused(f"its shape {header.shape} is more than memory can have")
     return header
 
 
+def is_array(fd: int) -> bool:
+    """Whether an object begins as arrays do."""
+    return os.pread(fd, len(format.MAGIC_PREFIX), 0) == format.MAGIC_PREFIX
+
+
 def _parse(data: bytes) -> Header:
-    """What a header says. data: the beginning of an object, with all of its header if that may
-    be read at all. Runs nothing of what a stranger wrote: numpy takes literals only."""
+    """Parse a header. data: the beginning of an object, with the whole header if it may be read.
+
+    Takes time and memory in proportion to the header, whatever the header contains.
+    """
     if not data.startswith(format.MAGIC_PREFIX):
-        raise ValueError(f"it begins with {data[:6]!r}, and not with {format.MAGIC_PREFIX!r}")
+        raise Refused(f"it begins with {data[:6]!r}, and not with {format.MAGIC_PREFIX!r}")
     version = (*data[6:8],)
     if version not in _VERSIONS:
-        raise ValueError(f"version {version} of the format is none of {sorted(_VERSIONS)}")
+        raise Refused(f"version {version} of the format is none of {sorted(_VERSIONS)}")
     start = 10 if version == (1, 0) else 12
     length = int.from_bytes(data[8:start], "little")
     if length > _LONGEST:
-        raise ValueError(f"its header has {length} bytes, more than {_LONGEST}")
+        raise Refused(f"its header has {length} bytes, more than {_LONGEST}")
     if len(data) < start + length:
-        raise ValueError(f"its header is cut: {len(data)} of {start + length} bytes are there")
+        raise Refused(f"its header is cut: {len(data)} of {start + length} bytes are there")
     said = (version[0], version[1]), data[start : start + length]
     header = _said(*said)
     return header if header.dtype.names is None else _said.__wrapped__(*said)
@@ -131,21 +144,207 @@ def _parse(data: bytes) -> Header:
 def _said(version: tuple[int, int], said: bytes) -> Header:
     try:
         text = said.decode(_VERSIONS[version])
-        # What the second version cannot encode is escaped: it stands inside of a str literal.
-        encoded = text.encode("latin1", "backslashreplace")
-        stream = BytesIO(len(encoded).to_bytes(4, "little") + encoded)
-        extents, fortran, kind = format.read_array_header_2_0(stream)
-    except Exception as error:  # whatever a parser may raise: of tokens, of depth, of names
-        raise ValueError(f"its header is damaged: {error}") from error
+    except UnicodeDecodeError as error:
+        raise _damaged(error) from None
+    entries = _Text(text).entries()
+    kind = _dtype(entries["descr"])
+    fortran = entries["fortran_order"]
+    if type(fortran) is not bool:
+        raise _damaged(f"fortran_order is {fortran!r}")
+    shape = _shape(entries["shape"])
     if kind.hasobject:
-        raise ValueError(f"its dtype {kind} holds Python objects")
-    shape = tuple(int(extent) for extent in extents)
-    if any(extent < 0 for extent in shape):
-        raise ValueError(f"its shape {shape} is negative")
+        raise Refused(f"its dtype {kind} holds Python objects")
     if kind.subdtype is not None:
         kind, inner = kind.subdtype
         shape += inner
     if kind.itemsize == 0:  # any number of them would do, and take as long to go through
-        raise ValueError(f"its dtype {kind} has items of no bytes")
+        raise Refused(f"its dtype {kind} has items of no bytes")
     start = len(format.MAGIC_PREFIX) + 2 + (2 if version == (1, 0) else 4)
     return Header(kind, shape, "F" if fortran else "C", start + len(said))
+
+
+# -- the text of a header ---------------------------------------------------------------------
+#
+# A dict of literals, of which this reads what any version of numpy writes: str, int, bool, tuples
+# and lists. numpy's own reader is not used: what ast.literal_eval refuses it tokenises in search of
+# a header of Python 2, which takes a minute for 9 KB, and np.dtype() takes a str for many things.
+
+_TOKEN = re.compile(
+    r"""[ \t\r\n]* (?:
+      (?P<mark> [][(){},:] )
+    | (?P<number> -? (?: 0 | [1-9][0-9]{0,19} ) (?![0-9]) ) L?
+    | (?P<word> (?: True | False ) \b )
+    | u? '(?P<single> [^'\\\n]* (?: \\. [^'\\\n]* )* )'
+    | u? "(?P<double> [^"\\\n]* (?: \\. [^"\\\n]* )* )"
+    | (?P<end> \Z )
+    )""",
+    re.VERBOSE,
+)
+_HEX = "[0-9A-Fa-f]"
+_ESCAPE = re.compile(rf"\\(?:x({_HEX}{{2}})|u({_HEX}{{4}})|U({_HEX}{{8}})|(.))")
+_ESCAPED = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
+_CLOSING = {"(": ")", "[": "]"}
+_KEYS = {"descr", "fortran_order", "shape"}
+_DEPTH = 32  # of brackets; numpy has no limit, and a dtype takes two for each level
+_DIMENSIONS = getattr(np, "MAXDIMS", 64)  # numpy 2 has no name for it
+# What dtype.str can be, of the types that numpy itself has.
+_SIMPLE = re.compile(r"[<>|=]?(?:[?biufcSUVO][0-9]{0,10}|[mM]8(?:\[[0-9]{0,10}[A-Za-z]{1,7}\])?)")
+_MOST = 2**31 - 1  # bytes of an item, for numpy
+
+
+class Refused(ValueError):
+    """The bytes are not a .npy header, or not one that this module reads."""
+
+
+def _damaged(why: object) -> Refused:
+    return Refused(f"its header is damaged: {why}")
+
+
+class _Text:
+    """A text of literals, read from its beginning to its end in one pass."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._end = 0
+        self._advance()
+
+    def _advance(self) -> None:
+        start = self._end
+        found = _TOKEN.match(self._text, start)
+        if found is None or found.lastgroup is None:
+            raise _damaged(f"at character {start} of it is {self._text[start : start + 20]!r}")
+        self._end, self._kind, self._token = found.end(), found.lastgroup, found[found.lastgroup]
+
+    def _mark(self, mark: str) -> bool:
+        """Go past this mark, if it is the next token."""
+        if self._kind != "mark" or self._token != mark:
+            return False
+        self._advance()
+        return True
+
+    def _demand(self, is_so: bool, what: str) -> None:
+        if not is_so:
+            raise _damaged(f"before character {self._end} of it {what} is missing")
+
+    def entries(self) -> dict[str, Any]:
+        """A dict with the keys of a header, and nothing behind it."""
+        entries: dict[str, Any] = {}
+        self._demand(self._mark("{"), "'{'")
+        while not self._mark("}"):
+            key = self._literal(0)
+            if not isinstance(key, str) or key not in _KEYS - entries.keys():
+                raise _damaged(f"{key!r} is a key of it, and not once each of {sorted(_KEYS)}")
+            self._demand(self._mark(":"), "':'")
+            entries[key] = self._literal(0)
+            if not self._mark(","):
+                self._demand(self._mark("}"), "'}'")
+                break
+        self._demand(self._kind == "end", "its end")
+        if missing := _KEYS - entries.keys():
+            raise _damaged(f"it has no {' and no '.join(sorted(missing))}")
+        return entries
+
+    def _literal(self, depth: int) -> Any:
+        kind, token = self._kind, self._token
+        if kind == "mark":
+            self._demand(token in _CLOSING, "a value")
+            if depth == _DEPTH:
+                raise _damaged(f"it nests more than {_DEPTH} brackets")
+            return self._sequence(depth + 1)
+        self._advance()
+        if kind == "number":
+            return int(token)
+        if kind == "word":
+            return token == "True"
+        if kind == "end":
+            raise _damaged("it is cut")
+        return _ESCAPE.sub(_unescaped, token)
+
+    def _sequence(self, depth: int) -> Any:
+        opening = self._token
+        closing = _CLOSING[opening]
+        self._advance()
+        items: list[Any] = []
+        comma = True
+        while not self._mark(closing):
+            self._demand(comma, "',' or " + repr(closing))
+            items.append(self._literal(depth))
+            comma = self._mark(",")
+        if opening == "[":
+            return items
+        return items[0] if len(items) == 1 and not comma else tuple(items)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    digits = found[1] or found[2] or found[3]
+    code = int(digits, 16) if digits else -1
+    if code > sys.maxunicode or (digits is None and found[4] not in _ESCAPED):
+        raise _damaged(f"{found[0]!r} is not an escape that numpy writes")
+    return chr(code) if digits else _ESCAPED[found[4]]
+
+
+def _shape(shape: object) -> tuple[int, ...]:
+    if not isinstance(shape, tuple) or not all(isinstance(extent, int) for extent in shape):
+        raise _damaged("a shape is not a tuple of integers")
+    if any(extent < 0 for extent in shape):
+        raise Refused(f"its shape {shape} is negative")
+    return tuple(map(int, shape))
+
+
+def _dtype(descr: Any) -> np.dtype[Any]:
+    """What numpy writes of a dtype: its str; the dtype and shape of a subarray; its fields."""
+    if isinstance(descr, str):
+        if not _SIMPLE.fullmatch(descr):
+            raise _damaged(f"{descr!r} is not a dtype that numpy writes")
+        return _numpys(descr)
+    if isinstance(descr, tuple):
+        if len(descr) != 2:
+            raise _damaged(f"a dtype has {len(descr)} parts, and not 2: a dtype and a shape")
+        return _subarray(*descr)
+    if isinstance(descr, list):
+        return _structure(descr)
+    raise _damaged(f"{descr!r} is not a dtype")
+
+
+def _subarray(descr: Any, shape: Any) -> np.dtype[Any]:
+    kind, extents = _dtype(descr), _shape(shape)
+    if math.prod(extents) * kind.itemsize > _MOST:
+        raise _damaged(f"an item has more than {_MOST} bytes")
+    return _numpys((kind, extents))
+
+
+def _structure(fields: list[Any]) -> np.dtype[Any]:
+    names, titles, kinds, offsets = [], [], [], []
+    end = 0
+    for field in fields:
+        if not isinstance(field, tuple) or not 2 <= len(field) <= 3:
+            raise _damaged("a field is not a tuple of its name, dtype and shape")
+        title, name = None, field[0]
+        if isinstance(name, tuple) and len(name) == 2:
+            title, name = name
+        if not isinstance(name, str) or not isinstance(title, str | None):
+            raise _damaged(f"{field[0]!r} is not a name of a field")
+        kind = _dtype(field[1]) if len(field) == 2 else _subarray(*field[1:])
+        # Bytes between fields are fields of bytes without a name.
+        if name != "" or kind.type is not np.void or kind.names is not None:
+            names.append(name)
+            titles.append(title)
+            kinds.append(kind)
+            offsets.append(end)
+        end += kind.itemsize
+        if end > _MOST:
+            raise _damaged(f"an item has more than {_MOST} bytes")
+    return _numpys(
+        {"names": names, "formats": kinds, "titles": titles, "offsets": offsets, "itemsize": end}
+    )
+
+
+def _numpys(descr: Any) -> np.dtype[Any]:
+    try:
+        kind: np.dtype[Any] = np.dtype(descr)
+    except (TypeError, ValueError, OverflowError) as error:
+        # What a signal handler raised meanwhile has the handler's frame.
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+            raise
+        raise _damaged(error) from None
+    return kind
