@@ -99,6 +99,7 @@ def _():
         refused(array.save, name, 5, mode=-1, **options)
         for wrong in (5, "", "a/b"):
             refused(array.save, wrong, 5, **options)
+    array.save(None, np.arange(10)[::2])
     misused(array.save)
 
 
@@ -108,7 +109,7 @@ def _():
     refused(SharedArray.__new__, SharedArray)
 
 
-@cycle("array.SharedArray.__array_finalize__", "array.SharedArray.__getitem__")
+@cycle("array.SharedArray.__class_getitem__")
 def _():
     for view in (table[1:], table[:, ::-1], table.T, records["a"], table.view("u8")):
         assert type(view) is SharedArray
@@ -118,6 +119,7 @@ def _():
     refused(table.__getitem__, 100)
     refused(records.__getitem__, "nonsense")
     np.ndarray(5).view(SharedArray)
+    SharedArray[np.float32]
 
 
 @cycle("array.SharedArray.shm", "array.SharedArray.name")
@@ -127,6 +129,39 @@ def _():
         with suppress(AttributeError):
             getattr(foreign, attribute)
             raise AssertionError
+
+
+CLOSE = ("close", "unlink", "__enter__", "__exit__")
+
+
+@cycle(*(f"array.SharedArray.{method}" for method in CLOSE))
+def _():
+    with array.save(name, np.arange(5)) as saved:
+        part = saved[1:]
+        ring = [saved, part]
+        ring.append(ring)
+    part.close()
+    part.unlink()
+    refused(saved.unlink)
+    refused(table.unlink)
+    part[0] = 1
+
+
+@cycle("array.exists", "array.list", "array.unlink")
+def _():
+    saved = array.save(name, 5)
+    assert array.exists(name) and name in array.list()
+    saved.shm.buf[10] = 0
+    assert not array.exists(name)
+    array.unlink(name)
+    assert not array.exists(name) and name not in array.list()
+    SharedMemory.create(name, 10)
+    assert not array.exists(name)
+    refused(array.unlink, name)
+    posixshm.shm_unlink(name)
+    for wrong in (name, 5, "", "a/b"):
+        refused(array.unlink, wrong)
+    refused(array.exists, "a/b")
 
 
 @cycle("array.SharedArray.is_linked")
@@ -171,7 +206,7 @@ def _():
     saved.shm.unlink()
     refused(pickle.loads, pickled)
     saved.shm.close()
-    refused(pickle.dumps, saved)
+    pickle.dumps(saved)
     refused(pickle.dumps, table)
 
 
@@ -189,7 +224,7 @@ ARGUMENTS = {
 METHODS = [
     method
     for method in vars(SharedArray)
-    if not method.startswith("_") and method not in ("shm", "name", "is_linked")
+    if not method.startswith("_") and method not in ("shm", "name", "is_linked", *CLOSE)
 ]
 
 

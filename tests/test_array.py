@@ -8,7 +8,9 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
+import warnings
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -376,6 +378,172 @@ def test_a_full_mount_is_an_exception(name, run_python):
     )
 
 
+def test_saving_can_be_interrupted(run_python):
+    """Long before all is written, and nothing is left."""
+    needs_mounts()
+    run_python(
+        """
+        import signal, time
+        import numpy as np
+        import posixshm.array
+        from _processes import private_shm, unchanged
+        private_shm("size=700m")
+        source = np.zeros(512 << 20, "u1")
+        def handler(number, frame):
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGPROF, handler)
+        with unchanged():
+            for array in (source, source.reshape(2, -1).T[::2]):
+                # In the process's own time, so that others may take theirs.
+                start = time.process_time()
+                signal.setitimer(signal.ITIMER_PROF, 0.02)
+                try:
+                    posixshm.array.save("x", array)
+                except KeyboardInterrupt:
+                    pass
+                else:
+                    raise AssertionError("it was not interrupted")
+                assert time.process_time() - start < 0.15
+        """,
+        env=PATH,
+    )
+
+
+def test_saving_writes_through_no_mapping(name, run_python):
+    """Each page of a mapping would cost a fault."""
+    run_python(
+        """
+        import resource, sys
+        import numpy as np
+        import posixshm.array
+        source = np.ones(16 << 20, "u1")
+        posixshm.array.save(sys.argv[1], source[:10]).unlink()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        array = posixshm.array.save(sys.argv[1], source)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000
+        array.unlink()
+        """,
+        name,
+    )
+
+
+def test_a_source_that_another_thread_gives_another_shape(name, run_threads):
+    source = np.arange(1 << 20, dtype="<i4")
+    shapes = [(1 << 20,), (1 << 10, 1 << 10), (1 << 15, 1 << 5)]
+    done = threading.Event()
+
+    def change():
+        for shape in itertools.cycle(shapes):
+            # Not by np.reshape: this is what a careless thread would do.
+            source.shape = shape
+            if done.is_set():
+                return
+
+    def save():
+        try:
+            for _ in range(50):
+                saved = removed(posixshm.array.save(name, source))
+                assert saved.shape in shapes and saved.reshape(-1)[-1] == (1 << 20) - 1
+        finally:
+            done.set()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy will not have this for ever
+        run_threads(change, save)
+
+
+SOURCES = {
+    "steps": lambda x: x[::3, :, 1::2],
+    "backwards": lambda x: x[::-1, :, ::-1],
+    "axes": lambda x: x.transpose(1, 0, 2),
+    "fortran part": lambda x: x.T[1:-1],
+    "broadcast": lambda x: np.broadcast_to(x[:, :1], (60, 70, 80)),
+    "broadcast scalar": lambda x: np.broadcast_to(x[0, 0, 0], (300, 1000, 5)),
+    "a field": lambda x: x.view([("a", "<i4"), ("b", "<i2", (2,))])["b"],
+    "other order": lambda x: x.astype(">i8")[:, ::2],
+    "structures": lambda x: x.view([("a", "<i4"), ("b", "<i2", (2,))])[::2],
+    "texts": lambda x: x.astype("U20")[:, 3],
+    "0-d": lambda x: x[3, 4, 5, ...],
+    "empty": lambda x: x[:, 5:5],
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_sources_that_are_not_contiguous(name, source):
+    source = SOURCES[source](np.arange(60 * 70 * 80, dtype="<i8").reshape(60, 70, 80))
+    for replace in (False, True):
+        saved = posixshm.array.save(name, source, replace=replace)
+        same(np.load(SHM + name), np.array(source))
+        same(removed(saved), np.array(source))
+
+
+def test_saving_without_a_name():
+    array = posixshm.array.save(None, np.arange(5)[::2])
+    assert array.tolist() == [0, 2, 4] and array.name is None
+    with pytest.raises(ValueError, match="name"):
+        posixshm.array.save(None, [1], replace=True)
+    with pytest.raises(TypeError, match="mode"):
+        posixshm.array.save(None, [1], mode=0o600)
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+def test_names_of_arrays(names):
+    name, other, missing = names(), names(), names()
+    array = posixshm.array.save(name, [1, 2])
+    with SharedMemory.create(other, 100, delete=True):
+        assert posixshm.array.exists(name)
+        assert not posixshm.array.exists(other) and not posixshm.array.exists(missing)
+        assert name in posixshm.array.list() and other not in posixshm.array.list()
+        with pytest.raises(ValueError, match=f"'{other}' holds no array; posixshm.shm_unlink"):
+            posixshm.array.unlink(other)
+        assert other in posixshm.listdir()
+    with pytest.raises(FileNotFoundError):
+        posixshm.array.unlink(missing)
+    for function in (posixshm.array.exists, posixshm.array.unlink):
+        with pytest.raises(ValueError, match="a/b"):
+            function("a/b")
+    array.shm.buf[10:20] = bytes(10)
+    assert not posixshm.array.exists(name)  # it is damaged: no load() would take it
+    posixshm.array.unlink(name)
+    assert not posixshm.array.exists(name) and array.tolist() == [1, 2]
+
+
+def test_with_close_and_unlink(name):
+    with posixshm.array.save(name, np.arange(10)) as array:
+        part = array[2:]
+        assert not array.shm.closed
+    assert array.shm.closed and array.is_linked() is not None
+    array.close()
+    array[3] = 7
+    assert part.tolist() == [2, 7, *range(4, 10)] and part.name == name
+    part.unlink()
+    assert not os.path.exists(SHM + name)
+    with pytest.raises(FileNotFoundError):
+        array.unlink()
+    with pytest.raises(ZeroDivisionError), posixshm.array.create(None, 3) as array:
+        array[0] = 1 / 0
+    assert array.shm.closed
+
+
+def test_the_owner_is_asked_for(name):
+    with posixshm.array.save(name, [1, 2]) as array:
+        assert posixshm.array.load(name, owner="self").tolist() == [1, 2]
+        assert posixshm.array.create(name, 2, int, exist_ok=True, owner=os.geteuid())[0] == 1
+        for call in (
+            lambda: posixshm.array.open(name, owner=54321),
+            lambda: posixshm.array.create(name, 2, int, exist_ok=True, owner=54321),
+        ):
+            with pytest.raises(PermissionError):
+                call()
+        array.unlink()
+
+
+def test_it_can_be_subscripted():
+    assert SharedArray[np.float32].__args__ == (np.float32,)
+
+
 # -- attaching ----------------------------------------------------------------------------------
 
 
@@ -690,7 +858,7 @@ def test_every_method_of_numpy_keeps_that_promise(array):
     """Also one that a later numpy adds: those that need no argument are called."""
     inside = np.asarray(array)
     for name in dir(np.ndarray):
-        if name.startswith("_") or name == "imag":
+        if name.startswith("_") or name in ("imag", "base"):
             continue
         result = getattr(array, name)
         if callable(result):
@@ -830,7 +998,9 @@ def test_without_numpy_it_says_what_to_install(run_python):
 
 
 def test_the_surface():
-    assert posixshm.array.__all__ == ["SharedArray", "create", "load", "open", "save"]
+    assert posixshm.array.__all__ == [
+        "SharedArray", "create", "exists", "list", "load", "open", "save", "unlink"
+    ]  # fmt: skip
     for name in posixshm.array.__all__:
         thing = getattr(posixshm.array, name)
         assert thing.__module__ == "posixshm.array" and len(thing.__doc__) > 50

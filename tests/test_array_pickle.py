@@ -300,6 +300,108 @@ def test_without_a_name_it_travels_through_multiprocessing_only():
     assert copy.deepcopy(array).tolist() == [0, 0, 0]
 
 
+# -- made by hand -------------------------------------------------------------------------------
+
+
+def forged(dtype, **changes):
+    """A dtype whose pickle was changed: of its size, and with flags that deny Python objects."""
+    function, arguments, state = np.dtype(dtype).__reduce__()
+    names = ("version", "order", "subdtype", "names", "fields", "size", "alignment", "flags")
+    state = dict(zip(names, state, strict=False), **changes)
+    made = function(*arguments)
+    made.__setstate__(tuple(state.values()))
+    return made
+
+
+OBJECTS = {
+    "object": lambda: np.dtype("O"),
+    "field": lambda: np.dtype([("a", "i4"), ("b", "O")]),
+    "nested": lambda: np.dtype([("a", [("b", "i4"), ("c", [("d", "O")])])]),
+    "subarray": lambda: np.dtype([("a", "O", (2, 3))]),
+    "field without the flag": lambda: forged([("a", "i8"), ("b", "O")], flags=0),
+    "nested without the flag": lambda: forged([("a", forged([("c", "O")], flags=0))], flags=0),
+    "subarray without the flag": lambda: forged([("a", "O", (2, 3))], flags=0),
+    "bare subarray": lambda: np.dtype(("O", (2,))),
+}
+
+
+@pytest.mark.parametrize("dtype", OBJECTS)
+def test_a_hand_made_pickle_cannot_have_python_objects(numbers, dtype):
+    function, (shm, *_) = numbers.__reduce_ex__(5)
+    dtype = OBJECTS[dtype]()
+    with pytest.raises(ValueError, match="Python objects"):
+        function(shm, dtype, (2,), (dtype.itemsize,), 4096, True)
+
+
+def test_a_hand_made_dtype_stays_within_its_items(numbers):
+    function, (shm, *_) = numbers.__reduce_ex__(5)
+    end = shm.size - 16
+    for dtype in (
+        forged([("a", "<f8"), ("b", "<f8")], size=8),
+        forged([("a", "<f8"), ("b", "<f8", (3,))], size=16),
+        forged([("a", forged([("b", "<f8"), ("c", "<f8")], size=8))], size=8),
+        forged("V8", fields={"a": (np.dtype("<f8"), 1 << 40)}, names=("a",)),
+        forged("V8", fields={"a": (np.dtype("<f8"), -(1 << 40))}, names=("a",)),
+    ):
+        with pytest.raises(ValueError, match="outside of it"):
+            function(shm, dtype, (1,), (dtype.itemsize,), end, True)
+
+
+@pytest.mark.parametrize(
+    "shape, strides, offset",
+    [
+        ((1 << 62,), (4,), 4096), ((1 << 61, 1 << 61), (8, 8), 4096), ((3,), (1 << 62,), 4096),
+        ((2,), (-(1 << 63),), 4096), ((3, 3), (1 << 62, -(1 << 62)), 4096), ((2,), (8,), -8),
+        ((1,), (8,), 1 << 63), ((1,), (8,), -(1 << 63)), ((0,), (8,), 1 << 40), ((0,), (8,), -1),
+        ((-1,), (8,), 0), ((2, -3), (8, 8), 0), ((2,), (8, 8), 0), ((2, 2), (8,), 0), ((), (), 1 << 40),
+    ],
+)  # fmt: skip
+def test_a_hand_made_pickle_stays_within_the_object(numbers, shape, strides, offset):
+    function, (shm, *_) = numbers.__reduce_ex__(5)
+    with pytest.raises((ValueError, OverflowError)):
+        function(shm, np.dtype("<i8"), shape, strides, offset, True)
+
+
+def test_any_hand_made_pickle_is_an_array_in_the_object_or_an_error(numbers, run_python):
+    run_python(
+        """
+        import random, sys
+        import numpy as np
+        import posixshm.array
+        random = random.Random(1)
+        array = posixshm.array.open(sys.argv[1], "r+")
+        function, (shm, *_) = array.__reduce_ex__(5)
+        low = array.__array_interface__["data"][0] - array._offset()
+        numbers = [0, 1, 2, 3, 7, 8, 64, 4096, shm.size, 2**31, 2**32, 2**62, 2**63, 2**64]
+        numbers += [-number for number in numbers] + [n - 1 for n in numbers] + [None, "8", 2.5]
+        dtypes = [np.dtype(kind) for kind in ("u1", "<i8", "V7", "U3", "M8[s]", "O", "V0")]
+        dtypes += [np.dtype([("a", "u1"), ("b", "<f8", (3,))]), "<i8", None, object]
+        def some():
+            return tuple(random.choice(numbers) for _ in range(random.choice((0, 1, 1, 2, 3))))
+        made = 0
+        for _ in range(20_000):
+            writeable = random.choice((True, False, None))
+            arguments = random.choice(dtypes), some(), some(), random.choice(numbers), writeable
+            if random.random() < 0.7:  # or few are of one length
+                strides = tuple(random.choice((0, 1, 8, -8, 16)) for _ in arguments[1])
+                arguments = arguments[0], arguments[1], strides, *arguments[3:]
+            try:
+                array = function(shm, *arguments)
+            except (ValueError, TypeError, OverflowError):
+                continue
+            begin = array.__array_interface__["data"][0] - low
+            reach = [s * (n - 1) for s, n in zip(array.strides, array.shape)]
+            if array.size:
+                assert 0 <= begin + sum(r for r in reach if r < 0), arguments
+                assert begin + sum(r for r in reach if r > 0) + array.itemsize <= shm.size
+                array[(0,) * array.ndim], array[(-1,) * array.ndim]
+                made += 1
+        assert made > 500, made
+        """,
+        numbers.name,
+    )
+
+
 # -- through multiprocessing --------------------------------------------------------------------
 
 

@@ -65,9 +65,15 @@ def primitives(shm: SharedMemory) -> None:
 
 def arrays(name: str) -> None:
     made = array.create(name, (3, 4), np.float32)
-    assert_type(made, array.SharedArray)
+    assert_type(made, array.SharedArray[Any])
     assert_type(made.shm, SharedMemory)
-    assert_type(posixshm.array.load(name), array.SharedArray)  # without an import of its own
+    floats: array.SharedArray[np.float32] = made
+    assert_type(floats.dtype, np.dtype[np.float32])
+    with array.save(name, [1.0], replace=True) as saved:
+        assert_type(saved[:1], Any)
+        saved.unlink()
+    assert_type(array.list(), list[str])
+    assert_type(posixshm.array.load(name), array.SharedArray[Any])  # without an import of its own
 
 
 def dropped_in(shm: shared_memory.SharedMemory) -> None:

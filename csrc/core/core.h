@@ -22,6 +22,9 @@ typedef struct {
     fields_mutex fields;
     /* Functions of Python modules: core_find. */
     PyObject *asarray, *unpack, *pack;
+    PyTypeObject *ndarray_type;         /* numpy.ndarray once it was needed,
+                                           and "base": array.c */
+    PyObject *base_name;
     PyTypeObject *reclaimed_type;       /* a struct sequence */
     PyObject *remove_function;          /* handle_delete.c */
     PyObject *attach_function;          /* handle_pickle.c */
@@ -64,6 +67,7 @@ extern PyType_Spec handle_spec;
 
 extern PyMethodDef directory_methods[];
 extern PyMethodDef track_methods[];
+extern PyMethodDef array_methods[];
 extern PyMethodDef pickle_methods[];
 extern PyMethodDef create_methods[];
 extern PyMethodDef delete_methods[];

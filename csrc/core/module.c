@@ -194,6 +194,7 @@ core_exec(PyObject *module)
     if (PyModule_AddFunctions(module, raw_methods) < 0
         || PyModule_AddFunctions(module, directory_methods) < 0
         || PyModule_AddFunctions(module, pickle_methods) < 0
+        || PyModule_AddFunctions(module, array_methods) < 0
         || PyModule_AddFunctions(module, create_methods) < 0
         || PyModule_AddFunctions(module, delete_methods) < 0
         || PyModule_AddFunctions(module, track_methods) < 0
@@ -233,6 +234,8 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     for (size_t i = 0; i < Py_ARRAY_LENGTH(state->cell_types); i++) {
         Py_VISIT(state->cell_types[i]);
     }
+    Py_VISIT(state->ndarray_type);
+    Py_VISIT(state->base_name);
     Py_VISIT(state->side_type);
     Py_VISIT(state->owner_died_type);
     Py_VISIT(state->open_cell_function);
@@ -256,6 +259,8 @@ core_clear(PyObject *module)
     for (size_t i = 0; i < Py_ARRAY_LENGTH(state->cell_types); i++) {
         Py_CLEAR(state->cell_types[i]);
     }
+    Py_CLEAR(state->ndarray_type);
+    Py_CLEAR(state->base_name);
     Py_CLEAR(state->side_type);
     Py_CLEAR(state->owner_died_type);
     Py_CLEAR(state->open_cell_function);

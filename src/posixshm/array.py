@@ -4,16 +4,31 @@ What lies in /dev/shm is a .npy file, so np.load("/dev/shm/NAME", mmap_mode="r")
 load() reads what np.save wrote there. An array keeps its memory for as long as anything refers to
 it, whatever becomes of the name and of the handle, and is pickled by reference.
 
-create() makes one of zeros, save() a copy of another array; open() and load() attach to one.
+create() makes one of zeros, save() a copy of another array; open() and load() attach to one;
+exists(), list() and unlink() take names.
 """
 
 from __future__ import annotations
 
+import builtins
 import errno
+import operator
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Self, SupportsIndex, TypedDict, Unpack, cast
+from types import GenericAlias, TracebackType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Self,
+    SupportsIndex,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+)
 
 try:
     import numpy as np
@@ -24,9 +39,19 @@ except ModuleNotFoundError as _error:
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npy
-from ._core import MemoryMap, SharedMemory
+from ._core import SharedMemory, _array_type, listdir, shm_open
+from ._write import write
 
-__all__ = ["SharedArray", "create", "load", "open", "save"]
+__all__ = ["SharedArray", "create", "exists", "list", "load", "open", "save", "unlink"]
+
+_ItemT = TypeVar("_ItemT", bound=np.generic)
+if TYPE_CHECKING:
+    from ._core import _Owner
+
+    _Base = np.ndarray
+else:
+    # Indexing it gives a plain array where numpy copies.
+    _Base = _array_type(np.ndarray)
 
 
 class _Options(TypedDict, total=False):
@@ -40,11 +65,28 @@ class _Options(TypedDict, total=False):
     huge_pages: bool
 
 
-class SharedArray(np.ndarray[Any, np.dtype[Any]]):
+class _CreateOptions(_Options, total=False):
+    owner: _Owner
+
+
+class _Object(np.ndarray[Any, np.dtype[np.uint8]]):
+    """All bytes of an object: what the arrays in it lie in.
+
+    Through their .base an array finds it, and no array needs an attribute: numpy makes their views
+    as quickly as its own.
+    """
+
+    shm: SharedMemory
+    __slots__ = ("shm",)
+
+
+class SharedArray(_Base[Any, np.dtype[_ItemT]]):
     """A numpy.ndarray in shared memory, made by create(), open(), load() and save().
 
     A view of one (a slice, a field, .T, .reshape() where it need not copy) is one too; a result of
     arithmetic, a reduction or a copy is a plain array in this process's own memory.
+
+    In a `with` statement the handle is closed at the end, and the array stays valid.
 
     Pickling sends the object's name and where in it the items lie, also of a view, and no item;
     unpickling attaches, and raises as it does for SharedMemory: FileNotFoundError; OSError (ESTALE:
@@ -52,36 +94,26 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     through multiprocessing only. np.array(a) is a copy that travels by value.
     """
 
-    # What the items lie in; None in a copy to which numpy gave this type, as np.array(a,
-    # subok=True) does.
-    _shm: SharedMemory | None
-    _mapping: MemoryMap | None
-
-    __slots__ = ("_mapping", "_shm")
+    __slots__ = ()
     # Below that of numpy.ndarray: what numpy makes of several arrays is plain.
     __array_priority__ = -1.0
 
     def __new__(cls, *args: Any, **keywords: Any) -> Self:
         raise TypeError("a SharedArray is made by create(), open(), load() or save()")
 
-    def __array_finalize__(self, obj: object) -> None:
-        self._shm = self._mapping = None
-        if isinstance(obj, SharedArray) and obj._mapping is not None:
-            base: Any = self.base
-            while isinstance(base, np.ndarray):
-                base = base.base
-            if base is obj._mapping:
-                self._shm, self._mapping = obj._shm, obj._mapping
+    if TYPE_CHECKING:
+
+        def __getitem__(self, key: Any, /) -> Any: ...
+    else:
+        __class_getitem__ = classmethod(GenericAlias)
 
     @property
     def shm(self) -> SharedMemory:
-        """The handle of the object, which all views of this array share.
-
-        Closing it leaves the array as it is. An array whose object has a name can still be pickled.
-        """
-        if self._shm is None:
+        """The handle of the object, which all views of this array share."""
+        whole = _object(self)
+        if whole is None:
             raise AttributeError("this array is a copy, and not in shared memory")
-        return self._shm
+        return whole.shm
 
     @property
     def name(self) -> str | None:
@@ -96,10 +128,34 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         """
         return self.shm.is_linked()
 
-    # -- what stays in shared memory, and what is plain --
+    def unlink(self) -> None:
+        """Remove the name; every array in the object stays valid.
 
-    def __getitem__(self, key: Any, /) -> Any:
-        return _plain(super().__getitem__(key))
+        Raises FileNotFoundError if the name is gone or refers to another object; ValueError if the
+        object never had a name; PermissionError, OSError.
+        """
+        self.shm.unlink()
+
+    def close(self) -> None:
+        """Close the handle, and with it the descriptor. This array and all others stay valid.
+
+        The memory is unmapped when the last array in it is gone. May be called twice.
+        """
+        self.shm.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+        /,
+    ) -> None:
+        self.close()
+
+    # -- what stays in shared memory, and what is plain --
 
     def __array_wrap__(
         self, array: Any, context: Any = None, return_scalar: bool = False, /
@@ -123,17 +179,14 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
 
     def _offset(self) -> int | None:
         """Bytes from the object's first one to this array's first item; None outside of it."""
-        if self._mapping is None:
+        whole = _object(self)
+        if whole is None:
             return None
-        offset = _address(self) - _address(np.frombuffer(memoryview(self._mapping), np.uint8))
+        offset = _address(self) - _address(whole)
         if self.size == 0:  # numpy puts it anywhere
-            return min(max(offset, 0), self._mapping.nbytes)
-        low = high = offset
-        for extent, stride in zip(self.shape, self.strides, strict=True):
-            reach = stride * (extent - 1)
-            low, high = low + min(reach, 0), high + max(reach, 0)
-        high += self.itemsize
-        return offset if 0 <= low and high <= self._mapping.nbytes else None
+            return min(max(offset, 0), whole.nbytes)
+        inside = _lies_within(whole.nbytes, self.dtype, self.shape, self.strides, offset)
+        return offset if inside else None
 
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> Any:
         offset = self._offset()
@@ -149,9 +202,20 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
 _NUMPY_1 = np.lib.NumpyVersion(np.__version__) < "2.0.0"
 
 
+def _object(array: NDArray[Any]) -> _Object | None:
+    """What the array lies in; None for one to which numpy gave a copy and this type, as
+    np.array(a, subok=True) does."""
+    base = array.base
+    while isinstance(base, np.ndarray):
+        if type(base) is _Object:
+            return base
+        base = base.base
+    return None
+
+
 def _plain(result: Any) -> Any:
     """What came out of numpy; a plain array where that is not in shared memory."""
-    if isinstance(result, SharedArray) and result._mapping is None:
+    if isinstance(result, SharedArray) and _object(result) is None:
         return result.view(np.ndarray)
     return result
 
@@ -161,10 +225,27 @@ def _address(array: NDArray[Any]) -> int:
     return address
 
 
+def _lies_within(
+    size: int,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    offset: int,
+) -> bool:
+    """Whether all items lie in `size` bytes."""
+    low = high = offset
+    if 0 not in shape:
+        for extent, stride in zip(shape, strides, strict=True):
+            reach = stride * (extent - 1)
+            low, high = low + min(reach, 0), high + max(reach, 0)
+        high += dtype.itemsize
+    return 0 <= low and high <= size
+
+
 def _plainly(name: str) -> Callable[..., Any]:
     method = getattr(np.ndarray, name)
 
-    def plainly(self: SharedArray, *args: Any, **keywords: Any) -> Any:
+    def plainly(self: SharedArray[Any], *args: Any, **keywords: Any) -> Any:
         return _plain(method(self, *args, **keywords))
 
     plainly.__name__, plainly.__doc__ = name, method.__doc__
@@ -199,12 +280,13 @@ def _on(
     order: Literal["C", "F"],
     offset: int,
     strides: tuple[int, ...] | None = None,
-) -> SharedArray:
+) -> SharedArray[Any]:
     """An array on a handle's memory. offset and strides: bytes."""
     buffer = shm.buf
-    array = np.ndarray.__new__(SharedArray, shape, dtype, buffer, offset, strides, order)
-    array._shm, array._mapping = shm, cast(MemoryMap, buffer.obj)
-    return array
+    whole = np.ndarray.__new__(_Object, buffer.nbytes, np.uint8, buffer)
+    whole.shm = shm
+    data = cast(memoryview, whole)  # a buffer
+    return np.ndarray.__new__(SharedArray, shape, dtype, data, offset, strides, order)
 
 
 @contextmanager
@@ -217,13 +299,15 @@ def _closed_on_error(shm: SharedMemory) -> Iterator[None]:
         raise
 
 
-def _found(shm: SharedMemory) -> tuple[SharedArray, _npy.Header]:
+def _found(shm: SharedMemory) -> tuple[SharedArray[Any], _npy.Header]:
     """The array that an object holds."""
     with _closed_on_error(shm):
         try:
             header = _npy.read(shm.fileno())
+            if header.end > shm.size:
+                raise _npy.Refused("another process truncated it meanwhile")
             return _on(shm, *header), header
-        except (ValueError, TypeError, MemoryError) as error:  # numpy's, of a shape it cannot have
+        except _npy.Refused as error:
             raise ValueError(f"shared memory {shm.name!r} holds no array: {error}") from error
 
 
@@ -236,16 +320,16 @@ def create(
     init: Callable[[NDArray[Any]], object] | None = None,
     exist_ok: bool = False,
     delete: bool = False,
-    **options: Unpack[_Options],
-) -> SharedArray:
+    **options: Unpack[_CreateOptions],
+) -> SharedArray[Any]:
     """Make an array of zeros. It gets its name when it is complete.
 
     name: of the object; None: an anonymous one, for the processes of multiprocessing. shape: an
     int, or any number of them, from 0. dtype: without Python objects. order: 'C' or 'F', how the
     items lie. init: called with the array, a plain one, to fill it before anyone else can see it;
     if it raises, there is no object. exist_ok: attach to an array of that name, if it has this
-    shape, dtype and order. delete and options: as for SharedMemory.create; an anonymous array has
-    reserve, populate and huge_pages.
+    shape, dtype and order. delete and options: as for SharedMemory.create; an anonymous
+    array has reserve, populate and huge_pages.
 
     Returns a writable SharedArray; its items begin at a multiple of 4096 bytes (of 64, where
     hundreds of fields make a header of more than 8192). Raises as SharedMemory.create does:
@@ -279,12 +363,18 @@ def create(
     return array
 
 
-def open(name: str, mode: Literal["r", "r+"] = "r", *, timeout: float | None = 0) -> SharedArray:
+def open(
+    name: str,
+    mode: Literal["r", "r+"] = "r",
+    *,
+    timeout: float | None = 0,
+    owner: _Owner = "any",
+) -> SharedArray[Any]:
     """Attach to the array called name: no item is read or copied, and nothing is changed.
 
     mode: 'r' for reading only, in the pages too; 'r+' to write as well. timeout: seconds to wait
-    for the name to appear; None: for ever. Reads versions 1.0 to 3.0 of the format, whoever
-    wrote the file.
+    for the name to appear; None: for ever. owner: as for SharedMemory.open. Reads versions 1.0 to
+    3.0 of the format, whichever program wrote the file.
 
     Raises FileNotFoundError, TimeoutError, PermissionError, OSError as SharedMemory.open;
     ValueError for a bad name or mode, or for what is no array: another file, a damaged header, one
@@ -292,46 +382,152 @@ def open(name: str, mode: Literal["r", "r+"] = "r", *, timeout: float | None = 0
     """
     if mode not in ("r", "r+"):
         raise ValueError(f"mode must be 'r' or 'r+', not {mode!r}")
-    return _found(SharedMemory.open(name, readonly=mode == "r", timeout=timeout))[0]
+    return _found(SharedMemory.open(name, readonly=mode == "r", timeout=timeout, owner=owner))[0]
 
 
-def load(name: str, *, timeout: float | None = 0) -> SharedArray:
+def load(name: str, *, timeout: float | None = 0, owner: _Owner = "any") -> SharedArray[Any]:
     """Attach to the array called name for reading only: open(name, 'r')."""
-    return open(name, timeout=timeout)
+    return open(name, timeout=timeout, owner=owner)
 
 
 def save(
-    name: str, array: ArrayLike, *, replace: bool = False, **options: Unpack[_Options]
-) -> SharedArray:
+    name: str | None, array: ArrayLike, *, replace: bool = False, **options: Unpack[_Options]
+) -> SharedArray[Any]:
     """Copy an array into a new object, and give it its name when all is there.
 
-    array: whatever np.asarray takes, without Python objects and without a mask; its dtype, byte
-    order and Fortran order stay. replace: take over the name of another object, in one step:
-    whoever opens it gets either the old array or this one, and who has the old one keeps it,
-    whole. options: as for SharedMemory.create.
+    name: as for create(). array: whatever np.asarray takes, without Python objects and without a
+    mask; its dtype, byte order and Fortran order stay. replace: take over the name of another
+    object, in one step: processes that open the name get either the old array or this one, and
+    processes that have the old one keep it. options: as for create().
 
     Returns the new array, a writable SharedArray. Raises as SharedMemory.create and .link do,
-    FileExistsError for one; ValueError for a dtype that a .npy header cannot say; TypeError for a
-    masked array.
+    FileExistsError for one; ValueError for a dtype that a .npy header cannot say, or for
+    replace=True without a name; TypeError for a masked array.
     """
+    if name is None and replace:
+        raise ValueError("replace=True takes the name of the object to replace")
     masked = sys.modules.get("numpy.ma")  # numpy itself imports it when it is used
     if masked is not None and isinstance(array, masked.MaskedArray):
         raise TypeError("a masked array has no .npy form; save its .data and its .mask")
-    source = np.asarray(array)
+    # A view of its own keeps its shape and dtype if another thread assigns to those of the array.
+    source = np.asarray(array).view()
     fortran = source.flags.f_contiguous and not source.flags.c_contiguous
     header, data = _npy.make(source.shape, source.dtype, "F" if fortran else "C")
-
-    def fill(buffer: memoryview) -> None:
-        np.copyto(_fill(header, data, buffer), source, casting="no")
-
-    if replace:
+    if name is None:
+        shm = SharedMemory.anonymous(header.end, **options)  # type: ignore[misc]
+        return _written(shm, header, data, source)
+    try:
         shm = SharedMemory.unlinked(header.end, **options)
-        with _closed_on_error(shm):
-            fill(shm.buf)
-            shm.link(name, replace=True)
-    else:
-        shm = SharedMemory.create(name, header.end, init=fill, **options)
-    return _on(shm, *header)
+        return _written(shm, header, data, source, lambda: shm.link(name, replace))
+    except OSError as error:
+        if replace or error.errno not in _NO_UNLINKED:
+            raise
+    # create() also knows how to make an object through a temporary name.
+    kind: DTypeLike = header.dtype
+    return create(
+        name,
+        header.shape,
+        kind,
+        order=header.order,
+        init=lambda new: np.copyto(new, source),
+        **options,
+    )
+
+
+# If there is no O_TMPFILE, or no /proc to link through.
+_NO_UNLINKED = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EACCES, errno.EPERM}
+
+
+def _written(
+    shm: SharedMemory,
+    header: _npy.Header,
+    data: bytes,
+    source: NDArray[Any],
+    publish: Callable[[], None] = lambda: None,
+) -> SharedArray[Any]:
+    """The array, after its header and its items are in the object.
+
+    By the descriptor: through the mapping, each page would cost a fault, and be cleared before.
+    """
+    with _closed_on_error(shm):
+        fd = shm.fileno()
+        write(fd, data, 0)
+        end = header.offset
+        for piece in _pieces(source.T if header.order == "F" else source):
+            end = write(fd, piece, end)
+        publish()
+        return _on(shm, *header)
+
+
+_PIECE = 1 << 20  # bytes
+
+
+def _pieces(source: NDArray[Any]) -> Iterator[memoryview]:
+    """The bytes of the items in C order; copies, one after the other, if they lie otherwise."""
+    if source.size == 0:
+        return
+    if source.flags.c_contiguous:
+        yield memoryview(cast(Any, source.reshape(-1).view(np.uint8)))
+        return
+    flags: Any = ["readonly", "contig"]
+    many = max(_PIECE // source.itemsize, 1)
+    with np.nditer(
+        source, ["external_loop", "buffered"], [flags], order="C", buffersize=many
+    ) as pieces:
+        for piece in cast(Iterator[Any], pieces):
+            yield memoryview(piece.view(np.uint8))
+
+
+def exists(name: str) -> bool:
+    """Whether the object called name holds an array, which load() would attach to.
+
+    Raises ValueError for a bad name; PermissionError, OSError if the object cannot be read.
+    """
+    try:
+        with _descriptor(name) as fd:
+            _npy.read(fd)
+    except (FileNotFoundError, _npy.Refused):
+        return False
+    return True
+
+
+def list() -> builtins.list[str]:
+    """The names of all arrays, of those objects that this process may read. A moment's picture.
+
+    Raises OSError if the directory cannot be read.
+    """
+    return [name for name in listdir() if _holds_array(name)]
+
+
+def _holds_array(name: str) -> bool:
+    try:
+        with _descriptor(name) as fd:
+            return _npy.is_array(fd)
+    except (OSError, ValueError):  # gone, another user's, a name that is not UTF-8
+        return False
+
+
+def unlink(name: str) -> None:
+    """Remove the name of an array; every process that has the array keeps it.
+
+    Raises FileNotFoundError, PermissionError, OSError; ValueError for a bad name, or if the object
+    is not an array: posixshm.shm_unlink() removes the name of any object.
+    """
+    with SharedMemory.open(name, readonly=True) as shm:
+        if not _npy.is_array(shm.fileno()):
+            raise ValueError(
+                f"shared memory {name!r} holds no array; posixshm.shm_unlink() removes any name"
+            )
+        shm.unlink()
+
+
+@contextmanager
+def _descriptor(name: str) -> Iterator[int]:
+    fd = shm_open(name, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _attach(
@@ -341,12 +537,41 @@ def _attach(
     strides: tuple[int, ...],
     offset: int,
     writeable: bool,
-) -> SharedArray:
-    """What a pickle of an array says."""
-    try:
-        array = _on(shm, dtype, shape, "C", offset, strides)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"shared memory {shm.name!r} became too small: {error}") from error
+) -> SharedArray[Any]:
+    """What a pickle of an array says. Nothing that it says leads out of the object."""
+    if not isinstance(shm, SharedMemory) or not isinstance(dtype, np.dtype):
+        raise TypeError(
+            f"an array's pickle has a SharedMemory and a dtype, not {type(shm).__name__} and "
+            f"{type(dtype).__name__}"
+        )
+    _check_dtype(dtype)
+    extents, steps = (tuple(map(operator.index, numbers)) for numbers in (shape, strides))
+    start = operator.index(offset)
+    if len(extents) != len(steps) or any(extent < 0 for extent in extents):
+        raise ValueError(f"no array has shape {extents} and strides {steps}")
+    if not _lies_within(shm.size, dtype, extents, steps, start):
+        raise ValueError(
+            f"shared memory {shm.name!r} became too small: {shm.size} bytes do not hold items of "
+            f"shape {extents}, strides {steps} and dtype {dtype} from byte {start} on"
+        )
+    array = _on(shm, dtype, extents, "C", start, steps)
     if not writeable:
         array.flags.writeable = False
     return array
+
+
+def _check_dtype(dtype: np.dtype[Any]) -> None:
+    """A pickle of a dtype may say anything of flags, sizes and offsets."""
+    if dtype.hasobject or dtype.kind == "O":
+        raise ValueError(f"dtype {dtype.str} holds Python objects, which live in one process only")
+    parts = [(kind, offset) for kind, offset, *_ in (dtype.fields or {}).values()]
+    if dtype.subdtype is not None:
+        kind, shape = dtype.subdtype
+        size = kind.itemsize
+        for extent in shape:
+            size *= operator.index(extent)
+        parts.append((kind, dtype.itemsize - size))
+    for kind, offset in parts:
+        if not 0 <= offset <= dtype.itemsize - kind.itemsize:
+            raise ValueError(f"a part of dtype {dtype.str} lies outside of it")
+        _check_dtype(kind)
