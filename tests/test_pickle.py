@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from _processes import PATH, needs_mounts, shm_names
 
-from posixshm import PAGESIZE, PROT_READ, PROT_WRITE, SharedMemory
+from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, SharedMemory
 
 SHM = "/dev/shm/"
 DEADLINE = 60
@@ -62,7 +62,7 @@ def test_a_named_handle_is_pickled_by_reference(shm, protocol):
             False,
             False,
         )
-        assert other.fileno() != shm.fileno()
+        assert other.fileno() == shm.fileno()  # shared, and closed with the last of them
         assert other.stat().st_ino == shm.stat().st_ino
         other.buf[0] = ord("A")
     assert shm.buf[:3] == b"Abc"
@@ -83,7 +83,7 @@ def test_read_only_and_room_to_grow_travel(shm):
 def test_a_copy_is_another_handle(shm, function):
     with function(shm) as other:
         assert other.stat().st_ino == shm.stat().st_ino
-        assert other.fileno() != shm.fileno()
+        assert other.fileno() == shm.fileno()  # shared, and closed with the last of them
         other.buf[0] = 1
         assert shm.buf[0] == 1
 
@@ -242,20 +242,22 @@ def test_without_proc_it_is_said_what_is_missing(run_python, name):
     needs_mounts()
     code = """
 import pickle, sys
-from _processes import mount_tmpfs, private_shm
+from _processes import mount_tmpfs, private_shm, unmount
 from posixshm import SharedMemory
 private_shm()
 shm = SharedMemory.create(sys.argv[1], 10)
-data = pickle.dumps(shm)
 mount_tmpfs("/proc", "size=1m")
-for function in (lambda: pickle.dumps(shm), lambda: pickle.loads(data)):
-    try:
-        function()
-    except FileNotFoundError as error:
-        assert error.filename == "/proc/sys/kernel/random/boot_id", error
-        assert "pickle" in str(error) and "/proc mounted" in str(error), error
-    else:
-        raise AssertionError
+try:
+    pickle.dumps(shm)
+except FileNotFoundError as error:
+    assert error.filename == "/proc/sys/kernel/random/boot_id", error
+    assert "pickle" in str(error) and "/proc mounted" in str(error), error
+else:
+    raise AssertionError
+unmount("/proc")
+pickle.dumps(shm)
+mount_tmpfs("/proc", "size=1m")  # it was read, and stays what it is
+pickle.loads(pickle.dumps(shm)).close()
 """
     run_python(code, name, env=PATH)
 
@@ -403,6 +405,183 @@ def test_what_a_forged_pickle_can_do(shm):
             attach(*arguments[:count])
     with pytest.raises(TypeError):
         attach(*arguments, None)
+
+
+# -- what this process has already --------------------------------------------------------------
+
+
+def maps_of(shm):
+    """The rights of each mapping of the object in this process."""
+    inode = shm.stat().st_ino
+    with open("/proc/self/maps") as maps:
+        fields = [line.split() for line in maps]
+    return sorted(each[1] for each in fields if each[4] == str(inode))
+
+
+def test_unpickling_takes_no_descriptor_and_no_mapping(shm):
+    descriptors = len(os.listdir("/proc/self/fd"))
+    assert maps_of(shm) == ["rw-s"]
+    data = pickle.dumps(shm)
+    handles = [pickle.loads(data) for _ in range(1000)]
+    handles += [pickle.loads(pickle.dumps(each)) for each in handles]
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert maps_of(shm) == ["rw-s"]
+    handles[500].buf[5] = 55
+    assert shm.buf[5] == handles[-1].buf[5] == 55
+    for each in handles:
+        each.close()
+    assert shm.buf[5] == 55 and shm.stat().st_size == 1000
+
+
+def test_each_of_them_outlives_the_others(name):
+    handles = [SharedMemory.create(name, 10)]
+    for _ in range(3):
+        handles.append(pickle.loads(pickle.dumps(handles[-1])))
+    while len(handles) > 1:
+        handles.pop(0).close()
+        handles[0].buf[0] += 1
+        assert handles[0].fileno() >= 0 and not handles[0].closed
+    os.close(handles[0].detach())
+    with pickle.loads(pickle.dumps(handles[0])) as last:
+        assert last.buf[0] == 3
+        last.unlink()
+
+
+def test_a_reader_never_gets_a_writable_map(shm):
+    reader = SharedMemory.open(shm.name, readonly=True)
+    for _ in range(2):
+        copies = [pickle.loads(pickle.dumps(each)) for each in (shm, reader, shm, reader)]
+        assert [each.readonly for each in copies] == [False, True, False, True]
+        for each in copies:
+            with memoryview(each) as view:
+                assert view.readonly == each.readonly
+        assert maps_of(shm) == ["r--s", "rw-s"]
+        with pytest.raises(PermissionError):
+            copies[1].protect(PROT_READ | PROT_WRITE)
+    for each in (*copies, reader):
+        each.close()
+
+
+def test_protection_is_a_handles_own(shm):
+    first, second = (pickle.loads(pickle.dumps(shm)) for _ in range(2))
+    first.protect(PROT_READ)
+    assert first.readonly and not second.readonly and not shm.readonly
+    second.buf[0] = 1
+    assert first.buf[0] == 1
+    view = shm.buf
+    shm.protect(PROT_READ)
+    view[0] = 2  # it keeps its rights
+    assert first.buf[0] == second.buf[0] == shm.buf[0] == 2
+    # What is protected is not shared.
+    with pickle.loads(pickle.dumps(first)) as third:
+        third.buf[0] = 3
+    second.protect(PROT_READ)
+    kept = second.buf
+    with pytest.raises(BufferError):
+        second.protect(PROT_NONE)
+    kept.release()
+    for each in (first, second):
+        each.close()
+
+
+def test_after_another_process_has_changed_the_size(shm, start_python):
+    data = pickle.dumps(shm)
+    child = start_python(
+        """
+        import sys
+        from posixshm import SharedMemory
+        with SharedMemory.open(sys.argv[1]) as shm:
+            shm.resize(50_000)
+            shm.buf[-1] = 7
+        """,
+        shm.name,
+    )
+    child.finish()
+    with pickle.loads(data) as grown, pickle.loads(data) as again:
+        assert grown.size == again.size == 50_000 and grown.buf[-1] == 7
+        assert shm.size == 1000
+        assert maps_of(shm) == ["rw-s", "rw-s"]
+
+
+def test_a_shared_map_forbids_to_shrink(shm):
+    shm.resize(3 * PAGESIZE)
+    with pickle.loads(pickle.dumps(shm)) as other:
+        with pytest.raises(BufferError):
+            shm.resize(PAGESIZE, shrink=True)
+        assert other.buf[-1] == 0
+        other.resize(4 * PAGESIZE)
+        assert shm.size == 3 * PAGESIZE
+        shm.refresh()
+        assert shm.size == 4 * PAGESIZE
+    shm.resize(PAGESIZE, shrink=True)
+
+
+def test_a_name_that_is_gone_is_gone_for_what_is_mapped_too(name):
+    with SharedMemory.create(name, 10) as shm:
+        data = pickle.dumps(shm)
+        shm.unlink()
+        with pytest.raises(FileNotFoundError):
+            pickle.loads(data)
+        with SharedMemory.create(name, 10, delete=True):
+            with pytest.raises(OSError) as info:
+                pickle.loads(data)
+            assert info.value.errno == errno.ESTALE
+
+
+def test_after_all_descriptors_were_closed(run_python, name):
+    """As a daemon does it. The number is another file's by then."""
+    run_python(
+        """
+        import os, pickle, sys
+        from posixshm import SharedMemory
+        shm = SharedMemory.create(sys.argv[1], 10)
+        data = pickle.dumps(shm)
+        number = shm.fileno()
+        os.closerange(3, 64)
+        while os.open("/dev/null", os.O_RDWR) < number:
+            pass
+        other = pickle.loads(data)
+        assert os.fstat(other.fileno()).st_size == 10
+        other.unlink()
+        os._exit(0)
+        """,
+        name,
+    )
+
+
+def test_a_forked_child_shares_what_it_inherited(shm):
+    data = pickle.dumps(shm)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            other = pickle.loads(data)
+            other.buf[0] = 66
+            shm.close()
+            other.buf[1] = 67
+            assert maps_of(other) == ["rw-s"]
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert shm.buf[:2] == bytes([66, 67])
+
+
+def test_threads_that_pickle_unpickle_and_close(shm, run_threads):
+    reader = SharedMemory.open(shm.name, readonly=True)
+
+    def work():
+        for number in range(300):
+            source = reader if number % 3 == 0 else shm
+            one = pickle.loads(pickle.dumps(source))
+            other = pickle.loads(pickle.dumps(one))
+            one.close()
+            assert other.buf[0] == 97 and other.readonly == source.readonly
+            if number % 5 == 0:
+                other.protect(PROT_READ)
+
+    run_threads(*[work] * 8)
+    reader.close()
+    assert maps_of(shm) == ["rw-s"]
 
 
 # -- through multiprocessing --------------------------------------------------------------------

@@ -30,6 +30,8 @@ typedef struct {
     PyObject *attach_function;          /* handle_pickle.c */
     PyObject *support;                  /* posixshm._support */
     bool registered;                    /* handle_pickle.c, under fields */
+    PyObject *boot_id;                  /* str, likewise, once it was needed */
+    struct handle_table *known_handles; /* handle_table.c */
     /* The primitives'. */
     union {
         PyTypeObject *cell_types[8];

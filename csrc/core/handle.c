@@ -1,5 +1,7 @@
 #include "handle.h"
 
+#include "handle_table.h"
+
 #include "posix/attach.h"
 #include "posix/host.h"
 
@@ -43,6 +45,7 @@ handle_install(handle *self, handle_body *body, PyObject **duty)
     handle_body old = HANDLE_BODY_NONE;
     int rc;
     *duty = NULL;
+    handle_table_remove(self);
     fields_lock(&self->fields);
     rc = keep_map_locked(self);
     if (rc == 0) {
@@ -286,6 +289,7 @@ handle_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
+    handle_table_remove(self);
     if (self->duty != NULL) {
         /* The end of the weak references did it, unless weakref is through
          * with its own part of the interpreter's end. */

@@ -30,7 +30,9 @@ typedef struct {
     bool locked;                        /* it has a use lock: lease.h */
 } handle_body;
 
-typedef struct {
+struct handle_table;
+
+typedef struct handle_s {
     PyObject_HEAD
     fields_mutex fields;
     handle_body body;
@@ -44,6 +46,9 @@ typedef struct {
     PyObject *kept;                     /* list of earlier mappings, likewise */
     PyObject *duty;                     /* delete=True: handle_delete.c */
     PyObject *weakrefs;
+    /* Its place in a table of handles, or NULL: handle_table.c. */
+    _Atomic(struct handle_table *) table;
+    struct handle_s *table_next, **table_link;
 } handle;
 
 #define HANDLE_BODY_NONE ((handle_body){0})

@@ -2,6 +2,7 @@
 #include "handle.h"
 
 #include "errors.h"
+#include "handle_table.h"
 
 #include "posix/fd.h"
 
@@ -19,6 +20,7 @@ handle_close(PyObject *op, PyObject *Py_UNUSED(unused))
     handle *self = as_handle(op);
     handle_body old = HANDLE_BODY_NONE;
     PyObject *duty;
+    handle_table_remove(self);
     fields_lock(&self->fields);
     self->open = false;
     old.fd = self->body.fd;

@@ -70,6 +70,29 @@ const char handle_protect_doc[] =
     "own buffer was taken; PermissionError for PROT_WRITE on a read-only\n"
     "handle; ValueError after close().";
 
+/* A map that other handles have too stays as it is for them: this one gets its
+ * own.  Owns map.  Returns a new reference, or NULL with an exception. */
+static mapping *
+separate(handle *self, mapping *map)
+{
+    struct fdref *fd = handle_take_fd(self);
+    PyObject *name = handle_name_object(self), *own = NULL;
+    if (fd != NULL) {
+        own = mapping_from_fd(core_state_of_type(Py_TYPE(self)), fd->fd, 0,
+                              mapping_size(map), map->readonly, name);
+        fdref_drop(fd);
+    }
+    if (own != NULL) {
+        ((mapping *)own)->readonly = map->readonly;
+        if (handle_replace_map(self, map, (mapping *)Py_NewRef(own)) < 0) {
+            Py_CLEAR(own);
+        }
+    }
+    Py_XDECREF(name);
+    Py_DECREF(map);
+    return (mapping *)own;
+}
+
 PyObject *
 handle_protect(PyObject *op, PyObject *value)
 {
@@ -80,6 +103,10 @@ handle_protect(PyObject *op, PyObject *value)
     }
     mapping *map = handle_take_map(self);
     if (map == NULL) {
+        return NULL;
+    }
+    if (atomic_load_explicit(&map->several, memory_order_relaxed)
+        && map->prot != prot && (map = separate(self, map)) == NULL) {
         return NULL;
     }
     fields_lock_both(&self->fields, &map->fields);

@@ -25,6 +25,7 @@ typedef struct {
     unsigned changing_in;               /* ... of this process: pshm_forks */
     bool readonly;                      /* for good, whatever the descriptor
                                            would allow; set when adopted */
+    atomic_bool several;                /* more than one handle had it */
     struct pshm_region *shared;         /* with owners that are no Python
                                            objects, from the first on */
     PyObject *weakrefs;

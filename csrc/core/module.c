@@ -4,6 +4,7 @@
 #include "args.h"
 #include "cell.h"
 #include "errors.h"
+#include "handle_table.h"
 #include "view.h"
 
 #include "posix/constants.h"
@@ -211,7 +212,9 @@ core_exec(PyObject *module)
     }
     state->remove_function = PyObject_GetAttrString(module, "_remove");
     state->attach_function = PyObject_GetAttrString(module, "_attach");
-    if (state->remove_function == NULL || state->attach_function == NULL) {
+    state->known_handles = handle_table_new();
+    if (state->remove_function == NULL || state->attach_function == NULL
+        || state->known_handles == NULL) {
         return -1;
     }
     return add_primitives(module, state);
@@ -231,6 +234,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->remove_function);
     Py_VISIT(state->attach_function);
     Py_VISIT(state->support);
+    Py_VISIT(state->boot_id);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(state->cell_types); i++) {
         Py_VISIT(state->cell_types[i]);
     }
@@ -256,6 +260,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->remove_function);
     Py_CLEAR(state->attach_function);
     Py_CLEAR(state->support);
+    Py_CLEAR(state->boot_id);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(state->cell_types); i++) {
         Py_CLEAR(state->cell_types[i]);
     }
@@ -271,6 +276,7 @@ static void
 core_free(void *module)
 {
     (void)core_clear(module);
+    handle_table_drop(core_state_of_module(module)->known_handles);
 }
 
 static PyModuleDef_Slot core_slots[] = {

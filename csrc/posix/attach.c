@@ -141,20 +141,37 @@ pshm_attach(const struct pshm_name *name, bool readonly,
     return -EAGAIN;
 }
 
+static struct pshm_status
+status_of(const struct stat *st)
+{
+    return (struct pshm_status){
+        .id = {st->st_dev, st->st_ino},
+        .size = st->st_size,
+        .mode = st->st_mode,
+        .uid = st->st_uid,
+        .gid = st->st_gid,
+        .links = st->st_nlink,
+    };
+}
+
 int
 pshm_status_of(int fd, struct pshm_status *out)
 {
     struct stat st;
     int rc = pshm_result(fstat(fd, &st));
     if (rc == 0) {
-        *out = (struct pshm_status){
-            .id = {st.st_dev, st.st_ino},
-            .size = st.st_size,
-            .mode = st.st_mode,
-            .uid = st.st_uid,
-            .gid = st.st_gid,
-            .links = st.st_nlink,
-        };
+        *out = status_of(&st);
+    }
+    return rc;
+}
+
+int
+pshm_status_of_name(const struct pshm_name *name, struct pshm_status *out)
+{
+    struct stat st;
+    int rc = pshm_result(lstat(name->path, &st));
+    if (rc == 0) {
+        *out = status_of(&st);
     }
     return rc;
 }

@@ -66,6 +66,8 @@ struct pshm_status {
 };
 
 int pshm_status_of(int fd, struct pshm_status *out);
+/* lstat(2), likewise. */
+int pshm_status_of_name(const struct pshm_name *name, struct pshm_status *out);
 
 /* fchmod(2); fchown(2), where (uid_t)-1 and (gid_t)-1 leave as it is. */
 int pshm_set_mode(int fd, mode_t mode);
