@@ -12,7 +12,8 @@ second process of its own, which sleeps while the others are at it.  They run on
 pipe is written and read at the same time.  GB/s: bytes of the array by the median time of a turn.
 
 Then, in one process and on one core: a View made into an array of numpy and a tensor of torch,
-beside the same of a bytearray.  An empty loop is taken off everyone there.
+beside the same of a bytearray; an item of a View read and written, beside one of a memoryview.  An
+empty loop is taken off everyone there.
 """
 
 from __future__ import annotations
@@ -173,6 +174,18 @@ def library_cases() -> list[Case]:
             ],
             loop,
         )
+    ]
+    plain_items = memoryview(plain).cast("d")
+    cases += [
+        Case(
+            title,
+            [
+                Contender("memoryview", call(statement, plain_items)),
+                Contender("View", call(statement, shm.view("d")), VIEW_TARGET),
+            ],
+            loop,
+        )
+        for title, statement in (("read an item", "x[3]"), ("write an item", "x[3] = 1.5"))
     ]
     if torch:
         float32 = torch.float32
