@@ -47,7 +47,8 @@ PyDoc_STRVAR(
     at_doc,
     "at($type, /, shm, offset=0, format='q')\n--\n\n"
     "The word at an offset of a segment, whatever it contains.\n\n"
-    "shm: a SharedMemory or MemoryMap that can be written.  format: as of the\n"
+    "shm: a SharedMemory or MemoryMap; if it is read-only, load() and wait()\n"
+    "work, and what writes raises PermissionError.  format: as of the\n"
     "struct module: 'i' and 'I' (4 bytes, signed and not), 'q' and 'Q' (8).\n"
     "offset: bytes, a multiple of those.\n\n"
     "Raises ValueError for a bad offset or format; PermissionError.");
@@ -61,6 +62,7 @@ word_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
     PyObject *values[3];
     Py_ssize_t offset = 0;
     word_object word;
+    bool readonly;
     if (args_match(&signature, args, count, kwnames, values) < 0
         || (values[1] != NULL
             && arg_offset(values[1], "offset", &offset) < 0)
@@ -68,7 +70,7 @@ word_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
         return NULL;
     }
     core_state *state = core_state_of_type((PyTypeObject *)type);
-    mapping *map = cell_take_writable(state, values[0], "Atomic");
+    mapping *map = cell_take_map(state, values[0], "Atomic", &readonly);
     if (map == NULL) {
         return NULL;
     }
@@ -88,6 +90,7 @@ word_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
         if (self != NULL) {
             self->base.map = map;
             self->base.offset = offset;
+            self->base.readonly = readonly;
             self->base.shm = Py_NewRef(values[0]);
             self->word = map->base + offset;
             self->width = word.width;
@@ -147,7 +150,7 @@ word_store_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
     if (args_match(&signature, args, count, kwnames, values) < 0
         || word_to_bits(self, "value", values[0], &bits) < 0
         || word_parse_order(values[1], STORES, &order) < 0
-        || cell_check(&self->base) < 0) {
+        || cell_check_writable(&self->base) < 0) {
         return NULL;
     }
     pshm_atomic_store(self->word, self->width, bits, order);
@@ -172,7 +175,7 @@ apply(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *kwnames,
     }
     if (word_to_bits(self, "value", values[0], &bits) < 0
         || word_parse_order(values[1], BOTH, &order) < 0
-        || cell_check(&self->base) < 0) {
+        || cell_check_writable(&self->base) < 0) {
         return NULL;
     }
     return word_to_python(self, pshm_atomic_apply(what, self->word, self->width,
@@ -225,7 +228,7 @@ word_compare_exchange(PyObject *op, PyObject *const *args, Py_ssize_t count,
         || word_parse_order(values[2], BOTH, &order) < 0
         || word_parse_order(values[3] == Py_None ? NULL : values[3], LOADS,
                        &failure) < 0
-        || cell_check(&self->base) < 0) {
+        || cell_check_writable(&self->base) < 0) {
         return NULL;
     }
     if (values[3] == NULL || values[3] == Py_None) {

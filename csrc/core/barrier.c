@@ -82,6 +82,7 @@ open_barrier(PyTypeObject *type, const placement *where, PyObject **values)
             .init = init_cell,
             .how = &parties,
         },
+        .reads = true,
     };
     PyObject *action = values[1];
     if (opening_parse(&how, where) < 0
@@ -120,7 +121,7 @@ PyDoc_STRVAR(
     "at($type, /, shm, offset=0, *, parties=None, action=None, timeout=None,\n"
     "   create=False, exist_ok=False)\n--\n\n"
     "The barrier at an offset of shared memory.\n\n" CELL_DOC_AT PARTIES_DOC
-    "\n" CELL_DOC_RAISES);
+    CELL_DOC_READS "\n" CELL_DOC_RAISES);
 
 static PyObject *
 barrier_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
@@ -266,7 +267,7 @@ barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
         || span_of_wait(values[0] == NULL || values[0] == Py_None
                             ? self->timeout : values[0],
                         &how_long) < 0
-        || cell_check(&self->base) < 0) {
+        || cell_check_writable(&self->base) < 0) {
         return NULL;
     }
     int index = wait_here(self, how_long.until);
@@ -281,7 +282,7 @@ PyDoc_STRVAR(abort_doc,
 static PyObject *
 barrier_abort(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    if (cell_check(as_cell(op)) < 0) {
+    if (cell_check_writable(as_cell(op)) < 0) {
         return NULL;
     }
     pshm_barrier_abort(as_barrier(op)->barrier);
@@ -297,7 +298,7 @@ PyDoc_STRVAR(reset_doc,
 static PyObject *
 barrier_reset(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    if (cell_check(as_cell(op)) < 0) {
+    if (cell_check_writable(as_cell(op)) < 0) {
         return NULL;
     }
     pshm_barrier_reset(as_barrier(op)->barrier);

@@ -13,6 +13,15 @@ cell_refuse(cell *self)
                      Py_TYPE(self)->tp_name);
         return -1;
     }
+    if (self->readonly
+        && (self->place == NULL
+            || pshm_cell_intact(self->place, self->kind))) {
+        raise_errno_words(-EACCES, NULL,
+                          "The %s is in read-only memory, where it can be read "
+                          "only; open the SharedMemory without readonly=True",
+                          Py_TYPE(self)->tp_name);
+        return -1;
+    }
     return cell_raise(self, -EBADMSG);
 }
 

@@ -20,6 +20,7 @@ typedef struct {
     Py_ssize_t offset;                  /* bytes */
     PyObject *shm;                      /* what it was opened in, or NULL */
     bool own;                           /* shm is its own */
+    bool readonly;                      /* the memory; set when it is opened */
     atomic_bool closed;
     PyObject *weakrefs;
 } cell;
@@ -46,6 +47,8 @@ typedef struct {
     const char *first;                  /* what the constructor takes after the
                                            name, or NULL; for messages */
     struct pshm_cell_spec spec;
+    bool reads;                         /* has methods that only read, so it can
+                                           be opened in read-only memory */
     /* Of opening_parse: */
     bool create;
     bool exist_ok;
@@ -85,10 +88,10 @@ PyObject *cell_open_object(const opening *how, PyObject *given,
 /* With an exception set: if that made the object, its name goes again. */
 void cell_discard_object(PyObject *shm);
 
-/* The mapping that shm is or has, which can be written and stays so: a new
- * reference, or NULL. */
-mapping *cell_take_writable(core_state *state, PyObject *shm,
-                            const char *what);
+/* The mapping that shm is or has: a new reference, or NULL.  Its protection does
+ * not become less.  *readonly: whether it is; NULL: it must not be. */
+mapping *cell_take_map(core_state *state, PyObject *shm, const char *what,
+                       bool *readonly);
 
 /* Before a use: is it open and nobody has written over its tag?  Returns 0, or
  * -1 with ValueError or OSError (EBADMSG). */
@@ -101,6 +104,13 @@ cell_check(cell *self)
            && (self->place == NULL
                || pshm_cell_intact(self->place, self->kind))
                ? 0 : cell_refuse(self);
+}
+
+/* Before a use that writes: also PermissionError. */
+static inline int
+cell_check_writable(cell *self)
+{
+    return self->readonly ? cell_refuse(self) : cell_check(self);
 }
 
 /* Raise what a use returned: -EBADMSG, or -errno.  Returns -1. */
@@ -156,6 +166,8 @@ extern const char cell_close_doc[], cell_unlink_doc[], cell_stat_doc[],
     "shm: a SharedMemory or MemoryMap that can be written.  offset: bytes, a\n"\
     "multiple of .alignment; it takes .nbytes bytes.  create: make it, of\n" \
     "bytes that are all zero; exist_ok: or open the one that is there.\n"
+#define CELL_DOC_READS                                                       \
+    "In read-only memory it can be read; what writes raises PermissionError.\n"
 #define CELL_DOC_NAME                                                        \
     "name: it lies in an object of its own that has this name; None: in an\n"\
     "anonymous one, which is new, for this process and those that get it\n" \

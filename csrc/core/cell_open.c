@@ -180,10 +180,11 @@ raise_opening(int rc, const opening *how, const struct pshm_cell *place,
 }
 
 mapping *
-cell_take_writable(core_state *state, PyObject *shm, const char *what)
+cell_take_map(core_state *state, PyObject *shm, const char *what,
+              bool *readonly)
 {
     mapping *map;
-    Py_buffer view;
+    bool found = false;
     if (PyObject_TypeCheck(shm, state->handle_type)) {
         Py_ssize_t size;
         (void)handle_current_size(as_handle(shm), &size);
@@ -198,16 +199,17 @@ cell_take_writable(core_state *state, PyObject *shm, const char *what)
                      Py_TYPE(shm)->tp_name);
         return NULL;
     }
-    /* As a view that was handed out, it forbids to take the right away. */
-    if (map != NULL && mapping_get_buffer(map, &view, PyBUF_WRITABLE) < 0) {
-        PyErr_Clear();
+    if (map != NULL && mapping_grant(map, &found) < 0) {
+        Py_CLEAR(map);
+    }
+    if (map != NULL && found && readonly == NULL) {
         raise_errno_words(-EACCES, NULL,
                           "%s needs memory that can be written, and this is "
                           "read-only", what);
         Py_CLEAR(map);
     }
-    if (map != NULL) {
-        PyBuffer_Release(&view);
+    if (readonly != NULL) {
+        *readonly = found;
     }
     return map;
 }
@@ -291,7 +293,9 @@ open_at(const opening *how, PyObject *shm, PyObject *offset_value, bool own)
     if (self == NULL) {
         return NULL;
     }
-    self->map = cell_take_writable(how->state, shm, how->what);
+    self->map = cell_take_map(how->state, shm, how->what,
+                              how->reads && !how->create ? &self->readonly
+                                                         : NULL);
     PyObject *name = self->map == NULL
                              || Py_IS_TYPE(shm, how->state->mapping_type)
                          ? NULL : handle_name_object(as_handle(shm));

@@ -23,6 +23,7 @@ open_event(PyTypeObject *type, const placement *where)
             .kind = PSHM_CELL_EVENT,
             .size = sizeof(struct pshm_cell),
         },
+        .reads = true,
     };
     cell *self = opening_parse(&how, where) < 0 ? NULL
                                                 : cell_open(&how, where);
@@ -33,7 +34,7 @@ PyDoc_STRVAR(
     at_doc,
     "at($type, /, shm, offset=0, *, create=False, exist_ok=False)\n--\n\n"
     "The event at an offset of shared memory.  A new one is not set.\n\n"
-    CELL_DOC_AT "\n" CELL_DOC_RAISES);
+    CELL_DOC_AT CELL_DOC_READS "\n" CELL_DOC_RAISES);
 
 static PyObject *
 event_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
@@ -86,7 +87,7 @@ static PyObject *
 event_set(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     cell *self = as_cell(op);
-    if (cell_check(self) < 0) {
+    if (cell_check_writable(self) < 0) {
         return NULL;
     }
     pshm_event_set(flag_of(self));
@@ -101,7 +102,7 @@ static PyObject *
 event_clear(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     cell *self = as_cell(op);
-    if (cell_check(self) < 0) {
+    if (cell_check_writable(self) < 0) {
         return NULL;
     }
     pshm_event_clear(flag_of(self));

@@ -42,6 +42,7 @@ open_semaphore(PyTypeObject *type, const placement *where, PyObject *value)
             .init = init_cell,
             .how = &number,
         },
+        .reads = true,
     };
     if (opening_parse(&how, where) < 0 || parse_value(value, &number) < 0) {
         return NULL;
@@ -72,7 +73,7 @@ PyDoc_STRVAR(
     "--\n\n"
     "The semaphore at an offset of shared memory: " MAN(sem_init, 3) ".  The\n"
     "sem_t is the first thing there.\n\n"
-    CELL_DOC_AT VALUE_DOC "\n" CELL_DOC_RAISES);
+    CELL_DOC_AT VALUE_DOC CELL_DOC_READS "\n" CELL_DOC_RAISES);
 
 static PyObject *
 semaphore_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
@@ -111,7 +112,7 @@ semaphore_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static int
 acquire(semaphore *self, span how_long)
 {
-    if (cell_check(&self->base) < 0) {
+    if (cell_check_writable(&self->base) < 0) {
         return -1;
     }
     int rc = pshm_sem_try(self->sem);
@@ -156,7 +157,7 @@ semaphore_acquire(PyObject *op, PyObject *const *args, Py_ssize_t count,
 static int
 release(semaphore *self, unsigned n)
 {
-    if (cell_check(&self->base) < 0) {
+    if (cell_check_writable(&self->base) < 0) {
         return -1;
     }
     int rc = pshm_sem_post(self->sem, n);

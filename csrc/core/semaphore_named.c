@@ -39,7 +39,7 @@ open_file(core_state *state, PyObject *shm, PyObject *name)
     if (self == NULL) {
         return NULL;
     }
-    self->base.map = cell_take_writable(state, shm, "Semaphore");
+    self->base.map = cell_take_map(state, shm, "Semaphore", NULL);
     if (self->base.map == NULL
         || mapping_size(self->base.map) < (Py_ssize_t)sizeof(sem_t)) {
         if (self->base.map != NULL) {
