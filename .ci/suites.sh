@@ -42,7 +42,7 @@ run_consumers() { # run_consumers PYTHON [with-torch]
 
 run_cpython_tests() { # run_cpython_tests PYTHON
     local wheel
-    if "$1" -c 'import test._test_multiprocessing' 2>/dev/null; then
+    if "$1" -c 'import test._test_multiprocessing, test.lock_tests' 2>/dev/null; then
         wheel=$(make_wheel "$1")
         "$tree/tests/cpython/run" "$1" --wheel "$wheel"
     else
