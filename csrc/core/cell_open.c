@@ -263,6 +263,10 @@ open_in_map(const opening *how, mapping *map, Py_ssize_t offset,
     int rc = where == NULL ? -1 : check_range(how, map, offset, where);
     if (rc == 0) {
         rc = make_or_look(how, place, &found);
+        if (rc == -ENOTRECOVERABLE) {
+            Py_INCREF(map);             /* for good */
+            rc = -EBADMSG;
+        }
         if (rc < 0 && rc != -EINTR) {
             raise_opening(rc, how, place, where, name, found);
         }

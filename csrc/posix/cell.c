@@ -206,6 +206,8 @@ pshm_cell_make(struct pshm_cell *cell, const struct pshm_cell_spec *spec,
     if (died) {
         pshm_robust_repair(&cell->tag.guard);
     }
-    (void)pshm_robust_unlock(&cell->tag.guard, &grip);
+    if (pshm_robust_unlock(&cell->tag.guard, &grip) < 0) {
+        rc = pshm_grip_held(&grip) ? -ENOTRECOVERABLE : -EBADMSG;
+    }
     return rc;
 }

@@ -71,7 +71,9 @@ int pshm_cell_look(const struct pshm_cell *cell,
 
 /* Make it, if there is none.  Waits for another who is at it, but not past
  * until.  Returns 0; -EEXIST: there is one, as specified; or as pshm_cell_look,
- * -EINTR, -ETIMEDOUT or what init returns, with nothing made. */
+ * -EINTR, -ETIMEDOUT or what init returns, with nothing made; or -EBADMSG, or
+ * -ENOTRECOVERABLE: the guard was written over meanwhile, and after the latter it
+ * still is in this thread's list, so the memory must stay mapped for good. */
 int pshm_cell_make(struct pshm_cell *cell, const struct pshm_cell_spec *spec,
                    int64_t until, enum pshm_cell_kind *found);
 

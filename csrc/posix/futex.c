@@ -23,6 +23,14 @@ pshm_now(void)
     return (int64_t)now.tv_sec * NANO + now.tv_nsec;
 }
 
+int64_t
+pshm_now_coarse(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * NANO + now.tv_nsec;
+}
+
 struct timespec
 pshm_moment(int64_t moment)
 {

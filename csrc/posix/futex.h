@@ -18,6 +18,7 @@
 #define PSHM_SLICE ((int64_t)50 * 1000 * 1000)
 
 int64_t pshm_now(void);
+int64_t pshm_now_coarse(void);          /* some ms behind, but cheaper */
 
 /* A moment as system calls take it; and as those take it that know only the
  * real-time clock, where it is right until somebody sets that. */

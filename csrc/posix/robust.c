@@ -272,7 +272,7 @@ pshm_robust_busy(struct pshm_robust *r, struct pshm_grip *grip)
     if (grip->space == 0) {
         return -EBUSY;
     }
-    int64_t now = pshm_now();
+    int64_t now = pshm_now_coarse();
     int64_t last = atomic_load_explicit(&grip->looked, memory_order_relaxed);
     if (last != 0 && now - last < PSHM_SLICE) {
         return -EBUSY;

@@ -124,6 +124,47 @@ anything_else_stays_byte_for_byte(void)
     }
 }
 
+/* Another process writes over the guard while the cell is made. */
+static int
+fill_and_overwrite(struct pshm_cell *cell, const void *how)
+{
+    memset(&cell->tag.guard, 0xa5, sizeof(cell->tag.guard));
+    return fill(cell, how);
+}
+
+static int
+make_with_the_guard_written_over(void *context)
+{
+    bool forbidden = *(bool *)context;
+    struct pshm_cell_spec hostile = spec;
+    struct place *place = fresh(), *other = fresh();
+    hostile.init = fill_and_overwrite;
+    if (forbidden) {                    /* the neighbours cannot be asked */
+        pshm_fault_arm("futex", 1, PSHM_FAULT_FAIL_ON, EPERM);
+    }
+    int rc = make(&place->wide.cell, &hostile);
+    if (forbidden) {
+        (void)pshm_fault_disarm();
+    }
+#ifdef PSHM_ROBUST_LINKS
+    CHECK_IS(rc, forbidden ? -ENOTRECOVERABLE : -EBADMSG);
+#endif
+    if (rc != -ENOTRECOVERABLE) {
+        CHECK(munmap(place, PAGE) == 0);
+    }
+    CHECK_IS(make(&other->wide.cell, &spec), 0);
+    return 0;
+}
+
+static void
+guard_that_is_written_over_does_no_harm(void)
+{
+    for (int forbidden = 0; forbidden < 2; forbidden++) {
+        bool context = forbidden;
+        CHECK_IS(child_run(make_with_the_guard_written_over, &context), 0);
+    }
+}
+
 static void
 another_kind_is_named(void)
 {
@@ -492,6 +533,7 @@ main(void)
     pshm_forks_watch();
     RUN(zeros_become_a_cell_once);
     RUN(anything_else_stays_byte_for_byte);
+    RUN(guard_that_is_written_over_does_no_harm);
     RUN(another_kind_is_named);
     RUN(another_library_word_size_or_version_is_told);
     RUN(another_space_of_process_ids_is_told);

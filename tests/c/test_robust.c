@@ -494,7 +494,8 @@ words_that_say_that_it_is_ours(void)
         for (int count = 0; count < 2; count++) {
             struct side side = make(kinds[i]);
             pthread_mutex_t *mutex = &side.place->mutex.mutex;
-            mutex->__data.__lock = mutex->__data.__owner = gettid();
+            mutex->__data.__lock = mutex->__data.__owner
+                = (int)pshm_thread()->id;
             mutex->__data.__count = (unsigned)count;
             CHECK_IS(try(&side), -EBADMSG);
             CHECK_IS(lock(&side), -EBADMSG);
@@ -610,7 +611,7 @@ owner_whose_id_was_given_away_is_found(void)
     atomic_store(&note.thread, (unsigned)getppid());
     atomic_store(&note.started, 1);
     CHECK_IS(lock(&side), -EOWNERDEAD);
-    CHECK_IS(atomic_load(&note.thread), gettid());
+    CHECK_IS(atomic_load(&note.thread), pshm_thread()->id);
     pshm_robust_repair(&side.place->mutex);
     CHECK_IS(unlock(&side), 0);
     CHECK_IS(atomic_load(&note.thread), 0);

@@ -155,29 +155,25 @@ meet(struct worker *worker, bool acts)
     struct place *place = worker->place;
     struct pshm_arrival a;
     int rc;
-    if (acts) {
-        PATIENTLY(rc, pshm_robust_lock(&place->runner, &place->runner_grip,
-                                       before_long()));
-        expect(worker, rc == 0);
-    }
-    rc = pshm_barrier_arrive(&place->barrier, acts, &a);
-    while (rc == -EAGAIN) {
-        (void)pshm_barrier_wait(&place->barrier, &a, &place->runner,
-                                &place->runner_grip, before_long());
-        rc = pshm_barrier_arrive(&place->barrier, false, &a);
-    }
+    do {
+        PATIENTLY(rc, pshm_barrier_arrive(&place->barrier, &place->runner,
+                                          &place->runner_grip, acts,
+                                          before_long(), &a));
+        if (rc == -EAGAIN) {
+            (void)pshm_barrier_wait(&place->barrier, &a, &place->runner,
+                                    before_long());
+        }
+    } while (rc == -EAGAIN);
     expect(worker, rc == 0);
     if (a.action) {
         place->plain++;
-        expect(worker, pshm_barrier_done(&place->barrier, &a) == 0);
-    }
-    if (acts) {
-        expect(worker, pshm_robust_unlock(&place->runner, &place->runner_grip)
-                           == 0);
+        expect(worker,
+               pshm_barrier_done(&place->barrier, &place->runner,
+                                 &place->runner_grip, &a) == 0);
     }
     if (!a.last) {
         PATIENTLY(rc, pshm_barrier_wait(&place->barrier, &a, &place->runner,
-                                        &place->runner_grip, before_long()));
+                                        before_long()));
         expect(worker, rc == 0);
     }
 }
@@ -205,10 +201,10 @@ use_the_rwlock(struct worker *worker)
     struct place *place = worker->place;
     for (int i = 0; i < TIMES(2000); i++) {
         struct pshm_rw_attempt attempt = {0};
-        int rc, seat;
+        int rc, slot;
         if (i % 4 == worker->index) {
             PATIENTLY(rc, pshm_rw_write(&place->lock, &place->rw,
-                                        &place->rw_grip, &attempt, false,
+                                        &place->rw_grip, &attempt, PSHM_RW_WAIT,
                                         before_long()));
             expect(worker, rc == 0);
             place->plain++;
@@ -217,10 +213,10 @@ use_the_rwlock(struct worker *worker)
             expect(worker, rc == 0);
         }
         PATIENTLY(rc, pshm_rw_read(&place->lock, &place->rw, &place->rw_grip,
-                                   &attempt, false, before_long(), &seat));
+                                   &attempt, PSHM_RW_WAIT, before_long(), &slot));
         expect(worker, rc == 0);
         expect(worker, place->plain == place->other);
-        rc = pshm_rw_leave(&place->rw, &place->rw_grip, seat);
+        rc = pshm_rw_leave(&place->rw, &place->rw_grip, slot);
         expect(worker, rc == 0);
     }
 }
