@@ -321,7 +321,7 @@ def failed_second_init(shm):
 
 
 def grow(shm):
-    shm[0].resize(shm[0].size + 100 * PAGESIZE)
+    shm[0].resize(shm[0].size + 20 * PAGESIZE)
 
 
 def grow_and_close(shm):
