@@ -9,6 +9,8 @@
 #include "handle_make.h"
 #include "waiting.h"
 
+#include "posix/renew.h"
+
 /* How long to wait for another who is making the same cell, nanoseconds. */
 #define PATIENCE ((int64_t)1000 * 1000 * 1000)
 
@@ -152,9 +154,16 @@ raise_opening(int rc, const opening *how, const struct pshm_cell *place,
         break;
     case -EXDEV:
         raise_errno_words(rc, name,
-                          "The %s %U was made in another PID namespace, "
-                          "whose process ids mean nothing here", how->what,
-                          where);
+                          how->exist_ok
+                              ? "The %s %U was made in another PID namespace, "
+                                "whose process ids mean nothing here, and a "
+                                "process still uses the object; else it would "
+                                "be made anew"
+                              : "The %s %U was made in another PID namespace, "
+                                "whose process ids mean nothing here; with "
+                                "create=True and exist_ok=True it is made "
+                                "anew, if no process uses the object",
+                          how->what, where);
         break;
     case -ENOEXEC:
         raise_errno_words(rc, name,
@@ -252,10 +261,43 @@ make_or_look(const opening *how, struct pshm_cell *place,
     return rc == -EEXIST && how->exist_ok ? 0 : rc;
 }
 
+/* exist_ok, and it is of a PID namespace that may be gone: what is there now.
+ * An object without a name has not outlived its processes; and where others
+ * share the descriptor, as forked ones do, its use lock tells nothing.  Returns
+ * as make_or_look. */
+static int
+renew(const opening *how, PyObject *shm, struct pshm_cell *place, bool own)
+{
+    if (!how->exist_ok || Py_IS_TYPE(shm, how->state->mapping_type)) {
+        return -EXDEV;
+    }
+    struct fdref *fd = handle_take_fd(as_handle(shm));
+    if (fd == NULL) {
+        PyErr_Clear();
+        return -EXDEV;
+    }
+    int rc = -EXDEV;
+    if (fdref_is_private(fd) && handle_has_name(as_handle(shm))) {
+        int64_t until = pshm_now() + PATIENCE;
+        do {
+            Py_BEGIN_ALLOW_THREADS
+            rc = pshm_renew(fd->fd, place, &how->spec, until);
+            Py_END_ALLOW_THREADS
+        } while (wait_on(rc));
+    }
+    fdref_drop(fd);
+    /* In between it had no use lock: was it reclaimed? */
+    PyObject *linked = rc == 0 && own ? handle_is_linked(shm, NULL) : NULL;
+    rc = linked == Py_False ? -ESTALE : rc;
+    PyErr_Clear();
+    Py_XDECREF(linked);
+    return rc;
+}
+
 /* The cell in map, which is shm's; 0, or -1 with an exception. */
 static int
-open_in_map(const opening *how, mapping *map, Py_ssize_t offset,
-            PyObject *name, bool own)
+open_in_map(const opening *how, PyObject *shm, mapping *map,
+            Py_ssize_t offset, PyObject *name, bool own)
 {
     struct pshm_cell *place = (struct pshm_cell *)(void *)(map->base + offset);
     enum pshm_cell_kind found = PSHM_CELL_NONE;
@@ -266,6 +308,9 @@ open_in_map(const opening *how, mapping *map, Py_ssize_t offset,
         if (rc == -ENOTRECOVERABLE) {
             Py_INCREF(map);             /* for good */
             rc = -EBADMSG;
+        }
+        if (rc == -EXDEV) {
+            rc = renew(how, shm, place, own);
         }
         if (rc < 0 && rc != -EINTR) {
             raise_opening(rc, how, place, where, name, found);
@@ -304,7 +349,7 @@ open_at(const opening *how, PyObject *shm, PyObject *offset_value, bool own)
                              || Py_IS_TYPE(shm, how->state->mapping_type)
                          ? NULL : handle_name_object(as_handle(shm));
     if (self->map == NULL
-        || open_in_map(how, self->map, offset, name, own) < 0) {
+        || open_in_map(how, shm, self->map, offset, name, own) < 0) {
         Py_CLEAR(self);
     }
     else {

@@ -20,6 +20,7 @@ _Static_assert(sizeof(struct condition_cell) == 192, "three lines");
 static int
 init_cell(struct pshm_cell *place, const void *Py_UNUSED(how))
 {
+    pshm_cell_mark(&((struct condition_cell *)(void *)place)->words);
     return pshm_lock_init((struct pshm_lock *)(void *)place->payload,
                           PSHM_RECURSIVE);
 }

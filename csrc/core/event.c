@@ -12,6 +12,13 @@ flag_of(cell *self)
     return (struct pshm_event *)(void *)self->place->payload;
 }
 
+static int
+init_cell(struct pshm_cell *place, const void *Py_UNUSED(how))
+{
+    pshm_cell_mark(place->payload);
+    return 0;
+}
+
 static PyObject *
 open_event(PyTypeObject *type, const placement *where)
 {
@@ -22,6 +29,7 @@ open_event(PyTypeObject *type, const placement *where)
         .spec = {
             .kind = PSHM_CELL_EVENT,
             .size = sizeof(struct pshm_cell),
+            .init = init_cell,
         },
         .reads = true,
     };

@@ -3,6 +3,7 @@
 #include "core.h"
 
 #include "posix/fd.h"
+#include "posix/host.h"
 
 struct fdref *
 fdref_new(void)
@@ -10,6 +11,7 @@ fdref_new(void)
     struct fdref *ref = PyMem_RawMalloc(sizeof(*ref));
     if (ref != NULL) {
         ref->fd = -1;
+        ref->forks = pshm_forks_seen();
         atomic_init(&ref->users, 1);
     }
     return ref;
@@ -32,4 +34,10 @@ fdref_drop(struct fdref *ref)
         pshm_fd_close(ref->fd);
         PyMem_RawFree(ref);
     }
+}
+
+bool
+fdref_is_private(const struct fdref *ref)
+{
+    return ref->forks == pshm_forks_seen();
 }

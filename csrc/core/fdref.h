@@ -7,10 +7,12 @@
 #include "compat.h" /* Python.h comes before what the system has */
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 struct fdref {
     int fd;
     atomic_int users;
+    unsigned forks;                     /* pshm_forks_seen when it was made */
 };
 
 /* Returns a reference to a new one that has no descriptor yet (-1), or NULL
@@ -18,5 +20,8 @@ struct fdref {
 struct fdref *fdref_new(void);
 struct fdref *fdref_take(struct fdref *ref);    /* for one more user */
 void fdref_drop(struct fdref *ref);             /* NULL is nothing to drop */
+
+/* Has this process neither forked nor been forked since? */
+bool fdref_is_private(const struct fdref *ref);
 
 #endif

@@ -76,6 +76,8 @@ mapping *handle_take_map(handle *self);
 int handle_check_open(handle *self);
 void handle_raise_closed(handle *self);
 
+bool handle_has_name(handle *self);
+
 /* Did this handle make its object? */
 bool handle_was_created(handle *self);
 

@@ -62,6 +62,16 @@ const char handle_get_created_doc[] =
     "Whether this handle made the object, and did not attach to it.";
 
 bool
+handle_has_name(handle *self)
+{
+    bool named;
+    fields_lock(&self->fields);
+    named = self->body.name != NULL;
+    fields_unlock(&self->fields);
+    return named;
+}
+
+bool
 handle_was_created(handle *self)
 {
     bool created;

@@ -9,7 +9,9 @@ struct rwlock_cell {
     struct pshm_rwlock rw;
 };
 
-_Static_assert(sizeof(struct rwlock_cell) % 64 == 0, "whole lines");
+_Static_assert(sizeof(struct rwlock_cell) % 64 == 0
+                   && offsetof(struct rwlock_cell, rw.owners) % 64 == 0,
+               "whole lines");
 
 /* rw.read() or rw.write(), for a with block. */
 typedef struct {
@@ -42,6 +44,11 @@ gate_of(struct pshm_cell *place)
 static int
 init_cell(struct pshm_cell *place, const void *Py_UNUSED(how))
 {
+    struct pshm_rwlock *words = words_of(place);
+    pshm_cell_mark(words);
+    for (int i = 0; i < PSHM_OWNER_LINES; i++) {
+        pshm_cell_mark(&words->owners[i]);
+    }
     return pshm_rw_init(gate_of(place), words_of(place));
 }
 

@@ -10,6 +10,7 @@
 static int
 init_cell(struct pshm_cell *place, const void *how)
 {
+    pshm_cell_mark(place->payload);
     return pshm_sem_init((sem_t *)(void *)place->payload,
                          *(const unsigned *)how);
 }

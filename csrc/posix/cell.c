@@ -58,29 +58,51 @@ model_guard(unsigned words[GUARD_WORDS])
     return rc;
 }
 
-/* A magic of 0: zeros, or with a guard what a maker may have left?  Returns 0 or
- * -EBADMSG. */
+/* No magic yet: zeros, or with the guard, as far as its makers have come?  While
+ * the cell is made all but the guard may be anything.  Returns 0 or -EBADMSG. */
 static int
-check_unmade(const struct pshm_cell *cell, size_t size,
+check_unmade(const struct pshm_cell *cell, size_t size, unsigned magic,
              const unsigned words[GUARD_WORDS])
 {
     const atomic_uint *target
         = (const atomic_uint *)(const void *)&cell->tag.guard;
-    /* All else is written after the guard was made, so look in this order. */
-    bool blank = is_blank(cell, size)
-                 && all_zero(&cell->tag.version,
-                             offsetof(struct pshm_tag, guard)
-                                 - offsetof(struct pshm_tag, version));
-    for (size_t i = 0; i < GUARD_WORDS; i++) {
-        blank = blank && (words[i] != 0 || atomic_load(&target[i]) == 0);
+    bool making = magic == PSHM_CELL_MAKING;
+    if (!making
+        && !(is_blank(cell, size)
+             && all_zero(&cell->tag.version,
+                         offsetof(struct pshm_tag, guard)
+                             - offsetof(struct pshm_tag, version)))) {
+        return -EBADMSG;
     }
     for (size_t i = 0; i < GUARD_WORDS; i++) {
         unsigned word = atomic_load(&target[i]);
-        if (words[i] != 0 && word != words[i] && (word != 0 || !blank)) {
+        bool right = making ? words[i] == 0 || word == words[i]
+                            : word == 0 || word == words[i];
+        if (!right) {
             return -EBADMSG;
         }
     }
     return 0;
+}
+
+/* Returns 1: the magic has changed meanwhile; -ENOENT: there is no cell yet;
+ * -EBADMSG; or -errno. */
+static int
+look_at_unmade(const struct pshm_cell *cell, size_t size, unsigned magic)
+{
+    unsigned words[GUARD_WORDS];
+    int rc = model_guard(words);
+    if (rc < 0) {
+        return rc;
+    }
+    rc = check_unmade(cell, size, magic, words);
+    /* Acquire: who saw a maker's bytes sees that it was at it. */
+    atomic_thread_fence(memory_order_acquire);
+    if (atomic_load_explicit(&cell->tag.magic, memory_order_relaxed)
+        != magic) {
+        return 1;
+    }
+    return rc < 0 ? rc : -ENOENT;
 }
 
 int
@@ -89,13 +111,13 @@ pshm_cell_look(const struct pshm_cell *cell, const struct pshm_cell_spec *spec,
 {
     const struct pshm_tag *tag = &cell->tag;
     unsigned magic = atomic_load_explicit(&tag->magic, memory_order_acquire);
-    if (magic == 0) {
-        unsigned words[GUARD_WORDS];
-        int rc = model_guard(words);
-        if (rc == 0) {
-            rc = check_unmade(cell, spec->size, words);
+    /* It goes from zero by way of MAKING to the one of a cell. */
+    for (int i = 0; i < 2 && (magic == 0 || magic == PSHM_CELL_MAKING); i++) {
+        int rc = look_at_unmade(cell, spec->size, magic);
+        if (rc <= 0) {
+            return rc;
         }
-        return rc < 0 ? rc : -ENOENT;
+        magic = atomic_load_explicit(&tag->magic, memory_order_acquire);
     }
     if (magic != PSHM_CELL_MAGIC) {
         return -EBADMSG;
@@ -111,23 +133,24 @@ pshm_cell_look(const struct pshm_cell *cell, const struct pshm_cell_spec *spec,
         }
         return -EPROTOTYPE;
     }
-    uint32_t here = spec->owned && tag->space != 0 ? pshm_process_space() : 0;
-    return here != 0 && here != tag->space ? -EXDEV : 0;
+    /* Acquire: who sees a renewed cell's space sees all of it. */
+    uint32_t space = atomic_load_explicit(&tag->space, memory_order_acquire);
+    uint32_t here = spec->owned && space != 0 ? pshm_process_space() : 0;
+    return here != 0 && here != space ? -EXDEV : 0;
 }
 
-/* Make the guard, as any number of processes may at once: all of them set the
- * same words, none of which changes afterwards, and each only from zero.
- * Returns 0; -EBADMSG: there is something else, and it stays as it is; or
- * -errno. */
+/* Make the guard of what was seen to be zeros, as any number of processes may at
+ * once: all of them set the same words, none of which changes afterwards, and
+ * each only from zero.  Then the magic says so.  Returns 0 or -errno. */
 static int
-raise_guard(struct pshm_cell *cell, size_t size)
+raise_guard(struct pshm_cell *cell)
 {
-    unsigned words[GUARD_WORDS];
-    int rc = model_guard(words);
-    if (rc == 0) {
-        rc = check_unmade(cell, size, words);
+    unsigned words[GUARD_WORDS], none = 0;
+    if (atomic_load(&cell->tag.magic) != 0) {
+        return 0;
     }
-    if (rc != 0) {
+    int rc = model_guard(words);
+    if (rc < 0) {
         return rc;
     }
     atomic_uint *target = (atomic_uint *)(void *)&cell->tag.guard;
@@ -137,6 +160,8 @@ raise_guard(struct pshm_cell *cell, size_t size)
             (void)atomic_compare_exchange_strong(&target[i], &zero, words[i]);
         }
     }
+    (void)atomic_compare_exchange_strong(&cell->tag.magic, &none,
+                                         PSHM_CELL_MAKING);
     return 0;
 }
 
@@ -147,7 +172,7 @@ wipe(struct pshm_cell *cell, size_t size)
     memset((char *)cell + sizeof(*cell), 0, size - sizeof(*cell));
 }
 
-/* Under the guard, with a magic of 0. */
+/* Under the guard, while it is being made. */
 static int
 make_guarded(struct pshm_cell *cell, const struct pshm_cell_spec *spec)
 {
@@ -166,7 +191,9 @@ make_guarded(struct pshm_cell *cell, const struct pshm_cell_spec *spec)
     tag->library = LIBRARY;
     tag->mutex_size = sizeof(pthread_mutex_t);
     tag->sem_size = sizeof(sem_t);
-    tag->space = spec->owned ? pshm_process_space() : 0;
+    atomic_store_explicit(&tag->space,
+                          spec->owned ? pshm_process_space() : 0,
+                          memory_order_relaxed);
     /* Release: who sees the magic sees all of the cell. */
     atomic_store_explicit(&tag->magic, PSHM_CELL_MAGIC,
                           memory_order_release);
@@ -182,7 +209,7 @@ pshm_cell_make(struct pshm_cell *cell, const struct pshm_cell_spec *spec,
     if (rc != -ENOENT) {
         return rc == 0 ? -EEXIST : rc;
     }
-    rc = raise_guard(cell, spec->size);
+    rc = raise_guard(cell);
     if (rc == 0) {
         rc = pshm_robust_open(&cell->tag.guard, 0, &grip);
     }
@@ -192,6 +219,8 @@ pshm_cell_make(struct pshm_cell *cell, const struct pshm_cell_spec *spec,
     if (rc < 0 && rc != -EOWNERDEAD) {
         return rc;
     }
+    /* Release: who sees what is written from here on sees the magic. */
+    atomic_thread_fence(memory_order_release);
     bool died = rc == -EOWNERDEAD;
     rc = pshm_cell_look(cell, spec, found);
     if (rc == -ENOENT) {
@@ -210,4 +239,26 @@ pshm_cell_make(struct pshm_cell *cell, const struct pshm_cell_spec *spec,
         rc = pshm_grip_held(&grip) ? -ENOTRECOVERABLE : -EBADMSG;
     }
     return rc;
+}
+
+int
+pshm_cell_renew(struct pshm_cell *cell, const struct pshm_cell_spec *spec)
+{
+    struct pshm_tag *tag = &cell->tag;
+    unsigned words[GUARD_WORDS];
+    int rc = model_guard(words);
+    wipe(cell, spec->size);
+    if (rc == 0 && spec->init != NULL) {
+        rc = spec->init(cell, spec->how);
+    }
+    if (rc < 0) {
+        wipe(cell, spec->size);
+        return rc;
+    }
+    memcpy(&tag->guard, words, sizeof(tag->guard));
+    tag->flags = spec->flags;
+    /* Release: who sees the space sees all of the cell. */
+    atomic_store_explicit(&tag->space, pshm_process_space(),
+                          memory_order_release);
+    return 0;
 }

@@ -5,19 +5,26 @@
  * program can share it), the next 64 its tag, which is never written again, and
  * what does not fit follows.
  *
+ * No line of a cell, of PSHM_CELL_ALIGNMENT bytes, is ever all zeros, used or
+ * not: where the primitive's own words may be, its last word is a mark.  So no
+ * part of a cell looks like memory that another one can be made of.
+ *
  * Bytes that are all zero, as those of a new object, are no cell yet.  Who
- * makes one of them holds the guard in the tag meanwhile, a robust mutex: if he
- * dies, the next one wipes what he left and makes it himself. */
+ * makes one of them says so in the tag's magic, and holds the guard in the tag
+ * meanwhile, a robust mutex: if he dies, the next one wipes what he left and
+ * makes it himself. */
 #ifndef PSHM_CELL_H
 #define PSHM_CELL_H
 
 #include <stdatomic.h>
+#include <string.h>
 
 #include "base.h"
 #include "robust.h"
 
 #define PSHM_CELL_ALIGNMENT 64
 #define PSHM_CELL_MAGIC 0x4d485350U     /* "PSHM" */
+#define PSHM_CELL_MAKING 0x6d687370U    /* "pshm": a cell in the making */
 
 enum pshm_cell_kind {
     PSHM_CELL_NONE,
@@ -37,7 +44,7 @@ struct pshm_tag {
     uint8_t flags;                      /* the kind's own */
     uint8_t library;                    /* the C library */
     uint16_t mutex_size, sem_size;      /* its types', bytes */
-    uint32_t space;                     /* of process ids, or 0: any */
+    atomic_uint space;                  /* of process ids, or 0: any */
     struct pshm_robust guard;
 };
 
@@ -76,6 +83,21 @@ int pshm_cell_look(const struct pshm_cell *cell,
  * still is in this thread's list, so the memory must stay mapped for good. */
 int pshm_cell_make(struct pshm_cell *cell, const struct pshm_cell_spec *spec,
                    int64_t until, enum pshm_cell_kind *found);
+
+/* After -EXDEV, by the only process that uses the object: make it anew for this
+ * space of process ids, whatever state it is in.  Until the last step it is what
+ * it was to others, and to the next one where this process is killed.  Returns 0
+ * or what init returns. */
+int pshm_cell_renew(struct pshm_cell *cell, const struct pshm_cell_spec *spec);
+
+/* By an init: mark a line whose words may all be 0 in a valid cell. */
+static inline void
+pshm_cell_mark(void *line)
+{
+    const uint32_t mark = PSHM_CELL_MAGIC;
+    memcpy((char *)line + PSHM_CELL_ALIGNMENT - sizeof(mark), &mark,
+           sizeof(mark));
+}
 
 /* Has nobody written over the tag of an open cell?  Cheap. */
 static inline bool

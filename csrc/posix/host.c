@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 int
@@ -35,10 +36,24 @@ count_fork(void)
     pshm_fork_count++;
 }
 
+static atomic_uint forks_seen;
+
+static void
+note_fork(void)
+{
+    (void)atomic_fetch_add_explicit(&forks_seen, 1, memory_order_relaxed);
+}
+
+unsigned
+pshm_forks_seen(void)
+{
+    return atomic_load_explicit(&forks_seen, memory_order_relaxed);
+}
+
 static void
 watch_forks(void)
 {
-    (void)pthread_atfork(NULL, NULL, count_fork);
+    (void)pthread_atfork(note_fork, NULL, count_fork);
 }
 
 void

@@ -21,7 +21,11 @@ pshm_forks(void)
     extern unsigned pshm_fork_count;
     return pshm_fork_count;
 }
-/* To be called once before that counts. */
+/* The same, and how often this process has forked: what a descriptor was opened
+ * under is shared with no other process while this is as it was. */
+unsigned pshm_forks_seen(void);
+
+/* To be called once before these count. */
 void pshm_forks_watch(void);
 
 /* Which space of process ids this is: two processes of different ones may have

@@ -6,6 +6,13 @@
 /* What a reader may take to come through the gate, nanoseconds. */
 #define PASSING ((int64_t)1000 * 1000)
 
+static struct pshm_owner *
+owner_of(struct pshm_rwlock *rw, int slot)
+{
+    return &rw->owners[slot / PSHM_OWNERS_IN_LINE]
+                .of[slot % PSHM_OWNERS_IN_LINE];
+}
+
 int
 pshm_rw_init(struct pshm_lock *gate, struct pshm_rwlock *rw)
 {
@@ -24,7 +31,7 @@ pshm_rw_open(struct pshm_lock *gate, struct pshm_rwlock *rw,
     for (int i = 0; rc == 0 && i < PSHM_SLOTS; i++) {
         rc = pshm_robust_open(&rw->slots[i], 0, &grip->slots[i]);
         grip->slots[i].space = grip->gate.space;
-        grip->slots[i].note = &rw->owners[i];
+        grip->slots[i].note = owner_of(rw, i);
     }
     return rc;
 }
@@ -137,12 +144,12 @@ find_slot(struct pshm_rwlock *rw, struct pshm_rw_grip *grip,
 /* By the gate's owner, so that it stays free: no reader, or one that is dead, or
  * whose object is gone. */
 static bool
-is_free(const struct pshm_rwlock *rw, int i)
+is_free(struct pshm_rwlock *rw, int i)
 {
     unsigned word = atomic_load_explicit(pshm_robust_word(&rw->slots[i]),
                                          memory_order_acquire);
     return (word & FUTEX_TID_MASK) == 0 || word & FUTEX_OWNER_DIED
-           || atomic_load_explicit(&rw->owners[i].thread,
+           || atomic_load_explicit(&owner_of(rw, i)->thread,
                                    memory_order_relaxed) == PSHM_ORPHANED;
 }
 
@@ -308,7 +315,7 @@ pshm_rw_abandon(struct pshm_lock *gate, struct pshm_rwlock *rw,
 }
 
 int
-pshm_rw_readers(const struct pshm_rwlock *rw)
+pshm_rw_readers(struct pshm_rwlock *rw)
 {
     int count = 0;
     if (was_writing(rw)) {

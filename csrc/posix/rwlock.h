@@ -21,12 +21,25 @@
 
 #define PSHM_SLOTS 64                   /* readers at one time */
 
+/* The owners of slots, in lines of a cell, whose ends are unused. */
+enum { PSHM_OWNERS_IN_LINE = 7 };
+
+struct pshm_rw_owners {
+    struct pshm_owner of[PSHM_OWNERS_IN_LINE];
+    uint32_t unused[2];
+};
+
+enum {
+    PSHM_OWNER_LINES
+        = (PSHM_SLOTS + PSHM_OWNERS_IN_LINE - 1) / PSHM_OWNERS_IN_LINE
+};
+
 struct pshm_rwlock {                    /* behind the tag */
     atomic_uint writing;
     atomic_uint coming;                 /* a writer has the gate: a hint only */
     uint32_t unused[14];
     struct pshm_robust slots[PSHM_SLOTS];
-    struct pshm_owner owners[PSHM_SLOTS];
+    struct pshm_rw_owners owners[PSHM_OWNER_LINES];
 };
 
 /* One process's side, zeroed at first. */
@@ -88,7 +101,7 @@ int pshm_rw_my_slot(const struct pshm_rw_grip *grip);
 bool pshm_rw_writes(const struct pshm_rw_grip *grip);
 
 /* For a message: how many read at this moment, or -1: one writes. */
-int pshm_rw_readers(const struct pshm_rwlock *rw);
+int pshm_rw_readers(struct pshm_rwlock *rw);
 
 /* The object that has the grip goes away: a writer of it is dead, and its readers
  * read no more.  keep: called for each part that still is in the list of a

@@ -1,0 +1,65 @@
+"""No part of a primitive looks like free memory: another cannot be made over it, in either order."""
+
+import pytest
+from _primitives import CELLS, at, name_of, use
+
+from posixshm import Barrier, Event, Lock, SharedMemory
+
+LINE = 64  # bytes, what primitives are aligned to
+PLACE = 8192
+
+
+@pytest.fixture
+def shm():
+    with SharedMemory.anonymous(3 * PLACE) as handle:
+        yield handle
+
+
+def overlapping(first, second):
+    """All offsets at which `second` has a byte of a `first` at PLACE."""
+    return range(PLACE - second.nbytes + LINE, PLACE + first.nbytes, LINE)
+
+
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("second", CELLS, ids=name_of)
+@pytest.mark.parametrize("first", CELLS, ids=name_of)
+def test_nothing_is_made_over_a_primitive(first, second, used, shm):
+    thing = at(first, shm, PLACE, create=True)
+    if used:
+        use(thing)
+    before = bytes(shm.buf)
+    for offset in overlapping(first, second):
+        for keywords in ({}, {"exist_ok": True}):
+            if offset == PLACE and first is second and keywords:
+                continue
+            with pytest.raises((ValueError, FileExistsError)):
+                at(second, shm, offset, create=True, **keywords)
+        if not (offset == PLACE and first is second):
+            with pytest.raises((ValueError, FileNotFoundError)):
+                second.at(shm, offset)
+    assert bytes(shm.buf) == before
+    use(thing)
+    # Side by side is no overlap.
+    for offset in (PLACE - second.nbytes, PLACE + first.nbytes):
+        use(at(second, shm, offset, create=True))
+    use(thing)
+
+
+def test_no_line_of_an_unused_primitive_is_zero(shm):
+    for kind in CELLS:
+        at(kind, shm, PLACE, create=True)
+        for offset in range(PLACE, PLACE + kind.nbytes, LINE):
+            assert any(shm.buf[offset : offset + LINE]), (kind, offset - PLACE)
+        shm.buf[PLACE : PLACE + kind.nbytes] = bytes(kind.nbytes)
+
+
+def test_a_lock_before_an_unset_event(shm):
+    """Which had clobbered it: its flag lies where the lock has its header."""
+    event = Event.at(shm, 64, create=True)
+    with pytest.raises(ValueError, match="other data at offset 0"):
+        Lock.at(shm, 0, create=True)
+    event.set()
+    event.clear()
+    with pytest.raises(ValueError, match="other data at offset 0"):
+        Barrier.at(shm, 0, create=True, parties=1)
+    use(event)
