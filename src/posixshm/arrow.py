@@ -13,15 +13,22 @@ It needs pyarrow: pip install 'posixshm[arrow]'.
 
 from __future__ import annotations
 
+import re
+import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
 from ._core import SharedMemory
+from ._write import write as _pwrite
 
 if TYPE_CHECKING:
     import pyarrow
 
+    from ._core import _Owner
+
 __all__ = ["read", "write"]
+
+_SAFE = (14, 0, 1)  # older ones unpickle, and so run, what an extension type of a file says
 
 
 def _pyarrow() -> Any:
@@ -34,6 +41,18 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
+def _safe_pyarrow() -> Any:
+    pa = _pyarrow()
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", pa.__version__)
+    if found is None or tuple(map(int, found.groups())) < _SAFE:
+        raise ImportError(
+            f"posixshm.arrow.read needs pyarrow 14.0.1 or later, not {pa.__version__}: older ones "
+            "run code that a file contains (CVE-2023-47248); pip install -U 'posixshm[arrow]'",
+            name="pyarrow",
+        )
+    return pa
+
+
 def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> None:
     """Put a copy of `table` into a new object called `name`, which appears once it is whole.
 
@@ -42,7 +61,7 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
     read that one keeps it. options: mode, uid, gid, reserve, populate and huge_pages, as for
     SharedMemory.unlinked.
 
-    The columns are written once, into the object itself. The chunks of the table are kept; those
+    The columns are copied once, into the object itself. The chunks of the table are kept; those
     of a column of dictionaries get one dictionary.
 
     Raises FileExistsError; what SharedMemory.unlinked raises, OSError (ENOSPC) if there is no room;
@@ -61,8 +80,9 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
     measure = pa.MockOutputStream()
     _write(measure, table)
     with SharedMemory.unlinked(measure.size(), **options) as shm:
-        with pa.FixedSizeBufferWriter(pa.py_buffer(shm.buf)) as sink:
-            _write(sink, table)
+        sink = _Sink(shm.fileno())
+        _write(pa.PythonFile(sink, mode="w"), table)
+        sink.flush()
         shm.link(name, replace)
 
 
@@ -73,27 +93,119 @@ def _write(sink: Any, table: pyarrow.Table) -> None:
         writer.write_table(table)
 
 
-def read(name: str, *, timeout: float | None = 0, validate: bool = True) -> pyarrow.Table:
+class _Sink:
+    """A file for pyarrow, whose bytes go to an object by its descriptor.
+
+    Through a mapping of the object, each page would cost a fault, and be cleared before.
+    """
+
+    closed = False
+    _LITTLE = 1 << 16  # bytes: less is collected until there is more
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._end = 0
+        self._collected = bytearray()
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self._collected += view[: self._LITTLE] if view.nbytes < self._LITTLE else b""
+        if view.nbytes >= self._LITTLE or len(self._collected) >= self._LITTLE:
+            self.flush()
+        if view.nbytes >= self._LITTLE:
+            self._end = _pwrite(self._fd, view, self._end)
+        return view.nbytes
+
+    def tell(self) -> int:
+        return self._end + len(self._collected)
+
+    def flush(self) -> None:
+        self._end = _pwrite(self._fd, bytes(self._collected), self._end)
+        self._collected.clear()
+
+    def close(self) -> None:
+        self.flush()
+
+
+def read(
+    name: str, *, timeout: float | None = 0, owner: _Owner = "any", validate: bool = True
+) -> pyarrow.Table:
     """The table in the object called `name`, without a copy: its columns are the object's bytes.
 
     They are read-only, keep the memory as long as anything uses them, and lie at multiples of 8
     bytes. Only what was written compressed, or in the other byte order, is copied.
 
-    timeout: seconds to wait for the name to appear; None: for ever. validate: look at all that
-    one value says of where another one is (offsets, indices) and at the text: a damaged table is
-    an error here, and no crash later. That reads the columns of text, lists and dictionaries, and
-    takes no time for numbers. Without it, read what you wrote yourself. Who may write to the object
-    can still change it afterwards.
+    timeout: seconds to wait for the name to appear; None: for ever. owner: as for
+    SharedMemory.open. validate: look at all that one value says of where another one is (offsets,
+    indices) and at the text: a damaged table is an error here, and no crash later. That reads the
+    columns of text, lists and dictionaries, and takes no time for numbers. Without it, read what
+    you wrote yourself. A process that may write to the object can still change it afterwards.
+
+    No code that a table contains is run; an extension type that this program has registered with
+    pyarrow is given its metadata. A compressed table takes the memory that it expands to.
 
     Raises ValueError for what is no Arrow IPC file, or one that was cut or damaged; what
-    SharedMemory.open raises: FileNotFoundError, TimeoutError, PermissionError.
+    SharedMemory.open raises: FileNotFoundError, TimeoutError, PermissionError; ImportError for
+    pyarrow before 14.0.1, which runs what a table contains.
     """
-    pa = _pyarrow()
-    with SharedMemory.open(name, readonly=True, timeout=timeout) as shm:
+    pa = _safe_pyarrow()
+    with SharedMemory.open(name, readonly=True, timeout=timeout, owner=owner) as shm:
         buffer = pa.py_buffer(shm.buf)
     try:
-        table = pa.ipc.open_file(buffer).read_all()
+        file = pa.ipc.open_file(buffer)
+        _check_blocks(memoryview(buffer), pa)
+        table = file.read_all()
         table.validate(full=validate)
-    except Exception as error:  # of many classes; an OSError without an errno is one of them
+    except Exception as error:
+        if not _is_pyarrows(error, pa):
+            raise
         raise ValueError(f"{name!r} does not hold a sound Arrow IPC file: {error}") from error
     return table
+
+
+def _is_pyarrows(error: Exception, pa: Any) -> bool:
+    """Whether pyarrow itself raised it: of many classes, an OSError without an errno among them.
+
+    What a signal handler or an extension type raised has its own frame. MemoryError says nothing
+    of the file.
+    """
+    if isinstance(error, (MemoryError, pa.ArrowCancelled)):
+        return False
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    module = place.tb_frame.f_globals.get("__name__", "") if place is not None else ""
+    return module in (__name__, "pyarrow") or module.startswith("pyarrow.")
+
+
+# A file's footer, a table of flatbuffers, lists the blocks of dictionaries (its third field) and of
+# batches (its fourth): vectors of structs of 24 bytes, which are all little-endian.
+# https://github.com/apache/arrow/blob/main/format/File.fbs
+_BLOCK = struct.Struct("<qi4xq")  # offset, length of the metadata, length of the body
+_BLOCKS = (2, 3)
+
+
+def _check_blocks(file: memoryview, pa: Any) -> None:
+    """Refuse blocks that overlap: a small file that names one block many times would be many times
+    as large in memory. pyarrow has verified the footer."""
+    length = int.from_bytes(file[-10:-6], "little")
+    footer = file[len(file) - 10 - length : len(file) - 10]
+
+    def number(kind: str, place: int) -> int:
+        (found,) = struct.unpack_from(kind, footer, place)
+        return int(found)
+
+    spans = []
+    table = number("<I", 0)
+    fields = table - number("<i", table)
+    for field in _BLOCKS:
+        entry = 4 + 2 * field
+        place = number("<H", fields + entry) if entry < number("<H", fields) else 0
+        if place:
+            vector = table + place + number("<I", table + place)
+            blocks = footer[vector + 4 :][: number("<I", vector) * _BLOCK.size]
+            spans += [(start, start + a + b) for start, a, b in _BLOCK.iter_unpack(blocks)]
+    spans.sort()
+    for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+        if start < end:
+            raise pa.ArrowInvalid(f"two of its {len(spans)} blocks overlap at byte {start}")

@@ -1,5 +1,6 @@
 """A table under a name is an Arrow file, and its columns are the object's bytes."""
 
+import contextlib
 import errno
 import gc
 import os
@@ -233,6 +234,25 @@ def test_a_full_mount_is_an_error_and_leaves_nothing(run_python):
     )
 
 
+def test_writing_goes_through_no_mapping(name, run_python):
+    """Each page of a mapping would cost a fault."""
+    run_python(
+        """
+        import resource, sys
+        import pyarrow as pa
+        import posixshm, posixshm.arrow
+        table = pa.table({"x": pa.array(range(1 << 20), pa.int64()), "y": ["ab"] * (1 << 20)})
+        posixshm.arrow.write(sys.argv[1], table[:10])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        posixshm.arrow.write(sys.argv[1], table, replace=True)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000
+        assert posixshm.arrow.read(sys.argv[1]).equals(table)
+        posixshm.shm_unlink(sys.argv[1])
+        """,
+        name,
+    )
+
+
 # -- reading what is not whole ------------------------------------------------------------------
 
 
@@ -315,6 +335,140 @@ def test_damage_is_an_error_or_reads_like_any_values(name, table, run_python):
         """
     for seed in range(2):
         run_python(code, name, seed)
+    posixshm.shm_unlink(name)
+
+
+def test_blocks_that_overlap_are_refused(name):
+    """A footer that names one batch many times: each would be a chunk of every column."""
+    batches = pa.table({f"{n}": list(range(40)) for n in range(3)}).to_batches(max_chunksize=10)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    content = bytearray(sink.getvalue().to_pybytes())
+    put(name, content)
+    assert posixshm.arrow.read(name).num_rows == 40
+    length = int.from_bytes(content[-10:-6], "little")
+    block = struct.Struct("<qi4xq")  # offset, and two lengths, after which the next one begins
+
+    def follow(place):
+        one, two = (block.unpack_from(content, place + skip) for skip in (0, 24))
+        return 0 < one[0] < len(content) and sum(one) == two[0]
+
+    place = next(
+        place for place in range(len(content) - 10 - length, len(content)) if follow(place)
+    )
+    content[place : place + 4 * 24] = content[place : place + 24] * 4
+    put(name, content)
+    assert pa.ipc.open_file(pa.BufferReader(bytes(content))).read_all().num_rows == 40
+    with pytest.raises(ValueError, match="two of its 4 blocks overlap"):
+        posixshm.arrow.read(name)
+    posixshm.shm_unlink(name)
+
+
+def test_a_sparse_file_costs_no_memory(name, run_python):
+    """Of 2 GiB, with a footer that is nothing but zeros, or claims to be all of it."""
+    fd = posixshm.shm_open(name, os.O_CREAT | os.O_RDWR)
+    os.ftruncate(fd, 2 << 30)
+    os.pwrite(fd, b"ARROW1\0\0", 0)
+    for length in (0, 1000, (2 << 30) - 20):
+        os.pwrite(fd, struct.pack("<i", min(length, 2**31 - 1)) + b"ARROW1", (2 << 30) - 10)
+        run_python(
+            """
+            import resource, sys
+            import pyarrow, posixshm.arrow
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            try:
+                posixshm.arrow.read(sys.argv[1])
+            except ValueError:
+                pass
+            else:
+                raise AssertionError
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+            """,
+            name,
+        )
+    os.close(fd)
+    posixshm.shm_unlink(name)
+
+
+def test_an_old_pyarrow_is_refused(name, table, monkeypatch):
+    """It runs what a file contains."""
+    posixshm.arrow.write(name, table)
+    for version in ("14.0.0", "13.0.0.dev5", "0.17.1", "nonsense"):
+        monkeypatch.setattr(pa, "__version__", version)
+        with pytest.raises(ImportError, match=f"needs pyarrow 14.0.1 or later, not {version}"):
+            posixshm.arrow.read(name)
+    for version in ("14.0.1", "15.0.0.dev3+gabc", "100.0.0"):
+        monkeypatch.setattr(pa, "__version__", version)
+        assert posixshm.arrow.read(name).equals(table)
+    posixshm.shm_unlink(name)
+
+
+def test_a_pickle_in_the_metadata_is_not_run(name, tmp_path):
+    """Of the extension type that older pyarrows unpickle."""
+    evil = tmp_path / "it was run"
+    pickled = b"cos\nsystem\n(S'touch \"%s\"'\ntR." % str(evil).encode()
+    metadata = {b"ARROW:extension:name": b"arrow.py_extension_type"}
+    metadata[b"ARROW:extension:metadata"] = pickled
+    field = pa.field("x", pa.int64(), metadata=metadata)
+    put(name, as_file(pa.table([pa.array([1, 2])], schema=pa.schema([field]))))
+    with contextlib.suppress(ValueError):
+        repr(posixshm.arrow.read(name))
+    assert not evil.exists()
+    posixshm.shm_unlink(name)
+
+
+def test_what_a_signal_handler_raises_is_not_taken_for_damage(name, table, run_python):
+    put(name, as_file(table))
+    run_python(
+        """
+        import random, signal, sys
+        import posixshm.arrow
+        classes = ValueError, OSError, TimeoutError, MemoryError, KeyError
+        raised, armed = [], []
+        def handler(number, frame):
+            if armed:
+                raised.append(random.choice(classes)("from the handler"))
+                raise raised[-1]
+        signal.signal(signal.SIGALRM, handler)
+        while len(raised) < 300:
+            try:
+                try:
+                    armed.append(True)
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 2e-3))
+                    posixshm.arrow.read(sys.argv[1])
+                finally:
+                    armed.clear()
+            except classes as error:
+                assert error is raised[-1], error
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        """,
+        name,
+    )
+    posixshm.shm_unlink(name)
+
+
+def test_what_an_extension_type_raises_is_its_own(name):
+    class Registered(pa.ExtensionType):
+        def __init__(self):
+            super().__init__(pa.int64(), "posixshm.test")
+
+        def __arrow_ext_serialize__(self):
+            return b""
+
+        @classmethod
+        def __arrow_ext_deserialize__(cls, storage, serialized):
+            raise LookupError("of the extension type")
+
+    pa.register_extension_type(Registered())
+    try:
+        array = pa.ExtensionArray.from_storage(Registered(), pa.array([1, 2]))
+        put(name, as_file(pa.table({"x": array})))
+        with pytest.raises(LookupError, match="of the extension type"):
+            posixshm.arrow.read(name)
+    finally:
+        pa.unregister_extension_type("posixshm.test")
     posixshm.shm_unlink(name)
 
 
