@@ -69,7 +69,9 @@ def _():
     made._name = "/" + name
     made.unlink()
     refused(made.unlink)
+    assert made._fd > 2
     made.__del__()
+    assert made._fd == -1
     assert made.buf is None
     view[0] = 1
     misused(made.unlink)
@@ -146,7 +148,7 @@ def _():
     made.shm.unlink()
     refused(pickle.loads, pickled)
     made.shm.close()
-    refused(pickle.dumps, made)
+    pickle.dumps(made)
 
 
 @cycle(LIST + "format", LIST + "count", LIST + "index", LIST + "__class_getitem__")

@@ -3,6 +3,7 @@
 "There" is what the standard library does. Across the two, each side has a process of its own.
 """
 
+import contextlib
 import copy
 import os
 import pickle
@@ -15,7 +16,7 @@ from multiprocessing import shared_memory as stdlib
 from pathlib import Path
 
 import pytest
-from _processes import PATH
+from _processes import PATH, needs_mounts
 
 import posixshm
 from posixshm import shared_memory
@@ -619,6 +620,134 @@ def test_a_rename_goes_through_if_the_tracker_cannot_be_told(names, monkeypatch)
         shm.unlink()
 
 
+# -- a size that is not reserved ----------------------------------------------------------------
+
+
+def test_a_program_says_that_its_segments_are_sparse(run_python):
+    needs_mounts()
+    run_python(
+        """
+        import errno
+        from _processes import free_bytes, private_shm, raises, unchanged
+        from posixshm import shared_memory
+        private_shm("size=16m")
+        class Sparse(shared_memory.SharedMemory):
+            reserve = False
+        with unchanged():
+            before = free_bytes()
+            shm = Sparse(create=True, size=1 << 30, track=False)
+            shm.buf[0] = shm.buf[-1] = 1
+            assert before - free_bytes() < 1 << 20
+            shm.close()
+            shm.unlink()
+            with raises(errno.ENOSPC):
+                shared_memory.SharedMemory(create=True, size=1 << 30, track=False)
+            shared_memory.SharedMemory.reserve = False  # for all of the program
+            with shared_memory.SharedMemory("x", True, 1 << 30, track=False) as shm:
+                assert shm.size == 1 << 30
+                shm.unlink()
+        """,
+        env=PATH,
+    )
+
+
+# -- private names there, which programs use ----------------------------------------------------
+
+BACKPORT = """
+from posixshm import shared_memory as _mpshm
+
+class SharedMemory(_mpshm.SharedMemory):
+    # The `track` of Python 3.13 for older ones, as many programs have it.
+    def __init__(self, name=None, create=False, size=0, *, track=True):
+        self._track = track
+        if track:
+            return super().__init__(name=name, create=create, size=size)
+        register = _mpshm.resource_tracker.register
+        _mpshm.resource_tracker.register = lambda *args, **keywords: None
+        try:
+            super().__init__(name=name, create=create, size=size)
+        finally:
+            _mpshm.resource_tracker.register = register
+
+    def unlink(self):
+        if _mpshm._USE_POSIX and self._name:
+            _mpshm._posixshmem.shm_unlink(self._name)
+            if self._track:
+                _mpshm.resource_tracker.unregister(self._name, "shared_memory")
+"""
+
+
+def test_the_backport_of_track_works(name, run_python):
+    """And tells the tracker neither too much nor too little, of which it would complain."""
+    code = (
+        BACKPORT
+        + """
+import os, sys
+for track in (True, False):
+    shm = SharedMemory(sys.argv[1], create=True, size=10, track=track)
+    other = SharedMemory(sys.argv[1], track=False)
+    assert shm._track is track and other._track is False and shm._name == "/" + sys.argv[1]
+    other.buf[0] = 7
+    assert shm.buf[0] == 7
+    shm.unlink()
+    assert not os.path.exists("/dev/shm/" + sys.argv[1])
+    shm.close()
+    other.close()
+"""
+    )
+    status, out, errors = run_python(code, name, check=False)
+    assert (status, out, errors) == (0, "", "")
+
+
+def test_private_names_of_there(shm, name):
+    assert shared_memory.resource_tracker is resource_tracker
+    fd = shared_memory._posixshmem.shm_open("/" + name, os.O_RDWR, mode=0o600)
+    try:
+        assert os.path.sameopenfile(fd, shm._fd)
+    finally:
+        os.close(fd)
+    assert os.fstat(shm._fd).st_size == 100
+    os.ftruncate(shm._fd, 200)  # the recipe to let one grow
+    assert os.fstat(shm.fileno()).st_size == 200
+    shm.close()
+    assert shm._fd == -1
+    shared_memory._posixshmem.shm_unlink("/" + name)
+    assert not (SHM / name).exists()
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = shared_memory.nonsense
+
+
+def test_attributes_that_are_set_before_the_constructor(name):
+    class Early(SharedMemory):
+        def __init__(self, name, **options):
+            self._name = "/something-else"
+            self._track = False
+            super().__init__(name, **options)
+
+    shm = Early(name, create=True, size=10)
+    assert (shm.name, shm._name, shm._track) == (name, "/" + name, False)
+    shm.unlink()
+
+
+def test_unlink_after_a_constructor_that_failed_does_nothing(name, shm):
+    class Kept(SharedMemory):
+        def __init__(self, *args, **options):
+            kept.append(self)
+            super().__init__(*args, **options)
+
+    kept = []
+    for arguments in [(name, True, 10), ("a/b",), (name, True, -1), (f"{name}-missing",), ()]:
+        with pytest.raises((OSError, ValueError)):
+            Kept(*arguments)
+        kept[-1].unlink()
+        kept[-1].close()
+    bare = SharedMemory.__new__(SharedMemory)
+    bare.unlink()
+    bare._name = "/" + name
+    bare.unlink()
+    assert shm.is_linked()
+
+
 # -- ShareableList ------------------------------------------------------------------------------
 
 ITEMS = [
@@ -723,8 +852,41 @@ def test_a_text_keeps_its_end_in_utf8(make_list):
     assert list(make_list(texts)) == texts
 
 
-def test_nuls_at_the_end_are_lost_as_there(make_list):
-    assert list(make_list(["a\0", b"\0b\0\0"])) == ["a", b"\0b"]
+NULS = ["a\0", b"\0b\0\0", b"\0", "\0", b"\0" * 8, "1234567\0", b"x" * 15 + b"\0", "\0" * 24, "é\0"]
+
+
+def test_nuls_at_the_end_stay(make_list):
+    items = make_list(NULS)
+    assert list(items) == list(ShareableList(name=items.shm.name)) == NULS
+    items = make_list([b"x" * 30] * len(NULS))
+    for index, item in enumerate(NULS):
+        items[index] = item
+        assert items[index] == item and items[index - 1] == (
+            NULS[index - 1] if index else b"x" * 30
+        )
+        items[index] = "no more"
+        assert items[index] == "no more"
+        items[index] = item
+    assert list(items) == NULS
+    too_long = "x" * 1_000_000 + "\0"
+    with pytest.raises(ValueError, match="ends in NULs is too long"):
+        make_list([too_long])
+
+
+def test_the_standard_library_reads_bytes_that_end_in_nuls(make_list, run_python):
+    items = make_list(NULS)
+    said = run_python(
+        ATTACH_THERE
+        + """
+import sys
+items = attach(shared_memory.ShareableList, sys.argv[1])
+print(ascii(list(items)))
+items.shm.close()
+""",
+        items.shm.name,
+    )
+    there = [item.rstrip("\0") if type(item) is str else item for item in NULS]
+    assert said == f"{ascii(there)}\n"
 
 
 def test_after_close_a_list_is_a_value_error(make_list):
@@ -807,7 +969,7 @@ def test_nobody_sees_a_list_without_its_items(start_python, name):
 
 
 def any_item(chance):
-    text = "".join(chr(chance.randrange(128)) for _ in range(chance.randrange(20)))
+    text = "".join(chr(chance.randrange(128)) for _ in range(chance.randrange(20))).rstrip("\0")
     numbers = [0, 1, -1, 2**31, -(2**63), 2**63 - 1, chance.getrandbits(63), chance.random() / 3]
     return chance.choice(
         [*numbers, -0.0, float("-inf"), True, False, None] + [text, text.encode()] * 6
@@ -971,7 +1133,6 @@ def test_the_layout_is_what_the_next_tests_take_it_for(make_list, name):
         damaged(starts=[0, 8, 25]),
         damaged(starts=[0, 8, 2**62]),
         damaged(starts=[0, 8, -(2**63)]),
-        damaged(starts=[0, 8, 10**7 + 8], slots=bytes(10**7 + 8)),
         damaged(starts=[0, -(2**63), 2**63 - 1]),
     ],
     ids=lambda content: str(len(content)),
@@ -995,7 +1156,7 @@ def test_attaching_to_a_damaged_list(content, name):
         dict(formats=[b"q", b"n16s"]),
         dict(formats=[b"q", b"\xff\xfe"]),
         dict(formats=[b"q", b"\xb2s"]),
-        dict(codes=[0, 0]),
+        dict(formats=[b"q", b"017s"]),
         dict(codes=[0, 3]),
         dict(codes=[0, 4]),
         dict(codes=[0, 255]),
@@ -1030,19 +1191,83 @@ def test_a_damaged_list_never_crashes(name):
             continue
         opened += 1
         for index in range(len(items)):
-            try:
+            with contextlib.suppress(ValueError):
                 items[index]
-            except ValueError:
-                pass
-            items[index] = index
-        assert list(items) == list(range(len(items)))
+            with contextlib.suppress(ValueError):
+                items[index] = index
+                assert items[index] == index
     assert opened > 100
 
 
-def test_nobody_can_move_a_slot_under_a_list_in_use(make_list):
-    items = make_list([1, 2, 3])
-    struct.pack_into("5q", items.shm.buf, 0, 2**60, 2**60, -8, 2**60, 2**60)
-    assert list(items) == [1, 2, 3]
+@pytest.mark.parametrize(
+    "starts",
+    [[0, -8, 16], [0, 2**60, 16], [0, 12, 16], [0, -(2**63), 16], [0, 16, 16], [-8, 16, 16]],
+)
+def test_a_slot_that_was_moved_is_an_error_of_its_items(make_list, starts):
+    """A list that is in use: each item is checked when it is used."""
+    items = make_list([1, 2])
+    before = bytes(items.shm.buf)
+    struct.pack_into("3q", items.shm.buf, 8, *starts)
+    moved = bytes(items.shm.buf)
+    wrong = 0
+    for index in range(2):
+        try:
+            items[index]
+        except ValueError as error:
+            assert f"item {index} of the list" in str(error)
+            wrong += 1
+            with pytest.raises(ValueError):
+                items[index] = 5
+    assert wrong and bytes(items.shm.buf) == moved
+    items.shm.buf[:] = before
+    assert list(items) == [1, 2]
+
+
+def test_a_slot_longer_than_any_text_is_an_error(name):
+    items = open_image(damaged(starts=[0, 8, 10**7 + 8], slots=bytes(10**7 + 8)), name)
+    with pytest.raises(ValueError, match="item 1 of the list"):
+        items[1]
+
+
+def test_a_sparse_list_costs_neither_memory_nor_time(name, run_python):
+    """Of 2 GiB of zeros, and a few words that claim items in all of it."""
+    size = 2 << 30
+    most = size // 25
+    for count, end in [
+        (size // 8 - 2, 0),
+        (most - 1, most * 8),
+        (most - 1, most * 8 - 64),
+        (5, 2**40),
+    ]:
+        with open(SHM / name, "wb") as file:
+            file.truncate(size)
+            file.write(struct.pack("q", count))
+            file.seek((count + 1) * 8)
+            file.write(struct.pack("q", end))
+        run_python(
+            """
+            import resource, sys, time
+            from posixshm.shared_memory import ShareableList
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            start = time.process_time()
+            try:
+                items = ShareableList(name=sys.argv[1])
+            except ValueError:
+                pass
+            else:
+                for use in (lambda: items[0], lambda: items[-1], lambda: list(items),
+                            lambda: items.format, lambda: items.count(1), lambda: repr(items)):
+                    try:
+                        use()
+                    except ValueError:
+                        continue
+                    raise AssertionError
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+            assert time.process_time() - start < 0.5
+            """,
+            name,
+        )
+        (SHM / name).unlink()
 
 
 def test_an_object_that_became_smaller_than_its_list(make_list):

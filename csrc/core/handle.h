@@ -143,7 +143,8 @@ int handle_tp_init(PyObject *op, PyObject *args, PyObject *kwargs);
 /* As create(name, size, mode=mode, track=track), into a handle that is there.
  * Returns 0 or -1. */
 int handle_create_into(core_state *state, handle *self, PyObject *name,
-                       PyObject *size, mode_t mode, bool track);
+                       PyObject *size, mode_t mode, bool track,
+                       bool reserve);
 
 /* ---- handle_track.c ---- */
 

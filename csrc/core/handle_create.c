@@ -257,31 +257,33 @@ handle_anonymous(PyObject *type, PyObject *const *args, Py_ssize_t count,
 
 int
 handle_create_into(core_state *state, handle *self, PyObject *name,
-                   PyObject *size, mode_t mode, bool track)
+                   PyObject *size, mode_t mode, bool track, bool reserve)
 {
     static PyObject *const none[4];
     request req;
     request_init(&req, PSHM_NAMED);
     req.spec.mode = mode;
+    req.spec.reserve = reserve;
     req.track = track;
     return parse_name(&req, name) < 0
            || parse_memory(&req, size, (PyObject **)none) < 0
            || handle_fulfil(state, &req, self) < 0 ? -1 : 0;
 }
 
-/* _create(handle, name, size, mode, track): its constructor, with a mode. */
+/* _create(handle, name, size, mode, track, reserve): its constructor, with a
+ * mode. */
 static PyObject *
 create_with_mode(PyObject *module, PyObject *args)
 {
     core_state *state = core_state_of_module(module);
     PyObject *self, *name, *size, *mode_value;
     mode_t mode;
-    int track;
-    if (!PyArg_ParseTuple(args, "O!OOOp:_create", state->handle_type, &self,
-                          &name, &size, &mode_value, &track)
+    int track, reserve;
+    if (!PyArg_ParseTuple(args, "O!OOOpp:_create", state->handle_type, &self,
+                          &name, &size, &mode_value, &track, &reserve)
         || arg_mode(mode_value, &mode) < 0
-        || handle_create_into(state, as_handle(self), name, size, mode, track)
-               < 0) {
+        || handle_create_into(state, as_handle(self), name, size, mode, track,
+                              reserve) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

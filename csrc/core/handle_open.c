@@ -436,7 +436,7 @@ handle_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
             return -1;
         }
         return handle_create_into(state, as_handle(op), name, values[2],
-                                  S_IRUSR | S_IWUSR, track);
+                                  S_IRUSR | S_IWUSR, track, true);
     }
     Py_ssize_t ignored;
     if (values[2] != NULL && arg_offset(values[2], "size", &ignored) < 0) {

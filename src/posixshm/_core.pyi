@@ -73,7 +73,13 @@ def reclaim(
 def _set_support(module: object, /) -> None: ...
 def _array_type(ndarray: type[NDArray[Any]], /) -> type[NDArray[Any]]: ...
 def _create(
-    handle: SharedMemory, name: str, size: SupportsIndex, mode: int, track: bool, /
+    handle: SharedMemory,
+    name: str,
+    size: SupportsIndex,
+    mode: int,
+    track: bool,
+    reserve: bool,
+    /,
 ) -> None: ...
 
 @final

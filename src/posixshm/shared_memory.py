@@ -8,7 +8,8 @@ and lists. Where this one differs, it keeps what the other loses:
 - An attacher is never registered for deletion, so its end leaves the object to the others. The
   creator is, unless it says track=False.
 - close() works while views are in use, and they stay valid.
-- The size is reserved at creation: a full /dev/shm is an OSError then, not a bus error later.
+- The size is reserved at creation: a full /dev/shm is an OSError then, not a bus error later. A
+  program that asks for far more than it will use sets `shared_memory.SharedMemory.reserve = False`.
 - An object has its size, and a list its items, before anybody can see the name.
 - unlink() removes the name only while it is this object's.
 - A pickled handle or list refuses to attach to another object that has the name by then.
@@ -19,12 +20,11 @@ from __future__ import annotations
 import errno
 import operator
 import os
-import secrets
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate, pairwise
-from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, overload
+from itertools import accumulate
+from types import GenericAlias, SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, SupportsIndex, TypeVar, cast, overload
 
 from . import _core
 
@@ -33,8 +33,10 @@ __all__ = ["SharedMemory", "ShareableList"]
 _T = TypeVar("_T", bound=int | float | bool | str | bytes | None)
 _R = TypeVar("_R")
 
-# Private there, but tests and subclasses reach for them.
+# Private there, but programs and subclasses use them; for compatibility only. The module there also
+# has `resource_tracker`: see __getattr__.
 _USE_POSIX = True
+_posixshmem = SimpleNamespace(shm_open=_core.shm_open, shm_unlink=_core.shm_unlink)
 _O_CREX = os.O_CREAT | os.O_EXCL
 _SHM_NAME_PREFIX = "/psm_"
 _SHM_SAFE_NAME_LENGTH = 14
@@ -43,7 +45,16 @@ _SHM_SAFE_NAME_LENGTH = 14
 def _make_filename() -> str:
     """A random name, with the slash, that is short enough for every system."""
     digits = _SHM_SAFE_NAME_LENGTH - len(_SHM_NAME_PREFIX)
-    return _SHM_NAME_PREFIX + secrets.token_hex(digits // 2)
+    return _SHM_NAME_PREFIX + os.urandom(digits // 2).hex()
+
+
+def __getattr__(name: str) -> object:
+    if name == "resource_tracker":
+        # The one that this library registers names with, so what a program puts there is used.
+        from multiprocessing import resource_tracker
+
+        return resource_tracker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
 
 
 class SharedMemory(_core.SharedMemory):
@@ -54,10 +65,17 @@ class SharedMemory(_core.SharedMemory):
     track: the creator's name is removed by the resource tracker of multiprocessing when the last
         process of the program has ended without unlink().
 
+    reserve: an attribute of the class, True unless a program or a subclass sets it: take the whole
+        size when an object is created, so that a full /dev/shm is an error there. False: take
+        memory when it is first written to, as the standard library does; a write to a full
+        /dev/shm is then a bus error.
+
     FileExistsError if the name is taken, FileNotFoundError if there is none to attach to.
     ValueError for a size that is not positive or a name that cannot be one, and for attaching to
     an object of size 0. OSError (ENOSPC) if the memory cannot be had.
     """
+
+    reserve: ClassVar[bool] = True
 
     # A subclass may set these: with O_CREAT alone it attaches, and creates only what is not there.
     # The mode is given as it stands, whatever the umask is.
@@ -81,7 +99,9 @@ class SharedMemory(_core.SharedMemory):
             if size == 0:
                 raise ValueError("to create an object takes a size above 0")
             self._flags = _O_CREX | os.O_RDWR
-        self._track = track
+        # Subclasses that bring `track` to old Pythons set it themselves, and before this call.
+        self._track = self._track and track
+        self._other_name = None
 
         if name is None:
             if not self._flags & os.O_EXCL:
@@ -95,7 +115,7 @@ class SharedMemory(_core.SharedMemory):
             self._attach(name)
 
     def _create(self, name: str, size: int) -> None:
-        _core._create(self, name, size, self._mode, self._track)
+        _core._create(self, name, size, self._mode, self._track, self.reserve)
 
     def _attach(self, name: str) -> None:
         try:
@@ -134,6 +154,14 @@ class SharedMemory(_core.SharedMemory):
             return None
 
     @property
+    def _fd(self) -> int:
+        """The descriptor, which stays the handle's; -1 once the handle is closed."""
+        try:
+            return self.fileno()
+        except ValueError:
+            return -1
+
+    @property
     def _name(self) -> str | None:
         if self._other_name is not None or self.name is None:
             return self._other_name
@@ -148,9 +176,12 @@ class SharedMemory(_core.SharedMemory):
     def unlink(self) -> None:
         """Remove the name; the memory stays with those who have it. Works after close() too.
 
-        FileNotFoundError if the name is gone or has become another object's. ValueError if
-        somebody assigned another name to the handle.
+        Without a name, as after a constructor that failed, it does nothing. FileNotFoundError if
+        the name is gone or has become another object's. ValueError if the program assigned another
+        name to the handle.
         """
+        if self.name is None:
+            return
         if self._other_name is not None:
             raise ValueError(
                 f"the handle's name was changed to {self._other_name!r}, "
@@ -179,6 +210,10 @@ def _with_fresh_name(create: Callable[[str], _R]) -> _R:
 #     int8[n]          what becomes of that value: 0 it is the item, 1 str in UTF-8, 2 bytes (both
 #                      without the NULs at their end), 3 None
 #
+# Bytes that end in NULs have a format of their exact length and the code 0, which the standard
+# library reads whole. A str that ends in NULs has an exact length with a 0 before it ("03s"): this
+# module reads it whole, the standard library without its NULs.
+#
 # There is no lock and no mark of a change under way: a reader beside a writer may get a mixture.
 
 _PLAIN, _STR, _BYTES, _NONE = range(4)
@@ -187,12 +222,13 @@ _WORD = 8
 _ROOM_MAX = 9_999_999  # the most that a format of 8 characters can say
 
 
-def _encode(value: object) -> tuple[str, int, bytes]:
-    """Format, code and bytes of an item; a text's format is left to the room it gets."""
+def _encode(value: object) -> tuple[str | None, int, bytes]:
+    """Format, code and bytes of an item; no format for a text, which fills the room it gets."""
     if isinstance(value, str):
-        return "s", _STR, value.encode()
+        data = value.encode()
+        return f"0{len(data)}s" if data.endswith(b"\0") else None, _STR, data
     if isinstance(value, bytes):
-        return "s", _BYTES, value
+        return (f"{len(value)}s", _PLAIN, value) if value.endswith(b"\0") else (None, _BYTES, value)
     scalar = _FORMATS.get(type(value))
     if scalar is None:
         raise TypeError(
@@ -202,12 +238,18 @@ def _encode(value: object) -> tuple[str, int, bytes]:
     return scalar, _NONE if value is None else _PLAIN, struct.pack(scalar, value)
 
 
+def _stored_format(kind: str) -> bytes:
+    if len(kind) > _WORD:
+        raise ValueError(f"a str of {kind[1:-1]} bytes that ends in NULs is too long")
+    return kind.encode().ljust(_WORD, b"\0")
+
+
 def _image(values: Iterable[Any]) -> bytes:
     """The bytes of a whole list."""
     slots, formats, codes = [], [], []
     for value in values:
         kind, code, data = _encode(value)
-        if kind == "s":
+        if isinstance(value, str | bytes):
             # By its characters, as the other side does it; but there, a text of which that cuts off
             # the end in UTF-8 cannot be read back.
             room = _WORD * max(len(value) // _WORD + 1, -(-len(data) // _WORD))
@@ -215,10 +257,10 @@ def _image(values: Iterable[Any]) -> bytes:
                 raise ValueError(
                     f"an item of {len(data)} bytes is too long: at most {_ROOM_MAX // 8 * 8 - 1}"
                 )
-            kind = f"{room}s"
+            kind = kind or f"{room}s"
             data = data.ljust(room, b"\0")
         slots.append(data)
-        formats.append(kind.encode().ljust(_WORD, b"\0"))
+        formats.append(_stored_format(cast(str, kind)))
         codes.append(code)
     starts = accumulate(map(len, slots), initial=0)
     head = struct.pack(f"{len(slots) + 2}q", len(slots), *starts)
@@ -232,11 +274,13 @@ class ShareableList(Generic[_T]):
     the list to attach to. `.shm` is the SharedMemory: close() and unlink() are its.
 
     An item may be replaced by one of another type, and by a text that is no longer than its slot.
-    A text loses the NULs at its end. Nothing locks: who writes while others read sees to that.
+    The standard library's side reads a str without the NULs at its end. Nothing locks: processes
+    that write while others read must do that.
 
     TypeError for an item of another type, struct.error for an int of more than 64 bits, ValueError
     for a text above 9,999,991 bytes; no name is left then. Attaching raises ValueError if the
-    bytes are not those of a list, and reading an item if that item's are not.
+    object does not begin and end as a list does, and reading or replacing an item if what is said
+    of that item is damaged. Attaching costs no more for a long list.
     """
 
     shm: SharedMemory
@@ -263,9 +307,10 @@ class ShareableList(Generic[_T]):
         self._adopt(_with_fresh_name(create) if name is None else create(name))
 
     def _adopt(self, shm: SharedMemory) -> None:
-        """Take `shm` for this list's, having looked at all that says where things are.
+        """Take `shm` for this list's, if its beginning says so.
 
-        It is looked at once: nobody can move a slot under a list that is in use.
+        What is said of an item is checked when the item is used, and each time: a table of all
+        would be as long as the object, and an object of any size costs its writer nothing.
         """
         buf = shm.buf
         if buf is None:
@@ -279,23 +324,17 @@ class ShareableList(Generic[_T]):
         demand(size >= 2 * _WORD, f"{size} bytes are too few")
         (count,) = struct.unpack_from("q", buf)
         demand(0 <= count <= (size - 2 * _WORD) // _WORD, f"it cannot have {count} items")
-        starts = struct.unpack_from(f"{count + 1}q", buf, _WORD)
+        (first,) = struct.unpack_from("q", buf, _WORD)
+        (end,) = struct.unpack_from("q", buf, (count + 1) * _WORD)
         slots = (count + 2) * _WORD
-        demand(
-            starts[0] == 0
-            and all(_WORD <= end - start <= _ROOM_MAX for start, end in pairwise(starts)),
-            "its slots do not follow one another",
-        )
-        demand(
-            starts[-1] <= size - slots - count * (_WORD + 1),
-            "its items reach past its end",
-        )
-        # Somebody who writes the count last is not done yet, or it is something else.
+        demand(first == 0 and end >= count * _WORD, "its slots do not follow one another")
+        demand(end <= size - slots - count * (_WORD + 1), "its items reach past its end")
+        # A process that writes the count last is not done yet, or it is something else.
         demand(count > 0 or size == 2 * _WORD, "it has no items, but room for some")
         self.shm = shm
         self._list_len: int = count
-        self._starts = [slots + start for start in starts]
-        self._formats = self._starts[-1]
+        self._slots = slots
+        self._formats = slots + end
         self._codes = self._formats + count * _WORD
 
     def _buffer(self) -> memoryview:
@@ -318,7 +357,16 @@ class ShareableList(Generic[_T]):
     def _damaged(self, index: int, what: str) -> ValueError:
         return ValueError(f"item {index} of the list {self.shm.name!r} is damaged: {what}")
 
-    def _format_at(self, buf: memoryview, index: int) -> str:
+    def _slot(self, buf: memoryview, index: int) -> tuple[int, int]:
+        """Where the slot of an item begins, and its length."""
+        start, end = struct.unpack_from("2q", buf, (index + 1) * _WORD)
+        if not (0 <= start and _WORD <= end - start <= _ROOM_MAX):
+            raise self._damaged(index, f"its slot goes from {start} to {end}")
+        if self._slots + end > self._formats:
+            raise self._damaged(index, "its slot reaches past those of all items")
+        return self._slots + start, end - start
+
+    def _format_at(self, buf: memoryview, index: int, room: int) -> str:
         start = self._formats + index * _WORD
         stored = bytes(buf[start : start + _WORD]).rstrip(b"\0")
         kind = stored.decode("latin-1")
@@ -326,30 +374,33 @@ class ShareableList(Generic[_T]):
             digits = stored[:-1]
             if not (stored.endswith(b"s") and digits.isdigit()):
                 raise self._damaged(index, f"its format is {kind!r}")
-            if int(digits) > self._starts[index + 1] - self._starts[index]:
+            if int(digits) > room:
                 raise self._damaged(index, f"{kind!r} is more than its slot")
         return kind
 
     def _get_packing_format(self, position: SupportsIndex) -> str:
         """How the item at `position` is stored, in the terms of the struct module."""
         index = self._position(position, "list index out of range")
-        return self._format_at(self._buffer(), index)
+        buf = self._buffer()
+        return self._format_at(buf, index, self._slot(buf, index)[1])
 
     def __getitem__(self, position: SupportsIndex) -> _T:
         index = self._position(position, "list index out of range")
         buf = self._buffer()
-        kind = self._format_at(buf, index)
-        (stored,) = struct.unpack_from(kind, buf, self._starts[index])
+        start, room = self._slot(buf, index)
+        kind = self._format_at(buf, index, room)
+        (stored,) = struct.unpack_from(kind, buf, start)
         code = buf[self._codes + index]
         item: Any
         if isinstance(stored, bytes):
-            item = stored.rstrip(b"\0")
+            exact = code == _PLAIN or (code == _STR and kind.startswith("0"))
+            item = stored if exact else stored.rstrip(b"\0")
             if code == _STR:
                 try:
                     item = item.decode()
                 except UnicodeDecodeError as error:
                     raise self._damaged(index, "it is not UTF-8") from error
-            elif code != _BYTES:
+            elif code not in (_BYTES, _PLAIN):
                 raise self._damaged(index, f"{kind!r} with code {code}")
         elif code == _PLAIN:
             item = stored
@@ -365,19 +416,18 @@ class ShareableList(Generic[_T]):
         index = self._position(position, "list assignment index out of range")
         kind, code, data = _encode(value)
         buf = self._buffer()
-        start = self._starts[index]
-        room = self._starts[index + 1] - start
-        if kind == "s":
-            if len(data) > room:
-                raise ValueError(
-                    f"a text of {len(data)} bytes exceeds available storage: item {index} has "
-                    f"room for {room}"
-                )
-            kind = f"{room}s"
+        start, room = self._slot(buf, index)
+        if len(data) > room:
+            raise ValueError(
+                f"a text of {len(data)} bytes exceeds available storage: item {index} has "
+                f"room for {room}"
+            )
+        stored_format = _stored_format(kind or f"{room}s")
+        if isinstance(value, str | bytes):
             data = data.ljust(room, b"\0")
         buf[start : start + len(data)] = data
         stored = self._formats + index * _WORD
-        buf[stored : stored + _WORD] = kind.encode().ljust(_WORD, b"\0")
+        buf[stored : stored + _WORD] = stored_format
         buf[self._codes + index] = code
 
     def __len__(self) -> int:
@@ -396,8 +446,8 @@ class ShareableList(Generic[_T]):
     @property
     def format(self) -> str:
         """How all items are stored, in the terms of the struct module."""
-        buf = self._buffer()
-        return "".join(self._format_at(buf, index) for index in range(self._list_len))
+        self._buffer()  # or it raises
+        return "".join(map(self._get_packing_format, range(self._list_len)))
 
     def count(self, value: object) -> int:
         """How many items are equal to `value`."""
