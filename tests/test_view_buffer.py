@@ -11,6 +11,7 @@ import os
 import struct
 
 import pytest
+from _processes import cannot_be_tested
 
 from posixshm import SharedMemory
 
@@ -177,8 +178,9 @@ def answer(thing, flags):
 
 def test_every_request_is_answered_as_by_cpythons_own():
     if _testbuffer is None:
-        reason = "this Python comes without _testbuffer, with which CPython tests the protocol"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+        cannot_be_tested(
+            "this Python comes without _testbuffer, by which CPython tests the protocol"
+        )
     for view, shape, strides, readonly in views():
         before = -sum(min(s, 0) * max(n - 1, 0) for n, s in zip(shape, strides, strict=True))
         start = view.offset - before
