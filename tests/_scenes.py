@@ -14,7 +14,7 @@ import signal
 from _processes import SHM, Faults, Holdings, mount_tmpfs, private_processes, private_shm
 
 import posixshm
-from posixshm import MemoryMap, SharedMemory
+from posixshm import Event, MemoryMap, Semaphore, SharedMemory
 
 PAGE = posixshm.PAGESIZE
 # The calls by which those who take names away take turns: without them it goes on.
@@ -153,6 +153,54 @@ class Construct(CreatePlain):
 
     def act(self):
         self.shm = SharedMemory(self.name, create=True, size=SIZE)
+
+
+class CreateSemaphore(Create):
+    """A named primitive; its object is made with what it contains, and is never opened again."""
+
+    def file(self):
+        return f"sem.{self.name}"
+
+    def act(self):
+        self.made = Semaphore(self.name, value=3, create=True, mode=0o400)
+
+    def succeeded(self):
+        assert self.made.value == 3 and os.listdir(SHM) == [self.file()]
+        self.made.unlink()
+        self.made.close()
+
+    def failed(self):
+        assert os.listdir(SHM) == []
+
+    def whole(self):
+        return Semaphore(self.name).value == 3
+
+    def died(self):
+        if self.file() in (found := os.listdir(SHM)):
+            assert self.whole() and found == [self.file()]
+        for name in found:  # reclaim() passes over the files of semaphores
+            assert name == self.file() or name.startswith(f"{self.file()}~")
+            os.unlink(f"{SHM}/{name}")
+
+    def let_go(self):
+        self.made = None
+        super().let_go()
+
+
+class CreateEvent(CreateSemaphore):
+    def file(self):
+        return self.name
+
+    def act(self):
+        self.made = Event(self.name, create=True, mode=0o400)
+
+    def succeeded(self):
+        assert not self.made.is_set() and os.listdir(SHM) == [self.name]
+        self.made.unlink()
+        self.made.close()
+
+    def whole(self):
+        return not Event(self.name).is_set()
 
 
 class CreateNameless(Scene):
