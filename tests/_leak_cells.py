@@ -136,7 +136,8 @@ def _(kind, _):
             ring.append(ring)
     for wrong in (1, SIZE, -1, 2**70, 1.5, ""):
         refused(kind.at, shm, wrong)
-    for wrong in (None, 5, bytearray(SIZE), shm.buf, readonly, closed):
+    kind.at(readonly, 64).load()
+    for wrong in (None, 5, bytearray(SIZE), shm.buf, closed):
         refused(kind.at, wrong)
     for wrong in (None, 5, "x", "iq", ""):
         refused(kind.at, shm, 0, wrong)

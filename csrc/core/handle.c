@@ -45,6 +45,7 @@ handle_install(handle *self, handle_body *body, PyObject **duty)
     handle_body old = HANDLE_BODY_NONE;
     int rc;
     *duty = NULL;
+    mapping_complete(body->map);
     handle_table_remove(self);
     fields_lock(&self->fields);
     rc = keep_map_locked(self);
@@ -79,6 +80,7 @@ handle_replace_map(handle *self, mapping *old, mapping *map)
 {
     mapping *drop = map;
     int rc = -1;
+    mapping_complete(map);
     fields_lock(&self->fields);
     if (!self->open || self->body.map != old) {
         handle_raise_changed();

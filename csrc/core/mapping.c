@@ -20,7 +20,19 @@ mapping *
 mapping_new(core_state *state)
 {
     PyTypeObject *type = state->mapping_type;
-    return (mapping *)type->tp_alloc(type, 0);
+    PyObject *self = type->tp_alloc(type, 0);
+    if (self != NULL) {
+        PyObject_GC_UnTrack(self);
+    }
+    return as_mapping(self);
+}
+
+void
+mapping_complete(mapping *self)
+{
+    if (!PyObject_GC_IsTracked((PyObject *)self)) {
+        PyObject_GC_Track(self);
+    }
 }
 
 void
@@ -115,6 +127,7 @@ mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
                              : raise_errno(rc, filename);
     }
     mapping_adopt(self, base, (size_t)mapped, (Py_ssize_t)mapped, prot);
+    mapping_complete(self);
     return (PyObject *)self;
 }
 

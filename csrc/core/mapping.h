@@ -31,12 +31,16 @@ typedef struct {
     PyObject *weakrefs;
 } mapping;
 
-/* A new one without an address; it may be dropped as it is. */
+/* A new one without an address; it may be dropped as it is.  The collector does
+ * not show it to other threads before mapping_complete. */
 mapping *mapping_new(core_state *state);
 
 /* Give it what pshm_map returned. */
 void mapping_adopt(mapping *self, void *base, size_t reserved,
                    Py_ssize_t size, int prot);
+
+/* Let the collector show it, if it does not yet: it has what it was given. */
+void mapping_complete(mapping *self);
 
 /* Map [offset, offset + length) of fd; length < 0: to the object's end.
  * filename is for messages, or NULL.  Returns NULL with an exception. */
