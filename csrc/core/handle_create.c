@@ -114,8 +114,10 @@ const char handle_create_doc[] =
     "       init=None, exist_ok=False, delete=False, track=False,\n"
     "       owner='self')\n--\n\n"
     "Make an object, and only when it is complete give it its name.\n\n"
-    "name: a str, see " MAN(shm_open, 3) "; None: a fresh one.  'sem.' begins\n"
-    "those of POSIX semaphores, and no object's.\n"
+    "name: a str, see " MAN(shm_open, 3) "; None: a fresh name, as the\n"
+    "standard library's constructor chooses one (anonymous() makes an object\n"
+    "without a name).  A name must not begin with 'sem.', as those of POSIX\n"
+    "semaphores do.\n"
     MEMORY_DOC OWNER_DOC
     "init: called with a writable memoryview of all bytes before anyone else\n"
     "can see them; if it raises, there is no object.  exist_ok: attach to an\n"
