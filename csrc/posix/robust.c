@@ -72,16 +72,27 @@ holds(uintptr_t where, uintptr_t address, bool unproven)
     return false;
 }
 
-/* Do both neighbours know it?  A link leads to the neighbour's link forward,
- * before which its link back lies; the lowest bit is a flag. */
 static const uintptr_t flag_bit = 1;
 
+/* Does the neighbour to which this link leads confirm it?  It leads to the
+ * neighbour's link forward, before which its link back lies; the lowest bit is a
+ * flag.  side: 0: the one before r, 1: the one behind it. */
 static bool
-is_linked(const struct pshm_robust *r, const uintptr_t links[2], bool unproven)
+is_confirmed(const struct pshm_robust *r, uintptr_t link, int side,
+             bool unproven)
 {
     uintptr_t self = (uintptr_t)&r->mutex.__data.__list.__next;
-    return holds(links[0] & ~flag_bit, self, unproven)
-           && holds((links[1] & ~flag_bit) - sizeof(self), self, unproven);
+    uintptr_t where = (link & ~flag_bit) - (side == 0 ? 0 : sizeof(self));
+    return holds(where, self, unproven);
+}
+
+static bool
+are_confirmed(const struct pshm_robust *r)
+{
+    uintptr_t links[2];
+    pshm_robust_read_links(r, links);
+    return is_confirmed(r, links[0], 0, false)
+           && is_confirmed(r, links[1], 1, false);
 }
 
 /* Is that how this C library does it?  Tried once, with two of our own. */
@@ -89,16 +100,12 @@ static void
 try_links(void)
 {
     static struct pshm_robust first, second;
-    uintptr_t links[2];
     if (pshm_robust_init(&first, 0) < 0 || pshm_robust_init(&second, 0) < 0) {
         return;
     }
     (void)pthread_mutex_lock(&first.mutex);
     (void)pthread_mutex_lock(&second.mutex);
-    pshm_robust_read_links(&first, links);
-    links_known = is_linked(&first, links, false);
-    pshm_robust_read_links(&second, links);
-    links_known = links_known && is_linked(&second, links, false);
+    links_known = are_confirmed(&first) && are_confirmed(&second);
     (void)pthread_mutex_unlock(&second.mutex);
     (void)pthread_mutex_unlock(&first.mutex);
 }
@@ -110,12 +117,22 @@ learn_links(void)
     (void)pthread_once(&once, try_links);
 }
 
+/* What was remembered is right for as long as that neighbour confirms it; if not,
+ * what is found may be.  A link that a dead thread left there may be confirmed
+ * too, by what is left of that thread. */
 bool
-pshm_robust_linked(const struct pshm_robust *r)
+pshm_robust_linked(const struct pshm_robust *r, const struct pshm_grip *grip)
 {
-    uintptr_t links[2];
-    pshm_robust_read_links(r, links);
-    return !links_known || is_linked(r, links, false);
+    uintptr_t found[2];
+    pshm_robust_read_links(r, found);
+    for (int side = 0; links_known && side < 2; side++) {
+        if (is_confirmed(r, grip->links[side], side, true)
+                ? found[side] != grip->links[side]
+                : !is_confirmed(r, found[side], side, false)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* It would confirm to its neighbours what is not so any more.  What else is there
@@ -133,26 +150,25 @@ forget_links(struct pshm_robust *r, const uintptr_t links[2])
     }
 }
 
-/* Take it out of this thread's list by its neighbours, without a look at the
- * links in it: they are read or remembered, and the neighbours say which of the
- * two are right.  Returns whether that was possible. */
+/* Take it out of this thread's list, by the links that its neighbours confirm.
+ * Returns whether that was possible. */
 static bool
 unlink_by_neighbours(struct pshm_robust *r, const struct pshm_grip *grip)
 {
-    uintptr_t found[2];
+    uintptr_t found[2], links[2];
     pshm_robust_read_links(r, found);
-    const uintptr_t *const both[] = {found, grip->links};
-    for (size_t i = 0; links_known && i < sizeof(both) / sizeof(*both); i++) {
-        const uintptr_t *links = both[i];
-        if (is_linked(r, links, true)) {
-            memcpy((void *)((links[1] & ~flag_bit) - sizeof(*links)),
-                   &links[0], sizeof(*links));
-            memcpy((void *)(links[0] & ~flag_bit), &links[1], sizeof(*links));
-            forget_links(r, links);
-            return true;
+    for (int side = 0; side < 2; side++) {
+        links[side] = is_confirmed(r, grip->links[side], side, true)
+                          ? grip->links[side] : found[side];
+        if (!links_known || !is_confirmed(r, links[side], side, true)) {
+            return false;
         }
     }
-    return false;
+    memcpy((void *)((links[1] & ~flag_bit) - sizeof(*links)), &links[0],
+           sizeof(*links));
+    memcpy((void *)(links[0] & ~flag_bit), &links[1], sizeof(*links));
+    forget_links(r, links);
+    return true;
 }
 
 #else
@@ -163,9 +179,10 @@ learn_links(void)
 }
 
 bool
-pshm_robust_linked(const struct pshm_robust *r)
+pshm_robust_linked(const struct pshm_robust *r, const struct pshm_grip *grip)
 {
     (void)r;
+    (void)grip;
     return true;
 }
 

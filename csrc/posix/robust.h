@@ -195,8 +195,10 @@ pshm_robust_read_links(const struct pshm_robust *r, uintptr_t links[2])
 #endif
 }
 
-/* Do its neighbours in the list know it?  True where that cannot be told. */
-bool pshm_robust_linked(const struct pshm_robust *r);
+/* Do its neighbours in the list confirm its links?  True where that cannot be
+ * told. */
+bool pshm_robust_linked(const struct pshm_robust *r,
+                        const struct pshm_grip *grip);
 
 static inline bool
 pshm_grip_is_of(const struct pshm_grip *grip, const struct pshm_thread *thread)
@@ -291,7 +293,7 @@ pshm_robust_intact(const struct pshm_robust *r, const struct pshm_grip *grip)
            && (grip->flags != PSHM_RECURSIVE || r->mutex.__data.__count == 1)
 #endif
            && ((links[0] == grip->links[0] && links[1] == grip->links[1])
-               || pshm_robust_linked(r));
+               || pshm_robust_linked(r, grip));
 }
 
 /* Unlock one that is not intact, or that the C library did not unlock. */

@@ -485,6 +485,43 @@ one_that_is_written_over_leaves_the_list(void)
     }
 }
 
+static void *
+end_with_it(void *context)
+{
+    struct side *side = context;
+    intptr_t wrong = lock(side) != 0;
+    return (void *)wrong;
+}
+
+/* What is left of the thread still says that it has the mutex. */
+static int
+have_the_links_of_a_dead_thread(void *context)
+{
+    struct side side = make(0), other = make(0);
+    pthread_t thread;
+    void *wrong;
+    (void)context;
+    CHECK(pthread_create(&thread, NULL, end_with_it, &side) == 0);
+    CHECK(pthread_join(thread, &wrong) == 0);
+    CHECK(wrong == NULL);
+    struct pshm_robust kept = side.place->mutex;
+    CHECK_IS(lock(&side), -EOWNERDEAD);
+    pshm_robust_repair(&side.place->mutex);
+    side.place->mutex.mutex.__data.__list = kept.mutex.__data.__list;
+    CHECK_IS(unlock(&side), -EBADMSG);
+    CHECK(!pshm_grip_held(&side.grip));
+    unmake(&side);
+    CHECK_IS(lock(&other), 0);
+    CHECK_IS(unlock(&other), 0);
+    return 0;
+}
+
+static void
+links_that_a_dead_thread_left_are_not_followed(void)
+{
+    CHECK_IS(child_run(have_the_links_of_a_dead_thread, NULL), 0);
+}
+
 /* The words of a free recursive one say that this thread has it: the C library
  * would count it, and take it out of a list that it is not in. */
 static void
@@ -737,6 +774,7 @@ main(void)
     RUN(who_holds_it_while_it_is_written_over_is_told);
 #ifdef PSHM_ROBUST_LINKS
     RUN(one_that_is_written_over_leaves_the_list);
+    RUN(links_that_a_dead_thread_left_are_not_followed);
     RUN(words_that_say_that_it_is_ours);
     RUN(word_that_says_that_it_is_free_while_it_is_ours);
 #endif
