@@ -40,6 +40,19 @@ run_consumers() { # run_consumers PYTHON [with-torch]
     own_shm "$venv/bin/python" -m pytest -p no:cacheprovider tests/consumers "${options[@]}"
 }
 
+# The needs of public bug reports, with the packages that these name, in the first consumers' environment.
+run_cases() {
+    local python
+    python=$(ls "$scratch"/consumers*-with-torch/bin/python)
+    pip_for "$python" install -qq -r "$tree/tests/cases/requirements.txt"
+    own_shm env PATH="$(dirname "$python"):$PATH" PYTHON="$python" "$tree/tests/cases/run.sh"
+}
+
+run_consumers_and_cases() {
+    run_consumers "$@"
+    run_cases
+}
+
 run_cpython_tests() { # run_cpython_tests PYTHON
     local wheel
     if "$1" -c 'import test._test_multiprocessing, test.lock_tests' 2>/dev/null; then
