@@ -11,7 +11,7 @@ from posixshm import Atomic, Barrier, Condition, Event, Lock, RLock, RWLock, Sem
 MAKING = {Barrier: {"parties": 2}}
 CELLS = [Lock, RLock, Condition, Event, Barrier, RWLock, Semaphore]
 KINDS = [*CELLS, Atomic]
-READABLE = [Event, Barrier, Semaphore, Atomic]  # also in read-only memory
+READABLE = [Lock, RLock, Event, Barrier, Semaphore, Atomic]  # also in read-only memory
 OWNED = [Lock, RLock, Condition]  # acquire() and release() by a thread
 
 

@@ -215,8 +215,8 @@ with SharedMemory.create(sys.argv[1], 4096, delete=True) as shm:
 
     for _ in range(5):
         thread = threading.Thread(target=send)
-        thread.start()
         try:
+            thread.start()
             semaphore.acquire()
         except KeyboardInterrupt:
             took.append(time.monotonic() - sent[-1])

@@ -6,24 +6,25 @@ import pytest
 from _primitives import READABLE, made
 from _processes import PATH, needs_root
 
-from posixshm import Atomic, Barrier, Event, Semaphore, SharedMemory
+from posixshm import Atomic, Barrier, Event, Lock, RLock, Semaphore, SharedMemory
 
 DEADLINE = 30
 
 VIEW = """
 import sys
 from _processes import SOMEBODY, become
-from posixshm import Atomic, Barrier, Event, Semaphore, SharedMemory
+from posixshm import Atomic, Barrier, Event, Lock, Semaphore, SharedMemory
 if sys.argv[2] == "another user":
     become(SOMEBODY)
 shm = SharedMemory.open(sys.argv[1], readonly=True, owner="any")
 number, event = Atomic.at(shm, 0), Event.at(shm, 128)
 semaphore, barrier = Semaphore.at(shm, 256), Barrier.at(shm, 512)
+lock = Lock.at(shm, 1024)
 assert not event.is_set() and number.load() == 0 and not event.wait(0)
 print("ready", flush=True)
 assert number.wait(0, 30) and number.load() == 7
 assert event.wait(30) and event.is_set()
-assert semaphore.value == 3
+assert semaphore.value == 3 and lock.locked()
 assert (barrier.parties, barrier.n_waiting, barrier.broken) == (2, 0, True)
 """
 
@@ -36,16 +37,21 @@ def test_a_viewer_sees_and_waits_for_what_others_change(user, name, start_python
         number, event = Atomic.at(shm, 0), Event.at(shm, 128, create=True)
         Semaphore.at(shm, 256, value=3, create=True)
         barrier = Barrier.at(shm, 512, parties=2, create=True)
+        lock = Lock.at(shm, 1024, create=True)
         viewer = start_python(VIEW, name, user, env=PATH)
         viewer.hear("ready")
+        lock.acquire()
         barrier.abort()
         number.store(7)
         number.notify()
         event.set()
         viewer.finish()
+        lock.release()
 
 
 WRITES = {
+    Lock: ["acquire", "__enter__"],
+    RLock: ["acquire", "__enter__"],
     Event: ["set", "clear"],
     Barrier: ["wait", "abort", "reset"],
     Semaphore: ["acquire", "release", "__enter__"],

@@ -72,6 +72,7 @@ open_lock(PyTypeObject *type, const placement *where, PyObject *recover)
             .init = init_cell,
             .how = &flags,
         },
+        .reads = true,
     };
     if (opening_parse(&how, where) < 0 || lock_check_recover(recover) < 0) {
         return NULL;
@@ -94,7 +95,7 @@ PyDoc_STRVAR(
     "   on_owner_died=None)\n--\n\n"
     "The lock at an offset of shared memory.\n\n" CELL_DOC_AT
     LOCK_DOC_KEYWORDS
-    "\n" CELL_DOC_RAISES);
+    CELL_DOC_READS "\n" CELL_DOC_RAISES);
 
 static PyObject *
 lock_at(PyObject *type, PyObject *const *args, Py_ssize_t count,

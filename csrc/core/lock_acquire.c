@@ -113,7 +113,7 @@ acquire_slowly(lock_object *self, int rc, span how_long, bool recover)
 int
 lock_acquire(lock_object *self, span how_long, bool recover)
 {
-    if (cell_check(&self->base) < 0) {
+    if (cell_check_writable(&self->base) < 0) {
         return -1;
     }
     int rc = pshm_lock_try(self->lock, &self->grip);
