@@ -105,9 +105,15 @@ handle_protect(PyObject *op, PyObject *value)
     if (map == NULL) {
         return NULL;
     }
-    if (atomic_load_explicit(&map->several, memory_order_relaxed)
-        && map->prot != prot && (map = separate(self, map)) == NULL) {
-        return NULL;
+    if (atomic_load_explicit(&map->several, memory_order_relaxed)) {
+        if (map->prot == prot) {
+            Py_DECREF(map);
+            Py_RETURN_NONE;
+        }
+        map = separate(self, map);
+        if (map == NULL) {
+            return NULL;
+        }
     }
     fields_lock_both(&self->fields, &map->fields);
     /* Ours and the handle's: all views are gone, and with them their rights. */
