@@ -21,12 +21,12 @@ def _():
 @cycle("reclaim", times=20)  # looks at all processes
 def _():
     with SharedMemory.create(name, 10) as shm:
-        assert [found.action for found in posixshm.reclaim(name)] == ["in use"]
+        assert [found.state for found in posixshm.reclaim(name)] == ["in use"]
         shm.close_fd()
         shm.close()
         assert posixshm.reclaim(name, older_than=1000) == []
-        assert [found.action for found in posixshm.reclaim(name, dry_run=True)] == ["removable"]
-        assert [found.action for found in posixshm.reclaim(name)] == ["removed"]
+        assert [found.state for found in posixshm.reclaim(name, dry_run=True)] == ["free"]
+        assert [found.removed for found in posixshm.reclaim(name)] == [True]
     misused(posixshm.reclaim)
     refused(posixshm.reclaim, 5)
     refused(posixshm.reclaim, name, older_than="")
@@ -34,10 +34,19 @@ def _():
     refused(posixshm.reclaim, "a/b")
 
 
-@cycle("Reclaimed", "Reclaimed.name", "Reclaimed.size", "Reclaimed.age", "Reclaimed.action")
+@cycle(
+    "Reclaimed",
+    "Reclaimed.name",
+    "Reclaimed.size",
+    "Reclaimed.age",
+    "Reclaimed.state",
+    "Reclaimed.removed",
+    "Reclaimed.error",
+    "Reclaimed.uninspected",
+)
 def _():
-    record = Reclaimed((name + "x", 2**40, 1.5, "removed".upper()))
-    read(record, "name", "size", "age", "action")
+    record = Reclaimed((name + "x", 2**40, 1.5, "free".upper(), True, None, 2**40))
+    read(record, "name", "size", "age", "state", "removed", "error", "uninspected")
     assert pickle.loads(pickle.dumps(record)) == record
     repr(record)
     refused(Reclaimed)

@@ -217,7 +217,7 @@ class CreateNameless(Scene):
         for name in names("psm_"):
             if "~" not in name:
                 assert_whole(name, NEW)
-            assert [each.action for each in posixshm.reclaim(name)] == ["removed"]
+            assert [each.removed for each in posixshm.reclaim(name)] == [True]
 
 
 class Anonymous(Scene):
@@ -698,7 +698,7 @@ class Reclaim(Scene):
 
     def act(self):
         found = posixshm.reclaim(self.name, dry_run=self.dry_run)
-        self.found = {each.name: each.action for each in found}
+        self.found = {each.name: each.removed for each in found}
 
     def told(self, number):
         return f"failed: {os.strerror(number)}" in self.found.values()
@@ -710,7 +710,7 @@ class Reclaim(Scene):
             assert name in self.found, self.found
         for used in (self.leased, self.mapped):
             assert used.is_linked(), self.found
-            assert self.found.get(used.name) not in ("removed", "removable"), self.found
+            assert not self.found.get(used.name), self.found
         assert set(there) <= {*self.left, self.leased.name, self.mapped.name}
 
     def failed(self):
@@ -889,5 +889,5 @@ def kill_at(scene, faults, nth, action):
     scene.let_go()
     gc.collect()
     found = posixshm.reclaim(scene.name)
-    assert {each.action for each in found} <= {"removed"}, found
+    assert {each.removed for each in found} <= {True}, found
     assert os.listdir(SHM) == [], os.listdir(SHM)

@@ -475,7 +475,7 @@ def test_a_lock_that_another_user_keeps_stops_no_attach(start_python, name):
             assert not shm.created and not shm.holds_use_lock
     assert time.monotonic() - start < 30
     with SharedMemory.open(name) as shm:
-        assert [each.action for each in posixshm.reclaim(name)] == ["in use"]
+        assert [each.state for each in posixshm.reclaim(name)] == ["in use"]
         shm.resize(200)
         with SharedMemory.from_fd(os.dup(shm.fileno())) as copy:
             assert not copy.holds_use_lock
@@ -570,7 +570,7 @@ def test_a_second_user_attaches_and_leases(start_python, name):
     SharedMemory.create(name, 100, mode=0o604).close()
     child = start_python(code, name, env=PATH)
     child.hear("attached")
-    assert [each.action for each in posixshm.reclaim(name)] == ["in use"]
+    assert [each.state for each in posixshm.reclaim(name)] == ["in use"]
     child.finish()
-    assert [each.action for each in posixshm.reclaim(name)] == ["removed"]
+    assert [each.removed for each in posixshm.reclaim(name)] == [True]
     assert SOMEBODY != os.geteuid()

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from _processes import needs_mounts, needs_root
+from _processes import PATH, needs_mounts, needs_root
 
 import posixshm
 from posixshm import SharedMemory
@@ -332,7 +332,7 @@ def test_reclaim_removes_what_a_killed_process_left_and_nothing_else(names, make
 def test_reclaim_dry_run_removes_nothing(make):
     name = make(bytes(2048))
     output = good("reclaim", "--prefix", name, "--dry-run")
-    assert output.splitlines()[1].endswith("removable")
+    assert output.splitlines()[1].endswith("free")
     assert output.endswith("Could remove 1 of 1 (2.0 KiB).\n")
     assert (MOUNT / name).exists()
 
@@ -340,7 +340,8 @@ def test_reclaim_dry_run_removes_nothing(make):
 def test_reclaim_json(make):
     name = make(bytes(2048))
     (found,) = json.loads(good("reclaim", "--prefix", name, "--json"))
-    assert (found["name"], found["size"], found["action"]) == (name, 2048, "removed")
+    assert (found["name"], found["size"], found["state"]) == (name, 2048, "free")
+    assert (found["removed"], found["error"], found["uninspected"]) == (True, None, 0)
     assert 0 <= found["age"] < DEADLINE
     assert json.loads(good("reclaim", "--prefix", name, "--json")) == []
 
@@ -361,6 +362,29 @@ def test_reclaim_refuses_what_is_no_time(age, make):
     done = run("reclaim", "--prefix", name, f"--older-than={age}")
     assert done.returncode == 2
     assert "such as 90, 30s, 15m, 1h, 2d" in done.stderr
+    assert (MOUNT / name).exists()
+
+
+def test_reclaim_of_what_cannot_be_known_takes_force(run_python, names, make):
+    needs_root()
+    name = make()
+    code = """
+        import contextlib, io, sys
+        from _processes import SOMEBODY, become
+        import posixshm._cli, rich.console, rich.table, rich.text
+        become(SOMEBODY)
+        def reclaim(*options):
+            out, err = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = posixshm._cli.main(["reclaim", "--prefix", sys.argv[1], *options])
+            return code, out.getvalue(), err.getvalue()
+        code, out, err = reclaim()
+        assert code == 0 and out.splitlines()[1].endswith("unknown"), (code, out, err)
+        assert "Removed 0 of 1" in out and "--force" in err, (out, err)
+        code, out, err = reclaim("--force")
+        assert code == 1 and "not removed: Operation not permitted" in out, (code, out, err)
+    """
+    run_python(code, name, env=PATH)
     assert (MOUNT / name).exists()
 
 

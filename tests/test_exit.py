@@ -81,7 +81,50 @@ def test_what_a_killed_process_was_to_delete_can_be_reclaimed(run_python, name, 
     left = names_with(name)
     assert {name, f"{name}-filled", f"{name}-exist_ok", f"{name}-renamed"} <= set(left)
     assert f"{name}-before" not in left
-    assert {each.name: each.action for each in reclaim(name)} == dict.fromkeys(left, "removed")
+    assert {each.name: each.removed for each in reclaim(name)} == dict.fromkeys(left, True)
+
+
+@pytest.mark.parametrize("end", [*IN_ORDER, *NOT_IN_ORDER])
+def test_the_resource_tracker_removes_what_it_was_told_of(run_python, name, end):
+    code, wanted = {**IN_ORDER, **NOT_IN_ORDER}[end]
+    make = """
+import resource
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+shm = SharedMemory.create(name, 1000, track=True)
+both = SharedMemory.create(name + "-both", 1000, track=True, delete=True)
+closed = SharedMemory.create(name + "-closed", 1000, track=True)
+closed.close()
+assert not closed.closed or closed.is_linked()
+"""
+    # The tracker has the standard error, so this waits for its end too.
+    status, _, err = run_python(START + make + code, name, check=False)
+    assert status == wanted, err
+    assert "leaked shared_memory objects" in err and "Traceback" not in err
+    assert names_with(name) == []
+
+
+def test_a_terminated_worker_of_multiprocessing(run_python, name):
+    """It ends by SIGTERM: delete=True does not act, the tracker that its parent shares does."""
+    code = """
+import multiprocessing
+def work(connection):
+    kept = SharedMemory.create(name + "-delete", 10, delete=True)
+    tracked = SharedMemory.create(name + "-track", 10, track=True)
+    connection.send("made")
+    signal.pause()
+ours, theirs = multiprocessing.Pipe()
+from multiprocessing import resource_tracker
+resource_tracker.ensure_running()
+worker = multiprocessing.get_context("fork").Process(target=work, args=(theirs,))
+worker.start()
+assert ours.poll(60) and ours.recv() == "made"
+worker.terminate()
+worker.join()
+"""
+    status, _, err = run_python(START + code, name, check=False)
+    assert status == 0 and "Traceback" not in err, err
+    assert names_with(name) == [f"{name}-delete"]
+    assert [each.removed for each in reclaim(name)] == [True]
 
 
 def test_what_is_not_to_be_deleted_stays(run_python, name):
@@ -100,7 +143,7 @@ linked.link(name + "-linked")
         assert shm.buf[0] == 7
     kept = [name, f"{name}-constructed", f"{name}-detached", f"{name}-linked"]
     assert names_with(name) == kept
-    assert {each.name: each.action for each in reclaim(name)} == dict.fromkeys(kept, "removed")
+    assert {each.name: each.removed for each in reclaim(name)} == dict.fromkeys(kept, True)
 
 
 def test_only_this_object_is_deleted(run_python, name):
@@ -232,7 +275,7 @@ started.wait()
     for _ in range(5):
         run_python(START + code, name)
         # What daemon threads were making when they were frozen has nobody to delete it.
-        assert {each.action for each in reclaim(name)} <= {"removed"}
+        assert {each.removed for each in reclaim(name)} <= {True}
         assert names_with(name) == []
 
 

@@ -134,7 +134,7 @@ def test_nobody_meets_a_temporary_name_under_the_real_one(start_python, faults, 
     assert temporary.startswith(name) and temporary != name
     with pytest.raises(FileNotFoundError):
         SharedMemory.open(name)
-    assert [(each.name, each.action) for each in reclaim(name)] == [(temporary, "in use")]
+    assert [(each.name, each.state) for each in reclaim(name)] == [(temporary, "in use")]
     child.say("go")
     child.hear("made")
     with SharedMemory.open(name) as shm:
@@ -195,7 +195,7 @@ def test_an_attacher_overtaken_by_a_reclaimer_gets_no_removed_object(freeze, nam
                     shm.buf[0] = 1
                 child = freeze("SharedMemory.open(name).size", name, call, action)
                 assert child is not None, call
-                removed = [each.action for each in reclaim(name)] == ["removed"]
+                removed = [each.removed for each in reclaim(name)] == [True]
                 if anew and removed:
                     SharedMemory.create(name, 200).close()
                 child.signal(signal.SIGCONT)
@@ -206,7 +206,7 @@ def test_an_attacher_overtaken_by_a_reclaimer_gets_no_removed_object(freeze, nam
                     assert os.path.exists(f"{SHM}/{name}")
                 child.finish()
                 for each in reclaim(name):
-                    assert each.action == "removed"
+                    assert each.removed
 
 
 @pytest.mark.parametrize("exist_ok", [False, True])

@@ -222,7 +222,7 @@ for close in (shm.close, shm.close_fd, lambda: shm.detach() and None):
     # The lease is the parent's still, though it was one lock that both held.
     probe = os.fork()
     if probe == 0:
-        assert [each.action for each in posixshm.reclaim(name)] == ["in use"]
+        assert [each.state for each in posixshm.reclaim(name)] == ["in use"]
         os._exit(0)
     wait(probe)
 shm.resize(100_000)
@@ -248,9 +248,9 @@ else:
 """
     child = start_python(code, name, env=PATH)
     assert {child.hear(), child.hear()} == {"parent closed", "child holds"}
-    assert [each.action for each in reclaim(name)] == ["in use"]
+    assert [each.state for each in reclaim(name)] == ["in use"]
     child.finish()
-    assert [each.action for each in reclaim(name)] == ["removed"]
+    assert [each.removed for each in reclaim(name)] == [True]
 
 
 def test_fork_while_other_threads_are_in_calls(run_python, name):
@@ -488,7 +488,7 @@ try:
         else:
             raise AssertionError(fd)
     assert name in listdir()
-    assert [each.action for each in reclaim(name)] == ["in use"]
+    assert [each.state for each in reclaim(name)] == ["in use"]
     assert bytes(first.buf) == bytes(100)
     first.unlink()
     os.write(50, b"well")

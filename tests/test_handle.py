@@ -1343,14 +1343,14 @@ def test_what_is_mapped_is_not_reclaimed(names):
     shm.close_fd()
     for _ in range(2):
         (found,) = posixshm.reclaim(names.prefix)
-        assert found.action == "in use"
+        assert found.state == "in use"
         shm.close()
     assert shm.is_linked()
     view[0] = 1
     del view
     gc.collect()
     (found,) = posixshm.reclaim(names.prefix)
-    assert found.action == "removed"
+    assert found.removed
     assert not shm.is_linked()
 
 

@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 import pytest
-from _processes import PATH, needs_mounts, shm_names
+from _processes import COUNTING, PATH, needs_mounts, shm_names
 
 from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, SharedMemory
 
@@ -959,6 +959,51 @@ def test_no_class_is_needed_on_the_other_side_but_ours():
         assert b"posixshm" in pickle.dumps(shm)
         assert pickle.loads(pickle.dumps(SharedMemory)) is SharedMemory
     assert sys.modules["posixshm"].SharedMemory is SharedMemory
+
+
+def test_ten_thousand_of_them_take_no_memory(run_python, name):
+    code = """
+        import gc, os, pickle, sys
+        from multiprocessing.reduction import ForkingPickler
+        import posixshm
+        from posixshm import Lock, SharedMemory
+        name = sys.argv[1]
+        shm = SharedMemory.create(name, 10_000)
+        lock = Lock(name + "-lock", create=True)
+        class Sub(SharedMemory):
+            pass
+        other = Sub.open(name, readonly=True)
+        other.extra = [other]
+        anonymous = SharedMemory.anonymous(10)
+
+        def work(rounds):
+            for number in range(rounds):
+                for each in (shm, lock, other):
+                    one = pickle.loads(pickle.dumps(each))
+                    two = pickle.loads(pickle.dumps(one))
+                    if number % 2:
+                        one.close()
+                try:
+                    pickle.dumps(anonymous)
+                except TypeError:
+                    pass
+            del one, two
+            gc.collect()
+            with open("/proc/self/statm") as statm:
+                resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+            with open("/proc/self/maps") as maps:
+                count = len(maps.readlines())
+            return resident, len(os.listdir("/proc/self/fd")), count
+
+        work(1000)
+        before = work(1000)
+        after = work(10_000)
+        assert after[0] - before[0] < 300_000, (before, after)
+        assert after[1] == before[1] and abs(after[2] - before[2]) < 5, (before, after)
+        lock.unlink()
+        shm.unlink()
+    """
+    run_python(code, name, env=COUNTING, timeout=120)
 
 
 def test_nothing_is_kept_after_the_journey():

@@ -19,7 +19,7 @@ from posixshm import MemoryMap, Reclaimed, SharedMemory, reclaim
 
 
 def actions(found):
-    return {each.name: each.action for each in found}
+    return {each.name: "removed" if each.removed else each.state for each in found}
 
 
 def left(prefix):
@@ -65,9 +65,10 @@ def test_reclaim_returns_what_it_did(name):
     leave(name, 12345)
     before = time.time() - os.stat(f"{SHM}/{name}").st_ctime
     found = reclaim(prefix=name)
-    assert [(each.name, each.size, each.action) for each in found] == [(name, 12345, "removed")]
+    assert [(each.name, each.size, each.state) for each in found] == [(name, 12345, "free")]
+    assert (found[0].removed, found[0].error, found[0].uninspected) == (True, None, 0)
     assert isinstance(found[0], Reclaimed) and isinstance(found[0], tuple)
-    assert found[0] == (name, 12345, found[0].age, "removed")
+    assert found[0] == (name, 12345, found[0].age, "free", True, None, 0)
     assert before - 1 <= found[0].age < before + 60
     assert left(name) == []
     assert reclaim(name) == []
@@ -92,7 +93,7 @@ def test_dry_run_only_says_so(name, names):
     leave(name)
     before = os.stat(f"{SHM}/{name}")
     for _ in range(3):
-        assert actions(reclaim(name, dry_run=True)) == {name: "removable"}
+        assert actions(reclaim(name, dry_run=True)) == {name: "free"}
         assert os.stat(f"{SHM}/{name}") == before
     with SharedMemory.open(name):
         assert actions(reclaim(name, dry_run=True)) == {name: "in use"}
@@ -155,11 +156,11 @@ def test_age_alone_and_whatever_is_no_object(run_python):
         assert sorted(listdir()) == ["empty", "object", "used"]
         assert reclaim(older_than=3600) == []
         found = reclaim(older_than=0, dry_run=True)
-        assert sorted((each.name, each.action) for each in found) == [
-            ("empty", "removable"), ("object", "removable"), ("used", "in use")]
+        assert sorted((each.name, each.state) for each in found) == [
+            ("empty", "free"), ("object", "free"), ("used", "in use")]
         found = reclaim(older_than=0)
-        assert sorted((each.name, each.action) for each in found) == [
-            ("empty", "removed"), ("object", "removed"), ("used", "in use")]
+        assert sorted((each.name, each.removed) for each in found) == [
+            ("empty", True), ("object", True), ("used", False)]
         assert sorted(os.listdir(SHM)) == sorted([*others, "used"])
         for prefix in others:
             assert reclaim(prefix) == []
@@ -203,7 +204,7 @@ def test_names_that_are_not_text_are_found_and_reclaimed(name):
         assert [os.fsencode(each) for each in listed] == [raw]
         found = reclaim(name)
         assert [os.fsencode(each.name) for each in found] == [raw]
-        assert found[0].action == "removed"
+        assert found[0].removed
         assert left(name) == []
 
 
@@ -218,7 +219,7 @@ def test_a_name_without_any_text_stays_in_its_directory(run_python):
             os.close(os.open(os.fsencode(SHM) + b"/" + raw, os.O_CREAT | os.O_RDWR))
             before = sorted(os.listdir(b"/dev"))
             found = reclaim(older_than=0)
-            assert [(os.fsencode(each.name), each.action) for each in found] == [(raw, "removed")]
+            assert [(os.fsencode(each.name), each.removed) for each in found] == [(raw, True)]
             assert os.listdir(SHM) == []
             assert sorted(os.listdir(b"/dev")) == before
     """
@@ -297,6 +298,113 @@ def test_each_handle_has_a_lease_of_its_own(shm, name):
     del view
     second.close()
     assert actions(reclaim(name)) == {name: "removed"}
+
+
+# A program that does not use this library, and one that only has a descriptor. Each as another user,
+# in a PID namespace and mount namespace of its own, so that its /proc shows it and ours need not.
+STRANGERS = {
+    "a raw descriptor": "fd = posixshm.shm_open(name, os.O_RDONLY)",
+    "a descriptor for writing": "fd = os.open('/dev/shm/' + name, os.O_WRONLY)",
+    "a mapping": """
+fd = os.open('/dev/shm/' + name, os.O_RDWR)
+plain = mmap.mmap(fd, 100)
+os.close(fd)""",
+    "a descriptor under way": """
+one, other = socket.socketpair()
+fd = posixshm.shm_open(name, os.O_RDONLY)
+socket.send_fds(one, [b"x"], [fd])
+os.close(fd)""",
+}
+
+
+@pytest.mark.parametrize("where", ["same user", "another user", "another PID namespace"])
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_what_a_process_uses_that_holds_no_lock(start_python, name, stranger, where):
+    if where != "same user":
+        needs_root()
+    leave(name, mode=0o666)
+    code = f"""
+import ctypes, mmap, os, socket, sys
+import posixshm
+from _processes import SOMEBODY, become
+name = sys.argv[1]
+if {where!r} == "another user":
+    become(SOMEBODY)
+if {where!r} == "another PID namespace":
+    assert ctypes.CDLL(None).unshare(0x20000000) == 0
+    if (child := os.fork()):
+        os.write(1, f"{{child}}\\n".encode())
+        sys.exit(os.waitpid(child, 0)[1])
+    assert os.getpid() == 1
+{STRANGERS[stranger]}
+print("using it", flush=True)
+sys.stdin.read()
+"""
+    child = start_python(code, name, env=PATH)
+    inner = int(child.hear()) if where == "another PID namespace" else None
+    child.hear("using it")
+    for keywords in ({}, {"dry_run": True}, {"force": True}):
+        (found,) = reclaim(name, **keywords)
+        assert (found.state, found.removed, found.error) == ("in use", False, None)
+    assert left(name) == [name]
+    if inner is not None:
+        os.kill(inner, signal.SIGKILL)
+        child.finish(check=False)
+    else:
+        child.kill()
+    assert actions(reclaim(name)) == {name: "removed"}
+
+
+def test_a_reclaimer_in_a_container_sees_a_process_outside_of_it(run_python, shm, name):
+    """It shares /dev/shm and nothing else."""
+    needs_root()
+    code = """
+        import ctypes, sys
+        from _processes import private_processes
+        from posixshm import reclaim
+        CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 1 << 18
+        assert ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0
+        assert ctypes.CDLL(None).mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) == 0
+        private_processes()
+        for force in (False, True):
+            (found,) = reclaim(sys.argv[1], force=force)
+            assert (found.state, found.removed) == ("in use", False), found
+    """
+    fd = posixshm.shm_open(name, os.O_RDONLY)
+    shm.close()
+    run_python(code, name, env=PATH)
+    assert shm.is_linked()
+    os.close(fd)
+
+
+def test_without_a_lease_the_state_is_unknown(run_python, faults, name):
+    """As on a kernel that grants none. What is seen in /proc is in use."""
+    code = """
+        import mmap, os, sys
+        from _processes import Faults
+        import posixshm
+        from posixshm import SharedMemory, reclaim
+        faults, name = Faults(), sys.argv[1]
+        def found(**keywords):
+            faults.arm("fcntl", 1, Faults.FAIL_ON, 22)
+            try:
+                (row,) = reclaim(name, **keywords)
+            finally:
+                faults.disarm()
+            return row.state, row.removed, row.error
+        with SharedMemory.create(name, 100):
+            assert found(force=True) == ("in use", False, None)
+        assert found() == found(dry_run=True, force=True) == ("unknown", False, None)
+        fd = posixshm.shm_open(name, os.O_RDONLY)
+        assert found(force=True) == ("in use", False, None)
+        plain = mmap.mmap(fd, 100, prot=mmap.PROT_READ)
+        os.close(fd)
+        assert found(force=True) == ("in use", False, None)
+        plain.close()
+        assert found(force=True) == ("unknown", True, None)
+    """
+    run_python(code, name, env=faults)
+    assert left(name) == []
 
 
 # -- what the dead left -------------------------------------------------------------------------
@@ -407,8 +515,8 @@ def test_an_attacher_gets_the_live_object_or_none(start_python, names):
             removed = 0
             for _ in range(2):
                 for each in reclaim(line.strip()):
-                    assert each.action in ("removed", "in use"), each
-                    removed += each.action == "removed"
+                    assert each.state in ("free", "in use"), each
+                    removed += each.removed
             print(removed, flush=True)
     """
     attachers = [start_python(attacher, seed, size, env=PATH) for seed in (1, 2)]
@@ -481,8 +589,8 @@ def test_a_name_that_is_created_anew_all_the_time(start_python, name):
         removed = 0
         for _ in range(60):
             for each in reclaim(sys.argv[1]):
-                assert each.action in ("removed", "in use"), each
-                removed += each.action == "removed"
+                assert each.state in ("free", "in use"), each
+                removed += each.removed
         print(removed)
     """
     creators = [start_python(creator, name, env=PATH)]
@@ -511,7 +619,7 @@ FROZEN = """
     faults.arm(call, nth, action)
     found = reclaim(name)
     faults.disarm()
-    print(*[f"{each.name}={each.action}" for each in found], sep="\\n", flush=True)
+    print(*[f"{each.name}={'removed' if each.removed else each.state}" for each in found], sep="\\n", flush=True)
 """
 
 
@@ -543,7 +651,7 @@ def points(tmp_path_factory, faults):
         for call in {CALLS}:
             SharedMemory.create(name, 100).close()
             faults.arm(call, 0)
-            assert [each.action for each in reclaim(name)] == ["removed"]
+            assert [each.removed for each in reclaim(name)] == [True]
             counts[call] = faults.disarm()
         print(json.dumps(counts))
     """
@@ -576,8 +684,8 @@ def test_a_reclaimer_frozen_anywhere_hangs_nobody_and_harms_nobody(
             outcome = "gone"
             with SharedMemory.create(name, 70) as second:
                 assert second.created
-        if holder is not None and not holder.holds_use_lock:
-            outcome = "unlocked"  # the reclaimer was stopped while it had its lock
+        except BlockingIOError:
+            outcome = "refused"  # the reclaimer was stopped while it had its lease
         outcomes.add(outcome)
         child.signal(signal.SIGCONT)
         said = child.finish()[1].split("\n")[:-1]
@@ -592,12 +700,9 @@ def test_a_reclaimer_frozen_anywhere_hangs_nobody_and_harms_nobody(
                 assert second.size == 70
                 second.unlink()
         else:
-            assert said in ([f"{name}=in use"], [f"{name}=removed"]), (call, nth, said)
-            assert holder.size == 5000
-            holder.close()
-            reclaim(name)
+            assert said == [f"{name}=removed"], (call, nth, said)
         assert left(name) == []
-    assert outcomes == {"attached", "gone", "unlocked"}
+    assert outcomes == {"attached", "gone", "refused"}
 
 
 @pytest.mark.parametrize("action", [Faults.KILL_BEFORE, Faults.KILL_AFTER])
@@ -650,8 +755,13 @@ def test_what_one_may_not_remove_is_reported_and_stays(run_python, names):
         SharedMemory.create(f"{prefix}-mine", 10).close()
         SharedMemory.create(f"{prefix}-mine-0400", 10, mode=0o400).close()
         before = {name: os.stat(f"{SHM}/{name}") for name in os.listdir(SHM) if prefix in name}
-        found = {each.name.removeprefix(prefix): each.action for each in reclaim(prefix)}
-        print(json.dumps(found))
+        for force in (False, True):
+            print(json.dumps({
+                each.name.removeprefix(prefix): [
+                    each.state, each.removed, each.error and each.error.errno, each.uninspected > 0
+                ]
+                for each in reclaim(prefix, force=force)
+            }))
         for name in os.listdir(SHM):
             if prefix in name:
                 assert os.stat(f"{SHM}/{name}").st_ino == before[name].st_ino
@@ -662,15 +772,16 @@ def test_what_one_may_not_remove_is_reported_and_stays(run_python, names):
     leave(f"{prefix}-held", mode=0o644)
     try:
         with SharedMemory.open(f"{prefix}-held"):
-            found = json.loads(run_python(code, prefix, env=PATH))
-        assert found == {
-            "-0600": f"failed: {os.strerror(errno.EACCES)}",
-            "-0644": f"failed: {os.strerror(errno.EPERM)}",
-            "-0666": f"failed: {os.strerror(errno.EPERM)}",
-            "-held": "in use",
-            "-mine": "removed",
-            "-mine-0400": "removed",
+            first, second = run_python(code, prefix, env=PATH).splitlines()
+        unknown, refused = ["unknown", False, None, True], ["unknown", False, errno.EPERM, True]
+        held, gone = ["in use", False, None, False], ["free", True, None, False]
+        assert json.loads(first) == {
+            **dict.fromkeys(modes, unknown),
+            "-held": held,
+            "-mine": gone,
+            "-mine-0400": gone,
         }
+        assert json.loads(second) == {**dict.fromkeys(modes, refused), "-held": held}
         assert left(prefix) == sorted(f"{prefix}{tail}" for tail in (*modes, "-held"))
         for tail, mode in modes.items():
             assert stat.S_IMODE(os.stat(f"{SHM}/{prefix}{tail}").st_mode) == mode
@@ -689,7 +800,7 @@ def test_what_one_may_not_open_is_reported_only_if_it_is_selected(run_python, na
         for dry_run in (False, True):
             assert reclaim(name, older_than=3600, dry_run=dry_run) == []
             (row,) = reclaim(name, older_than=0, dry_run=dry_run)
-            assert row.action == "failed: " + os.strerror(13), row
+            assert (row.state, row.removed, row.error) == ("unknown", False, None), row
             assert row.size == 12345 and 0 < row.age < 600, row
             assert reclaim(name, dry_run=dry_run)[0][:2] == (name, 12345)
     """
@@ -709,10 +820,10 @@ def test_an_object_its_own_user_may_not_write_is_in_use_while_it_is_held(run_pyt
         name = sys.argv[1]
         become(SOMEBODY)
         with SharedMemory.create(name, 10, mode=0o400):
-            assert [each.action for each in reclaim(name)] == ["in use"]
+            assert [each.state for each in reclaim(name)] == ["in use"]
         with SharedMemory.open(name, readonly=True):
-            assert [each.action for each in reclaim(name)] == ["in use"]
-        assert [each.action for each in reclaim(name)] == ["removed"]
+            assert [each.state for each in reclaim(name)] == ["in use"]
+        assert [each.removed for each in reclaim(name)] == [True]
     """
     run_python(code, name, env=PATH)
 
@@ -736,9 +847,9 @@ def test_a_second_user_s_mapping_is_seen_by_its_own_reclaim(run_python, name):
             os.read(out, 1)
             os._exit(0)
         plain.close()
-        assert [each.action for each in reclaim(name)] == ["in use"]
+        assert [each.state for each in reclaim(name)] == ["in use"]
         os.close(into)
         assert os.waitpid(child, 0)[1] == 0
-        assert [each.action for each in reclaim(name)] == ["removed"]
+        assert [each.removed for each in reclaim(name)] == [True]
     """
     run_python(code, name, env=PATH)

@@ -72,7 +72,7 @@ with SharedMemory.create(own, 10_000, init=lambda buf: buf.__setitem__(0, 7), ma
     with pickle.loads(pickle.dumps(shm)) as third:
         third.buf[1] = 8
     assert bytes(shm.buf[:2]) == bytes([7, 8])
-    assert [each.action for each in reclaim(own)] == ["in use"]
+    assert [each.state for each in reclaim(own)] == ["in use"]
     shm.resize(50_000)
     assert len(shm.buf) == 50_000 == shm.size
     view, mapping = memoryview(shm), shm.map(4096, readonly=True)
@@ -190,7 +190,7 @@ shm.buf[0] = 9
 for interpreter in interpreters:
     run(interpreter, "assert shm.buf[0] == 9 and bytes(shm.buf[1:3]) == bytes([5, 5])")
     destroy(interpreter)
-assert [each.action for each in posixshm.reclaim(name)] == ["in use"]
+assert [each.state for each in posixshm.reclaim(name)] == ["in use"]
 shm.unlink()
 """
     )

@@ -32,7 +32,7 @@ PAGES = {
     "shm_open": ["shm_open(3)"],
     "shm_unlink": ["shm_unlink(3)"],
     "listdir": [],
-    "reclaim": ["flock(2)"],
+    "reclaim": ["fcntl(2)"],
     "MemoryMap": ["mmap(2)"],
     "MemoryMap.protect": ["mprotect(2)"],
     "MemoryMap.advise": ["madvise(2)"],
@@ -430,17 +430,33 @@ def test_types_of_what_they_return(name):
         assert type(shm.refresh()) is int and type(shm.map()) is MemoryMap
         (found,) = posixshm.reclaim(name, dry_run=True)
         assert type(found) is Reclaimed
-        assert [type(value) for value in found] == [str, int, float, str]
-        assert found == (found.name, found.size, found.age, found.action)
+        assert [type(value) for value in found] == [
+            str,
+            int,
+            float,
+            str,
+            bool,
+            type(None),
+            int,
+        ]
+        assert found == (
+            found.name,
+            found.size,
+            found.age,
+            found.state,
+            found.removed,
+            found.error,
+            found.uninspected,
+        )
         assert type(posixshm.listdir()) is list
 
 
 def test_the_results_of_reclaim_are_records():
-    record = Reclaimed(("name", 5, 1.5, "removed"))
+    record = Reclaimed(("name", 5, 1.5, "free", True, None, 0))
     assert isinstance(record, tuple)
-    assert "name='name'" in repr(record) and "action='removed'" in repr(record)
-    name, size, age, action = record
-    assert (name, size, age, action) == ("name", 5, 1.5, "removed")
+    assert "name='name'" in repr(record) and "state='free'" in repr(record)
+    name, size, age, *_ = record
+    assert (name, size, age, record.removed) == ("name", 5, 1.5, True)
     with pytest.raises(AttributeError):
         record.name = "other"
     assert pickle.loads(pickle.dumps(record)) == record

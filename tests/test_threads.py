@@ -641,7 +641,7 @@ def test_reclaim_and_listdir_in_many_threads(names, run_threads):
 
     def look():
         for found in posixshm.reclaim(names.prefix, dry_run=True):
-            assert found.action in ("in use", "removable")
+            assert found.state in ("in use", "free")
         posixshm.listdir()
 
     run_threads(then(done, churn), until(done, look), until(done, look))
@@ -661,7 +661,7 @@ def test_reclaim_takes_nothing_from_threads(names, run_threads):
 
     def reclaim():
         for found in posixshm.reclaim(names.prefix):
-            assert found.action == "in use"
+            assert found.state == "in use"
 
     run_threads(then(done, churn), until(done, reclaim))
 

@@ -70,40 +70,46 @@ core_listdir(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 
 /* ---- reclaim ---- */
 
+static const char *const state_names[] = {
+    [PSHM_IN_USE] = "in use",
+    [PSHM_FREE] = "free",
+    [PSHM_UNKNOWN] = "unknown",
+};
+
+/* An OSError about the object, or None. */
 static PyObject *
-action_of(int verdict)
+error_of(const struct pshm_candidate *candidate, PyObject *name)
 {
-    switch (verdict) {
-    case PSHM_REMOVED:
-        return PyUnicode_FromString("removed");
-    case PSHM_REMOVABLE:
-        return PyUnicode_FromString("removable");
-    case PSHM_IN_USE:
-        return PyUnicode_FromString("in use");
-    default:
-        return PyUnicode_FromFormat("failed: %s", strerror(-verdict));
+    if (candidate->error == 0) {
+        Py_RETURN_NONE;
     }
+    return PyObject_CallFunction(PyExc_OSError, "isO", -candidate->error,
+                                 strerror(-candidate->error), name);
 }
 
 static int
 append_row(PyObject *list, core_state *state,
            const struct pshm_candidate *candidate)
 {
-    if (candidate->verdict == PSHM_NOT_SELECTED) {
-        return 0;
-    }
     PyObject *row = PyStructSequence_New(state->reclaimed_type);
-    if (row == NULL) {
+    PyObject *name = PyUnicode_DecodeFSDefault(
+        pshm_name_plain(&candidate->name));
+    if (row == NULL || name == NULL) {
+        Py_XDECREF(row);
+        Py_XDECREF(name);
         return -1;
     }
     PyObject *fields[] = {
-        PyUnicode_DecodeFSDefault(pshm_name_plain(&candidate->name)),
+        name,
         PyLong_FromLongLong((long long)candidate->size),
         PyFloat_FromDouble(candidate->age),
-        action_of(candidate->verdict),
+        PyUnicode_FromString(state_names[candidate->state]),
+        PyBool_FromLong(candidate->removed),
+        error_of(candidate, name),
+        PyLong_FromSize_t(candidate->uninspected),
     };
     int rc = 0;
-    for (int i = 0; i < 4; i++) {
+    for (Py_ssize_t i = 0; i < (Py_ssize_t)Py_ARRAY_LENGTH(fields); i++) {
         rc = fields[i] == NULL ? -1 : rc;
         PyStructSequence_SetItem(row, i, fields[i]);
     }
@@ -114,30 +120,55 @@ append_row(PyObject *list, core_state *state,
     return rc;
 }
 
-/* As many objects as are seized at a time, each with a descriptor. */
-#define BATCH 64
+/* As many objects as are inspected between two looks at signals. */
+#define BATCH 256
+
+/* Inspect all the names, and remove what may be.  0 or -1. */
+static int
+reclaim_all(const struct pshm_names *names, double older_than, bool remove,
+            bool force, struct pshm_candidate *candidates, size_t count)
+{
+    const char *text = names->text;
+    for (size_t i = 0; i < count;) {
+        Py_BEGIN_ALLOW_THREADS
+        for (size_t end = i + BATCH; i < count && i < end; i++) {
+            pshm_reclaim(text, older_than, remove, &candidates[i]);
+            text += strlen(text) + 1;
+        }
+        Py_END_ALLOW_THREADS
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+    }
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_reclaim_unknown(candidates, count, remove && force);
+    Py_END_ALLOW_THREADS
+    if (rc < 0) {
+        raise_errno(rc, NULL);
+    }
+    return rc;
+}
 
 static PyObject *
 reclaim_names(core_state *state, const struct pshm_names *names,
-              double older_than, bool dry_run, dev_t device)
+              double older_than, bool remove, bool force)
 {
+    size_t count = 0;
+    for (size_t at = 0; at < names->length; count++) {
+        at += strlen(names->text + at) + 1;
+    }
     struct pshm_candidate *candidates = PyMem_New(struct pshm_candidate,
-                                                  BATCH);
+                                                  count);
     PyObject *result = candidates == NULL ? PyErr_NoMemory() : PyList_New(0);
-    for (size_t at = 0; result != NULL && at < names->length;) {
-        int count;
-        Py_BEGIN_ALLOW_THREADS
-        count = pshm_reclaim_some(names, &at, older_than, dry_run, device,
-                                  candidates, BATCH);
-        Py_END_ALLOW_THREADS
-        int rc = count;
-        if (count < 0) {
-            raise_errno(count, NULL);
-        }
-        for (int i = 0; rc >= 0 && i < count; i++) {
-            rc = append_row(result, state, &candidates[i]);
-        }
-        if (rc < 0 || PyErr_CheckSignals() < 0) {
+    if (result != NULL
+        && reclaim_all(names, older_than, remove, force, candidates, count)
+               < 0) {
+        Py_CLEAR(result);
+    }
+    for (size_t i = 0; result != NULL && i < count; i++) {
+        if (candidates[i].state != PSHM_NOT_SELECTED
+            && append_row(result, state, &candidates[i]) < 0) {
             Py_CLEAR(result);
         }
     }
@@ -147,36 +178,45 @@ reclaim_names(core_state *state, const struct pshm_names *names,
 
 PyDoc_STRVAR(
     reclaim_doc,
-    "reclaim(prefix=None, *, older_than=None, dry_run=False)\n--\n\n"
-    "Remove names of objects that nobody uses any more, of those selected.\n\n"
+    "reclaim(prefix=None, *, older_than=None, dry_run=False, force=False)\n"
+    "--\n\n"
+    "Remove the names of objects that no process uses.\n\n"
     "prefix: what the names start with.  older_than: seconds since the object\n"
     "was linked, sized or given a mode or owner, or a page of it first used.\n"
-    "At least one of the two is needed.  dry_run: only say what would go.\n\n"
-    "In use is what a handle or a view has, in any process: the lock that\n"
-    "these hold, " MAN(flock, 2) ", cannot be seized; and, as other programs\n"
-    "hold no lock, what a process has mapped that this one may look at:\n"
-    MAN(proc, 5) ".  Never waits.\n\n"
-    "Returns a list of Reclaimed(name, size, age, action), sizes in bytes,\n"
-    "ages in seconds; action is 'removed', 'removable' (dry_run), 'in use' or\n"
-    "'failed: ' and why.  Raises ValueError, TypeError, OSError.");
+    "At least one of the two is needed.  dry_run: remove nothing.  force:\n"
+    "remove also objects whose state is unknown.\n\n"
+    "Returns a list of Reclaimed(name, size, age, state, removed, error,\n"
+    "uninspected), sizes in bytes, ages in seconds.  The state is\n\n"
+    "'free'     if the kernel granted a write lease, " MAN(fcntl, 2) ": no\n"
+    "           process of this machine has the object open or mapped, also\n"
+    "           not of another user or in another container;\n"
+    "'in use'   if a process has it open or mapped;\n"
+    "'unknown'  if the kernel does not tell, because the object is another\n"
+    "           user's or Linux is older than 5.3, and no process is seen to\n"
+    "           use it: uninspected is the number of processes in /proc whose\n"
+    "           files this process may not inspect; those of other PID\n"
+    "           namespaces are not in it.\n\n"
+    "error is the OSError why a name could not be removed, or None.  Never\n"
+    "waits.  Raises ValueError, TypeError, OSError.");
 
 static PyObject *
 core_reclaim(PyObject *module, PyObject *const *args, Py_ssize_t count,
              PyObject *kwnames)
 {
     static const char *const keywords[] = {"prefix", "older_than", "dry_run",
-                                           NULL};
+                                           "force", NULL};
     static const struct signature signature = {"reclaim", 1, 0, keywords};
-    PyObject *values[3];
+    PyObject *values[4];
     double older_than = -INFINITY;
-    bool dry_run = false;
+    bool dry_run = false, force = false;
     if (args_match(&signature, args, count, kwnames, values) < 0) {
         return NULL;
     }
     const char *prefix = parse_prefix(values[0]);
     if (prefix == NULL
         || arg_seconds(values[1], "older_than", &older_than) < 0
-        || arg_bool(values[2], &dry_run) < 0) {
+        || arg_bool(values[2], &dry_run) < 0
+        || arg_bool(values[3], &force) < 0) {
         return NULL;
     }
     if (*prefix == '\0' && older_than < 0) {
@@ -185,13 +225,9 @@ core_reclaim(PyObject *module, PyObject *const *args, Py_ssize_t count,
         return NULL;
     }
     struct pshm_names names = PSHM_NAMES_NONE;
-    dev_t device = 0;
     int rc;
     Py_BEGIN_ALLOW_THREADS
     rc = pshm_names_list(prefix, &names);
-    if (rc == 0) {
-        rc = pshm_directory_device(&device);
-    }
     Py_END_ALLOW_THREADS
     PyObject *result = NULL;
     if (rc < 0) {
@@ -199,7 +235,7 @@ core_reclaim(PyObject *module, PyObject *const *args, Py_ssize_t count,
     }
     else {
         result = reclaim_names(core_state_of_module(module), &names,
-                               older_than, dry_run, device);
+                               older_than, !dry_run, force);
     }
     pshm_names_free(&names);
     return result;
@@ -209,15 +245,18 @@ static PyStructSequence_Field reclaimed_fields[] = {
     {"name", "the object's name, without a slash"},
     {"size", "bytes"},
     {"age", "seconds since its status changed"},
-    {"action", "'removed', 'removable', 'in use' or 'failed: ' and why"},
+    {"state", "'free', 'in use' or 'unknown'"},
+    {"removed", "whether the name was removed"},
+    {"error", "why it could not be removed: an OSError, or None"},
+    {"uninspected", "processes that could not be inspected, if unknown"},
     {NULL, NULL},
 };
 
 static PyStructSequence_Desc reclaimed_desc = {
     .name = "posixshm.Reclaimed",
-    .doc = "What reclaim() found, and did about it.",
+    .doc = "What reclaim() found, and what it did.",
     .fields = reclaimed_fields,
-    .n_in_sequence = 4,
+    .n_in_sequence = 7,
 };
 
 int

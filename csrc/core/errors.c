@@ -154,8 +154,9 @@ raise_attach(int rc, PyObject *filename, mode_t mode)
                                  "link; these are not followed");
     case -EAGAIN:
         return raise_errno_words(rc, filename,
-                                 "The name changes from object to object too "
-                                 "often to attach to one");
+                                 "A process keeps a lease on the object, or its "
+                                 "name changes from object to object too often "
+                                 "to attach to one; it can be tried again");
     case -EISDIR:
         mode = S_IFDIR;
         break;

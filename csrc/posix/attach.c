@@ -6,9 +6,15 @@
 
 #include "fd.h"
 #include "lease.h"
+#include "pause.h"
 
 /* A name that changes hands this often while we look is not worth a loop. */
 #define MOST_TRIES 100
+
+/* A reclaimer holds a write lease for microseconds, or what the scheduler makes
+ * of them.  Seconds. */
+#define LONGEST_LEASE 1.0
+#define LEASE_PAUSE 200e-6
 
 static int
 check_kind(mode_t mode)
@@ -64,6 +70,26 @@ pshm_attach_refusal(const struct pshm_name *name, int rc, mode_t *mode)
     return rc;
 }
 
+/* O_NONBLOCK: a FIFO of that name must not hang us. */
+int
+pshm_attach_open(const struct pshm_name *name, int flags, mode_t mode)
+{
+    double deadline = 0;
+    for (;;) {
+        int fd = pshm_result(
+            shm_open(pshm_name_posix(name), flags | O_NONBLOCK, mode));
+        if (fd != -EAGAIN) {
+            return pshm_fd_settle(fd);
+        }
+        double now = pshm_clock();
+        deadline = deadline == 0 ? now + LONGEST_LEASE : deadline;
+        int rc = now < deadline ? pshm_pause(LEASE_PAUSE) : -EAGAIN;
+        if (rc < 0) {
+            return rc;
+        }
+    }
+}
+
 struct pshm_owners
 pshm_owners_self(void)
 {
@@ -99,20 +125,14 @@ int
 pshm_attach(const struct pshm_name *name, bool readonly,
             const struct pshm_owners *owners, struct pshm_object *out)
 {
-    /* O_NONBLOCK: a FIFO of that name must not hang us. */
-    int flags = (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW
-                | O_NONBLOCK;
+    int flags = (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW;
     for (int tries = 0; tries < MOST_TRIES; tries++) {
         out->fd = -1;
         out->mode = 0;
-        int fd = pshm_result(shm_open(pshm_name_posix(name), flags, 0));
+        int fd = pshm_attach_open(name, flags, 0);
         if (fd < 0) {
             return fd == -EINTR ? fd
                                 : pshm_attach_refusal(name, fd, &out->mode);
-        }
-        fd = pshm_fd_settle(fd);
-        if (fd < 0) {
-            return fd;
         }
         int rc = pshm_attach_look(fd, out);
         if (rc == 0 || rc == -ENODATA) {

@@ -47,6 +47,11 @@ bool pshm_owners_accept(const struct pshm_owners *owners, uid_t uid);
 int pshm_attach(const struct pshm_name *name, bool readonly,
                 const struct pshm_owners *owners, struct pshm_object *out);
 
+/* shm_open(3) with O_NONBLOCK and a descriptor above 2.  Waits, one second at
+ * most, while a reclaimer holds a write lease on the object (reclaim.h).
+ * Returns the descriptor; -EAGAIN: a process still holds one; or -errno. */
+int pshm_attach_open(const struct pshm_name *name, int flags, mode_t mode);
+
 /* What a refusal of open(2) to open name (rc) means: rc; or where it is about
  * what is no regular file, what pshm_attach says of that, with *mode. */
 int pshm_attach_refusal(const struct pshm_name *name, int rc, mode_t *mode);

@@ -12,8 +12,7 @@ pshm_open_raw(const struct pshm_name *name, int flags, mode_t mode,
 {
     struct pshm_object object;
     *kind = 0;
-    int fd = pshm_fd_settle(pshm_result(
-        shm_open(pshm_name_posix(name), flags | O_NONBLOCK, mode)));
+    int fd = pshm_attach_open(name, flags, mode);
     if (fd < 0) {
         /* Who wants a new one does not care what is in the way. */
         return fd == -EINTR || fd == -EEXIST

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/sysmacros.h>
@@ -93,18 +94,17 @@ pshm_maps_reach(struct pshm_identity id, off_t past, const void *except,
 
 struct collection {
     dev_t dev;
-    struct pshm_mapped found;
+    struct pshm_uses found;
 };
 
 static int
-visit_collect(const struct span *span, void *context)
+collect(struct collection *collection, struct pshm_identity id)
 {
-    struct collection *collection = context;
-    struct pshm_mapped *found = &collection->found;
-    if (span->id.dev != collection->dev) {
+    struct pshm_uses *found = &collection->found;
+    if (id.dev != collection->dev) {
         return 0;
     }
-    if (found->count > 0 && found->inodes[found->count - 1] == span->id.ino) {
+    if (found->count > 0 && found->inodes[found->count - 1] == id.ino) {
         return 0;
     }
     if (found->count == found->room) {
@@ -116,8 +116,14 @@ visit_collect(const struct span *span, void *context)
         found->inodes = inodes;
         found->room = room;
     }
-    found->inodes[found->count++] = span->id.ino;
+    found->inodes[found->count++] = id.ino;
     return 0;
+}
+
+static int
+visit_collect(const struct span *span, void *context)
+{
+    return collect(context, span->id);
 }
 
 static int
@@ -127,10 +133,48 @@ compare_inodes(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-int
-pshm_mapped_find(dev_t dev, struct pshm_mapped *out)
+/* The files that a process has open; path: its directory fd in /proc. */
+static int
+walk_descriptors(const char *path, struct collection *collection)
 {
-    struct collection collection = {dev, PSHM_MAPPED_NONE};
+    DIR *descriptors = opendir(path);
+    if (descriptors == NULL) {
+        return -errno;
+    }
+    int rc = 0;
+    const struct dirent *entry;
+    while (rc == 0 && (errno = 0, entry = readdir(descriptors)) != NULL) {
+        struct stat st;
+        if (isdigit((unsigned char)entry->d_name[0])
+            && fstatat(dirfd(descriptors), entry->d_name, &st, 0) == 0) {
+            rc = collect(collection,
+                         (struct pshm_identity){st.st_dev, st.st_ino});
+        }
+    }
+    if (rc == 0) {
+        rc = -errno;
+    }
+    (void)closedir(descriptors);
+    return rc;
+}
+
+static int
+inspect_process(const char *pid, struct collection *collection)
+{
+    char path[sizeof("/proc//maps") + NAME_MAX];
+    (void)snprintf(path, sizeof(path), "/proc/%s/maps", pid);
+    int rc = walk_maps(path, visit_collect, collection);
+    if (rc == 0) {
+        (void)snprintf(path, sizeof(path), "/proc/%s/fd", pid);
+        rc = walk_descriptors(path, collection);
+    }
+    return rc;
+}
+
+int
+pshm_uses_find(dev_t dev, struct pshm_uses *out)
+{
+    struct collection collection = {dev, PSHM_USES_NONE};
     *out = collection.found;
     DIR *processes = opendir("/proc");
     if (processes == NULL) {
@@ -142,12 +186,14 @@ pshm_mapped_find(dev_t dev, struct pshm_mapped *out)
         if (!isdigit((unsigned char)entry->d_name[0])) {
             continue;
         }
-        char path[sizeof("/proc//maps") + sizeof(entry->d_name)];
-        (void)snprintf(path, sizeof(path), "/proc/%s/maps", entry->d_name);
-        int seen = walk_maps(path, visit_collect, &collection);
-        /* A process that is gone, or not ours to look at, is passed over. */
-        rc = seen == -ENOENT || seen == -ESRCH || seen == -EACCES
-                     || seen == -EPERM ? 0 : seen;
+        rc = inspect_process(entry->d_name, &collection);
+        if (rc == -EACCES || rc == -EPERM) {
+            collection.found.uninspected++;
+            rc = 0;
+        }
+        else if (rc == -ENOENT || rc == -ESRCH) {
+            rc = 0;                     /* it has ended */
+        }
     }
     if (rc == 0) {
         rc = -errno;
@@ -161,16 +207,16 @@ pshm_mapped_find(dev_t dev, struct pshm_mapped *out)
 }
 
 bool
-pshm_mapped_has(const struct pshm_mapped *mapped, ino_t ino)
+pshm_uses_has(const struct pshm_uses *uses, ino_t ino)
 {
-    return mapped->count > 0
-           && bsearch(&ino, mapped->inodes, mapped->count,
-                      sizeof(*mapped->inodes), compare_inodes) != NULL;
+    return uses->count > 0
+           && bsearch(&ino, uses->inodes, uses->count, sizeof(*uses->inodes),
+                      compare_inodes) != NULL;
 }
 
 void
-pshm_mapped_free(struct pshm_mapped *mapped)
+pshm_uses_free(struct pshm_uses *uses)
 {
-    free(mapped->inodes);
-    *mapped = PSHM_MAPPED_NONE;
+    free(uses->inodes);
+    *uses = PSHM_USES_NONE;
 }

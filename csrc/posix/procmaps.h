@@ -1,7 +1,7 @@
-/* What processes have mapped, as the kernel tells it: /proc/PID/maps, proc(5).
+/* What processes have mapped and open: /proc/PID/maps and /proc/PID/fd, proc(5).
  *
- * Only the processes that this one may look at are seen: its own user's, or
- * everyone's for root. */
+ * A process may inspect those of its own user, and root all of them, if they
+ * are in its PID namespace. */
 #ifndef PSHM_PROCMAPS_H
 #define PSHM_PROCMAPS_H
 
@@ -13,18 +13,19 @@
 int pshm_maps_reach(struct pshm_identity id, off_t past, const void *except,
                     size_t length);
 
-/* The objects of one file system that somebody has mapped. */
-struct pshm_mapped {
+/* The objects of one file system that a process has mapped or open. */
+struct pshm_uses {
     ino_t *inodes;                      /* sorted */
     size_t count, room;
+    size_t uninspected;                 /* processes that may not be inspected */
 };
 
-#define PSHM_MAPPED_NONE ((struct pshm_mapped){0})
+#define PSHM_USES_NONE ((struct pshm_uses){0})
 
-/* Look at all processes once.  The caller frees the result, also on failure.
+/* Inspect all processes once.  The caller frees the result, also on failure.
  * Returns 0 or -errno. */
-int pshm_mapped_find(dev_t dev, struct pshm_mapped *out);
-bool pshm_mapped_has(const struct pshm_mapped *mapped, ino_t ino);
-void pshm_mapped_free(struct pshm_mapped *mapped);
+int pshm_uses_find(dev_t dev, struct pshm_uses *out);
+bool pshm_uses_has(const struct pshm_uses *uses, ino_t ino);
+void pshm_uses_free(struct pshm_uses *uses);
 
 #endif

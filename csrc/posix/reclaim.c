@@ -1,17 +1,21 @@
 #include "reclaim.h"
 
 #include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/utsname.h>
 #include <time.h>
 
 #include "fd.h"
 #include "lease.h"
 #include "link.h"
+#include "procmaps.h"
 #include "turn.h"
 
-/* ctime, for nobody can set it: when the object was linked, sized, or given a
- * mode or owner.  Of writes to mapped memory only the first to a page counts,
+/* ctime, which no process can set: when the object was linked, sized, or given
+ * a mode or owner.  Of writes to mapped memory only the first to a page counts,
  * if any. */
 static double
 age_of(const struct stat *st)
@@ -22,131 +26,145 @@ age_of(const struct stat *st)
            + (double)(now.tv_nsec - st->st_ctim.tv_nsec) / 1e9;
 }
 
-static bool
-is_no_object(int rc)
-{
-    return rc == -ENOENT || rc == -ELOOP || rc == -ENXIO;
-}
-
-/* Note its size and age; is it an object, and old enough? */
+/* Note what it is; is it an object, and old enough? */
 static bool
 is_selected(struct pshm_candidate *candidate, const struct stat *st,
             double older_than)
 {
+    candidate->id = (struct pshm_identity){st->st_dev, st->st_ino};
     candidate->size = st->st_size;
     candidate->age = age_of(st);
     return S_ISREG(st->st_mode) && candidate->age >= older_than;
 }
 
-/* Is it selected, and does no process have a use lock? */
-static int
-inspect(struct pshm_candidate *candidate, double older_than)
+/* Is a refusal a proof that another process has the object?  Older kernels
+ * refuse every write lease on tmpfs. */
+static bool
+refusal_is_proof(void)
 {
-    struct stat st;
-    int rc = pshm_result(fstat(candidate->fd, &st));
-    if (rc < 0) {
-        return rc;
-    }
-    candidate->id = (struct pshm_identity){st.st_dev, st.st_ino};
-    if (!is_selected(candidate, &st, older_than)) {
-        return PSHM_NOT_SELECTED;
-    }
-    rc = pshm_lease_seize(candidate->fd);
-    pshm_lease_release(candidate->fd);
-    return rc == 0 ? PSHM_REMOVABLE : rc == -EAGAIN ? PSHM_IN_USE : rc;
+    struct utsname system;
+    unsigned major = 0, minor = 0;
+    return uname(&system) == 0
+           /* What the kernel has for a number is one, and fits. */
+           /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
+           && sscanf(system.release, "%u.%u", &major, &minor) == 2
+           && (major > 5 || (major == 5 && minor >= 3));
 }
 
-/* What cannot be opened (rc) can be looked at. */
-static int
-refused(struct pshm_candidate *candidate, double older_than, int rc)
+/* Hold a write lease, until fd is closed.  An open(2) that has to wait for it
+ * makes the kernel send the signal of F_SETSIG: SIGURG, which is ignored by
+ * default, and not SIGIO, which kills. */
+static enum pshm_state
+take_lease(int fd)
 {
-    struct stat st;
-    if (is_no_object(rc)) {
-        return PSHM_NOT_SELECTED;
-    }
-    int looked = pshm_result(lstat(candidate->name.path, &st));
-    if (looked < 0) {
-        return looked == -ENOENT ? PSHM_NOT_SELECTED : rc;
-    }
-    return is_selected(candidate, &st, older_than) ? rc : PSHM_NOT_SELECTED;
-}
-
-void
-pshm_reclaim_inspect(const char *name, double older_than,
-                   struct pshm_candidate *out)
-{
-    *out = (struct pshm_candidate){.fd = -1};
-    if (pshm_name_parse(name, strlen(name), &out->name) != NULL) {
-        out->verdict = -EINVAL;
-        return;
-    }
-    const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-    out->fd = pshm_fd_settle(
-        pshm_result(shm_open(pshm_name_posix(&out->name), flags, 0)));
-    if (out->fd < 0) {
-        out->verdict = refused(out, older_than, out->fd);
-        out->fd = -1;
-        return;
-    }
-    out->verdict = inspect(out, older_than);
-}
-
-/* The exclusive lock is held for two system calls only: an attacher waits for
- * it, but not for long. */
-static int
-remove_unused(const struct pshm_candidate *candidate)
-{
-    int turn = pshm_turn_begin();
-    int rc = pshm_lease_seize(candidate->fd);
+    int rc = pshm_result(fcntl(fd, F_SETSIG, SIGURG));
     if (rc == 0) {
-        rc = pshm_link_remove_locked(&candidate->name, candidate->id);
-        pshm_lease_release(candidate->fd);
+        rc = pshm_result(fcntl(fd, F_SETLEASE, F_WRLCK));
     }
-    else if (rc == -EAGAIN) {
-        rc = PSHM_IN_USE;
+    if (rc == 0) {
+        return PSHM_FREE;
     }
-    pshm_turn_end(turn);
-    return rc == 0                          ? PSHM_REMOVED
-           : rc == -ENOENT || rc == -ESTALE ? PSHM_NOT_SELECTED
-                                            : rc;
+    if (rc == -EAGAIN && refusal_is_proof()) {
+        return PSHM_IN_USE;
+    }
+    rc = pshm_lease_seize(fd);          /* does this library use it? */
+    pshm_lease_release(fd);
+    return rc == -EAGAIN ? PSHM_IN_USE : PSHM_UNKNOWN;
 }
 
-void
-pshm_reclaim_settle(struct pshm_candidate *candidate, bool dry_run,
-                    const struct pshm_mapped *mapped)
+/* With the name lock. */
+static void
+remove_name(struct pshm_candidate *candidate)
 {
-    if (candidate->verdict == PSHM_REMOVABLE) {
-        if (pshm_mapped_has(mapped, candidate->id.ino)) {
-            candidate->verdict = PSHM_IN_USE;
-        }
-        else if (!dry_run) {
-            candidate->verdict = remove_unused(candidate);
+    int rc = pshm_link_remove_locked(&candidate->name, candidate->id);
+    if (rc == -ENOENT || rc == -ESTALE) {
+        candidate->state = PSHM_NOT_SELECTED;
+    }
+    else {
+        candidate->removed = rc == 0;
+        candidate->error = rc;
+    }
+}
+
+/* Of what open(2) refused. */
+static enum pshm_state
+state_of_refused(struct pshm_candidate *candidate, double older_than, int rc)
+{
+    struct stat st;
+    if (rc == -ENOENT || rc == -ELOOP || rc == -ENXIO
+        || lstat(candidate->name.path, &st) < 0
+        || !is_selected(candidate, &st, older_than)) {
+        return PSHM_NOT_SELECTED;
+    }
+    /* -EAGAIN: another process holds a lease. */
+    return rc == -EAGAIN ? PSHM_IN_USE : PSHM_UNKNOWN;
+}
+
+static void
+reclaim_by_proof(double older_than, bool remove, struct pshm_candidate *out)
+{
+    const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    struct stat st;
+    int fd = pshm_fd_settle(
+        pshm_result(shm_open(pshm_name_posix(&out->name), flags, 0)));
+    if (fd < 0) {
+        out->state = state_of_refused(out, older_than, fd);
+        return;
+    }
+    if (fstat(fd, &st) == 0 && is_selected(out, &st, older_than)) {
+        out->state = take_lease(fd);
+        if (out->state == PSHM_FREE && remove) {
+            remove_name(out);
         }
     }
-    pshm_fd_close(candidate->fd);
-    candidate->fd = -1;
+    pshm_fd_close(fd);
+}
+
+/* With the name lock, or the descriptors of two reclaimers would refuse each
+ * other the lease. */
+void
+pshm_reclaim(const char *name, double older_than, bool remove,
+             struct pshm_candidate *out)
+{
+    *out = (struct pshm_candidate){.state = PSHM_NOT_SELECTED};
+    if (pshm_name_parse(name, strlen(name), &out->name) != NULL) {
+        return;
+    }
+    int turn = remove ? pshm_turn_begin() : -1;
+    reclaim_by_proof(older_than, remove, out);
+    if (remove) {
+        pshm_turn_end(turn);
+    }
 }
 
 int
-pshm_reclaim_some(const struct pshm_names *names, size_t *at,
-                  double older_than, bool dry_run, dev_t device,
-                  struct pshm_candidate *out, int room)
+pshm_reclaim_unknown(struct pshm_candidate *candidates, size_t count,
+                     bool remove)
 {
-    struct pshm_mapped mapped = PSHM_MAPPED_NONE;
-    int count = 0, removable = 0, rc = 0;
-    for (; count < room && *at < names->length; count++) {
-        const char *text = names->text + *at;
-        pshm_reclaim_inspect(text, older_than, &out[count]);
-        removable += out[count].verdict == PSHM_REMOVABLE;
-        *at += strlen(text) + 1;
+    struct pshm_uses uses = PSHM_USES_NONE;
+    bool looked = false;
+    int rc = 0;
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        struct pshm_candidate *candidate = &candidates[i];
+        if (candidate->state != PSHM_UNKNOWN) {
+            continue;
+        }
+        if (!looked) {
+            rc = pshm_uses_find(candidate->id.dev, &uses);
+            rc = rc == -ENOENT ? 0 : rc;        /* there is no /proc */
+            looked = true;
+        }
+        candidate->uninspected = uses.uninspected;
+        if (pshm_uses_has(&uses, candidate->id.ino)) {
+            candidate->state = PSHM_IN_USE;
+            candidate->uninspected = 0;
+        }
+        else if (rc == 0 && remove) {
+            int turn = pshm_turn_begin();
+            remove_name(candidate);
+            pshm_turn_end(turn);
+        }
     }
-    if (removable > 0) {
-        rc = pshm_mapped_find(device, &mapped);
-        rc = rc == -ENOENT ? 0 : rc;    /* no /proc: the lease has to do */
-    }
-    for (int i = 0; i < count; i++) {
-        pshm_reclaim_settle(&out[i], dry_run || rc < 0, &mapped);
-    }
-    pshm_mapped_free(&mapped);
-    return rc < 0 ? rc : count;
+    pshm_uses_free(&uses);
+    return rc;
 }

@@ -1,49 +1,49 @@
-/* Removing the names of objects that no process uses any more.
+/* Finding objects that no process uses, and removing their names.
  *
- * Inspect some objects, look once which are mapped, then settle each, which
- * locks the object exclusively and so sees the use lock of an attacher that
- * came meanwhile.  The look is for other programs, which hold no use lock. */
+ * The proof is a write lease, fcntl(2) with F_SETLEASE: the kernel grants one
+ * only if no other open file description of the object exists.  A descriptor
+ * is one, and so is what a mapping holds, in every process, of every user and
+ * PID namespace, also in a container that shares this mount.  While the lease
+ * is held an open(2) waits for its end, or fails with EAGAIN if it has
+ * O_NONBLOCK; so the name is removed before another process can have it.
+ *
+ * The kernel grants a lease to the owner of the object and to root (CAP_LEASE).
+ * Before Linux 5.3 it refused all of them on tmpfs.  Without a lease the state
+ * is unknown, unless a use lock or a look into /proc shows a user. */
 #ifndef PSHM_RECLAIM_H
 #define PSHM_RECLAIM_H
 
 #include "base.h"
-#include "directory.h"
 #include "name.h"
-#include "procmaps.h"
 
-enum pshm_verdict {
+enum pshm_state {
     PSHM_NOT_SELECTED,                  /* gone, too young, not an object */
-    PSHM_IN_USE,                        /* locked, or mapped */
-    PSHM_REMOVABLE,
-    PSHM_REMOVED,
+    PSHM_IN_USE,
+    PSHM_FREE,                          /* no process had it */
+    PSHM_UNKNOWN,
 };
 
 struct pshm_candidate {
-    off_t size;                         /* bytes */
-    double age;                         /* seconds since its status changed */
-    int verdict;                        /* enum pshm_verdict, or -errno */
-    /* the rest is this file's own */
-    int fd;
     struct pshm_name name;
     struct pshm_identity id;
+    off_t size;                         /* bytes */
+    double age;                         /* seconds since its status changed */
+    enum pshm_state state;
+    bool removed;
+    int error;                          /* -errno: why it was not removed */
+    size_t uninspected;                 /* PSHM_UNKNOWN: processes */
 };
 
-/* Look at the object called name (without a slash): is it at least older_than
- * seconds old, and without a use lock?  Never waits.  To be settled
- * by pshm_reclaim_settle, whatever the verdict is.  What cannot be opened, and
- * is old enough, has its size and age too. */
-void pshm_reclaim_inspect(const char *name, double older_than,
-                        struct pshm_candidate *out);
+/* The state of the object called name (without a slash), if it is at least
+ * older_than seconds old; and if remove, remove the name of a free one.  Never
+ * waits. */
+void pshm_reclaim(const char *name, double older_than, bool remove,
+                  struct pshm_candidate *out);
 
-/* Unlink what is removable and not mapped, and close it.  dry_run: only
- * say in the verdict that it could be. */
-void pshm_reclaim_settle(struct pshm_candidate *candidate, bool dry_run,
-                         const struct pshm_mapped *mapped);
-
-/* Both for the next of the names, from *at on, up to room of them.  device:
- * PSHM_DIR's.  Returns how many are in out, or -errno. */
-int pshm_reclaim_some(const struct pshm_names *names, size_t *at,
-                      double older_than, bool dry_run, dev_t device,
-                      struct pshm_candidate *out, int room);
+/* Those of count candidates that are unknown: find out by /proc, once for all,
+ * which of them a process uses, and if remove, remove the others' names without
+ * proof.  Returns 0 or -errno. */
+int pshm_reclaim_unknown(struct pshm_candidate *candidates, size_t count,
+                         bool remove);
 
 #endif

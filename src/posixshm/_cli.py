@@ -154,21 +154,43 @@ def _reclaim(args: argparse.Namespace) -> int:
     if args.prefix is None and args.older_than is None:
         raise ValueError("reclaim needs --prefix, --older-than or both")
     found = sorted(
-        posixshm.reclaim(args.prefix, older_than=args.older_than, dry_run=args.dry_run),
+        posixshm.reclaim(
+            args.prefix, older_than=args.older_than, dry_run=args.dry_run, force=args.force
+        ),
         key=lambda each: each.name,
     )
-    code = int(any(each.action.startswith("failed") for each in found))
+    code = int(any(each.error for each in found))
     if args.json:
-        keys = ("name", "size", "age", "action")
-        _print_json([{key: getattr(each, key) for key in keys} for each in found])
+        keys = ("name", "size", "age", "state", "removed", "uninspected")
+        _print_json(
+            [
+                {key: getattr(each, key) for key in keys}
+                | {"error": each.error and each.error.strerror}
+                for each in found
+            ]
+        )
         return code
     if found:
-        rows = [[e.name, size_text(e.size), age_text(e.age), e.action] for e in found]
-        print_table(["NAME", ">SIZE", ">AGE", "ACTION"], rows)
-    gone = [each.size for each in found if each.action in ("removed", "removable")]
+        rows = [[e.name, size_text(e.size), age_text(e.age), _outcome(e)] for e in found]
+        print_table(["NAME", ">SIZE", ">AGE", "STATE"], rows)
+    states = ("free", "unknown") if args.force else ("free",)
+    gone = [each.size for each in found if each.removed or args.dry_run and each.state in states]
     verb = "Could remove" if args.dry_run else "Removed"
     print(f"{verb} {len(gone)} of {len(found)} ({size_text(sum(gone))}).")
+    unknown = [each.uninspected for each in found if each.state == "unknown"]
+    if unknown and not args.force:
+        print(
+            f"posixshm: unknown: {len(unknown)}. Processes that could not be inspected: "
+            f"{max(unknown)}. --force removes these names too.",
+            file=sys.stderr,
+        )
     return code
+
+
+def _outcome(found: posixshm.Reclaimed) -> str:
+    if found.error is not None:
+        return f"{found.state}, not removed: {found.error.strerror}"
+    return "removed" if found.removed else found.state
 
 
 def _df(args: argparse.Namespace) -> int:
@@ -356,6 +378,9 @@ def _parser() -> argparse.ArgumentParser:
     age = "only what is older: 90, 30s, 15m, 1h, 2d"
     reclaim.add_argument("--older-than", type=_duration, metavar="TIME", help=age)
     reclaim.add_argument("--dry-run", action="store_true", help="only say what would go")
+    reclaim.add_argument(
+        "--force", action="store_true", help="remove also what nothing proves to be unused"
+    )
     add("df", _df, "Show the room in /dev/shm.", as_json)
     load = add("load", _load, "Copy a file into a new object, seen only when complete.")
     load.add_argument("file", metavar="FILE", help="'-' is standard input")

@@ -88,8 +88,7 @@ def states(prefix: str) -> dict[str, str]:
         if prefix
         else posixshm.reclaim(older_than=0, dry_run=True)
     )
-    known = {"in use": "in use", "removable": "free"}
-    return {each.name: known.get(each.action, "unknown") for each in found}
+    return {each.name: each.state for each in found}
 
 
 def entries(prefix: str) -> list[Entry]:

@@ -68,7 +68,11 @@ def shm_unlink(name: str) -> None: ...
 def sem_unlink(name: str) -> None: ...
 def listdir() -> list[str]: ...
 def reclaim(
-    prefix: str | None = None, *, older_than: float | None = None, dry_run: bool = False
+    prefix: str | None = None,
+    *,
+    older_than: float | None = None,
+    dry_run: bool = False,
+    force: bool = False,
 ) -> list[Reclaimed]: ...
 def _set_support(module: object, /) -> None: ...
 def _array_type(ndarray: type[NDArray[Any]], /) -> type[NDArray[Any]]: ...
@@ -83,7 +87,7 @@ def _create(
 ) -> None: ...
 
 @final
-class Reclaimed(tuple[str, int, float, str]):
+class Reclaimed(tuple[str, int, float, str, bool, OSError | None, int]):
     @property
     def name(self) -> str: ...
     @property
@@ -91,13 +95,27 @@ class Reclaimed(tuple[str, int, float, str]):
     @property
     def age(self) -> float: ...
     @property
-    def action(self) -> str: ...
+    def state(self) -> Literal["free", "in use", "unknown"]: ...
+    @property
+    def removed(self) -> bool: ...
+    @property
+    def error(self) -> OSError | None: ...
+    @property
+    def uninspected(self) -> int: ...
 
-    n_fields: Final = 4
-    n_sequence_fields: Final = 4
+    n_fields: Final = 7
+    n_sequence_fields: Final = 7
     n_unnamed_fields: Final = 0
     if sys.version_info >= (3, 13):
-        __match_args__: Final = ("name", "size", "age", "action")
+        __match_args__: Final = (
+            "name",
+            "size",
+            "age",
+            "state",
+            "removed",
+            "error",
+            "uninspected",
+        )
 
 @final
 class MemoryMap:
@@ -192,7 +210,6 @@ class View:
         copy: bool | None = None,
     ) -> CapsuleType: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
-
 
 @disjoint_base
 class SharedMemory:

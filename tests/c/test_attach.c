@@ -479,25 +479,23 @@ struct meeting {
     struct pshm_name name;
     int attached;
     struct pshm_object object;
-    int verdict;
+    bool removed;
     bool as_nobody;
 };
 
-static int
+static bool
 reclaim_it(const struct pshm_name *name)
 {
     struct pshm_candidate candidate;
-    struct pshm_mapped none = PSHM_MAPPED_NONE;
-    pshm_reclaim_inspect(pshm_name_plain(name), 0, &candidate);
-    pshm_reclaim_settle(&candidate, false, &none);
-    return candidate.verdict;
+    pshm_reclaim(pshm_name_plain(name), 0, true, &candidate);
+    return candidate.removed;
 }
 
 static void
 meet_reclaim(void *context)
 {
     struct meeting *meeting = context;
-    meeting->verdict = reclaim_it(&meeting->name);
+    meeting->removed = reclaim_it(&meeting->name);
 }
 
 static void
@@ -512,26 +510,23 @@ meet_attach(void *context)
 static void
 check_meeting(struct meeting *meeting)
 {
-    if (meeting->attached == 0 && !meeting->object.locked) {
-        /* the reclaimer was stopped with its lock for too long */
-        (void)close(meeting->object.fd);
-    }
-    else if (meeting->attached == 0) {
+    if (meeting->attached == 0) {
         struct stat st;
         CHECK(fstat(meeting->object.fd, &st) == 0);
         CHECK_IS(st.st_nlink, 1);
         CHECK(pshm_identity_same(identity_of(&meeting->name),
                                  meeting->object.id));
-        CHECK(meeting->verdict != PSHM_REMOVED);
+        CHECK(!meeting->removed);
         (void)close(meeting->object.fd);
     }
     else {
-        CHECK_IS(meeting->attached, -ENOENT);
+        /* -EAGAIN: the reclaimer was stopped with its lease. */
+        CHECK(meeting->attached == -ENOENT || meeting->attached == -EAGAIN);
         /* Then or the next time it is found, or found to be gone. */
         struct pshm_object object;
         int rc = pshm_attach(&meeting->name, meeting->as_nobody,
                              &PSHM_OWNERS_ANY, &object);
-        CHECK_IS(rc, meeting->verdict == PSHM_REMOVED ? -ENOENT : 0);
+        CHECK_IS(rc, meeting->removed ? -ENOENT : 0);
         if (rc == 0) {
             (void)close(object.fd);
         }
@@ -547,7 +542,7 @@ reclaimer_comes_at_each_step(void)
     for (int nth = 1, seen = nth; nth <= seen; nth++) {
         (void)make_plain(&meeting.name, 1, 0600, 0);
         check_about("reclaimed before call %d of attach", nth);
-        meeting.verdict = PSHM_NOT_SELECTED;
+        meeting.removed = false;
         pshm_fault_hook(meet_reclaim, &meeting);
         pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
         meet_attach(&meeting);
@@ -611,7 +606,7 @@ attacher_comes_at_each_step_of_reclaim_by_nobody(void)
 
 struct race {
     struct pshm_name name;
-    atomic_int round, finished, verdict;
+    atomic_int round, finished, removed;
     int rounds;
 };
 
@@ -641,7 +636,7 @@ race_reclaim(void *context)
     for (int round = 1; round <= race->rounds; round++) {
         wait_for(&race->round, round);
         dawdle(&state);
-        atomic_store(&race->verdict, reclaim_it(&race->name));
+        atomic_store(&race->removed, reclaim_it(&race->name));
         atomic_store(&race->finished, round);
     }
     return 0;
@@ -667,13 +662,13 @@ attach_and_reclaim_race(void)
         if (rc == 0) {
             CHECK(fstat(object.fd, &st) == 0);
             CHECK_IS(st.st_nlink, 1);
-            CHECK_IS(atomic_load(&race->verdict), PSHM_IN_USE);
+            CHECK(!atomic_load(&race->removed));
             (void)close(object.fd);
         }
         else {
             /* It was gone, or for a moment, until it was seen to be ours. */
             CHECK_IS(rc, -ENOENT);
-            CHECK(atomic_load(&race->verdict) == PSHM_REMOVED
+            CHECK(atomic_load(&race->removed)
                   || identity_of(&race->name).ino != 0);
         }
         remove_plain(&race->name);

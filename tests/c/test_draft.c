@@ -701,13 +701,11 @@ reclaim_all(const char *start, bool *all_removed)
     for (;;) {
         struct pshm_name name = first_with(start);
         struct pshm_candidate candidate;
-        struct pshm_mapped none = PSHM_MAPPED_NONE;
         if (name.path[0] == '\0') {
             return;
         }
-        pshm_reclaim_inspect(pshm_name_plain(&name), 0, &candidate);
-        pshm_reclaim_settle(&candidate, false, &none);
-        if (candidate.verdict != PSHM_REMOVED) {
+        pshm_reclaim(pshm_name_plain(&name), 0, true, &candidate);
+        if (!candidate.removed) {
             *all_removed = false;
             return;
         }
@@ -785,63 +783,6 @@ draft_is_not_reclaimed(void)
             remove_plain(&visitor.name);
             CHECK_NOTHING_LEFT(before);
         }
-    }
-}
-
-/* Someone has seized it before it had its lease, and settles later. */
-struct slow_reclaimer {
-    struct pshm_name name;
-    struct pshm_candidate candidate;
-    struct pshm_draft draft;
-    int published;
-};
-
-static void
-seize_temporary(void *context)
-{
-    struct slow_reclaimer *slow = context;
-    char start[PSHM_NAME_MAX + 2];
-    (void)snprintf(start, sizeof(start), "%s~",
-                   pshm_name_plain(&slow->name));
-    struct pshm_name temporary = first_with(start);
-    pshm_reclaim_inspect(pshm_name_plain(&temporary), 0, &slow->candidate);
-}
-
-static void
-publish_meanwhile(void *context)
-{
-    struct slow_reclaimer *slow = context;
-    slow->published = pshm_draft_publish(&slow->draft, &slow->name);
-}
-
-static void
-draft_is_not_reclaimed_slowly(void)
-{
-    struct pshm_way way = by_temporary_name();
-    struct pshm_mapped none = PSHM_MAPPED_NONE;
-    struct slow_reclaimer slow = {.name = name_of("object")};
-    struct pshm_spec spec = spec_of(PSHM_NAMED, &slow.name, 70000);
-    struct census before = census_take();
-    for (int nth = 1, seen = nth; nth <= seen; nth++) {
-        check_about("published before call %d of settling", nth);
-        slow.draft = PSHM_DRAFT_NONE;
-        pshm_fault_hook(seize_temporary, &slow);
-        pshm_fault_arm("flock", 1, PSHM_FAULT_HOOK_BEFORE, 0);
-        CHECK_IS(make(&spec, &way, &slow.draft), 0);
-        CHECK_IS(pshm_fault_disarm() >= 1, 1);
-        slow.published = 1;
-        pshm_fault_hook(publish_meanwhile, &slow);
-        pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
-        pshm_reclaim_settle(&slow.candidate, false, &none);
-        seen = pshm_fault_disarm();
-        if (slow.published == 1) {
-            publish_meanwhile(&slow);
-        }
-        CHECK_IS(slow.published, 0);
-        CHECK(pshm_identity_same(identity_of(&slow.name), slow.draft.id));
-        pshm_draft_abandon(&slow.draft);
-        remove_plain(&slow.name);
-        CHECK_NOTHING_LEFT(before);
     }
 }
 
@@ -978,7 +919,6 @@ main(void)
     RUN(each_failure_is_told);
     RUN(killed_at_each_step_of_making);
     RUN(draft_is_not_reclaimed);
-    RUN(draft_is_not_reclaimed_slowly);
     RUN(one_of_two_publishers_wins);
     RUN(nobody_sees_a_half_made_object);
     return finish();

@@ -124,17 +124,17 @@ each_failure_of_looking_is_told(void)
 static int
 look_without_proc(void *context)
 {
-    struct pshm_mapped mapped;
+    struct pshm_uses mapped;
     (void)context;
     if (mount_own("/proc", "size=4k") != 0) {
         return CANNOT;
     }
     CHECK_IS(pshm_maps_reach((struct pshm_identity){1, 1}, 0, NULL, 0),
              -ENOENT);
-    int rc = pshm_mapped_find(1, &mapped);
+    int rc = pshm_uses_find(1, &mapped);
     CHECK(rc == 0 || rc == -ENOENT);
     CHECK_IS(mapped.count, 0);
-    pshm_mapped_free(&mapped);
+    pshm_uses_free(&mapped);
     return 0;
 }
 
@@ -156,7 +156,7 @@ static void
 every_object_is_collected_once(void)
 {
     enum { MANY = 200 };
-    struct pshm_mapped mapped;
+    struct pshm_uses mapped;
     int fds[MANY];
     void *bases[MANY];
     ino_t inodes[MANY], unmapped;
@@ -171,19 +171,22 @@ every_object_is_collected_once(void)
     }
     int fd = memfd_create("test", MFD_CLOEXEC);
     unmapped = identity_of_fd(fd).ino;
-    CHECK_IS(pshm_mapped_find(dev, &mapped), 0);
+    (void)close(fd);
+    fd = memfd_create("test", MFD_CLOEXEC);
+    CHECK_IS(pshm_uses_find(dev, &mapped), 0);
     CHECK(mapped.count >= MANY);
     for (int i = 0; i < MANY; i++) {
-        CHECK(pshm_mapped_has(&mapped, inodes[i]));
+        CHECK(pshm_uses_has(&mapped, inodes[i]));
     }
-    CHECK(!pshm_mapped_has(&mapped, unmapped));
-    CHECK(!pshm_mapped_has(&mapped, 0));
+    CHECK(!pshm_uses_has(&mapped, unmapped));
+    CHECK(pshm_uses_has(&mapped, identity_of_fd(fd).ino));
+    CHECK(!pshm_uses_has(&mapped, 0));
     for (size_t i = 1; i < mapped.count; i++) {
         CHECK(mapped.inodes[i - 1] <= mapped.inodes[i]);
     }
-    pshm_mapped_free(&mapped);
-    CHECK(!pshm_mapped_has(&mapped, inodes[0]));
-    pshm_mapped_free(&mapped);
+    pshm_uses_free(&mapped);
+    CHECK(!pshm_uses_has(&mapped, inodes[0]));
+    pshm_uses_free(&mapped);
     for (int i = 0; i < MANY; i++) {
         CHECK(munmap(bases[i], PAGE) == 0);
     }
@@ -201,12 +204,12 @@ map_and_stop(void *context)
 }
 
 static bool
-is_mapped(struct pshm_identity id)
+is_used(struct pshm_identity id)
 {
-    struct pshm_mapped mapped;
-    CHECK_IS(pshm_mapped_find(id.dev, &mapped), 0);
-    bool found = pshm_mapped_has(&mapped, id.ino);
-    pshm_mapped_free(&mapped);
+    struct pshm_uses mapped;
+    CHECK_IS(pshm_uses_find(id.dev, &mapped), 0);
+    bool found = pshm_uses_has(&mapped, id.ino);
+    pshm_uses_free(&mapped);
     return found;
 }
 
@@ -215,20 +218,21 @@ other_processes_are_seen(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_identity id = make_plain(&name, (off_t)PAGE, 0600, 0);
+    CHECK(!is_used(id));
     int fd = open(name.path, O_RDWR | O_CLOEXEC);
-    CHECK(!is_mapped(id));
+    CHECK(is_used(id));
     pid_t child = child_start(map_and_stop, &fd);
     child_wait_stopped(child);
-    CHECK(is_mapped(id));
+    (void)close(fd);
+    CHECK(is_used(id));
     CHECK(kill(child, SIGKILL) == 0);
     CHECK_IS(child_wait(child), -SIGKILL);
-    CHECK(!is_mapped(id));
-    (void)close(fd);
+    CHECK(!is_used(id));
     remove_plain(&name);
 }
 
 struct find {
-    struct pshm_mapped mapped;
+    struct pshm_uses mapped;
     dev_t dev;
 };
 
@@ -236,9 +240,9 @@ static int
 find_mapped(void *context)
 {
     struct find *find = context;
-    int rc = pshm_mapped_find(find->dev, &find->mapped);
+    int rc = pshm_uses_find(find->dev, &find->mapped);
     if (rc < 0) {
-        pshm_mapped_free(&find->mapped);
+        pshm_uses_free(&find->mapped);
     }
     return rc;
 }
@@ -274,11 +278,11 @@ failures_of_collecting_are_told(void)
         pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, gone[i]);
         CHECK_IS(find_mapped(&find), 0);
         CHECK(pshm_fault_disarm() >= 1);
-        pshm_mapped_free(&find.mapped);
+        pshm_uses_free(&find.mapped);
         pshm_fault_arm("getline", 2, PSHM_FAULT_FAIL, ESRCH);
         CHECK_IS(find_mapped(&find), 0);
         CHECK(pshm_fault_disarm() >= 1);
-        pshm_mapped_free(&find.mapped);
+        pshm_uses_free(&find.mapped);
         CHECK_NOTHING_LEFT(before);
     }
     CHECK(munmap(base, PAGE) == 0);

@@ -80,7 +80,6 @@ live_alone(struct worker *worker, char fill)
 {
     struct pshm_draft draft = PSHM_DRAFT_NONE;
     struct pshm_candidate candidate;
-    struct pshm_mapped none = PSHM_MAPPED_NONE;
     int rc = make(worker, &draft);
     expect(worker, rc == 0, "make", rc);
     if (rc == 0) {
@@ -89,10 +88,9 @@ live_alone(struct worker *worker, char fill)
         expect(worker, rc == 0, "publish", rc);
     }
     attach_and_look(worker, &worker->own, fill);
-    pshm_reclaim_inspect(pshm_name_plain(&worker->own), 0, &candidate);
-    expect(worker, candidate.verdict == PSHM_IN_USE, "seize",
-           candidate.verdict);
-    pshm_reclaim_settle(&candidate, false, &none);
+    pshm_reclaim(pshm_name_plain(&worker->own), 0, true, &candidate);
+    expect(worker, candidate.state == PSHM_IN_USE, "reclaim",
+           candidate.state);
     rc = pshm_link_remove(&worker->own, draft.id);
     expect(worker, rc == 0, "remove", rc);
     pshm_draft_abandon(&draft);
