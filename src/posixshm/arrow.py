@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read", "write"]
 
+_LITTLE = 1 << 20  # bytes of a table
+_PIECE = 1 << 16  # bytes; less is collected until there is more
 _SAFE = (14, 0, 1)  # older ones unpickle, and so run, what an extension type of a file says
 
 
@@ -61,8 +63,8 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
     read that one keeps it. options: mode, uid, gid, reserve, populate and huge_pages, as for
     SharedMemory.unlinked.
 
-    The columns are copied once, into the object itself. The chunks of the table are kept; those
-    of a column of dictionaries get one dictionary.
+    The columns of a large table are copied once, into the object itself. The chunks of the table
+    are kept; those of a column of dictionaries get one dictionary.
 
     Raises FileExistsError; what SharedMemory.unlinked raises, OSError (ENOSPC) if there is no room;
     TypeError or ValueError for what is no table, or cannot be written in the format.
@@ -77,12 +79,18 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
             raise TypeError(text)
     if not isinstance(table, pa.Table):
         table = pa.table(table)
-    measure = pa.MockOutputStream()
-    _write(measure, table)
-    with SharedMemory.unlinked(measure.size(), **options) as shm:
-        sink = _Sink(shm.fileno())
-        _write(pa.PythonFile(sink, mode="w"), table)
-        sink.flush()
+    little = table.get_total_buffer_size() < _LITTLE
+    # A little table is copied once more, which takes less than to measure it before.
+    sink = pa.BufferOutputStream() if little else pa.MockOutputStream()
+    _write(sink, table)
+    data = sink.getvalue() if little else None
+    with SharedMemory.unlinked(sink.size() if data is None else data.size, **options) as shm:
+        if data is None:
+            file = _File(shm.fileno())
+            _write(pa.PythonFile(file, mode="w"), table)
+            file.flush()
+        else:
+            _pwrite(shm.fileno(), memoryview(data), 0)
         shm.link(name, replace)
 
 
@@ -93,14 +101,13 @@ def _write(sink: Any, table: pyarrow.Table) -> None:
         writer.write_table(table)
 
 
-class _Sink:
+class _File:
     """A file for pyarrow, whose bytes go to an object by its descriptor.
 
     Through a mapping of the object, each page would cost a fault, and be cleared before.
     """
 
     closed = False
-    _LITTLE = 1 << 16  # bytes: less is collected until there is more
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -109,10 +116,10 @@ class _Sink:
 
     def write(self, data: Any) -> int:
         view = memoryview(data)
-        self._collected += view[: self._LITTLE] if view.nbytes < self._LITTLE else b""
-        if view.nbytes >= self._LITTLE or len(self._collected) >= self._LITTLE:
+        self._collected += view[:_PIECE] if view.nbytes < _PIECE else b""
+        if view.nbytes >= _PIECE or len(self._collected) >= _PIECE:
             self.flush()
-        if view.nbytes >= self._LITTLE:
+        if view.nbytes >= _PIECE:
             self._end = _pwrite(self._fd, view, self._end)
         return view.nbytes
 
