@@ -78,6 +78,7 @@ static int
 acquire_slowly(lock_object *self, int rc, span how_long, bool recover)
 {
     if ((rc == -EBUSY || rc == -EDEADLK) && !how_long.now) {
+        span_begin(&how_long);
         do {
             Py_BEGIN_ALLOW_THREADS
             rc = pshm_lock_wait(self->lock, &self->grip, how_long.until);

@@ -228,6 +228,7 @@ make_side(PyObject *op, PyObject *const *args, Py_ssize_t count,
         return NULL;
     }
     self->rw = Py_NewRef(op);
+    span_begin(&how_long);
     self->how_long = how_long;
     self->writes = writes;
     PyObject_GC_Track(self);

@@ -19,7 +19,7 @@ attempt_once(rwlock *self, bool writes, enum pshm_rw_patience patience,
 /* One attempt to the end, whichever: as pshm_rw_read or pshm_rw_write; -EINTR
  * only with an exception, and undone. */
 static int
-attempt(rwlock *self, bool writes, span how_long,
+attempt(rwlock *self, bool writes, span *how_long,
         struct pshm_rw_attempt *progress)
 {
     int rc = progress->gate ? -EBUSY
@@ -28,11 +28,12 @@ attempt(rwlock *self, bool writes, span how_long,
     if (rc != -EBUSY) {
         return rc;
     }
+    span_begin(how_long);
     do {
         Py_BEGIN_ALLOW_THREADS
         rc = attempt_once(self, writes,
-                          how_long.now ? PSHM_RW_PASS : PSHM_RW_WAIT,
-                          how_long.until, progress);
+                          how_long->now ? PSHM_RW_PASS : PSHM_RW_WAIT,
+                          how_long->until, progress);
         Py_END_ALLOW_THREADS
     } while (wait_on(rc));
     if (rc == -EINTR) {
@@ -94,7 +95,7 @@ rwlock_get_write(rwlock *self, span how_long, bool recover)
     if (cell_check(&self->base) < 0) {
         return -1;
     }
-    int rc = attempt(self, true, how_long, &progress);
+    int rc = attempt(self, true, &how_long, &progress);
     if (rc != -EOWNERDEAD) {
         if (rc == 0) {
             atomic_store(&self->recovered, false);
@@ -105,7 +106,7 @@ rwlock_get_write(rwlock *self, span how_long, bool recover)
         pshm_rw_undo(self->gate, self->rw, self->grip, &progress);
         return conclude(self, rc);
     }
-    rc = attempt(self, true, how_long, &progress);
+    rc = attempt(self, true, &how_long, &progress);
     return rc == 0 ? repair(self, recover) : conclude(self, rc);
 }
 
@@ -117,7 +118,7 @@ rwlock_get_read(rwlock *self, span how_long)
         return -1;
     }
     int rc;
-    while ((rc = attempt(self, false, how_long, &progress)) == -EOWNERDEAD) {
+    while ((rc = attempt(self, false, &how_long, &progress)) == -EOWNERDEAD) {
         pshm_rw_undo(self->gate, self->rw, self->grip, &progress);
         if (self->recover == NULL) {
             break;

@@ -10,10 +10,11 @@
 static void
 span_of_seconds(double seconds, span *out)
 {
-    out->now = seconds <= 0;
-    out->until = out->now              ? 0
-                 : seconds > LONGEST ? PSHM_NEVER
-                                     : pshm_now() + (int64_t)(seconds * 1e9);
+    *out = (span){.now = seconds <= 0};
+    out->until = out->now ? 0 : PSHM_NEVER;
+    if (!out->now && seconds <= LONGEST) {
+        out->timeout = (int64_t)(seconds * 1e9) + 1;
+    }
 }
 
 /* -1, as an int or a float. */
@@ -61,6 +62,7 @@ span_of_wait(PyObject *timeout, span *out)
         return -1;
     }
     span_of_seconds(seconds, out);
+    span_begin(out);
     return 0;
 }
 

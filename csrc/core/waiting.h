@@ -10,10 +10,22 @@
 typedef struct {
     bool now;                           /* not at all */
     int64_t until;                      /* moment of futex.h */
+    int64_t timeout;                    /* nanoseconds until then, from
+                                           span_begin on; 0: begun */
 } span;
 
+/* Before the first wait: only then is the clock read. */
+static inline void
+span_begin(span *how_long)
+{
+    if (how_long->timeout != 0) {
+        how_long->until = pshm_now() + how_long->timeout;
+        how_long->timeout = 0;
+    }
+}
+
 /* blocking=True, timeout=-1 as threading.Lock.acquire has them: values NULL or
- * as given; a timeout of None or -1 is no limit.  Returns 0 or -1. */
+ * as given; a timeout of None or -1 is no limit.  Not begun.  Returns 0 or -1. */
 int span_of_acquire(PyObject *blocking, PyObject *timeout, span *out);
 
 /* timeout=None as threading.Condition.wait has it: a negative one is over.
