@@ -18,6 +18,16 @@ def _():
     misused(posixshm.listdir)
 
 
+@cycle("exists")
+def _():
+    with SharedMemory.create(name, 10, delete=True):
+        assert posixshm.exists(name)
+    assert not posixshm.exists(name)
+    misused(posixshm.exists)
+    for wrong in (5, "", "a/b"):
+        refused(posixshm.exists, wrong)
+
+
 @cycle("reclaim", times=20)  # looks at all processes
 def _():
     with SharedMemory.create(name, 10) as shm:

@@ -116,6 +116,8 @@ def _():
             {"timeout": 5},
             {"max_size": 1 << 20},
             {"owner": {0, "root"}},
+            {"reserve": True},
+            {"reserve": True, "readonly": True},
         ):
             loop_through(SharedMemory.open(name, **options))
             loop_through(Sub.open(name, **options))
@@ -269,7 +271,7 @@ def _():
         os.ftruncate(made.fileno(), 5000)
         assert made.refresh() == 5000
         made.resize(50_000)
-        refused(made.resize, 10)
+        assert made.resize(10) == 50_000
         refused(made.resize, HUGE)
         view[0] = 1
         del view
@@ -315,8 +317,15 @@ def _():
     refused(unnamed.add_seals, posixshm.F_SEAL_GROW)
 
 
-FACTS = "name size readonly closed created max_size holds_use_lock".split()
+FACTS = "name path size readonly closed created max_size holds_use_lock".split()
 ASKED = "mode uid gid".split()
+
+
+@cycle("SharedMemory.__fspath__")
+def _():
+    with SharedMemory.create(name, 10, delete=True) as made:
+        assert os.fspath(made) == made.path
+    refused(os.fspath, shm)
 
 
 @cycle(*(f"SharedMemory.{attribute}" for attribute in FACTS + ASKED))

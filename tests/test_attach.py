@@ -14,7 +14,7 @@ from multiprocessing import resource_tracker
 from multiprocessing import shared_memory as stdlib
 
 import pytest
-from _processes import PATH, SHM, SOMEBODY, needs_root
+from _processes import PATH, SHM, SOMEBODY, needs_mounts, needs_root
 
 try:
     import numpy as np  # here, because it starts threads of its own
@@ -574,3 +574,146 @@ def test_a_second_user_attaches_and_leases(start_python, name):
     child.finish()
     assert [each.removed for each in posixshm.reclaim(name)] == [True]
     assert SOMEBODY != os.geteuid()
+
+
+# -- memory that was never taken ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_reserve_takes_the_memory_of_a_sparse_object_or_says_that_there_is_none(
+    run_python, name, readonly
+):
+    needs_mounts()
+    code = """
+        import errno, os, sys
+        from _processes import private_shm
+        from posixshm import SharedMemory
+        private_shm("size=2m")
+        name, readonly = sys.argv[1], sys.argv[2] == "True"
+        size = 1 << 20
+        with open(f"/dev/shm/{name}", "wb") as file:  # as the standard library makes it
+            file.truncate(size)
+        with SharedMemory.open(name, readonly=readonly) as shm:
+            assert shm.stat().st_blocks == 0
+        with SharedMemory.open(name, readonly=readonly, reserve=True) as shm:
+            assert shm.stat().st_blocks * 512 == size == shm.size
+            with SharedMemory.create(f"{name}-full", size - (64 << 10)) as full:
+                SharedMemory.open(name, readonly=readonly, reserve=True).close()  # it has it
+                with open(f"/dev/shm/{name}-sparse", "wb") as file:
+                    file.truncate(size)
+                try:
+                    SharedMemory.open(f"{name}-sparse", readonly=readonly, reserve=True)
+                except OSError as error:
+                    assert error.errno == errno.ENOSPC and "free" in error.strerror, error
+                else:
+                    raise AssertionError("reserved")
+    """
+    run_python(code, name, readonly, env=PATH)
+
+
+# -- what is missing ----------------------------------------------------------------------------
+
+
+def test_without_dev_shm_the_error_says_so(run_python, name):
+    needs_mounts()
+    code = """
+        import errno, os, subprocess, sys
+        from _processes import private_shm
+        from posixshm import SharedMemory
+        private_shm()
+        subprocess.run(["mount", "-t", "tmpfs", "none", "/dev"], check=True)
+        name = sys.argv[1]
+        for door in (
+            lambda: SharedMemory.open(name),
+            lambda: SharedMemory(name),
+            lambda: SharedMemory.create(name, 10),
+            lambda: SharedMemory(name, create=True, size=10),
+            lambda: SharedMemory.unlinked(10),
+        ):
+            try:
+                door()
+            except FileNotFoundError as error:
+                assert "no /dev/shm" in error.strerror, error
+            else:
+                raise AssertionError("there is one")
+        assert SharedMemory.anonymous(10).size == 10
+    """
+    run_python(code, name, env=PATH)
+
+
+def test_exist_ok_waits_for_another_program_to_size_its_object(path, name):
+    thread = later(lambda: plain_file(path, 0), lambda: os.truncate(path, 300))
+    while not os.path.exists(path):
+        time.sleep(0.001)
+    with SharedMemory.create(name, 100, exist_ok=True) as shm:
+        assert shm.size == 300 and not shm.created
+    thread.join()
+
+
+def test_a_taken_name_says_who_uses_it(start_python, name):
+    code = """
+        import sys
+        from posixshm import SharedMemory
+        shm = SharedMemory.create(sys.argv[1], 100)
+        print("made", flush=True)
+        sys.stdin.read()
+    """
+    child = start_python(code, name)
+    child.hear("made")
+    with pytest.raises(FileExistsError, match=str(child.pid)) as caught:
+        SharedMemory.create(name, 100)
+    assert (caught.value.errno, caught.value.filename) == (errno.EEXIST, name)
+    child.finish()
+    with pytest.raises(FileExistsError):
+        SharedMemory.create(name, 100)
+    posixshm.shm_unlink(name)
+
+
+# -- seals that are asked for -------------------------------------------------------------------
+
+
+def test_from_fd_takes_only_an_object_with_the_seals(name):
+    shrink, grow = posixshm.F_SEAL_SHRINK, posixshm.F_SEAL_GROW
+    shm = SharedMemory.anonymous(100)
+    SharedMemory.from_fd(os.dup(shm.fileno()), require_seals=shrink).close()
+    fd = os.dup(shm.fileno())
+    with pytest.raises(PermissionError, match="seals") as caught:
+        SharedMemory.from_fd(fd, require_seals=shrink | grow)
+    assert caught.value.errno == errno.EPERM
+    shm.add_seals(grow)
+    SharedMemory.from_fd(fd, require_seals=shrink | grow).close()
+    with SharedMemory.create(name, 100) as named:
+        fd = os.dup(named.fileno())
+        with pytest.raises(PermissionError, match="seals"):
+            SharedMemory.from_fd(fd, require_seals=shrink)
+        os.close(fd)
+        with pytest.raises(PermissionError, match="Named objects cannot be sealed"):
+            named.add_seals(shrink)
+        named.unlink()
+
+
+# -- where it lies ------------------------------------------------------------------------------
+
+
+def test_path_and_exists(name, names):
+    assert not posixshm.exists(name)
+    with SharedMemory.create(name, 5) as shm:
+        assert posixshm.exists(name) and posixshm.exists("/" + name)
+        shm.buf[:] = b"bytes"
+        assert shm.path == os.fspath(shm) == f"{SHM}/{name}"
+        with open(shm, "rb") as file:
+            assert file.read() == b"bytes"
+        other = names()
+        shm.rename(other)
+        assert shm.path == f"{SHM}/{other}" and not posixshm.exists(name)
+        shm.unlink()
+    os.mkdir(f"{SHM}/{name}")
+    assert not posixshm.exists(name)
+    os.rmdir(f"{SHM}/{name}")
+    nameless = SharedMemory.unlinked(5)
+    assert nameless.path is None
+    with pytest.raises(ValueError, match="no name"):
+        os.fspath(nameless)
+    for wrong in ("", "a/b", "x" * 256):
+        with pytest.raises(ValueError):
+            posixshm.exists(wrong)

@@ -677,7 +677,7 @@ def test_a_device_is_refused(name):
 
 
 def test_timeout_passes():
-    for timeout in (0, 0.0, 0.01, 1e-9):
+    for timeout in (0.01, 1e-9):
         with pytest.raises(TimeoutError) as caught:
             SharedMemory.open("posixshm-test-nobody", timeout=timeout)
         assert caught.value.errno == errno.ETIMEDOUT

@@ -1024,7 +1024,9 @@ def test_memory_that_runs_out_at_every_step(names, run_python):
     """Each allocation of each call fails once: an error, and all is as it was before."""
     pytest.importorskip("_testcapi", reason="this Python comes without the means to fail mallocs")
     if sys.version_info >= (3, 12):
-        pytest.skip("from 3.12 on CPython itself crashes where memory runs out, as with a bytearray")
+        pytest.skip(
+            "from 3.12 on CPython itself crashes where memory runs out, as with a bytearray"
+        )
     run_python(
         """
         import _testcapi, contextlib, errno, gc, os, pickle, sys
@@ -1148,3 +1150,29 @@ def test_mapping_outlives_everything(name):
     gc.collect()
     view[:] = b"0123456789"
     assert bytes(view) == b"0123456789"
+
+
+def test_a_closed_handle_keeps_no_memory_of_views_that_live_or_are_gone(names):
+    """Of a buffer that was never released its view keeps the memory, and nothing else."""
+
+    def mapped(shm_id):
+        with open("/proc/self/maps") as maps:
+            return sum(line.split()[4] == str(shm_id) for line in maps)
+
+    shm = SharedMemory.create(names(), 1 << 20)
+    inode = shm.stat().st_ino
+    array = np.frombuffer(shm, "u1")
+    shm.unlink()
+    shm.close()
+    assert mapped(inode) == 1 and array[0] == 0
+    del array
+    assert mapped(inode) == 0  # though the handle is still there
+    shm = SharedMemory.create(names(), 1 << 20)
+    inode = shm.stat().st_ino
+    array = np.ndarray(10, "u1", buffer=shm)  # releases the buffer, and keeps the address
+    shm.unlink()
+    shm.close()
+    assert mapped(inode) == 1 and array[0] == 0
+    array[:] = 7
+    del array, shm
+    assert mapped(inode) == 0

@@ -14,9 +14,10 @@ import weakref
 
 import numpy as np
 import pytest
+from _processes import PATH, needs_mounts
 
 import posixshm
-from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, MemoryMap
+from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, MemoryMap, SharedMemory
 
 READ_WRITE = PROT_READ | PROT_WRITE
 
@@ -196,9 +197,9 @@ def test_what_cannot_be_mapped_is_an_error(tmp_path):
     with left, right:
         for fd in (reader, directory, left.fileno()):
             with pytest.raises(ValueError, match="length"):
-                MemoryMap(fd)
+                MemoryMap(fd, device=True)
             with pytest.raises(OSError) as caught:
-                MemoryMap(fd, 10)
+                MemoryMap(fd, 10, device=True)
             assert caught.value.errno in (errno.ENODEV, errno.EACCES)
     for fd in (reader, writer, directory):
         os.close(fd)
@@ -883,3 +884,77 @@ def test_compared_by_identity(memory):
     one, two = MemoryMap(fd), MemoryMap(fd)
     assert one == one and one != two
     assert len({one, two}) == 2
+
+
+# -- what is not a regular file -----------------------------------------------------------------
+
+
+def test_only_regular_files_are_mapped_unless_the_caller_says_so(tmp_path):
+    ours, theirs = socket.socketpair()
+    reader, writer = os.pipe()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    zero = os.open("/dev/zero", os.O_RDWR)
+    words = {ours: "socket", reader: "FIFO", folder: "directory", zero: "device"}
+    for what, word in words.items():
+        fd = what if isinstance(what, int) else what.fileno()
+        for offset in (0, mmap.PAGESIZE):
+            with pytest.raises(OSError, match=f"{word}.*device=True") as caught:
+                MemoryMap(fd, mmap.PAGESIZE, offset)
+            assert caught.value.errno == errno.EINVAL
+    memory = MemoryMap(zero, mmap.PAGESIZE, device=True)
+    memory[0] = 7
+    assert memory[0] == 7
+    with pytest.raises(ValueError, match="length"):
+        MemoryMap(zero, device=True)
+    for fd in (reader, writer, folder, zero):
+        os.close(fd)
+    ours.close()
+    theirs.close()
+
+
+def test_a_descriptor_that_cannot_be_mapped_says_why(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * mmap.PAGESIZE)
+    for flags, number in ((os.O_WRONLY, errno.EACCES), (os.O_PATH, errno.EBADF)):
+        fd = os.open(file, flags)
+        for door in (lambda: MemoryMap(fd), lambda: SharedMemory.from_fd(fd)):  # noqa: B023
+            with pytest.raises(OSError) as caught:
+                door()
+            assert caught.value.errno == number
+        os.close(fd)
+    file.write_bytes(b"")
+    with open(file, "r+b") as empty, pytest.raises(ValueError, match="0 bytes"):
+        MemoryMap(empty)
+
+
+def test_whole_huge_pages_are_mapped_or_none():
+    try:
+        fd = os.memfd_create("huge", os.MFD_HUGETLB)
+    except OSError as error:
+        pytest.skip(f"NOT TESTED: a memfd of huge pages: {error}")
+    huge = os.fstat(fd).st_blksize
+    os.ftruncate(fd, 2 * huge)
+    for length, offset in ((mmap.PAGESIZE, 0), (huge, mmap.PAGESIZE), (huge + 1, 0)):
+        with pytest.raises(ValueError, match=str(huge)):
+            MemoryMap(fd, length, offset)
+    os.close(fd)
+
+
+def test_populate_says_that_the_mount_is_full(run_python, name):
+    needs_mounts()
+    code = """
+        import errno, os, sys
+        from _processes import private_shm, raises
+        from posixshm import SharedMemory
+        private_shm("size=1m")
+        shm = SharedMemory.create(sys.argv[1], 4 << 20, reserve=False)
+        for what in (shm, shm.map()):
+            try:
+                what.populate()
+            except OSError as error:
+                assert error.errno == errno.ENOSPC and "free" in error.strerror, error
+            else:
+                raise AssertionError("populated")
+        shm.unlink()
+    """
+    run_python(code, name, env=PATH)

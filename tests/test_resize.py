@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from _processes import build_faults
+from _processes import PATH, build_faults, go
 
 from posixshm import PAGESIZE, SharedMemory
 
@@ -43,7 +43,7 @@ def roomy(name):
 
 def test_growing_keeps_the_bytes(shm):
     for size in (1001, PAGESIZE, PAGESIZE + 1, 10 * PAGESIZE):
-        assert shm.resize(size) is None
+        assert shm.resize(size) == size
         assert shm.size == len(shm.buf) == size_of(shm.name) == size
         assert shm.buf[:4].tobytes() == b"abc\0"
         assert shm.buf[-1] == 0
@@ -137,14 +137,40 @@ def test_refresh_without_a_change_keeps_the_mapping(shm):
     assert shm.buf.obj is view.obj
 
 
-def test_resize_sees_what_others_did(shm):
-    """It goes by the object's size of now, not by what this handle last saw."""
+def test_resize_means_at_least(shm):
+    """Another process has grown the object meanwhile: that is no error, and nothing is cut."""
     os.truncate(SHM + shm.name, 3 * PAGESIZE)
-    with pytest.raises(ValueError, match="shrink"):
-        shm.resize(2000)
+    assert shm.resize(2000) == 3 * PAGESIZE
     assert size_of(shm.name) == 3 * PAGESIZE
-    shm.resize(3 * PAGESIZE)
     assert shm.size == len(shm.buf) == 3 * PAGESIZE
+    assert shm.resize(1) == shm.resize(3 * PAGESIZE) == 3 * PAGESIZE
+    assert shm.resize(4 * PAGESIZE) == 4 * PAGESIZE
+    assert shm.resize(2 * PAGESIZE, shrink=True) == 2 * PAGESIZE == size_of(shm.name)
+
+
+def test_many_processes_grow_one_object_to_what_each_needs(start_python, name):
+    code = """
+        import sys
+        from _processes import ready
+        from posixshm import SharedMemory
+        name, own, max_size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) or None
+        shm = SharedMemory.open(name, max_size=max_size)
+        ready()
+        for size in range(own * 100, 200_000, 1000):
+            assert shm.resize(size) >= size
+            shm.buf[size - 1] = own
+        print("done", flush=True)
+    """
+    with SharedMemory.create(name, 1, delete=True):
+        children = [
+            start_python(code, name, own, max_size, env=PATH)
+            for own, max_size in enumerate((0, 0, 1 << 20, 1 << 20), 1)
+        ]
+        go(*children)
+        for child in children:
+            child.hear("done")
+            child.finish()
+        assert 199_000 <= size_of(name) < 201_000
 
 
 def test_refresh_of_what_became_smaller(shm):
@@ -422,10 +448,8 @@ def either(request, name):
 
 def test_shrinking_is_explicit(either):
     for size in (1, PAGESIZE, 10 * PAGESIZE - 1):
-        with pytest.raises(ValueError, match="shrink=True"):
-            either.resize(size)
-        with pytest.raises(ValueError, match="shrink=True"):
-            either.resize(size, shrink=False)
+        assert either.resize(size) == 10 * PAGESIZE
+        assert either.resize(size, shrink=False) == 10 * PAGESIZE
     assert either.size == size_of(either.name) == 10 * PAGESIZE
 
 

@@ -24,7 +24,13 @@ from posixshm import MemoryMap, Reclaimed, SharedMemory, View
 
 PACKAGE = pathlib.Path(posixshm.__file__).parent
 CLASSES = [SharedMemory, MemoryMap, Reclaimed, View]
-FUNCTIONS = [posixshm.shm_open, posixshm.shm_unlink, posixshm.listdir, posixshm.reclaim]
+FUNCTIONS = [
+    posixshm.shm_open,
+    posixshm.shm_unlink,
+    posixshm.listdir,
+    posixshm.reclaim,
+    posixshm.exists,
+]
 
 # What each of them calls, by the pages of the manual. Those that are missing here make no system
 # call: they only say what a handle knows.
@@ -32,6 +38,7 @@ PAGES = {
     "shm_open": ["shm_open(3)"],
     "shm_unlink": ["shm_unlink(3)"],
     "listdir": [],
+    "exists": [],
     "reclaim": ["fcntl(2)"],
     "MemoryMap": ["mmap(2)"],
     "MemoryMap.protect": ["mprotect(2)"],
@@ -80,6 +87,7 @@ NEVER_FAILS = {
     "SharedMemory.closed",
     "SharedMemory.created",
     "SharedMemory.max_size",
+    "SharedMemory.path",
     "SharedMemory.holds_use_lock",
     "MemoryMap.nbytes",
     "MemoryMap.readonly",

@@ -200,6 +200,11 @@ arg_mode(PyObject *value, mode_t *out)
     long long mode;
     if (value != NULL) {
         if (arg_long(value, "mode", 0, 07777, &mode) < 0) {
+            if (PyErr_ExceptionMatches(PyExc_ValueError)) {
+                PyErr_Format(PyExc_ValueError,
+                             "mode must be between 0o0 and 0o7777, as 0o600 "
+                             "is, not %R", value);
+            }
             return -1;
         }
         *out = (mode_t)mode;

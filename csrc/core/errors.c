@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "posix/directory.h"
+#include "posix/lease.h"
 
 /* OSError itself picks its subclass when it is called with an errno. */
 static void
@@ -77,6 +78,9 @@ PyObject *
 raise_no_memory(int rc, PyObject *filename, int fd, off_t size)
 {
     struct pshm_room room;
+    if (rc == -ENOENT && pshm_room_of(fd, &room) == -ENOENT) {
+        return raise_attach(rc, filename, 0);
+    }
     if (rc == -EFBIG) {
         return raise_errno_words(
             rc, filename,
@@ -144,10 +148,18 @@ PyObject *
 raise_attach(int rc, PyObject *filename, mode_t mode)
 {
     switch (rc) {
+    case -ENOENT:
+        return raise_errno_words(
+            rc, filename,
+            pshm_room_of(-1, &(struct pshm_room){0}) == -ENOENT
+                ? "There is no " PSHM_DIR ", where shared memory lives: mount "
+                  "it (mount -t tmpfs tmpfs " PSHM_DIR ")"
+                : "There is no shared memory object of that name; "
+                  "SharedMemory.open(name, timeout=seconds) waits for one");
     case -ENODATA:
         return raise_errno_words(rc, filename,
-                                 "The object has a size of 0 bytes: whoever "
-                                 "made it has not sized it yet");
+                                 "The object has a size of 0 bytes: the "
+                                 "process that made it has not sized it yet");
     case -ELOOP:
         return raise_errno_words(rc, filename,
                                  "Not a shared memory object, but a symbolic "
@@ -185,4 +197,50 @@ raise_owner(PyObject *filename, uid_t uid, const struct pshm_owners *owners)
         "The object belongs to the user with uid %lu; accepted are the "
         "uids %s (owner='any' accepts every owner)",
         (unsigned long)uid, text);
+}
+
+PyObject *
+raise_not_mappable(PyObject *filename, mode_t mode)
+{
+    return raise_errno_words(
+        -EINVAL, filename,
+        "The descriptor is not a regular file or memfd, but %s: an access to "
+        "its memory may be a bus error (device=True maps it all the same)",
+        kind_of_file(mode));
+}
+
+PyObject *
+raise_populate(PyObject *filename, off_t size)
+{
+    struct pshm_room room;
+    if (pshm_room_of(-1, &room) == 0 && room.total_bytes > 0
+        && room.free_bytes < (uint64_t)size) {
+        return raise_no_memory(-ENOSPC, filename, -1, size);
+    }
+    return raise_errno_words(-EFAULT, filename,
+                             "A page of the range is past the end of the "
+                             "object, or there is no memory for it");
+}
+
+PyObject *
+raise_exists(PyObject *filename, const char *path)
+{
+    pid_t pids[8];
+    char text[sizeof(pids) / sizeof(*pids) * 24] = "";
+    size_t length = 0;
+    int count;
+    Py_BEGIN_ALLOW_THREADS
+    count = pshm_lease_holders(path, pids, Py_ARRAY_LENGTH(pids));
+    Py_END_ALLOW_THREADS
+    for (int i = 0; i < count; i++) {
+        (void)PyOS_snprintf(text + length, sizeof(text) - length, "%s%ld",
+                            i == 0 ? "" : ", ", (long)pids[i]);
+        length += strlen(text + length);
+    }
+    return raise_errno_words(
+        -EEXIST, filename,
+        "An object of that name exists%s%s%s: exist_ok=True attaches to it, "
+        "unlinked() and link(name, replace=True) replace it, and reclaim() "
+        "removes it if no process uses it",
+        count > 0 ? " (used by process " : "", text, count > 0 ? ")" : "");
 }

@@ -23,6 +23,15 @@ PyObject *raise_no_memory(int rc, PyObject *filename, int fd, off_t size);
 /* The same for pshm_attach; mode: its object's, or 0. */
 PyObject *raise_attach(int rc, PyObject *filename, mode_t mode);
 
+/* A descriptor of that mode is not a regular file. */
+PyObject *raise_not_mappable(PyObject *filename, mode_t mode);
+
+/* A page could not be populated, rc being -EFAULT. */
+PyObject *raise_populate(PyObject *filename, off_t size);
+
+/* The name filename is taken, by the object id. */
+PyObject *raise_exists(PyObject *filename, const char *path);
+
 /* An object of the user uid was found, and only owners are accepted. */
 PyObject *raise_owner(PyObject *filename, uid_t uid,
                       const struct pshm_owners *owners);

@@ -2,6 +2,7 @@
 
 #include "core.h"
 
+#include "posix/attach.h"
 #include "posix/fd.h"
 #include "posix/host.h"
 
@@ -24,6 +25,14 @@ fdref_take(struct fdref *ref)
     return ref;
 }
 
+int
+fdref_check(const struct fdref *ref)
+{
+    struct pshm_status status;
+    int rc = pshm_status_of(ref->fd, &status);
+    return rc == 0 && !pshm_identity_same(status.id, ref->id) ? -EBADF : rc;
+}
+
 /* acq_rel: what every user did with the descriptor comes before its close. */
 void
 fdref_drop(struct fdref *ref)
@@ -31,7 +40,9 @@ fdref_drop(struct fdref *ref)
     if (ref != NULL
         && atomic_fetch_sub_explicit(&ref->users, 1, memory_order_acq_rel)
                == 1) {
-        pshm_fd_close(ref->fd);
+        if (ref->fd >= 0 && fdref_check(ref) != -EBADF) {
+            pshm_fd_close(ref->fd);
+        }
         PyMem_RawFree(ref);
     }
 }

@@ -1,6 +1,10 @@
 /* A descriptor that a handle has, and that calls in other threads may be
  * using: it is closed when the last of them is through, not before, so that
- * no call ever works on a number that is somebody else's by then. */
+ * no call works on a number that is another file's by then.
+ *
+ * Other parts of a program may close it nevertheless (a daemon closes all of
+ * them), and then the number may become another file's.  So it is known which
+ * object it was: that is compared before each use, and before it is closed. */
 #ifndef CORE_FDREF_H
 #define CORE_FDREF_H
 
@@ -9,8 +13,11 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "posix/base.h"
+
 struct fdref {
     int fd;
+    struct pshm_identity id;            /* set together with fd */
     atomic_int users;
     unsigned forks;                     /* pshm_forks_seen when it was made */
 };
@@ -23,5 +30,9 @@ void fdref_drop(struct fdref *ref);             /* NULL is nothing to drop */
 
 /* Has this process neither forked nor been forked since? */
 bool fdref_is_private(const struct fdref *ref);
+
+/* Does the descriptor still lead to the object?  Returns 0; -EBADF: no; or
+ * -errno: that cannot be seen. */
+int fdref_check(const struct fdref *ref);
 
 #endif

@@ -1,5 +1,6 @@
 #include "handle.h"
 
+#include "errors.h"
 #include "handle_table.h"
 
 #include "posix/attach.h"
@@ -22,47 +23,55 @@ handle_body_drop(handle_body *body)
     Py_CLEAR(body->name);
 }
 
-/* Keep the handle's mapping for as long as the handle, if the handle's own
- * buffer was taken.  Under the lock of its fields.  Returns 0 or -1. */
-static int
-keep_map_locked(handle *self)
+/* Not for the collector to show while it is empty. */
+static PyObject *
+new_pair(void)
 {
-    if (!self->exported || self->body.map == NULL) {
-        return 0;
+    PyObject *pair = PyTuple_New(2);
+    if (pair != NULL) {
+        PyObject_GC_UnTrack(pair);
     }
-    if (self->kept == NULL) {
-        self->kept = PyList_New(0);
-        if (self->kept == NULL) {
-            return -1;
-        }
+    return pair;
+}
+
+/* Keep the handle's mapping for as long as the handle, if the handle's own
+ * buffer was taken: as (mapping, what was kept before).  Under the lock of its
+ * fields; *pair was made before, for that may run Python code. */
+static void
+keep_map_locked(handle *self, PyObject **pair)
+{
+    if (self->exported && self->body.map != NULL) {
+        PyTuple_SET_ITEM(*pair, 0, Py_NewRef(self->body.map));
+        PyTuple_SET_ITEM(*pair, 1, self->kept != NULL ? self->kept
+                                                      : Py_NewRef(Py_None));
+        self->kept = *pair;
+        *pair = NULL;
     }
-    return PyList_Append(self->kept, (PyObject *)self->body.map);
 }
 
 int
 handle_install(handle *self, handle_body *body, PyObject **duty)
 {
-    handle_body old = HANDLE_BODY_NONE;
-    int rc;
+    handle_body old;
+    PyObject *pair = new_pair();
     *duty = NULL;
+    if (pair == NULL) {
+        handle_body_drop(body);
+        return -1;
+    }
     mapping_complete(body->map);
     handle_table_remove(self);
     fields_lock(&self->fields);
-    rc = keep_map_locked(self);
-    if (rc == 0) {
-        old = self->body;
-        *duty = self->duty;
-        self->body = *body;
-        self->duty = NULL;
-        self->exported = false;
-        self->open = true;
-        self->size = mapping_size(body->map);
-    }
+    keep_map_locked(self, &pair);
+    old = self->body;
+    *duty = self->duty;
+    self->body = *body;
+    self->duty = NULL;
+    self->exported = false;
+    self->open = true;
+    self->size = mapping_size(body->map);
     fields_unlock(&self->fields);
-    if (rc < 0) {
-        handle_body_drop(body);
-        return rc;
-    }
+    Py_XDECREF(pair);
     handle_body_drop(&old);
     return 0;
 }
@@ -80,12 +89,18 @@ handle_replace_map(handle *self, mapping *old, mapping *map)
 {
     mapping *drop = map;
     int rc = -1;
+    PyObject *pair = new_pair();
+    if (pair == NULL) {
+        Py_DECREF(map);
+        return -1;
+    }
     mapping_complete(map);
     fields_lock(&self->fields);
     if (!self->open || self->body.map != old) {
         handle_raise_changed();
     }
-    else if (keep_map_locked(self) == 0) {
+    else {
+        keep_map_locked(self, &pair);
         drop = old;
         self->body.map = map;
         self->exported = false;
@@ -93,6 +108,7 @@ handle_replace_map(handle *self, mapping *old, mapping *map)
         rc = 0;
     }
     fields_unlock(&self->fields);
+    Py_XDECREF(pair);
     Py_DECREF(drop);
     return rc;
 }
@@ -132,6 +148,24 @@ handle_check_open(handle *self)
     return 0;
 }
 
+/* rc: of fdref_check. */
+static void
+raise_lost(handle *self, int rc, int fd)
+{
+    PyObject *name = handle_name_object(self);
+    if (rc != -EBADF) {
+        raise_errno(rc, name);
+        Py_XDECREF(name);
+        return;
+    }
+    raise_errno_words(-EBADF, name,
+                      "Another part of this program closed descriptor %d of "
+                      "this shared memory, and it is no longer that object; "
+                      "the memory can still be used, and opened again by its "
+                      "name", fd);
+    Py_XDECREF(name);
+}
+
 struct fdref *
 handle_take_fd(handle *self)
 {
@@ -143,6 +177,12 @@ handle_take_fd(handle *self)
         fd = fdref_take(self->body.fd);
     }
     fields_unlock(&self->fields);
+    int rc = fd == NULL ? 0 : fdref_check(fd);
+    if (rc < 0) {
+        raise_lost(self, rc, fd->fd);
+        fdref_drop(fd);
+        return NULL;
+    }
     if (fd == NULL && open) {
         PyErr_SetString(PyExc_ValueError,
                         "the descriptor was given up with close_fd()");
@@ -208,7 +248,8 @@ update_size_locked(handle *self)
     struct pshm_status status;
     if (self->body.max_size == 0 || self->body.fd == NULL
         || is_claimed_locked(self)
-        || pshm_status_of(self->body.fd->fd, &status) < 0) {
+        || pshm_status_of(self->body.fd->fd, &status) < 0
+        || !pshm_identity_same(status.id, self->body.fd->id)) {
         return;
     }
     self->size = status.size < self->body.max_size ? (Py_ssize_t)status.size
@@ -249,15 +290,17 @@ handle_getbuffer(PyObject *op, Py_buffer *view, int flags)
         }
     }
     fields_unlock(&self->fields);
-    if (rc != 1) {
-        return rc;
-    }
-    if (map == NULL) {
+    if (rc == 1 && map == NULL) {
         handle_raise_closed(self);
         return -1;
     }
-    rc = mapping_get_buffer(map, view, flags);
-    Py_DECREF(map);
+    if (rc == 1) {
+        rc = mapping_get_buffer(map, view, flags);
+        Py_DECREF(map);
+    }
+    if (rc == 0) {
+        view->internal = MAPPING_TAKEN_FROM_HANDLE;
+    }
     return rc;
 }
 

@@ -39,11 +39,12 @@ typedef struct handle_s {
     bool open;                          /* body.map may be used */
     bool claimed;                       /* by a thread: handle_claim */
     unsigned claimed_in;                /* ... of this process: pshm_forks */
-    /* The handle's own buffer was taken, so who has the handle may have kept
-     * the address: the mapping stays for as long as the handle does. */
+    /* The handle's own buffer was taken.  If a consumer has released it since
+     * (mapping.h), it may have kept the address together with a reference to the
+     * handle: then the mapping stays for as long as the handle does. */
     bool exported;
     Py_ssize_t size;                    /* bytes, last known */
-    PyObject *kept;                     /* list of earlier mappings, likewise */
+    PyObject *kept;                     /* earlier mappings, likewise: pairs */
     PyObject *duty;                     /* delete=True: handle_delete.c */
     PyObject *weakrefs;
     /* Its place in a table of handles, or NULL: handle_table.c. */
@@ -112,6 +113,7 @@ void handle_dealloc(PyObject *op);
 typedef struct {
     bool readonly;
     Py_ssize_t max_size;                /* bytes to reserve, or 0 */
+    bool reserve;                       /* memory for all of it, now */
     struct pshm_owners owners;
 } attach_params;
 
@@ -132,6 +134,10 @@ PyObject *handle_raise_attach(int rc, PyObject *name,
 int handle_attach_new(core_state *state, PyObject *given,
                       const struct pshm_name *path,
                       const struct pshm_owners *owners, PyObject **out);
+
+/* Pause for *pause seconds, which is longer each time, but not past the
+ * deadline.  Returns 0, or -1 if a signal handler raised. */
+int handle_pause(double deadline, double *pause);
 
 /* A new handle of type, or of a subclass, that has no body yet. */
 handle *handle_alloc(core_state *state, PyObject *type);
@@ -215,6 +221,7 @@ int handle_register(core_state *state);
 
 #define HANDLE_ATTRIBUTES(X)                                                 \
     X(buf)                                           /* handle.c */          \
+    X(path)                                                                  \
     X(name) X(size) X(readonly)                      /* handle_attributes.c */ \
     X(closed) X(created) X(max_size) X(holds_use_lock)                                         \
     X(resident)                                      /* handle_memory.c */   \
@@ -237,6 +244,7 @@ HANDLE_KEYWORD_METHODS(DECLARE_KEYWORD)
 HANDLE_PLAIN_METHODS(DECLARE_PLAIN)
 HANDLE_ONE_METHODS(DECLARE_PLAIN)
 HANDLE_ATTRIBUTES(DECLARE_ATTRIBUTE)
+DECLARE_PLAIN(fspath)                                /* handle_names.c */
 DECLARE_PLAIN(reduce)                                /* handle_pickle.c */
 
 #endif

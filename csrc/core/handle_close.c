@@ -25,7 +25,7 @@ handle_close(PyObject *op, PyObject *Py_UNUSED(unused))
     self->open = false;
     old.fd = self->body.fd;
     self->body.fd = NULL;
-    if (!self->exported) {
+    if (!self->exported || !mapping_may_be_kept(self->body.map)) {
         old.map = self->body.map;
         self->body.map = NULL;
     }
@@ -110,6 +110,11 @@ handle_detach(PyObject *op, PyObject *unused)
     handle *self = as_handle(op);
     int number = -EBADF;
     PyObject *duty = NULL;
+    struct fdref *fd = handle_take_fd(self);
+    if (fd == NULL) {
+        return NULL;
+    }
+    fdref_drop(fd);
     fields_lock(&self->fields);
     if (self->open && self->body.fd != NULL) {
         number = separate_fd(self->body.fd);

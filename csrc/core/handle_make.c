@@ -5,6 +5,7 @@
 
 #include "posix/constants.h"
 #include "posix/link.h"
+#include "posix/pause.h"
 
 /* Everything up to the name, and where nothing of Python's is to come in
  * between (publish) the name too.  0, or -1 with an exception and the draft
@@ -47,6 +48,7 @@ static void
 take_rest(const request *req, struct pshm_draft *draft, handle_body *body)
 {
     body->fd->fd = draft->fd;
+    body->fd->id = draft->id;
     draft->fd = -1;
     body->id = draft->id;
     body->max_size = req->max_size;
@@ -151,6 +153,10 @@ prepare(core_state *state, handle_body *body)
     return 0;
 }
 
+/* Seconds. */
+#define SIZING_MOST 1.0
+#define SIZING_PAUSE 0.0002
+
 /* exist_ok: 0 with body attached; 1: there is none; -1 with an exception. */
 static int
 attach_existing(core_state *state, const request *req, handle_body *body)
@@ -161,14 +167,24 @@ attach_existing(core_state *state, const request *req, handle_body *body)
     };
     struct pshm_object object;
     int rc;
+    /* A program that does not use this library may be about to size it. */
+    double deadline = pshm_clock() + SIZING_MOST, pause = SIZING_PAUSE;
     do {
         rc = handle_attach(state, req->spec.name, &params, body, &object);
+        if (rc == -ENODATA && pshm_clock() < deadline) {
+            if (handle_pause(deadline, &pause) < 0) {
+                return -1;
+            }
+            rc = -EINTR;
+        }
     } while (try_again(rc));
     if (rc == -ENOENT) {
         return 1;
     }
     if (rc == -ERANGE) {
-        raise_errno(-EEXIST, req->name);
+        raise_errno_words(-EEXIST, req->name,
+                          "The object exists, but has more bytes than "
+                          "max_size, %zd", req->max_size);
         return -1;
     }
     if (rc < 0) {
@@ -225,7 +241,7 @@ make_body(core_state *state, request *req, handle *self, handle_body *body,
             handle_body_drop(body);
         }
         if (rc == 1 && !fresh_name && !req->exist_ok) {
-            raise_errno(-EEXIST, req->name);
+            raise_exists(req->name, req->spec.name->path);
             return -1;
         }
         if (rc == 1 && PyErr_CheckSignals() < 0) {

@@ -50,7 +50,7 @@ handle_map(PyObject *op, PyObject *const *args, Py_ssize_t count,
     }
     else {
         result = mapping_from_fd(core_state_of_type(Py_TYPE(op)), fd->fd,
-                                 offset, length, readonly, name);
+                                 offset, length, readonly, false, name);
     }
     if (result != NULL) {
         ((mapping *)result)->readonly = for_good;
@@ -79,7 +79,8 @@ separate(handle *self, mapping *map)
     PyObject *name = handle_name_object(self), *own = NULL;
     if (fd != NULL) {
         own = mapping_from_fd(core_state_of_type(Py_TYPE(self)), fd->fd, 0,
-                              mapping_size(map), map->readonly, name);
+                              mapping_size(map), map->readonly, false,
+                              name);
         fdref_drop(fd);
     }
     if (own != NULL) {

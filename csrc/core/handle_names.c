@@ -57,6 +57,41 @@ raise_gone(handle *self, int rc)
     return NULL;
 }
 
+/* ---- Where it lies ---- */
+
+const char handle_get_path_doc[] =
+    "Where the file system shows the object, '/dev/shm/NAME'; None if it has\n"
+    "no name.  os.fspath() gives the same.";
+
+PyObject *
+handle_get_path(PyObject *op, void *Py_UNUSED(closure))
+{
+    struct pshm_name path;
+    struct pshm_identity id;
+    if (!take_name(as_handle(op), &path, &id)) {
+        Py_RETURN_NONE;
+    }
+    return PyUnicode_FromString(path.path);
+}
+
+const char handle_fspath_doc[] =
+    "__fspath__($self, /)\n--\n\n"
+    "As .path, for open() and others.  Raises ValueError if the object has no\n"
+    "name.";
+
+PyObject *
+handle_fspath(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    PyObject *path = handle_get_path(op, NULL);
+    if (path == Py_None) {
+        Py_DECREF(path);
+        PyErr_SetString(PyExc_ValueError,
+                        "the shared memory has no name, and so no path");
+        return NULL;
+    }
+    return path;
+}
+
 /* ---- Removing ---- */
 
 const char handle_unlink_doc[] =
@@ -218,17 +253,13 @@ has_its_name(handle *self)
 }
 
 /* Note the name that the object has now, in the handle, the finalizer and the
- * tracker.  0 or -1. */
+ * tracker.  Owns name, which is path as a str.  0 or -1. */
 static int
-take_new_name(handle *self, const struct pshm_name *path)
+take_new_name(handle *self, PyObject *name, const struct pshm_name *path)
 {
     struct pshm_name from;
     struct pshm_identity id;
     bool named = take_name(self, &from, &id);
-    PyObject *name = PyUnicode_FromString(pshm_name_plain(path));
-    if (name == NULL) {
-        return -1;
-    }
     set_name(self, name, path);
     PyObject *duty;
     fields_lock(&self->fields);
@@ -266,17 +297,24 @@ link_claimed(handle *self, struct fdref *fd, PyObject *given,
         return -1;
     }
     struct pshm_name left;
+    PyObject *name = PyUnicode_FromString(pshm_name_plain(path));
     int rc;
+    if (name == NULL) {
+        return -1;
+    }
     Py_BEGIN_ALLOW_THREADS
     rc = pshm_link(fd->fd, path, replace, &left);
     Py_END_ALLOW_THREADS
     if (rc == 0) {
-        return take_new_name(self, path);
+        return take_new_name(self, name, path);
     }
+    Py_DECREF(name);
     if (left.path[0] == '\0') {
         raise_link(rc, given, fd);
+        return -1;
     }
-    else if (take_new_name(self, &left) == 0) {
+    name = PyUnicode_FromString(pshm_name_plain(&left));
+    if (name != NULL && take_new_name(self, name, &left) == 0) {
         raise_errno_words(rc, given,
                           "%s; the object is called '%s' now, and rename() "
                           "gives it another name",

@@ -14,6 +14,7 @@
 #include "posix/lease.h"
 #include "posix/map.h"
 #include "posix/pause.h"
+#include "posix/size.h"
 
 /* Pauses between two looks for a name, in seconds. */
 #define SHORTEST_PAUSE 0.0002
@@ -65,6 +66,7 @@ make_body(const struct pshm_object *object, const attach_params *params,
     mapping_adopt(body->map, base, length, (Py_ssize_t)object->size, prot);
     body->map->readonly = readonly;
     body->fd->fd = object->fd;
+    body->fd->id = object->id;
     body->id = object->id;
     body->readonly = readonly;
     body->locked = object->locked;
@@ -144,10 +146,8 @@ raise_timeout(PyObject *name, double wait)
     }
 }
 
-/* Pause, longer each time, but not past the deadline.  0, or -1 where a signal
- * handler raised. */
-static int
-pause_until(double deadline, double *pause)
+int
+handle_pause(double deadline, double *pause)
 {
     double left = deadline - pshm_clock();
     double span = left < *pause ? (left > 0 ? left : 0) : *pause;
@@ -158,6 +158,31 @@ pause_until(double deadline, double *pause)
     *pause = *pause * 2 < LONGEST_PAUSE ? *pause * 2 : LONGEST_PAUSE;
     (void)rc;                           /* look at signals in any case */
     return PyErr_CheckSignals();
+}
+
+/* reserve=True: an access to any byte finds memory.  A hole that is read takes
+ * memory too.  0, or -1 with the body dropped. */
+static int
+reserve_body(handle_body *body, PyObject *name)
+{
+    mapping *map = body->map;
+    off_t size = (off_t)mapping_size(map);
+    struct pshm_progress progress = {.room_known = true};
+    size_t done = 0;
+    int rc;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = body->readonly
+                 ? pshm_map_populate(map->base, (size_t)size, false, &done)
+                 : pshm_size_reserve(body->fd->fd, size, &progress);
+        Py_END_ALLOW_THREADS
+    } while (try_again(rc));
+    if (rc < 0) {
+        raise_no_memory(rc == -EFAULT ? -ENOSPC : rc, name, body->fd->fd,
+                        size - (body->readonly ? (off_t)done : progress.done));
+        handle_body_drop(body);
+    }
+    return rc;
 }
 
 /* wait: seconds to wait for the name to appear and be sized; 0: do not. */
@@ -175,7 +200,7 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
                 handle_body_drop(body);
                 return -1;
             }
-            return 0;
+            return params->reserve ? reserve_body(body, name) : 0;
         }
         if (try_again(rc)) {
             continue;
@@ -183,7 +208,7 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
         bool absent = rc == -ENOENT || rc == -ENODATA;
         bool waits = wait > 0 && (absent || rc == -EAGAIN);
         if (waits && pshm_clock() < start + wait) {
-            if (pause_until(start + wait, &pause) < 0) {
+            if (handle_pause(start + wait, &pause) < 0) {
                 return -1;
             }
             continue;
@@ -245,13 +270,15 @@ handle_attach_new(core_state *state, PyObject *given,
 
 const char handle_open_doc[] =
     "open($type, /, name, *, readonly=False, timeout=0, max_size=None,\n"
-    "     owner='any')\n--\n\n"
+    "     reserve=False, owner='any')\n--\n\n"
     "Attach to the object called name: " MAN(shm_open, 3) ".  It changes nothing.\n"
     "\n"
     "readonly: open and map it for reading only.  timeout: seconds to wait\n"
     "for the name to appear and the object to have a size; None: for ever; 0\n"
     "or less: not at all.  max_size: bytes of address space to reserve, so\n"
-    "that the object can grow in place under every view.\n"
+    "that the object can grow in place under every view.  reserve: take the\n"
+    "memory that the object has not used yet, so that a full mount is an\n"
+    "OSError (ENOSPC) here and not a bus error later.\n"
     OWNER_ARGUMENT_DOC "\n"
     "Raises FileNotFoundError; TimeoutError; PermissionError, also if the\n"
     "owner is another; ValueError for a bad name, or an object larger than\n"
@@ -263,10 +290,10 @@ handle_open(PyObject *type, PyObject *const *args, Py_ssize_t count,
             PyObject *kwnames)
 {
     static const char *const names[] = {"name", "readonly", "timeout",
-                                        "max_size", "owner", NULL};
+                                        "max_size", "reserve", "owner", NULL};
     static const struct signature signature = {"open", 1, 1, names};
     core_state *state = core_state_of_type((PyTypeObject *)type);
-    PyObject *values[5];
+    PyObject *values[6];
     struct pshm_name path;
     attach_params params = {.owners = PSHM_OWNERS_ANY};
     double wait = 0;
@@ -277,7 +304,8 @@ handle_open(PyObject *type, PyObject *const *args, Py_ssize_t count,
         || arg_timeout(values[2], &wait) < 0
         || (values[3] != NULL && values[3] != Py_None
             && arg_size(values[3], "max_size", &params.max_size) < 0)
-        || arg_owners(values[4], &params.owners) < 0) {
+        || arg_bool(values[4], &params.reserve) < 0
+        || arg_owners(values[5], &params.owners) < 0) {
         return NULL;
     }
     handle *self = handle_alloc(state, type);
@@ -292,14 +320,18 @@ handle_open(PyObject *type, PyObject *const *args, Py_ssize_t count,
 }
 
 const char handle_from_fd_doc[] =
-    "from_fd($type, /, fd, *, readonly=None, max_size=None)\n--\n\n"
+    "from_fd($type, /, fd, *, readonly=None, max_size=None,\n"
+    "        require_seals=0)\n--\n\n"
     "A handle of an open descriptor's object, which has no name here.\n\n"
     "fd: an int, of a regular file or memfd that is not empty; it belongs to\n"
     "the handle then, unless this raises.  readonly: None: as fd was opened,\n"
-    "or as its seals say.  max_size: as for open().  See " MAN(mmap, 2) ".\n"
+    "or as its seals say.  max_size: as for open().  require_seals: F_SEAL_\n"
+    "constants that the object must have: with F_SEAL_SHRINK no access can be\n"
+    "a bus error.  See " MAN(mmap, 2) ".\n"
     "An exclusive lock that fd holds, " MAN(flock, 2) ", becomes a shared\n"
     "one.\n\n"
-    "Raises ValueError; OSError: EBADF, EINVAL (not a regular file), ENODATA\n"
+    "Raises ValueError; PermissionError (EPERM) if a seal is missing; OSError:\n"
+    "EBADF, EINVAL (not a regular file), ENODATA\n"
     "(size 0), EACCES (not opened for that), ENOMEM.";
 
 /* Read-only where writing is not possible: 1, 0 or -errno. */
@@ -313,6 +345,25 @@ must_be_readonly(int fd)
     int seals = pshm_seals_of(fd);
     return access == O_RDONLY
            || (seals > 0 && seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE));
+}
+
+/* Seals are never taken off, so they can be looked at first.  0 or -1. */
+static int
+check_seals(int fd, int required)
+{
+    int seals = required == 0 ? 0 : pshm_seals_of(fd);
+    if (seals < 0 && seals != -EINVAL) {
+        raise_errno(seals, NULL);
+        return -1;
+    }
+    if ((required & ~(seals < 0 ? 0 : seals)) != 0) {
+        raise_errno_words(-EPERM, NULL,
+                          "The object must have the seals 0x%x and has 0x%x "
+                          "(F_SEAL_ constants; add_seals() adds them)",
+                          required, seals < 0 ? 0 : seals);
+        return -1;
+    }
+    return 0;
 }
 
 /* The lease comes last: on a descriptor that stays the caller's there is to be
@@ -349,17 +400,21 @@ PyObject *
 handle_from_fd(PyObject *type, PyObject *const *args, Py_ssize_t count,
                PyObject *kwnames)
 {
-    static const char *const names[] = {"fd", "readonly", "max_size", NULL};
+    static const char *const names[] = {"fd", "readonly", "max_size",
+                                        "require_seals", NULL};
     static const struct signature signature = {"from_fd", 1, 1, names};
     core_state *state = core_state_of_type((PyTypeObject *)type);
-    PyObject *values[3];
+    PyObject *values[4];
     attach_params params = {.owners = PSHM_OWNERS_ANY};
-    long long fd;
+    long long fd, seals = 0;
     if (args_match(&signature, args, count, kwnames, values) < 0
         || arg_long(values[0], "fd", 0, INT_MAX, &fd) < 0
         || (values[1] != Py_None && arg_bool(values[1], &params.readonly) < 0)
         || (values[2] != NULL && values[2] != Py_None
-            && arg_size(values[2], "max_size", &params.max_size) < 0)) {
+            && arg_size(values[2], "max_size", &params.max_size) < 0)
+        || (values[3] != NULL
+            && arg_long(values[3], "require_seals", 0, INT_MAX, &seals) < 0)
+        || check_seals((int)fd, (int)seals) < 0) {
         return NULL;
     }
     if (values[1] == NULL || values[1] == Py_None) {

@@ -296,10 +296,22 @@ follow(change *c)
     return map == NULL ? -1 : handle_replace_map(c->self, c->map, map);
 }
 
+static Py_ssize_t
+last_size(handle *self)
+{
+    Py_ssize_t size;
+    fields_lock(&self->fields);
+    size = self->size;
+    fields_unlock(&self->fields);
+    return size;
+}
+
 const char handle_resize_doc[] =
     "resize($self, /, size, *, shrink=False)\n--\n\n"
-    "Change the object's size, in bytes: " MAN(fallocate, 2) ", " MAN(ftruncate, 2)
+    "Make the object at least size bytes long: " MAN(fallocate, 2) ", " MAN(ftruncate, 2)
     ".\n\n"
+    "Returns the size that it has then, which is larger if another process\n"
+    "made it so.  With shrink=True it is cut to size.\n\n"
     "Growing takes the memory at once, in one system call that may answer no\n"
     "signal before it is through.  With max_size it happens in place: old views\n"
     "stay valid, and every process that has mapped it with max_size sees the\n"
@@ -336,20 +348,14 @@ handle_resize(PyObject *op, PyObject *const *args, Py_ssize_t count,
     else if (size > c.from) {
         rc = grow(&c);
     }
-    else if (size == c.from) {
+    else if (size == c.from || !may_shrink) {
         rc = follow(&c);
-    }
-    else if (!may_shrink) {
-        PyErr_Format(PyExc_ValueError,
-                     "size %zd is less than the object's, %zd bytes; "
-                     "shrink=True allows that",
-                     size, c.from);
     }
     else {
         rc = shrink(&c);
     }
     change_end(&c);
-    return rc < 0 ? NULL : Py_NewRef(Py_None);
+    return rc < 0 ? NULL : PyLong_FromSsize_t(last_size(c.self));
 }
 
 const char handle_refresh_doc[] =

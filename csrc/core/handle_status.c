@@ -5,6 +5,7 @@
 #include "errors.h"
 
 #include "posix/attach.h"
+#include "posix/constants.h"
 #include "posix/draft.h"
 
 static PyObject *
@@ -189,12 +190,24 @@ handle_add_seals(PyObject *op, PyObject *value)
     Py_BEGIN_ALLOW_THREADS
     rc = pshm_seals_add(fd->fd, (int)seals);
     Py_END_ALLOW_THREADS
+    int sealed = rc < 0 ? pshm_seals_of(fd->fd) : 0;
     fdref_drop(fd);
     if (rc == -EBUSY) {
         PyErr_SetString(PyExc_BufferError,
                         "the object is mapped writable, by this handle or "
                         "another; F_SEAL_FUTURE_WRITE leaves such mappings "
                         "as they are");
+        return NULL;
+    }
+    if (rc == -EPERM && sealed > 0 && sealed & F_SEAL_SEAL) {
+        PyObject *name = handle_name_object(self);
+        raise_errno_words(
+            rc, name,
+            name != NULL
+                ? "Named objects cannot be sealed: the kernel makes them with "
+                  "F_SEAL_SEAL; SharedMemory.anonymous() makes one that can"
+                : "The object is sealed against further seals (F_SEAL_SEAL)");
+        Py_XDECREF(name);
         return NULL;
     }
     return rc < 0 ? raise_with_name(self, rc) : Py_NewRef(Py_None);

@@ -87,6 +87,7 @@ static PyMethodDef handle_methods[] = {
     HANDLE_PLAIN_METHODS(PLAIN_METHOD)
     HANDLE_ONE_METHODS(ONE_METHOD)
     {"__reduce__", handle_reduce, METH_NOARGS, handle_reduce_doc},
+    {"__fspath__", handle_fspath, METH_NOARGS, handle_fspath_doc},
     {"__enter__", handle_enter, METH_NOARGS, NULL},
     {"__exit__", CAST(handle_exit), METH_FASTCALL, NULL},
     {0},

@@ -82,13 +82,21 @@ mapping_traverse(PyObject *op, visitproc visit, void *arg)
 /* ---- Making one ---- */
 
 static PyObject *
-raise_range(off_t offset, off_t length, off_t size)
+raise_range(off_t offset, off_t length, const struct pshm_map_seen *seen)
 {
+    off_t size = seen->size;
     if (size < 0) {
         PyErr_SetString(PyExc_ValueError,
                         "length must be given for a descriptor that is not a "
                         "regular file");
         return NULL;
+    }
+    if (seen->huge_page > 0 && offset < size && length <= size - offset) {
+        return PyErr_Format(PyExc_ValueError,
+                            "offset %lld and length %lld must be multiples of "
+                            "the huge pages of that file, %ld bytes",
+                            (long long)offset, (long long)length,
+                            seen->huge_page);
     }
     return PyErr_Format(PyExc_ValueError,
                         "offset %lld and length %lld reach past the end of "
@@ -100,7 +108,8 @@ raise_range(off_t offset, off_t length, off_t size)
 
 PyObject *
 mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
-                Py_ssize_t length, bool readonly, PyObject *filename)
+                Py_ssize_t length, bool readonly, bool device,
+                PyObject *filename)
 {
     if (offset % state->page_size != 0) {
         PyErr_Format(PyExc_ValueError,
@@ -114,16 +123,20 @@ mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
         return NULL;
     }
     void *base;
-    off_t mapped = length, size = 0;
+    off_t mapped = length;
+    struct pshm_map_seen seen;
     int rc, prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
     Py_BEGIN_ALLOW_THREADS
     pshm_gate_enter();
-    rc = pshm_map_range(fd, offset, &mapped, prot, &base, &size);
+    rc = pshm_map_range(fd, offset, &mapped, prot, device, &base, &seen);
     pshm_gate_leave();
     Py_END_ALLOW_THREADS
     if (rc < 0) {
         Py_DECREF(self);
-        return rc == -ERANGE ? raise_range(offset, length, size)
+        if (rc == -EINVAL && seen.size < 0 && !device) {
+            return raise_not_mappable(filename, seen.mode);
+        }
+        return rc == -ERANGE ? raise_range(offset, length, &seen)
                              : raise_errno(rc, filename);
     }
     mapping_adopt(self, base, (size_t)mapped, (Py_ssize_t)mapped, prot);
@@ -135,17 +148,18 @@ static PyObject *
 mapping_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"fd", "length", "offset", "readonly",
-                                        NULL};
+                                        "device", NULL};
     static const struct signature signature = {"MemoryMap", 3, 1, names};
-    PyObject *values[4];
+    PyObject *values[5];
     Py_ssize_t length = -1, offset = 0;
-    bool readonly = false;
+    bool readonly = false, device = false;
     if (args_match_dict(&signature, args, kwargs, values) < 0
         || (values[1] != NULL && values[1] != Py_None
             && arg_size(values[1], "length", &length) < 0)
         || (values[2] != NULL
             && arg_offset(values[2], "offset", &offset) < 0)
-        || arg_bool(values[3], &readonly) < 0) {
+        || arg_bool(values[3], &readonly) < 0
+        || arg_bool(values[4], &device) < 0) {
         return NULL;
     }
     int fd = PyObject_AsFileDescriptor(values[0]);
@@ -153,7 +167,7 @@ mapping_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     return mapping_from_fd(core_state_of_type(type), fd, offset, length,
-                           readonly, NULL);
+                           readonly, device, NULL);
 }
 
 /* ---- The buffer ---- */
@@ -246,11 +260,15 @@ mapping_bf_getbuffer(PyObject *op, Py_buffer *view, int flags)
     return mapping_get_buffer(as_mapping(op), view, flags);
 }
 
-/* Nothing to do, but it must be there: np.frombuffer keeps a view, and with it
- * a reference to us, only of a type that has it. */
+/* It must be there: np.frombuffer keeps a view, and with it a reference to us,
+ * only of a type that has it. */
 static void
-mapping_bf_releasebuffer(PyObject *Py_UNUSED(op), Py_buffer *Py_UNUSED(view))
+mapping_bf_releasebuffer(PyObject *op, Py_buffer *view)
 {
+    if (view->internal == MAPPING_TAKEN_FROM_HANDLE) {
+        atomic_store_explicit(&as_mapping(op)->released, true,
+                              memory_order_release);
+    }
 }
 
 /* The references come first: who gave one up may have left a weak one, or an
@@ -318,17 +336,20 @@ mapping_repr(PyObject *op)
 
 PyDoc_STRVAR(
     mapping_doc,
-    "MemoryMap(fd, length=None, offset=0, *, readonly=False)\n--\n\n"
+    "MemoryMap(fd, length=None, offset=0, *, readonly=False,\n"
+    "          device=False)\n--\n\n"
     "A range of a descriptor's object in memory, shared: " MAN(mmap, 2) ".\n\n"
     "fd: an open descriptor, or an object with fileno(); it is not kept and\n"
     "may be closed at once.  length: bytes, at least 1; None: up to the end.\n"
-    "offset: bytes, a multiple of PAGESIZE.\n\n"
+    "offset: bytes, a multiple of PAGESIZE.  device: accept a descriptor that\n"
+    "is not a regular file or memfd; what an access to it does is the\n"
+    "driver's to say, and may be a bus error.\n\n"
     "Exports its bytes (format 'B', one dimension); len(), indexing, slices\n"
     "and iteration are a memoryview's.  It is unmapped when nothing refers\n"
     "to it any more, and in no other way.\n\n"
     "Raises ValueError for a range past the object's end, and OSError:\n"
-    "ENOMEM (address space, RLIMIT_AS, too many mappings), EACCES (not as fd\n"
-    "was opened), EBADF.");
+    "EINVAL (not a regular file), ENOMEM (address space, RLIMIT_AS, too many\n"
+    "mappings), EACCES (not as fd was opened), EBADF.");
 
 static PyMemberDef mapping_members[] = {
     {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(mapping, weakrefs),

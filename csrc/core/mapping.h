@@ -21,6 +21,7 @@ typedef struct {
     atomic_int prot;                    /* rights that can be handed out;
                                            others may look at it */
     atomic_int granted;                 /* rights that ever were */
+    atomic_bool released;               /* a view of the kind below was */
     bool changing;                      /* a thread changes prot or reserved */
     unsigned changing_in;               /* ... of this process: pshm_forks */
     bool readonly;                      /* for good, whatever the descriptor
@@ -43,10 +44,23 @@ void mapping_adopt(mapping *self, void *base, size_t reserved,
 void mapping_complete(mapping *self);
 
 /* Map [offset, offset + length) of fd; length < 0: to the object's end.
- * filename is for messages, or NULL.  Returns NULL with an exception. */
+ * device: fd need not be a regular file.  filename is for messages, or NULL.  Returns NULL with an exception. */
 PyObject *mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
-                          Py_ssize_t length, bool readonly,
+                          Py_ssize_t length, bool readonly, bool device,
                           PyObject *filename);
+
+/* view->internal of a buffer that was taken from a handle, whose consumer has a
+ * reference to the handle, and to the mapping only until it is released. */
+#define MAPPING_TAKEN_FROM_HANDLE ((void *)1)
+
+/* Was such a one released?  Its consumer may still use the address, as
+ * np.ndarray(buffer=handle) does.  Those that live keep the mapping. */
+static inline bool
+mapping_may_be_kept(mapping *self)
+{
+    return self != NULL
+           && atomic_load_explicit(&self->released, memory_order_acquire);
+}
 
 /* bf_getbuffer; the view's obj is the mapping.  The second needs no lock of the
  * mapping's: it serves where all rights were granted before, for those are

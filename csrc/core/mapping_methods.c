@@ -221,7 +221,8 @@ PyDoc_STRVAR(
     "Bring every page in and map it, so that no access faults later:\n"
     MAN(madvise, 2) " with MADV_POPULATE_WRITE (READ where the mapping is\n"
     "read-only), or on kernels without that by touching the pages.\n\n"
-    RANGE_DOC ":\nEFAULT where there is no memory for a page.");
+    RANGE_DOC ":\nENOSPC if there is no memory for a page; EFAULT if it is past the\n"
+    "object's end.");
 
 static PyObject *
 mapping_populate(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -244,6 +245,9 @@ mapping_populate(PyObject *op, PyObject *const *args, Py_ssize_t count,
                                &done);
         Py_END_ALLOW_THREADS
     } while (try_again(rc));
+    if (rc == -EFAULT) {
+        return raise_populate(NULL, (off_t)(length - (Py_ssize_t)done));
+    }
     return rc < 0 ? raise_errno(rc, NULL) : Py_NewRef(Py_None);
 }
 

@@ -7,6 +7,7 @@
 #include "handle_table.h"
 #include "view.h"
 
+#include "posix/attach.h"
 #include "posix/constants.h"
 #include "posix/host.h"
 #include "posix/link.h"
@@ -115,7 +116,34 @@ core_shm_unlink(PyObject *Py_UNUSED(module), PyObject *const *args,
     return rc < 0 ? raise_errno(rc, values[0]) : Py_NewRef(Py_None);
 }
 
+PyDoc_STRVAR(
+    exists_doc,
+    "exists(name)\n--\n\n"
+    "Whether there is a shared memory object of that name now.\n\n"
+    "Raises ValueError for a bad name; OSError if that cannot be seen.");
+
+static PyObject *
+core_exists(PyObject *Py_UNUSED(module), PyObject *const *args,
+            Py_ssize_t count, PyObject *kwnames)
+{
+    static const char *const names[] = {"name", NULL};
+    static const struct signature signature = {"exists", 1, 1, names};
+    PyObject *values[1];
+    struct pshm_name name;
+    if (args_match(&signature, args, count, kwnames, values) < 0
+        || arg_name(values[0], &name) < 0) {
+        return NULL;
+    }
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_exists(&name);
+    Py_END_ALLOW_THREADS
+    return rc < 0 ? raise_errno(rc, values[0]) : PyBool_FromLong(rc);
+}
+
 static PyMethodDef raw_methods[] = {
+    {"exists", (PyCFunction)(void (*)(void))core_exists,
+     METH_FASTCALL | METH_KEYWORDS, exists_doc},
     {"shm_open", (PyCFunction)(void (*)(void))core_shm_open,
      METH_FASTCALL | METH_KEYWORDS, shm_open_doc},
     {"shm_unlink", (PyCFunction)(void (*)(void))core_shm_unlink,

@@ -43,6 +43,14 @@ pshm_attach_look(int fd, struct pshm_object *out)
     return rc == 0 && st.st_size == 0 ? -ENODATA : rc;
 }
 
+int
+pshm_exists(const struct pshm_name *name)
+{
+    struct stat st;
+    int rc = pshm_result(lstat(name->path, &st));
+    return rc == 0 ? S_ISREG(st.st_mode) : rc == -ENOENT ? 0 : rc;
+}
+
 /* Does name still lead to the object?  1 with its size of now, 0, or -errno. */
 static int
 confirm_name(const struct pshm_name *name, struct pshm_object *object)

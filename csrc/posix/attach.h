@@ -52,6 +52,9 @@ int pshm_attach(const struct pshm_name *name, bool readonly,
  * Returns the descriptor; -EAGAIN: a process still holds one; or -errno. */
 int pshm_attach_open(const struct pshm_name *name, int flags, mode_t mode);
 
+/* Is there an object called name?  Returns 1, 0 or -errno. */
+int pshm_exists(const struct pshm_name *name);
+
 /* What a refusal of open(2) to open name (rc) means: rc; or where it is about
  * what is no regular file, what pshm_attach says of that, with *mode. */
 int pshm_attach_refusal(const struct pshm_name *name, int rc, mode_t *mode);

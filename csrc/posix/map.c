@@ -1,6 +1,8 @@
 #include "map.h"
 
+#include <linux/magic.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "constants.h"
@@ -24,23 +26,48 @@ pshm_map(int fd, off_t offset, size_t length, int prot, void **base)
     return 0;
 }
 
+/* The size of the pages of a hugetlbfs, or 0: elsewhere a block may be larger
+ * than a page, too. */
+static long
+huge_page_of(int fd, const struct stat *st)
+{
+    struct statfs fs;
+    if ((size_t)st->st_blksize <= pshm_page_size() || fstatfs(fd, &fs) < 0
+        || fs.f_type != HUGETLBFS_MAGIC) {
+        return 0;
+    }
+    return (long)fs.f_bsize;
+}
+
 int
-pshm_map_range(int fd, off_t offset, off_t *length, int prot, void **base,
-               off_t *size)
+pshm_map_range(int fd, off_t offset, off_t *length, int prot, bool device,
+               void **base, struct pshm_map_seen *seen)
 {
     struct stat st;
+    *seen = (struct pshm_map_seen){.size = -1};
     int rc = pshm_result(fstat(fd, &st));
     if (rc < 0) {
         return rc;
     }
-    *size = S_ISREG(st.st_mode) ? st.st_size : -1;
-    if (*size >= 0) {
-        if (offset >= *size || *length > *size - offset) {
+    seen->mode = st.st_mode;
+    if (S_ISREG(st.st_mode)) {
+        seen->size = st.st_size;
+        if (offset >= st.st_size || *length > st.st_size - offset) {
             return -ERANGE;
         }
         if (*length < 0) {
-            *length = *size - offset;
+            *length = st.st_size - offset;
         }
+        /* munmap(2) takes whole ones only. */
+        seen->huge_page = huge_page_of(fd, &st);
+        if (seen->huge_page > 0
+            && (offset % seen->huge_page != 0
+                || *length % seen->huge_page != 0)) {
+            return -ERANGE;
+        }
+    }
+    else if (!device) {
+        return -EINVAL;
     }
     if (*length < 0) {
         return -ERANGE;

@@ -17,12 +17,18 @@ int pshm_map(int fd, off_t offset, size_t length, int prot, void **base);
 
 /* As pshm_map, of a range that the object has: an access past its end would be
  * a bus error.  *length: bytes, or < 0 for up to the end, which is then put
- * there.  Objects that are not regular files have no size to look at, so there
- * length must be given.  To be called inside the gate (gate.h).
- * Returns also -ERANGE: past the end, the object's size being in *size then, or
- * -1 there where it has none. */
-int pshm_map_range(int fd, off_t offset, off_t *length, int prot, void **base,
-                   off_t *size);
+ * there.  device: accept what is not a regular file; it has no size to look
+ * at, so length must be given.  To be called inside the gate (gate.h).
+ * Returns also -ERANGE: past the end, or not in whole huge pages; or -EINVAL:
+ * not a regular file.  *seen then says why. */
+struct pshm_map_seen {
+    off_t size;                         /* of the object, or -1: it has none */
+    mode_t mode;
+    long huge_page;                     /* bytes, on a hugetlbfs, or 0 */
+};
+
+int pshm_map_range(int fd, off_t offset, off_t *length, int prot, bool device,
+                   void **base, struct pshm_map_seen *seen);
 
 /* A whole mapping that pshm_map made, or its end.  Can fail only where the
  * process has as many mappings as it may have and this one has become the middle

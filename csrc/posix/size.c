@@ -119,6 +119,12 @@ reserve_pieces(int fd, off_t size, struct pshm_progress *progress)
 }
 
 int
+pshm_size_reserve(int fd, off_t size, struct pshm_progress *progress)
+{
+    return reserve_pieces(fd, size, progress);
+}
+
+int
 pshm_size_set(int fd, off_t size, bool reserve,
               struct pshm_progress *progress)
 {

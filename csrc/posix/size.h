@@ -40,6 +40,11 @@ uint64_t pshm_memory_available(void);
 int pshm_size_set(int fd, off_t size, bool reserve,
                   struct pshm_progress *progress);
 
+/* Take the memory of the first size bytes of an object that others may be using
+ * too; never changes its size to less.  progress->room_known must be set.
+ * Returns as pshm_size_set, or -EOPNOTSUPP. */
+int pshm_size_reserve(int fd, off_t size, struct pshm_progress *progress);
+
 /* Grow an object, that others may be using and growing too, from a size of
  * from to at least to bytes.  It never makes the object smaller, whoever else
  * grows it meanwhile.  Without reserve only the last page gets memory.

@@ -79,34 +79,39 @@ range_lies_within_the_object(void)
     for (size_t i = 0; i < COUNT(ranges); i++) {
         void *base = NULL;
         off_t length = ranges[i].length < 0 ? -1 : ranges[i].length * page;
-        off_t size = 0;
+        struct pshm_map_seen seen;
         check_about("range %zu", i);
         CHECK_IS(pshm_map_range(fd, ranges[i].offset * page, &length,
-                                PROT_READ, &base, &size),
+                                PROT_READ, false, &base, &seen),
                  ranges[i].rc);
-        CHECK_IS(size, 3 * page);
+        CHECK_IS(seen.size, 3 * page);
         if (base != NULL) {
             CHECK_IS(length, ranges[i].mapped * page);
             pshm_unmap(base, (size_t)length);
         }
     }
     void *base = NULL;
-    off_t length = INT64_MAX, size = 0;
-    CHECK_IS(pshm_map_range(fd, page, &length, PROT_READ, &base, &size),
+    off_t length = INT64_MAX;
+    struct pshm_map_seen seen;
+    CHECK_IS(pshm_map_range(fd, page, &length, PROT_READ, false, &base, &seen),
              -ERANGE);
     pshm_fault_arm("fstat", 1, PSHM_FAULT_FAIL, EIO);
-    CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, &base, &size), -EIO);
+    CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, false, &base, &seen),
+             -EIO);
     (void)pshm_fault_disarm();
     (void)close(fd);
 
     /* what is no file has no end */
     fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
     length = page;
-    CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, &base, &size), 0);
-    CHECK_IS(size, -1);
+    CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, false, &base, &seen),
+             -EINVAL);
+    CHECK(S_ISCHR(seen.mode));
+    CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, true, &base, &seen), 0);
+    CHECK_IS(seen.size, -1);
     pshm_unmap(base, PAGE);
     length = -1;
-    CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, &base, &size),
+    CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, true, &base, &seen),
              -ERANGE);
     (void)close(fd);
 }
