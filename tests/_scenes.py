@@ -323,21 +323,15 @@ class OpenOrCreate(Open):
 
 class Unpickle(Open):
     without_proc = False
-    interruptible = Open.interruptible - {"open"}  # a file of /proc never waits
 
     def before(self):
         super().before()
-        self.pickled = pickle.dumps(self.first)
+        # Of a handle that is gone then, or unpickling would share what it had.
+        with SharedMemory.open(self.name) as other:
+            self.pickled = pickle.dumps(other)
 
     def act(self):
         self.shm = pickle.loads(self.pickled)
-
-
-class Pickle(Existing):
-    interruptible = Existing.interruptible - {"open"}
-
-    def act(self):
-        self.pickled = pickle.dumps(self.first)
 
 
 class FromFd(Open):
@@ -684,7 +678,8 @@ class CloseDelete(Scene):
 
 class Reclaim(Scene):
     one_process = True
-    forgiven = Scene.forgiven | TURN
+    # A use that the kernel does not tell of may be seen in /proc.
+    forgiven = Scene.forgiven | TURN | {"shm_open", "fcntl", "fstat"}
     interruptible = Scene.interruptible - {"open"}
     dry_run = False
 
@@ -698,19 +693,21 @@ class Reclaim(Scene):
 
     def act(self):
         found = posixshm.reclaim(self.name, dry_run=self.dry_run)
-        self.found = {each.name: each.removed for each in found}
+        self.found = {each.name: each for each in found}
 
     def told(self, number):
-        return f"failed: {os.strerror(number)}" in self.found.values()
+        return any(
+            each.state == "unknown" or (each.error is not None and each.error.errno == number)
+            for each in self.found.values()
+        )
 
     def succeeded(self):
         there = names(self.name)
         for name in self.left:
-            assert (name in there) == (self.found.get(name) != "removed"), self.found
-            assert name in self.found, self.found
+            assert (name in there) == (not self.found[name].removed), self.found
         for used in (self.leased, self.mapped):
             assert used.is_linked(), self.found
-            assert not self.found.get(used.name), self.found
+            assert not self.found[used.name].removed, self.found
         assert set(there) <= {*self.left, self.leased.name, self.mapped.name}
 
     def failed(self):

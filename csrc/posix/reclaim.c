@@ -111,7 +111,10 @@ reclaim_by_proof(double older_than, bool remove, struct pshm_candidate *out)
         out->state = state_of_refused(out, older_than, fd);
         return;
     }
-    if (fstat(fd, &st) == 0 && is_selected(out, &st, older_than)) {
+    if (fstat(fd, &st) < 0) {
+        out->state = PSHM_UNKNOWN;
+    }
+    else if (is_selected(out, &st, older_than)) {
         out->state = take_lease(fd);
         if (out->state == PSHM_FREE && remove) {
             remove_name(out);
