@@ -74,6 +74,20 @@ holds(uintptr_t where, uintptr_t address, bool unproven)
 
 static const uintptr_t flag_bit = 1;
 
+/* Is that where the list of this thread begins, or in a mutex that it has?  What
+ * is left of a dead thread may confirm a link too. */
+static bool
+is_neighbour(uintptr_t address, bool unproven)
+{
+    const struct pshm_thread *self = pshm_thread();
+    uintptr_t word = address
+                     - offsetof(pthread_mutex_t, __data.__list.__next)
+                     + offsetof(pthread_mutex_t, __data.__lock);
+    return self->list == 0 || address == self->list
+           || !differs(word, self->id, unproven)
+           || !differs(word, self->id | FUTEX_WAITERS, unproven);
+}
+
 /* Does the neighbour to which this link leads confirm it?  It leads to the
  * neighbour's link forward, before which its link back lies; the lowest bit is a
  * flag.  side: 0: the one before r, 1: the one behind it. */
@@ -83,7 +97,8 @@ is_confirmed(const struct pshm_robust *r, uintptr_t link, int side,
 {
     uintptr_t self = (uintptr_t)&r->mutex.__data.__list.__next;
     uintptr_t where = (link & ~flag_bit) - (side == 0 ? 0 : sizeof(self));
-    return holds(where, self, unproven);
+    return is_neighbour(link & ~flag_bit, unproven)
+           && holds(where, self, unproven);
 }
 
 static bool
@@ -118,8 +133,7 @@ learn_links(void)
 }
 
 /* What was remembered is right for as long as that neighbour confirms it; if not,
- * what is found may be.  A link that a dead thread left there may be confirmed
- * too, by what is left of that thread. */
+ * what is found may be. */
 bool
 pshm_robust_linked(const struct pshm_robust *r, const struct pshm_grip *grip)
 {

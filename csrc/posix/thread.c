@@ -106,6 +106,10 @@ pshm_thread_enter(void)
             = atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
         watch_end();
     }
+    void *list = NULL;
+    size_t size;
+    self->list = syscall(SYS_get_robust_list, 0, &list, &size) < 0
+                     ? 0 : (uintptr_t)list;
     self->forks = pshm_forks();
     self->id = (unsigned)syscall(SYS_gettid);
     if (!times_can_be_compared()

@@ -23,6 +23,8 @@ struct pshm_thread {
     unsigned forks;                     /* as pshm_forks when the rest was read */
     unsigned id;
     unsigned started;                   /* ticks; 0: unknown */
+    uintptr_t list;                     /* the head of its robust mutexes:
+                                           get_robust_list(2); 0: unknown */
 };
 
 extern PSHM_THREAD_LOCAL struct pshm_thread pshm_this_thread;
