@@ -214,6 +214,11 @@ shrink(change *c)
         raise_errno_words(rc, c->name,
                           "The object is sealed against shrinking");
     }
+    else if (rc == -ENOENT) {
+        raise_errno_words(rc, c->name,
+                          "What this process has mapped cannot be seen, so "
+                          "nothing is cut off (is /proc mounted?)");
+    }
     else if (rc < 0) {
         raise_errno(rc, c->name);
     }

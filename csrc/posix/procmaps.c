@@ -78,6 +78,19 @@ visit_reach(const struct span *span, void *context)
            && span->offset + (span->end - span->start) > reach->past;
 }
 
+/* Which object the kernel shows for the mapping at except: on btrfs and
+ * overlayfs the device is not the one of fstat(2). */
+static int
+visit_own(const struct span *span, void *context)
+{
+    struct reach *reach = context;
+    bool found = span->start <= reach->except && reach->except < span->end;
+    if (found) {
+        reach->id = span->id;
+    }
+    return found;
+}
+
 int
 pshm_maps_reach(struct pshm_identity id, off_t past, const void *except,
                 size_t length)
@@ -89,7 +102,8 @@ pshm_maps_reach(struct pshm_identity id, off_t past, const void *except,
         .except = (uintptr_t)except,
         .except_end = ((uintptr_t)except + length + page - 1) / page * page,
     };
-    return walk_maps("/proc/self/maps", visit_reach, &reach);
+    int rc = walk_maps("/proc/self/maps", visit_own, &reach);
+    return rc < 0 ? rc : walk_maps("/proc/self/maps", visit_reach, &reach);
 }
 
 struct collection {

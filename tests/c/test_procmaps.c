@@ -49,6 +49,10 @@ check_reach(int fd, off_t size)
     CHECK_IS(pshm_maps_reach(id, 2 * (off_t)PAGE, base, length), 1);
     CHECK_IS(pshm_maps_reach(id, 2 * (off_t)PAGE + 10, base, length), 1);
     CHECK_IS(pshm_maps_reach(id, 3 * (off_t)PAGE, base, length), 0);
+    /* also where the kernel shows another device than fstat(2), as on btrfs */
+    struct pshm_identity elsewhere = {id.dev + 1, id.ino};
+    CHECK_IS(pshm_maps_reach(elsewhere, 2 * (off_t)PAGE, base, length), 1);
+    CHECK_IS(pshm_maps_reach(elsewhere, 3 * (off_t)PAGE, base, length), 0);
     CHECK(munmap(part, 10) == 0);
     CHECK_IS(pshm_maps_reach(id, 2 * (off_t)PAGE, base, length), 0);
     /* another object */
