@@ -25,10 +25,12 @@ def call_at_end(handle: SharedMemory, remove: Callable[[Any], object], duty: Any
 
     weakref.finalize(handle, remove, duty)
     # A worker that multiprocessing has forked ends without the interpreter's own end.
-    process = sys.modules.get("multiprocessing.process")
-    util = sys.modules.get("multiprocessing.util")
-    if process is not None and util is not None and process.parent_process() is not None:
-        util.Finalize(handle, remove, (duty,), exitpriority=_WORKER_END_PRIORITY)
+    # Without dict.get(): in a free-threaded 3.13 it takes the dict's lock, which a forked child may
+    # find taken for ever by another thread.
+    if "multiprocessing.process" in sys.modules and "multiprocessing.util" in sys.modules:
+        if sys.modules["multiprocessing.process"].parent_process() is not None:
+            finalize = sys.modules["multiprocessing.util"].Finalize
+            finalize(handle, remove, (duty,), exitpriority=_WORKER_END_PRIORITY)
 
 
 def track(function: str, name: str) -> None:
