@@ -3,13 +3,14 @@
 import re
 from pathlib import Path
 
-from _processes import PATH, can_mount
+from _processes import PATH, can_mount, needs_mounts
 
 import posixshm
 import posixshm.array
 
 README = Path(__file__).parent.parent / "README.md"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.M | re.S)
+COMMANDS = re.search(r"^```sh\n(.*?)^```$", README.read_text(), re.M | re.S)[1]
 
 
 def test_examples(run_python, tmp_path):
@@ -34,6 +35,31 @@ def test_examples(run_python, tmp_path):
         assert not left, left
     """
     run_python(code, can_mount(), *scripts, env=PATH, timeout=110)
+
+
+def test_commands(run_python):
+    """Each line of the shell example does what its comment says to the objects that it names."""
+    needs_mounts()
+    code = """
+        import subprocess, sys
+        from posixshm import SharedMemory, exists
+        from _processes import private_shm
+        private_shm()
+        prices = SharedMemory.create("prices", 4096)
+        SharedMemory.create("camera-0", 4096).close()
+        seen = []
+        for line in sys.argv[1].splitlines():
+            command = [sys.executable, "-m", *line.partition("#")[0].split()]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, (line, done.stdout, done.stderr)
+            seen.append((line.split()[1], exists("camera-0"), exists("prices")))
+        assert seen == [
+            ("ls", True, True), ("stat", True, True), ("df", True, True),
+            ("reclaim", True, True), ("reclaim", False, True), ("rm", False, False),
+        ], seen
+        assert len(prices.buf) == 4096
+    """
+    run_python(code, COMMANDS, env=PATH)
 
 
 def test_every_call_of_the_table_is_there():
