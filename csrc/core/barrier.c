@@ -58,6 +58,7 @@ fill_in(barrier *self, uint32_t parties, PyObject *action, PyObject *timeout)
     if (rc < 0) {
         return cell_raise(&self->base, rc);
     }
+    pshm_robust_watch(&self->grip, NULL);
     self->action = action == Py_None ? NULL : Py_XNewRef(action);
     self->timeout = timeout == Py_None ? NULL : Py_XNewRef(timeout);
     return 0;
@@ -181,7 +182,8 @@ arrive(barrier *self, int64_t until, struct pshm_arrival *a)
         rc = pshm_barrier_arrive(self->barrier, self->runner, &self->grip,
                                  self->action != NULL, until, a);
         if (rc == -EAGAIN) {
-            rc = pshm_barrier_wait(self->barrier, a, self->runner, until);
+            rc = pshm_barrier_wait(self->barrier, a, self->runner,
+                                   &self->grip, until);
             /* However that round ended, arrive at the next one. */
             rc = rc == 0 || rc == -EPIPE ? -EINTR : rc;
         }
@@ -203,7 +205,8 @@ await_round(barrier *self, const struct pshm_arrival *a, int64_t until)
     int rc;
     do {
         Py_BEGIN_ALLOW_THREADS
-        rc = pshm_barrier_wait(self->barrier, a, self->runner, until);
+        rc = pshm_barrier_wait(self->barrier, a, self->runner, &self->grip,
+                               until);
         Py_END_ALLOW_THREADS
     } while (wait_on(rc));
     if (rc == 0) {

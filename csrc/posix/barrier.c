@@ -273,7 +273,8 @@ outcome(struct pshm_barrier *b, uint32_t round)
 
 int
 pshm_barrier_wait(struct pshm_barrier *b, const struct pshm_arrival *a,
-                  struct pshm_robust *runner, int64_t until)
+                  struct pshm_robust *runner, const struct pshm_grip *grip,
+                  int64_t until)
 {
     for (int rc = 0;;) {
         int end = outcome(b, a->round);
@@ -282,7 +283,7 @@ pshm_barrier_wait(struct pshm_barrier *b, const struct pshm_arrival *a,
         }
         rc = pshm_futex_wait(upper_half(b), a->round, until);
         if (rc == -EINTR && load(b) & ACTION
-            && pshm_robust_owner_died(runner)) {
+            && pshm_robust_owner_gone(runner, grip)) {
             break_round(b, a);
         }
     }

@@ -72,7 +72,8 @@ void pshm_barrier_fail(struct pshm_barrier *b, struct pshm_robust *runner,
 /* Wait for the end of the round.  Returns 0; -EPIPE: broken or reset; or -EINTR,
  * -ETIMEDOUT as pshm_futex_wait. */
 int pshm_barrier_wait(struct pshm_barrier *b, const struct pshm_arrival *a,
-                      struct pshm_robust *runner, int64_t until);
+                      struct pshm_robust *runner, const struct pshm_grip *grip,
+                      int64_t until);
 
 /* Break the barrier; or break it only if that arrival's round has not ended. */
 void pshm_barrier_abort(struct pshm_barrier *b);

@@ -421,13 +421,6 @@ pshm_robust_repair(struct pshm_robust *r)
     (void)pthread_mutex_consistent(&r->mutex);
 }
 
-bool
-pshm_robust_owner_died(const struct pshm_robust *r)
-{
-    unsigned word = atomic_load(pshm_robust_word(r));
-    return word & FUTEX_OWNER_DIED && (word & FUTEX_TID_MASK) == 0;
-}
-
 void
 pshm_robust_renew(const struct pshm_robust *r, struct pshm_grip *grip)
 {

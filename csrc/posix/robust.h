@@ -105,12 +105,9 @@ int pshm_robust_busy(struct pshm_robust *r, struct pshm_grip *grip);
 /* After -EOWNERDEAD, and before it is unlocked. */
 void pshm_robust_repair(struct pshm_robust *r);
 
-/* Did its owner die, and has no thread locked it since?  Only reads a word, so
- * the mutex stays free for others. */
-bool pshm_robust_owner_died(const struct pshm_robust *r);
-
-/* The same, and also if the owner was not marked but has ended, or the mutex is
- * orphaned.  For a grip that is watched; some microseconds. */
+/* Did its owner die, and has no thread locked it since; or is it orphaned?  Also
+ * if the kernel did not mark the owner, for a grip that is watched.  Only reads
+ * a word, so the mutex stays free for others; some microseconds. */
 bool pshm_robust_owner_gone(struct pshm_robust *r,
                             const struct pshm_grip *grip);
 

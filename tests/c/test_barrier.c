@@ -50,7 +50,7 @@ static int
 wait_for_end(struct side *side, const struct pshm_arrival *a)
 {
     return pshm_barrier_wait(&side->place->barrier, a, &side->place->runner,
-                             end_of_patience(side));
+                             &side->grip, end_of_patience(side));
 }
 
 static int
@@ -60,7 +60,7 @@ await_round(struct side *side, const struct pshm_arrival *a)
     int64_t until = end_of_patience(side);
     do {
         rc = pshm_barrier_wait(&side->place->barrier, a, &side->place->runner,
-                               until);
+                               &side->grip, until);
     } while (rc == -EINTR && atomic_load(&side->place->one_is_missed) == 0);
     if (rc < 0) {
         pshm_barrier_abandon(&side->place->barrier, a);
@@ -112,7 +112,8 @@ meet(struct side *side)
         rc = arrive_until(side, until, &a);
         if (rc == -EAGAIN) {
             rc = pshm_barrier_wait(&side->place->barrier, &a,
-                                   &side->place->runner, until);
+                                   &side->place->runner, &side->grip,
+                                   until);
             rc = rc == 0 || rc == -EPIPE ? -EINTR : rc;
         }
     } while (rc == -EINTR && atomic_load(&side->place->one_is_missed) == 0);
@@ -199,11 +200,13 @@ waits_end_in_time(void)
     CHECK(!a.last && !a.action && a.index == 0 && a.round == 0);
     CHECK_IS(pshm_barrier_waiting(barrier), 1);
     int64_t start = pshm_now();
-    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, start + 20 * MS),
+    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &side.grip,
+                               start + 20 * MS),
              -ETIMEDOUT);
     CHECK(took(start, 20));
     start = pshm_now();
-    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, PSHM_NEVER), -EINTR);
+    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &side.grip, PSHM_NEVER),
+             -EINTR);
     CHECK(took(start, 50));
     CHECK(!pshm_barrier_broken(barrier));
     unmake(&side);
@@ -363,7 +366,7 @@ be_late(void *context)
     CHECK_IS(arrive(side, &a), -EAGAIN);
     CHECK_IS(a.round, 0);
     CHECK_IS(pshm_barrier_wait(&side->place->barrier, &a,
-                               &side->place->runner, in_ms(20)),
+                               &side->place->runner, &side->grip, in_ms(20)),
              -ETIMEDOUT);
     pshm_barrier_miss(&side->place->barrier);
     return 0;

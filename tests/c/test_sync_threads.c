@@ -161,7 +161,7 @@ meet(struct worker *worker, bool acts)
                                           before_long(), &a));
         if (rc == -EAGAIN) {
             (void)pshm_barrier_wait(&place->barrier, &a, &place->runner,
-                                    before_long());
+                                    &place->runner_grip, before_long());
         }
     } while (rc == -EAGAIN);
     expect(worker, rc == 0);
@@ -173,7 +173,7 @@ meet(struct worker *worker, bool acts)
     }
     if (!a.last) {
         PATIENTLY(rc, pshm_barrier_wait(&place->barrier, &a, &place->runner,
-                                        before_long()));
+                                        &place->runner_grip, before_long()));
         expect(worker, rc == 0);
     }
 }
