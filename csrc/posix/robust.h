@@ -131,11 +131,6 @@ static inline int pshm_robust_unlock(struct pshm_robust *r,
 int pshm_robust_abandon(struct pshm_robust *r, struct pshm_grip *grip,
                         atomic_uint *inconsistent);
 
-/* The same, and also if the owner was not marked but has ended, or the mutex is
- * orphaned.  For a grip that is watched; some microseconds. */
-bool pshm_robust_owner_gone(struct pshm_robust *r,
-                            const struct pshm_grip *grip);
-
 /* ---- What a lock does each time that it is not contended ----
  *
  * Here, because the calls would cost more than what they do. */
