@@ -611,6 +611,30 @@ def test_reserve_takes_the_memory_of_a_sparse_object_or_says_that_there_is_none(
     run_python(code, name, readonly, env=PATH)
 
 
+@pytest.mark.parametrize("readonly", [False, True])
+def test_a_reservation_that_finds_no_room_does_not_fill_the_mount(run_python, name, readonly):
+    needs_mounts()
+    code = """
+        import errno, os, sys
+        from _processes import private_shm
+        from posixshm import SharedMemory
+        private_shm("size=200m")
+        name, readonly = sys.argv[1], sys.argv[2] == "True"
+        with open(f"/dev/shm/{name}", "wb") as file:
+            file.truncate(300 << 20)
+        before = os.statvfs("/dev/shm").f_bavail
+        try:
+            SharedMemory.open(name, readonly=readonly, reserve=True)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC, error
+            assert f"{300 << 20} bytes asked for" in error.strerror, error
+        else:
+            raise AssertionError("reserved")
+        assert os.statvfs("/dev/shm").f_bavail == before
+    """
+    run_python(code, name, readonly, env=PATH)
+
+
 # -- what is missing ----------------------------------------------------------------------------
 
 

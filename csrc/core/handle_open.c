@@ -161,7 +161,9 @@ handle_pause(double deadline, double *pause)
 }
 
 /* reserve=True: an access to any byte finds memory.  A hole that is read takes
- * memory too.  0, or -1 with the body dropped. */
+ * memory too.  What was taken stays taken, because another process may have
+ * written to it; so ask for the room first, and do not fill the mount in vain.
+ * 0, or -1 with the body dropped. */
 static int
 reserve_body(handle_body *body, PyObject *name)
 {
@@ -169,17 +171,26 @@ reserve_body(handle_body *body, PyObject *name)
     off_t size = (off_t)mapping_size(map);
     struct pshm_progress progress = {.room_known = true};
     size_t done = 0;
+    off_t missing;
     int rc;
-    do {
+    Py_BEGIN_ALLOW_THREADS
+    missing = pshm_size_missing(body->fd->fd, size);
+    rc = missing < 0 ? (int)missing : pshm_size_room(body->fd->fd, missing);
+    Py_END_ALLOW_THREADS
+    while (rc == 0) {
         Py_BEGIN_ALLOW_THREADS
         rc = body->readonly
                  ? pshm_map_populate(map->base, (size_t)size, false, &done)
                  : pshm_size_reserve(body->fd->fd, size, &progress);
         Py_END_ALLOW_THREADS
-    } while (try_again(rc));
+        if (!try_again(rc)) {
+            break;
+        }
+        rc = 0;
+    }
     if (rc < 0) {
         raise_no_memory(rc == -EFAULT ? -ENOSPC : rc, name, body->fd->fd,
-                        size - (body->readonly ? (off_t)done : progress.done));
+                        missing);
         handle_body_drop(body);
     }
     return rc;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -116,6 +117,18 @@ reserve_pieces(int fd, off_t size, struct pshm_progress *progress)
     }
     progress->done += length;
     return progress->done < size ? -EINTR : 0;
+}
+
+off_t
+pshm_size_missing(int fd, off_t size)
+{
+    struct stat st;
+    int rc = pshm_result(fstat(fd, &st));
+    if (rc < 0) {
+        return rc;
+    }
+    off_t taken = (off_t)st.st_blocks * 512;
+    return taken < size ? size - taken : 0;
 }
 
 int

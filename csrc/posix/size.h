@@ -40,6 +40,10 @@ uint64_t pshm_memory_available(void);
 int pshm_size_set(int fd, off_t size, bool reserve,
                   struct pshm_progress *progress);
 
+/* How many of the first size bytes of an object have no memory yet, or -errno.
+ */
+off_t pshm_size_missing(int fd, off_t size);
+
 /* Take the memory of the first size bytes of an object that others may be using
  * too; never changes its size to less.  progress->room_known must be set.
  * Returns as pshm_size_set, or -EOPNOTSUPP. */
