@@ -253,6 +253,19 @@ def test_shm_open_takes_keywords(name):
     shm_unlink(name=name)
 
 
+@pytest.mark.parametrize("method", ["link", "rename"])
+def test_a_name_that_is_taken_says_how_to_take_it(names, method):
+    name, taken = names(), names()
+    with SharedMemory.create(taken, 10, delete=True):
+        shm = SharedMemory.unlinked(10) if method == "link" else SharedMemory.create(name, 10)
+        with pytest.raises(FileExistsError, match="replace=True") as caught:
+            getattr(shm, method)(taken)
+        assert caught.value.filename == taken
+        getattr(shm, method)(taken, replace=True)
+        assert shm.is_linked()
+        shm.unlink()
+
+
 def test_shm_open_flags(name):
     os.close(shm_open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR))
     os.truncate(SHM + name, 100)

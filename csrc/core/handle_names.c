@@ -220,6 +220,15 @@ const char handle_link_doc[] =
     "it is called now.";
 
 /* The error of pshm_link. */
+/* What a link or a rename without replace=True finds. */
+static void
+raise_taken(PyObject *given)
+{
+    raise_errno_words(-EEXIST, given,
+                      "An object of that name exists: replace=True takes the "
+                      "name from it");
+}
+
 static void
 raise_link(int rc, PyObject *given, struct fdref *fd)
 {
@@ -232,6 +241,10 @@ raise_link(int rc, PyObject *given, struct fdref *fd)
             "such an object no name again: copy it (copy = "
             "SharedMemory.unlinked(shm.size); copy.buf[:] = shm.buf; "
             "copy.link(name))");
+        return;
+    }
+    if (rc == -EEXIST) {
+        raise_taken(given);
         return;
     }
     raise_no_memory(rc, given, -1, 0);
@@ -395,6 +408,9 @@ rename_claimed(handle *self, PyObject *given,
         Py_DECREF(name);
         if (rc == -ESTALE || rc == -ENOENT) {
             raise_gone(self, rc);
+        }
+        else if (rc == -EEXIST) {
+            raise_taken(given);
         }
         else {
             raise_no_memory(rc, given, -1, 0);

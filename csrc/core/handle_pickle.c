@@ -102,10 +102,16 @@ handle_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
     core_state *state = core_state_of_type(Py_TYPE(op));
     PyObject *name = handle_name_object(self);
     if (name == NULL) {
-        return handle_check_open(self) < 0
-                   ? NULL
-                   : PyObject_CallMethod(state->support, "reduce_unnamed",
-                                         "O", op);
+        if (handle_check_open(self) < 0) {
+            PyErr_SetString(PyExc_ValueError,
+                            "this shared memory has no name and is closed: "
+                            "only its descriptor could be passed; a "
+                            "multiprocessing.Queue does that after put() has "
+                            "returned, so close it when the item was "
+                            "received");
+            return NULL;
+        }
+        return PyObject_CallMethod(state->support, "reduce_unnamed", "O", op);
     }
     PyObject *boot = boot_id(state), *attributes = NULL;
     if (boot != NULL) {
