@@ -347,6 +347,19 @@ def test_a_hand_made_dtype_stays_within_its_items(numbers):
 
 
 @pytest.mark.parametrize(
+    "dtype, message",
+    [
+        (lambda: forged([("a", "i8")], names=("a", "b")), "without a field"),
+        (lambda: forged("V8", size=-(1 << 20)), "items of -1048576 bytes"),
+    ],
+)
+def test_a_hand_made_dtype_has_all_its_fields_and_a_size(numbers, dtype, message):
+    function, (shm, *_) = numbers.__reduce_ex__(5)
+    with pytest.raises(ValueError, match=message):
+        function(shm, dtype(), (1,), (8,), 4096, True)
+
+
+@pytest.mark.parametrize(
     "shape, strides, offset",
     [
         ((1 << 62,), (4,), 4096), ((1 << 61, 1 << 61), (8, 8), 4096), ((3,), (1 << 62,), 4096),

@@ -564,7 +564,12 @@ def _check_dtype(dtype: np.dtype[Any]) -> None:
     """A pickle of a dtype may say anything of flags, sizes and offsets."""
     if dtype.hasobject or dtype.kind == "O":
         raise ValueError(f"dtype {dtype.str} holds Python objects, which live in one process only")
-    parts = [(kind, offset) for kind, offset, *_ in (dtype.fields or {}).values()]
+    if dtype.itemsize < 0:
+        raise ValueError(f"dtype {dtype.str} has items of {dtype.itemsize} bytes")
+    fields = dtype.fields or {}
+    if not fields.keys() >= set(dtype.names or ()):
+        raise ValueError(f"dtype {dtype.str} has a name without a field: {dtype.names}")
+    parts = [(kind, offset) for kind, offset, *_ in fields.values()]
     if dtype.subdtype is not None:
         kind, shape = dtype.subdtype
         size = kind.itemsize
