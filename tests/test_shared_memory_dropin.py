@@ -16,7 +16,7 @@ from multiprocessing import shared_memory as stdlib
 from pathlib import Path
 
 import pytest
-from _processes import PATH, needs_mounts
+from _processes import PATH, SOMEBODY, needs_mounts, needs_root
 
 import posixshm
 from posixshm import shared_memory
@@ -253,6 +253,21 @@ def test_flags_of_a_subclass_say_attach_or_create(name):
         first.unlink()
         assert (first.created, first.size) == (True, 10)
         assert (second.created, second.size) == (False, 10)
+
+
+def test_o_creat_does_not_attach_to_the_object_of_another_user(name):
+    """As the kernel refuses it (fs.protected_regular); without O_CREAT the caller may want that."""
+    needs_root()
+
+    class OptionalAttach(SharedMemory):
+        _flags = os.O_CREAT | os.O_RDWR
+
+    with posixshm.SharedMemory.create(name, 100, mode=0o666, uid=SOMEBODY, delete=True):
+        with pytest.raises(PermissionError, match=f"uid {SOMEBODY}") as caught:
+            OptionalAttach(name, size=10)
+        assert caught.value.filename == name
+        with SharedMemory(name) as shm:
+            assert shm.uid == SOMEBODY
 
 
 def test_mode_of_a_subclass_is_exact_whatever_the_umask(name):

@@ -77,7 +77,8 @@ class SharedMemory(_core.SharedMemory):
 
     reserve: ClassVar[bool] = True
 
-    # A subclass may set these: with O_CREAT alone it attaches, and creates only what is not there.
+    # A subclass may set these: with O_CREAT alone it attaches to an object of this user or of root,
+    # and creates only what is not there.
     # The mode is given as it stands, whatever the umask is.
     _flags = os.O_RDWR
     _mode = 0o600
@@ -129,7 +130,8 @@ class SharedMemory(_core.SharedMemory):
     def _attach_or_create(self, name: str, size: int) -> None:
         while True:
             try:
-                return self._attach(name)
+                self._attach(name)
+                return self._demand_owner()
             except FileNotFoundError:
                 if size == 0:
                     raise
@@ -137,6 +139,18 @@ class SharedMemory(_core.SharedMemory):
                 return self._create(name, size)
             except FileExistsError:
                 continue
+
+    def _demand_owner(self) -> None:
+        """Refuse another user's object, as the kernel does with O_CREAT (fs.protected_regular)."""
+        uid, accepted = self.uid, (os.geteuid(), 0)
+        if uid not in accepted:
+            self.close()
+            raise PermissionError(
+                errno.EACCES,
+                f"The object belongs to the user with uid {uid}, and O_CREAT attaches only to one "
+                f"of uid {accepted[0]} or 0; attach without O_CREAT",
+                self.name,
+            )
 
     def __del__(self) -> None:
         # Not needed here, but overriding methods call it.
