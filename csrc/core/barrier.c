@@ -354,7 +354,7 @@ barrier_repr(PyObject *op)
                              ? PyUnicode_FromString("broken")
                              : PyUnicode_FromFormat(
                                    "waiters=%u/%u",
-                                   (unsigned)pshm_barrier_waiting(words),
+                                   pshm_barrier_waiting(words),
                                    (unsigned)words->parties));
 }
 

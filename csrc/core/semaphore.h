@@ -22,7 +22,8 @@ as_semaphore(PyObject *op)
  * Its object is the file of sem_open(3), a bare sem_t: base.shm has it. */
 
 /* Open it, or make it with that value, as how says.  NULL with an exception. */
-PyObject *semaphore_open_named(opening *how, PyObject *name, unsigned value);
+PyObject *semaphore_open_named(opening *how, PyObject *given,
+                               unsigned value);
 
 /* The one that shm, its own object, is: by a pickle. */
 PyObject *semaphore_from_file(core_state *state, PyObject *shm);

@@ -426,9 +426,11 @@ static int
 copy_range(view *self, const selection *to, const Py_buffer *source)
 {
     Py_ssize_t in_c_order[PSHM_MAX_DIMENSIONS], stride = source->itemsize;
-    for (int i = source->ndim - 1; i >= 0; i--) {
-        in_c_order[i] = stride;
-        stride *= source->shape[i];
+    for (int i = PSHM_MAX_DIMENSIONS - 1; i >= 0; i--) {
+        if (i < source->ndim) {
+            in_c_order[i] = stride;
+            stride *= source->shape[i];
+        }
     }
     struct pshm_layout from_layout = {
         source->ndim, source->shape,

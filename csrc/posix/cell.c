@@ -50,6 +50,7 @@ model_guard(unsigned words[GUARD_WORDS])
 {
     struct pshm_robust model;
     memset(&model, 0, sizeof(model));
+    memset(words, 0, sizeof(model));
     int rc = pshm_robust_init(&model, 0);
     if (rc == 0) {
         memcpy(words, &model, sizeof(model));
@@ -69,7 +70,8 @@ check_unmade(const struct pshm_cell *cell, size_t size, unsigned magic,
     bool making = magic == PSHM_CELL_MAKING;
     if (!making
         && !(is_blank(cell, size)
-             && all_zero(&cell->tag.version,
+             && all_zero((const char *)&cell->tag
+                             + offsetof(struct pshm_tag, version),
                          offsetof(struct pshm_tag, guard)
                              - offsetof(struct pshm_tag, version)))) {
         return -EBADMSG;

@@ -155,12 +155,12 @@ walk_descriptors(const char *path, struct collection *collection)
     if (descriptors == NULL) {
         return -errno;
     }
-    int rc = 0;
+    int folder = dirfd(descriptors), rc = folder < 0 ? -errno : 0;
     const struct dirent *entry;
     while (rc == 0 && (errno = 0, entry = readdir(descriptors)) != NULL) {
         struct stat st;
         if (isdigit((unsigned char)entry->d_name[0])
-            && fstatat(dirfd(descriptors), entry->d_name, &st, 0) == 0) {
+            && fstatat(folder, entry->d_name, &st, 0) == 0) {
             rc = collect(collection,
                          (struct pshm_identity){st.st_dev, st.st_ino});
         }

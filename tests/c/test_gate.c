@@ -219,10 +219,11 @@ map_and_write(void *context)
     struct traffic *traffic = context;
     while (!atomic_load(&traffic->stop)) {
         void *base;
-        off_t length = -1, size;
+        off_t length = -1;
+        struct pshm_map_seen seen;
         pshm_gate_enter();
         int rc = pshm_map_range(traffic->fd, 0, &length,
-                                PROT_READ | PROT_WRITE, &base, &size);
+                                PROT_READ | PROT_WRITE, false, &base, &seen);
         pshm_gate_leave();
         if (rc == 0) {
             (void)atomic_fetch_add(&traffic->mapped, 1);
