@@ -132,17 +132,66 @@ learn_links(void)
     (void)pthread_once(&once, try_links);
 }
 
-/* What was remembered is right for as long as that neighbour confirms it; if not,
- * what is found may be. */
-bool
-pshm_robust_linked(const struct pshm_robust *r, const struct pshm_grip *grip)
+/* Addresses by which this library ever locked a mutex, as a filter: where the bits
+ * of one are not set it is not among them. */
+enum { FILTER_BITS = 1 << 19 };
+static atomic_uchar filter[FILTER_BITS / 8];
+
+static unsigned
+filter_bit(uintptr_t link, int which)
 {
-    uintptr_t found[2];
+    uint64_t mixed = (uint64_t)link / sizeof(link)
+                     * UINT64_C(0x9e3779b97f4a7c15);
+    return (unsigned)(mixed >> (which == 0 ? 44 : 24)) % FILTER_BITS;
+}
+
+static void
+note_as_ours(uintptr_t link)
+{
+    for (int i = 0; i < 2; i++) {
+        unsigned bit = filter_bit(link, i);
+        atomic_fetch_or_explicit(&filter[bit / 8],
+                                 (unsigned char)(1U << bit % 8),
+                                 memory_order_relaxed);
+    }
+}
+
+static bool
+may_be_ours(uintptr_t link)
+{
+    for (int i = 0; i < 2; i++) {
+        unsigned bit = filter_bit(link, i);
+        if ((atomic_load_explicit(&filter[bit / 8], memory_order_relaxed)
+             >> bit % 8 & 1) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What this thread knows is right unless the mutex of another library came
+ * between, which confirms what is found then.  One of ours would be known. */
+static bool
+is_right(const struct pshm_robust *r, const uintptr_t *right, uintptr_t found,
+         int side, bool unproven)
+{
+    if (right == NULL) {
+        return is_confirmed(r, found, side, unproven);
+    }
+    return found == right[side]
+           || (!is_confirmed(r, right[side], side, true)
+               && !may_be_ours(found & ~flag_bit)
+               && is_confirmed(r, found, side, unproven));
+}
+
+bool
+pshm_robust_linked(const struct pshm_robust *r)
+{
+    uintptr_t found[2], right[2];
     pshm_robust_read_links(r, found);
+    bool known = pshm_thread_neighbours(pshm_robust_link(r), right);
     for (int side = 0; links_known && side < 2; side++) {
-        if (is_confirmed(r, grip->links[side], side, true)
-                ? found[side] != grip->links[side]
-                : !is_confirmed(r, found[side], side, false)) {
+        if (!is_right(r, known ? right : NULL, found[side], side, false)) {
             return false;
         }
     }
@@ -167,14 +216,17 @@ forget_links(struct pshm_robust *r, const uintptr_t links[2])
 /* Take it out of this thread's list, by the links that its neighbours confirm.
  * Returns whether that was possible. */
 static bool
-unlink_by_neighbours(struct pshm_robust *r, const struct pshm_grip *grip)
+unlink_by_neighbours(struct pshm_robust *r)
 {
-    uintptr_t found[2], links[2];
+    uintptr_t found[2], right[2], links[2];
     pshm_robust_read_links(r, found);
+    bool known = pshm_thread_neighbours(pshm_robust_link(r), right);
     for (int side = 0; side < 2; side++) {
-        links[side] = is_confirmed(r, grip->links[side], side, true)
-                          ? grip->links[side] : found[side];
-        if (!links_known || !is_confirmed(r, links[side], side, true)) {
+        bool confirmed = known && is_confirmed(r, right[side], side, true);
+        links[side] = confirmed ? right[side] : found[side];
+        if (!links_known
+            || !(confirmed || is_right(r, known ? right : NULL, found[side],
+                                       side, true))) {
             return false;
         }
     }
@@ -192,19 +244,23 @@ learn_links(void)
 {
 }
 
+static void
+note_as_ours(uintptr_t link)
+{
+    (void)link;
+}
+
 bool
-pshm_robust_linked(const struct pshm_robust *r, const struct pshm_grip *grip)
+pshm_robust_linked(const struct pshm_robust *r)
 {
     (void)r;
-    (void)grip;
     return true;
 }
 
 static bool
-unlink_by_neighbours(struct pshm_robust *r, const struct pshm_grip *grip)
+unlink_by_neighbours(struct pshm_robust *r)
 {
     (void)r;
-    (void)grip;
     return false;
 }
 
@@ -221,6 +277,7 @@ pshm_robust_open(const struct pshm_robust *r, unsigned flags,
         return rc;
     }
     learn_links();
+    note_as_ours(pshm_robust_link(r));
     grip->kind = pshm_robust_kind(&model);
     grip->flags = flags;
     (void)pthread_mutex_destroy(&model.mutex);
@@ -421,21 +478,14 @@ pshm_robust_repair(struct pshm_robust *r)
     (void)pthread_mutex_consistent(&r->mutex);
 }
 
-void
-pshm_robust_renew(const struct pshm_robust *r, struct pshm_grip *grip)
-{
-    if (pshm_grip_mine(grip)) {
-        pshm_robust_read_links(r, grip->links);
-    }
-}
-
 int
 pshm_robust_force(struct pshm_robust *r, struct pshm_grip *grip)
 {
-    if (!unlink_by_neighbours(r, grip)) {
+    if (!unlink_by_neighbours(r)) {
         pshm_robust_note(grip, PSHM_ORPHANED);
         return -EBADMSG;
     }
+    pshm_thread_unlocked(pshm_robust_link(r));
     pshm_robust_note(grip, 0);
     atomic_store_explicit(&grip->owner, 0, memory_order_relaxed);
     unsigned word = atomic_load(pshm_robust_word(r));

@@ -4,7 +4,8 @@
  * While a thread holds it the C library keeps it in a list of that thread, by
  * addresses in the mutex itself.  So the memory must stay mapped as long as a
  * thread of this process holds it; and bytes written over those addresses would
- * crash the owner.  A grip remembers, in private memory, what they were.
+ * crash the owner.  So each thread remembers, in private memory, which mutexes it
+ * has and in what order (thread.h): that says what the addresses must be.
  *
  * When a thread ends, the kernel walks that list and marks each mutex.  A mutex
  * that was written over ends the walk, and those behind it keep an owner that
@@ -61,7 +62,6 @@ struct pshm_grip {
     /* its owner's: */
     unsigned depth;
     unsigned thread, started;           /* as in struct pshm_thread */
-    uintptr_t links[2];
 };
 
 /* Does this thread hold it by this grip?  Does any thread of this process? */
@@ -110,12 +110,6 @@ void pshm_robust_repair(struct pshm_robust *r);
  * a word, so the mutex stays free for others; some microseconds. */
 bool pshm_robust_owner_gone(struct pshm_robust *r,
                             const struct pshm_grip *grip);
-
-/* By its owner, who has just locked or unlocked another one: what its place in
- * the list is now is right.  Saves asking the kernel when it is unlocked, which
- * has to be done where that has changed since; not where the last one locked is
- * the first one unlocked. */
-void pshm_robust_renew(const struct pshm_robust *r, struct pshm_grip *grip);
 
 /* Returns 0; -EPERM: this thread does not hold it by this grip; -EBADMSG: it was
  * written over.  Then it is taken out of the list, if its neighbours there say
@@ -187,10 +181,21 @@ pshm_robust_read_links(const struct pshm_robust *r, uintptr_t links[2])
 #endif
 }
 
-/* Do its neighbours in the list confirm its links?  True where that cannot be
+/* What the lists of mutexes know it by. */
+static inline uintptr_t
+pshm_robust_link(const struct pshm_robust *r)
+{
+#ifdef PSHM_ROBUST_LINKS
+    return (uintptr_t)&r->mutex.__data.__list.__next;
+#else
+    return (uintptr_t)r;
+#endif
+}
+
+/* Are its links right, though they do not lead to the mutexes of this library
+ * that this thread locked before and after it?  True where that cannot be
  * told. */
-bool pshm_robust_linked(const struct pshm_robust *r,
-                        const struct pshm_grip *grip);
+bool pshm_robust_linked(const struct pshm_robust *r);
 
 static inline bool
 pshm_grip_is_of(const struct pshm_grip *grip, const struct pshm_thread *thread)
@@ -235,7 +240,7 @@ pshm_robust_locked(const struct pshm_robust *r, struct pshm_grip *grip, int rc)
     grip->depth = 1;
     grip->thread = self->id;
     grip->started = self->started;
-    pshm_robust_read_links(r, grip->links);
+    pshm_thread_locked(pshm_robust_link(r));
     atomic_store_explicit(&grip->forks, self->forks, memory_order_relaxed);
     atomic_store_explicit(&grip->owner, self->number, memory_order_relaxed);
     if (grip->note != NULL) {
@@ -272,20 +277,32 @@ pshm_robust_try(struct pshm_robust *r, struct pshm_grip *grip)
     return pshm_robust_locked(r, grip, rc);
 }
 
-/* Is it as its owner left it?  The links differ from what they were where a
- * neighbour came or went. */
+/* Do its links lead where this thread knows that they should?  A C library whose
+ * links we do not know has none that we know to be wrong. */
+static inline bool
+pshm_robust_in_order(const struct pshm_robust *r)
+{
+#ifdef PSHM_ROBUST_LINKS
+    uintptr_t found[2], right[2];
+    pshm_robust_read_links(r, found);
+    return pshm_thread_neighbours(pshm_robust_link(r), right)
+           && found[0] == right[0] && found[1] == right[1];
+#else
+    (void)r;
+    return true;
+#endif
+}
+
+/* Is it as its owner left it? */
 static inline bool
 pshm_robust_intact(const struct pshm_robust *r, const struct pshm_grip *grip)
 {
-    uintptr_t links[2];
-    pshm_robust_read_links(r, links);
     return pshm_robust_kind(r) == grip->kind
            && pshm_robust_holder(r) == grip->thread
 #ifdef __GLIBC__
            && (grip->flags != PSHM_RECURSIVE || r->mutex.__data.__count == 1)
 #endif
-           && ((links[0] == grip->links[0] && links[1] == grip->links[1])
-               || pshm_robust_linked(r, grip));
+           && (pshm_robust_in_order(r) || pshm_robust_linked(r));
 }
 
 /* Unlock one that is not intact, or that the C library did not unlock. */
@@ -309,6 +326,7 @@ pshm_robust_unlock(struct pshm_robust *r, struct pshm_grip *grip)
     pshm_robust_note(grip, 0);
     atomic_store_explicit(&grip->owner, 0, memory_order_relaxed);
     if (pthread_mutex_unlock(&r->mutex) == 0) {
+        pshm_thread_unlocked(pshm_robust_link(r));
         return 0;
     }
     atomic_store_explicit(&grip->owner, self->number, memory_order_relaxed);

@@ -206,9 +206,7 @@ pshm_rw_read(struct pshm_lock *gate, struct pshm_rwlock *rw,
         rc = find_slot(rw, grip, patience, until, slot);
     }
     if (rc == 0) {
-        pshm_robust_renew(&gate->mutex, &grip->gate);
         (void)pshm_lock_release(gate, &grip->gate);
-        pshm_robust_renew(&rw->slots[*slot], &grip->slots[*slot]);
         *attempt = (struct pshm_rw_attempt){0};
     }
     return conclude(gate, rw, grip, attempt, rc);

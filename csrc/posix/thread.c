@@ -55,6 +55,53 @@ read_stat(unsigned id, char *state, unsigned *started)
     return 0;
 }
 
+/* ---- The mutexes that it has ---- */
+
+enum { FIRST_ROOM = sizeof(pshm_this_thread.first_held)
+                    / sizeof(*pshm_this_thread.first_held) };
+
+static void
+forget_held(struct pshm_thread *self)
+{
+    if (self->held != self->first_held) {
+        free(self->held);
+    }
+    self->held_unknown = self->held_count > 0;
+    self->held = self->first_held;
+    self->held_room = FIRST_ROOM;
+    self->held_count = 0;
+}
+
+void
+pshm_thread_more_room(struct pshm_thread *self)
+{
+    uintptr_t *room = malloc(2 * self->held_room * sizeof(*room));
+    if (room == NULL) {
+        self->held_unknown = true;
+        return;
+    }
+    memcpy(room, self->held, self->held_count * sizeof(*room));
+    if (self->held != self->first_held) {
+        free(self->held);
+    }
+    self->held = room;
+    self->held_room *= 2;
+}
+
+void
+pshm_thread_unlocked_inner(struct pshm_thread *self, uintptr_t link)
+{
+    unsigned i = self->held_count;
+    while (i > 0 && self->held[i - 1] != link) {
+        i--;
+    }
+    if (i > 0) {
+        memmove(&self->held[i - 1], &self->held[i],
+                (self->held_count - i) * sizeof(*self->held));
+        self->held_count--;
+    }
+}
+
 /* ---- What is done at the end of a thread ---- */
 
 static void (*_Atomic at_end)(void);
@@ -69,6 +116,7 @@ end_thread(void *value)
     if (function != NULL) {
         function();
     }
+    forget_held(&pshm_this_thread);
 }
 
 static void
@@ -110,6 +158,9 @@ pshm_thread_enter(void)
     size_t size;
     self->list = syscall(SYS_get_robust_list, 0, &list, &size) < 0
                      ? 0 : (uintptr_t)list;
+    /* A child that was forked has none of them. */
+    forget_held(self);
+    self->held_unknown = false;
     self->forks = pshm_forks();
     self->id = (unsigned)syscall(SYS_gettid);
     if (!times_can_be_compared()

@@ -35,11 +35,10 @@ def overwrite(buf, start, length, numbers):
         tid = threading.get_native_id().to_bytes(4, "little")
         at = mutex + numbers.randrange(0, 64, 4)
         match numbers.randrange(10):
-            case 0:  # as it is in another lock, which may be held; but not its links, for only an
-                # attacker copies those, and README says whom a process trusts
-                at = mutex + numbers.choice((0, 4, 8, 16))
+            case 0:  # as it is in another lock, which may be held
+                at = mutex + numbers.choice((0, 4, 8, 16, 24, 32))
                 other = numbers.choice(PLACES) + (at - mutex)
-                size = numbers.choice((4, 8))
+                size = numbers.choice((4, 8, 16, 48))
                 buf[at : at + size] = bytes(buf[other : other + size])
             case 1:  # all of what the C library has
                 buf[mutex : mutex + 40] = numbers.choice((bytes(40), b"\xff" * 40, b"\xa5" * 40))

@@ -1,0 +1,99 @@
+"""Bytes of locks that are copied, and copied back later: a checkpoint of a segment with locks in it."""
+
+import threading
+
+import pytest
+from _primitives import elsewhere
+
+from posixshm import Lock, SharedMemory
+
+# The other lock was released in between, so its place in the list of the thread's locks is gone.
+RESTORED = """
+import gc
+from posixshm import Lock, SharedMemory
+shm, other = SharedMemory.anonymous(4096), SharedMemory.anonymous(4096)
+first = Lock.at(other if {apart} else shm, 128, create=True)
+second = Lock.at(shm, 0, create=True)
+first.acquire(), second.acquire()
+saved = bytes(shm.buf)
+first.release()
+shm.buf[:] = saved
+for lock in second, first:
+    try:
+        lock.release()
+    except (OSError, RuntimeError):
+        pass
+else:
+    del lock
+del first, second
+shm.close(), other.close()
+del shm, other
+gc.collect()
+for _ in range(10):
+    with Lock():
+        pass
+print("ended")
+"""
+
+
+# All are in one checkpoint, and the one in the middle is released.
+MIDDLE = """
+import gc
+from posixshm import Lock, SharedMemory
+shm = SharedMemory.anonymous(4096)
+locks = [Lock.at(shm, 128 * i, create=True) for i in range(3)]
+for lock in locks:
+    lock.acquire()
+saved = bytes(shm.buf)
+locks[1].release()
+shm.buf[:] = saved
+for i in {order}:
+    try:
+        locks[i].release()
+    except (OSError, RuntimeError):
+        pass
+del lock, locks
+shm.close()
+del shm
+gc.collect()
+for _ in range(10):
+    with Lock():
+        pass
+print("ended")
+"""
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_restored_checkpoint_leads_the_c_library_nowhere(apart, run_python):
+    assert run_python(RESTORED.format(apart=apart)).strip() == "ended"
+
+
+@pytest.mark.parametrize("order", [(0, 2), (2, 0), (2, 1, 0), (0, 1, 2)], ids=str)
+def test_nor_does_one_whose_lock_in_the_middle_was_released(order, run_python):
+    assert run_python(MIDDLE.format(order=order)).strip() == "ended"
+
+
+# Where the C library has its lock word, its links; PTHREAD_MUTEX's own members, glibc.
+@pytest.mark.parametrize("member", [0, 24, 32], ids=["word", "back", "forward"])
+@pytest.mark.parametrize("order", [(1,), (1, 0), (0, 1), (2, 1)], ids=str)
+def test_a_lock_written_over_does_not_disturb_its_neighbours(member, order):
+    with SharedMemory.anonymous(4096) as shm:
+        locks = [Lock.at(shm, 128 * i, create=True) for i in range(3)]
+        wrong = []
+
+        def hold_and_release():
+            for lock in locks:
+                lock.acquire()
+            shm.buf[member : member + 8] = bytes(8)
+            for i in order:
+                try:
+                    locks[i].release()
+                except OSError:
+                    wrong.append(i)
+            for i in set(order) - {0}:
+                wrong.extend([i] * (not elsewhere(locks[i].acquire, timeout=5)))
+
+        thread = threading.Thread(target=hold_and_release)
+        thread.start()
+        thread.join()
+        assert set(wrong) <= {0}
