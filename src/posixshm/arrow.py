@@ -149,7 +149,8 @@ def read(
     you wrote yourself. A process that may write to the object can still change it afterwards.
 
     No code that a table contains is run; an extension type that this program has registered with
-    pyarrow is given its metadata. A compressed table takes the memory that it expands to.
+    pyarrow is given its metadata. A compressed table takes the memory that it expands to;
+    MemoryError if a table, which may be damaged, says that this is more than there is.
 
     Raises ValueError for what is no Arrow IPC file, or one that was cut or damaged; what
     SharedMemory.open raises: FileNotFoundError, TimeoutError, PermissionError; ImportError for
