@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 from functools import partial
 
 import pytest
@@ -309,3 +310,28 @@ input()
         child.kill()
         assert lock.acquire_write(timeout=DEADLINE)
         lock.release()
+
+
+def test_locks_left_to_a_thread_that_runs_do_not_slow_down_others(worker):
+    number = 1000
+    with SharedMemory.anonymous(number * Lock.nbytes) as shm:
+        left, mine = [], Lock()
+
+        def acquire_all():
+            for i in range(number):
+                left.append(Lock.at(shm, i * Lock.nbytes, create=True))
+                left[-1].acquire()
+
+        def time_used():
+            begin = time.perf_counter()
+            for _ in range(500):
+                with mine:
+                    pass
+            return time.perf_counter() - begin
+
+        worker.do(acquire_all)
+        before = min(time_used() for _ in range(5))
+        left.clear()
+        gc.collect()
+        assert min(time_used() for _ in range(5)) < 50 * before
+        assert_told(Lock.at(shm))

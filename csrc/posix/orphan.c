@@ -16,6 +16,9 @@ struct pshm_orphan {
  * fork in between costs the child no more than what was taken. */
 _Atomic(struct pshm_orphan *) pshm_orphans;
 
+/* How many there ever were. */
+static atomic_uint kept;
+
 static void
 push(struct pshm_orphan *orphan)
 {
@@ -37,6 +40,8 @@ pshm_orphan_keep(struct pshm_robust *r, const struct pshm_grip *grip,
         orphan->looked = pshm_now();
         pshm_thread_at_end(pshm_orphans_look);
         push(orphan);
+        /* Release: a thread that sees the number sees it among the others. */
+        atomic_fetch_add_explicit(&kept, 1, memory_order_release);
     }
 }
 
@@ -68,5 +73,19 @@ pshm_orphans_look(void)
         else {
             push(orphan);
         }
+    }
+}
+
+void
+pshm_orphans_look_in_time(void)
+{
+    static PSHM_THREAD_LOCAL unsigned seen;
+    static PSHM_THREAD_LOCAL int64_t looked;
+    unsigned now_kept = atomic_load_explicit(&kept, memory_order_acquire);
+    int64_t now = pshm_now_coarse();
+    if (seen != now_kept || now - looked >= PSHM_SLICE) {
+        seen = now_kept;
+        looked = now;
+        pshm_orphans_look();
     }
 }

@@ -10,6 +10,7 @@
 
 struct pshm_orphan;
 extern _Atomic(struct pshm_orphan *) pshm_orphans;
+void pshm_orphans_look_in_time(void);
 
 /* Keep r, which lies in region, after pshm_robust_abandon returned -EBUSY.
  * Takes over the reference to region.  Without memory for the note of it the
@@ -21,11 +22,13 @@ void pshm_orphan_keep(struct pshm_robust *r, const struct pshm_grip *grip,
  * ended. */
 void pshm_orphans_look(void);
 
+/* The same where the calling thread may have one that it has not seen; and of those
+ * of others once in a poll interval, for each look is at all of them. */
 static inline void
 pshm_orphans_release(void)
 {
     if (atomic_load_explicit(&pshm_orphans, memory_order_relaxed) != NULL) {
-        pshm_orphans_look();
+        pshm_orphans_look_in_time();
     }
 }
 
