@@ -434,7 +434,9 @@ linked.rename(name + "-renamed")
 linked.resize(10_000)
 inheritable = os.open(f"{{SHM}}/{{name}}", os.O_RDWR)
 os.set_inheritable(inheritable, True)
-keep += [linked, SharedMemory.from_fd(inheritable), pickle.loads(pickle.dumps(linked))]
+keep += [linked, SharedMemory.from_fd(inheritable)]
+again = pickle.loads(pickle.dumps(linked))
+assert again.fileno() == linked.fileno()
 fds = [shm.fileno() for shm in keep]
 fds += [posixshm.shm_open(name, os.O_RDWR), SharedMemory.open(name).detach()]
 assert len(set(fds)) == len(fds) and min(fds) > 2
