@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -43,15 +42,14 @@ now(void)
 
 /* -- create, close, unlink ------------------------------------------------ */
 
-/* An unlinked object gets its bytes and its lease, and then its name; the name
- * is taken away by way of a second one, so that only this very object can be
- * removed, and under a lock, so that it is moved by nobody else meanwhile. */
+/* An unlinked object gets its bytes and its use lock, and then its name.  Before
+ * the descriptor is closed it is compared with the object.  The name is removed
+ * under a lock, and only if it still refers to this object. */
 static int
-create_same(const char *path, const char *aside, size_t size)
+create_same(const char *path, size_t size)
 {
     struct stat made, found;
     struct rlimit limit;
-    uint64_t digits;
     int rc;
     void *base = MAP_FAILED;
 
@@ -66,7 +64,8 @@ create_same(const char *path, const char *aside, size_t size)
     }
     base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED
-        || linkat(fd, "", AT_FDCWD, path, AT_EMPTY_PATH) < 0) {
+        || linkat(fd, "", AT_FDCWD, path, AT_EMPTY_PATH) < 0
+        || fstat(fd, &found) < 0) {
         goto error;
     }
     close(fd);
@@ -75,9 +74,8 @@ create_same(const char *path, const char *aside, size_t size)
     if (turn < 0 || flock(turn, LOCK_EX | LOCK_NB) < 0) {
         return -errno;
     }
-    if (lstat(path, &found) < 0 || getrandom(&digits, sizeof digits, 0) < 0
-        || rename(path, aside) < 0 || lstat(aside, &found) < 0
-        || unlink(aside) < 0 || flock(turn, LOCK_UN) < 0) {
+    if (lstat(path, &found) < 0 || unlink(path) < 0
+        || flock(turn, LOCK_UN) < 0) {
         return -errno;
     }
     close(turn);
@@ -95,13 +93,12 @@ error:
 int64_t
 peer_create_same(const char *name, size_t size, int64_t n)
 {
-    char path[PATH_MAX], aside[PATH_MAX];
+    char path[PATH_MAX];
     snprintf(path, sizeof path, SHM_DIR "/%s", name);
-    snprintf(aside, sizeof aside, SHM_DIR "/%s~0123456789abcdef", name);
 
     int64_t start = now();
     for (int64_t i = 0; i < n; i++) {
-        int rc = create_same(path, aside, size);
+        int rc = create_same(path, size);
         if (rc < 0) {
             return rc;
         }
@@ -162,7 +159,7 @@ attach_same(const char *name, const char *path, size_t size)
         && lstat(path, &named) == 0) {
         base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     }
-    int rc = base == MAP_FAILED ? -errno : 0;
+    int rc = base == MAP_FAILED || fstat(fd, &opened) < 0 ? -errno : 0;
     close(fd);
     if (base != MAP_FAILED) {
         munmap(base, size);

@@ -65,12 +65,12 @@ parse_owner(request *req, PyObject **values)
 }
 
 /* Without a value this user, root, and the user that a new object would belong
- * to. */
+ * to; if nothing is attached to, no owner matters. */
 static int
 parse_accepted(request *req, PyObject *owner)
 {
-    req->owners = pshm_owners_self();
-    if (owner == NULL && req->spec.uid != (uid_t)-1) {
+    req->owners = req->exist_ok ? pshm_owners_self() : PSHM_OWNERS_ANY;
+    if (owner == NULL && req->exist_ok && req->spec.uid != (uid_t)-1) {
         (void)pshm_owners_add(&req->owners, req->spec.uid);
     }
     return arg_owners(owner, &req->owners);

@@ -26,7 +26,7 @@ _LONGEST = 0.01
 
 async def _until(attempt: Callable[[], bool], timeout: float | None) -> bool:
     """Call `attempt` until it succeeds, or `timeout` seconds (None: no limit) are over."""
-    if timeout is not None and timeout != timeout:
+    if timeout is not None and not (timeout < 0 or timeout >= 0):  # NaN
         raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
     deadline = None if timeout is None else monotonic() + timeout
     pause = _SHORTEST
