@@ -63,6 +63,35 @@ print("ended")
 """
 
 
+# It was free at that moment, and its thread acquires it again, by another object.
+FREE = """
+import gc
+from posixshm import Lock, SharedMemory
+shm = SharedMemory.anonymous(4096)
+lock, other = Lock.at(shm, create=True), Lock.at(shm)
+saved = bytes(shm.buf)
+lock.acquire()
+shm.buf[:] = saved
+for method in other.acquire, other.release, lock.release:
+    try:
+        method()
+    except (OSError, RuntimeError) as error:
+        print(type(error).__name__, end=" ")
+del lock, other, method
+shm.close()
+del shm
+gc.collect()
+for _ in range(10):
+    with Lock():
+        pass
+print("ended")
+"""
+
+
+def test_a_lock_that_its_thread_has_is_not_acquired_twice(run_python):
+    assert run_python(FREE).split() == ["OSError", "RuntimeError", "OSError", "ended"]
+
+
 @pytest.mark.parametrize("apart", [True, False])
 def test_a_restored_checkpoint_leads_the_c_library_nowhere(apart, run_python):
     assert run_python(RESTORED.format(apart=apart)).strip() == "ended"
@@ -81,17 +110,26 @@ def test_a_lock_written_over_does_not_disturb_its_neighbours(member, order):
         locks = [Lock.at(shm, 128 * i, create=True) for i in range(3)]
         wrong = []
 
+        def release(number):
+            try:
+                locks[number].release()
+            except OSError:
+                wrong.append(number)
+
+        def pass_through(lock):
+            return lock.acquire(timeout=5) and lock.release() is None
+
         def hold_and_release():
             for lock in locks:
                 lock.acquire()
             shm.buf[member : member + 8] = bytes(8)
-            for i in order:
-                try:
-                    locks[i].release()
-                except OSError:
-                    wrong.append(i)
-            for i in set(order) - {0}:
-                wrong.extend([i] * (not elsewhere(locks[i].acquire, timeout=5)))
+            for number in order:
+                release(number)
+            for number in set(order) - {0}:
+                if not elsewhere(pass_through, locks[number]):
+                    wrong.append(number)
+            for number in set(range(3)) - set(order):
+                release(number)
 
         thread = threading.Thread(target=hold_and_release)
         thread.start()

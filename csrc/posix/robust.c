@@ -410,8 +410,8 @@ pshm_robust_again(struct pshm_robust *r, struct pshm_grip *grip)
 {
     uintptr_t links[2];
     bool mine = pshm_grip_mine(grip);
-    if (mine && pshm_robust_holder(r) != grip->thread) {
-        return -EBADMSG;
+    if (pshm_robust_holder(r) != pshm_thread()->id) {
+        return -EBADMSG;                /* it has, but the bytes say other */
     }
     if (mine && grip->flags & PSHM_RECURSIVE) {
         grip->depth++;

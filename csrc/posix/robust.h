@@ -267,7 +267,8 @@ pshm_robust_try(struct pshm_robust *r, struct pshm_grip *grip)
     if (pshm_robust_kind(r) != grip->kind) {
         return -EBADMSG;
     }
-    if (pshm_grip_is_of(grip, self) || pshm_robust_holder(r) == self->id) {
+    if (pshm_grip_is_of(grip, self) || pshm_robust_holder(r) == self->id
+        || pshm_thread_has_locked(pshm_robust_link(r))) {
         return pshm_robust_again(r, grip);
     }
     int rc = -pthread_mutex_trylock(&r->mutex);

@@ -74,6 +74,18 @@ pshm_thread_unlocked(uintptr_t link)
     }
 }
 
+/* Has the calling thread locked it? */
+static inline bool
+pshm_thread_has_locked(uintptr_t link)
+{
+    const struct pshm_thread *self = &pshm_this_thread;
+    unsigned i = self->held_count;
+    while (i > 0 && self->held[i - 1] != link) {
+        i--;
+    }
+    return i > 0;
+}
+
 /* Where its neighbours in the thread's list have their links forward: of the
  * one locked after it, and of the one before; the head where there is none.
  * Returns false where that is not known. */
