@@ -87,6 +87,34 @@ for _ in range(10):
 print("ended")
 """
 
+ANOTHER_THREAD = """
+import gc, threading
+from posixshm import Lock, SharedMemory
+shm = SharedMemory.anonymous(4096)
+lock = Lock.at(shm, create=True)
+saved = bytes(shm.buf)
+lock.acquire()
+shm.buf[:] = saved
+def use():
+    with lock:
+        pass
+thread = threading.Thread(target=use)
+thread.start()
+thread.join()
+del lock
+shm.close()
+del shm
+gc.collect()
+for _ in range(10):
+    with Lock():
+        pass
+print("ended")
+"""
+
+
+def test_nor_does_its_memory_go_if_another_thread_acquired_it(run_python):
+    assert run_python(ANOTHER_THREAD).strip() == "ended"
+
 
 def test_a_lock_that_its_thread_has_is_not_acquired_twice(run_python):
     assert run_python(FREE).split() == ["OSError", "RuntimeError", "OSError", "ended"]

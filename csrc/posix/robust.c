@@ -371,6 +371,32 @@ pshm_robust_busy(struct pshm_robust *r, struct pshm_grip *grip)
 
 /* ---- Locking ---- */
 
+/* Is it in the list of a thread that does not know it by this grip any more? */
+static bool
+is_lost(const struct pshm_grip *grip)
+{
+    unsigned before = atomic_load_explicit(&grip->before,
+                                           memory_order_relaxed);
+    return atomic_load_explicit(&grip->lost, memory_order_relaxed)
+           || (before != 0
+               && !pshm_thread_has_ended(
+                   before, atomic_load_explicit(&grip->before_started,
+                                                memory_order_relaxed)));
+}
+
+/* A dead one's list is gone with it; but the kernel says that an owner has died
+ * shortly before the thread has ended. */
+void
+pshm_robust_overtaken(struct pshm_grip *grip)
+{
+    if (is_lost(grip)) {
+        atomic_store_explicit(&grip->lost, true, memory_order_relaxed);
+    }
+    atomic_store_explicit(&grip->before_started, grip->started,
+                          memory_order_relaxed);
+    atomic_store_explicit(&grip->before, grip->thread, memory_order_relaxed);
+}
+
 /* glibc's trylock says ENOTRECOVERABLE and keeps the mutex, which no unlock
  * undoes: all others would find it taken for ever.  This releases it. */
 static void
@@ -513,17 +539,19 @@ pshm_robust_abandon(struct pshm_robust *r, struct pshm_grip *grip,
                     atomic_uint *inconsistent)
 {
     unsigned owner = grip->thread;
+    int free = is_lost(grip) ? -EBUSY : 0;
     if (!pshm_grip_held(grip)) {
-        return 0;
+        return free;
     }
     if (pshm_grip_mine(grip)) {
         if (inconsistent != NULL) {
             atomic_store_explicit(inconsistent, 1, memory_order_relaxed);
         }
-        return abandon_mine(r, grip);
+        int rc = abandon_mine(r, grip);
+        return rc == 0 ? free : rc;
     }
     if (pshm_thread_has_ended(owner, grip->started)) {
-        return 0;
+        return free;
     }
     /* Not if the kernel has marked it just now, and another thread has it. */
     if (pshm_robust_holder(r) == owner && grip->note != NULL

@@ -59,6 +59,10 @@ struct pshm_grip {
     atomic_uintptr_t owner;             /* number of the thread that has it by
                                            this grip */
     atomic_uint forks;                  /* ... since how many forks */
+    atomic_bool lost;                   /* another one locked it by this grip
+                                           before its owner unlocked it, so it
+                                           still is in that one's list ... */
+    atomic_uint before, before_started; /* ... if this one has not ended */
     /* its owner's: */
     unsigned depth;
     unsigned thread, started;           /* as in struct pshm_thread */
@@ -229,6 +233,10 @@ pshm_robust_note(const struct pshm_grip *grip, unsigned thread)
     }
 }
 
+/* A thread has locked it by a grip that another one has: that one is dead, or the
+ * bytes were written over. */
+void pshm_robust_overtaken(struct pshm_grip *grip);
+
 /* Note in the grip what an attempt to lock has returned, and return it. */
 static inline int
 pshm_robust_locked(const struct pshm_robust *r, struct pshm_grip *grip, int rc)
@@ -237,6 +245,9 @@ pshm_robust_locked(const struct pshm_robust *r, struct pshm_grip *grip, int rc)
         return rc;
     }
     const struct pshm_thread *self = pshm_thread();
+    if (pshm_grip_held(grip)) {
+        pshm_robust_overtaken(grip);
+    }
     grip->depth = 1;
     grip->thread = self->id;
     grip->started = self->started;
