@@ -405,6 +405,23 @@ def test_the_tracker_removes_what_a_killed_creator_left(start_python, name, make
     assert not (SHM / name).exists()
 
 
+def test_a_frozen_program_starts_no_tracker(run_python, name):
+    """There sys.executable is the program, and the tracker would be the program once more."""
+    code = """
+        import sys
+        from multiprocessing import resource_tracker
+        from posixshm.shared_memory import SharedMemory
+        sys.frozen = True
+        shm = SharedMemory(sys.argv[1], create=True, size=100)
+        shm.close()
+        shm.unlink()
+        assert resource_tracker._resource_tracker._pid is None
+        resource_tracker.ensure_running()  # as multiprocessing does before it spawns a process
+        SharedMemory(sys.argv[1], create=True, size=100).unlink()
+    """
+    run_python(code, name)
+
+
 def test_without_track_a_killed_creator_leaves_its_object(start_python, name):
     child = start_python(
         f"""

@@ -10,6 +10,7 @@ attacher's end never takes the object away from the others.
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from multiprocessing import resource_tracker
 
@@ -27,13 +28,20 @@ def check(name: str) -> None:
         )
 
 
+def _has_tracker() -> bool:
+    return getattr(resource_tracker._resource_tracker, "_fd", None) is not None
+
+
 def register(name: str) -> None:
     """Have `name` (without a slash) unlinked once every process that shares the tracker has ended.
 
-    Starts the tracker if there is none. ValueError for a name that it cannot carry; OSError if it
-    cannot be started.
+    Starts the tracker if there is none, but not in a frozen program: there sys.executable is the
+    program itself, which would start itself again and again unless it calls freeze_support().
+    ValueError for a name that it cannot carry; OSError if it cannot be started.
     """
     check(name)
+    if getattr(sys, "frozen", False) and not _has_tracker():
+        return
     # Looked up at each call: programs replace these functions to opt out of tracking.
     resource_tracker.register("/" + name, _KIND)
 
@@ -51,7 +59,7 @@ def unregister(name: str) -> None:
     prints a KeyError if it does not. Adding the name first makes both the same. Without a tracker
     there is nothing to take out, and none is started.
     """
-    if getattr(resource_tracker._resource_tracker, "_fd", None) is None:
+    if not _has_tracker():
         return
     # The name is gone by now: that the tracker could not be told is no reason to fail.
     with suppress(OSError, ValueError):
