@@ -1,5 +1,6 @@
 """Cycles of View."""
 
+import copy
 import pickle
 
 from _leaks import cycle, misused, name, read, refused
@@ -62,6 +63,13 @@ def _():
 def _():
     for view in VIEWS:
         read(view, "offset", "readonly", "address", "obj")
+
+
+@cycle("View.__copy__")
+def _():
+    for view in VIEWS:
+        copy.copy(view)
+    misused(view.__copy__)
 
 
 @cycle("View.__reduce__")
@@ -176,8 +184,8 @@ def _():
 def _():
     grid.__dlpack_device__()
     for version in (None, (0, 8), (1, 1)):
-        for copy in (None, True, False):
-            capsule = grid.__dlpack__(max_version=version, copy=copy)  # nobody takes it
+        for copied in (None, True, False):
+            capsule = grid.__dlpack__(max_version=version, copy=copied)  # nobody takes it
             del capsule
     grid.__dlpack__(dl_device=(1, 0), stream=None)
     for refusal in (record, grid[::-1]):

@@ -274,6 +274,7 @@ static PyMethodDef view_methods[] = {
      view_array_doc},
     {"tolist", view_tolist, METH_NOARGS, view_tolist_doc},
     {"tobytes", view_tobytes, METH_NOARGS, view_tobytes_doc},
+    {"__copy__", view_copy, METH_NOARGS, view_copy_doc},
     {"__reduce__", view_reduce, METH_NOARGS, view_reduce_doc},
     {"__dlpack__", FAST(view_dlpack), METH_FASTCALL | METH_KEYWORDS,
      view_dlpack_doc},

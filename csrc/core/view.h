@@ -100,6 +100,8 @@ PyObject *view_numbers_of(view *self, PyObject *value);
 
 /* ---- view_pickle.c ---- */
 
+PyObject *view_copy(PyObject *op, PyObject *unused);
+extern const char view_copy_doc[];
 PyObject *view_reduce(PyObject *op, PyObject *unused);
 extern const char view_reduce_doc[];
 

@@ -1,7 +1,19 @@
-/* Pickling a view by reference: its handle, and which part of it the view is. */
+/* Copying a view, and pickling it by reference: its handle, and which part of
+ * it the view is. */
 #include "view.h"
 
 #include "handle.h"
+
+const char view_copy_doc[] =
+    "__copy__($self, /)\n--\n\n"
+    "The view itself: its attributes cannot be changed, and a copy of it is a\n"
+    "view of the same memory.  Also after close() of the SharedMemory.";
+
+PyObject *
+view_copy(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    return Py_NewRef(op);
+}
 
 const char view_reduce_doc[] =
     "__reduce__($self, /)\n--\n\n"
