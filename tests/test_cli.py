@@ -440,6 +440,15 @@ def test_load_mode_is_not_masked(tmp_path, fresh):
     assert stat.S_IMODE(os.stat(MOUNT / fresh).st_mode) == 0o666
 
 
+def test_load_refuses_a_device_without_an_end(name):
+    text = "It is a device without an end (head -c SIZE copies a part of it)"
+    for device in ("/dev/zero", "/dev/urandom"):
+        assert bad("load", device, name) == (1, f"posixshm: {device}: {text}")
+    with open("/dev/zero", "rb") as zero:
+        assert bad("load", "-", name, stdin=zero) == (1, f"posixshm: standard input: {text}")
+    assert not (MOUNT / name).exists()
+
+
 @pytest.mark.parametrize("size", [1, 4096, len(CONTENT)])
 def test_load_reads_standard_input(size, fresh):
     good("load", "-", fresh, input=CONTENT[:size], text=False)

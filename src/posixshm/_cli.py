@@ -237,6 +237,11 @@ def _load(args: argparse.Namespace) -> int:
             source, label = stack.enter_context(open(args.file, "rb", 0)).fileno(), args.file
         with _about(label):
             status = os.fstat(source)
+            if _is_endless(source, status):
+                raise OSError(
+                    errno.EINVAL,
+                    "It is a device without an end (head -c SIZE copies a part of it)",
+                )
         expected = status.st_size if stat.S_ISREG(status.st_mode) else 0
         with _about(args.name):
             shm = posixshm.SharedMemory.unlinked(max(expected, 1), mode=args.mode)
@@ -248,6 +253,14 @@ def _load(args: argparse.Namespace) -> int:
                 shm.resize(length, shrink=True)
             shm.link(args.name, replace=args.replace)
     return 0
+
+
+def _is_endless(source: int, status: os.stat_result) -> bool:
+    """Whether it is a character device such as /dev/zero; not a terminal or /dev/null."""
+    device = status.st_rdev
+    return (
+        stat.S_ISCHR(status.st_mode) and device != os.stat(os.devnull).st_rdev
+    ) and not os.isatty(source)
 
 
 def _dump(args: argparse.Namespace) -> int:
@@ -401,6 +414,8 @@ def _complain(error: Exception, subject: str | None = None) -> int:
             subject = str(error.filename)
         where = "" if subject is None else f"{subject}: "
         text, code = error.strerror or text, 1
+        if isinstance(error, FileNotFoundError) and MOUNT.is_dir():
+            text = os.strerror(errno.ENOENT)  # a shell has no use for advice on Python
     elif isinstance(error, MemoryError):
         text, code = text or "Not enough memory", 1
     print(f"posixshm: {printable(where + text)}", file=sys.stderr)
