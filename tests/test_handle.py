@@ -1478,14 +1478,32 @@ def test_rename_is_exclusive(name, names):
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_rename_to_its_own_name_keeps_it(shm, name, replace):
-    """As rename(2): nothing happens, or it is refused, but the name stays."""
-    try:
-        shm.rename(name, replace=replace)
-    except FileExistsError:
-        assert not replace
+def test_rename_to_its_own_name_does_nothing(shm, name, replace):
+    shm.rename(name, replace=replace)
     assert shm.name == name
     assert shm.is_linked()
+    shm.unlink()
+    with pytest.raises(FileNotFoundError):
+        shm.rename(name, replace=replace)
+
+
+def test_a_handle_whose_name_another_one_changed_says_so(name, names):
+    new = names()
+    with SharedMemory.create(name, 10) as shm, SharedMemory.open(name) as other:
+        other.rename(new)
+        for call in (shm.unlink, lambda: shm.rename(names())):
+            with pytest.raises(FileNotFoundError, match="no longer has the name") as caught:
+                call()
+            assert caught.value.filename == name
+        assert other.is_linked()
+        other.unlink()
+
+
+def test_a_closed_handle_without_a_name_says_so():
+    for shm in (SharedMemory.anonymous(10), SharedMemory.unlinked(10)):
+        shm.close()
+        with pytest.raises(ValueError, match="without a name is closed"):
+            shm.fileno()
 
 
 def test_rename_of_what_is_gone(name, names):
@@ -1775,6 +1793,16 @@ def test_page_calls(name):
         for advice in (mmap.MADV_REMOVE, mmap.MADV_DONTFORK, 12345, -1):
             with pytest.raises(ValueError):
                 shm.advise(advice)
+
+
+def test_page_calls_name_the_protection(name):
+    with SharedMemory.create(name, PAGESIZE, delete=True) as shm:
+        shm.protect(PROT_NONE)
+        for call in (shm.populate, shm.lock_pages):
+            with pytest.raises(PermissionError, match="PROT_NONE"):
+                call()
+        shm.protect(PROT_READ | PROT_WRITE)
+        shm.populate()
 
 
 # -- seals --------------------------------------------------------------------------------------

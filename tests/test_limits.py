@@ -67,6 +67,61 @@ with SharedMemory.open("all of it") as second:
     run_limited(run_python, "import posixshm.shared_memory\n" + code, shm="size=1m")
 
 
+def test_populating_that_finds_no_room_takes_none(run_python):
+    code = """
+for readonly in (False, True):
+    with open(f"{SHM}/sparse", "wb") as file:
+        file.truncate(4 * MIB)
+    with SharedMemory.open("sparse", readonly=readonly) as shm:
+        with unchanged(), raises(errno.ENOSPC) as caught:
+            shm.populate()
+        assert caught[0].filename == "sparse" and str(4 * MIB) in str(caught[0]), caught
+        with unchanged(), raises(errno.ENOSPC):
+            shm.populate(MIB, 2 * MIB)
+        shm.populate(0, MIB // 2)
+        assert free_bytes() == MIB // 2
+        os.truncate(f"{SHM}/sparse", MIB)  # what has its memory needs no more
+        shm.refresh()
+        shm.populate()
+        shm.unlink()
+"""
+    run_limited(run_python, code, shm="size=1m")
+
+
+def test_a_limit_on_locked_memory_is_named(run_python):
+    code = """
+import resource
+with SharedMemory.create(sys.argv[1], MIB, delete=True) as shm:
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
+    if os.geteuid() == 0:
+        os.seteuid(65534)  # without CAP_IPC_LOCK
+    with raises(errno.ENOMEM) as caught:
+        shm.lock_pages()
+    assert "RLIMIT_MEMLOCK" in str(caught[0]) and "65536" in str(caught[0]), caught
+    shm.lock_pages(0, 4096)
+    if os.getuid() == 0:
+        os.seteuid(0)
+"""
+    run_limited(run_python, code, "posixshm-test-locked")
+
+
+def test_a_size_that_no_address_space_has(run_python):
+    code = """
+with SharedMemory.create("grows", 4096) as shm:
+    with unchanged(), raises(errno.ENOMEM) as caught:
+        shm.resize(1 << 62)
+    assert str(1 << 62) in str(caught[0]) and "address space" in str(caught[0]), caught
+    assert caught[0].filename == "grows" and shm.size == 4096
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+    with unchanged(), raises(errno.EFBIG) as caught:
+        shm.resize(10_000)
+    assert "10000" in str(caught[0]) and "5000" in str(caught[0]), caught
+    assert shm.size == 4096
+"""
+    run_limited(run_python, code, shm="size=1m")
+
+
 def test_sizes_that_no_machine_has(run_python):
     code = """
 for size in (1 << 47, 1 << 56, 1 << 62, 2**63 - 1, 2**63 - 4096):

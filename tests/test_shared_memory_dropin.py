@@ -1307,3 +1307,16 @@ def test_an_object_that_became_smaller_than_its_list(make_list):
     items.shm.resize(100, shrink=True)
     with pytest.raises(ValueError, match="smaller"):
         items[0]
+
+
+def test_a_taken_name_advises_what_the_constructors_take(name):
+    with SharedMemory(name, create=True, size=10, track=False) as shm:
+        for call in (
+            lambda: SharedMemory(name, create=True, size=10, track=False),
+            lambda: ShareableList([1], name=name),
+        ):
+            with pytest.raises(FileExistsError, match="attaches to") as caught:
+                call()
+            assert "exist_ok" not in str(caught.value)
+            assert caught.value.filename == name
+        shm.unlink()

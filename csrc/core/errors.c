@@ -82,10 +82,20 @@ raise_no_memory(int rc, PyObject *filename, int fd, off_t size)
         return raise_attach(rc, filename, 0);
     }
     if (rc == -EFBIG) {
+        uint64_t limit;
+        (void)pshm_size_limit(&limit);
+        if ((uint64_t)size > limit) {
+            return raise_errno_words(
+                rc, filename,
+                "File too large: a size of %lld bytes asked for, and "
+                "RLIMIT_FSIZE allows %llu (ulimit -f)",
+                (long long)size, (unsigned long long)limit);
+        }
         return raise_errno_words(
             rc, filename,
-            "File too large: %lld bytes asked for, more than RLIMIT_FSIZE or "
-            "the file system allows", (long long)size);
+            "File too large: a size of %lld bytes asked for, more than the "
+            "file system allows",
+            (long long)size);
     }
     if (rc == -ENOMEM && (uint64_t)size > pshm_memory_available()) {
         return raise_errno_words(
@@ -223,7 +233,7 @@ raise_populate(PyObject *filename, off_t size)
 }
 
 PyObject *
-raise_exists(PyObject *filename, const char *path)
+raise_exists(PyObject *filename, const char *path, bool dropin)
 {
     pid_t pids[8];
     char text[sizeof(pids) / sizeof(*pids) * 24] = "";
@@ -239,8 +249,11 @@ raise_exists(PyObject *filename, const char *path)
     }
     return raise_errno_words(
         -EEXIST, filename,
-        "An object of that name exists%s%s%s: exist_ok=True attaches to it, "
-        "unlinked() and link(name, replace=True) replace it, and reclaim() "
-        "removes it if no process uses it",
-        count > 0 ? " (used by process " : "", text, count > 0 ? ")" : "");
+        "An object of that name exists%s%s%s: %s",
+        count > 0 ? " (used by process " : "", text, count > 0 ? ")" : "",
+        dropin ? "without create=True the constructor attaches to it, and "
+                 "without a name it chooses a name that is free"
+               : "exist_ok=True attaches to it, unlinked() and link(name, "
+                 "replace=True) replace it, and reclaim() removes it if no "
+                 "process uses it");
 }

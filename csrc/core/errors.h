@@ -29,8 +29,9 @@ PyObject *raise_not_mappable(PyObject *filename, mode_t mode);
 /* A page could not be populated, rc being -EFAULT. */
 PyObject *raise_populate(PyObject *filename, off_t size);
 
-/* The name filename is taken, by the object id. */
-PyObject *raise_exists(PyObject *filename, const char *path);
+/* The name filename is taken, by the object at path.  dropin: the caller has
+ * the arguments of the standard library only. */
+PyObject *raise_exists(PyObject *filename, const char *path, bool dropin);
 
 /* An object of the user uid was found, and only owners are accepted. */
 PyObject *raise_owner(PyObject *filename, uid_t uid,

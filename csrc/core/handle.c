@@ -119,9 +119,14 @@ void
 handle_raise_closed(handle *self)
 {
     PyObject *name = handle_name_object(self);
-    PyErr_Format(PyExc_ValueError, "the shared memory %R is closed",
-                 name != NULL ? name : Py_None);
-    Py_XDECREF(name);
+    if (name == NULL) {
+        PyErr_SetString(PyExc_ValueError,
+                        "the shared memory without a name is closed");
+    }
+    else {
+        PyErr_Format(PyExc_ValueError, "the shared memory %R is closed", name);
+        Py_DECREF(name);
+    }
 }
 
 PyObject *

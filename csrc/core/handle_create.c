@@ -269,6 +269,7 @@ handle_create_into(core_state *state, handle *self, PyObject *name,
     req.spec.mode = mode;
     req.spec.reserve = reserve;
     req.track = track;
+    req.dropin = true;
     return parse_name(&req, name) < 0
            || parse_memory(&req, size, (PyObject **)none) < 0
            || handle_fulfil(state, &req, self) < 0 ? -1 : 0;

@@ -241,7 +241,7 @@ make_body(core_state *state, request *req, handle *self, handle_body *body,
             handle_body_drop(body);
         }
         if (rc == 1 && !fresh_name && !req->exist_ok) {
-            raise_exists(req->name, req->spec.name->path);
+            raise_exists(req->name, req->spec.name->path, req->dropin);
             return -1;
         }
         if (rc == 1 && PyErr_CheckSignals() < 0) {

@@ -16,6 +16,7 @@ typedef struct {
     int (*fill)(void *base, void *how);
     void *how;                          /* fill's */
     bool exist_ok;
+    bool dropin;                        /* the standard library's constructor */
     struct pshm_owners owners;          /* accepted by exist_ok */
     bool delete;
     bool track;

@@ -181,8 +181,37 @@ DELEGATED(lock_pages, "offset=0, length=None",
           "Keep pages in memory: " MAN(mlock, 2) ".")
 DELEGATED(unlock_pages, "offset=0, length=None",
           "Undo lock_pages: " MAN(munlock, 2) ".")
-DELEGATED(populate, "offset=0, length=None",
-          "Bring pages in and map them: " MAN(madvise, 2) ".")
+const char handle_populate_doc[] =
+    "populate($self, /, offset=0, length=None)\n--\n\n"
+    "Bring pages in and map them: " MAN(madvise, 2) ".\n\n"
+    "As MemoryMap.populate, on this handle's memory.  If it is known before\n"
+    "that the memory cannot be had (OSError: ENOSPC, ENOMEM), none is taken.\n"
+    "Raises ValueError after close().";
+
+PyObject *
+handle_populate(PyObject *op, PyObject *const *args, Py_ssize_t count,
+                PyObject *kwnames)
+{
+    handle *self = as_handle(op);
+    Py_ssize_t size;
+    (void)handle_current_size(self, &size);
+    mapping *map = handle_take_map(self);
+    if (map == NULL) {
+        return NULL;
+    }
+    /* After close_fd() there is none. */
+    struct fdref *fd = handle_take_fd(self);
+    if (fd == NULL) {
+        PyErr_Clear();
+    }
+    PyObject *result = mapping_populate(map, fd != NULL ? fd->fd : -1, args,
+                                        count, kwnames);
+    if (fd != NULL) {
+        fdref_drop(fd);
+    }
+    Py_DECREF(map);
+    return result != NULL ? result : name_failure(op);
+}
 
 const char handle_view_doc[] =
     "view($self, /, format='B', shape=None, offset=0, strides=None,\n"

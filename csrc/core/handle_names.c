@@ -50,6 +50,13 @@ raise_gone(handle *self, int rc)
                           "This object no longer has the name; another "
                           "object does");
     }
+    else if (rc == -ENOENT) {
+        raise_errno_words(rc, name,
+                          "This object no longer has the name: it was removed "
+                          "or renamed through another handle or by another "
+                          "process; SharedMemory.open() of the new name has "
+                          "a handle that can rename and unlink it");
+    }
     else {
         raise_errno(rc, name);
     }
@@ -366,7 +373,8 @@ handle_link(PyObject *op, PyObject *const *args, Py_ssize_t count,
 const char handle_rename_doc[] =
     "rename($self, /, name, replace=False)\n--\n\n"
     "Give the object another name, in one step: " MAN(rename, 2) ".\n\n"
-    "replace: an object that has the name loses it in the same step.\n\n"
+    "replace: an object that has the name loses it in the same step.  Its\n"
+    "own name: does nothing.\n\n"
     "If a forked child renames what its parent is to delete (delete=True),\n"
     "the parent does not know the new name, and leaves it.\n\n"
     "Raises FileExistsError; FileNotFoundError if the old name is not this\n"

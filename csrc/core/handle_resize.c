@@ -28,7 +28,16 @@ map_like(core_state *state, mapping *old, int fd, Py_ssize_t size,
     Py_END_ALLOW_THREADS
     if (rc < 0) {
         Py_DECREF(map);
-        raise_errno(rc, name);
+        if (rc == -ENOMEM) {
+            raise_errno_words(rc, name,
+                              "Cannot allocate memory: no address space for "
+                              "%zd bytes; the machine, RLIMIT_AS (ulimit -v) "
+                              "or the number of mappings limits it",
+                              size);
+        }
+        else {
+            raise_errno(rc, name);
+        }
         return NULL;
     }
     mapping_adopt(map, base, (size_t)size, size, prot);
@@ -61,7 +70,9 @@ grow_object(change *c)
         Py_END_ALLOW_THREADS
     } while (try_again(rc));
     if (rc < 0) {
-        raise_no_memory(rc, c->name, c->fd->fd, c->to - c->from);
+        /* The limit on a file is one on its size, not on what is added. */
+        raise_no_memory(rc, c->name, c->fd->fd,
+                        rc == -EFBIG ? c->to : c->to - c->from);
     }
     return rc;
 }

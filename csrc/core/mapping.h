@@ -95,7 +95,10 @@ bool mapping_claim_locked(mapping *self);
  * readonly). */
 int mapping_protect(mapping *self, int prot, PyObject *filename);
 
-/* Methods that a handle has too, on the whole of its mapping. */
+/* Methods that a handle has too, on the whole of its mapping.  fd: the
+ * object's, or -1 if it is not known. */
+PyObject *mapping_populate(mapping *self, int fd, PyObject *const *args,
+                           Py_ssize_t count, PyObject *kwnames);
 PyObject *mapping_parse_prot(PyObject *value, int *prot);
 extern PyMethodDef mapping_methods[];
 extern PyGetSetDef mapping_getset[];

@@ -8,6 +8,7 @@
 #include "view.h"
 
 #include "posix/map.h"
+#include "posix/size.h"
 
 static mapping *
 as_mapping(PyObject *op)
@@ -154,6 +155,36 @@ parse_range(mapping *self, PyObject *offset_value, PyObject *length_value,
     return 0;
 }
 
+/* The kernel brings in only what may be accessed.  0 or -1. */
+static int
+check_access(mapping *self)
+{
+    if (self->prot != PROT_NONE) {
+        return 0;
+    }
+    raise_errno_words(-EACCES, NULL,
+                      "The memory is protected with PROT_NONE; "
+                      "protect(PROT_READ) allows access to it");
+    return -1;
+}
+
+/* mlock(2) says ENOMEM for the limit and for a missing page. */
+static PyObject *
+raise_lock(int rc, Py_ssize_t length)
+{
+    uint64_t limit = pshm_map_lock_limit();
+    if (limit == UINT64_MAX || (rc != -ENOMEM && rc != -EPERM)) {
+        return raise_errno(rc, NULL);
+    }
+    return raise_errno_words(
+        rc, NULL,
+        "Cannot lock %zd bytes in memory: RLIMIT_MEMLOCK allows this process "
+        "%llu bytes in all (ulimit -l)%s",
+        length, (unsigned long long)limit,
+        (uint64_t)length > limit
+            ? "" : ", or a page of the range is past the end of the object");
+}
+
 typedef int (*range_call)(void *base, size_t length);
 
 static PyObject *
@@ -165,7 +196,8 @@ call_on_range(PyObject *op, const struct signature *signature,
     PyObject *values[2];
     Py_ssize_t offset, length;
     if (args_match(signature, args, count, kwnames, values) < 0
-        || parse_range(self, values[0], values[1], &offset, &length) < 0) {
+        || parse_range(self, values[0], values[1], &offset, &length) < 0
+        || (call == pshm_map_lock && check_access(self) < 0)) {
         return NULL;
     }
     int rc = 0;
@@ -176,7 +208,11 @@ call_on_range(PyObject *op, const struct signature *signature,
             Py_END_ALLOW_THREADS
         } while (try_again(rc));
     }
-    return rc < 0 ? raise_errno(rc, NULL) : Py_NewRef(Py_None);
+    if (rc < 0) {
+        return call == pshm_map_lock ? raise_lock(rc, length)
+                                     : raise_errno(rc, NULL);
+    }
+    Py_RETURN_NONE;
 }
 
 static const char *const range_names[] = {"offset", "length", NULL};
@@ -224,21 +260,34 @@ PyDoc_STRVAR(
     RANGE_DOC ":\nENOSPC if there is no memory for a page; EFAULT if it is past the\n"
     "object's end.");
 
-static PyObject *
-mapping_populate(PyObject *op, PyObject *const *args, Py_ssize_t count,
-                 PyObject *kwnames)
+PyObject *
+mapping_populate(mapping *self, int fd, PyObject *const *args,
+                 Py_ssize_t count, PyObject *kwnames)
 {
     static const struct signature signature = {"populate", 2, 0, range_names};
-    mapping *self = as_mapping(op);
     PyObject *values[2];
     Py_ssize_t offset, length;
     if (args_match(&signature, args, count, kwnames, values) < 0
-        || parse_range(self, values[0], values[1], &offset, &length) < 0) {
+        || parse_range(self, values[0], values[1], &offset, &length) < 0
+        || check_access(self) < 0) {
         return NULL;
     }
     bool write = self->prot & PROT_WRITE;
     size_t done = 0;
     int rc = 0;
+    /* What was taken stays taken, because another process may have written to
+     * it; so ask for the room first, and do not fill the mount in vain.  At
+     * least so much is missing, and that exactly if it is the whole object. */
+    if (fd >= 0) {
+        off_t missing;
+        Py_BEGIN_ALLOW_THREADS
+        missing = pshm_size_missing(fd, (off_t)length);
+        rc = missing > 0 ? pshm_size_room(fd, missing) : 0;
+        Py_END_ALLOW_THREADS
+        if (rc < 0) {
+            return raise_no_memory(rc, NULL, fd, missing);
+        }
+    }
     do {
         Py_BEGIN_ALLOW_THREADS
         rc = pshm_map_populate(self->base + offset, (size_t)length, write,
@@ -249,6 +298,13 @@ mapping_populate(PyObject *op, PyObject *const *args, Py_ssize_t count,
         return raise_populate(NULL, (off_t)(length - (Py_ssize_t)done));
     }
     return rc < 0 ? raise_errno(rc, NULL) : Py_NewRef(Py_None);
+}
+
+static PyObject *
+mapping_populate_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
+                        PyObject *kwnames)
+{
+    return mapping_populate(as_mapping(op), -1, args, count, kwnames);
 }
 
 PyDoc_STRVAR(
@@ -364,7 +420,7 @@ PyMethodDef mapping_methods[] = {
     RANGE_METHOD("sync", mapping_sync, sync_doc),
     RANGE_METHOD("lock_pages", mapping_lock_pages, lock_doc),
     RANGE_METHOD("unlock_pages", mapping_unlock_pages, unlock_doc),
-    RANGE_METHOD("populate", mapping_populate, populate_doc),
+    RANGE_METHOD("populate", mapping_populate_method, populate_doc),
     RANGE_METHOD("view", view_of_mapping, view_of_mapping_doc),
     {0},
 };

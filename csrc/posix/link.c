@@ -145,15 +145,16 @@ rename_locked(struct pshm_identity id, const struct pshm_name *from,
     if (rc <= 0) {
         return rc < 0 ? rc : -ESTALE;
     }
+    if (strcmp(from->path, to->path) == 0) {
+        return 0;
+    }
     if (!replace) {
         return rename_if_free(from->path, to->path);
     }
     /* rename(2) does nothing if both are names of one object. */
     rc = pshm_link_holds(to, id);
     if (rc == 1) {
-        return strcmp(from->path, to->path) == 0
-                   ? 0
-                   : pshm_result(unlink(from->path));
+        return pshm_result(unlink(from->path));
     }
     return rc < 0 && rc != -ENOENT
                ? rc

@@ -1,6 +1,7 @@
 #include "map.h"
 
 #include <linux/magic.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -105,6 +106,15 @@ int
 pshm_map_lock(void *base, size_t length)
 {
     return pshm_result(mlock(base, length));
+}
+
+uint64_t
+pshm_map_lock_limit(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_MEMLOCK, &limit) < 0
+                   || limit.rlim_cur == RLIM_INFINITY
+               ? UINT64_MAX : (uint64_t)limit.rlim_cur;
 }
 
 int

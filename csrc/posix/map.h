@@ -39,6 +39,10 @@ int pshm_map_protect(void *base, size_t length, int prot);
 int pshm_map_advise(void *base, size_t length, int advice);
 int pshm_map_sync(void *base, size_t length, int flags);
 int pshm_map_lock(void *base, size_t length);
+/* Bytes that a process without CAP_IPC_LOCK may have locked, RLIMIT_MEMLOCK;
+ * UINT64_MAX: no limit. */
+uint64_t pshm_map_lock_limit(void);
+
 int pshm_map_unlock(void *base, size_t length);
 
 /* Would this advice make an access to the range crash, or lose its bytes? */

@@ -1,6 +1,7 @@
 #include "size.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/sysinfo.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "fd.h"
@@ -18,15 +20,21 @@
 #define INTERRUPTIONS_MOST 8
 
 int
-pshm_size_check(off_t size)
+pshm_size_limit(uint64_t *out)
 {
     struct rlimit limit;
     int rc = pshm_result(getrlimit(RLIMIT_FSIZE, &limit));
-    if (rc == 0 && limit.rlim_cur != RLIM_INFINITY
-        && (uintmax_t)size > (uintmax_t)limit.rlim_cur) {
-        rc = -EFBIG;
-    }
+    *out = rc < 0 || limit.rlim_cur == RLIM_INFINITY
+               ? UINT64_MAX : (uint64_t)limit.rlim_cur;
     return rc;
+}
+
+int
+pshm_size_check(off_t size)
+{
+    uint64_t limit;
+    int rc = pshm_size_limit(&limit);
+    return rc == 0 && (uint64_t)size > limit ? -EFBIG : rc;
 }
 
 int
@@ -77,20 +85,20 @@ int
 pshm_size_room(int fd, off_t bytes)
 {
     struct pshm_room room;
-    if (bytes <= PIECE_MOST) {
-        return 0;
-    }
     if (pshm_room_of(fd, &room) == 0 && room.total_bytes > 0
         && (uint64_t)bytes > room.free_bytes) {
         return -ENOSPC;
     }
-    return (uint64_t)bytes > pshm_memory_available() ? -ENOMEM : 0;
+    return bytes > PIECE_MOST && (uint64_t)bytes > pshm_memory_available()
+               ? -ENOMEM : 0;
 }
 
 static int
 know_room(int fd, off_t bytes, struct pshm_progress *progress)
 {
-    int rc = progress->room_known ? 0 : pshm_size_room(fd, bytes);
+    /* What one piece takes is discarded with the object. */
+    int rc = progress->room_known || bytes <= PIECE_MOST
+                 ? 0 : pshm_size_room(fd, bytes);
     progress->room_known = true;
     return rc;
 }
@@ -123,9 +131,13 @@ off_t
 pshm_size_missing(int fd, off_t size)
 {
     struct stat st;
+    struct statfs fs;
     int rc = pshm_result(fstat(fd, &st));
     if (rc < 0) {
         return rc;
+    }
+    if (fstatfs(fd, &fs) < 0 || fs.f_type != TMPFS_MAGIC) {
+        return 0;
     }
     off_t taken = (off_t)st.st_blocks * 512;
     return taken < size ? size - taken : 0;

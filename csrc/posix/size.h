@@ -20,7 +20,11 @@ struct pshm_progress {
     int interrupted;                    /* how often */
 };
 
-/* May this process make a file of size bytes?  0 or -EFBIG.  Above
+/* The largest file that this process may make, RLIMIT_FSIZE in bytes;
+ * UINT64_MAX: no limit, or it is not known.  Returns 0 or -errno. */
+int pshm_size_limit(uint64_t *out);
+
+/* May this process make a file of size bytes?  0, -EFBIG or -errno.  Above
  * RLIMIT_FSIZE the kernel would send SIGXFSZ, which kills by default. */
 int pshm_size_check(off_t size);
 
@@ -40,8 +44,9 @@ uint64_t pshm_memory_available(void);
 int pshm_size_set(int fd, off_t size, bool reserve,
                   struct pshm_progress *progress);
 
-/* How many of the first size bytes of an object have no memory yet, or -errno.
- */
+/* How many bytes of memory size bytes of an object need at least that it does
+ * not have yet; exact if size is all of it.  0 on a file system other than
+ * tmpfs, where a hole that is read takes no room.  Or -errno. */
 off_t pshm_size_missing(int fd, off_t size);
 
 /* Take the memory of the first size bytes of an object that others may be using

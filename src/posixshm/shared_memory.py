@@ -316,7 +316,15 @@ class ShareableList(Generic[_T]):
             buf[:] = image
 
         def create(name: str) -> SharedMemory:
-            return SharedMemory.create(name, len(image), init=fill, track=True)
+            try:
+                return SharedMemory.create(name, len(image), init=fill, track=True)
+            except FileExistsError as error:
+                found = (error.strerror or "").partition(": ")[0]  # and the processes that use it
+                error.strerror = (
+                    f"{found}: ShareableList(name=name) attaches to a list, and "
+                    "ShareableList(sequence) chooses a name that is free"
+                )
+                raise
 
         self._adopt(_with_fresh_name(create) if name is None else create(name))
 
