@@ -370,12 +370,48 @@ def test_a_full_mount_is_an_exception(name, run_python):
             for call in (lambda: posixshm.array.create("x", 1 << 20),
                          lambda: posixshm.array.save("x", np.ones(1 << 20)),
                          lambda: posixshm.array.save("x", np.ones(1 << 20), replace=True)):
-                with raises(errno.ENOSPC):
+                with raises(errno.ENOSPC) as caught:
                     call()
+                assert caught[0].filename == "x", caught
         """,
         name,
         env=PATH,
     )
+
+
+def test_what_cannot_be_saved_has_the_name_in_its_error(name, run_python):
+    run_python(
+        """
+        import errno, os, resource, sys
+        import numpy as np
+        import posixshm.array
+        from _processes import raises
+        name, source = sys.argv[1], np.ones(100_000)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        with raises(errno.EFBIG) as caught:
+            posixshm.array.save(name, source)
+        assert caught[0].filename == name, caught
+        assert "50000" in str(caught[0]) and str(800_000 + 4096) in str(caught[0]), caught
+        last = os.dup(0)
+        os.close(last)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last, last))
+        with raises(errno.EMFILE) as caught:
+            posixshm.array.save(name, source[:10])
+        assert caught[0].filename == name, caught
+        """,
+        name,
+        env=PATH,
+    )
+
+
+@pytest.mark.parametrize(
+    "option", [{"delete": True}, {"track": True}, {"exist_ok": True}, {"modes": 1}, {"owner": "any"}]
+)
+def test_an_option_that_save_does_not_take(name, option):
+    for where in (name, None):
+        with pytest.raises(TypeError, match=r"^save\(\).* argument"):
+            posixshm.array.save(where, [1.0], **option)
+    assert not os.path.exists(SHM + name)
 
 
 def test_saving_can_be_interrupted(run_python):

@@ -69,6 +69,7 @@ def arrays(name: str) -> None:
     assert_type(made.shm, SharedMemory)
     floats: array.SharedArray[np.float32] = made
     assert_type(floats.dtype, np.dtype[np.float32])
+    array.create(name, 3, track=True, exist_ok=True, owner="self", max_size=1 << 20)
     with array.save(name, [1.0], replace=True) as saved:
         assert_type(saved[:1], Any)
         saved.unlink()

@@ -40,7 +40,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npy
 from ._core import SharedMemory, _array_type, listdir, shm_open
-from ._write import write
+from ._write import check_options, named, write
 
 __all__ = ["SharedArray", "create", "exists", "list", "load", "open", "save", "unlink"]
 
@@ -60,6 +60,7 @@ class _Options(TypedDict, total=False):
     mode: int
     uid: int | None
     gid: int | None
+    max_size: SupportsIndex | None
     reserve: bool
     populate: bool
     huge_pages: bool
@@ -67,6 +68,18 @@ class _Options(TypedDict, total=False):
 
 class _CreateOptions(_Options, total=False):
     owner: _Owner
+    track: bool
+
+
+_ANONYMOUS_OPTIONS = ("max_size", "reserve", "populate", "huge_pages")
+_CREATE = "create(name, a.shape, a.dtype, init=lambda new: numpy.copyto(new, a), ...) takes it"
+_INSTEAD_OF = {
+    "exist_ok": "replace=True takes the name over from an object that has it",
+    "delete": _CREATE,
+    "track": _CREATE,
+    "owner": _CREATE,
+    "init": "the array is what is saved",
+}
 
 
 class _Object(np.ndarray[Any, np.dtype[np.uint8]]):
@@ -406,6 +419,8 @@ def save(
     """
     if name is None and replace:
         raise ValueError("replace=True takes the name of the object to replace")
+    accepted = _ANONYMOUS_OPTIONS if name is None else _Options.__annotations__
+    check_options("save()" if name else "save() without a name", options, accepted, _INSTEAD_OF)
     masked = sys.modules.get("numpy.ma")  # numpy itself imports it when it is used
     if masked is not None and isinstance(array, masked.MaskedArray):
         raise TypeError("a masked array has no .npy form; save its .data and its .mask")
@@ -417,8 +432,9 @@ def save(
         shm = SharedMemory.anonymous(header.end, **options)  # type: ignore[misc]
         return _written(shm, header, data, source)
     try:
-        shm = SharedMemory.unlinked(header.end, **options)
-        return _written(shm, header, data, source, lambda: shm.link(name, replace))
+        with named(name):
+            shm = SharedMemory.unlinked(header.end, **options)
+            return _written(shm, header, data, source, lambda: shm.link(name, replace))
     except OSError as error:
         if replace or error.errno not in _NO_UNLINKED:
             raise

@@ -19,6 +19,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ._core import SharedMemory
+from ._write import check_options, named
 from ._write import write as _pwrite
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["read", "write"]
 
+_OPTIONS = ("mode", "uid", "gid", "max_size", "reserve", "populate", "huge_pages")
+_INSTEAD_OF = {
+    "exist_ok": "replace=True takes the name over from an object that has it",
+    "delete": "posixshm.shm_unlink(name) removes the name",
+    "track": "posixshm.shm_unlink(name) removes the name",
+}
 _LITTLE = 1 << 20  # bytes of a table
 _PIECE = 1 << 16  # bytes; less is collected until there is more
 _SAFE = (14, 0, 1)  # older ones unpickle, and so run, what an extension type of a file says
@@ -69,6 +76,7 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
     Raises FileExistsError; what SharedMemory.unlinked raises, OSError (ENOSPC) if there is no room;
     TypeError or ValueError for what is no table, or cannot be written in the format.
     """
+    check_options("write()", options, _OPTIONS, _INSTEAD_OF)
     pa = _pyarrow()
     polars = sys.modules.get("polars")
     if polars is not None and isinstance(table, polars.DataFrame):
@@ -84,7 +92,8 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
     sink = pa.BufferOutputStream() if little else pa.MockOutputStream()
     _write(sink, table)
     data = sink.getvalue() if little else None
-    with SharedMemory.unlinked(sink.size() if data is None else data.size, **options) as shm:
+    size = sink.size() if data is None else data.size
+    with named(name), SharedMemory.unlinked(size, **options) as shm:
         if data is None:
             file = _File(shm.fileno())
             _write(pa.PythonFile(file, mode="w"), table)

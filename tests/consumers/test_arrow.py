@@ -226,8 +226,9 @@ def test_a_full_mount_is_an_error_and_leaves_nothing(run_python):
         import pyarrow as pa
         private_shm("size=1m")
         table = pa.table({"x": pa.array(range(1 << 18), pa.int64())})
-        with raises(errno.ENOSPC):
+        with raises(errno.ENOSPC) as caught:
             posixshm.arrow.write("x", table)
+        assert caught[0].filename == "x", caught
         assert os.listdir("/dev/shm") == []
         """,
         env=PATH,
