@@ -126,6 +126,7 @@ def test_a_c_program_that_dies_with_it(shm, start, kind, keywords):
     peer = start("die", path(shm), 256)
     peer.ready()
     assert lock.acquire(timeout=0.02) is False
+    assert getattr(lock, "lock", lock).locked()
     peer.end()
     for _ in range(2):
         with pytest.raises(OwnerDiedError):
@@ -141,6 +142,7 @@ def test_a_c_program_that_is_told(shm, start, kind, keywords):
     # A thread that was joined may not have ended yet.
     peer = start("inherit", path(shm), 256)
     assert peer.end() == "told\n"
+    assert not getattr(lock, "lock", lock).locked()
     assert lock.acquire(timeout=DEADLINE)  # repaired by the C program
     assert elsewhere(lock.acquire, False) is False
     lock.release()

@@ -181,8 +181,8 @@ lock_release_method(PyObject *op, PyObject *Py_UNUSED(unused))
 PyDoc_STRVAR(
     locked_doc,
     "locked($self, /)\n--\n\n"
-    "Whether anyone holds it at this moment.  Of a dead owner True, until\n"
-    "somebody was told.");
+    "Whether anyone holds it at this moment.  Of a dead owner True, until a\n"
+    "thread was told.");
 
 static PyObject *
 lock_locked(PyObject *op, PyObject *Py_UNUSED(unused))

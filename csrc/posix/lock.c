@@ -97,8 +97,8 @@ pshm_lock_abandon(struct pshm_lock *lock, struct pshm_grip *grip)
 bool
 pshm_lock_held(const struct pshm_lock *lock)
 {
-    return atomic_load_explicit(&lock->owner.thread, memory_order_relaxed)
-           != 0;
+    unsigned word = atomic_load(pshm_robust_word(&lock->mutex));
+    return (word & (FUTEX_TID_MASK | FUTEX_OWNER_DIED)) != 0;
 }
 
 bool
