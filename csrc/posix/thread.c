@@ -75,7 +75,7 @@ forget_held(struct pshm_thread *self)
 void
 pshm_thread_more_room(struct pshm_thread *self)
 {
-    uintptr_t *room = malloc(2 * self->held_room * sizeof(*room));
+    uintptr_t *room = malloc((size_t)2 * self->held_room * sizeof(*room));
     if (room == NULL) {
         self->held_unknown = true;
         return;
