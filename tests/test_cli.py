@@ -449,6 +449,22 @@ def test_load_refuses_a_device_without_an_end(name):
     assert not (MOUNT / name).exists()
 
 
+def test_load_tells_of_a_name_taken_meanwhile(name):
+    process = subprocess.Popen(
+        [*COMMAND, "load", "-", name], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        process.stdin.write(CONTENT)
+        process.stdin.flush()
+        wait_for(lambda: size_of_descriptors(process.pid) == len(CONTENT), "the bytes arrive")
+        with SharedMemory.create(name, 10, delete=True):
+            _, errors = process.communicate(timeout=DEADLINE)
+        assert errors.decode() == f"posixshm: {name}: File exists (see --replace)\n"
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("size", [1, 4096, len(CONTENT)])
 def test_load_reads_standard_input(size, fresh):
     good("load", "-", fresh, input=CONTENT[:size], text=False)

@@ -229,8 +229,9 @@ def _df(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace) -> int:
     # Gigabytes are not read for a bad or taken name; link() has the last word.
+    taken = "File exists (see --replace)"
     if os.path.lexists(path_of(args.name)) and not args.replace:
-        raise FileExistsError(errno.EEXIST, "File exists (see --replace)", args.name)
+        raise FileExistsError(errno.EEXIST, taken, args.name)
     with contextlib.ExitStack() as stack:
         source, label = 0, "standard input"
         if args.file != "-":
@@ -251,7 +252,10 @@ def _load(args: argparse.Namespace) -> int:
                 raise OSError(errno.ENODATA, "Nothing to load, it is empty", label)
             if length < expected:  # the file became shorter meanwhile
                 shm.resize(length, shrink=True)
-            shm.link(args.name, replace=args.replace)
+            try:
+                shm.link(args.name, replace=args.replace)
+            except FileExistsError:
+                raise FileExistsError(errno.EEXIST, taken, args.name) from None
     return 0
 
 
