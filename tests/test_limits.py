@@ -112,6 +112,13 @@ with SharedMemory.create("grows", 4096) as shm:
         shm.resize(1 << 62)
     assert str(1 << 62) in str(caught[0]) and "address space" in str(caught[0]), caught
     assert caught[0].filename == "grows" and shm.size == 4096
+    for call in (
+        lambda: SharedMemory.open("grows", max_size=1 << 62),
+        lambda: SharedMemory.create("other", 4096, max_size=1 << 62),
+    ):
+        with unchanged(), raises(errno.ENOMEM) as caught:
+            call()
+        assert str(1 << 62) in str(caught[0]) and "address space" in str(caught[0]), caught
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
     with unchanged(), raises(errno.EFBIG) as caught:

@@ -134,6 +134,16 @@ raise_no_memory(int rc, PyObject *filename, int fd, off_t size)
         (long long)size, (unsigned long long)room.free_bytes);
 }
 
+PyObject *
+raise_no_addresses(PyObject *filename, Py_ssize_t size)
+{
+    return raise_errno_words(
+        -ENOMEM, filename,
+        "Cannot allocate memory: no address space for %zd bytes; the machine, "
+        "RLIMIT_AS (ulimit -v) or the number of mappings limits it",
+        size);
+}
+
 static const char *
 kind_of_file(mode_t mode)
 {

@@ -20,6 +20,9 @@ PyObject *raise_errno_words(int rc, PyObject *filename, const char *format,
  * name, which takes an inode at most. */
 PyObject *raise_no_memory(int rc, PyObject *filename, int fd, off_t size);
 
+/* The same with ENOMEM for a mapping of size bytes. */
+PyObject *raise_no_addresses(PyObject *filename, Py_ssize_t size);
+
 /* The same for pshm_attach; mode: its object's, or 0. */
 PyObject *raise_attach(int rc, PyObject *filename, mode_t mode);
 

@@ -6,6 +6,7 @@
 #include "posix/constants.h"
 #include "posix/link.h"
 #include "posix/pause.h"
+#include "posix/size.h"
 
 /* Everything up to the name, and where nothing of Python's is to come in
  * between (publish) the name too.  0, or -1 with an exception and the draft
@@ -29,7 +30,13 @@ make_draft(core_state *state, const request *req, bool publish,
         Py_BEGIN_ALLOW_THREADS
         pshm_draft_abandon(draft);
         Py_END_ALLOW_THREADS
-        raise_no_memory(rc, req->name, -1, req->spec.size);
+        if (rc == -ENOMEM && req->max_size > 0
+            && (uint64_t)req->size <= pshm_memory_available()) {
+            raise_no_addresses(req->name, req->max_size);
+        }
+        else {
+            raise_no_memory(rc, req->name, -1, req->spec.size);
+        }
         return -1;
     }
     return 0;

@@ -127,6 +127,9 @@ handle_raise_attach(int rc, PyObject *name, const attach_params *params,
                             "%R has by now",
                             params->max_size, name);
     }
+    if (rc == -ENOMEM && params->max_size > 0) {
+        return raise_no_addresses(name, params->max_size);
+    }
     if (rc == -EACCES && object->mode != 0) {
         return raise_owner(name, object->uid, &params->owners);
     }

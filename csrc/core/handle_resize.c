@@ -29,11 +29,7 @@ map_like(core_state *state, mapping *old, int fd, Py_ssize_t size,
     if (rc < 0) {
         Py_DECREF(map);
         if (rc == -ENOMEM) {
-            raise_errno_words(rc, name,
-                              "Cannot allocate memory: no address space for "
-                              "%zd bytes; the machine, RLIMIT_AS (ulimit -v) "
-                              "or the number of mappings limits it",
-                              size);
+            raise_no_addresses(name, size);
         }
         else {
             raise_errno(rc, name);

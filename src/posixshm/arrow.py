@@ -67,8 +67,8 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
 
     table: a pyarrow Table or RecordBatch, or what pyarrow.table() takes: the frames of polars and
     pandas are among that. replace: an object that has the name loses it in the same step; who has
-    read that one keeps it. options: mode, uid, gid, reserve, populate and huge_pages, as for
-    SharedMemory.unlinked.
+    read that one keeps it. options: mode, uid, gid, max_size, reserve, populate and huge_pages, as
+    for SharedMemory.unlinked.
 
     The columns of a large table are copied once, into the object itself. The chunks of the table
     are kept; those of a column of dictionaries get one dictionary.
