@@ -15,7 +15,7 @@ import errno
 import operator
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import GenericAlias, TracebackType
 from typing import (
@@ -582,7 +582,7 @@ def _check_dtype(dtype: np.dtype[Any]) -> None:
         raise ValueError(f"dtype {dtype.str} holds Python objects, which live in one process only")
     if dtype.itemsize < 0:
         raise ValueError(f"dtype {dtype.str} has items of {dtype.itemsize} bytes")
-    fields = dtype.fields or {}
+    fields: Mapping[str, Any] = dtype.fields or {}
     if not fields.keys() >= set(dtype.names or ()):
         raise ValueError(f"dtype {dtype.str} has a name without a field: {dtype.names}")
     parts = [(kind, offset) for kind, offset, *_ in fields.values()]
