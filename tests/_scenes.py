@@ -563,6 +563,7 @@ class MapFd(Map):
 
 class Memory(Existing):
     same = Existing.same - {"st_ctime_ns", "st_mtime_ns"}  # as any writing does
+    forgiven = Existing.forgiven | {"fstat"}  # populate() works without the descriptor
 
     def act(self):
         self.first.populate()

@@ -277,7 +277,8 @@ mapping_populate(mapping *self, int fd, PyObject *const *args,
     int rc = 0;
     /* What was taken stays taken, because another process may have written to
      * it; so ask for the room first, and do not fill the mount in vain.  At
-     * least so much is missing, and that exactly if it is the whole object. */
+     * least so much is missing, and that exactly if it is the whole object.
+     * If it cannot be asked, the pages are brought in all the same. */
     if (fd >= 0) {
         off_t missing;
         Py_BEGIN_ALLOW_THREADS

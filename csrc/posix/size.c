@@ -133,11 +133,11 @@ pshm_size_missing(int fd, off_t size)
     struct stat st;
     struct statfs fs;
     int rc = pshm_result(fstat(fd, &st));
-    if (rc < 0) {
-        return rc;
+    if (rc == 0) {
+        rc = pshm_result(fstatfs(fd, &fs));
     }
-    if (fstatfs(fd, &fs) < 0 || fs.f_type != TMPFS_MAGIC) {
-        return 0;
+    if (rc < 0 || fs.f_type != TMPFS_MAGIC) {
+        return rc;
     }
     off_t taken = (off_t)st.st_blocks * 512;
     return taken < size ? size - taken : 0;
