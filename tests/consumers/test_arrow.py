@@ -98,10 +98,10 @@ def test_columns_outlive_everything_else(name, table):
 def test_it_is_in_use_as_long_as_a_column_lives(name, names, table):
     posixshm.arrow.write(name, table)
     column = posixshm.arrow.read(name)["int"]
-    assert [row.action for row in posixshm.reclaim(name)] == ["in use"]
+    assert [row.state for row in posixshm.reclaim(name)] == ["in use"]
     del column
     gc.collect()
-    assert [row.action for row in posixshm.reclaim(name)] == ["removed"]
+    assert [row.removed for row in posixshm.reclaim(name)] == [True]
 
 
 def test_interpreters_end_well_with_a_column_alive(written, run_python):
