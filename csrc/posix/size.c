@@ -131,13 +131,16 @@ off_t
 pshm_size_missing(int fd, off_t size)
 {
     struct stat st;
-    struct statfs fs;
+    struct statfs fs = {0};
     int rc = pshm_result(fstat(fd, &st));
     if (rc == 0) {
         rc = pshm_result(fstatfs(fd, &fs));
     }
-    if (rc < 0 || fs.f_type != TMPFS_MAGIC) {
+    if (rc < 0) {
         return rc;
+    }
+    if (fs.f_type != TMPFS_MAGIC) {
+        return 0;
     }
     off_t taken = (off_t)st.st_blocks * 512;
     return taken < size ? size - taken : 0;
