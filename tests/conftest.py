@@ -89,6 +89,15 @@ def _stop_multiprocessing():
     resource_tracker._resource_tracker._stop()
 
 
+def _use_a_lock():
+    """What a thread held that had not quite ended is unmapped at a later use of any lock."""
+    import posixshm
+
+    time.sleep(0.06)  # a poll interval
+    with posixshm.Lock():
+        pass
+
+
 def _left_behind(before):
     for attempt in range(6):
         left = _holdings() - before
@@ -98,6 +107,8 @@ def _left_behind(before):
         gc.collect()
         if attempt == 2:
             _stop_multiprocessing()
+        if attempt >= 3:
+            _use_a_lock()
     # A thread that was joined may still be on its way out of the kernel.
     deadline = time.monotonic() + 10
     while any(what.startswith("thread ") for what in left) and time.monotonic() < deadline:
