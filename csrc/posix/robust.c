@@ -7,6 +7,7 @@
 
 #include "futex.h"
 #include "libc.h"
+#include "pause.h"
 
 int
 pshm_robust_init(struct pshm_robust *r, unsigned flags)
@@ -384,11 +385,28 @@ is_lost(const struct pshm_grip *grip)
                                                 memory_order_relaxed)));
 }
 
-/* A dead one's list is gone with it; but the kernel says that an owner has died
- * shortly before the thread has ended. */
+/* The kernel says that an owner has died shortly before the thread has ended, so
+ * that is waited for: some microseconds, or a poll interval at most if the bytes
+ * were written over and the thread lives. */
+static bool
+has_ended_by_now(unsigned thread, unsigned started)
+{
+    int64_t deadline = pshm_now() + PSHM_SLICE;
+    bool ended = pshm_thread_has_ended(thread, started);
+    while (!ended && pshm_now() < deadline) {
+        (void)pshm_pause(100e-6);
+        ended = pshm_thread_has_ended(thread, started);
+    }
+    return ended;
+}
+
+/* A dead one's list is gone with it. */
 void
 pshm_robust_overtaken(struct pshm_grip *grip)
 {
+    if (has_ended_by_now(grip->thread, grip->started)) {
+        return;
+    }
     if (is_lost(grip)) {
         atomic_store_explicit(&grip->lost, true, memory_order_relaxed);
     }
