@@ -294,7 +294,7 @@ uid_of_name(PyObject *name, uid_t *out)
     uint32_t uid = 0;
     int rc = number == NULL ? -1 : arg_id(number, "owner", &uid);
     if (entry == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
-        PyErr_Format(PyExc_ValueError, "owner: there is no user %R", name);
+        PyErr_Format(PyExc_ValueError, "owner: no user is called %R", name);
     }
     Py_XDECREF(number);
     Py_XDECREF(entry);
