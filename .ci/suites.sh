@@ -116,7 +116,8 @@ run_coverage() {
 
 reach_most=(arguments array attach atomic barrier cell cell_life condition create dlpack event faults handle)
 reach_most+=(growth lifetime limits lock lock_dead mapping names pickle reclaim resize rwlock semaphore)
-reach_most+=(shared_memory_dropin sync_surface view view_format)
+reach_most+=(shared_memory_dropin sync_surface view view_buffer view_format view_pickle)
+reach_most+=(cell_names cell_overlap cell_renewed lock_replayed lost_descriptor owner_gone sync_readonly)
 reach_most=("${reach_most[@]/#/tests/test_}")
 reach_most=("${reach_most[@]/%/.py}")
 coverage_floor=(91 80) # percent of lines and of branches
