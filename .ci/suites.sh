@@ -101,6 +101,7 @@ run_sanitized() {
 run_coverage() {
     local source=$scratch/coverage venv=$scratch/python$readme_version
     make_venv "$venv" "$(command -v python3)" test
+    pip_for "$venv/bin/python" install -qq "setuptools>=77"
     copy_tree "$source"
     umask 0 # other users' processes count too
     mkdir "$source/c" "$source/python"
