@@ -196,25 +196,6 @@ shm.unlink()
     )
 
 
-PASS = """
-import pickle
-from multiprocessing.reduction import ForkingPickler
-from posixshm import SharedMemory
-with SharedMemory.anonymous(100) as shm:
-    shm.buf[0] = 3
-    with pickle.loads(ForkingPickler.dumps(shm)) as other:
-        assert other.buf[0] == 3
-"""
-
-
-@pytest.mark.skipif(
-    sys.version_info < (3, 13), reason="multiprocessing needs threads (3.11), and OpenSSL (3.12)"
-)
-def test_they_pass_handles_without_a_name(run):
-    """By the pickler of multiprocessing, of which each has its own."""
-    run(f"PASS = {PASS!r}\nrun_in_new(PASS, PASS)\nrun_in_new(PASS)")
-
-
 def test_what_one_is_to_delete_goes_with_it(run):
     run(
         """
