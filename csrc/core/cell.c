@@ -205,7 +205,7 @@ cell_get_shm(PyObject *op, void *Py_UNUSED(closure))
 }
 
 const char cell_name_doc[] =
-    "Its own name, a str without a slash; None where it has none.";
+    "Its own name, a str without a slash; None if it does not have one.";
 
 PyObject *
 cell_get_name(PyObject *op, void *Py_UNUSED(closure))

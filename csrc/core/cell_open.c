@@ -396,7 +396,7 @@ cell_open_object(const opening *how, PyObject *given,
     return handle_make(how->state, (PyObject *)how->state->handle_type, &req);
 }
 
-/* Nobody else can see the object yet. */
+/* No other process can see the object yet. */
 static int
 fill_object(void *base, void *arg)
 {
