@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "args.h"
+#include "audit.h"
 #include "errors.h"
 
 #include "posix/directory.h"
@@ -222,6 +223,9 @@ core_reclaim(PyObject *module, PyObject *const *args, Py_ssize_t count,
     if (*prefix == '\0' && older_than < 0) {
         PyErr_SetString(PyExc_ValueError,
                         "reclaim() takes a prefix or older_than, or both");
+        return NULL;
+    }
+    if (!dry_run && audit_reclaim(prefix, older_than, force) < 0) {
         return NULL;
     }
     struct pshm_names names = PSHM_NAMES_NONE;

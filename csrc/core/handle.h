@@ -171,12 +171,17 @@ PyObject *handle_delete_later(core_state *state, PyObject *self,
                               const struct pshm_name *path,
                               struct pshm_identity id, bool track);
 
-/* Do it at once, unless it is done; owns it, or NULL.  Returns 0, or -1 where a
- * signal handler raised. */
+/* Raise the audit event of the name that closing self would remove, if it
+ * would remove one.  Returns 0, or -1 with the exception of a hook. */
+int handle_delete_audit(handle *self);
+
+/* Do it at once, unless it is done, without an audit event; owns it, or NULL.
+ * Returns 0, or -1 where a signal handler raised. */
 int handle_delete_now(PyObject *op);
 
-/* The same of a handle that is on its way out: leaves an exception that is set
- * as it is, and sets none. */
+/* The same of a handle that is on its way out, with an audit event: leaves an
+ * exception that is set as it is, and sets none.  The exception of a hook is
+ * reported by sys.unraisablehook, and the name stays. */
 void handle_delete_last(PyObject *op);
 
 /* Forget it; owns it, or NULL. */

@@ -20,6 +20,9 @@ handle_close(PyObject *op, PyObject *Py_UNUSED(unused))
     handle *self = as_handle(op);
     handle_body old = HANDLE_BODY_NONE;
     PyObject *duty;
+    if (handle_delete_audit(self) < 0) {
+        return NULL;
+    }
     handle_table_remove(self);
     fields_lock(&self->fields);
     self->open = false;

@@ -5,6 +5,8 @@
  * first does it; in a forked child nobody does. */
 #include "handle.h"
 
+#include "audit.h"
+
 #include "posix/host.h"
 #include "posix/link.h"
 
@@ -66,6 +68,34 @@ untrack(PyObject *support, const struct pshm_name *path)
     return rc;
 }
 
+/* The names that this process is to remove now.  Under d's fields. */
+static int
+names_to_remove_locked(const duty *d, struct pshm_name path[2])
+{
+    if (d->state != WANTED || d->forks != pshm_forks()) {
+        return 0;
+    }
+    path[0] = d->path[0];
+    path[1] = d->path[1];
+    return d->names;
+}
+
+/* 0, or -1 with the exception of a hook. */
+static int
+duty_audit(PyObject *op)
+{
+    duty *d = as_duty(op);
+    struct pshm_name path[2];
+    int names, rc = 0;
+    fields_lock(&d->fields);
+    names = names_to_remove_locked(d, path);
+    fields_unlock(&d->fields);
+    for (int i = 0; rc == 0 && i < names; i++) {
+        rc = audit_unlink(&path[i]);
+    }
+    return rc;
+}
+
 /* 0, or -1 where a signal handler raised. */
 static int
 duty_do(PyObject *op)
@@ -73,13 +103,11 @@ duty_do(PyObject *op)
     duty *d = as_duty(op);
     struct pshm_name path[2];
     bool gone[2];
-    int names = 0, rc = 0;
+    int names, rc = 0;
     fields_lock(&d->fields);
-    if (d->state == WANTED && d->forks == pshm_forks()) {
+    names = names_to_remove_locked(d, path);
+    if (names > 0) {
         d->state = DONE;
-        names = d->names;
-        path[0] = d->path[0];
-        path[1] = d->path[1];
     }
     fields_unlock(&d->fields);
     for (int i = 0; i < names; i++) {
@@ -100,7 +128,10 @@ duty_do_quietly(PyObject *op)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    if (duty_do(op) < 0) {
+    if (duty_audit(op) < 0) {
+        PyErr_WriteUnraisable(as_duty(op)->support);
+    }
+    else if (duty_do(op) < 0) {
         PyErr_Clear();
     }
     PyErr_Restore(type, value, traceback);
@@ -124,6 +155,17 @@ handle_delete_later(core_state *state, PyObject *self,
         op = NULL;
     }
     return op;
+}
+
+int
+handle_delete_audit(handle *self)
+{
+    fields_lock(&self->fields);
+    PyObject *op = Py_XNewRef(self->duty);
+    fields_unlock(&self->fields);
+    int rc = op == NULL ? 0 : duty_audit(op);
+    Py_XDECREF(op);
+    return rc;
 }
 
 int

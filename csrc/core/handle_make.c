@@ -1,6 +1,7 @@
 /* From a request to an object in a handle. */
 #include "handle_make.h"
 
+#include "audit.h"
 #include "errors.h"
 
 #include "posix/constants.h"
@@ -176,6 +177,9 @@ attach_existing(core_state *state, const request *req, handle_body *body)
     int rc;
     /* A program that does not use this library may be about to size it. */
     double deadline = pshm_clock() + SIZING_MOST, pause = SIZING_PAUSE;
+    if (audit_open(req->spec.name, false) < 0) {
+        return -1;
+    }
     do {
         rc = handle_attach(state, req->spec.name, &params, body, &object);
         if (rc == -ENODATA && pshm_clock() < deadline) {
@@ -236,7 +240,8 @@ make_body(core_state *state, request *req, handle *self, handle_body *body,
                 return rc;
             }
         }
-        if (prepare(state, body) < 0) {
+        if (audit_create(req->spec.name, req->size) < 0
+            || prepare(state, body) < 0) {
             return -1;
         }
         if (req->spec.name != NULL && set_name(body, req->spec.name) < 0) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "args.h"
+#include "audit.h"
 #include "errors.h"
 
 #include "posix/attach.h"
@@ -120,6 +121,9 @@ handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
     if (!take_name(self, &path, &id)) {
         PyErr_SetString(PyExc_ValueError,
                         "the shared memory has no name to unlink");
+        return NULL;
+    }
+    if (audit_unlink(&path) < 0) {
         return NULL;
     }
     bool created, tracked = is_tracked(self, &created);
@@ -354,7 +358,8 @@ handle_link(PyObject *op, PyObject *const *args, Py_ssize_t count,
     bool replace;
     PyObject *given;
     if (parse_link(&signature, args, count, kwnames, &given, &path, &replace)
-        < 0) {
+            < 0
+        || audit_link(&path, replace) < 0) {
         return NULL;
     }
     if (handle_claim(self) < 0) {
@@ -447,6 +452,12 @@ handle_rename(PyObject *op, PyObject *const *args, Py_ssize_t count,
     PyObject *given;
     if (parse_link(&signature, args, count, kwnames, &given, &path, &replace)
         < 0) {
+        return NULL;
+    }
+    struct pshm_name from;
+    struct pshm_identity id;
+    if (take_name(self, &from, &id)
+        && audit_rename(&from, &path, replace) < 0) {
         return NULL;
     }
     if (handle_claim(self) < 0) {

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "args.h"
+#include "audit.h"
 #include "errors.h"
 
 #include "posix/constants.h"
@@ -205,6 +206,9 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
                const attach_params *params, double wait, handle_body *body)
 {
     double start = wait > 0 ? pshm_clock() : 0, pause = SHORTEST_PAUSE;
+    if (audit_open(path, params->readonly) < 0) {
+        return -1;
+    }
     for (;;) {
         struct pshm_object object;
         int rc = handle_attach(state, path, params, body, &object);
@@ -258,6 +262,9 @@ handle_attach_new(core_state *state, PyObject *given,
     struct pshm_object object;
     int rc;
     *out = NULL;
+    if (audit_open(path, false) < 0) {
+        return -1;
+    }
     handle *self = handle_alloc(state, (PyObject *)state->handle_type);
     if (self == NULL) {
         return -1;
@@ -494,7 +501,8 @@ handle_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
     bool create = false, track = false;
     if (args_match_dict(&signature, args, kwargs, values) < 0
         || arg_bool(values[1], &create) < 0
-        || arg_bool(values[3], &track) < 0) {
+        || arg_bool(values[3], &track) < 0
+        || handle_delete_audit(as_handle(op)) < 0) {
         return -1;
     }
     PyObject *name = values[0] == NULL ? Py_None : values[0];

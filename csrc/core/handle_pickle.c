@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "args.h"
+#include "audit.h"
 #include "errors.h"
 #include "handle_table.h"
 
@@ -247,7 +248,8 @@ attach_reference(PyObject *module, PyObject *args)
         return NULL;
     }
     struct pshm_identity id = {(dev_t)dev, (ino_t)ino};
-    if (check_host(state, name, boot) < 0) {
+    if (check_host(state, name, boot) < 0
+        || audit_open(&path, params.readonly) < 0) {
         return NULL;
     }
     handle *self = handle_alloc(state, type);

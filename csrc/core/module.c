@@ -2,6 +2,7 @@
 #include "core.h"
 
 #include "args.h"
+#include "audit.h"
 #include "cell.h"
 #include "errors.h"
 #include "handle_table.h"
@@ -78,6 +79,12 @@ core_shm_open(PyObject *Py_UNUSED(module), PyObject *const *args,
         || arg_mode(values[2], &mode) < 0) {
         return NULL;
     }
+    int audited = flags & O_CREAT
+                      ? audit_create(&name, 0)
+                      : audit_open(&name, (flags & O_ACCMODE) == O_RDONLY);
+    if (audited < 0) {
+        return NULL;
+    }
     mode_t kind;
     int rc;
     do {
@@ -104,7 +111,7 @@ core_shm_unlink(PyObject *Py_UNUSED(module), PyObject *const *args,
     PyObject *values[1];
     struct pshm_name name;
     if (args_match(&signature, args, count, kwnames, values) < 0
-        || arg_name(values[0], &name) < 0) {
+        || arg_name(values[0], &name) < 0 || audit_unlink(&name) < 0) {
         return NULL;
     }
     int rc;

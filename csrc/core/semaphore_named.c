@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "args.h"
+#include "audit.h"
 #include "errors.h"
 #include "handle.h"
 
@@ -113,6 +114,9 @@ core_sem_unlink(PyObject *Py_UNUSED(module), PyObject *const *args,
     }
     int rc = pshm_sem_name(&name, &file);
     if (rc == 0) {
+        if (audit_unlink(&file) < 0) {
+            return NULL;
+        }
         Py_BEGIN_ALLOW_THREADS
         rc = pshm_sem_unlink(&name);
         Py_END_ALLOW_THREADS
