@@ -358,7 +358,7 @@ def test_who_waits_is_told_that_an_owner_died(condition):
     assert results == ["waits", errno.EOWNERDEAD]
     with pytest.raises(OwnerDiedError):
         condition.acquire(timeout=DEADLINE)
-    assert condition.acquire(recover=True) and condition.lock.recovered
+    assert condition.acquire(recover=True) and condition.recovered and condition.lock.recovered
     condition.notify_all()
     assert condition.wait(0.01) is False
     condition.release()
@@ -369,8 +369,11 @@ def test_recover_of_its_own_lock(shm):
     condition = Condition.at(shm, 0, create=True, on_owner_died=calls.append)
     die_with(condition.acquire)
     with condition:
-        assert calls == [condition.lock] and condition.lock.recovered
+        assert calls == [condition.lock] and condition.recovered is condition.lock.recovered is True
         condition.notify()
+    with condition:
+        assert condition.recovered is condition.lock.recovered is False
+    assert Condition.at(shm).recovered is False
 
 
 def test_between_processes(run_python):

@@ -309,6 +309,16 @@ condition_get_lock(PyObject *op, void *Py_UNUSED(closure))
     return Py_NewRef(as_condition(op)->lock);
 }
 
+PyDoc_STRVAR(recovered_doc,
+             "Whether the last one who acquired the lock, by the object that is\n"
+             ".lock, took it over from an owner that had died: Lock.recovered.");
+
+static PyObject *
+condition_get_recovered(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(atomic_load(&lock_of(op)->recovered));
+}
+
 static PyObject *
 condition_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 {
@@ -386,6 +396,7 @@ static PyMethodDef condition_methods[] = {
 
 static PyGetSetDef condition_getset[] = {
     {"lock", condition_get_lock, NULL, lock_doc, NULL},
+    {"recovered", condition_get_recovered, NULL, recovered_doc, NULL},
     CELL_GETSET,
     {0},
 };
