@@ -1,5 +1,6 @@
 """Barrier: parties that wait for each other, round after round, or are all told that it is broken."""
 
+import errno
 import threading
 import time
 from threading import BrokenBarrierError
@@ -252,6 +253,20 @@ def test_an_action_that_uses_its_own_barrier(shm):
     looking = Barrier.at(shm, action=lambda: seen.append(looking.n_waiting))
     assert elsewhere(looking.wait) == 0
     assert seen == [1] and not looking.broken
+
+
+@pytest.mark.parametrize("timeout", [None, 30, 0])
+def test_an_action_that_waits_for_its_own_barrier_is_told_so(name, timeout):
+    """Also by another object of the barrier, which does not know of the action."""
+    for inner in ("named", "other"):
+        with_action = Barrier(name, parties=1, action=lambda: waits(timeout), create=True)
+        waits = Barrier(name).wait if inner == "other" else with_action.wait
+        with pytest.raises(OSError, match="action") as caught:
+            with_action.wait()
+        assert caught.value.errno == errno.EDEADLK
+        assert repr(name) in str(caught.value) and "after" in str(caught.value)
+        assert with_action.broken
+        with_action.unlink()
 
 
 def test_between_processes(run_python):

@@ -172,6 +172,26 @@ raise_broken(void)
     return -1;
 }
 
+static int
+raise_arrival(barrier *self, int rc)
+{
+    switch (rc) {
+    case -EINTR:
+        return -1;
+    case -EPIPE:
+    case -ETIMEDOUT:
+        return raise_broken();
+    case -EDEADLK:
+        return cell_raise_words(
+            &self->base, rc,
+            "The action of the %U must not call wait() on that barrier: all "
+            "parties, this thread among them, are released only after the "
+            "action has returned; call it after the first wait() has returned");
+    default:
+        return cell_raise(&self->base, rc);
+    }
+}
+
 /* Returns 0, or -1 with an exception; then the party's round is broken. */
 static int
 arrive(barrier *self, int64_t until, struct pshm_arrival *a)
@@ -192,10 +212,7 @@ arrive(barrier *self, int64_t until, struct pshm_arrival *a)
     if (rc == -EINTR || rc == -ETIMEDOUT) {
         pshm_barrier_miss(self->barrier);
     }
-    return rc == 0        ? 0
-           : rc == -EINTR ? -1
-           : rc == -EPIPE || rc == -ETIMEDOUT
-               ? raise_broken() : cell_raise(&self->base, rc);
+    return rc == 0 ? 0 : raise_arrival(self, rc);
 }
 
 /* Returns 0, or -1 with an exception and the round broken. */
@@ -253,9 +270,9 @@ PyDoc_STRVAR(
     "timeout: seconds, on the monotonic clock; 0 or less: do not wait; None:\n"
     "the barrier's own.  Raises threading.BrokenBarrierError if a party did\n"
     "not arrive in time or was interrupted, or if the barrier is broken or\n"
-    "reset; ValueError after close().  A party that arrives while an action\n"
-    "runs waits for the next round; if its timeout expires first, only that\n"
-    "round is broken.");
+    "reset; ValueError after close(); OSError (EDEADLK) if the action of this\n"
+    "barrier calls it.  A party that arrives while an action runs waits for\n"
+    "the next round; if its timeout expires first, only that round is broken.");
 
 static PyObject *
 barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,

@@ -78,11 +78,12 @@ cell_free(cell *self, bool held)
     Py_DECREF(type);
 }
 
-/* Which one it is, as repr() says it. */
-static PyObject *
-describe_place(cell *self, PyObject *type)
+PyObject *
+cell_describe(cell *self)
 {
-    PyObject *name = cell_get_name((PyObject *)self, NULL);
+    PyObject *type = PyType_GetName(Py_TYPE(self));
+    PyObject *name = type == NULL ? NULL
+                                  : cell_get_name((PyObject *)self, NULL);
     PyObject *result = NULL;
     if (name != NULL && name != Py_None) {
         result = PyUnicode_FromFormat("%U %R", type, name);
@@ -94,14 +95,25 @@ describe_place(cell *self, PyObject *type)
         result = PyUnicode_FromFormat("%U at offset %zd", type, self->offset);
     }
     Py_XDECREF(name);
+    Py_XDECREF(type);
     return result;
+}
+
+int
+cell_raise_words(cell *self, int rc, const char *format)
+{
+    PyObject *place = cell_describe(self);
+    if (place != NULL) {
+        raise_errno_words(rc, NULL, format, place);
+        Py_DECREF(place);
+    }
+    return -1;
 }
 
 PyObject *
 cell_repr(PyObject *op, PyObject *state)
 {
-    PyObject *type = state != NULL ? PyType_GetName(Py_TYPE(op)) : NULL;
-    PyObject *place = type != NULL ? describe_place(as_cell(op), type) : NULL;
+    PyObject *place = state != NULL ? cell_describe(as_cell(op)) : NULL;
     PyObject *result = NULL;
     if (place != NULL && atomic_load(&as_cell(op)->closed)) {
         result = PyUnicode_FromFormat("<posixshm.%U: closed>", place);
@@ -110,7 +122,6 @@ cell_repr(PyObject *op, PyObject *state)
         result = PyUnicode_FromFormat("<posixshm.%U: %U>", place, state);
     }
     Py_XDECREF(place);
-    Py_XDECREF(type);
     Py_XDECREF(state);
     return result;
 }

@@ -116,6 +116,14 @@ cell_check_writable(cell *self)
 /* Raise what a use returned: -EBADMSG, or -errno.  Returns -1. */
 int cell_raise(cell *self, int rc);
 
+/* The same in words of our own, in which "%U" is cell_describe().  Returns
+ * -1. */
+int cell_raise_words(cell *self, int rc, const char *format);
+
+/* Which primitive it is, as repr() says it: "Lock 'jobs'", "Lock at offset
+ * 64".  A new str, or NULL. */
+PyObject *cell_describe(cell *self);
+
 /* Slots.  A type with fields of its own calls these from its slots. */
 int cell_traverse(cell *self, visitproc visit, void *arg);
 int cell_clear(cell *self);

@@ -102,10 +102,11 @@ acquire_slowly(lock_object *self, int rc, span how_long, bool recover)
         if (how_long.now) {
             return 0;
         }
-        raise_errno_words(rc, NULL,
-                          "This thread holds the lock already, by this object or "
-                          "another one, and would wait for itself for ever");
-        return -1;
+        return cell_raise_words(
+            &self->base, rc,
+            "This thread holds the %U already, by this object or another one, "
+            "and would wait for itself for ever; release it before, or give a "
+            "timeout (an RLock can be acquired again by the same object)");
     default:
         return cell_raise(&self->base, rc);
     }

@@ -171,6 +171,13 @@ lock_runner(struct pshm_barrier *b, struct pshm_robust *runner,
     return rc;
 }
 
+/* Does this thread run the action, by this grip or another one? */
+static bool
+runs_action(const struct pshm_robust *runner)
+{
+    return pshm_robust_holder(runner) == pshm_thread()->id;
+}
+
 static void
 unlock_runner(struct pshm_robust *runner, struct pshm_grip *grip)
 {
@@ -201,9 +208,9 @@ pshm_barrier_arrive(struct pshm_barrier *b, struct pshm_robust *runner,
             rc = -EPIPE;
         }
         else if (state & ACTION) {
-            rc = pshm_grip_mine(grip) && !locked ? -EDEADLK
-                 : pshm_now() < until            ? -EAGAIN
-                                                 : -ETIMEDOUT;
+            rc = !locked && runs_action(runner) ? -EDEADLK
+                 : pshm_now() < until           ? -EAGAIN
+                                                : -ETIMEDOUT;
         }
         else if (a->action && !locked) {
             rc = lock_runner(b, runner, grip, until);
