@@ -162,6 +162,31 @@ def test_more_readers_than_there_is_room_for_wait(lock):
     assert can(lock, "acquire_write")
 
 
+def test_a_thread_that_reads_too_often_is_told_the_limit(shm, lock):
+    """And not that it would wait for itself while it waits for others."""
+    others = [Inside(lock.acquire_read, lock.release) for _ in range(3)]
+    for _ in range(SEATS - len(others)):
+        assert lock.acquire_read()
+    assert lock.acquire_read(timeout=0.02) is False
+    leaving = threading.Thread(target=others.pop().leave)
+    leaving.start()
+    assert lock.acquire_read()  # what another reader leaves
+    leaving.join(DEADLINE)
+    for other in others:
+        other.leave()
+        assert lock.acquire_read()
+    for reader in (lock, RWLock.at(shm)):
+        assert reader.acquire_read(blocking=False) is False
+        assert reader.acquire_read(timeout=0.02) is False
+        with pytest.raises(OSError, match=f"{SEATS} times.*release") as caught:
+            reader.acquire_read()
+        assert caught.value.errno == errno.EDEADLK
+        assert "RWLock at offset 0" in str(caught.value)
+    for _ in range(SEATS):
+        lock.release()
+    assert can(lock, "acquire_write")
+
+
 def test_no_writer_starves(lock):
     """While readers come and go without a pause, so that there always is one."""
     stop = threading.Event()

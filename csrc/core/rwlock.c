@@ -149,7 +149,8 @@ PyDoc_STRVAR(
     "acquire_read($self, /, blocking=True, timeout=-1)\n--\n\n"
     "Acquire it to read, beside other readers: True; or False if that was not\n"
     "possible in time.  A writer that waits comes first, so a thread that\n"
-    "reads must not ask again.\n\n" WAIT_DOC "\n" RAISE_DOC);
+    "reads must not ask again; if it does, each time counts as one of the 64\n"
+    "readers of that time.\n\n" WAIT_DOC "\n" RAISE_DOC);
 
 static PyObject *
 rwlock_acquire_read(PyObject *op, PyObject *const *args, Py_ssize_t count,

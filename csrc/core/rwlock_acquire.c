@@ -63,6 +63,20 @@ repair(rwlock *self, bool by_caller)
     return 1;
 }
 
+#define TEXT_OF(number) TEXT_OF_VALUE(number)
+#define TEXT_OF_VALUE(number) #number
+
+static int
+raise_all_mine(rwlock *self)
+{
+    return cell_raise_words(
+        &self->base, -EDEADLK,
+        "An RWLock is acquired to read at most " TEXT_OF(PSHM_SLOTS)
+        " times at one time, and this thread has acquired the %U so often "
+        "itself, so it would wait for itself for ever; release it before, "
+        "acquire it once around all that reads, or give a timeout");
+}
+
 /* 1, 0 (not in time) or -1. */
 static int
 conclude(rwlock *self, int rc)
@@ -79,10 +93,12 @@ conclude(rwlock *self, int rc)
     case -EINPROGRESS:
         return lock_raise_owner_died(core_state_of_type(Py_TYPE(self)), rc);
     case -EDEADLK:
-        raise_errno_words(rc, NULL,
-                          "This thread holds the lock already, and would wait "
-                          "for itself for ever");
-        return -1;
+        return cell_raise_words(
+            &self->base, rc,
+            "This thread holds the %U already, and would wait for itself for "
+            "ever; release it before, or give a timeout");
+    case -EAGAIN:
+        return raise_all_mine(self);
     default:
         return cell_raise(&self->base, rc);
     }

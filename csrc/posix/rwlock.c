@@ -117,28 +117,54 @@ repaired(struct pshm_robust *slot, int rc)
     return rc;
 }
 
-/* The first free one; where none is, the one that this thread's number leads
- * to is waited for. */
+static bool
+is_orphaned(struct pshm_rwlock *rw, int slot)
+{
+    return atomic_load_explicit(&owner_of(rw, slot)->thread,
+                                memory_order_relaxed) == PSHM_ORPHANED;
+}
+
+/* No slot will be left by another reader: all are this thread's, so that only a
+ * signal handler can release one, or orphans, whose threads may end. */
+static int
+wait_for_any(struct pshm_rwlock *rw, int slot, bool all_mine, int64_t until)
+{
+    if (all_mine && until == PSHM_NEVER) {
+        return -EAGAIN;
+    }
+    atomic_uint *word = pshm_robust_word(&rw->slots[slot]);
+    int rc = pshm_futex_wait(word, atomic_load(word), until);
+    return rc == 0 ? -EINTR : rc;
+}
+
+/* The first free one, from the one on that this thread's number leads to; if none
+ * is free, the first one that another reader will leave is waited for. */
 static int
 find_slot(struct pshm_rwlock *rw, struct pshm_rw_grip *grip,
           enum pshm_rw_patience patience, int64_t until, int *slot)
 {
-    int rc, first = (int)(pshm_thread()->number % PSHM_SLOTS);
+    int rc, mine = 0, other = -1;
+    int first = (int)(pshm_thread()->number % PSHM_SLOTS);
     for (int i = 0; i < PSHM_SLOTS; i++) {
         *slot = (first + i) % PSHM_SLOTS;
         rc = pshm_robust_try(&rw->slots[*slot], &grip->slots[*slot]);
-        /* This thread reads there already. */
         if (rc != -EBUSY && rc != -EDEADLK) {
             return repaired(&rw->slots[*slot], rc);
+        }
+        mine += rc == -EDEADLK;
+        if (rc == -EBUSY && other < 0 && !is_orphaned(rw, *slot)) {
+            other = *slot;
         }
     }
     if (patience != PSHM_RW_WAIT) {
         return -EBUSY;
     }
-    *slot = first;
-    rc = pshm_robust_lock(&rw->slots[first], &grip->slots[first], until);
-    /* An orphan's slot is no place to read in, nor one to wait for. */
-    return repaired(&rw->slots[first], rc == -EINPROGRESS ? -EBUSY : rc);
+    if (other < 0) {
+        return wait_for_any(rw, first, mine == PSHM_SLOTS, until);
+    }
+    *slot = other;
+    rc = pshm_robust_lock(&rw->slots[other], &grip->slots[other], until);
+    return repaired(&rw->slots[other], rc == -EINPROGRESS ? -EINTR : rc);
 }
 
 /* By the gate's owner, so that it stays free: no reader, or one that is dead, or
@@ -149,8 +175,7 @@ is_free(struct pshm_rwlock *rw, int i)
     unsigned word = atomic_load_explicit(pshm_robust_word(&rw->slots[i]),
                                          memory_order_acquire);
     return (word & FUTEX_TID_MASK) == 0 || word & FUTEX_OWNER_DIED
-           || atomic_load_explicit(&owner_of(rw, i)->thread,
-                                   memory_order_relaxed) == PSHM_ORPHANED;
+           || is_orphaned(rw, i);
 }
 
 static int

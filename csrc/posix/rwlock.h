@@ -68,8 +68,9 @@ int pshm_rw_open(struct pshm_lock *gate, struct pshm_rwlock *rw,
 
 /* Acquire it to read, or to write.  Returns 0 with *slot for a reader; -EINTR:
  * call again with the same attempt; or with the attempt undone: -EBUSY or
- * -ETIMEDOUT, -EDEADLK (this thread has it, and would wait for ever), -EBADMSG,
- * -EINPROGRESS (as pshm_robust_lock); or -EOWNERDEAD: a writer died, and the
+ * -ETIMEDOUT, -EDEADLK (this thread has it, and would wait for ever), -EAGAIN (it
+ * reads in all slots, and would wait for ever), -EBADMSG, -EINPROGRESS (as
+ * pshm_robust_lock); or -EOWNERDEAD: a writer died, and the
  * attempt has the gate: a writer that will repair what it left calls again with
  * it, all others undo it. */
 int pshm_rw_read(struct pshm_lock *gate, struct pshm_rwlock *rw,
