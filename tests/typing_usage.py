@@ -38,6 +38,7 @@ def objects(name: str) -> None:
         np.frombuffer(frames.buf, "f4")
         memoryview(frames)
     assert_type(Frames.open(name, readonly=True, timeout=1.5), Frames)
+    assert_type(Frames.open(name, owner={0, "root"}, mode_at_most=0o600, size_at_least=8), Frames)
     assert_type(SharedMemory.anonymous(np.int64(10)), SharedMemory)
     assert_type(listdir(), list[str])
     assert_type(reclaim("frames-", older_than=60.0)[0], Reclaimed)
@@ -74,7 +75,9 @@ def arrays(name: str) -> None:
         assert_type(saved[:1], Any)
         saved.unlink()
     assert_type(array.list(), list[str])
-    assert_type(posixshm.array.load(name), array.SharedArray[Any])  # without an import of its own
+    assert_type(
+        posixshm.array.load(name, mode_at_most=0o600), array.SharedArray[Any]
+    )  # without an import of its own
 
 
 def dropped_in(shm: shared_memory.SharedMemory) -> None:

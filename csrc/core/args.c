@@ -194,22 +194,33 @@ arg_bool(PyObject *value, bool *out)
     return 0;
 }
 
+static int
+mode_from(PyObject *value, const char *what, mode_t *out)
+{
+    long long mode;
+    if (arg_long(value, what, 0, 07777, &mode) < 0) {
+        if (PyErr_ExceptionMatches(PyExc_ValueError)) {
+            PyErr_Format(PyExc_ValueError,
+                         "%s must be between 0o0 and 0o7777, as 0o600 is, "
+                         "not %R", what, value);
+        }
+        return -1;
+    }
+    *out = (mode_t)mode;
+    return 0;
+}
+
 int
 arg_mode(PyObject *value, mode_t *out)
 {
-    long long mode;
-    if (value != NULL) {
-        if (arg_long(value, "mode", 0, 07777, &mode) < 0) {
-            if (PyErr_ExceptionMatches(PyExc_ValueError)) {
-                PyErr_Format(PyExc_ValueError,
-                             "mode must be between 0o0 and 0o7777, as 0o600 "
-                             "is, not %R", value);
-            }
-            return -1;
-        }
-        *out = (mode_t)mode;
-    }
-    return 0;
+    return value == NULL ? 0 : mode_from(value, "mode", out);
+}
+
+int
+arg_mode_at_most(PyObject *value, mode_t *out)
+{
+    return value == NULL || value == Py_None
+               ? 0 : mode_from(value, "mode_at_most", out);
 }
 
 int

@@ -52,6 +52,14 @@ int arg_owners(PyObject *value, struct pshm_owners *out);
     "owner: whose object is accepted: 'self' (this process's user, or root),\n"\
     "'any', a uid, a user name, or a set of uids and user names.  It is\n"     \
     "checked on the open descriptor, so the name cannot change in between.\n"
+
+/* The argument mode_at_most=; None leaves *out as it is. */
+int arg_mode_at_most(PyObject *value, mode_t *out);
+
+#define MODE_AT_MOST_DOC                                                      \
+    "mode_at_most: the permissions that an accepted object may have, such as\n"\
+    "0o600; None: any.  With an access control list the bits of the group are\n"\
+    "its mask.\n"
 int arg_name(PyObject *value, struct pshm_name *out);
 /* A name that an object is to get: not one of a POSIX semaphore, which
  * listdir() and reclaim() pass over. */

@@ -144,10 +144,9 @@ static PyObject *
 barrier_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"name", "parties", "action", "timeout",
-                                        "create", "exist_ok", "mode", "owner", "delete",
-                                        "track", NULL};
+                                        CELL_OPTIONS, NULL};
     static const struct signature signature = {"Barrier", 4, 0, names};
-    PyObject *values[10];
+    PyObject *values[4 + CELL_OPTION_COUNT];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
     }
@@ -405,8 +404,7 @@ barrier_dealloc(PyObject *op)
 PyDoc_STRVAR(
     barrier_doc,
     "Barrier(name=None, parties=None, action=None, timeout=None, *,\n"
-    "        create=False, exist_ok=False, mode=0o600, owner='self',\n"
-    "        delete=False, track=False)\n--\n\n"
+    "    " CELL_OPTIONS_SIGNATURE ")\n--\n\n"
     "A barrier between processes, as threading.Barrier is between threads.\n\n"
     CELL_DOC_NAME PARTIES_DOC CELL_DOC_OPTIONS
     "A party that is killed while it waits counts as arrived; one that is\n"

@@ -35,9 +35,19 @@ as_cell(PyObject *op)
 typedef struct {
     PyObject *name;                     /* the constructor's; NULL: None */
     PyObject *shm, *offset;             /* at()'s */
-    /* create, exist_ok; the constructor's also mode, owner, delete, track */
-    PyObject **options;
+    PyObject **options;                 /* CELL_OPTIONS; of at() the first two */
 } placement;
+
+/* The constructor's options, as its array of names has them. */
+#define CELL_OPTIONS                                                         \
+    "create", "exist_ok", "mode", "owner", "delete", "track", "mode_at_most"
+enum {
+    CELL_CREATE, CELL_EXIST_OK, CELL_MODE, CELL_OWNER, CELL_DELETE, CELL_TRACK,
+    CELL_MODE_AT_MOST, CELL_OPTION_COUNT,
+};
+#define CELL_OPTIONS_SIGNATURE                                               \
+    "create=False, exist_ok=False, mode=0o600,\n"                            \
+    "    owner='self', delete=False, track=False, mode_at_most=None"
 
 /* How one is to be opened. */
 typedef struct {
@@ -55,7 +65,7 @@ typedef struct {
     bool delete;
     bool track;
     mode_t mode;
-    struct pshm_owners owners;          /* accepted by exist_ok, or to open */
+    struct pshm_accepted accepted;      /* by exist_ok, or to open */
 } opening;
 
 /* Check name and options, and put them into how.  Returns 0 or -1. */
@@ -182,8 +192,9 @@ extern const char cell_close_doc[], cell_unlink_doc[], cell_stat_doc[],
     "through multiprocessing.\n"
 #define CELL_DOC_OPTIONS                                                     \
     "create: make it; exist_ok: or open the one that exists.  mode:\n"       \
-    "permissions, whatever the umask is.  owner, delete, track: as for\n"    \
-    "SharedMemory.create(); owner also without create.\n"
+    "permissions, whatever the umask is.  owner, delete, track and\n"       \
+    "mode_at_most: as for SharedMemory.create(); owner and mode_at_most also\n"\
+    "without create.\n"
 #define CELL_DOC_RAISES                                                      \
     "Raises FileNotFoundError: there is none; FileExistsError; ValueError:\n"\
     "something else is there, or a bad name or offset; PermissionError;\n"   \

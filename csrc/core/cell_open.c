@@ -58,6 +58,23 @@ check_option(const opening *how, const char *option, bool given, bool named)
     return 0;
 }
 
+/* What is accepted of an object that is there. */
+static int
+parse_accepted(opening *how, PyObject **options, bool named)
+{
+    PyObject *owner = options[CELL_OWNER];
+    PyObject *mode = options[CELL_MODE_AT_MOST];
+    mode = mode == Py_None ? NULL : mode;
+    if (!named && (owner != NULL || mode != NULL)) {
+        const char *option = owner != NULL ? "owner" : "mode_at_most";
+        PyErr_Format(PyExc_ValueError, "%s goes with a name: %s(name, %s=...)",
+                     option, how->what, option);
+        return -1;
+    }
+    return arg_owners(owner, &how->accepted.owners) < 0
+           || arg_mode_at_most(mode, &how->accepted.mode) < 0 ? -1 : 0;
+}
+
 int
 opening_parse(opening *how, const placement *where)
 {
@@ -67,28 +84,25 @@ opening_parse(opening *how, const placement *where)
     how->mode = S_IRUSR | S_IWUSR;
     if (!placed
         && (check_name(how, where->name) < 0
-            || arg_mode(options[2], &how->mode) < 0
-            || arg_bool(options[4], &how->delete) < 0
-            || arg_bool(options[5], &how->track) < 0)) {
+            || arg_mode(options[CELL_MODE], &how->mode) < 0
+            || arg_bool(options[CELL_DELETE], &how->delete) < 0
+            || arg_bool(options[CELL_TRACK], &how->track) < 0)) {
         return -1;
     }
-    if (arg_bool(options[0], &how->create) < 0
-        || arg_bool(options[1], &how->exist_ok) < 0
+    if (arg_bool(options[CELL_CREATE], &how->create) < 0
+        || arg_bool(options[CELL_EXIST_OK], &how->exist_ok) < 0
         || check_option(how, "exist_ok", how->exist_ok, named) < 0
         || check_option(how, "delete", how->delete, named) < 0
         || check_option(how, "track", how->track, named) < 0
-        || check_option(how, "mode", !placed && options[2] != NULL, named)
+        || check_option(how, "mode", !placed && options[CELL_MODE] != NULL, named)
                < 0) {
         return -1;
     }
-    if (!placed && options[3] != NULL && !named) {
-        PyErr_Format(PyExc_ValueError,
-                     "owner goes with a name: %s(name, owner=...)",
-                     how->what);
-        return -1;
+    how->accepted = PSHM_ACCEPT_ANY;
+    if (how->create) {
+        how->accepted.owners = pshm_owners_self();
     }
-    how->owners = how->create ? pshm_owners_self() : PSHM_OWNERS_ANY;
-    if (!placed && arg_owners(options[3], &how->owners) < 0) {
+    if (!placed && parse_accepted(how, options, named) < 0) {
         return -1;
     }
     how->create = how->create || !named;
@@ -372,7 +386,7 @@ cell_open_object(const opening *how, PyObject *given,
 {
     PyObject *shm;
     if (!how->create) {
-        if (handle_attach_new(how->state, given, path, &how->owners,
+        if (handle_attach_new(how->state, given, path, &how->accepted,
                               &shm) == -ENOENT) {
             raise_errno_words(-ENOENT, given,
                               "No object has this name; %s(name, create=True) "
@@ -390,7 +404,7 @@ cell_open_object(const opening *how, PyObject *given,
     req.fill = fill;
     req.how = arg;
     req.exist_ok = how->exist_ok;
-    req.owners = how->owners;
+    req.accepted = how->accepted;
     req.delete = how->delete;
     req.track = how->track;
     return handle_make(how->state, (PyObject *)how->state->handle_type, &req);

@@ -108,16 +108,16 @@ condition_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
 static PyObject *
 condition_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"name", "lock", "create", "exist_ok",
-                                        "mode", "owner", "delete", "track",
+    static const char *const names[] = {"name", "lock", CELL_OPTIONS,
                                         "on_owner_died", NULL};
     static const struct signature signature = {"Condition", 2, 0, names};
-    PyObject *values[9];
+    PyObject *values[3 + CELL_OPTION_COUNT];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
     }
     placement where = {.name = values[0], .options = values + 2};
-    return open_condition(type, &where, values[1], values[8]);
+    return open_condition(type, &where, values[1],
+                          values[2 + CELL_OPTION_COUNT]);
 }
 
 /* ---- Waiting ---- */
@@ -365,9 +365,8 @@ condition_dealloc(PyObject *op)
 
 PyDoc_STRVAR(
     condition_doc,
-    "Condition(name=None, lock=None, *, create=False, exist_ok=False,\n"
-    "          mode=0o600, owner='self', delete=False, track=False,\n"
-    "          on_owner_died=None)\n"
+    "Condition(name=None, lock=None, *, " CELL_OPTIONS_SIGNATURE ",\n"
+    "    on_owner_died=None)\n"
     "--\n\n"
     "A condition between processes, as threading.Condition is between\n"
     "threads.\n\n" CELL_DOC_NAME LOCK_DOC CELL_DOC_OPTIONS

@@ -220,6 +220,19 @@ raise_owner(PyObject *filename, uid_t uid, const struct pshm_owners *owners)
 }
 
 PyObject *
+raise_mode(PyObject *filename, mode_t mode, mode_t at_most)
+{
+    char text[2][8];
+    (void)PyOS_snprintf(text[0], sizeof(text[0]), "0o%o", mode & 07777);
+    (void)PyOS_snprintf(text[1], sizeof(text[1]), "0o%o", at_most);
+    return raise_errno_words(
+        -EACCES, filename,
+        "The object has mode %s, and mode_at_most is %s (chmod() changes the "
+        "mode of an object)",
+        text[0], text[1]);
+}
+
+PyObject *
 raise_not_mappable(PyObject *filename, mode_t mode)
 {
     return raise_errno_words(

@@ -36,6 +36,9 @@ PyObject *raise_populate(PyObject *filename, off_t size);
  * the arguments of the standard library only. */
 PyObject *raise_exists(PyObject *filename, const char *path, bool dropin);
 
+/* An object of that mode was found, with permissions beyond at_most. */
+PyObject *raise_mode(PyObject *filename, mode_t mode, mode_t at_most);
+
 /* An object of the user uid was found, and only owners are accepted. */
 PyObject *raise_owner(PyObject *filename, uid_t uid,
                       const struct pshm_owners *owners);

@@ -63,10 +63,9 @@ event_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
 static PyObject *
 event_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"name", "create", "exist_ok", "mode", "owner",
-                                        "delete", "track", NULL};
+    static const char *const names[] = {"name", CELL_OPTIONS, NULL};
     static const struct signature signature = {"Event", 1, 0, names};
-    PyObject *values[7];
+    PyObject *values[1 + CELL_OPTION_COUNT];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
     }
@@ -193,8 +192,7 @@ event_dealloc(PyObject *op)
 
 PyDoc_STRVAR(
     event_doc,
-    "Event(name=None, *, create=False, exist_ok=False, mode=0o600,\n"
-    "      owner='self', delete=False, track=False)\n--\n\n"
+    "Event(name=None, *, " CELL_OPTIONS_SIGNATURE ")\n--\n\n"
     "A flag between processes, as threading.Event is between threads.\n\n"
     CELL_DOC_NAME CELL_DOC_OPTIONS
     "A process that is killed while it waits or sets leaves nothing behind\n"

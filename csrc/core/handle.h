@@ -114,7 +114,7 @@ typedef struct {
     bool readonly;
     Py_ssize_t max_size;                /* bytes to reserve, or 0 */
     bool reserve;                       /* memory for all of it, now */
-    struct pshm_owners owners;
+    struct pshm_accepted accepted;
 } attach_params;
 
 /* Attach to path and fill body.  Returns 0 or -errno, without an exception,
@@ -133,7 +133,7 @@ PyObject *handle_raise_attach(int rc, PyObject *name,
  * Returns 0 with *out, -ENOENT without an exception, or -1 with one. */
 int handle_attach_new(core_state *state, PyObject *given,
                       const struct pshm_name *path,
-                      const struct pshm_owners *owners, PyObject **out);
+                      const struct pshm_accepted *accepted, PyObject **out);
 
 /* Pause for *pause seconds, which is longer each time, but not past the
  * deadline.  Returns 0, or -1 if a signal handler raised. */

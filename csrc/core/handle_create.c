@@ -19,6 +19,7 @@ request_init(request *req, enum pshm_kind kind)
             .gid = (gid_t)-1,
             .reserve = true,
         },
+        .accepted = PSHM_ACCEPT_ANY,
     };
 }
 
@@ -67,13 +68,17 @@ parse_owner(request *req, PyObject **values)
 /* Without a value this user, root, and the user that a new object would belong
  * to; if nothing is attached to, no owner matters. */
 static int
-parse_accepted(request *req, PyObject *owner)
+parse_accepted(request *req, PyObject *owner, PyObject *mode_at_most)
 {
-    req->owners = req->exist_ok ? pshm_owners_self() : PSHM_OWNERS_ANY;
-    if (owner == NULL && req->exist_ok && req->spec.uid != (uid_t)-1) {
-        (void)pshm_owners_add(&req->owners, req->spec.uid);
+    struct pshm_accepted *accepted = &req->accepted;
+    if (req->exist_ok) {
+        accepted->owners = pshm_owners_self();
     }
-    return arg_owners(owner, &req->owners);
+    if (owner == NULL && req->exist_ok && req->spec.uid != (uid_t)-1) {
+        (void)pshm_owners_add(&accepted->owners, req->spec.uid);
+    }
+    return arg_owners(owner, &accepted->owners) < 0
+           || arg_mode_at_most(mode_at_most, &accepted->mode) < 0 ? -1 : 0;
 }
 
 static int
@@ -112,7 +117,7 @@ const char handle_create_doc[] =
     "create($type, /, name, size, *, mode=0o600, uid=None, gid=None,\n"
     "       max_size=None, reserve=True, populate=False, huge_pages=False,\n"
     "       init=None, exist_ok=False, delete=False, track=False,\n"
-    "       owner='self')\n--\n\n"
+    "       owner='self', mode_at_most=None)\n--\n\n"
     "Make an object, and only when it is complete give it its name.\n\n"
     "name: a str, see " MAN(shm_open, 3) "; None: a fresh name, as the\n"
     "standard library's constructor chooses one (anonymous() makes an object\n"
@@ -122,7 +127,7 @@ const char handle_create_doc[] =
     "init: called with a writable memoryview of all bytes before anyone else\n"
     "can see them; if it raises, there is no object.  exist_ok: attach to an\n"
     "object of that name, if it has at least size bytes; see .created.\n"
-    OWNER_ARGUMENT_DOC
+    OWNER_ARGUMENT_DOC MODE_AT_MOST_DOC
     "delete: this process removes the name when the handle is closed or\n"
     "collected, or the interpreter or a worker of multiprocessing ends, but\n"
     "not if the process ends by os._exit(), by SIGTERM without a handler or by\n"
@@ -130,7 +135,7 @@ const char handle_create_doc[] =
     "name when this process and those that it started have ended, in whatever\n"
     "way.\n\n"
     "Raises FileExistsError; PermissionError if exist_ok finds an object of\n"
-    "another owner; ValueError for a bad name or size; OSError:\n"
+    "another owner or mode; ValueError for a bad name or size; OSError:\n"
     "ENOSPC (it says how many bytes are free), EFBIG (RLIMIT_FSIZE), ENOMEM,\n"
     "EMFILE, EPERM; and what init raises.";
 
@@ -141,9 +146,9 @@ handle_create(PyObject *type, PyObject *const *args, Py_ssize_t count,
     static const char *const names[] = {
         "name", "size", "mode", "uid", "gid", "max_size", "reserve",
         "populate", "huge_pages", "init", "exist_ok", "delete", "track",
-        "owner", NULL};
+        "owner", "mode_at_most", NULL};
     static const struct signature signature = {"create", 2, 2, names};
-    PyObject *values[14];
+    PyObject *values[15];
     request req;
     request_init(&req, PSHM_NAMED);
     if (args_match(&signature, args, count, kwnames, values) < 0
@@ -153,7 +158,7 @@ handle_create(PyObject *type, PyObject *const *args, Py_ssize_t count,
         || arg_bool(values[10], &req.exist_ok) < 0
         || arg_bool(values[11], &req.delete) < 0
         || arg_bool(values[12], &req.track) < 0
-        || parse_accepted(&req, values[13]) < 0) {
+        || parse_accepted(&req, values[13], values[14]) < 0) {
         return NULL;
     }
     if (values[9] != NULL && values[9] != Py_None) {

@@ -171,7 +171,7 @@ attach_existing(core_state *state, const request *req, handle_body *body)
 {
     const attach_params params = {
         .max_size = req->max_size,
-        .owners = req->owners,
+        .accepted = req->accepted,
     };
     struct pshm_object object;
     int rc;

@@ -17,7 +17,7 @@ typedef struct {
     void *how;                          /* fill's */
     bool exist_ok;
     bool dropin;                        /* the standard library's constructor */
-    struct pshm_owners owners;          /* accepted by exist_ok */
+    struct pshm_accepted accepted;      /* by exist_ok; its size is size */
     bool delete;
     bool track;
 } request;

@@ -102,7 +102,7 @@ handle_attach(core_state *state, const struct pshm_name *path,
     }
     Py_BEGIN_ALLOW_THREADS
     pshm_gate_enter();
-    rc = pshm_attach(path, params->readonly, &params->owners, object);
+    rc = pshm_attach(path, params->readonly, &params->accepted, object);
     if (rc == 0) {
         rc = make_body(object, params, body);
         if (rc < 0) {
@@ -132,16 +132,35 @@ handle_raise_attach(int rc, PyObject *name, const attach_params *params,
         return raise_no_addresses(name, params->max_size);
     }
     if (rc == -EACCES && object->mode != 0) {
-        return raise_owner(name, object->uid, &params->owners);
+        return pshm_owners_accept(&params->accepted.owners, object->uid)
+                   ? raise_mode(name, object->mode, params->accepted.mode)
+                   : raise_owner(name, object->uid, &params->accepted.owners);
+    }
+    if (rc == -EDOM) {
+        return PyErr_Format(PyExc_ValueError,
+                            "the object %R has %lld bytes, and size_at_least "
+                            "is %lld",
+                            name, (long long)object->size,
+                            (long long)params->accepted.size);
     }
     return raise_attach(rc, name, object->mode);
 }
 
 static void
-raise_timeout(PyObject *name, double wait)
+raise_timeout(PyObject *name, double wait, int rc,
+              const struct pshm_object *object,
+              const struct pshm_accepted *accepted)
 {
     PyObject *seconds = PyFloat_FromDouble(wait);
-    if (seconds != NULL) {
+    if (seconds != NULL && rc == -EDOM) {
+        raise_errno_words(-ETIMEDOUT, name,
+                          "The object has %lld bytes, and did not come to "
+                          "have the %lld of size_at_least within %S seconds",
+                          (long long)object->size, (long long)accepted->size,
+                          seconds);
+        Py_DECREF(seconds);
+    }
+    else if (seconds != NULL) {
         raise_errno_words(-ETIMEDOUT, name,
                           "No object of that name that has a size came "
                           "within %S seconds",
@@ -223,7 +242,7 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
         if (try_again(rc)) {
             continue;
         }
-        bool absent = rc == -ENOENT || rc == -ENODATA;
+        bool absent = rc == -ENOENT || rc == -ENODATA || rc == -EDOM;
         bool waits = wait > 0 && (absent || rc == -EAGAIN);
         if (waits && pshm_clock() < start + wait) {
             if (handle_pause(start + wait, &pause) < 0) {
@@ -232,7 +251,7 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
             continue;
         }
         if (absent && waits) {
-            raise_timeout(name, wait);
+            raise_timeout(name, wait, rc, &object, &params->accepted);
         }
         else {
             handle_raise_attach(rc, name, params, &object);
@@ -255,9 +274,9 @@ finish_factory(handle *self, handle_body *body)
 int
 handle_attach_new(core_state *state, PyObject *given,
                   const struct pshm_name *path,
-                  const struct pshm_owners *owners, PyObject **out)
+                  const struct pshm_accepted *accepted, PyObject **out)
 {
-    const attach_params params = {.owners = *owners};
+    const attach_params params = {.accepted = *accepted};
     handle_body body;
     struct pshm_object object;
     int rc;
@@ -291,19 +310,24 @@ handle_attach_new(core_state *state, PyObject *given,
 
 const char handle_open_doc[] =
     "open($type, /, name, *, readonly=False, timeout=0, max_size=None,\n"
-    "     reserve=False, owner='any')\n--\n\n"
+    "     reserve=False, owner='any', mode_at_most=None, size_at_least=0)\n"
+    "--\n\n"
     "Attach to the object called name: " MAN(shm_open, 3) ".  It changes nothing.\n"
     "\n"
     "readonly: open and map it for reading only.  timeout: seconds to wait\n"
-    "for the name to appear and the object to have a size; None: for ever; 0\n"
-    "or less: not at all.  max_size: bytes of address space to reserve, so\n"
-    "that the object can grow in place under every view.  reserve: take the\n"
-    "memory that the object has not used yet, so that a full mount is an\n"
-    "OSError (ENOSPC) here and not a bus error later.\n"
-    OWNER_ARGUMENT_DOC "\n"
+    "for the name to appear and the object to have a size, which is at least\n"
+    "size_at_least; None: for ever; 0 or less: not at all.  max_size: bytes of\n"
+    "address space to reserve, so that the object can grow in place under\n"
+    "every view.  reserve: take the memory that the object has not used yet,\n"
+    "so that a full mount is an OSError (ENOSPC) here and not a bus error\n"
+    "later.\n"
+    OWNER_ARGUMENT_DOC MODE_AT_MOST_DOC
+    "size_at_least: bytes.  All three are checked on the open descriptor.\n"
+    "\n"
     "Raises FileNotFoundError; TimeoutError; PermissionError, also if the\n"
-    "owner is another; ValueError for a bad name, or an object larger than\n"
-    "max_size; OSError: ENODATA (size 0), ELOOP (a symbolic link), EISDIR,\n"
+    "owner or the mode is not accepted; ValueError for a bad name, or an\n"
+    "object larger than max_size or, without a timeout, smaller than\n"
+    "size_at_least; OSError: ENODATA (size 0), ELOOP (a symbolic link), EISDIR,\n"
     "EINVAL (not a regular file), EMFILE, ENOMEM.";
 
 PyObject *
@@ -311,12 +335,14 @@ handle_open(PyObject *type, PyObject *const *args, Py_ssize_t count,
             PyObject *kwnames)
 {
     static const char *const names[] = {"name", "readonly", "timeout",
-                                        "max_size", "reserve", "owner", NULL};
+                                        "max_size", "reserve", "owner",
+                                        "mode_at_most", "size_at_least", NULL};
     static const struct signature signature = {"open", 1, 1, names};
     core_state *state = core_state_of_type((PyTypeObject *)type);
-    PyObject *values[6];
+    PyObject *values[8];
     struct pshm_name path;
-    attach_params params = {.owners = PSHM_OWNERS_ANY};
+    attach_params params = {.accepted = PSHM_ACCEPT_ANY};
+    Py_ssize_t size_at_least = 0;
     double wait = 0;
     handle_body body;
     if (args_match(&signature, args, count, kwnames, values) < 0
@@ -326,9 +352,13 @@ handle_open(PyObject *type, PyObject *const *args, Py_ssize_t count,
         || (values[3] != NULL && values[3] != Py_None
             && arg_size(values[3], "max_size", &params.max_size) < 0)
         || arg_bool(values[4], &params.reserve) < 0
-        || arg_owners(values[5], &params.owners) < 0) {
+        || arg_owners(values[5], &params.accepted.owners) < 0
+        || arg_mode_at_most(values[6], &params.accepted.mode) < 0
+        || (values[7] != NULL
+            && arg_offset(values[7], "size_at_least", &size_at_least) < 0)) {
         return NULL;
     }
+    params.accepted.size = size_at_least;
     handle *self = handle_alloc(state, type);
     if (self == NULL) {
         return NULL;
@@ -426,7 +456,7 @@ handle_from_fd(PyObject *type, PyObject *const *args, Py_ssize_t count,
     static const struct signature signature = {"from_fd", 1, 1, names};
     core_state *state = core_state_of_type((PyTypeObject *)type);
     PyObject *values[4];
-    attach_params params = {.owners = PSHM_OWNERS_ANY};
+    attach_params params = {.accepted = PSHM_ACCEPT_ANY};
     long long fd, seals = 0;
     if (args_match(&signature, args, count, kwnames, values) < 0
         || arg_long(values[0], "fd", 0, INT_MAX, &fd) < 0
@@ -475,7 +505,7 @@ handle_from_fd(PyObject *type, PyObject *const *args, Py_ssize_t count,
 static int
 attach_into(core_state *state, handle *self, PyObject *name, bool track)
 {
-    const attach_params params = {.owners = PSHM_OWNERS_ANY};
+    const attach_params params = {.accepted = PSHM_ACCEPT_ANY};
     struct pshm_name path;
     handle_body body;
     PyObject *duty;

@@ -231,7 +231,7 @@ attach_reference(PyObject *module, PyObject *args)
     uint64_t dev, ino;
     int readonly, track;
     attach_params params = {
-        .owners = PSHM_OWNERS_ANY,      /* it is this object, whose ever */
+        .accepted = PSHM_ACCEPT_ANY,    /* it is this object, whose ever */
     };
     struct pshm_name path;
     if (!PyArg_ParseTuple(args, "O!UsUppn:_attach", &PyType_Type, &type,

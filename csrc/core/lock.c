@@ -117,17 +117,16 @@ static PyObject *
 lock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {
-        "name", "create", "exist_ok", "mode", "owner", "delete", "track",
-        "on_owner_died", NULL};
+        "name", CELL_OPTIONS, "on_owner_died", NULL};
     const struct signature signature = {
         type == core_state_of_type(type)->rlock_type ? "RLock" : "Lock", 1, 0,
         names};
-    PyObject *values[8];
+    PyObject *values[2 + CELL_OPTION_COUNT];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
     }
     placement where = {.name = values[0], .options = values + 1};
-    return open_lock(type, &where, values[7]);
+    return open_lock(type, &where, values[1 + CELL_OPTION_COUNT]);
 }
 
 /* ---- Methods ---- */
@@ -312,19 +311,18 @@ static PyMemberDef lock_members[] = {
     {0},
 };
 
-#define LOCK_DOC(name, indent, text)                                         \
-    name "(name=None, *, create=False, exist_ok=False, mode=0o600,\n"        \
-    indent " owner='self', delete=False, track=False,\n"                     \
-    indent " on_owner_died=None)\n--\n\n" text                               \
+#define LOCK_DOC(name, text)                                                 \
+    name "(name=None, *, " CELL_OPTIONS_SIGNATURE ",\n"                       \
+    "    on_owner_died=None)\n--\n\n" text                                   \
     "\n\nA thread owns it.  When its owner dies, the next acquire() raises\n"\
     "OwnerDiedError, and that thread can repair what the lock protects.\n\n" \
     CELL_DOC_NAME CELL_DOC_OPTIONS LOCK_DOC_KEYWORDS "\n" CELL_DOC_RAISES    \
     "See " MAN(pthread_mutexattr_setrobust, 3) "."
 
 static const char plain_doc[] = LOCK_DOC(
-    "Lock", "    ", "A lock between processes, as threading.Lock is between threads.");
+    "Lock", "A lock between processes, as threading.Lock is between threads.");
 static const char recursive_doc[] = LOCK_DOC(
-    "RLock", "     ",
+    "RLock",
     "A lock between processes that its owner may acquire again, as\n"
     "threading.RLock is between threads.");
 

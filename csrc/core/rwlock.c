@@ -121,16 +121,15 @@ rwlock_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
 static PyObject *
 rwlock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"name", "create", "exist_ok", "mode", "owner",
-                                        "delete", "track", "on_owner_died",
+    static const char *const names[] = {"name", CELL_OPTIONS, "on_owner_died",
                                         NULL};
     static const struct signature signature = {"RWLock", 1, 0, names};
-    PyObject *values[8];
+    PyObject *values[2 + CELL_OPTION_COUNT];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
     }
     placement where = {.name = values[0], .options = values + 1};
-    return open_rwlock(type, &where, values[7]);
+    return open_rwlock(type, &where, values[1 + CELL_OPTION_COUNT]);
 }
 
 /* ---- Acquiring and releasing ---- */
@@ -385,8 +384,8 @@ rwlock_dealloc(PyObject *op)
 
 PyDoc_STRVAR(
     rwlock_doc,
-    "RWLock(name=None, *, create=False, exist_ok=False, mode=0o600,\n"
-    "       owner='self', delete=False, track=False, on_owner_died=None)\n--\n\n"
+    "RWLock(name=None, *, " CELL_OPTIONS_SIGNATURE ",\n"
+    "    on_owner_died=None)\n--\n\n"
     "A lock between processes for many readers or one writer.\n\n"
     "A writer that waits keeps new readers out.  At most 64 read at a time;\n"
     "more wait.  A thread owns it.  The kernel releases what a reader held\n"

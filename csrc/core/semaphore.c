@@ -95,11 +95,9 @@ semaphore_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
 static PyObject *
 semaphore_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"name", "value", "create", "exist_ok",
-                                        "mode", "owner", "delete", "track",
-                                        NULL};
+    static const char *const names[] = {"name", "value", CELL_OPTIONS, NULL};
     static const struct signature signature = {"Semaphore", 2, 0, names};
-    PyObject *values[8];
+    PyObject *values[2 + CELL_OPTION_COUNT];
     if (args_match_dict(&signature, args, kwargs, values) < 0) {
         return NULL;
     }
@@ -265,8 +263,7 @@ semaphore_dealloc(PyObject *op)
 
 PyDoc_STRVAR(
     semaphore_doc,
-    "Semaphore(name=None, value=1, *, create=False, exist_ok=False,\n"
-    "          mode=0o600, owner='self', delete=False, track=False)\n--\n\n"
+    "Semaphore(name=None, value=1, *, " CELL_OPTIONS_SIGNATURE ")\n--\n\n"
     "A POSIX semaphore: " MAN(sem_overview, 7) ".\n\n"
     "name: as sem_open(3) has it, so that any program can open it; at most\n"
     "251 bytes.  None: in an anonymous object, which is new, for this process\n"

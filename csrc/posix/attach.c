@@ -129,9 +129,24 @@ pshm_owners_accept(const struct pshm_owners *owners, uid_t uid)
     return accepted;
 }
 
+/* Returns 0, -EACCES, -ENODATA or -EDOM. */
+static int
+check_accepted(const struct pshm_accepted *accepted,
+               const struct pshm_object *object)
+{
+    if (!pshm_owners_accept(&accepted->owners, object->uid)
+        || (object->mode & 07777 & ~accepted->mode) != 0) {
+        return -EACCES;
+    }
+    if (object->size == 0) {
+        return -ENODATA;
+    }
+    return object->size < accepted->size ? -EDOM : 0;
+}
+
 int
 pshm_attach(const struct pshm_name *name, bool readonly,
-            const struct pshm_owners *owners, struct pshm_object *out)
+            const struct pshm_accepted *accepted, struct pshm_object *out)
 {
     int flags = (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW;
     for (int tries = 0; tries < MOST_TRIES; tries++) {
@@ -151,9 +166,7 @@ pshm_attach(const struct pshm_name *name, bool readonly,
         if (rc == 0) {
             rc = confirm_name(name, out);
             if (rc == 1) {
-                rc = !pshm_owners_accept(owners, out->uid) ? -EACCES
-                     : out->size == 0                      ? -ENODATA
-                                                           : 0;
+                rc = check_accepted(accepted, out);
                 if (rc == 0) {
                     return 0;
                 }

@@ -31,6 +31,16 @@ struct pshm_owners pshm_owners_self(void);
 int pshm_owners_add(struct pshm_owners *owners, uid_t uid);
 bool pshm_owners_accept(const struct pshm_owners *owners, uid_t uid);
 
+/* The objects that an attach accepts. */
+struct pshm_accepted {
+    struct pshm_owners owners;
+    mode_t mode;                        /* the object has no other bits */
+    off_t size;                         /* bytes, at least */
+};
+
+#define PSHM_ACCEPT_ANY                                                      \
+    ((struct pshm_accepted){.owners = PSHM_OWNERS_ANY, .mode = 07777})
+
 /* Open the object called name, take its use lock, and make sure that it still
  * has that name then, so that no reclaimer can have been faster.  If another
  * process keeps it locked exclusively, out->locked is false.  The caller owns
@@ -41,11 +51,13 @@ bool pshm_owners_accept(const struct pshm_owners *owners, uid_t uid);
  *   -ELOOP    a symbolic link; not followed
  *   -EISDIR, -EINVAL  not a regular file; out->mode says what, or is 0
  *   -EACCES   may not be opened, and out->mode is 0; or its owner, out->uid,
- *             is not one of owners
+ *             or its mode, out->mode, is not accepted
+ *   -EDOM     it has out->size bytes, less than accepted
  *   -EAGAIN   the name changes hands too often
  *   -EINTR and what open(2) says else. */
 int pshm_attach(const struct pshm_name *name, bool readonly,
-                const struct pshm_owners *owners, struct pshm_object *out);
+                const struct pshm_accepted *accepted,
+                struct pshm_object *out);
 
 /* shm_open(3) with O_NONBLOCK and a descriptor above 2.  Waits, one second at
  * most, while a reclaimer holds a write lease on the object (reclaim.h).

@@ -242,6 +242,7 @@ class SharedMemory:
         delete: bool = False,
         track: bool = False,
         owner: _Owner = "self",
+        mode_at_most: int | None = None,
     ) -> Self: ...
     @classmethod
     def open(
@@ -253,6 +254,8 @@ class SharedMemory:
         max_size: SupportsIndex | None = None,
         reserve: bool = False,
         owner: _Owner = "any",
+        mode_at_most: int | None = None,
+        size_at_least: SupportsIndex = 0,
     ) -> Self: ...
     @classmethod
     def anonymous(
@@ -379,6 +382,7 @@ class Lock:
         owner: _Owner = "self",
         delete: bool = False,
         track: bool = False,
+        mode_at_most: int | None = None,
         on_owner_died: Callable[[Lock], object] | None = None,
     ) -> Self: ...
     @classmethod
@@ -435,6 +439,7 @@ class RLock:
         owner: _Owner = "self",
         delete: bool = False,
         track: bool = False,
+        mode_at_most: int | None = None,
         on_owner_died: Callable[[RLock], object] | None = None,
     ) -> Self: ...
     @classmethod
@@ -492,6 +497,7 @@ class Semaphore:
         owner: _Owner = "self",
         delete: bool = False,
         track: bool = False,
+        mode_at_most: int | None = None,
     ) -> Self: ...
     @classmethod
     def at(
@@ -545,6 +551,7 @@ class Condition:
         owner: _Owner = "self",
         delete: bool = False,
         track: bool = False,
+        mode_at_most: int | None = None,
         on_owner_died: Callable[[RLock], object] | None = None,
     ) -> Self: ...
     @classmethod
@@ -607,6 +614,7 @@ class Event:
         owner: _Owner = "self",
         delete: bool = False,
         track: bool = False,
+        mode_at_most: int | None = None,
     ) -> Self: ...
     @classmethod
     def at(
@@ -653,6 +661,7 @@ class Barrier:
         owner: _Owner = "self",
         delete: bool = False,
         track: bool = False,
+        mode_at_most: int | None = None,
     ) -> Self: ...
     @classmethod
     def at(
@@ -704,6 +713,7 @@ class RWLock:
         owner: _Owner = "self",
         delete: bool = False,
         track: bool = False,
+        mode_at_most: int | None = None,
         on_owner_died: Callable[[RWLock], object] | None = None,
     ) -> Self: ...
     @classmethod

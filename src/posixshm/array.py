@@ -68,7 +68,17 @@ class _Options(TypedDict, total=False):
 
 class _CreateOptions(_Options, total=False):
     owner: _Owner
+    mode_at_most: int | None
     track: bool
+
+
+class _AttachOptions(TypedDict, total=False):
+    """Options of SharedMemory.open, with their meaning and their defaults there."""
+
+    timeout: float | None
+    owner: _Owner
+    mode_at_most: int | None
+    size_at_least: SupportsIndex
 
 
 _ANONYMOUS_OPTIONS = ("max_size", "reserve", "populate", "huge_pages")
@@ -78,6 +88,7 @@ _INSTEAD_OF = {
     "delete": _CREATE,
     "track": _CREATE,
     "owner": _CREATE,
+    "mode_at_most": _CREATE,
     "init": "the array is what is saved",
 }
 
@@ -382,12 +393,15 @@ def open(
     *,
     timeout: float | None = 0,
     owner: _Owner = "any",
+    mode_at_most: int | None = None,
+    size_at_least: SupportsIndex = 0,
 ) -> SharedArray[Any]:
     """Attach to the array called name: no item is read or copied, and nothing is changed.
 
     mode: 'r' for reading only, in the pages too; 'r+' to write as well. timeout: seconds to wait
-    for the name to appear; None: for ever. owner: as for SharedMemory.open. Reads versions 1.0 to
-    3.0 of the format, whichever program wrote the file.
+    for the name to appear; None: for ever. owner, mode_at_most, size_at_least (bytes, with the
+    header): as for SharedMemory.open. Reads versions 1.0 to 3.0 of the format, whichever program
+    wrote the file.
 
     Raises FileNotFoundError, TimeoutError, PermissionError, OSError as SharedMemory.open;
     ValueError for a bad name or mode, or for what is no array: another file, a damaged header, one
@@ -395,12 +409,20 @@ def open(
     """
     if mode not in ("r", "r+"):
         raise ValueError(f"mode must be 'r' or 'r+', not {mode!r}")
-    return _found(SharedMemory.open(name, readonly=mode == "r", timeout=timeout, owner=owner))[0]
+    shm = SharedMemory.open(
+        name,
+        readonly=mode == "r",
+        timeout=timeout,
+        owner=owner,
+        mode_at_most=mode_at_most,
+        size_at_least=size_at_least,
+    )
+    return _found(shm)[0]
 
 
-def load(name: str, *, timeout: float | None = 0, owner: _Owner = "any") -> SharedArray[Any]:
+def load(name: str, **options: Unpack[_AttachOptions]) -> SharedArray[Any]:
     """Attach to the array called name for reading only: open(name, 'r')."""
-    return open(name, timeout=timeout, owner=owner)
+    return open(name, **options)
 
 
 def save(

@@ -144,18 +144,25 @@ class _File:
 
 
 def read(
-    name: str, *, timeout: float | None = 0, owner: _Owner = "any", validate: bool = True
+    name: str,
+    *,
+    timeout: float | None = 0,
+    owner: _Owner = "any",
+    mode_at_most: int | None = None,
+    size_at_least: int = 0,
+    validate: bool = True,
 ) -> pyarrow.Table:
     """The table in the object called `name`, without a copy: its columns are the object's bytes.
 
     They are read-only, keep the memory as long as anything uses them, and lie at multiples of 8
     bytes. Only what was written compressed, or in the other byte order, is copied.
 
-    timeout: seconds to wait for the name to appear; None: for ever. owner: as for
-    SharedMemory.open. validate: look at all that one value says of where another one is (offsets,
-    indices) and at the text: a damaged table is an error here, and no crash later. That reads the
-    columns of text, lists and dictionaries, and takes no time for numbers. Without it, read what
-    you wrote yourself. A process that may write to the object can still change it afterwards.
+    timeout: seconds to wait for the name to appear; None: for ever. owner,
+    mode_at_most and size_at_least: as for SharedMemory.open. validate: look at all that one value
+    says of where another one is (offsets, indices) and at the text: a damaged table is an error
+    here, and no crash later. That reads the columns of text, lists and dictionaries, and takes no
+    time for numbers. Without it, read what you wrote yourself. A process that may write to the
+    object can still change it afterwards.
 
     No code that a table contains is run; an extension type that this program has registered with
     pyarrow is given its metadata. A compressed table takes the memory that it expands to;
@@ -166,7 +173,14 @@ def read(
     pyarrow before 14.0.1, which runs what a table contains.
     """
     pa = _safe_pyarrow()
-    with SharedMemory.open(name, readonly=True, timeout=timeout, owner=owner) as shm:
+    with SharedMemory.open(
+        name,
+        readonly=True,
+        timeout=timeout,
+        owner=owner,
+        mode_at_most=mode_at_most,
+        size_at_least=size_at_least,
+    ) as shm:
         buffer = pa.py_buffer(shm.buf)
     try:
         file = pa.ipc.open_file(buffer)

@@ -19,7 +19,7 @@ object_is_found_and_described(void)
     struct pshm_identity id = make_plain(&name, 5000, 0640, 0);
     for (int readonly = 0; readonly < 2; readonly++) {
         struct pshm_object object;
-        CHECK_IS(pshm_attach(&name, readonly, &PSHM_OWNERS_ANY, &object), 0);
+        CHECK_IS(pshm_attach(&name, readonly, &PSHM_ACCEPT_ANY, &object), 0);
         CHECK(object.fd > 2);
         CHECK(pshm_identity_same(object.id, id));
         CHECK_IS(object.size, 5000);
@@ -42,7 +42,7 @@ check_refused(const struct pshm_name *name, int rc, mode_t kind)
     for (int readonly = 0; readonly < 2; readonly++) {
         struct pshm_object object = {.fd = 99};
         check_about("readonly %d", readonly);
-        CHECK_IS(pshm_attach(name, readonly, &PSHM_OWNERS_ANY, &object), rc);
+        CHECK_IS(pshm_attach(name, readonly, &PSHM_ACCEPT_ANY, &object), rc);
         CHECK_IS(object.fd, -1);
         CHECK(object.mode == 0 || (object.mode & S_IFMT) == kind);
     }
@@ -118,9 +118,9 @@ attach_as_nobody(void *context)
         return CANNOT;
     }
     struct pshm_object object;
-    CHECK_IS(pshm_attach(name, false, &PSHM_OWNERS_ANY, &object), -EACCES);
+    CHECK_IS(pshm_attach(name, false, &PSHM_ACCEPT_ANY, &object), -EACCES);
     CHECK_IS(object.fd, -1);
-    CHECK_IS(pshm_attach(name, true, &PSHM_OWNERS_ANY, &object), 0);
+    CHECK_IS(pshm_attach(name, true, &PSHM_ACCEPT_ANY, &object), 0);
     (void)close(object.fd);
     return 0;
 }
@@ -145,7 +145,7 @@ attach_with_0_closed(void *context)
 {
     struct pshm_object object;
     (void)close(0);
-    CHECK_IS(pshm_attach(context, false, &PSHM_OWNERS_ANY, &object), 0);
+    CHECK_IS(pshm_attach(context, false, &PSHM_ACCEPT_ANY, &object), 0);
     CHECK(object.fd > 2);
     CHECK_IS(fcntl(0, F_GETFD), -1);
     return 0;
@@ -166,7 +166,7 @@ attach_without_descriptors(void *context)
     struct rlimit none = {.rlim_cur = 0, .rlim_max = 0};
     struct pshm_object object;
     CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
-    CHECK_IS(pshm_attach(context, false, &PSHM_OWNERS_ANY, &object), -EMFILE);
+    CHECK_IS(pshm_attach(context, false, &PSHM_ACCEPT_ANY, &object), -EMFILE);
     CHECK_IS(object.fd, -1);
     return 0;
 }
@@ -222,7 +222,7 @@ hostile_lock_keeps_no_process_out(void)
     for (int locked = 0; locked < 2; locked++) {
         CHECK(flock(hostile, locked ? LOCK_UN : LOCK_EX) == 0);
         for (int readonly = 0; readonly < 2; readonly++) {
-            CHECK_IS(pshm_attach(&name, readonly, &PSHM_OWNERS_ANY, &object),
+            CHECK_IS(pshm_attach(&name, readonly, &PSHM_ACCEPT_ANY, &object),
                      0);
             CHECK_IS(object.locked, locked);
             (void)close(object.fd);
@@ -244,7 +244,7 @@ static int
 attempt_attach(void *context)
 {
     struct attempt *attempt = context;
-    int rc = pshm_attach(&attempt->name, attempt->readonly, &PSHM_OWNERS_ANY,
+    int rc = pshm_attach(&attempt->name, attempt->readonly, &PSHM_ACCEPT_ANY,
                          &attempt->object);
     if (rc < 0) {
         CHECK_IS(attempt->object.fd, -1);
@@ -401,7 +401,7 @@ name_may_change_at_each_step(void)
             struct pshm_object object;
             pshm_fault_hook(swap_the_name, &swap);
             pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
-            int rc = pshm_attach(&swap.name, false, &PSHM_OWNERS_ANY, &object);
+            int rc = pshm_attach(&swap.name, false, &PSHM_ACCEPT_ANY, &object);
             too_late = pshm_fault_disarm() < nth;
             check_outcome(&swap, rc, &object, too_late);
             if (rc == 0) {
@@ -433,7 +433,7 @@ restless_name_ends_in_eagain(void)
     (void)make_plain(&restless, 1, 0600, 0);
     pshm_fault_hook(replace_again, NULL);
     pshm_fault_arm("lstat", 1, PSHM_FAULT_HOOK_BEFORE, 0);
-    CHECK_IS(pshm_attach(&restless, false, &PSHM_OWNERS_ANY, &object), -EAGAIN);
+    CHECK_IS(pshm_attach(&restless, false, &PSHM_ACCEPT_ANY, &object), -EAGAIN);
     (void)pshm_fault_disarm();
     CHECK_IS(object.fd, -1);
     remove_plain(&restless);
@@ -465,7 +465,7 @@ name_that_was_gone_for_a_moment_is_found(void)
     (void)make_plain(&swap.other, 2, 0600, 0);
     pshm_fault_hook(remove_and_wait_for_the_next_try, &swap);
     pshm_fault_arm("lstat", 1, PSHM_FAULT_HOOK_BEFORE, 0);
-    CHECK_IS(pshm_attach(&swap.name, false, &PSHM_OWNERS_ANY, &object), 0);
+    CHECK_IS(pshm_attach(&swap.name, false, &PSHM_ACCEPT_ANY, &object), 0);
     (void)pshm_fault_disarm();
     CHECK(pshm_identity_same(object.id, identity_of(&swap.other)));
     (void)close(object.fd);
@@ -503,7 +503,7 @@ meet_attach(void *context)
 {
     struct meeting *meeting = context;
     meeting->attached = pshm_attach(&meeting->name, meeting->as_nobody,
-                                    &PSHM_OWNERS_ANY, &meeting->object);
+                                    &PSHM_ACCEPT_ANY, &meeting->object);
 }
 
 /* Either the object is attached and has its name, or it is removed. */
@@ -525,7 +525,7 @@ check_meeting(struct meeting *meeting)
         /* Then or the next time it is found, or found to be gone. */
         struct pshm_object object;
         int rc = pshm_attach(&meeting->name, meeting->as_nobody,
-                             &PSHM_OWNERS_ANY, &object);
+                             &PSHM_ACCEPT_ANY, &object);
         CHECK_IS(rc, meeting->removed ? -ENOENT : 0);
         if (rc == 0) {
             (void)close(object.fd);
@@ -656,7 +656,7 @@ attach_and_reclaim_race(void)
         (void)make_plain(&race->name, 1, 0600, 0);
         atomic_store(&race->round, round);
         dawdle(&state);
-        int rc = pshm_attach(&race->name, false, &PSHM_OWNERS_ANY, &object);
+        int rc = pshm_attach(&race->name, false, &PSHM_ACCEPT_ANY, &object);
         wait_for(&race->finished, round);
         check_about("round %d", round);
         if (rc == 0) {

@@ -679,7 +679,7 @@ static void
 check_only_finished_objects(const struct making *making)
 {
     struct pshm_object object;
-    int rc = pshm_attach(&making->name, false, &PSHM_OWNERS_ANY, &object);
+    int rc = pshm_attach(&making->name, false, &PSHM_ACCEPT_ANY, &object);
     if (rc < 0) {
         CHECK_IS(rc, -ENOENT);
         return;
@@ -859,7 +859,7 @@ static bool
 look_at_object(const struct traffic *traffic)
 {
     struct pshm_object object;
-    int rc = pshm_attach(&traffic->name, false, &PSHM_OWNERS_ANY, &object);
+    int rc = pshm_attach(&traffic->name, false, &PSHM_ACCEPT_ANY, &object);
     if (rc < 0) {
         CHECK_IS(rc, -ENOENT);
         return false;

@@ -86,7 +86,7 @@ static int
 attach_and_stop(void *context)
 {
     struct pshm_object object;
-    CHECK_IS(pshm_attach(context, false, &PSHM_OWNERS_ANY, &object), 0);
+    CHECK_IS(pshm_attach(context, false, &PSHM_ACCEPT_ANY, &object), 0);
     (void)raise(SIGSTOP);
     return 0;
 }
@@ -169,7 +169,7 @@ what_is_unknown_takes_force(void)
     struct pshm_name name = name_of("object");
     struct pshm_object object;
     (void)make_plain(&name, (off_t)PAGE, 0600, 0);
-    CHECK_IS(pshm_attach(&name, false, &PSHM_OWNERS_ANY, &object), 0);
+    CHECK_IS(pshm_attach(&name, false, &PSHM_ACCEPT_ANY, &object), 0);
     CHECK_IS(reclaim_without_lease(&name, true).state, PSHM_IN_USE);
     (void)close(object.fd);
     int fd = open(name.path, O_RDONLY | O_CLOEXEC);
@@ -228,7 +228,7 @@ reclaim_as_nobody(void *context)
     for (size_t i = 0; i < COUNT(modes); i++) {
         (void)make_plain(&own, 1, modes[i], 0);
         struct pshm_object object;
-        CHECK_IS(pshm_attach(&own, true, &PSHM_OWNERS_ANY, &object), 0);
+        CHECK_IS(pshm_attach(&own, true, &PSHM_ACCEPT_ANY, &object), 0);
         CHECK_IS(reclaim(&own, 0, true).state, PSHM_IN_USE);
         (void)close(object.fd);
         CHECK(removes(&own));

@@ -55,7 +55,7 @@ attach_and_look(struct worker *worker, const struct pshm_name *name,
 {
     struct pshm_object object;
     void *base = NULL;
-    int rc = pshm_attach(name, worker->index & 2, &PSHM_OWNERS_ANY, &object);
+    int rc = pshm_attach(name, worker->index & 2, &PSHM_ACCEPT_ANY, &object);
     if (rc == -ENOENT && expected == 0) {
         return;
     }

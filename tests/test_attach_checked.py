@@ -1,0 +1,145 @@
+"""Attaching only to what the caller expects: the owner, the mode and the size of the object."""
+
+import pytest
+from _primitives import KINDS, name_of
+from _processes import PATH, SOMEBODY, needs_root
+
+import posixshm
+from posixshm import Atomic, SharedMemory, array
+
+NAMED = [kind for kind in KINDS if kind is not Atomic]
+WIDE = r"The object has mode 0o666, and mode_at_most is 0o600"
+
+
+def make(kind, name, mode):
+    if kind is SharedMemory:
+        return SharedMemory.create(name, 10, mode=mode, delete=True)
+    if kind is array:
+        return array.create(name, 10, mode=mode, delete=True)
+    arguments = {"parties": 2} if kind is posixshm.Barrier else {}
+    return kind(name, create=True, mode=mode, delete=True, **arguments)
+
+
+def doors(kind, name):
+    """What attaches to such an object: by its name, and by exist_ok."""
+    if kind is SharedMemory:
+        yield lambda **checks: SharedMemory.open(name, **checks)
+        yield lambda **checks: SharedMemory.create(name, 10, exist_ok=True, **checks)
+    elif kind is array:
+        yield lambda **checks: array.open(name, "r+", **checks)
+        yield lambda **checks: array.load(name, **checks)
+        yield lambda **checks: array.create(name, 10, exist_ok=True, **checks)
+    else:
+        new = {"parties": 2} if kind is posixshm.Barrier else {}
+        yield lambda **checks: kind(name, **checks)
+        yield lambda **checks: kind(name, create=True, exist_ok=True, **new, **checks)
+
+
+@pytest.mark.parametrize("kind", [SharedMemory, array, *NAMED], ids=name_of)
+def test_the_mode_of_the_object_is_checked(name, kind):
+    with_mode = make(kind, name, 0o666)
+    shm = with_mode if kind is SharedMemory else with_mode.shm
+    for door in doors(kind, name):
+        with pytest.raises(PermissionError, match=WIDE) as caught:
+            door(mode_at_most=0o600)
+        assert caught.value.filename.endswith(name)
+        door(mode_at_most=0o666).close()
+        door(mode_at_most=None).close()
+    shm.chmod(0o640)
+    for door in doors(kind, name):
+        door(mode_at_most=0o660).close()
+        with pytest.raises(PermissionError, match="has mode 0o640, and mode_at_most is 0o604"):
+            door(mode_at_most=0o604)
+    with_mode.close()
+
+
+def test_the_size_of_the_object_is_checked(name):
+    with SharedMemory.create(name, 100, max_size=300, delete=True) as shm:
+        for enough in (0, 1, 100):
+            SharedMemory.open(name, size_at_least=enough).close()
+        with pytest.raises(ValueError, match=f"'{name}' has 100 bytes, and size_at_least is 101"):
+            SharedMemory.open(name, size_at_least=101)
+        with pytest.raises(
+            TimeoutError, match=r"has 100 bytes.* 200 of size_at_least within 0\.01"
+        ):
+            SharedMemory.open(name, size_at_least=200, timeout=0.01)
+        shm.resize(200)
+        SharedMemory.open(name, size_at_least=200).close()
+
+
+def test_open_waits_for_an_object_that_is_large_enough(name, start_python):
+    """A writer that comes with larger frames gives the name to a new object."""
+    with SharedMemory.create(name, 100):
+        reader = start_python(
+            """
+            import sys
+            from posixshm import SharedMemory
+            print("waits", flush=True)
+            with SharedMemory.open(sys.argv[1], size_at_least=200, timeout=50) as shm:
+                print(bytes(shm.buf[:3]), flush=True)
+            """,
+            name,
+        )
+        reader.hear("waits")
+        with SharedMemory.unlinked(200) as larger:
+            larger.buf[:3] = b"new"
+            larger.link(name, replace=True)
+            reader.hear("b'new'")
+            larger.unlink()
+    reader.finish()
+
+
+def test_an_array_and_its_size(name):
+    with array.create(name, 1000, "u1", delete=True) as made:
+        assert array.load(name, size_at_least=1000).shape == (1000,)
+        with pytest.raises(ValueError, match=f"has {made.shm.size} bytes, and size_at_least"):
+            array.load(name, size_at_least=made.shm.size + 1)
+
+
+def test_the_owner_is_told_before_the_mode(name, run_python):
+    needs_root()
+    with SharedMemory.create(name, 10, mode=0o666, delete=True):
+        run_python(
+            """
+            import sys
+            from _processes import become
+            from posixshm import SharedMemory
+            become(int(sys.argv[2]))
+            for checks, text in (
+                ({"owner": "self", "mode_at_most": 0o600}, None),
+                ({"owner": {0}, "mode_at_most": 0o600}, "mode_at_most is 0o600"),
+                ({"owner": {12345}}, "belongs to the user with uid 0"),
+                ({"owner": {0}, "mode_at_most": 0o666}, ""),
+            ):
+                try:
+                    SharedMemory.open(sys.argv[1], **checks)
+                except PermissionError as error:
+                    assert text is None or text and text in str(error), error
+                else:
+                    assert text == ""
+            """,
+            name,
+            SOMEBODY,
+            env=PATH,
+        )
+
+
+def test_what_is_expected_must_make_sense(name):
+    with SharedMemory.create(name, 10, delete=True):
+        for door in [*doors(SharedMemory, name), lambda **checks: posixshm.Lock(name, **checks)]:
+            for wrong in (-1, 0o10000, 2**64):
+                with pytest.raises(ValueError, match="mode_at_most must be between 0o0 and 0o7777"):
+                    door(mode_at_most=wrong)
+            for wrong in ("600", 1.5, b""):
+                with pytest.raises(TypeError, match="mode_at_most must be an int"):
+                    door(mode_at_most=wrong)
+        with pytest.raises(ValueError, match="size_at_least must be at least 0"):
+            SharedMemory.open(name, size_at_least=-1)
+        with pytest.raises(TypeError, match="size_at_least must be an int"):
+            SharedMemory.open(name, size_at_least="10")
+    with pytest.raises(
+        ValueError, match=r"mode_at_most goes with a name: Lock\(name, mode_at_most"
+    ):
+        posixshm.Lock(mode_at_most=0o600)
+    with pytest.raises(TypeError, match="create.*takes it"):
+        array.save(name, [1], mode_at_most=0o600)
