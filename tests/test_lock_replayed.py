@@ -116,6 +116,58 @@ def test_nor_does_its_memory_go_if_another_thread_acquired_it(run_python):
     assert run_python(ANOTHER_THREAD).strip() == "ended"
 
 
+# While a thread runs the action of a barrier, which is then free for another thread's.
+BARRIER = """
+import gc, threading
+from posixshm import Barrier, Lock, SharedMemory
+shm = SharedMemory.anonymous(4096)
+entered, leave, gone = (threading.Event() for _ in range(3))
+def action():
+    if threading.current_thread() is not threading.main_thread():
+        entered.set()
+        leave.wait()
+def run():
+    try:
+        barrier.wait()
+    except threading.BrokenBarrierError:
+        print("overtaken", end=" ")
+    leave.clear()
+    entered.set()
+    gone.wait()
+    for _ in range(10):
+        with there:
+            pass
+there = Lock()  # a new one might be mapped where the barrier was
+barrier = Barrier.at(shm, parties=1, action=action, create=True)
+saved = bytes(shm.buf)
+thread = threading.Thread(target=run)
+thread.start()
+entered.wait()
+entered.clear()
+shm.buf[:] = saved
+barrier.wait()
+leave.set()
+entered.wait()
+del barrier
+shm.close()
+del shm
+gc.collect()
+gone.set()
+thread.join()
+def mapped():
+    with open("/proc/self/maps") as maps:
+        return maps.read().count("/memfd:posixshm")
+while mapped() > 1:  # until the thread has ended, and a lock was used
+    with there:
+        pass
+print("ended")
+"""
+
+
+def test_nor_the_memory_of_a_barrier_if_another_thread_runs_its_action(run_python):
+    assert run_python(BARRIER).split() == ["overtaken", "ended"]
+
+
 def test_a_lock_that_its_thread_has_is_not_acquired_twice(run_python):
     assert run_python(FREE).split() == ["OSError", "RuntimeError", "OSError", "ended"]
 

@@ -369,7 +369,7 @@ static void
 word_dealloc(PyObject *op)
 {
     cell_end(as_cell(op));
-    cell_free(as_cell(op), false);
+    cell_free(as_cell(op));
 }
 
 PyDoc_STRVAR(

@@ -3,7 +3,7 @@
 
 #include "args.h"
 #include "errors.h"
-#include "waiting.h"
+#include "lock.h"
 
 #include "posix/barrier.h"
 
@@ -395,10 +395,15 @@ barrier_clear(PyObject *op)
 static void
 barrier_dealloc(PyObject *op)
 {
-    cell_end(as_cell(op));
-    Py_CLEAR(as_barrier(op)->action);
-    Py_CLEAR(as_barrier(op)->timeout);
-    cell_free(as_cell(op), pshm_grip_held(&as_barrier(op)->grip));
+    barrier *self = as_barrier(op);
+    cell_end(&self->base);
+    Py_CLEAR(self->action);
+    Py_CLEAR(self->timeout);
+    if (self->runner != NULL
+        && pshm_robust_abandon(self->runner, &self->grip, NULL) < 0) {
+        lock_keep_orphan(self->base.map, self->runner, &self->grip);
+    }
+    cell_free(&self->base);
 }
 
 PyDoc_STRVAR(

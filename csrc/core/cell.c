@@ -67,13 +67,11 @@ cell_end(cell *self)
 }
 
 void
-cell_free(cell *self, bool held)
+cell_free(cell *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     (void)cell_clear(self);
-    if (!held) {
-        Py_CLEAR(self->map);
-    }
+    Py_CLEAR(self->map);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }

@@ -138,7 +138,7 @@ PyObject *cell_describe(cell *self);
 int cell_traverse(cell *self, visitproc visit, void *arg);
 int cell_clear(cell *self);
 void cell_end(cell *self);              /* first of all: nobody finds it now */
-void cell_free(cell *self, bool held);  /* last of all */
+void cell_free(cell *self);             /* last of all */
 
 /* repr(): <posixshm.Lock 'jobs': state>.  Owns state, a str, or NULL with an
  * exception; "closed" takes its place. */

@@ -360,7 +360,7 @@ condition_dealloc(PyObject *op)
 {
     cell_end(as_cell(op));
     Py_CLEAR(as_condition(op)->lock);
-    cell_free(as_cell(op), false);
+    cell_free(as_cell(op));
 }
 
 PyDoc_STRVAR(

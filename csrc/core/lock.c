@@ -283,7 +283,7 @@ lock_dealloc(PyObject *op)
         && pshm_lock_abandon(self->lock, &self->grip) < 0) {
         lock_keep_orphan(self->base.map, &self->lock->mutex, &self->grip);
     }
-    cell_free(&self->base, false);
+    cell_free(&self->base);
 }
 
 static PyMethodDef lock_methods[] = {

@@ -379,7 +379,7 @@ rwlock_dealloc(PyObject *op)
                         self->base.map);
     }
     PyMem_RawFree(self->grip);
-    cell_free(&self->base, false);
+    cell_free(&self->base);
 }
 
 PyDoc_STRVAR(

@@ -258,7 +258,7 @@ static void
 semaphore_dealloc(PyObject *op)
 {
     cell_end(as_cell(op));
-    cell_free(as_cell(op), false);
+    cell_free(as_cell(op));
 }
 
 PyDoc_STRVAR(
