@@ -311,3 +311,33 @@ def test_what_is_there_instead_is_named(kind, name):
                 kind(name)
         with pytest.raises(FileNotFoundError, match=rf"no {kind.__name__} at offset 6400 of"):
             kind.at(shm, 6400)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CELLS if kind is not Semaphore], ids=name_of)
+def test_a_semaphore_beside_another_primitive_is_told_from_it(kind, name):
+    there = named(kind, name, create=True)
+    with pytest.raises(FileNotFoundError, match=rf"There is an? {kind.__name__} .*named semaphore"):
+        Semaphore(name)
+    there.unlink()
+    with pytest.raises(FileNotFoundError, match=r"No object has this name; Semaphore\("):
+        Semaphore(name)
+    semaphore = Semaphore(name, create=True)
+    with pytest.raises(FileNotFoundError, match=rf"named semaphore .* no {kind.__name__};"):
+        kind(name)
+    semaphore.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"No object has this name; {kind.__name__}\("):
+        kind(name)
+
+
+def test_a_semaphore_beside_plain_shared_memory_is_told_from_it(name):
+    for size in (8, 16384):  # less than a primitive begins with, and more
+        with SharedMemory.create(name, size, mode=0o200 if size == 8 else 0o600, delete=True):
+            with pytest.raises(FileNotFoundError, match="There is shared memory .* no named sem"):
+                Semaphore(name)
+    with SharedMemory.create(name, 16384, delete=True) as shm:
+        Semaphore.at(shm, create=True)
+        with pytest.raises(FileNotFoundError, match="There is shared memory .* no named sem"):
+            Semaphore(name)
+    long = "n" * 255  # too long for a semaphore
+    with pytest.raises(FileNotFoundError, match="No object has this name"):
+        Lock(long)

@@ -10,6 +10,7 @@
 #include "waiting.h"
 
 #include "posix/renew.h"
+#include "posix/semaphore.h"
 
 /* How long to wait for another who is making the same cell, nanoseconds. */
 #define PATIENCE ((int64_t)1000 * 1000 * 1000)
@@ -379,6 +380,59 @@ open_at(const opening *how, PyObject *shm, PyObject *offset_value, bool own)
 
 /* ---- In an object of its own ---- */
 
+/* Semaphores have names of their own: what has this one besides? */
+static int
+find_other(const opening *how, PyObject *given, const struct pshm_name *path,
+           enum pshm_cell_kind *found)
+{
+    struct pshm_name other;
+    int rc = how->spec.kind == PSHM_CELL_SEMAPHORE
+                 ? arg_name(given, &other) : pshm_sem_name(path, &other);
+    if (rc == 0) {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_cell_named(&other, found);
+        Py_END_ALLOW_THREADS
+    }
+    PyErr_Clear();
+    return rc > 0;
+}
+
+/* There is no object at path. */
+static void
+raise_none(const opening *how, PyObject *given, const struct pshm_name *path)
+{
+    enum pshm_cell_kind found = PSHM_CELL_NONE;
+    if (!find_other(how, given, path, &found)) {
+        raise_errno_words(-ENOENT, given,
+                          "No object has this name; %s(name, create=True) "
+                          "makes one", how->what);
+    }
+    else if (how->spec.kind != PSHM_CELL_SEMAPHORE) {
+        raise_errno_words(-ENOENT, given,
+                          "There is a named semaphore of this name, which "
+                          "Semaphore(name) opens, and no %s; %s(name, "
+                          "create=True) makes one beside it, because a "
+                          "semaphore's object is called 'sem.' and the name",
+                          how->what, how->what);
+    }
+    else if (found > PSHM_CELL_SEMAPHORE && found < Py_ARRAY_LENGTH(kind_names)) {
+        raise_errno_words(-ENOENT, given,
+                          "There is %s of this name, which %s(name) opens, and "
+                          "no named semaphore, whose object is called 'sem.' "
+                          "and the name; Semaphore(name, create=True) makes "
+                          "one beside it", kind_names[found],
+                          strchr(kind_names[found], ' ') + 1);
+    }
+    else {
+        raise_errno_words(-ENOENT, given,
+                          "There is shared memory of this name, which "
+                          "SharedMemory.open(name) opens, and no named "
+                          "semaphore, whose object is called 'sem.' and the "
+                          "name; Semaphore(name, create=True) makes one beside "
+                          "it");
+    }
+}
+
 PyObject *
 cell_open_object(const opening *how, PyObject *given,
                  const struct pshm_name *path, Py_ssize_t size,
@@ -388,9 +442,7 @@ cell_open_object(const opening *how, PyObject *given,
     if (!how->create) {
         if (handle_attach_new(how->state, given, path, &how->accepted,
                               &shm) == -ENOENT) {
-            raise_errno_words(-ENOENT, given,
-                              "No object has this name; %s(name, create=True) "
-                              "makes one", how->what);
+            raise_none(how, given, path);
         }
         return shm;
     }

@@ -1,8 +1,12 @@
 #include "cell.h"
 
+#include <fcntl.h>
 #include <semaphore.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "attach.h"
+#include "fd.h"
 #include "futex.h"
 #include "host.h"
 
@@ -263,4 +267,22 @@ pshm_cell_renew(struct pshm_cell *cell, const struct pshm_cell_spec *spec)
     atomic_store_explicit(&tag->space, pshm_process_space(),
                           memory_order_release);
     return 0;
+}
+
+int
+pshm_cell_named(const struct pshm_name *name, enum pshm_cell_kind *found)
+{
+    struct pshm_cell cell;
+    *found = PSHM_CELL_NONE;
+    int fd = pshm_attach_open(name, O_RDONLY, 0);
+    if (fd < 0) {
+        return fd == -ENOENT ? 0 : pshm_exists(name);
+    }
+    ssize_t n = pread(fd, &cell, sizeof(cell), 0);
+    pshm_fd_close(fd);
+    if (n == (ssize_t)sizeof(cell) && cell.tag.magic == PSHM_CELL_MAGIC
+        && cell.tag.version == VERSION) {
+        *found = (enum pshm_cell_kind)cell.tag.kind;
+    }
+    return 1;
 }

@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base.h"
+#include "name.h"
 #include "robust.h"
 
 #define PSHM_CELL_ALIGNMENT 64
@@ -89,6 +90,11 @@ int pshm_cell_make(struct pshm_cell *cell, const struct pshm_cell_spec *spec,
  * it was to others, and to the next one where this process is killed.  Returns 0
  * or what init returns. */
 int pshm_cell_renew(struct pshm_cell *cell, const struct pshm_cell_spec *spec);
+
+/* For a message: is there an object called name, and which primitive begins it?
+ * Returns 1, 0 or -errno; *found: PSHM_CELL_NONE for other bytes, or for an object
+ * that this process may not read. */
+int pshm_cell_named(const struct pshm_name *name, enum pshm_cell_kind *found);
 
 /* By an init: mark a line whose words may all be 0 in a valid cell. */
 static inline void
