@@ -14,6 +14,7 @@ install_compilers() {
         missing+=(python3-venv python3-dev)
     command -v nm >/dev/null || missing+=(binutils)
     command -v strace >/dev/null || missing+=(strace)
+    command -v setfacl >/dev/null || missing+=(acl)
     command -v musl-gcc >/dev/null || missing+=(musl-tools)
     [ -n "$(find /usr/lib -path '*clang*' -name 'libclang_rt.asan*' -print -quit)" ] || missing+=(libclang-rt-dev)
     if [ "$(id -u)" = 0 ]; then apt-get update -qq || true; fi

@@ -303,6 +303,22 @@ def _():
     refused(closed.chown)
 
 
+@cycle("SharedMemory.getfacl", "SharedMemory.setfacl")
+def _():
+    made = SharedMemory.unlinked(10, acl=f"u:{os.getuid()}:rw")
+    for text in (f"g:{os.getgid()}:r,m::r", "", None):
+        made.setfacl(text)
+        made.getfacl()
+        made.getfacl(numeric=True)
+    for wrong in (5, "user", "d:u:1:r", "u:no-such-user:r", "u:1:r,u:1:r"):
+        refused(made.setfacl, wrong)
+        refused(SharedMemory.unlinked, 10, acl=wrong)
+    for method in ("getfacl", "setfacl"):
+        misused(getattr(made, method))
+    refused(closed.getfacl)
+    refused(closed.setfacl, None)
+
+
 @cycle("SharedMemory.seals", "SharedMemory.add_seals")
 def _():
     made = SharedMemory.anonymous(10)

@@ -75,6 +75,42 @@ def needs_mounts():
         cannot_be_tested("a mount namespace of one's own takes root, or user namespaces")
 
 
+@functools.cache
+def kernel_has_acls():
+    """Can files of a tmpfs have access control lists? By one that no mount can change."""
+    fd = os.memfd_create("acl")
+    try:
+        os.setxattr(fd, "system.posix_acl_access", acl_bytes())
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def acl_bytes():
+    """The attribute that a list for the owner, the owning group, others and a mask has."""
+    return b"\2\0\0\0" + b"".join(
+        bytes([tag, 0, 6, 0, 255, 255, 255, 255]) for tag in (1, 4, 16, 32)
+    )
+
+
+def needs_acls():
+    """For tests that set access control lists. Passed over only if no tmpfs can have them."""
+    import pytest
+
+    if not kernel_has_acls():
+        pytest.skip("NOT TESTED: the kernel was built without CONFIG_TMPFS_POSIX_ACL")
+
+
+def needs_acl_programs():
+    """For tests that compare with getfacl(1) and setfacl(1). Never passed over silently."""
+    if shutil.which("getfacl") is None or shutil.which("setfacl") is None:
+        cannot_be_tested("getfacl and setfacl are not installed (package acl)")
+
+
 def needs_plain_build(reason):
     """For what a sanitizer stands in the way of; it is tested where there is none."""
     import pytest
@@ -178,6 +214,17 @@ def become(user):
 def mount_tmpfs(where, options):
     """Mount a fresh tmpfs; in a mount namespace of one's own."""
     _check(_libc.mount(b"none", where.encode(), b"tmpfs", 0, options.encode()))
+
+
+def mount_over(source, target):
+    """Show the file source in the place of target; in a mount namespace of one's own."""
+    MS_BIND = 0x1000
+    _check(_libc.mount(str(source).encode(), target.encode(), None, MS_BIND, None))
+
+
+def mount_ramfs(where):
+    """Mount a file system without access control lists; in a mount namespace of one's own."""
+    _check(_libc.mount(b"none", where.encode(), b"ramfs", 0, b"mode=1777"))
 
 
 def unmount(where):

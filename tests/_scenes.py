@@ -127,6 +127,20 @@ class CreateOwned(CreatePlain):
         self.shm = SharedMemory.create(self.name, SIZE, **self.keywords, **owner)
 
 
+class CreateWithList(Create):
+    """With an access control list, whose mask is in the mode."""
+
+    mode = 0o660
+
+    def act(self):
+        acl = f"u:{os.geteuid()}:rw,g::r"
+        self.shm = SharedMemory.create(self.name, SIZE, acl=acl, mode=0o600, init=fill_new)
+
+    def succeeded(self):
+        assert f"user:{os.geteuid()}:rw-\n" in self.shm.getfacl(numeric=True)
+        super().succeeded()
+
+
 class CreatePopulated(CreatePlain):
     keywords = {"mode": 0o640, "populate": True, "huge_pages": True}
 
@@ -625,6 +639,35 @@ class Own(Existing):
     def unchanged(self):
         self.status = os.stat(f"{SHM}/{self.name}")
         super().unchanged()
+
+
+class SetList(Existing):
+    def before(self):
+        super().before()
+        self.first.setfacl("g::r,o::-,m::r")
+        self.status = os.stat(f"{SHM}/{self.name}")
+
+    def act(self):
+        self.first.setfacl(f"u:{os.geteuid()}:rw,m::r")
+
+    def read(self):
+        return self.first.getfacl(numeric=True)
+
+    def failed(self):
+        assert self.read() == "user::rw-\ngroup::r--\nmask::r--\nother::---\n"
+        self.unchanged()
+
+    def died(self):
+        assert "mask::r--" in self.read()
+
+    def succeeded(self):
+        assert f"user:{os.geteuid()}:rw-\t#effective:r--\n" in self.read()
+        assert_whole(self.name, OLD)
+
+
+class ReadList(Existing):
+    def act(self):
+        assert self.first.getfacl() == "user::rw-\ngroup::r--\nother::---\n"
 
 
 class List(Existing):

@@ -367,6 +367,7 @@ WITHOUT_KEYWORDS = {
     "stat": [],
     "protect": [3],
     "chmod": [0o600],
+    "setfacl": [None],
     "add_seals": [0],
 }
 

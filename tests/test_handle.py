@@ -1267,6 +1267,8 @@ METHODS_AFTER_CLOSE = {
     "gid": lambda shm: shm.gid,
     "chmod": lambda shm: shm.chmod(0o600),
     "chown": lambda shm: shm.chown(),
+    "getfacl": lambda shm: shm.getfacl(),
+    "setfacl": lambda shm: shm.setfacl(None),
     "map": lambda shm: shm.map(),
     "resize": lambda shm: shm.resize(2000),
     "shrink": lambda shm: shm.resize(1, shrink=True),

@@ -17,6 +17,8 @@ USES = {
     "refresh": lambda shm: shm.refresh(),
     "chmod": lambda shm: shm.chmod(0o777),
     "chown": lambda shm: shm.chown(os.geteuid()),
+    "getfacl": lambda shm: shm.getfacl(),
+    "setfacl": lambda shm: shm.setfacl("other::rwx"),
     "stat": lambda shm: shm.stat(),
     "mode": lambda shm: shm.mode,
     "uid": lambda shm: shm.uid,

@@ -72,6 +72,8 @@ PAGES = {
     "SharedMemory.stat": ["fstat(2)"],
     "SharedMemory.chmod": ["fchmod(2)"],
     "SharedMemory.chown": ["fchown(2)"],
+    "SharedMemory.getfacl": ["getfacl(1)", "acl(5)"],
+    "SharedMemory.setfacl": ["setfacl(1)", "acl(5)"],
     "SharedMemory.seals": ["fcntl(2)"],
     "SharedMemory.add_seals": ["fcntl(2)"],
     "SharedMemory.view": ["PEP 3118"],
@@ -181,7 +183,7 @@ def test_every_interface_of_the_overview_is_there():
     for name in (
         "create open anonymous unlinked from_fd link rename unlink is_linked close close_fd detach "
         "fileno map resize refresh protect advise sync lock_pages unlock_pages populate stat chmod "
-        "chown add_seals buf name size mode uid gid readonly closed created max_size seals resident"
+        "chown getfacl setfacl add_seals buf name size mode uid gid readonly closed created max_size seals resident"
     ).split():
         assert hasattr(SharedMemory, name), name
     for name in "protect advise sync lock_pages unlock_pages populate resident nbytes prot".split():
@@ -314,7 +316,7 @@ def test_defaults_in_signatures_are_true(name):
             assert other.size == 10
         with SharedMemory(**{**defaults(SharedMemory), "name": name}) as other:
             assert other.size == 10
-        for method in ("map", "sync", "lock_pages", "unlock_pages", "populate", "chown"):
+        for method in ("map", "sync", "lock_pages", "unlock_pages", "populate", "chown", "getfacl"):
             getattr(shm, method)(**defaults(getattr(shm, method)))
         assert len(MemoryMap(shm.fileno(), **defaults(MemoryMap))) == 10
         fd = posixshm.shm_open(name, os.O_RDWR, **defaults(posixshm.shm_open))

@@ -42,6 +42,10 @@ def objects(name: str) -> None:
     assert_type(SharedMemory.anonymous(np.int64(10)), SharedMemory)
     assert_type(listdir(), list[str])
     assert_type(reclaim("frames-", older_than=60.0)[0], Reclaimed)
+    with SharedMemory.unlinked(10, acl="user:alice:rw") as unlinked:
+        assert_type(unlinked.getfacl(numeric=True), str)
+        unlinked.setfacl(None)
+        unlinked.setfacl(7)  # type: ignore[arg-type]
     SharedMemory.create(name, "10")  # type: ignore[arg-type]
     SharedMemory.open(name, mode=0o600)  # type: ignore[call-arg]
 
@@ -57,7 +61,7 @@ def items(mapping: MemoryMap) -> None:
 def primitives(shm: SharedMemory) -> None:
     lock = Lock.at(shm, 0, create=True, on_owner_died=lambda lock: lock.release())
     assert_type(lock.acquire(timeout=0.5), bool)
-    with lock, RWLock("name", create=True).read():
+    with lock, RWLock("name", create=True, acl="g::rw").read():
         pass
     assert_type(Condition.at(shm, 64, create=True).wait_for(lambda: 5, 1.0), int)
     assert_type(Semaphore("name", create=True, value=2).acquire(False), bool)
@@ -70,7 +74,7 @@ def arrays(name: str) -> None:
     assert_type(made.shm, SharedMemory)
     floats: array.SharedArray[np.float32] = made
     assert_type(floats.dtype, np.dtype[np.float32])
-    array.create(name, 3, track=True, exist_ok=True, owner="self", max_size=1 << 20)
+    array.create(name, 3, track=True, exist_ok=True, owner="self", acl="u:1:r")
     with array.save(name, [1.0], replace=True) as saved:
         assert_type(saved[:1], Any)
         saved.unlink()

@@ -40,14 +40,16 @@ typedef struct {
 
 /* The constructor's options, as its array of names has them. */
 #define CELL_OPTIONS                                                         \
-    "create", "exist_ok", "mode", "owner", "delete", "track", "mode_at_most"
+    "create", "exist_ok", "mode", "owner", "delete", "track", "mode_at_most", \
+    "acl"
 enum {
     CELL_CREATE, CELL_EXIST_OK, CELL_MODE, CELL_OWNER, CELL_DELETE, CELL_TRACK,
-    CELL_MODE_AT_MOST, CELL_OPTION_COUNT,
+    CELL_MODE_AT_MOST, CELL_ACL, CELL_OPTION_COUNT,
 };
 #define CELL_OPTIONS_SIGNATURE                                               \
     "create=False, exist_ok=False, mode=0o600,\n"                            \
-    "    owner='self', delete=False, track=False, mode_at_most=None"
+    "    owner='self', delete=False, track=False, mode_at_most=None,\n"         \
+    "    acl=None"
 
 /* How one is to be opened. */
 typedef struct {
@@ -65,6 +67,7 @@ typedef struct {
     bool delete;
     bool track;
     mode_t mode;
+    PyObject *acl;                      /* a text, borrowed, or NULL */
     struct pshm_accepted accepted;      /* by exist_ok, or to open */
 } opening;
 
@@ -192,9 +195,9 @@ extern const char cell_close_doc[], cell_unlink_doc[], cell_stat_doc[],
     "through multiprocessing.\n"
 #define CELL_DOC_OPTIONS                                                     \
     "create: make it; exist_ok: or open the one that exists.  mode:\n"       \
-    "permissions, whatever the umask is.  owner, delete, track and\n"       \
-    "mode_at_most: as for SharedMemory.create(); owner and mode_at_most also\n"\
-    "without create.\n"
+    "permissions, whatever the umask is.  owner, delete, track, acl\n"      \
+    "and mode_at_most: as for SharedMemory.create(); owner and mode_at_most\n" \
+    "also without create.\n"
 #define CELL_DOC_RAISES                                                      \
     "Raises FileNotFoundError: there is none; FileExistsError; ValueError:\n"\
     "something else is there, or a bad name or offset; PermissionError;\n"   \

@@ -83,6 +83,8 @@ opening_parse(opening *how, const placement *where)
     bool placed = where->shm != NULL;
     bool named = placed || (where->name != NULL && where->name != Py_None);
     how->mode = S_IRUSR | S_IWUSR;
+    how->acl = placed || options[CELL_ACL] == Py_None ? NULL
+                                                      : options[CELL_ACL];
     if (!placed
         && (check_name(how, where->name) < 0
             || arg_mode(options[CELL_MODE], &how->mode) < 0
@@ -96,7 +98,8 @@ opening_parse(opening *how, const placement *where)
         || check_option(how, "delete", how->delete, named) < 0
         || check_option(how, "track", how->track, named) < 0
         || check_option(how, "mode", !placed && options[CELL_MODE] != NULL, named)
-               < 0) {
+               < 0
+        || check_option(how, "acl", how->acl != NULL, named) < 0) {
         return -1;
     }
     how->accepted = PSHM_ACCEPT_ANY;
@@ -459,7 +462,10 @@ cell_open_object(const opening *how, PyObject *given,
     req.accepted = how->accepted;
     req.delete = how->delete;
     req.track = how->track;
-    return handle_make(how->state, (PyObject *)how->state->handle_type, &req);
+    return request_set_acl(&req, how->state, how->acl) < 0
+               ? NULL
+               : handle_make(how->state, (PyObject *)how->state->handle_type,
+                             &req);
 }
 
 /* No other process can see the object yet. */

@@ -162,6 +162,13 @@ int handle_track(PyObject *support, PyObject *name, const char *function);
  * and sets none. */
 void handle_untrack(PyObject *support, PyObject *name);
 
+/* ---- handle_acl.c ---- */
+
+/* Raise what it means that the list of the object id could not be read or set:
+ * rc is -errno. */
+void handle_raise_acl(core_state *state, int rc, PyObject *name,
+                      struct pshm_identity id);
+
 /* ---- handle_delete.c ---- */
 
 /* delete=True: the duty of this process to remove path, if it is that
@@ -212,7 +219,8 @@ int handle_register(core_state *state);
     X(resize)                                        /* handle_resize.c */   \
     X(map) X(view)                                   /* handle_memory.c */   \
     X(advise) X(sync) X(lock_pages) X(unlock_pages) X(populate)              \
-    X(chown)                                         /* handle_status.c */
+    X(chown)                                         /* handle_status.c */   \
+    X(getfacl)                                       /* handle_acl.c */
 
 #define HANDLE_PLAIN_METHODS(X)                                              \
     X(close) X(close_fd) X(detach) X(fileno)         /* handle_close.c */    \
@@ -222,7 +230,8 @@ int handle_register(core_state *state);
 
 #define HANDLE_ONE_METHODS(X)                                                \
     X(protect)                                       /* handle_memory.c */   \
-    X(chmod) X(add_seals)                            /* handle_status.c */
+    X(chmod) X(add_seals)                            /* handle_status.c */   \
+    X(setfacl)                                       /* handle_acl.c */
 
 #define HANDLE_ATTRIBUTES(X)                                                 \
     X(buf)                                           /* handle.c */          \

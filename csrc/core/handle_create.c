@@ -99,6 +99,7 @@ handle_make(core_state *state, PyObject *type, request *req)
     if (self != NULL && handle_fulfil(state, req, self) < 0) {
         Py_CLEAR(self);
     }
+    Py_CLEAR(req->acl);
     return (PyObject *)self;
 }
 
@@ -111,13 +112,15 @@ handle_make(core_state *state, PyObject *type, request *req)
 
 #define OWNER_DOC                                                             \
     "mode: permissions, whatever the umask is.  uid, gid: owner, or None for\n"\
-    "the process's own: " MAN(fchmod, 2) ", " MAN(fchown, 2) ".\n"
+    "the process's own: " MAN(fchmod, 2) ", " MAN(fchown, 2) ".  acl: an access\n" \
+    "control list, a str as for setfacl(), set before the object has a name;\n" \
+    "what it says goes before mode.\n"
 
 const char handle_create_doc[] =
     "create($type, /, name, size, *, mode=0o600, uid=None, gid=None,\n"
-    "       max_size=None, reserve=True, populate=False, huge_pages=False,\n"
-    "       init=None, exist_ok=False, delete=False, track=False,\n"
-    "       owner='self', mode_at_most=None)\n--\n\n"
+    "       acl=None, max_size=None, reserve=True, populate=False,\n"
+    "       huge_pages=False, init=None, exist_ok=False, delete=False,\n"
+    "       track=False, owner='self', mode_at_most=None)\n--\n\n"
     "Make an object, and only when it is complete give it its name.\n\n"
     "name: a str, see " MAN(shm_open, 3) "; None: a fresh name, as the\n"
     "standard library's constructor chooses one (anonymous() makes an object\n"
@@ -135,9 +138,11 @@ const char handle_create_doc[] =
     "name when this process and those that it started have ended, in whatever\n"
     "way.\n\n"
     "Raises FileExistsError; PermissionError if exist_ok finds an object of\n"
-    "another owner or mode; ValueError for a bad name or size; OSError:\n"
+    "another owner or mode; ValueError for a bad name, size or list;\n"
+    "LookupError for an unknown user or group in a list; OSError:\n"
     "ENOSPC (it says how many bytes are free), EFBIG (RLIMIT_FSIZE), ENOMEM,\n"
-    "EMFILE, EPERM; and what init raises.";
+    "EMFILE, EPERM, EOPNOTSUPP (no access control lists on this file system);\n"
+    "and what init raises.";
 
 PyObject *
 handle_create(PyObject *type, PyObject *const *args, Py_ssize_t count,
@@ -146,9 +151,10 @@ handle_create(PyObject *type, PyObject *const *args, Py_ssize_t count,
     static const char *const names[] = {
         "name", "size", "mode", "uid", "gid", "max_size", "reserve",
         "populate", "huge_pages", "init", "exist_ok", "delete", "track",
-        "owner", "mode_at_most", NULL};
+        "owner", "mode_at_most", "acl", NULL};
     static const struct signature signature = {"create", 2, 2, names};
-    PyObject *values[15];
+    core_state *state = core_state_of_type((PyTypeObject *)type);
+    PyObject *values[16];
     request req;
     request_init(&req, PSHM_NAMED);
     if (args_match(&signature, args, count, kwnames, values) < 0
@@ -174,11 +180,12 @@ handle_create(PyObject *type, PyObject *const *args, Py_ssize_t count,
                         "exist_ok needs a name that can exist");
         return NULL;
     }
-    return handle_make(core_state_of_type((PyTypeObject *)type), type, &req);
+    return request_set_acl(&req, state, values[15]) < 0
+               ? NULL : handle_make(state, type, &req);
 }
 
 const char handle_unlinked_doc[] =
-    "unlinked($type, /, size, *, mode=0o600, uid=None, gid=None,\n"
+    "unlinked($type, /, size, *, mode=0o600, uid=None, gid=None, acl=None,\n"
     "        max_size=None, reserve=True, populate=False, huge_pages=False)\n"
     "--\n\n"
     "Make an object without a name, which link() can give it later.\n\n"
@@ -194,16 +201,17 @@ handle_unlinked(PyObject *type, PyObject *const *args, Py_ssize_t count,
 {
     static const char *const names[] = {
         "size", "mode", "uid", "gid", "max_size", "reserve", "populate",
-        "huge_pages", NULL};
+        "huge_pages", "acl", NULL};
     static const struct signature signature = {"unlinked", 1, 1, names};
     core_state *state = core_state_of_type((PyTypeObject *)type);
-    PyObject *values[8];
+    PyObject *values[9];
     request req;
     request_init(&req, PSHM_UNNAMED);
     if (args_match(&signature, args, count, kwnames, values) < 0
         || parse_memory(&req, values[0], values + 4) < 0
         || parse_owner(&req, values + 1) < 0
-        || handle_register(state) < 0) {
+        || handle_register(state) < 0
+        || request_set_acl(&req, state, values[8]) < 0) {
         return NULL;
     }
     return handle_make(state, type, &req);

@@ -27,11 +27,16 @@ make_draft(core_state *state, const request *req, bool publish,
         Py_END_ALLOW_THREADS
     } while (try_again(rc));
     if (rc < 0) {
+        bool acl_refused = draft->acl_refused;
+        struct pshm_identity id = draft->id;
         /* First, so that what it had taken already counts as free. */
         Py_BEGIN_ALLOW_THREADS
         pshm_draft_abandon(draft);
         Py_END_ALLOW_THREADS
-        if (rc == -ENOMEM && req->max_size > 0
+        if (acl_refused) {
+            handle_raise_acl(state, rc, req->name, id);
+        }
+        else if (rc == -ENOMEM && req->max_size > 0
             && (uint64_t)req->size <= pshm_memory_available()) {
             raise_no_addresses(req->name, req->max_size);
         }

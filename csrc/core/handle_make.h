@@ -12,6 +12,8 @@ typedef struct {
     Py_ssize_t size;
     Py_ssize_t max_size;                /* or 0 */
     PyObject *init;                     /* callable, or NULL */
+    PyObject *acl;                      /* bytes that spec.acl points into, or
+                                           NULL; owned until handle_make */
     /* Instead of init, where C fills the object: 0, or -1 with an exception. */
     int (*fill)(void *base, void *how);
     void *how;                          /* fill's */
@@ -28,8 +30,13 @@ void request_init(request *req, enum pshm_kind kind);
 /* Its size, bytes, where nothing else about the memory is asked for. */
 void request_set_size(request *req, Py_ssize_t size);
 
-/* The object of req, in a new SharedMemory of that type.  NULL with an
- * exception. */
+/* acl=text (handle_acl.c): the list, and what it makes of the mode, which has
+ * been set before.  The last thing to be set before handle_make, for the list
+ * is owned.  Returns 0 or -1. */
+int request_set_acl(request *req, core_state *state, PyObject *text);
+
+/* The object of req, in a new SharedMemory of that type; releases req's list.
+ * NULL with an exception. */
 PyObject *handle_make(core_state *state, PyObject *type, request *req);
 
 /* Make the object, or with exist_ok attach to it, and put it into self.

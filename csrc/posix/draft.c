@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "acl.h"
 #include "constants.h"
 #include "fd.h"
 #include "lease.h"
@@ -118,7 +119,9 @@ lease_object(struct pshm_draft *draft)
     return -EINTR;
 }
 
-/* Owner before mode: a change of owner may clear bits of the mode. */
+/* Owner before mode: a change of owner may clear bits of the mode.  List before
+ * mode: until the list is there, the mode could let in a group that the list does
+ * not, if the object has a temporary name. */
 static int
 own_object(const struct pshm_spec *spec, struct pshm_draft *draft)
 {
@@ -135,7 +138,13 @@ own_object(const struct pshm_spec *spec, struct pshm_draft *draft)
     if (chown) {
         rc = pshm_result(fchown(draft->fd, spec->uid, spec->gid));
     }
-    if (rc == 0 && (chown || (st.st_mode & 07777) != spec->mode)) {
+    if (rc == 0 && spec->acl != NULL) {
+        rc = pshm_acl_set(draft->fd, spec->acl, spec->acl_size, spec->mode);
+        draft->acl_refused = rc < 0 && rc != -EINTR;
+    }
+    if (rc == 0
+        && (chown || spec->acl != NULL
+            || (st.st_mode & 07777) != spec->mode)) {
         rc = pshm_result(fchmod(draft->fd, spec->mode));
     }
     return rc;

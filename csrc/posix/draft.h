@@ -26,6 +26,9 @@ struct pshm_spec {
     mode_t mode;                        /* permissions, whatever the umask */
     uid_t uid;                          /* or (uid_t)-1: the process's */
     gid_t gid;                          /* likewise */
+    const void *acl;                    /* a list (acl.h), or NULL; mode is what
+                                           it makes of the mode */
+    size_t acl_size;                    /* bytes */
     bool reserve;                       /* memory for all of it, now */
     bool populate;                      /* and mapped */
     bool huge_pages;                    /* ask for huge ones */
@@ -41,6 +44,7 @@ struct pshm_draft {
     int fd;                             /* or -1 */
     struct pshm_identity id;
     bool locked;                        /* it has a use lock (lease.h) */
+    bool acl_refused;                   /* what failed was to set spec.acl */
     void *base;                         /* or NULL */
     size_t length;                      /* of the mapping */
     /* the rest is this file's own */

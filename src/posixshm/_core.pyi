@@ -233,6 +233,7 @@ class SharedMemory:
         mode: int = 0o600,
         uid: int | None = None,
         gid: int | None = None,
+        acl: str | None = None,
         max_size: SupportsIndex | None = None,
         reserve: bool = True,
         populate: bool = False,
@@ -276,6 +277,7 @@ class SharedMemory:
         mode: int = 0o600,
         uid: int | None = None,
         gid: int | None = None,
+        acl: str | None = None,
         max_size: SupportsIndex | None = None,
         reserve: bool = True,
         populate: bool = False,
@@ -353,6 +355,8 @@ class SharedMemory:
     def stat(self) -> os.stat_result: ...
     def chmod(self, mode: int, /) -> None: ...
     def chown(self, uid: int = -1, gid: int = -1) -> None: ...
+    def getfacl(self, *, numeric: bool = False) -> str: ...
+    def setfacl(self, text: str | None, /) -> None: ...
     def add_seals(self, seals: int, /) -> None: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
     def __enter__(self) -> Self: ...
@@ -383,6 +387,7 @@ class Lock:
         delete: bool = False,
         track: bool = False,
         mode_at_most: int | None = None,
+        acl: str | None = None,
         on_owner_died: Callable[[Lock], object] | None = None,
     ) -> Self: ...
     @classmethod
@@ -440,6 +445,7 @@ class RLock:
         delete: bool = False,
         track: bool = False,
         mode_at_most: int | None = None,
+        acl: str | None = None,
         on_owner_died: Callable[[RLock], object] | None = None,
     ) -> Self: ...
     @classmethod
@@ -498,6 +504,7 @@ class Semaphore:
         delete: bool = False,
         track: bool = False,
         mode_at_most: int | None = None,
+        acl: str | None = None,
     ) -> Self: ...
     @classmethod
     def at(
@@ -552,6 +559,7 @@ class Condition:
         delete: bool = False,
         track: bool = False,
         mode_at_most: int | None = None,
+        acl: str | None = None,
         on_owner_died: Callable[[RLock], object] | None = None,
     ) -> Self: ...
     @classmethod
@@ -615,6 +623,7 @@ class Event:
         delete: bool = False,
         track: bool = False,
         mode_at_most: int | None = None,
+        acl: str | None = None,
     ) -> Self: ...
     @classmethod
     def at(
@@ -662,6 +671,7 @@ class Barrier:
         delete: bool = False,
         track: bool = False,
         mode_at_most: int | None = None,
+        acl: str | None = None,
     ) -> Self: ...
     @classmethod
     def at(
@@ -714,6 +724,7 @@ class RWLock:
         delete: bool = False,
         track: bool = False,
         mode_at_most: int | None = None,
+        acl: str | None = None,
         on_owner_died: Callable[[RWLock], object] | None = None,
     ) -> Self: ...
     @classmethod

@@ -55,6 +55,27 @@ def reduce_unnamed(handle: SharedMemory) -> tuple[Any, ...]:
     return _reduction.reduce(handle, sys._getframe(1).f_code)
 
 
+def encode_acl(text: str | None, mode: int, current: bytes) -> tuple[bytes, int]:
+    """The access control list that text makes of an object, and what that makes of its mode."""
+    from . import _acl
+
+    return _acl.encode(text, mode, current)
+
+
+def format_acl(current: bytes, mode: int, numeric: bool) -> str:
+    """The text of an object's access control list; current is empty if it has a mode only."""
+    from . import _acl
+
+    return _acl.to_text(_acl.of_object(current, mode), numeric)
+
+
+def explain_no_acl(device: int) -> str:
+    """Why an object of that device cannot have an access control list, and what to do."""
+    from . import _acl
+
+    return _acl.explain(device)
+
+
 UNNAMED = (
     "shared memory without a name can be pickled only by multiprocessing, which passes its "
     "descriptor: by Process(args=...), a Queue, a Pipe or a Pool"

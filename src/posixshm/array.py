@@ -60,6 +60,7 @@ class _Options(TypedDict, total=False):
     mode: int
     uid: int | None
     gid: int | None
+    acl: str | None
     max_size: SupportsIndex | None
     reserve: bool
     populate: bool

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read", "write"]
 
-_OPTIONS = ("mode", "uid", "gid", "max_size", "reserve", "populate", "huge_pages")
+_OPTIONS = ("mode", "uid", "gid", "acl", "max_size", "reserve", "populate", "huge_pages")
 _INSTEAD_OF = {
     "exist_ok": "replace=True takes the name over from an object that has it",
     "delete": "posixshm.shm_unlink(name) removes the name",
@@ -67,8 +67,8 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
 
     table: a pyarrow Table or RecordBatch, or what pyarrow.table() takes: the frames of polars and
     pandas are among that. replace: an object that has the name loses it in the same step; who has
-    read that one keeps it. options: mode, uid, gid, max_size, reserve, populate and huge_pages, as
-    for SharedMemory.unlinked.
+    read that one keeps it. options: mode, uid, gid, acl, max_size, reserve, populate and
+    huge_pages, as for SharedMemory.unlinked.
 
     The columns of a large table are copied once, into the object itself. The chunks of the table
     are kept; those of a column of dictionaries get one dictionary.

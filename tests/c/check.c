@@ -381,6 +381,8 @@ static const struct {
     {"flock", {EINTR, ENOLCK}},
     {"fchmod", {EINTR, EPERM, EIO}},
     {"fchown", {EINTR, EPERM, EIO, EDQUOT}},
+    {"fgetxattr", {ENOMEM, EIO}},
+    {"fsetxattr", {EPERM, ENOSPC, EIO, EDQUOT}},
     {"ftruncate", {EINTR, EPERM, EIO, EFBIG}},
     {"fallocate", {EINTR, ENOSPC, EIO, EPERM, EFBIG}},
     {"getrlimit", {EPERM}},
