@@ -245,6 +245,55 @@ core_reclaim(PyObject *module, PyObject *const *args, Py_ssize_t count,
     return result;
 }
 
+PyDoc_STRVAR(
+    reclaim_files_doc,
+    "_reclaim_files($module, names, older_than, force, /)\n--\n\n"
+    "reclaim() of exactly these files of /dev/shm, a sequence of str; also of\n"
+    "the files of POSIX semaphores, sem.NAME.");
+
+/* Append the names of a sequence of str.  0 or -1. */
+static int
+collect_files(PyObject *sequence, struct pshm_names *names)
+{
+    PyObject *fast = PySequence_Tuple(sequence);
+    int rc = fast == NULL ? -1 : 0;
+    for (Py_ssize_t i = 0; rc == 0 && i < PyTuple_GET_SIZE(fast);
+         i++) {
+        struct pshm_name name;
+        rc = arg_name(PyTuple_GET_ITEM(fast, i), &name);
+        if (rc == 0 && pshm_names_add(names, pshm_name_plain(&name)) < 0) {
+            (void)PyErr_NoMemory();
+            rc = -1;
+        }
+    }
+    Py_XDECREF(fast);
+    return rc;
+}
+
+static PyObject *
+core_reclaim_files(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    double older_than;
+    bool force;
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError,
+                        "_reclaim_files() takes 3 arguments");
+        return NULL;
+    }
+    if (arg_seconds(args[1], "older_than", &older_than) < 0
+        || arg_bool(args[2], &force) < 0) {
+        return NULL;
+    }
+    struct pshm_names names = PSHM_NAMES_NONE;
+    PyObject *result = NULL;
+    if (collect_files(args[0], &names) == 0) {
+        result = reclaim_names(core_state_of_module(module), &names,
+                               older_than, true, force);
+    }
+    pshm_names_free(&names);
+    return result;
+}
+
 static PyStructSequence_Field reclaimed_fields[] = {
     {"name", "the object's name, without a slash"},
     {"size", "bytes"},
@@ -277,5 +326,7 @@ PyMethodDef directory_methods[] = {
     {"listdir", core_listdir, METH_NOARGS, listdir_doc},
     {"reclaim", (PyCFunction)(void (*)(void))core_reclaim,
      METH_FASTCALL | METH_KEYWORDS, reclaim_doc},
+    {"_reclaim_files", (PyCFunction)(void (*)(void))core_reclaim_files,
+     METH_FASTCALL, reclaim_files_doc},
     {0},
 };

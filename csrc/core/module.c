@@ -229,6 +229,7 @@ core_exec(PyObject *module)
     pshm_forks_watch();
     if (PyModule_AddFunctions(module, raw_methods) < 0
         || PyModule_AddFunctions(module, directory_methods) < 0
+        || PyModule_AddFunctions(module, inspect_methods) < 0
         || PyModule_AddFunctions(module, pickle_methods) < 0
         || PyModule_AddFunctions(module, array_methods) < 0
         || PyModule_AddFunctions(module, create_methods) < 0

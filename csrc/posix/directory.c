@@ -7,8 +7,8 @@
 
 #define SEMAPHORE_PREFIX "sem."
 
-static int
-append_name(struct pshm_names *names, const char *name)
+int
+pshm_names_add(struct pshm_names *names, const char *name)
 {
     size_t size = strlen(name) + 1;
     if (size > names->room - names->length) {
@@ -55,7 +55,7 @@ pshm_names_list(const char *prefix, struct pshm_names *out)
     while (rc == 0 && (errno = 0, entry = readdir(dir)) != NULL) {
         if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0
             && is_object(dirfd(dir), entry)) {
-            rc = append_name(out, entry->d_name);
+            rc = pshm_names_add(out, entry->d_name);
         }
     }
     if (rc == 0) {

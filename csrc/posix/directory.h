@@ -15,6 +15,9 @@ struct pshm_names {
  * POSIX semaphores (sem.NAME), in no order.  The caller frees the result, also
  * on failure.  Returns 0 or -errno. */
 int pshm_names_list(const char *prefix, struct pshm_names *out);
+
+/* Add a name.  Returns 0 or -ENOMEM. */
+int pshm_names_add(struct pshm_names *names, const char *name);
 void pshm_names_free(struct pshm_names *names);
 
 /* The device that PSHM_DIR is; 0 or -errno. */

@@ -51,11 +51,10 @@ refusal_is_proof(void)
            && (major > 5 || (major == 5 && minor >= 3));
 }
 
-/* Hold a write lease, until fd is closed.  An open(2) that has to wait for it
- * makes the kernel send the signal of F_SETSIG: SIGURG, which is ignored by
- * default, and not SIGIO, which kills. */
-static enum pshm_state
-take_lease(int fd)
+/* An open(2) that has to wait for the lease makes the kernel send the signal of
+ * F_SETSIG: SIGURG, which is ignored by default, and not SIGIO, which kills. */
+enum pshm_state
+pshm_state_of(int fd)
 {
     int rc = pshm_result(fcntl(fd, F_SETSIG, SIGURG));
     if (rc == 0) {
@@ -115,7 +114,7 @@ reclaim_by_proof(double older_than, bool remove, struct pshm_candidate *out)
         out->state = PSHM_UNKNOWN;
     }
     else if (is_selected(out, &st, older_than)) {
-        out->state = take_lease(fd);
+        out->state = pshm_state_of(fd);
         if (out->state == PSHM_FREE && remove) {
             remove_name(out);
         }

@@ -34,6 +34,10 @@ struct pshm_candidate {
     size_t uninspected;                 /* PSHM_UNKNOWN: processes */
 };
 
+/* The state of the object open as fd, by the lease or by the use lock.  The lease
+ * of a free one is held until fd is closed. */
+enum pshm_state pshm_state_of(int fd);
+
 /* The state of the object called name (without a slash), if it is at least
  * older_than seconds old; and if remove, remove the name of a free one.  Never
  * waits. */

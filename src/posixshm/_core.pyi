@@ -1,6 +1,6 @@
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from types import EllipsisType, TracebackType
@@ -75,6 +75,10 @@ def reclaim(
     dry_run: bool = False,
     force: bool = False,
 ) -> list[Reclaimed]: ...
+def _reclaim_files(names: Sequence[str], older_than: float, force: bool, /) -> list[Reclaimed]: ...
+def _inspect(
+    names: Sequence[str], /
+) -> list[tuple[str, str, bool, bytes | None, int, int, int, int, int, int, int, int, float]]: ...
 def _set_support(module: object, /) -> None: ...
 def _array_type(ndarray: type[NDArray[Any]], /) -> type[NDArray[Any]]: ...
 def _create(
