@@ -132,7 +132,7 @@ check_types() {
     python=$(find_python 3.13)
     venv=$scratch/python$("$python" -c "$python_version")
     make_venv "$venv" "$python" test
-    pip_for "$venv/bin/python" install -qq "$type_checker" types-psutil
+    pip_for "$venv/bin/python" install -qq "$type_checker"
     cd "$scratch"
     "$venv/bin/python" -m mypy.stubtest --concise \
         --allowlist "$checkout/.ci/stubtest-allow" posixshm

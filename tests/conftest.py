@@ -17,6 +17,7 @@ import textwrap
 import threading
 import time
 from multiprocessing import forkserver, resource_sharer, resource_tracker
+from pathlib import Path
 
 import pytest
 from _processes import SHM, shm_names
@@ -166,6 +167,34 @@ def names():
 def name(names):
     """A name that nobody has. The test that gives it to an object also takes it away."""
     return names()
+
+
+# -- objects that no process uses ---------------------------------------------------------------
+
+
+@pytest.fixture
+def make(names):
+    """make(content): the name of a new object, removed after the test. No process has it open."""
+    made = []
+
+    def make(content=b"content", name=None):
+        name = name or names()
+        (Path(SHM) / name).write_bytes(content)
+        (Path(SHM) / name).chmod(0o600)
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        (Path(SHM) / name).unlink(missing_ok=True)
+
+
+@pytest.fixture
+def fresh(names):
+    """A name that no object has, removed after the test."""
+    name = names()
+    yield name
+    (Path(SHM) / name).unlink(missing_ok=True)
 
 
 # -- other interpreters -------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import posixshm
 from posixshm import (
     Atomic,
     Condition,
+    Holder,
     Lock,
     MemoryMap,
     Reclaimed,
@@ -17,6 +18,7 @@ from posixshm import (
     SharedMemory,
     View,
     array,
+    holders,
     listdir,
     reclaim,
     shared_memory,
@@ -41,6 +43,8 @@ def objects(name: str) -> None:
     assert_type(Frames.open(name, owner={0, "root"}, mode_at_most=0o600, size_at_least=8), Frames)
     assert_type(SharedMemory.anonymous(np.int64(10)), SharedMemory)
     assert_type(listdir(), list[str])
+    assert_type(holders("frames")[0], Holder)
+    assert_type(holders("frames").uninspected, int)
     assert_type(reclaim("frames-", older_than=60.0)[0], Reclaimed)
     with SharedMemory.unlinked(10, acl="user:alice:rw") as unlinked:
         assert_type(unlinked.getfacl(numeric=True), str)

@@ -65,6 +65,9 @@ if TYPE_CHECKING:
     from . import array as array
     from . import arrow as arrow
     from . import shared_memory as shared_memory
+    from ._holders import Holder as Holder
+    from ._holders import Holders as Holders
+    from ._holders import holders as holders
 del TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -106,6 +109,8 @@ __all__ = [
     "Barrier",
     "Condition",
     "Event",
+    "Holder",
+    "Holders",
     "Lock",
     "MemoryMap",
     "OwnerDiedError",
@@ -117,6 +122,7 @@ __all__ = [
     "View",
     "__version__",
     "exists",
+    "holders",
     "listdir",
     "reclaim",
     "sem_unlink",
@@ -125,10 +131,16 @@ __all__ = [
 ]
 
 _SUBMODULES = {"aio", "array", "arrow", "shared_memory"}
+_LATER = {"Holder": "_holders", "Holders": "_holders", "holders": "_holders"}
 
 
 def __getattr__(name: str) -> object:
     """Import a submodule when it is first used: together they take many times as long as this."""
+    if name in _LATER:
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+        return value
     if name in _SUBMODULES:
         from importlib import import_module
 
@@ -140,4 +152,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(globals().keys() | _SUBMODULES)
+    return sorted(globals().keys() | _SUBMODULES | _LATER.keys())

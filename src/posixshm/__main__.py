@@ -1,6 +1,6 @@
 """`python -m posixshm`, and where the `posixshm` script enters."""
 
-from posixshm._cli import main
+from posixshm._command.main import main
 
 __all__ = ["main"]
 

@@ -24,10 +24,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from posixshm import SharedMemory, listdir
+from posixshm._command.progress import progress
 from posixshm._demo_crew import (
     COUNTER,
     FRAME,
@@ -199,14 +198,6 @@ def show(frames: int, workers: int, rounds: int, method: str, stopper: Stopper) 
     size = f"{frames * FRAME >> 20} MiB"
     print(f"An array of {size}: a film of {frames} frames, {SIDE} x {SIDE} float32.")
     print("The job: stretch each frame to the full range of brightness, then gamma 2.", flush=True)
-    console = Console()
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     shared: list[Round] = []
     piped: list[Round] = []
     with Crew(workers, method, stopper) as crew:
@@ -214,13 +205,12 @@ def show(frames: int, workers: int, rounds: int, method: str, stopper: Stopper) 
         pids = [str(process.pid) for process in crew.processes]
         some = ", ".join(pids[:8]) + (", ..." if len(pids) > 8 else "")
         print(f"The workers: {workers} by {method}, pid {some}.", flush=True)
-        with bar:
-            # Each frame is prepared, worked on and checked, in each round, on both sides.
-            task = bar.add_task("", total=frames * 6 * rounds)
+        # Each frame is prepared, worked on and checked, in each round, on both sides.
+        with progress("", frames * 6 * rounds, in_bytes=False) as bar:
 
             def advance(what: str, frames: int) -> None:
                 stopper.check()
-                bar.update(task, advance=frames, description=what)
+                bar(frames, what)
 
             demo = Demo(crew, frames, advance)
             for _ in range(rounds):

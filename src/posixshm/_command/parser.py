@@ -1,0 +1,188 @@
+"""The command line of `posixshm`: its commands, options and help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+
+import posixshm
+from posixshm._command.arguments import count, duration, mode
+
+EPILOG = """\
+exit codes:
+  0      it is done
+  1      the system refused, or the answer is no
+  2      the arguments are wrong, or a package is missing
+  128+N  signal N ended it
+
+'posixshm COMMAND --help' shows the options of a command, and examples.
+"""
+SORTS = ("name", "size", "allocated", "age", "owner", "kind", "state")
+_PATTERN = "a pattern such as 'camera-*', or what a name begins with"
+_OLDER = "only what is older: 90, 30s, 15m, 1h, 2d"
+
+
+def _runner(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """Import what a command needs only when it runs."""
+
+    def run(args: argparse.Namespace) -> int:
+        code: int = getattr(import_module(f"posixshm._command.{module}"), function)(args)
+        return code
+
+    return run
+
+
+class Commands:
+    """Adds commands to the parser."""
+
+    def __init__(self) -> None:
+        self.parser = argparse.ArgumentParser(
+            prog="posixshm",
+            description="What is in /dev/shm, who uses it, and what can be removed.",
+            epilog=EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        version = f"posixshm {posixshm.__version__}"
+        self.parser.add_argument("--version", action="version", version=version)
+        self._commands = self.parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        self, name: str, run: str, text: str, *examples: str, json: bool = False
+    ) -> argparse.ArgumentParser:
+        """run: module.function. examples: lines for the end of the help."""
+        command = self._commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog="examples:\n  " + "\n  ".join(examples) if examples else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=_runner(*run.split(".")))
+        if json:
+            command.add_argument(
+                "--json", action="store_true", help="in bytes and seconds, for a program"
+            )
+        return command
+
+
+def make_parser() -> argparse.ArgumentParser:
+    commands = Commands()
+    _add_listing(commands)
+    _add_removing(commands)
+    _add_copying(commands)
+    _add_demo(commands)
+    return commands.parser
+
+
+def _add_listing(commands: Commands) -> None:
+    ls = commands.add(
+        "ls",
+        "listing.ls",
+        "List objects and semaphores: kind, size, mode, owner, age, and whether they are in use.",
+        "posixshm ls                       all of them",
+        "posixshm ls 'camera-*' --sort size",
+        "posixshm ls -q -0 camera- | xargs -0 posixshm rm",
+        json=True,
+    )
+    ls.add_argument("pattern", nargs="?", metavar="GLOB", help=_PATTERN)
+    ls.add_argument("--sort", choices=SORTS, default="name", help="(name); the largest size first")
+    ls.add_argument("-r", "--reverse", action="store_true", help="the other way round")
+    ls.add_argument("-q", "--quiet", action="store_true", help="names only, one a line")
+    ls.add_argument("-0", "--null", action="store_true", help="with -q: end names with a NUL")
+    show = commands.add(
+        "stat",
+        "listing.show",
+        "Show all about one object: who uses it and how, and what it contains.",
+        "posixshm stat prices",
+        "posixshm stat --json sem.jobs",
+        json=True,
+    )
+    show.add_argument("name", metavar="NAME", help="of an object; sem.NAME for a semaphore")
+    holders = commands.add(
+        "holders",
+        "listing.holders",
+        "List the processes that use an object. Exit code 1 if none is seen.",
+        "posixshm holders prices",
+        "kill $(posixshm holders -q prices)",
+        json=True,
+    )
+    holders.add_argument("name", metavar="NAME")
+    holders.add_argument("-q", "--quiet", action="store_true", help="pids only, one a line")
+    commands.add(
+        "df",
+        "room.df",
+        "Show the room in /dev/shm, and which users take it.",
+        "posixshm df",
+        "posixshm df --json",
+        json=True,
+    )
+
+
+def _add_removing(commands: Commands) -> None:
+    rm = commands.add(
+        "rm",
+        "removing.rm",
+        "Remove names. Processes that use the object keep it.",
+        "posixshm rm prices",
+        "posixshm rm 'camera-*' --dry-run",
+        "posixshm rm sem.jobs              a semaphore",
+    )
+    rm.add_argument("names", nargs="*", metavar="NAME", help="or a pattern such as 'camera-*'")
+    rm.add_argument("--prefix", metavar="P", help="all names that begin with P")
+    rm.add_argument("--older-than", type=duration, metavar="TIME", help=_OLDER)
+    rm.add_argument("--dry-run", action="store_true", help="only print the names")
+    rm.add_argument("-f", "--force", action="store_true", help="a missing name is no error")
+    reclaim = commands.add(
+        "reclaim",
+        "removing.reclaim",
+        "Remove the objects and semaphores that no living process uses.",
+        "posixshm reclaim 'camera-*' --dry-run",
+        "posixshm reclaim --older-than 1d -y",
+        json=True,
+    )
+    reclaim.add_argument("pattern", nargs="?", metavar="GLOB", help=_PATTERN)
+    reclaim.add_argument("--prefix", metavar="P", help="only names that begin with P")
+    reclaim.add_argument("--older-than", type=duration, metavar="TIME", help=_OLDER)
+    reclaim.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    reclaim.add_argument("-y", "--yes", action="store_true", help="do not ask on a terminal")
+    reclaim.add_argument(
+        "--force", action="store_true", help="remove also what nothing proves to be unused"
+    )
+
+
+def _add_copying(commands: Commands) -> None:
+    load = commands.add(
+        "load",
+        "copying.load",
+        "Copy a file into a new object, which gets its name when it is complete.",
+        "posixshm load prices.npy prices --replace",
+        "zstdcat weights.zst | posixshm load - weights",
+    )
+    load.add_argument("file", metavar="FILE", help="'-' is standard input")
+    load.add_argument("name", metavar="NAME")
+    load.add_argument("--replace", action="store_true", help="replace NAME in one step")
+    load.add_argument("--mode", type=mode, default=0o600, help="of the object, octal (600)")
+    load.add_argument(
+        "--reserve", action="store_true", help="reserve memory also for the holes of a sparse file"
+    )
+    dump = commands.add(
+        "dump",
+        "copying.dump",
+        "Copy the bytes of an object into a file, which gets its name when it is complete.",
+        "posixshm dump prices prices.npy",
+        "posixshm dump weights - | zstd > weights.zst",
+    )
+    dump.add_argument("name", metavar="NAME")
+    dump.add_argument("file", metavar="FILE", help="'-' is standard output, not to a terminal")
+
+
+def _add_demo(commands: Commands) -> None:
+    demo = commands.add(
+        "demo", "showing.demo", "See several processes work on one array without copying it."
+    )
+    demo.add_argument("--size-mib", type=count, default=256, metavar="N", help="of the array (256)")
+    demo.add_argument("--workers", type=count, metavar="N", help="processes (as many as CPUs)")
+    demo.add_argument("--rounds", type=count, default=3, metavar="N", help="the median counts (3)")
+    methods = ("spawn", "forkserver", "fork")
+    demo.add_argument("--start-method", choices=methods, default="spawn", help="of the workers")

@@ -1,0 +1,183 @@
+"""`posixshm rm` and `reclaim`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import posixshm
+from posixshm import _core
+from posixshm._command.errors import complain
+from posixshm._command.listing import print_json
+from posixshm._command.objects import (
+    MOUNT,
+    SEMAPHORE,
+    Entry,
+    entries,
+    is_pattern,
+    matcher,
+    now,
+    path_of,
+    select,
+)
+from posixshm._command.table import Column, print_table
+from posixshm._command.text import age_text, how_many, is_terminal, size_text
+
+
+def unlink(name: str) -> None:
+    """Remove a name, of an object or a semaphore: sem.NAME."""
+    plain = name.removeprefix("/")
+    if plain.startswith(SEMAPHORE) and plain != SEMAPHORE:
+        try:
+            posixshm.sem_unlink(plain.removeprefix(SEMAPHORE))
+        except OSError as error:
+            error.filename = name
+            raise
+    else:
+        posixshm.shm_unlink(name)
+
+
+def rm(args: argparse.Namespace) -> int:
+    names, code = [], 0
+    if not args.names and args.prefix is None:
+        raise ValueError("rm needs a NAME, a pattern or --prefix")
+    every = select() if args.prefix is not None or any(map(is_pattern, args.names)) else []
+    if args.prefix is not None:
+        if not args.prefix.removeprefix("/"):
+            raise ValueError("bad prefix '': it must have at least one character")
+        names += [name for name in every if _begins(name, args.prefix.removeprefix("/"))]
+    for name in args.names:
+        # A name may contain the characters of a pattern.
+        if is_pattern(name) and not os.path.lexists(f"{MOUNT}/{name.removeprefix('/')}"):
+            names += list(filter(matcher(name), every)) or [name]
+        else:
+            names.append(name)
+    if args.older_than is not None:
+        names = _older(names, args.older_than)
+    for name in dict.fromkeys(names):
+        try:
+            if args.dry_run:
+                os.lstat(path_of(name))
+                print(name)
+            else:
+                unlink(name)
+        except (OSError, ValueError) as error:
+            if not (args.force and isinstance(error, FileNotFoundError)):
+                code = max(code, complain(error, name))
+    return code
+
+
+def _begins(name: str, prefix: str) -> bool:
+    return name.startswith(prefix) or name.removeprefix(SEMAPHORE).startswith(prefix)
+
+
+def _older(names: list[str], seconds: float) -> list[str]:
+    """The names whose objects are older; those that are missing, for a message, too."""
+    limit, found = now() - seconds, []
+    for name in names:
+        try:
+            old = os.lstat(path_of(name)).st_ctime <= limit
+        except OSError:
+            old = True
+        if old:
+            found.append(name)
+    return found
+
+
+def reclaim(args: argparse.Namespace) -> int:
+    if args.prefix == "" or (args.pattern, args.prefix, args.older_than) == (None, None, None):
+        raise ValueError("reclaim needs a pattern, --prefix or --older-than")
+    names = select(args.pattern)
+    if args.prefix is not None:
+        names = [name for name in names if _begins(name, args.prefix.removeprefix("/"))]
+    found = entries(names, kinds=False)
+    when, oldest = now(), args.older_than
+    if oldest is not None:
+        found = [each for each in found if each.age(when) >= oldest]
+    states = ("free", "unknown") if args.force else ("free",)
+    chosen = [each for each in found if each.state in states]
+    results: dict[str, posixshm.Reclaimed] = {}
+    if not args.dry_run and chosen and _confirmed(args, chosen):
+        # The proof is repeated for each, in the moment in which its name is removed.
+        results = {
+            each.name: each
+            for each in _core._reclaim_files(
+                [each.name for each in chosen], 0 if oldest is None else oldest, args.force
+            )
+        }
+    return _report(args, found, chosen, results)
+
+
+def _confirmed(args: argparse.Namespace, chosen: list[Entry]) -> bool:
+    """Ask on a terminal, unless the caller has said yes."""
+    if args.yes or not (is_terminal(0) and is_terminal(1)):
+        return True
+    print_table(_COLUMNS, [_row(each, each.state) for each in chosen])
+    size = size_text(sum(each.found.allocated for each in chosen))
+    print(f"Remove {how_many(len(chosen), 'name')} ({size})? [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+_COLUMNS = [
+    Column("NAME", least=16),
+    Column("SIZE", right=True, rank=2),
+    Column("AGE", right=True, rank=1),
+    Column("STATE"),
+]
+
+
+def _row(each: Entry, outcome: str) -> list[str]:
+    return [each.name, size_text(each.found.size), age_text(each.age(now())), outcome]
+
+
+def _report(
+    args: argparse.Namespace,
+    found: list[Entry],
+    chosen: list[Entry],
+    results: dict[str, posixshm.Reclaimed],
+) -> int:
+    code = int(any(each.error for each in results.values()))
+    if args.json:
+        print_json([_record(each, results.get(each.name)) for each in found])
+        return code
+    if found:
+        print_table(_COLUMNS, [_row(e, _outcome(e, results.get(e.name))) for e in found])
+    gone = chosen if args.dry_run else [e for e in chosen if _removed(results.get(e.name))]
+    verb = "Could remove" if args.dry_run else "Removed"
+    size = size_text(sum(each.found.size for each in gone))
+    print(f"{verb} {len(gone)} of {len(found)} ({size}).")
+    unknown = [each.uninspected for each in found if each.state == "unknown"]
+    if unknown and not args.force:
+        sys.stdout.flush()
+        print(
+            f"posixshm: unknown: {len(unknown)}. Processes that could not be inspected: "
+            f"{max(unknown)}. --force removes these names too.",
+            file=sys.stderr,
+        )
+    return code
+
+
+def _removed(result: posixshm.Reclaimed | None) -> bool:
+    return result is not None and result.removed
+
+
+def _outcome(each: Entry, result: posixshm.Reclaimed | None) -> str:
+    if result is None:
+        return each.state_text
+    if result.error is not None:
+        return f"{result.state}, not removed: {result.error.strerror}"
+    return "removed" if result.removed else result.state
+
+
+def _record(each: Entry, result: posixshm.Reclaimed | None) -> dict[str, object]:
+    error = None if result is None else result.error
+    return {
+        "name": each.name,
+        "size": each.found.size,
+        "age": round(each.age(now()), 3),
+        "state": each.state if result is None else result.state,
+        "removed": _removed(result),
+        "uninspected": each.uninspected,
+        "error": error and error.strerror,
+    }

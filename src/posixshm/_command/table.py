@@ -1,0 +1,180 @@
+"""Tables: whole for another program, and as wide as the terminal for a person."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from posixshm._command.text import is_terminal, printable
+
+_GAP = "  "
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    right: flush right, as numbers are. rank: on a narrow terminal the columns with the highest rank
+    are dropped first, and those of rank 0 never. least: None if a cell is never cut; else a cell is
+    cut to no less than this width before a column of the same or a lower rank is dropped.
+    """
+
+    title: str
+    right: bool = False
+    rank: int = 0
+    least: int | None = None
+
+
+_Painter = Callable[[str, str], str]  # title of the column, cell as printed
+
+
+def print_table(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    *,
+    headings: bool = True,
+    height: int | None = None,
+) -> None:
+    """Print the rows, in as many columns as a terminal has room for.
+
+    height: print so many lines at most.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    titles = [[printable(column.title) for column in columns]] if headings else []
+    if height is not None:
+        cells = cells[: max(height - len(titles), 0)]
+    natural = [
+        max((_width(row[i]) for row in (*titles, *cells)), default=0) for i in range(len(columns))
+    ]
+    terminal = is_terminal(1)
+    widths = dict(enumerate(natural))
+    if terminal:
+        widths = fit(columns, natural, terminal_width())
+    paint = _colours() if terminal else None
+    for row in titles:
+        print(
+            _line(columns, widths, row, None if paint is None else lambda _, cell: paint("", cell))
+        )
+    for row in cells:
+        print(_line(columns, widths, row, paint))
+
+
+def terminal_width() -> int:
+    """Characters in a line; the environment may set COLUMNS."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
+
+
+def fit(columns: Sequence[Column], natural: Sequence[int], room: int) -> dict[int, int]:
+    """The columns that fit into so many characters, and their widths."""
+    shown = list(range(len(columns)))
+
+    def least(i: int) -> int:
+        cut = columns[i].least
+        return natural[i] if cut is None else min(natural[i], cut)
+
+    def needed(widths: Sequence[int]) -> int:
+        return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+    while needed([least(i) for i in shown]) > room:
+        last = max(shown, key=lambda i: (columns[i].rank, i))
+        if columns[last].rank == 0:
+            break
+        shown.remove(last)
+    widths = {i: natural[i] for i in shown}
+    # What is too long is cut, the longest cell first; an open end of a line costs nothing.
+    while (over := needed(list(widths.values())) - room) > 0:
+        cuttable = [i for i in shown if columns[i].least is not None and widths[i] > 4]
+        if not cuttable:
+            break
+        longest = max(cuttable, key=widths.__getitem__)
+        others = [widths[i] for i in cuttable if i != longest]
+        step = max(1, min(over, widths[longest] - max(others, default=4)))
+        widths[longest] = max(4, widths[longest] - step)
+    return widths
+
+
+def _line(
+    columns: Sequence[Column],
+    widths: dict[int, int],
+    row: Sequence[str],
+    paint: _Painter | None,
+) -> str:
+    parts = []
+    for i, width in widths.items():
+        cell = row[i]
+        own = len(cell) if cell.isascii() else _width(cell)
+        if own > width:
+            cell = _cut(cell, width)
+            own = _width(cell)
+        space = " " * (width - own)
+        shown = cell if paint is None else paint(columns[i].title, cell)
+        parts.append(space + shown if columns[i].right else shown + space)
+    return _GAP.join(parts).rstrip()
+
+
+def _width(text: str) -> int:
+    """How many cells of a terminal the text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )
+
+
+def _cut(text: str, width: int) -> str:
+    """Both ends of a text, for names often differ at their ends only."""
+    dots = "..." if width > 8 else ".."[: max(width - 1, 0)]
+    room = width - len(dots)
+    end = room // 2
+    while end > 0 and _width(text[len(text) - end :]) > room // 2:
+        end -= 1
+    tail = text[len(text) - end :]
+    start = room
+    while _width(text[:start]) > room - _width(tail):
+        start -= 1
+    return text[:start] + dots + tail
+
+
+_STYLES = {
+    "in use": "green",
+    "free": "yellow",
+    "unknown": "red",
+    "ok": "green",
+    "note": "yellow",
+    "problem": "bold red",
+}
+
+
+def _colours() -> _Painter | None:
+    """What adds colours to a cell, if rich is installed and the user wants them."""
+    if "NO_COLOR" in os.environ:
+        return None
+    try:
+        from rich.color import ColorSystem
+        from rich.console import Console
+        from rich.style import Style
+    except ImportError:
+        return None
+    if Console().color_system is None:
+        return None
+    system = ColorSystem.STANDARD
+    bold = Style.parse("bold")
+    styles = {state: Style.parse(style) for state, style in _STYLES.items()}
+
+    def paint(title: str, cell: str) -> str:
+        if title == "":
+            return bold.render(cell, color_system=system) if cell else cell
+        if title != "STATE":
+            return cell
+        style = styles.get(cell.partition(" (")[0])
+        return cell if style is None else style.render(cell, color_system=system)
+
+    return paint

@@ -1,0 +1,175 @@
+"""The processes that use an object, as /proc shows them: proc(5).
+
+An object is told by its device and inode: the path in a process's list of mappings may be the name
+of another object by now.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+_SHM = "/dev/shm"
+Key = tuple[int, int]  # device and inode
+
+
+class Holder(NamedTuple):
+    """A process that uses an object.
+
+    pid, uid: its process id and effective user id. command: its command line, or its name in
+    brackets. how: one or more of 'map' (it maps the object), 'fd' (it has it open) and 'use lock'
+    (it took the lock that protects the object from reclaim()).
+    """
+
+    pid: int
+    uid: int
+    command: str
+    how: tuple[str, ...]
+
+
+class Holders(list[Holder]):
+    """The processes that use an object, ordered by pid.
+
+    uninspected: the number of processes of /proc that this process may not inspect. Only if it is 0
+    does an empty list mean that no process of this PID namespace uses the object.
+    """
+
+    def __init__(self, found: Collection[Holder] = (), uninspected: int = 0) -> None:
+        super().__init__(found)
+        self.uninspected = uninspected
+
+
+def holders(name: str) -> Holders:
+    """The processes that map an object, have it open, or hold its use lock: proc(5).
+
+    name: of an object, or 'sem.NAME' for a POSIX semaphore. A list of Holder(pid, uid, command,
+    how), whose attribute uninspected is the number of processes that this process may not inspect:
+    those of other users, unless it is root. Processes of other PID namespaces, and those that the
+    mount option hidepid hides, are not counted.
+
+    Raises FileNotFoundError, OSError (EINVAL if it is not a regular file); ValueError for a bad
+    name.
+    """
+    import errno
+    import stat
+
+    from . import exists
+
+    exists(name)  # raises ValueError for a bad name
+    try:
+        status = os.lstat(f"{_SHM}/{name.removeprefix('/')}")
+    except OSError as error:
+        error.filename = name
+        raise
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a shared memory object", name)
+    key = (status.st_dev, status.st_ino)
+    found, uninspected = scan({key})
+    return Holders(found.get(key, ()), uninspected)
+
+
+def scan(keys: Collection[Key]) -> tuple[dict[Key, list[Holder]], int]:
+    """The holders of many objects in one pass over /proc, and how many processes refused."""
+    uses: dict[Key, dict[int, set[str]]] = {}
+    refused = set()
+    lockers = _lockers(keys)
+    patterns = [_mapping_of(device) for device in {device for device, _ in keys}]
+    for pid in _pids():
+        try:
+            for key, how in _uses(pid, keys, patterns):
+                uses.setdefault(key, {}).setdefault(pid, set()).add(how)
+        except PermissionError:
+            refused.add(pid)
+        except OSError:  # it has ended
+            continue
+    for key, pids in lockers.items():
+        for pid in pids:
+            # The kernel names the process that took the lock, which may have ended since; another
+            # one may have its pid now.
+            if pid in uses.get(key, ()) or pid in refused:
+                uses.setdefault(key, {}).setdefault(pid, set()).add("use lock")
+    found = {
+        key: [_holder(pid, how) for pid, how in sorted(pids.items())] for key, pids in uses.items()
+    }
+    return found, len(refused)
+
+
+def _pids() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except FileNotFoundError:
+        return []
+
+
+def _mapping_of(device: int) -> tuple[int, bytes, re.Pattern[bytes]]:
+    """The device; what a line of maps with it contains; and such a line, with the inode."""
+    text = b"%02x:%02x" % (os.major(device), os.minor(device))
+    return device, b" %b " % text, re.compile(rb"^\S+ \S+ \S+ %b (\d+)" % text, re.MULTILINE)
+
+
+def _uses(
+    pid: int, keys: Collection[Key], patterns: Collection[tuple[int, bytes, re.Pattern[bytes]]]
+) -> Iterator[tuple[Key, str]]:
+    with open(f"/proc/{pid}/maps", "rb", 0) as file:
+        maps = file.read()
+    for device, marker, pattern in patterns:
+        if marker in maps:
+            for inode in set(pattern.findall(maps)):
+                if (device, int(inode)) in keys:
+                    yield (device, int(inode)), "map"
+    folder = f"/proc/{pid}/fd"
+    for fd in os.listdir(folder):
+        try:
+            status = os.stat(f"{folder}/{fd}")
+        except FileNotFoundError:
+            continue
+        if (status.st_dev, status.st_ino) in keys:
+            yield (status.st_dev, status.st_ino), "fd"
+
+
+_LOCK = re.compile(rb"^\S+ FLOCK +\S+ +\S+ (\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ", re.MULTILINE)
+
+
+def _lockers(keys: Collection[Key]) -> dict[Key, set[int]]:
+    """The processes that took a lock of flock(2) on these objects."""
+    try:
+        with open("/proc/locks", "rb", 0) as file:
+            locks = file.read()
+    except OSError:
+        return {}
+    found: dict[Key, set[int]] = {}
+    for pid, major, minor, inode in _LOCK.findall(locks):
+        key = (os.makedev(int(major, 16), int(minor, 16)), int(inode))
+        if key in keys:
+            found.setdefault(key, set()).add(int(pid))
+    return found
+
+
+def _holder(pid: int, how: Collection[str]) -> Holder:
+    order = [each for each in ("map", "fd", "use lock") if each in how]
+    return Holder(pid, uid_of(pid), command_of(pid), tuple(order))
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb", 0) as file:
+            return file.read(65536)
+    except OSError:  # the process has ended, or its files are hidden
+        return b""
+
+
+def uid_of(pid: int) -> int:
+    """The effective user id of a process; -1 if it has ended."""
+    found = re.search(rb"^Uid:\s+\d+\s+(\d+)", _read(f"/proc/{pid}/status"), re.MULTILINE)
+    return int(found[1]) if found else -1
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process, or its name in brackets; '' if it has ended."""
+    line = _read(f"/proc/{pid}/cmdline").rstrip(b"\0")
+    if line:
+        return os.fsdecode(line.replace(b"\0", b" "))
+    name = os.fsdecode(_read(f"/proc/{pid}/comm").removesuffix(b"\n"))
+    return f"[{name}]" if name else ""

@@ -1,0 +1,138 @@
+"""What the tests of the `posixshm` command share: running it, also on a terminal."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+from _processes import needs_mounts
+
+MOUNT = Path("/dev/shm")
+COMMAND = [sys.executable, "-m", "posixshm"]
+DEADLINE = 60
+
+
+def run(*args, **keywords):
+    """Run the command; its output as text unless input is bytes."""
+    keywords.setdefault("text", True)
+    return subprocess.run(
+        [*COMMAND, *map(str, args)], capture_output=True, timeout=DEADLINE, **keywords
+    )
+
+
+def good(*args, **keywords):
+    """The standard output of a command that has to succeed, and to complain of nothing."""
+    done = run(*args, **keywords)
+    assert (done.returncode, done.stderr) == (0, b"" if keywords.get("text") is False else "")
+    return done.stdout
+
+
+def bad(*args, **keywords):
+    """The exit code and the one line of a command that has to fail."""
+    done = run(*args, **keywords)
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.returncode, done.stderr.removesuffix("\n")
+
+
+def wait_for(condition, what):
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"never saw {what}"
+        time.sleep(0.01)
+
+
+def without(folder, *modules):
+    """An environment in which these modules are not installed."""
+    for module in modules:
+        (folder / f"{module}.py").write_text(f"raise ModuleNotFoundError({module!r})\n")
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def in_namespace(mount_options, *command, setup="", **keywords):
+    """The command with a /dev/shm of its own, in a mount namespace; setup: shell commands before."""
+    needs_mounts()
+    base = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
+    mount = f"mount -t tmpfs -o {mount_options} tmpfs /dev/shm"
+    shell = f'{mount} && {{ {setup or "true"}; }} && "$@"; code=$?; ls -A /dev/shm >&2; exit $code'
+    return subprocess.run(
+        [*base, "sh", "-c", shell, "sh"] + list(map(str, command)),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        **keywords,
+    )
+
+
+class Terminal:
+    """The command on a terminal of so many columns. Its output and its errors come by one way."""
+
+    def __init__(self, *args, columns=80, lines=24, env=None):
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        env = {**os.environ, "TERM": "xterm", **(env or {})}
+        env.pop("COLUMNS", None)
+        self.process = subprocess.Popen(
+            [*COMMAND, *map(str, args)],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=env,
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
+        os.close(slave)
+        self.output = ""
+
+    def read_until(self, text):
+        """Wait until the command has printed the text."""
+        deadline = time.monotonic() + DEADLINE
+        while text not in self.output:
+            assert time.monotonic() < deadline, f"never saw {text!r} in {self.output!r}"
+            if select.select([self._master], [], [], 1)[0] and not self._read():
+                raise AssertionError(f"ended without {text!r}: {self.output!r}")
+
+    def _read(self):
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # EIO: no process has the terminal any more
+            return False
+        self.output += data.decode().replace("\r\n", "\n")
+        return bool(data)
+
+    def type(self, text):
+        os.write(self._master, text.encode())
+
+    def finish(self):
+        """Its exit code, once it has ended."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            assert time.monotonic() < deadline, f"it hangs after {self.output!r}"
+            if select.select([self._master], [], [], 1)[0] and not self._read():
+                return self.process.wait(DEADLINE)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+
+def _take_terminal():
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@contextlib.contextmanager
+def on_terminal(*args, **keywords):
+    terminal = Terminal(*args, **keywords)
+    try:
+        yield terminal
+    finally:
+        terminal.close()

@@ -1,0 +1,69 @@
+"""The `posixshm` command itself: usage, exit codes, what it needs."""
+
+import json
+import re
+from importlib.metadata import entry_points
+
+import pytest
+from _command import MOUNT, good, run, without
+
+import posixshm
+
+
+def test_a_command_is_required():
+    done = run()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "COMMAND" in done.stderr
+
+
+def test_version():
+    assert good("--version") == f"posixshm {posixshm.__version__}\n"
+
+
+def test_the_script_is_the_same_command():
+    (script,) = entry_points(group="console_scripts", name="posixshm")
+    from posixshm.__main__ import main
+
+    assert script.load() is main
+
+
+def test_the_library_imports_nothing_that_has_to_be_installed(run_python):
+    imported = run_python(
+        "import sys, posixshm, posixshm._command.main\n"
+        "print({'numpy', 'psutil', 'rich'} & {name.partition('.')[0] for name in sys.modules})"
+    )
+    assert imported == "set()\n"
+
+
+@pytest.mark.parametrize("args", [["ls"], ["stat"], ["holders"], ["df"], ["reclaim", "--dry-run"]])
+def test_it_prints_the_same_on_a_pipe_without_packages(args, make, tmp_path):
+    name = make()
+    args = args if args == ["df"] else [*args, name]
+    bare = run(*args, env=without(tmp_path, "rich", "psutil", "numpy"))
+    assert bare.stderr == run(*args).stderr
+    assert [re.sub(r"[0-9]+s", "", line) for line in bare.stdout.splitlines()] == [
+        re.sub(r"[0-9]+s", "", line) for line in run(*args).stdout.splitlines()
+    ]
+    assert (MOUNT / name).exists()
+
+
+def test_ls_imports_neither_numpy_nor_rich(run_python, make):
+    output = run_python(
+        "import sys; from posixshm._command.main import main\n"
+        "main(['ls', sys.argv[1]])\n"
+        "print({'numpy', 'rich', 'json', 'ctypes'} & sys.modules.keys())",
+        make(),
+    )
+    assert output.endswith("set()\n")
+
+
+def test_what_needs_no_extra_works_without(fresh, tmp_path):
+    env = without(tmp_path, "rich", "psutil", "numpy")
+    content = bytes(range(256)) * 100
+    (tmp_path / "file").write_bytes(content)
+    good("load", tmp_path / "file", fresh, env=env)
+    assert json.loads(good("ls", "--json", fresh, env=env))[0]["size"] == len(content)
+    assert json.loads(good("df", "--json", env=env))["objects"] >= 1
+    assert good("dump", fresh, "-", env=env, text=False) == content
+    good("rm", fresh, env=env)
+    assert json.loads(good("reclaim", "--prefix", fresh, "--json", env=env)) == []

@@ -1,0 +1,236 @@
+"""`posixshm load` and `dump`: complete or not at all."""
+
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from _command import COMMAND, DEADLINE, MOUNT, bad, good, in_namespace, run, wait_for
+
+from posixshm import SharedMemory
+
+# -- load ----------------------------------------------------------------------------------------
+
+
+CONTENT = bytes(range(256)) * 10_000 + b"end"  # more than two copies of 1 MiB
+
+
+def test_load_copies_a_file(tmp_path, fresh):
+    (tmp_path / "file").write_bytes(CONTENT)
+    assert good("load", tmp_path / "file", fresh) == ""
+    assert (MOUNT / fresh).read_bytes() == CONTENT
+    assert stat.S_IMODE(os.stat(MOUNT / fresh).st_mode) == 0o600
+
+
+def test_load_mode_is_not_masked(tmp_path, fresh):
+    (tmp_path / "file").write_bytes(CONTENT)
+    good("load", "--mode", "0666", tmp_path / "file", fresh, umask=0o077)
+    assert stat.S_IMODE(os.stat(MOUNT / fresh).st_mode) == 0o666
+
+
+def test_load_refuses_a_device_without_an_end(name):
+    text = "It is a device without an end (head -c SIZE copies a part of it)"
+    for device in ("/dev/zero", "/dev/urandom"):
+        assert bad("load", device, name) == (1, f"posixshm: {device}: {text}")
+    with open("/dev/zero", "rb") as zero:
+        assert bad("load", "-", name, stdin=zero) == (1, f"posixshm: standard input: {text}")
+    assert not (MOUNT / name).exists()
+
+
+def test_load_tells_of_a_name_taken_meanwhile(name):
+    process = subprocess.Popen(
+        [*COMMAND, "load", "-", name], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        process.stdin.write(CONTENT)
+        process.stdin.flush()
+        wait_for(lambda: size_of_descriptors(process.pid) == len(CONTENT), "the bytes arrive")
+        with SharedMemory.create(name, 10, delete=True):
+            _, errors = process.communicate(timeout=DEADLINE)
+        assert errors.decode() == f"posixshm: {name}: File exists (see --replace)\n"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("size", [1, 4096, len(CONTENT)])
+def test_load_reads_standard_input(size, fresh):
+    good("load", "-", fresh, input=CONTENT[:size], text=False)
+    assert (MOUNT / fresh).read_bytes() == CONTENT[:size]
+
+
+def test_load_reads_a_file_that_does_not_know_its_size(fresh):
+    good("load", "/proc/self/status", fresh)
+    assert (MOUNT / fresh).read_bytes().startswith(b"Name:")
+
+
+def test_load_does_not_touch_what_has_the_name(tmp_path, make):
+    name = make(b"old")
+    (tmp_path / "file").write_bytes(CONTENT)
+    code, line = bad("load", tmp_path / "file", name)
+    assert (code, line.startswith(f"posixshm: {name}: File exists")) == (1, True)
+    assert (MOUNT / name).read_bytes() == b"old"
+
+
+def test_load_replace_leaves_the_old_to_who_has_it(tmp_path, name):
+    (tmp_path / "file").write_bytes(CONTENT)
+    with SharedMemory.create(name, 100) as old:
+        old.buf[:3] = b"old"
+        good("load", "--replace", tmp_path / "file", name)
+        assert bytes(old.buf[:3]) == b"old"
+        with SharedMemory.open(name) as new:
+            assert bytes(new.buf) == CONTENT
+            new.unlink()
+
+
+def test_load_is_seen_only_when_complete(names, fresh):
+    process = subprocess.Popen([*COMMAND, "load", "-", fresh], stdin=subprocess.PIPE)
+    try:
+        process.stdin.write(CONTENT)
+        process.stdin.flush()
+        wait_for(lambda: size_of_descriptors(process.pid) == len(CONTENT), "the bytes arrive")
+        assert not (MOUNT / fresh).exists()
+        process.stdin.close()
+        assert process.wait(DEADLINE) == 0
+        assert (MOUNT / fresh).read_bytes() == CONTENT
+    finally:
+        process.kill()
+        process.wait()
+
+
+def size_of_descriptors(pid):
+    """How large the largest unnamed object is that the process has open."""
+    sizes = [0]
+    with contextlib.suppress(FileNotFoundError):
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(fd).startswith("/dev/shm/"):
+                    sizes.append(os.stat(fd).st_size)
+    return max(sizes)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_load_that_is_stopped_leaves_nothing(signum, fresh):
+    process = subprocess.Popen(
+        [*COMMAND, "load", "-", fresh], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        process.stdin.write(CONTENT)
+        process.stdin.flush()
+        wait_for(lambda: size_of_descriptors(process.pid) == len(CONTENT), "the bytes arrive")
+        process.send_signal(signum)
+        assert process.wait(DEADLINE) == (130 if signum == signal.SIGINT else -signum)
+        assert process.stderr.read() == b""
+        assert not (MOUNT / fresh).exists()
+    finally:
+        process.kill()
+        process.stdin.close()
+        process.stderr.close()
+        process.wait()
+
+
+def test_load_of_nothing_makes_nothing(tmp_path, name):
+    (tmp_path / "empty").touch()
+    assert bad("load", tmp_path / "empty", name)[0] == 1
+    assert bad("load", "-", name, stdin=subprocess.DEVNULL)[0] == 1
+    assert bad("load", tmp_path, name) == (1, f"posixshm: {tmp_path}: Is a directory")
+    missing = tmp_path / "missing"
+    assert bad("load", missing, name) == (1, f"posixshm: {missing}: No such file or directory")
+    assert not (MOUNT / name).exists()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["file", "standard input"])
+def test_load_of_more_than_there_is_room_for(known, tmp_path):
+    (tmp_path / "file").write_bytes(CONTENT)
+    command = [*COMMAND, "load", tmp_path / "file", "name"]
+    if not known:
+        command = ["sh", "-c", f'cat "$0" | {sys.executable} -m posixshm load - name']
+        command.append(tmp_path / "file")
+    done = in_namespace("size=1m", *command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("posixshm: name: ")
+    # One line, and below it the list of what is left, which is empty.
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("mode", ["", "8", "1777", "rw", "0o600", "-1"])
+def test_load_refuses_what_is_no_mode(mode, tmp_path, name):
+    (tmp_path / "file").write_bytes(CONTENT)
+    assert run("load", f"--mode={mode}", tmp_path / "file", name).returncode == 2
+    assert not (MOUNT / name).exists()
+
+
+# -- dump ----------------------------------------------------------------------------------------
+
+
+def test_dump_copies_an_object(make, tmp_path):
+    name = make(CONTENT)
+    assert good("dump", name, tmp_path / "new") == ""
+    assert (tmp_path / "new").read_bytes() == CONTENT
+    assert stat.S_IMODE(os.stat(tmp_path / "new").st_mode) == 0o600
+    (tmp_path / "old").write_bytes(CONTENT * 2)
+    good("dump", name, tmp_path / "old")
+    assert (tmp_path / "old").read_bytes() == CONTENT
+    assert good("dump", f"/{name}", "-", text=False) == CONTENT
+
+
+def test_dump_changes_nothing(make):
+    name = make(CONTENT)
+    os.chmod(MOUNT / name, 0o400)
+    before = os.stat(MOUNT / name)
+    good("dump", name, "-", text=False)
+    after = os.stat(MOUNT / name)
+    assert (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
+
+
+def test_dump_onto_itself_is_refused(make):
+    name = make(CONTENT)
+    assert bad("dump", name, MOUNT / name)[0] == 1
+    assert (MOUNT / name).read_bytes() == CONTENT
+
+
+def test_dump_to_a_reader_that_has_seen_enough(make):
+    name = make(CONTENT)
+    shell = f"{sys.executable} -m posixshm dump {name} - | head -c 5; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, timeout=DEADLINE)
+    assert done.stdout == CONTENT[:5] + b"141\n"
+    assert done.stderr == b""
+
+
+def test_ls_to_a_reader_that_has_gone(make):
+    name = make()
+    shell = f"{sys.executable} -m posixshm ls {name} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=DEADLINE)
+    assert done.stdout in ("141\n", "0\n")  # 0: it had written before the reader went
+    assert done.stderr == ""
+
+
+def test_dump_of_what_another_process_truncates_is_an_error_not_a_crash(make):
+    name = make(CONTENT * 4)
+    process = subprocess.Popen(
+        [*COMMAND, "dump", name, "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    )
+    read = process.stdout.read(10)  # it is under way, and waits for us
+    os.truncate(MOUNT / name, 100)
+    rest, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 1
+    assert errors.decode().startswith(f"posixshm: {name}: Truncated by another process")
+    assert (CONTENT * 4).startswith(read + rest)
+
+
+def test_dump_to_a_full_disk(make):
+    name = make(CONTENT)
+    expected = (1, "posixshm: /dev/full: No space left on device")
+    assert bad("dump", name, "/dev/full") == expected
+
+
+def test_dump_of_an_empty_object(make, tmp_path):
+    name = make(b"")
+    code, line = bad("dump", name, tmp_path / "file")
+    assert code == 1
+    assert line.startswith(f"posixshm: {name}: ")
+    assert not (tmp_path / "file").exists()

@@ -1,0 +1,131 @@
+"""`posixshm rm` and `reclaim`: what they remove, and what they spare."""
+
+import json
+import os
+
+import pytest
+from _command import DEADLINE, MOUNT, bad, good, run
+from _processes import PATH, needs_root
+
+from posixshm import SharedMemory
+
+# -- rm ------------------------------------------------------------------------------------------
+
+
+def test_rm_removes_exactly_the_named(make, names):
+    stem = names()
+    for last in ("", "a", "b", "c"):
+        make(name=f"{stem}{last}")
+    assert good("rm", stem, f"/{stem}b") == ""
+    assert sorted(n for n in os.listdir(MOUNT) if n.startswith(stem)) == [f"{stem}a", f"{stem}c"]
+
+
+def test_rm_leaves_the_memory_to_who_has_it(name):
+    with SharedMemory.create(name, 100) as shm:
+        shm.buf[:5] = b"bytes"
+        good("rm", name)
+        assert bytes(shm.buf[:5]) == b"bytes"
+        assert not shm.is_linked()
+
+
+def test_rm_goes_on_after_a_missing_name_and_tells(make, name):
+    here = make()
+    assert bad("rm", name, here) == (1, f"posixshm: {name}: No such file or directory")
+    assert not (MOUNT / here).exists()
+
+
+def test_rm_force_ignores_a_missing_name_only(make, name):
+    here = make()
+    assert good("rm", "-f", name, here) == ""
+    assert not (MOUNT / here).exists()
+    assert bad("rm", "-f", "a/b")[0] == 2
+
+
+# -- reclaim -------------------------------------------------------------------------------------
+
+
+def test_reclaim_removes_what_a_killed_process_left_and_nothing_else(names, make, start_python):
+    stem = names()
+    child = start_python(
+        "import sys, posixshm; shm = posixshm.SharedMemory.create(sys.argv[1], 4096)\n"
+        "print('made'); sys.stdout.flush(); sys.stdin.readline()",
+        f"{stem}-dead",
+    )
+    child.hear("made")
+    child.kill()
+    other = make()
+    with SharedMemory.create(f"{stem}-live", 4096, delete=True) as live:
+        output = good("reclaim", "--prefix", f"{stem}-")
+        assert live.is_linked()
+    lines = {line.split()[0]: line for line in output.splitlines()}
+    assert lines[f"{stem}-dead"].endswith("removed")
+    assert lines[f"{stem}-live"].endswith("in use (1)")
+    assert output.endswith("Removed 1 of 2 (4.0 KiB).\n")
+    assert not (MOUNT / f"{stem}-dead").exists()
+    assert (MOUNT / other).exists()
+
+
+def test_reclaim_dry_run_removes_nothing(make):
+    name = make(bytes(2048))
+    output = good("reclaim", "--prefix", name, "--dry-run")
+    assert output.splitlines()[1].endswith("free")
+    assert output.endswith("Could remove 1 of 1 (2.0 KiB).\n")
+    assert (MOUNT / name).exists()
+
+
+def test_reclaim_json(make):
+    name = make(bytes(2048))
+    (found,) = json.loads(good("reclaim", "--prefix", name, "--json"))
+    assert (found["name"], found["size"], found["state"]) == (name, 2048, "free")
+    assert (found["removed"], found["error"], found["uninspected"]) == (True, None, 0)
+    assert 0 <= found["age"] < DEADLINE
+    assert json.loads(good("reclaim", "--prefix", name, "--json")) == []
+
+
+def test_reclaim_spares_what_is_young(make):
+    name = make()
+    for age in ("1h", "2d", "90", "10m", "1.5h"):
+        output = good("reclaim", "--prefix", name, "--older-than", age)
+        assert output == "Removed 0 of 0 (0 B).\n"
+    assert (MOUNT / name).exists()
+    assert good("reclaim", "--prefix", name, "--older-than", "0s").startswith("NAME")
+    assert not (MOUNT / name).exists()
+
+
+@pytest.mark.parametrize("age", ["", "1x", "h", "-1", "1h30m", "nan", "inf", "1e3", " 1", "1 h"])
+def test_reclaim_refuses_what_is_no_time(age, make):
+    name = make()
+    done = run("reclaim", "--prefix", name, f"--older-than={age}")
+    assert done.returncode == 2
+    assert "such as 90, 30s, 15m, 1h, 2d" in done.stderr
+    assert (MOUNT / name).exists()
+
+
+def test_reclaim_of_what_cannot_be_known_takes_force(run_python, names, make):
+    needs_root()
+    name = make()
+    code = """
+        import contextlib, io, sys
+        from _processes import SOMEBODY, become
+        import posixshm._command.main, posixshm._command.removing
+        become(SOMEBODY)
+        def reclaim(*options):
+            out, err = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = posixshm._command.main.main(["reclaim", "--prefix", sys.argv[1], *options])
+            return code, out.getvalue(), err.getvalue()
+        code, out, err = reclaim()
+        assert code == 0 and " unknown (" in out.splitlines()[1], (code, out, err)
+        assert "Removed 0 of 1" in out and "--force" in err, (out, err)
+        code, out, err = reclaim("--force")
+        assert code == 1 and "not removed: Operation not permitted" in out, (code, out, err)
+    """
+    run_python(code, name, env=PATH)
+    assert (MOUNT / name).exists()
+
+
+def test_reclaim_without_a_choice_removes_nothing(make):
+    name = make()
+    assert bad("reclaim")[0] == 2
+    assert bad("reclaim", "--prefix", "", "--dry-run")[0] == 2
+    assert (MOUNT / name).exists()
