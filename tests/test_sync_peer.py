@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from _primitives import die_with, elsewhere, name_of
-from _processes import SHM, build_c
+from _processes import PATH, SHM, build_c, needs_mounts
 
 from posixshm import Atomic, Condition, Lock, OwnerDiedError, RLock, Semaphore, SharedMemory
 
@@ -161,3 +161,95 @@ def test_a_word(shm, start, format):
         assert seen == 2 * i + 2
     peer.end()
     assert word.load() == 2 * ROUNDS
+
+
+# A program that is not this library takes over the mutex of an owner that was killed, and locks it
+# once more: then nothing in shared memory but the mutex itself says which thread has it.
+TAKEN_OVER = """
+import ctypes, errno, gc, os, signal, threading, time
+from _processes import address_of, private_processes, private_shm
+from posixshm import Lock, OwnerDiedError, SharedMemory
+libc = ctypes.CDLL(None)
+{alone}
+shm = SharedMemory.anonymous(4096)
+lock = Lock.at(shm, create=True)
+mutex = ctypes.c_void_p(address_of(shm.buf))
+def start(body, *args):
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            body(*args)
+            status = 0
+        finally:
+            os._exit(status)
+    return pid
+def end(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def call(name):
+    return getattr(libc, f"pthread_mutex_{{name}}")(mutex)
+def die():
+    {die}
+    os.kill(os.getpid(), signal.SIGKILL)
+def inherit():
+    assert [call("lock"), call("consistent"), call("unlock")] == [errno.EOWNERDEAD, 0, 0]
+def hold():
+    assert call("lock") == 0
+    os.close(leave[1])
+    os.write(here[1], b"x")
+    os.read(leave[0], 1)
+    assert call("unlock") == 0
+dead = start(die)
+assert end(dead) == -signal.SIGKILL
+assert end(start(inherit)) == 0
+then = time.monotonic()
+while time.monotonic() < then + 0.03:  # until /proc tells another start
+    pass
+here, leave = os.pipe(), os.pipe()
+{again}
+pid = start(hold)
+assert os.read(here[0], 1) == b"x"
+{check}
+assert lock.acquire(timeout=0.2) is False, "it is held"
+os.write(leave[1], b"x")
+assert end(pid) == 0
+"""
+IDS_MATCH = """
+with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+    last.write(str(dead - 1))
+"""
+
+
+def test_a_c_program_that_has_the_id_of_an_owner_that_died(run_python):
+    needs_mounts()
+    code = TAKEN_OVER.format(
+        alone="private_shm(), private_processes()",
+        die="lock.acquire()",
+        again=IDS_MATCH,
+        check="assert pid == dead",
+    )
+    run_python(code + "assert lock.acquire(timeout=30)\nlock.release()\n", env=PATH)
+
+
+def test_a_c_program_after_one_that_died_without_the_object_of_its_lock(run_python):
+    die = """
+    global lock
+    def acquire():
+        lock.acquire()
+        acquired.set()
+        os.read(leave[0], 1)
+    leave, acquired = os.pipe(), threading.Event()
+    threading.Thread(target=acquire).start()
+    acquired.wait()
+    del lock
+    gc.collect()"""
+    code = TAKEN_OVER.format(alone="", die=die, again="", check="")
+    told = """
+try:
+    lock.acquire(timeout=30)
+except OwnerDiedError as error:
+    assert "died while" in str(error)
+assert lock.acquire(recover=True)
+lock.release()
+"""
+    run_python(code + told, env=PATH)

@@ -106,6 +106,23 @@ pshm_maps_reach(struct pshm_identity id, off_t past, const void *except,
     return rc < 0 ? rc : walk_maps("/proc/self/maps", visit_reach, &reach);
 }
 
+static int
+visit_same(const struct span *span, void *context)
+{
+    const struct reach *reach = context;
+    return pshm_identity_same(span->id, reach->id);
+}
+
+int
+pshm_maps_share(unsigned thread, const void *address)
+{
+    char path[40];
+    struct reach reach = {.except = (uintptr_t)address};
+    (void)snprintf(path, sizeof(path), "/proc/%u/maps", thread);
+    int rc = walk_maps("/proc/self/maps", visit_own, &reach);
+    return rc <= 0 ? rc : walk_maps(path, visit_same, &reach);
+}
+
 struct collection {
     dev_t dev;
     struct pshm_uses found;

@@ -13,6 +13,11 @@
 int pshm_maps_reach(struct pshm_identity id, off_t past, const void *except,
                     size_t length);
 
+/* Does the process of that thread map the file that this process has mapped at
+ * address?  Returns 1, 0 (also if there is none), or -errno: -EACCES if that
+ * process may not be inspected. */
+int pshm_maps_share(unsigned thread, const void *address);
+
 /* The objects of one file system that a process has mapped or open. */
 struct pshm_uses {
     ino_t *inodes;                      /* sorted */

@@ -8,6 +8,7 @@
 #include "futex.h"
 #include "libc.h"
 #include "pause.h"
+#include "procmaps.h"
 
 int
 pshm_robust_init(struct pshm_robust *r, unsigned flags)
@@ -294,17 +295,34 @@ pshm_robust_watch(struct pshm_grip *grip, struct pshm_owner *note)
 
 /* ---- An owner that died ---- */
 
+/* The note stays as it is if its owner dies, and a program that is not this
+ * library may take the mutex over then, and lock it again at any later time,
+ * without a note.  So does a thread have it that lives, that is not the one that
+ * the note says started then, and that can have locked it?  Then the note is
+ * not about this thread, even if their ids are the same. */
 static bool
-is_orphaned(const struct pshm_grip *grip)
+is_held_without_note(const struct pshm_robust *r, unsigned id, unsigned started)
 {
-    return grip->note != NULL
-           && atomic_load_explicit(&grip->note->thread, memory_order_relaxed)
-                  == PSHM_ORPHANED;
+    return id != 0 && started != 0 && pshm_thread_has_ended(id, started)
+           && !pshm_thread_has_ended(id, 0) && pshm_maps_share(id, r) != 0;
 }
 
-/* Has the thread ended that this word names? */
 static bool
-holder_has_ended(unsigned word, const struct pshm_grip *grip)
+is_orphaned(const struct pshm_robust *r, const struct pshm_grip *grip)
+{
+    return grip->note != NULL
+           && atomic_load_explicit(&grip->note->thread, memory_order_acquire)
+                  == PSHM_ORPHANED
+           && !is_held_without_note(
+               r, pshm_robust_holder(r),
+               atomic_load_explicit(&grip->note->started,
+                                    memory_order_relaxed));
+}
+
+/* Has the thread ended that this word of r names? */
+static bool
+holder_has_ended(const struct pshm_robust *r, unsigned word,
+                 const struct pshm_grip *grip)
 {
     unsigned id = word & FUTEX_TID_MASK, started = 0;
     if (id == 0 || grip->space == 0 || pshm_process_space() != grip->space) {
@@ -317,7 +335,8 @@ holder_has_ended(unsigned word, const struct pshm_grip *grip)
         started = atomic_load_explicit(&grip->note->started,
                                        memory_order_relaxed);
     }
-    return pshm_thread_has_ended(id, started);
+    return pshm_thread_has_ended(id, started)
+           && !is_held_without_note(r, id, started);
 }
 
 /* As the kernel does for what a thread held when it ended. */
@@ -339,7 +358,7 @@ is_dead(struct pshm_robust *r, const struct pshm_grip *grip)
     if (word & FUTEX_OWNER_DIED) {
         return true;
     }
-    if (!holder_has_ended(word, grip)) {
+    if (!holder_has_ended(r, word, grip)) {
         return false;
     }
     mark_dead(r, word);
@@ -349,13 +368,13 @@ is_dead(struct pshm_robust *r, const struct pshm_grip *grip)
 bool
 pshm_robust_owner_gone(struct pshm_robust *r, const struct pshm_grip *grip)
 {
-    return is_orphaned(grip) || is_dead(r, grip);
+    return is_orphaned(r, grip) || is_dead(r, grip);
 }
 
 int
 pshm_robust_busy(struct pshm_robust *r, struct pshm_grip *grip)
 {
-    if (is_orphaned(grip)) {
+    if (is_orphaned(r, grip)) {
         return -EINPROGRESS;
     }
     if (grip->space == 0) {
@@ -502,7 +521,7 @@ pshm_robust_lock(struct pshm_robust *r, struct pshm_grip *grip, int64_t until)
     if (rc != -EBUSY) {
         return rc;
     }
-    if (is_orphaned(grip)) {
+    if (is_orphaned(r, grip)) {
         return -EINPROGRESS;
     }
     int64_t end = pshm_slice_end(until);
