@@ -918,6 +918,22 @@ def test_in_place(array):
     assert np.shares_memory(np.asarray(again), np.asarray(array))
 
 
+@pytest.mark.parametrize("order", ["C", "F", "A", "K", None])
+def test_copy_has_the_orders_of_numpy(array, order):
+    plain = np.asarray(array)
+    for index in (np.s_[:], np.s_[::-1, 1:], np.s_[1, 2, ...], np.s_[2:2]):
+        for one, other in ((array[index], plain[index]), (array[index].T, plain[index].T)):
+            for copied in (one.copy(order), one.copy(order=order)):
+                expected = other.copy(order)
+                assert type(copied) is np.ndarray and copied.flags.owndata
+                assert copied.strides == expected.strides and copied.dtype == expected.dtype
+                np.testing.assert_array_equal(copied, expected)
+    with pytest.raises(ValueError, match="order"):
+        array.copy("X")
+    with pytest.raises(TypeError, match="copy"):
+        array.copy("C", 1)
+
+
 def test_a_copy_lies_in_no_shared_memory(array):
     outside = np.array(array, subok=True)
     assert type(outside) is SharedArray

@@ -1,6 +1,7 @@
-/* What indexing an array in shared memory gives: numpy's own views, at numpy's
- * own speed.  A method in Python would take five times as long. */
-#include "core.h"
+/* What indexing and copying an array in shared memory gives: numpy's own views and
+ * copies, at numpy's own speed.  A method in Python would take up to five times
+ * as long. */
+#include "args.h"
 
 /* The base of an array that has items of its own: None, or, if numpy gave the
  * array its type afterwards, a plain array. */
@@ -31,6 +32,55 @@ array_subscript(PyObject *self, PyObject *key)
     return result;
 }
 
+PyDoc_STRVAR(
+    array_copy_doc,
+    "copy($self, /, order='C')\n--\n\n"
+    "A plain numpy.ndarray with a copy of the items: ndarray.copy.");
+
+/* Of a plain array on the same items, because numpy would give the copy this type,
+ * and to take that from it would cost another array. */
+static PyObject *
+array_copy(PyObject *self, PyObject *const *args, Py_ssize_t count,
+           PyObject *kwnames)
+{
+    static const char *const names[] = {"order", NULL};
+    static const struct signature signature = {"copy", 1, 0, names};
+    core_state *state = core_state_of_type(Py_TYPE(self));
+    PyObject *order[1];
+    if (args_match(&signature, args, count, kwnames, order) < 0) {
+        return NULL;
+    }
+    PyObject *plain = PyObject_CallOneArg(state->ndarray_plain, self);
+    if (plain == NULL) {
+        return NULL;
+    }
+    PyObject *stack[] = {plain, order[0]};
+    PyObject *result = PyObject_Vectorcall(state->ndarray_copy, stack,
+                                           order[0] != NULL ? 2 : 1, NULL);
+    Py_DECREF(plain);
+    return result;
+}
+
+static PyMethodDef methods[] = {
+    {"copy", (PyCFunction)(void (*)(void))array_copy,
+     METH_FASTCALL | METH_KEYWORDS, array_copy_doc},
+    {0},
+};
+
+/* Returns 0 or -1. */
+static int
+find_methods(core_state *state, PyObject *ndarray)
+{
+    Py_XSETREF(state->ndarray_plain,
+               PyObject_GetAttrString(ndarray, "__array__"));
+    Py_XSETREF(state->ndarray_copy, PyObject_GetAttrString(ndarray, "copy"));
+    if (state->base_name == NULL) {
+        state->base_name = PyUnicode_InternFromString("base");
+    }
+    return state->ndarray_plain == NULL || state->ndarray_copy == NULL
+           || state->base_name == NULL ? -1 : 0;
+}
+
 /* _array_type(ndarray): its subclass whose indexing gives plain arrays where
  * numpy copies. */
 static PyObject *
@@ -44,6 +94,7 @@ array_type(PyObject *module, PyObject *ndarray)
     }
     PyType_Slot slots[] = {
         {Py_mp_subscript, array_subscript},
+        {Py_tp_methods, methods},
         {0, NULL},
     };
     PyType_Spec spec = {
@@ -53,12 +104,11 @@ array_type(PyObject *module, PyObject *ndarray)
                  | Py_TPFLAGS_IMMUTABLETYPE,
         .slots = slots,
     };
-    if (state->base_name == NULL) {
-        state->base_name = PyUnicode_InternFromString("base");
+    if (find_methods(state, ndarray) < 0) {
+        return NULL;
     }
     PyObject *bases = PyTuple_Pack(1, ndarray);
-    if (state->base_name == NULL || bases == NULL) {
-        Py_XDECREF(bases);
+    if (bases == NULL) {
         return NULL;
     }
     PyObject *type = PyType_FromModuleAndSpec(module, &spec, bases);

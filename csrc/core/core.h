@@ -23,7 +23,9 @@ typedef struct {
     /* Functions of Python modules: core_find. */
     PyObject *asarray, *unpack, *pack;
     PyTypeObject *ndarray_type;         /* numpy.ndarray once it was needed,
-                                           and "base": array.c */
+                                           its methods __array__ and copy, and
+                                           "base": array.c */
+    PyObject *ndarray_plain, *ndarray_copy;
     PyObject *base_name;
     PyTypeObject *reclaimed_type;       /* a struct sequence */
     PyObject *remove_function;          /* handle_delete.c */

@@ -275,6 +275,8 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
         Py_VISIT(state->cell_types[i]);
     }
     Py_VISIT(state->ndarray_type);
+    Py_VISIT(state->ndarray_plain);
+    Py_VISIT(state->ndarray_copy);
     Py_VISIT(state->base_name);
     Py_VISIT(state->side_type);
     Py_VISIT(state->owner_died_type);
@@ -301,6 +303,8 @@ core_clear(PyObject *module)
         Py_CLEAR(state->cell_types[i]);
     }
     Py_CLEAR(state->ndarray_type);
+    Py_CLEAR(state->ndarray_plain);
+    Py_CLEAR(state->ndarray_copy);
     Py_CLEAR(state->base_name);
     Py_CLEAR(state->side_type);
     Py_CLEAR(state->owner_died_type);

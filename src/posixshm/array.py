@@ -278,9 +278,10 @@ def _plainly(name: str) -> Callable[..., Any]:
     return plainly
 
 
-# numpy's methods, written in C, whose result has the type of the array and may be a copy.
+# numpy's methods, written in C, whose result has the type of the array and may be a copy. Those of
+# indexing and copy() are in csrc/core/array.c.
 for _name in (
-    "argmax argmin argpartition argsort astype byteswap choose compress copy cumprod"
+    "argmax argmin argpartition argsort astype byteswap choose compress cumprod"
     " cumsum diagonal dot flatten max min prod ravel repeat reshape round sum take trace"
 ).split():
     setattr(SharedArray, _name, _plainly(_name))
