@@ -14,6 +14,7 @@ HUGE = 1 << 45  # bytes, more than any machine has
 shm = SharedMemory.anonymous(4096)
 closed = SharedMemory.anonymous(4096)
 closed.close()
+pipe, _ = os.pipe()
 readonly = SharedMemory.from_fd(os.open(f"/proc/self/fd/{shm.fileno()}", os.O_RDONLY))
 WRONG_NAMES = (5, "", "a/b", "x" * 256, "nul\0", "\udcff\ud800")
 
@@ -160,12 +161,15 @@ def _():
 @cycle("SharedMemory.from_fd")
 def _():
     for options in ({}, {"readonly": True}, {"max_size": 1 << 20}):
-        loop_through(SharedMemory.from_fd(os.dup(shm.fileno()), **options))
-    pipe = os.pipe()
-    for fd in pipe:
-        refused(SharedMemory.from_fd, fd)
-        os.close(fd)
-        refused(SharedMemory.from_fd, fd)
+        fd = os.dup(shm.fileno())
+        try:
+            made = SharedMemory.from_fd(fd, **options)
+        except MemoryError:
+            os.close(fd)
+            raise
+        loop_through(made)
+    refused(SharedMemory.from_fd, pipe)
+    refused(SharedMemory.from_fd, 12345)  # there is no such descriptor
     refused(SharedMemory.from_fd, shm.fileno(), max_size=5)
     refused(SharedMemory.from_fd, readonly.fileno(), readonly=False)
     for wrong in (None, "", -1, 2**70):

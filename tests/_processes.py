@@ -165,6 +165,10 @@ class Faults:
         self._library.pshm_fault_log.restype = ctypes.c_char_p
         assert self._library.pshm_fault_from(posixshm._core.__file__.encode()) == 0
 
+    def count_allocations(self):
+        """From now on what Python allocates for the extension module is a call, "allocate"."""
+        assert self._library.pshm_fault_allocations() == 0
+
     def arm(self, call, nth, action=FAIL, number=0):
         call = call.encode() if call else None
         self._library.pshm_fault_arm(call, nth, action, number)

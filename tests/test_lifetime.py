@@ -14,13 +14,11 @@ import itertools
 import mmap
 import os
 import struct
-import sys
 import textwrap
 import weakref
 
 import numpy as np
 import pytest
-from _processes import PATH
 
 from posixshm import PAGESIZE, MemoryMap, SharedMemory
 
@@ -1020,126 +1018,6 @@ def test_the_interpreter_ends_by_an_error(name, run_python):
     assert errors.rstrip().endswith("ZeroDivisionError: division by zero")
     assert errors.count("Traceback") == 1
     assert not os.path.exists(SHM + name)
-
-
-def test_memory_that_runs_out_at_every_step(names, run_python):
-    """Each allocation of each call fails once: an error, and all is as it was before."""
-    pytest.importorskip("_testcapi", reason="this Python comes without the means to fail mallocs")
-    if sys.version_info >= (3, 12):
-        pytest.skip(
-            "from 3.12 on CPython itself crashes where memory runs out, as with a bytearray"
-        )
-    run_python(
-        """
-        import _testcapi, contextlib, errno, gc, os, pickle, sys
-        import posixshm, posixshm._reduction
-        from _processes import shm_names
-        from posixshm import PAGESIZE, MemoryMap, SharedMemory
-
-        # Not in the calls: a debug build aborts where CPython's own multiplication has no memory.
-        THREE, EIGHT, TWENTY, MOST = (n * PAGESIZE for n in (3, 8, 20, 64))
-        prefix = sys.argv[1]
-        base = SharedMemory.create(prefix + "base", 4 * PAGESIZE, delete=True)
-        roomy = SharedMemory.anonymous(PAGESIZE, max_size=MOST)
-        mapping = base.map()
-        data = pickle.dumps(base)
-
-        def create(**keywords):
-            return SharedMemory.create(prefix + "new", PAGESIZE, delete=True, **keywords)
-
-        def resize():
-            with create() as shm:
-                shm.resize(THREE)
-                shm.resize(PAGESIZE, shrink=True)
-
-        def rename():
-            with create() as shm:
-                shm.rename(prefix + "other", replace=True)
-
-        other, other_path = prefix + "other", "/dev/shm/" + prefix + "other"
-
-        def unlink_other():
-            try:
-                os.unlink(other_path)
-            except MemoryError:  # one allocation fails, and it was this one
-                os.unlink(other_path)
-
-        def link():
-            with SharedMemory.unlinked(PAGESIZE) as shm:
-                shm.link(other, replace=True)
-                unlink_other()
-
-        def detach():
-            shm = SharedMemory.anonymous(PAGESIZE)
-            os.close(shm.detach())
-
-        def from_fd():
-            fd = os.dup(roomy.fileno())
-            try:
-                SharedMemory.from_fd(fd)
-            except BaseException:
-                os.close(fd)
-                raise
-
-        def second_init():
-            shm = SharedMemory.open(prefix + "base")
-            memoryview(shm)
-            shm.__init__(prefix + "base")
-            memoryview(shm)
-
-        calls = [
-            create, resize, rename, link, detach, from_fd, second_init,
-            lambda: create(init=lambda buf: buf.__setitem__(0, 1)),
-            lambda: create(max_size=EIGHT, exist_ok=True),
-            lambda: SharedMemory.create(None, 10, delete=True),
-            lambda: SharedMemory.open(prefix + "base", readonly=True),
-            lambda: SharedMemory.open(prefix + "base", max_size=MOST),
-            lambda: SharedMemory.anonymous(10),
-            lambda: MemoryMap(base.fileno(), PAGESIZE, PAGESIZE),
-            lambda: base.map(PAGESIZE)[0:10].tolist(),
-            lambda: mapping.__setitem__(slice(0, 10, 2), b"12345"),
-            lambda: (repr(base), repr(mapping)),
-            lambda: (base.name, base.size, base.mode, base.buf, base.stat(), base.seals),
-            lambda: (base.refresh(), base.sync(), base.populate(), base.resident),
-            lambda: pickle.loads(data),
-            lambda: base.__reduce__(),
-            lambda: (roomy.resize(TWENTY), roomy.resize(TWENTY)),
-            lambda: posixshm.reclaim(prefix, dry_run=True),
-            lambda: posixshm.listdir(),
-        ]
-
-        def state():
-            gc.collect()
-            with open("/proc/self/maps") as maps:
-                mapped = sum("/dev/shm/" in line or "memfd" in line for line in maps)
-            return shm_names(), sorted(os.listdir("/proc/self/fd")), mapped
-
-        for number, call in enumerate(calls):
-            call()
-            before = state()
-            for step in range(500):
-                _testcapi.set_nomemory(step, step + 1)
-                try:
-                    call()
-                except MemoryError:
-                    failed = True
-                except OSError as error:
-                    failed = True
-                    if error.errno != errno.ENOMEM:
-                        raise
-                else:
-                    failed = False
-                finally:
-                    _testcapi.remove_mem_hooks()
-                assert state() == before, (number, step, before, state())
-                if not failed and step > 60:
-                    break
-        base.close()
-        """,
-        names.prefix,
-        timeout=200,
-        env=PATH,
-    )
 
 
 def test_mapping_outlives_everything(name):

@@ -153,13 +153,15 @@ cell_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     cell *self = as_cell(op);
     PyObject *name = cell_get_name(op, NULL);
-    if (name == NULL || name == Py_None) {
-        Py_XDECREF(name);
+    if (name == NULL) {
+        return NULL;
+    }
+    Py_DECREF(name);
+    if (name == Py_None) {
         return PyErr_Format(PyExc_ValueError,
                             "the %s has no name of its own to unlink",
                             Py_TYPE(op)->tp_name);
     }
-    Py_DECREF(name);
     return handle_unlink(self->shm, NULL);
 }
 

@@ -15,40 +15,48 @@
 /* A page of the manual, in a docstring. */
 #define MAN(page, section) #page "(" #section ")"
 
+/* The objects of the state: all that the collector needs to see. */
+#define CORE_OBJECTS 26
+
 typedef struct {
-    PyTypeObject *mapping_type;
-    PyTypeObject *handle_type;
-    PyTypeObject *view_type;
-    fields_mutex fields;
-    /* Functions of Python modules: core_find. */
-    PyObject *asarray, *unpack, *pack;
-    PyTypeObject *ndarray_type;         /* numpy.ndarray once it was needed,
-                                           its methods __array__ and copy, and
-                                           "base": array.c */
-    PyObject *ndarray_plain, *ndarray_copy;
-    PyObject *base_name;
-    PyTypeObject *reclaimed_type;       /* a struct sequence */
-    PyObject *remove_function;          /* handle_delete.c */
-    PyObject *attach_function;          /* handle_pickle.c */
-    PyObject *support;                  /* posixshm._support */
-    bool registered;                    /* handle_pickle.c, under fields */
-    PyObject *boot_id;                  /* str, likewise, once it was needed */
-    struct handle_table *known_handles; /* handle_table.c */
-    /* The primitives'. */
     union {
-        PyTypeObject *cell_types[8];
+        PyObject *objects[CORE_OBJECTS];
         struct {
-            PyTypeObject *lock_type, *rlock_type, *semaphore_type,
-                *condition_type, *event_type, *barrier_type, *rwlock_type,
-                *atomic_type;
+            PyTypeObject *mapping_type, *handle_type, *view_type;
+            PyTypeObject *reclaimed_type;       /* a struct sequence */
+            PyTypeObject *side_type;            /* rwlock.c */
+            union {
+                PyTypeObject *cell_types[8];
+                struct {
+                    PyTypeObject *lock_type, *rlock_type, *semaphore_type,
+                        *condition_type, *event_type, *barrier_type,
+                        *rwlock_type, *atomic_type;
+                };
+            };
+            PyTypeObject *ndarray_type;         /* numpy.ndarray once it was
+                                                   needed, its methods and
+                                                   "base": array.c */
+            PyObject *ndarray_plain, *ndarray_copy, *base_name;
+            PyObject *asarray, *unpack, *pack;  /* core_find */
+            PyObject *remove_function;          /* handle_delete.c */
+            PyObject *attach_function;          /* handle_pickle.c */
+            PyObject *open_cell_function;
+            PyObject *support;                  /* posixshm._support */
+            PyObject *boot_id;                  /* str, once it was needed:
+                                                   handle_pickle.c */
+            PyObject *owner_died_type;          /* the last */
         };
     };
-    PyTypeObject *side_type;            /* rwlock.c */
-    PyObject *owner_died_type;
-    PyObject *open_cell_function;
+    fields_mutex fields;
+    bool registered;                    /* handle_pickle.c, under fields */
+    struct handle_table *known_handles; /* handle_table.c */
     Py_ssize_t page_size;               /* bytes */
     struct pshm_way way;
 } core_state;
+
+_Static_assert(offsetof(core_state, owner_died_type)
+                   == (CORE_OBJECTS - 1) * sizeof(PyObject *),
+               "all objects of the state");
 
 extern struct PyModuleDef core_module;
 

@@ -158,6 +158,12 @@ static PyMethodDef raw_methods[] = {
     {0},
 };
 
+static PyMethodDef *const functions[] = {
+    raw_methods,   directory_methods, inspect_methods,
+    array_methods, pickle_methods,    create_methods,
+    delete_methods, track_methods,    cell_functions,
+};
+
 /* ---- The module ---- */
 
 #define CONSTANT(name) {#name, name}
@@ -208,9 +214,6 @@ add_type(PyObject *module, PyType_Spec *spec)
 static int
 add_primitives(PyObject *module, core_state *state)
 {
-    if (PyModule_AddFunctions(module, cell_functions) < 0) {
-        return -1;
-    }
     state->open_cell_function = PyObject_GetAttrString(module, "_open_cell");
     return state->open_cell_function == NULL
            || lock_add_types(module, state) < 0
@@ -227,15 +230,12 @@ core_exec(PyObject *module)
 {
     core_state *state = core_state_of_module(module);
     pshm_forks_watch();
-    if (PyModule_AddFunctions(module, raw_methods) < 0
-        || PyModule_AddFunctions(module, directory_methods) < 0
-        || PyModule_AddFunctions(module, inspect_methods) < 0
-        || PyModule_AddFunctions(module, pickle_methods) < 0
-        || PyModule_AddFunctions(module, array_methods) < 0
-        || PyModule_AddFunctions(module, create_methods) < 0
-        || PyModule_AddFunctions(module, delete_methods) < 0
-        || PyModule_AddFunctions(module, track_methods) < 0
-        || add_constants(module, state) < 0) {
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(functions); i++) {
+        if (PyModule_AddFunctions(module, functions[i]) < 0) {
+            return -1;
+        }
+    }
+    if (add_constants(module, state) < 0) {
         return -1;
     }
     state->mapping_type = add_type(module, &mapping_spec);
@@ -249,38 +249,21 @@ core_exec(PyObject *module)
     state->remove_function = PyObject_GetAttrString(module, "_remove");
     state->attach_function = PyObject_GetAttrString(module, "_attach");
     state->known_handles = handle_table_new();
-    if (state->remove_function == NULL || state->attach_function == NULL
-        || state->known_handles == NULL) {
-        return -1;
+    if (state->known_handles == NULL) {
+        (void)PyErr_NoMemory();
     }
-    return add_primitives(module, state);
+    return state->remove_function == NULL || state->attach_function == NULL
+           || state->known_handles == NULL
+           || add_primitives(module, state) < 0 ? -1 : 0;
 }
 
 static int
 core_traverse(PyObject *module, visitproc visit, void *arg)
 {
     core_state *state = core_state_of_module(module);
-    Py_VISIT(state->mapping_type);
-    Py_VISIT(state->handle_type);
-    Py_VISIT(state->view_type);
-    Py_VISIT(state->asarray);
-    Py_VISIT(state->unpack);
-    Py_VISIT(state->pack);
-    Py_VISIT(state->reclaimed_type);
-    Py_VISIT(state->remove_function);
-    Py_VISIT(state->attach_function);
-    Py_VISIT(state->support);
-    Py_VISIT(state->boot_id);
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(state->cell_types); i++) {
-        Py_VISIT(state->cell_types[i]);
+    for (size_t i = 0; i < CORE_OBJECTS; i++) {
+        Py_VISIT(state->objects[i]);
     }
-    Py_VISIT(state->ndarray_type);
-    Py_VISIT(state->ndarray_plain);
-    Py_VISIT(state->ndarray_copy);
-    Py_VISIT(state->base_name);
-    Py_VISIT(state->side_type);
-    Py_VISIT(state->owner_died_type);
-    Py_VISIT(state->open_cell_function);
     return 0;
 }
 
@@ -288,27 +271,9 @@ static int
 core_clear(PyObject *module)
 {
     core_state *state = core_state_of_module(module);
-    Py_CLEAR(state->mapping_type);
-    Py_CLEAR(state->handle_type);
-    Py_CLEAR(state->view_type);
-    Py_CLEAR(state->asarray);
-    Py_CLEAR(state->unpack);
-    Py_CLEAR(state->pack);
-    Py_CLEAR(state->reclaimed_type);
-    Py_CLEAR(state->remove_function);
-    Py_CLEAR(state->attach_function);
-    Py_CLEAR(state->support);
-    Py_CLEAR(state->boot_id);
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(state->cell_types); i++) {
-        Py_CLEAR(state->cell_types[i]);
+    for (size_t i = 0; i < CORE_OBJECTS; i++) {
+        Py_CLEAR(state->objects[i]);
     }
-    Py_CLEAR(state->ndarray_type);
-    Py_CLEAR(state->ndarray_plain);
-    Py_CLEAR(state->ndarray_copy);
-    Py_CLEAR(state->base_name);
-    Py_CLEAR(state->side_type);
-    Py_CLEAR(state->owner_died_type);
-    Py_CLEAR(state->open_cell_function);
     return 0;
 }
 

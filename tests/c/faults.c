@@ -133,11 +133,10 @@ static void
 write_log(const char *name)
 {
     size_t length = strlen(name);
-    size_t room = sizeof(fault.log) - fault.logged - sizeof(" ...");
     if (fault.logged > 0 && fault.log[fault.logged - 1] == '.') {
         return;
     }
-    if (length > room) {
+    if (fault.logged + 1 + length + sizeof(" ...") > sizeof(fault.log)) {
         name = "...";
         length = 3;
     }
@@ -172,15 +171,26 @@ struct visit {
     int after;                  /* the action to take then, or -1 */
 };
 
+bool
+pshm_fault_is_armed(const char *name)
+{
+    return fault.armed && (fault.any || strcmp(fault.call, name) == 0);
+}
+
+bool
+pshm_fault_is_seen(const void *caller)
+{
+    uintptr_t from = (uintptr_t)caller;
+    return from >= atomic_load_explicit(&caller_low, memory_order_relaxed)
+           && from < atomic_load_explicit(&caller_high, memory_order_relaxed);
+}
+
 /* Before each call.  errno is the caller's, unless the call is to fail. */
 static struct visit
 enter(const char *name, void *caller)
 {
     struct visit visit = {name, caller, false, -1};
-    uintptr_t from = (uintptr_t)caller;
-    if (!fault.armed || (!fault.any && strcmp(fault.call, name) != 0)
-        || from < atomic_load_explicit(&caller_low, memory_order_relaxed)
-        || from >= atomic_load_explicit(&caller_high, memory_order_relaxed)) {
+    if (!pshm_fault_is_armed(name) || !pshm_fault_is_seen(caller)) {
         return visit;
     }
     int saved = errno;
@@ -237,6 +247,14 @@ leave(struct visit visit)
         break;
     }
     errno = saved;
+}
+
+bool
+pshm_fault_meet(const char *name, void *caller)
+{
+    struct visit visit = enter(name, caller);
+    leave(visit);
+    return visit.fails;
 }
 
 /* A sanitizer that is linked into the same program as we are has its own, and

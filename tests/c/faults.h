@@ -18,6 +18,8 @@
 #ifndef PSHM_FAULTS_H
 #define PSHM_FAULTS_H
 
+#include <stdbool.h>
+
 enum pshm_fault_action {
     PSHM_FAULT_FAIL = 0,        /* the nth call fails and does nothing */
     PSHM_FAULT_KILL_BEFORE = 1, /* SIGKILL instead of the nth call */
@@ -49,5 +51,22 @@ int pshm_fault_from(const char *text);
 
 /* What PSHM_FAULT_HOOK_* of this thread calls. */
 void pshm_fault_hook(void (*hook)(void *context), void *context);
+
+/* In an interpreter that preloaded this: from now on count what Python
+ * allocates as calls of "allocate".  Once only.
+ * Returns 0, or -1: this is no Python. */
+int pshm_fault_allocations(void);
+
+/* ---- For allocations.c ---- */
+
+/* Is this thread armed, for calls of that name or any? */
+bool pshm_fault_is_armed(const char *name);
+
+/* Is a call from that address counted? */
+bool pshm_fault_is_seen(const void *caller);
+
+/* Count a call, and do what this thread is armed with.
+ * Returns whether the call is to fail. */
+bool pshm_fault_meet(const char *name, void *caller);
 
 #endif
