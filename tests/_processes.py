@@ -119,11 +119,12 @@ def needs_plain_build(reason):
         pytest.skip(f"not under a sanitizer: {reason}")
 
 
-def build_c(source, folder):
-    """The program of tests/c/`source`, built in `folder`. Never passed over silently."""
+def build_c(source, folder, *flags):
+    """The program of tests/c/`source`, built in `folder`; a library with the flags -shared and
+    -fPIC. Never passed over silently."""
     program = folder / Path(source).stem
     compiler = os.environ.get("CC", "cc").split()
-    command = [*compiler, "-std=c11", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror"]
+    command = [*compiler, "-std=c11", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror", *flags]
     command += [TESTS / "c" / source, "-lrt", "-lpthread", "-o", program]
     if shutil.which(compiler[0]) is None:
         cannot_be_tested(f"there is no C compiler {compiler[0]}")

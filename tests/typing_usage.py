@@ -62,6 +62,15 @@ def items(mapping: MemoryMap) -> None:
     mapping[0] = b"a"  # type: ignore[call-overload]
 
 
+def guarded(shm: SharedMemory, array: NDArray[np.uint8]) -> None:
+    try:
+        with posixshm.guard(shm, shm.map(), shm.view(), shm.buf, array):
+            assert_type(bytes(shm.buf), bytes)
+    except posixshm.BusError as error:
+        assert_type(error.errno, int | None)
+    posixshm.guard(3)  # type: ignore[arg-type]
+
+
 def primitives(shm: SharedMemory) -> None:
     lock = Lock.at(shm, 0, create=True, on_owner_died=lambda lock: lock.release())
     assert_type(lock.acquire(timeout=0.5), bool)

@@ -84,6 +84,7 @@ extern PyMethodDef array_methods[];
 extern PyMethodDef pickle_methods[];
 extern PyMethodDef create_methods[];
 extern PyMethodDef delete_methods[];
+extern PyMethodDef guard_methods[];
 int directory_add_types(PyObject *module, core_state *state);
 
 #endif

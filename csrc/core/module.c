@@ -161,7 +161,8 @@ static PyMethodDef raw_methods[] = {
 static PyMethodDef *const functions[] = {
     raw_methods,   directory_methods, inspect_methods,
     array_methods, pickle_methods,    create_methods,
-    delete_methods, track_methods,    cell_functions,
+    delete_methods, track_methods,    guard_methods,
+    cell_functions,
 };
 
 /* ---- The module ---- */

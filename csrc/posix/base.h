@@ -2,7 +2,8 @@
  *
  * The room: plain C11 and POSIX, no Python.  Every function returns 0 (or a
  * value >= 0 that its contract names) or -errno, and reads errno once, right
- * after the call that set it.  No function keeps state of its own.  -EINTR is
+ * after the call that set it.  Static variables are only for what belongs to
+ * the process or to a thread, such as the handler of a signal.  -EINTR is
  * returned to the caller, who looks at signals and calls again; long calls
  * return it now and then to have that done. */
 #ifndef PSHM_BASE_H

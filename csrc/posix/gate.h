@@ -5,9 +5,9 @@
  * middle of the other, or a mapping would reach past the end, and a bus error
  * be its user's next access.
  *
- * The one piece of state that is the process's and nobody's else, as the address
- * space is: threads of all interpreters pass the same gate.  In a forked child
- * it is open, whatever other threads of the parent were doing. */
+ * Its state is the process's and nobody's else, as the address space is:
+ * threads of all interpreters pass the same gate.  In a forked child it is
+ * open, whatever other threads of the parent were doing. */
 #ifndef PSHM_GATE_H
 #define PSHM_GATE_H
 

@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from . import array as array
     from . import arrow as arrow
     from . import shared_memory as shared_memory
+    from ._guard import BusError as BusError
+    from ._guard import guard as guard
     from ._holders import Holder as Holder
     from ._holders import Holders as Holders
     from ._holders import holders as holders
@@ -107,6 +109,7 @@ __all__ = [
     "SEM_VALUE_MAX",
     "Atomic",
     "Barrier",
+    "BusError",
     "Condition",
     "Event",
     "Holder",
@@ -122,6 +125,7 @@ __all__ = [
     "View",
     "__version__",
     "exists",
+    "guard",
     "holders",
     "listdir",
     "reclaim",
@@ -131,7 +135,13 @@ __all__ = [
 ]
 
 _SUBMODULES = {"aio", "array", "arrow", "shared_memory"}
-_LATER = {"Holder": "_holders", "Holders": "_holders", "holders": "_holders"}
+_LATER = {
+    "BusError": "_guard",
+    "Holder": "_holders",
+    "Holders": "_holders",
+    "guard": "_guard",
+    "holders": "_holders",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -1,0 +1,47 @@
+/* Another library's handler of SIGBUS, for tests/test_guard.py. */
+#include <signal.h>
+#include <unistd.h>
+
+int calls;
+static struct sigaction before;
+
+static void
+on_bus(int number, siginfo_t *info, void *context)
+{
+    calls++;
+    if (before.sa_flags & SA_SIGINFO) {
+        before.sa_sigaction(number, info, context);
+        return;
+    }
+    static const char text[] = "their handler\n";
+    (void)!write(1, text, sizeof(text) - 1);
+    _exit(42);
+}
+
+int
+install(void)
+{
+    struct sigaction action = {.sa_sigaction = on_bus,
+                               .sa_flags = SA_SIGINFO};
+    return sigaction(SIGBUS, &action, &before);
+}
+
+/* Is its handler the action now? */
+int
+is_installed(void)
+{
+    struct sigaction action;
+    return sigaction(SIGBUS, NULL, &action) == 0
+           && action.sa_flags & SA_SIGINFO && action.sa_sigaction == on_bus;
+}
+
+/* Read a byte of each page, without the GIL if ctypes.CDLL calls it. */
+unsigned
+read_pages(const char *base, size_t length, size_t step)
+{
+    unsigned sum = 0;
+    for (size_t at = 0; at < length; at += step) {
+        sum += (unsigned char)*((const volatile char *)base + at);
+    }
+    return sum;
+}
