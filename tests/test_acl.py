@@ -667,7 +667,7 @@ def test_only_the_owner_and_root_may_change_it(run_python, name):
 def test_a_file_system_without_lists_says_so(run_python):
     needs_mounts()
     code = """
-        import errno
+        import errno, os
         from _processes import SHM, mount_ramfs, private_shm, raises, unchanged
         private_shm()
         mount_ramfs(SHM)
@@ -683,8 +683,11 @@ def test_a_file_system_without_lists_says_so(run_python):
                 call()
             assert "/dev/shm, a ramfs" in str(caught[0]) and "mount" in str(caught[0]), caught
         # What a mode can say needs no list.
+        for umask in (0, 0o777):
+            os.umask(umask)
+            with SharedMemory.create("x", 10, acl="u::rw,g::r", mode=0o777, delete=True) as shm:
+                assert shm.mode == 0o647
         with SharedMemory.create("x", 10, acl="u::rw,g::r", mode=0o777) as shm:
-            assert shm.mode == 0o647
             assert shm.getfacl() == "user::rw-\\ngroup::r--\\nother::rwx\\n"
             shm.setfacl("o::-")
             assert shm.mode == 0o640

@@ -142,9 +142,7 @@ own_object(const struct pshm_spec *spec, struct pshm_draft *draft)
         rc = pshm_acl_set(draft->fd, spec->acl, spec->acl_size, spec->mode);
         draft->acl_refused = rc < 0 && rc != -EINTR;
     }
-    if (rc == 0
-        && (chown || spec->acl != NULL
-            || (st.st_mode & 07777) != spec->mode)) {
+    if (rc == 0 && (chown || (st.st_mode & 07777) != spec->mode)) {
         rc = pshm_result(fchmod(draft->fd, spec->mode));
     }
     return rc;

@@ -9,7 +9,7 @@ import struct
 
 import pyarrow as pa
 import pytest
-from _processes import PATH, address_of
+from _processes import PATH, address_of, needs_acls
 
 import posixshm
 import posixshm.arrow
@@ -215,6 +215,14 @@ def test_options_are_those_of_a_segment(name, table):
     posixshm.shm_unlink(name)
     with pytest.raises(TypeError):
         posixshm.arrow.write(name, table, color="red")
+
+
+def test_a_table_has_the_access_control_list_that_is_asked_for(name, table):
+    needs_acls()
+    posixshm.arrow.write(name, table, acl=f"user:{os.getuid()}:rw")
+    with SharedMemory.open(name) as shm:
+        assert f"user:{os.getuid()}:rw-\n" in shm.getfacl(numeric=True)
+        shm.unlink()
 
 
 def test_a_full_mount_is_an_error_and_leaves_nothing(run_python):
