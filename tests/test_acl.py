@@ -485,7 +485,7 @@ def test_every_call_that_makes_an_object_sets_it(name, maker):
     calls, opened = made_by(name)
     old = os.umask(0o777)
     try:
-        made = calls[maker](mode=0o4620, acl="u:7:rw,g:8:r,o::x")
+        made = calls[maker](mode=0o1620, acl="u:7:rw,g:8:r,o::x")
     finally:
         os.umask(old)
     with opened(made) as shm:
@@ -497,7 +497,7 @@ def test_every_call_that_makes_an_object_sets_it(name, maker):
             (MASK, NO_ID): 6,
             (OTHER, NO_ID): 1,
         }
-        assert shm.mode == 0o4661
+        assert shm.mode == 0o1661
     for acl in (None, ""):
         with opened(calls[maker](mode=0o620, acl=acl)) as shm:
             assert attribute_of(shm) == b"" and shm.mode == 0o620
