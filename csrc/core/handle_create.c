@@ -114,7 +114,7 @@ handle_make(core_state *state, PyObject *type, request *req)
     "mode: permissions, whatever the umask is.  uid, gid: owner, or None for\n"\
     "the process's own: " MAN(fchmod, 2) ", " MAN(fchown, 2) ".  acl: an access\n" \
     "control list, a str as for setfacl(), set before the object has a name;\n" \
-    "what it says goes before mode.\n"
+    "its entries for the owner, the group and others override mode.\n"
 
 const char handle_create_doc[] =
     "create($type, /, name, size, *, mode=0o600, uid=None, gid=None,\n"
