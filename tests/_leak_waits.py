@@ -101,7 +101,8 @@ def _():
         misused(things[kind].locked)
 
 
-@cycle("Lock.recovered", "RLock.recovered", "RWLock.recovered", "Condition.acquire", times=40)
+@cycle("Lock.recovered", "RLock.recovered", "RWLock.recovered", "Condition.acquire",
+       "Condition.recovered", times=40)  # fmt: skip
 def dead_owners():
     for kind in (*OWNED, RWLock):
         good, bad, plain = (kind.at(shm, places[kind], on_owner_died=id),
@@ -117,8 +118,7 @@ def dead_owners():
                 raise AssertionError
             lock = plain if how else good
             assert take(lock)(timeout=20, **how)
-            if kind is not Condition:
-                read(lock, "recovered")
+            read(lock, "recovered")
             lock.release()
 
 

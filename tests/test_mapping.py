@@ -941,20 +941,84 @@ def test_whole_huge_pages_are_mapped_or_none():
 
 
 def test_populate_says_that_the_mount_is_full(run_python, name):
+    """A mapping takes nothing then, like a handle, as long as the object can be found."""
+    needs_mounts()
+    code = """
+        import errno, os, sys
+        from _processes import SHM, free_bytes, private_shm, raises, unchanged
+        from posixshm import MemoryMap, SharedMemory
+        private_shm("size=1m")
+        MIB = 1 << 20
+        shm = SharedMemory.create(sys.argv[1], 4 * MIB, reserve=False)
+        closed = SharedMemory.open(sys.argv[1])
+        closed.close_fd()
+        several = (shm, shm.map(), closed, MemoryMap(shm.fileno()), shm.map(readonly=True))
+        def fails(what, *args):
+            with raises(errno.ENOSPC) as caught:
+                what.populate(*args)
+            return str(caught[0])
+        for what in several:
+            with unchanged():
+                assert f"{4 * MIB} bytes asked for, {MIB} bytes free" in fails(what)
+                fails(what, MIB, 2 * MIB)
+        shm.map(2 * MIB).populate(0, MIB // 2)
+        for what in several:
+            with unchanged():
+                assert f"{7 * MIB // 2} bytes asked for, {MIB // 2} bytes free" in fails(what)
+        os.rename(f"{SHM}/{sys.argv[1]}", f"{SHM}/other (deleted)")
+        for what in several:
+            with unchanged():
+                assert f"{MIB // 2} bytes free" in fails(what)
+        shm.close()
+        for what in several[1:]:  # by its name alone
+            with unchanged():
+                assert f"{MIB // 2} bytes free" in fails(what)
+        os.unlink(f"{SHM}/other (deleted)")
+        for what in several[1:]:  # now only an attempt can tell
+            assert f"on {SHM}" in fails(what)
+        assert free_bytes() == 0
+    """
+    run_python(code, name, env=PATH)
+
+
+def test_populate_asks_the_mount_that_the_object_is_on(run_python, tmp_path):
+    needs_mounts()
+    code = """
+        import errno, os, sys
+        from _processes import mount_tmpfs, private_shm, raises
+        from posixshm import MemoryMap, SharedMemory
+        private_shm("size=64m")
+        mount_tmpfs(sys.argv[1], "size=1m")
+        path = sys.argv[1] + "/file"
+        for named in (True, False):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT)
+            os.ftruncate(fd, 4 << 20)
+            mapping = MemoryMap(fd)
+            os.close(fd)
+            if not named:
+                os.unlink(path)
+            with raises(errno.ENOSPC) as caught:
+                mapping.populate()
+            assert "is not /dev/shm" in str(caught[0]), caught
+    """
+    run_python(code, tmp_path, env=PATH)
+
+
+def test_populate_past_the_end_is_not_taken_for_a_full_mount(run_python, name):
     needs_mounts()
     code = """
         import errno, os, sys
         from _processes import private_shm, raises
         from posixshm import SharedMemory
         private_shm("size=1m")
-        shm = SharedMemory.create(sys.argv[1], 4 << 20, reserve=False)
-        for what in (shm, shm.map()):
-            try:
+        shm = SharedMemory.create(sys.argv[1], 1 << 19)
+        mapping = shm.map(4096)
+        full = SharedMemory.create("full", 1 << 19)
+        os.truncate("/dev/shm/" + shm.name, 8192)
+        for what, end in ((shm, 1 << 19), (mapping, 1 << 19)):
+            with raises(errno.EFAULT) as caught:
                 what.populate()
-            except OSError as error:
-                assert error.errno == errno.ENOSPC and "free" in error.strerror, error
-            else:
-                raise AssertionError("populated")
-        shm.unlink()
+            assert f"end at {end}" in str(caught[0]) and "has 8192 bytes" in str(caught[0])
+        mapping.populate(0, 4096)
     """
     run_python(code, name, env=PATH)

@@ -243,14 +243,32 @@ raise_not_mappable(PyObject *filename, mode_t mode)
 }
 
 PyObject *
-raise_populate(PyObject *filename, off_t size)
+raise_past_end(off_t size, off_t end)
 {
+    return raise_errno_words(
+        -EFAULT, NULL,
+        "The bytes to be populated end at %lld, past the end of the object, "
+        "which has %lld bytes: it was truncated after it was mapped",
+        (long long)end, (long long)size);
+}
+
+PyObject *
+raise_populate(int rc, int object, int where, off_t start, off_t end)
+{
+    struct pshm_status status;
     struct pshm_room room;
-    if (pshm_room_of(-1, &room) == 0 && room.total_bytes > 0
-        && room.free_bytes < (uint64_t)size) {
-        return raise_no_memory(-ENOSPC, filename, -1, size);
+    if (rc != -EFAULT) {
+        return raise_no_memory(rc, NULL, where, end - start);
     }
-    return raise_errno_words(-EFAULT, filename,
+    if (object >= 0 && pshm_status_of(object, &status) == 0
+        && S_ISREG(status.mode) && end > status.size) {
+        return raise_past_end(status.size, end);
+    }
+    if (where >= 0 && pshm_room_of(where, &room) == 0 && room.total_bytes > 0
+        && room.free_bytes < (uint64_t)(end - start)) {
+        return raise_no_memory(-ENOSPC, NULL, where, end - start);
+    }
+    return raise_errno_words(rc, NULL,
                              "A page of the range is past the end of the "
                              "object, or there is no memory for it");
 }

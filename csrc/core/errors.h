@@ -29,8 +29,14 @@ PyObject *raise_attach(int rc, PyObject *filename, mode_t mode);
 /* A descriptor of that mode is not a regular file. */
 PyObject *raise_not_mappable(PyObject *filename, mode_t mode);
 
-/* A page could not be populated, rc being -EFAULT. */
-PyObject *raise_populate(PyObject *filename, off_t size);
+/* Bytes of an object that has this size are to be populated up to end, which is
+ * past it. */
+PyObject *raise_past_end(off_t size, off_t end);
+
+/* No page could be populated of the bytes [start, end) of an object: rc is
+ * -EFAULT, for whatever reason, or -errno.  object: a descriptor of the object, or
+ * -1; where: of anything on its file system, or -1. */
+PyObject *raise_populate(int rc, int object, int where, off_t start, off_t end);
 
 /* The name filename is taken, by the object at path.  dropin: the caller has
  * the arguments of the standard library only. */

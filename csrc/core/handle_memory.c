@@ -199,7 +199,7 @@ handle_populate(PyObject *op, PyObject *const *args, Py_ssize_t count,
     if (map == NULL) {
         return NULL;
     }
-    /* Without one, as after close_fd(), the room is not asked for. */
+    /* Without one, as after close_fd(), it is looked for. */
     struct fdref *fd = handle_take_fd(self);
     if (fd == NULL) {
         PyErr_Clear();

@@ -95,8 +95,8 @@ bool mapping_claim_locked(mapping *self);
  * readonly). */
 int mapping_protect(mapping *self, int prot, PyObject *filename);
 
-/* Methods that a handle has too, on the whole of its mapping.  fd: the
- * object's, or -1 if it is not known. */
+/* Methods that a handle has too, on the whole of its mapping.  fd: of the
+ * object that self maps from its first byte on, or -1 if that is not known. */
 PyObject *mapping_populate(mapping *self, int fd, PyObject *const *args,
                            Py_ssize_t count, PyObject *kwnames);
 PyObject *mapping_parse_prot(PyObject *value, int *prot);

@@ -7,7 +7,9 @@
 #include "errors.h"
 #include "view.h"
 
+#include "posix/fd.h"
 #include "posix/map.h"
+#include "posix/procmaps.h"
 #include "posix/size.h"
 
 static mapping *
@@ -257,8 +259,69 @@ PyDoc_STRVAR(
     "Bring every page in and map it, so that no access faults later:\n"
     MAN(madvise, 2) " with MADV_POPULATE_WRITE (READ where the mapping is\n"
     "read-only), or on kernels without that by touching the pages.\n\n"
-    RANGE_DOC ":\nENOSPC if there is no memory for a page; EFAULT if it is past the\n"
-    "object's end.");
+    RANGE_DOC ":\nENOSPC if there is no room for a page; EFAULT if it is past the object's\n"
+    "end.  If it is known before that there is no room, none is taken: the object\n"
+    "is looked for by its name, and among the descriptors of this process.");
+
+/* What was taken stays taken, because another process may have written to it; so
+ * ask for the room first, and do not fill the mount in vain.  At least so much is
+ * missing, and that exactly if length is that of the whole object.  If it cannot
+ * be asked, the pages are brought in all the same.  Returns 0 or -1. */
+static int
+check_room(int object, off_t start, off_t end)
+{
+    struct pshm_status status;
+    off_t missing = 0;
+    if (object < 0) {
+        return 0;
+    }
+    int rc;
+    bool past;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_status_of(object, &status);
+    past = rc == 0 && S_ISREG(status.mode) && end > status.size;
+    if (rc == 0 && !past) {
+        missing = pshm_size_missing(object, end - start);
+        rc = missing > 0 ? pshm_size_room(object, missing) : 0;
+    }
+    Py_END_ALLOW_THREADS
+    if (past) {
+        raise_past_end(status.size, end);
+    }
+    else if (rc == -ENOSPC || rc == -ENOMEM) {
+        raise_no_memory(rc, NULL, object, missing);
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* where: what self maps. */
+static PyObject *
+populate(mapping *self, const struct pshm_mapped *where, Py_ssize_t offset,
+         Py_ssize_t length)
+{
+    bool write = self->prot & PROT_WRITE;
+    size_t done = 0;
+    int rc;
+    off_t start = where->offset + (off_t)offset, end = start + (off_t)length;
+    if (check_room(where->object, start, end) < 0) {
+        return NULL;
+    }
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_map_populate(self->base + offset, (size_t)length, write,
+                               &done);
+        Py_END_ALLOW_THREADS
+    } while (try_again(rc));
+    if (rc == 0) {
+        Py_RETURN_NONE;
+    }
+    return rc == -EINTR
+               ? NULL
+               : raise_populate(
+                   rc, where->object,
+                   where->object >= 0 ? where->object : where->folder,
+                   start + (off_t)done, end);
+}
 
 PyObject *
 mapping_populate(mapping *self, int fd, PyObject *const *args,
@@ -272,33 +335,18 @@ mapping_populate(mapping *self, int fd, PyObject *const *args,
         || check_access(self) < 0) {
         return NULL;
     }
-    bool write = self->prot & PROT_WRITE;
-    size_t done = 0;
-    int rc = 0;
-    /* What was taken stays taken, because another process may have written to
-     * it; so ask for the room first, and do not fill the mount in vain.  At
-     * least so much is missing, and that exactly if it is the whole object.
-     * If it cannot be asked, the pages are brought in all the same. */
-    if (fd >= 0) {
-        off_t missing;
+    struct pshm_mapped where = {.object = fd, .folder = -1};
+    if (fd < 0) {
         Py_BEGIN_ALLOW_THREADS
-        missing = pshm_size_missing(fd, (off_t)length);
-        rc = missing > 0 ? pshm_size_room(fd, missing) : 0;
+        (void)pshm_maps_find(self->base, &where);
         Py_END_ALLOW_THREADS
-        if (rc < 0) {
-            return raise_no_memory(rc, NULL, fd, missing);
-        }
     }
-    do {
-        Py_BEGIN_ALLOW_THREADS
-        rc = pshm_map_populate(self->base + offset, (size_t)length, write,
-                               &done);
-        Py_END_ALLOW_THREADS
-    } while (try_again(rc));
-    if (rc == -EFAULT) {
-        return raise_populate(NULL, (off_t)(length - (Py_ssize_t)done));
+    PyObject *result = populate(self, &where, offset, length);
+    if (fd < 0) {
+        pshm_fd_close(where.object);
+        pshm_fd_close(where.folder);
     }
-    return rc < 0 ? raise_errno(rc, NULL) : Py_NewRef(Py_None);
+    return result;
 }
 
 static PyObject *

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@ struct span {
     uintptr_t start, end;
     uint64_t offset;
     struct pshm_identity id;
+    char *path;                         /* as the kernel shows it */
 };
 
 /* Called for each mapping of a file; a result other than 0 ends the walk. */
@@ -40,14 +42,17 @@ walk_maps(const char *path, span_visitor visit, void *context)
         struct span span;
         unsigned int device[2];
         uint64_t inode;
+        int name = 0;
         /* What the kernel has for a number is one, and fits. */
         /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
         int fields = sscanf(line,
                             "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNx64
-                            " %x:%x %" SCNu64,
+                            " %x:%x %" SCNu64 " %n",
                             &span.start, &span.end, &span.offset, &device[0],
-                            &device[1], &inode);
+                            &device[1], &inode, &name);
         if (fields == 6 && inode != 0) {
+            span.path = line + name;
+            span.path[strcspn(span.path, "\n")] = '\0';
             span.id = (struct pshm_identity){makedev(device[0], device[1]),
                                              (ino_t)inode};
             rc = visit(&span, context);
@@ -121,6 +126,84 @@ pshm_maps_share(unsigned thread, const void *address)
     (void)snprintf(path, sizeof(path), "/proc/%u/maps", thread);
     int rc = walk_maps("/proc/self/maps", visit_own, &reach);
     return rc <= 0 ? rc : walk_maps(path, visit_same, &reach);
+}
+
+/* A descriptor of what has the path, if it is of that device, and with ino != 0
+ * that object; or -1. */
+static int
+open_known(int folder, const char *path, struct pshm_identity id)
+{
+    struct stat st;
+    int fd = openat(folder, path, O_PATH | O_CLOEXEC);
+    if (fd >= 0
+        && (fstat(fd, &st) < 0 || st.st_dev != id.dev
+            || (id.ino != 0 && st.st_ino != id.ino))) {
+        (void)close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* The same of what any entry of a folder leads to.  links: the entries are links,
+ * whose own numbers do not tell. */
+static int
+open_listed(const char *path, bool links, struct pshm_identity id)
+{
+    DIR *folder = opendir(path);
+    if (folder == NULL) {
+        return -1;
+    }
+    int fd = -1;
+    const struct dirent *entry;
+    while (fd < 0 && (entry = readdir(folder)) != NULL) {
+        if (links || entry->d_ino == id.ino) {
+            fd = open_known(dirfd(folder), entry->d_name, id);
+        }
+    }
+    (void)closedir(folder);
+    return fd;
+}
+
+struct place {
+    uintptr_t address;
+    struct pshm_mapped mapped;
+};
+
+/* The path is the one that the object had when it was opened: none, if it was made
+ * without a name and got it later. */
+static int
+visit_place(const struct span *span, void *context)
+{
+    struct place *place = context;
+    if (place->address < span->start || place->address >= span->end) {
+        return 0;
+    }
+    struct pshm_mapped *mapped = &place->mapped;
+    mapped->offset = (off_t)(span->offset + (place->address - span->start));
+    mapped->object = open_known(AT_FDCWD, span->path, span->id);
+    if (mapped->object < 0) {
+        mapped->object = open_listed("/proc/self/fd", true, span->id);
+    }
+    char *slash = strrchr(span->path, '/');
+    if (mapped->object >= 0 || slash == NULL || slash == span->path) {
+        return 1;
+    }
+    *slash = '\0';
+    mapped->folder = open_known(AT_FDCWD, span->path,
+                                (struct pshm_identity){.dev = span->id.dev});
+    if (mapped->folder >= 0) {
+        mapped->object = open_listed(span->path, false, span->id);
+    }
+    return 1;
+}
+
+int
+pshm_maps_find(const void *address, struct pshm_mapped *out)
+{
+    struct place place = {(uintptr_t)address, {0, -1, -1}};
+    int rc = walk_maps("/proc/self/maps", visit_place, &place);
+    *out = place.mapped;
+    return rc < 0 ? rc : rc == 0 ? -ENOENT : 0;
 }
 
 struct collection {

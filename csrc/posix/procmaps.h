@@ -18,6 +18,20 @@ int pshm_maps_reach(struct pshm_identity id, off_t past, const void *except,
  * process may not be inspected. */
 int pshm_maps_share(unsigned thread, const void *address);
 
+/* What is mapped at an address of this process. */
+struct pshm_mapped {
+    off_t offset;                       /* of the address in the object, bytes */
+    int object;                         /* a descriptor of the object, or -1 */
+    int folder;                         /* of the folder in which it had a name,
+                                           or -1 */
+};
+
+/* Find it by its name, or by any descriptor that this process has of it.  The
+ * caller owns both descriptors, which are O_PATH: they serve for fstat(2) and
+ * fstatvfs(3), whoever may open the object.  Returns 0; -ENOENT: no file is
+ * mapped there; or -errno, with both -1. */
+int pshm_maps_find(const void *address, struct pshm_mapped *out);
+
 /* The objects of one file system that a process has mapped or open. */
 struct pshm_uses {
     ino_t *inodes;                      /* sorted */
