@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from _processes import PATH, build_faults, needs_mounts
+from _processes import PATH, TESTS, build_faults, needs_mounts
 
 START = """
 import errno, gc, os, signal, sys, threading, time
@@ -376,3 +376,14 @@ def test_a_signal_at_each_system_call_is_no_event(run_python, faults, name, one_
             play(kind)
     """
     run_python(code, name, one_process, env=faults)
+
+
+def test_a_handler_that_raises_after_a_call_undoes_what_that_made(run_python, name):
+    """In the functions that are written in Python, after each call that they make themselves."""
+    needs_mounts()
+    code = "import runpy; runpy.run_path({!r}, run_name='__main__')"
+    program = TESTS / "children" / "raising_handler.py"
+    lines = run_python(code.format(str(program)), name, env=PATH).splitlines()
+    assert len(lines) >= 12
+    for line in lines:
+        assert line.endswith(": tried"), line

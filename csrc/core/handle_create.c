@@ -144,44 +144,73 @@ const char handle_create_doc[] =
     "EMFILE, EPERM, EOPNOTSUPP (no access control lists on this file system);\n"
     "and what init raises.";
 
-PyObject *
-handle_create(PyObject *type, PyObject *const *args, Py_ssize_t count,
-              PyObject *kwnames)
+/* The arguments of create().  Returns 0 or -1; the caller clears req->acl. */
+static int
+parse_create(core_state *state, request *req, PyObject *const *args,
+             Py_ssize_t count, PyObject *kwnames)
 {
     static const char *const names[] = {
         "name", "size", "mode", "uid", "gid", "max_size", "reserve",
         "populate", "huge_pages", "init", "exist_ok", "delete", "track",
         "owner", "mode_at_most", "acl", NULL};
     static const struct signature signature = {"create", 2, 2, names};
-    core_state *state = core_state_of_type((PyTypeObject *)type);
     PyObject *values[16];
-    request req;
-    request_init(&req, PSHM_NAMED);
+    request_init(req, PSHM_NAMED);
     if (args_match(&signature, args, count, kwnames, values) < 0
-        || parse_name(&req, values[0]) < 0
-        || parse_memory(&req, values[1], values + 5) < 0
-        || parse_owner(&req, values + 2) < 0
-        || arg_bool(values[10], &req.exist_ok) < 0
-        || arg_bool(values[11], &req.delete) < 0
-        || arg_bool(values[12], &req.track) < 0
-        || parse_accepted(&req, values[13], values[14]) < 0) {
-        return NULL;
+        || parse_name(req, values[0]) < 0
+        || parse_memory(req, values[1], values + 5) < 0
+        || parse_owner(req, values + 2) < 0
+        || arg_bool(values[10], &req->exist_ok) < 0
+        || arg_bool(values[11], &req->delete) < 0
+        || arg_bool(values[12], &req->track) < 0
+        || parse_accepted(req, values[13], values[14]) < 0) {
+        return -1;
     }
     if (values[9] != NULL && values[9] != Py_None) {
         if (!PyCallable_Check(values[9])) {
-            return PyErr_Format(PyExc_TypeError,
-                                "init must be callable, not %.200s",
-                                Py_TYPE(values[9])->tp_name);
+            PyErr_Format(PyExc_TypeError, "init must be callable, not %.200s",
+                         Py_TYPE(values[9])->tp_name);
+            return -1;
         }
-        req.init = values[9];
+        req->init = values[9];
     }
-    if (req.name == NULL && req.exist_ok) {
+    if (req->name == NULL && req->exist_ok) {
         PyErr_SetString(PyExc_ValueError,
                         "exist_ok needs a name that can exist");
+        return -1;
+    }
+    return request_set_acl(req, state, values[15]);
+}
+
+PyObject *
+handle_create(PyObject *type, PyObject *const *args, Py_ssize_t count,
+              PyObject *kwnames)
+{
+    core_state *state = core_state_of_type((PyTypeObject *)type);
+    request req;
+    return parse_create(state, &req, args, count, kwnames) < 0
+               ? NULL : handle_make(state, type, &req);
+}
+
+/* _create_in(handle, name, size, ...): what create() does, in a handle that its
+ * caller has already, so that it can undo it if a signal handler raises after
+ * the call has returned. */
+static PyObject *
+create_in(PyObject *module, PyObject *const *args, Py_ssize_t count,
+          PyObject *kwnames)
+{
+    core_state *state = core_state_of_module(module);
+    request req;
+    if (count < 1 || !PyObject_TypeCheck(args[0], state->handle_type)) {
+        PyErr_SetString(PyExc_TypeError, "_create_in takes a SharedMemory");
         return NULL;
     }
-    return request_set_acl(&req, state, values[15]) < 0
-               ? NULL : handle_make(state, type, &req);
+    if (parse_create(state, &req, args + 1, count - 1, kwnames) < 0) {
+        return NULL;
+    }
+    int rc = handle_fulfil(state, &req, as_handle(args[0]));
+    Py_CLEAR(req.acl);
+    return rc < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 const char handle_unlinked_doc[] =
@@ -309,5 +338,7 @@ create_with_mode(PyObject *module, PyObject *args)
 
 PyMethodDef create_methods[] = {
     {"_create", create_with_mode, METH_VARARGS, NULL},
+    {"_create_in", (PyCFunction)(void (*)(void))create_in,
+     METH_FASTCALL | METH_KEYWORDS, NULL},
     {0},
 };

@@ -92,6 +92,9 @@ def _create(
     reserve: bool,
     /,
 ) -> None: ...
+def _create_in(
+    handle: SharedMemory, name: str | None, size: SupportsIndex, /, **options: Any
+) -> None: ...
 
 @final
 class Reclaimed(tuple[str, int, float, str, bool, OSError | None, int]):

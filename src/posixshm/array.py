@@ -39,8 +39,8 @@ except ModuleNotFoundError as _error:
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npy
-from ._core import SharedMemory, _array_type, listdir, shm_open
-from ._write import check_options, named, write
+from ._core import SharedMemory, _array_type, _create_in, listdir, shm_open
+from ._write import check_options, named, undo, write
 
 __all__ = ["SharedArray", "create", "exists", "list", "load", "open", "save", "unlink"]
 
@@ -376,11 +376,17 @@ def create(
         with _closed_on_error(shm):
             fill(shm.buf)
             return _on(shm, *header)
-    shm = SharedMemory.create(
-        name, header.end, init=fill, exist_ok=exist_ok, delete=delete, **options
-    )
-    if shm.created:
-        return _on(shm, *header)
+    shm = SharedMemory.__new__(SharedMemory)
+    try:
+        _create_in(
+            shm, name, header.end, init=fill, exist_ok=exist_ok, delete=delete, **options
+        )
+        if shm.created:
+            return _on(shm, *header)
+    except BaseException:
+        if shm.created:
+            undo(shm)
+        raise
     array, there = _found(shm)
     if there[:3] != header[:3]:
         shm.close()
@@ -458,7 +464,7 @@ def save(
     try:
         with named(name):
             shm = SharedMemory.unlinked(header.end, **options)
-            return _written(shm, header, data, source, lambda: shm.link(name, replace))
+        return _written(shm, header, data, source, name, replace)
     except OSError as error:
         if replace or error.errno not in _NO_UNLINKED:
             raise
@@ -483,20 +489,29 @@ def _written(
     header: _npy.Header,
     data: bytes,
     source: NDArray[Any],
-    publish: Callable[[], None] = lambda: None,
+    name: str | None = None,
+    replace: bool = False,
 ) -> SharedArray[Any]:
-    """The array, after its header and its items are in the object.
+    """The array, after its header and its items are in the object, and that has its name.
 
     By the descriptor: through the mapping, each page would cost a fault, and be cleared before.
     """
-    with _closed_on_error(shm):
-        fd = shm.fileno()
-        write(fd, data, 0)
-        end = header.offset
-        for piece in _pieces(source.T if header.order == "F" else source):
-            end = write(fd, piece, end)
-        publish()
+    try:
+        with named(name):
+            fd = shm.fileno()
+            write(fd, data, 0)
+            end = header.offset
+            for piece in _pieces(source.T if header.order == "F" else source):
+                end = write(fd, piece, end)
+            if name is not None:
+                shm.link(name, replace)
         return _on(shm, *header)
+    except BaseException:
+        if replace:  # the name may have been another object's, which is gone
+            shm.close()
+        else:
+            undo(shm)
+        raise
 
 
 _PIECE = 1 << 20  # bytes

@@ -19,7 +19,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ._core import SharedMemory
-from ._write import check_options, named
+from ._write import check_options, named, undo
 from ._write import write as _pwrite
 
 if TYPE_CHECKING:
@@ -93,14 +93,24 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
     _write(sink, table)
     data = sink.getvalue() if little else None
     size = sink.size() if data is None else data.size
-    with named(name), SharedMemory.unlinked(size, **options) as shm:
-        if data is None:
-            file = _File(shm.fileno())
-            _write(pa.PythonFile(file, mode="w"), table)
-            file.flush()
+    with named(name):
+        shm = SharedMemory.unlinked(size, **options)
+    try:
+        with named(name):
+            if data is None:
+                file = _File(shm.fileno())
+                _write(pa.PythonFile(file, mode="w"), table)
+                file.flush()
+            else:
+                _pwrite(shm.fileno(), memoryview(data), 0)
+            shm.link(name, replace)
+        shm.close()
+    except BaseException:
+        if replace:  # the name may have been another object's, which is gone
+            shm.close()
         else:
-            _pwrite(shm.fileno(), memoryview(data), 0)
-        shm.link(name, replace)
+            undo(shm)
+        raise
 
 
 def _write(sink: Any, table: pyarrow.Table) -> None:

@@ -27,11 +27,11 @@ from types import GenericAlias, SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, SupportsIndex, TypeVar, cast, overload
 
 from . import _core
+from ._write import undo
 
 __all__ = ["SharedMemory", "ShareableList"]
 
 _T = TypeVar("_T", bound=int | float | bool | str | bytes | None)
-_R = TypeVar("_R")
 
 # Private there, but programs and subclasses use them; for compatibility only. The module there also
 # has `resource_tracker`: see __getattr__.
@@ -104,16 +104,22 @@ class SharedMemory(_core.SharedMemory):
         self._track = self._track and track
         self._other_name = None
 
-        if name is None:
-            if not self._flags & os.O_EXCL:
-                raise ValueError("name can be None only with create=True")
-            _with_fresh_name(lambda fresh: self._create(fresh, size))
-        elif self._flags & os.O_EXCL:
-            self._create(name, size)
-        elif self._flags & os.O_CREAT:
-            self._attach_or_create(name, size)
-        else:
-            self._attach(name)
+        had_one = self.created  # a constructor may be called once more
+        try:
+            if name is None:
+                if not self._flags & os.O_EXCL:
+                    raise ValueError("name can be None only with create=True")
+                _with_fresh_name(lambda fresh: self._create(fresh, size))
+            elif self._flags & os.O_EXCL:
+                self._create(name, size)
+            elif self._flags & os.O_CREAT:
+                self._attach_or_create(name, size)
+            else:
+                self._attach(name)
+        except BaseException:
+            if self.created and not had_one:
+                undo(self)
+            raise
 
     def _create(self, name: str, size: int) -> None:
         _core._create(self, name, size, self._mode, self._track, self.reserve)
@@ -204,7 +210,7 @@ class SharedMemory(_core.SharedMemory):
         super().unlink()
 
 
-def _with_fresh_name(create: Callable[[str], _R]) -> _R:
+def _with_fresh_name(create: Callable[[str], None]) -> None:
     while True:
         try:
             return create(_make_filename())
@@ -315,9 +321,9 @@ class ShareableList(Generic[_T]):
         def fill(buf: memoryview) -> None:
             buf[:] = image
 
-        def create(name: str) -> SharedMemory:
+        def create(name: str) -> None:
             try:
-                return SharedMemory.create(name, len(image), init=fill, track=True)
+                _core._create_in(shm, name, len(image), init=fill, track=True)
             except FileExistsError as error:
                 found = (error.strerror or "").partition(": ")[0]  # and the processes that use it
                 error.strerror = (
@@ -326,7 +332,17 @@ class ShareableList(Generic[_T]):
                 )
                 raise
 
-        self._adopt(_with_fresh_name(create) if name is None else create(name))
+        shm = SharedMemory.__new__(SharedMemory)
+        try:
+            if name is None:
+                _with_fresh_name(create)
+            else:
+                create(name)
+            self._adopt(shm)
+        except BaseException:
+            if shm.created:
+                undo(shm)
+            raise
 
     def _adopt(self, shm: SharedMemory) -> None:
         """Take `shm` for this list's, if its beginning says so.
