@@ -396,6 +396,17 @@ def test_entries_are_added_as_setfacl_adds_them(first, data):
 
 
 @pytest.mark.once
+def test_an_entry_is_added_to_what_was_read_without_the_mask():
+    with two_objects() as (one, two):
+        for shm in one, two:
+            shm.setfacl("u:7:r,g::rw,m::r")
+        lines = [line for line in one.getfacl().splitlines() if not line.startswith("mask")]
+        one.setfacl("\n".join([*lines, "u:8:rwx"]))
+        setfacl(two, "--modify", "u:8:rwx")
+        both(one, two)
+
+
+@pytest.mark.once
 def test_names_that_need_quoting(run_python):
     """Names that hold what separates entries, and one that reads like an id."""
     needs_mounts()
@@ -552,7 +563,7 @@ def test_the_list_is_there_before_the_name(name):
 
     def init(buf):
         assert not posixshm.exists(name)
-        (seen[:]) = of_the_object_in_the_making()
+        seen.extend(of_the_object_in_the_making())
 
     seen = []
     with SharedMemory.create(name, 10, init=init, acl="u:7:rw", delete=True) as shm:
@@ -729,7 +740,7 @@ def test_an_id_that_the_user_namespace_does_not_have(run_python):
 
 
 def test_anonymous_objects_have_them_too():
-    """Whoever may open /proc/PID/fd/N needs that permission as well."""
+    """A process that opens /proc/PID/fd/N needs that permission as well."""
     with SharedMemory.anonymous(10) as shm:
         shm.setfacl("u:7:r")
         assert (USER, 7) in entries_of(shm)
