@@ -6,7 +6,7 @@ import pytest
 from _processes import build_faults
 
 # aio is Python alone; the drop-in's objects without a name have one, which a cycle cannot tell.
-MODULES = "array atomic cells functions handle memory numpy view waits".split()
+MODULES = "array atomic cells functions guard handle memory numpy view waits".split()
 
 pytestmark = pytest.mark.skipif(
     sys.version_info >= (3, 12), reason="from 3.12 on CPython itself crashes where memory runs out"

@@ -276,7 +276,11 @@ def test_a_bus_error_elsewhere_ends_the_process(guarded, where):
             """
     import sys, threading
     def other_thread(function):
-        thread = threading.Thread(target=function)
+        def body():
+            with guard(shm):
+                pass
+            function()
+        thread = threading.Thread(target=body)
         thread.start()
         thread.join()
     shm = make()

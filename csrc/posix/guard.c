@@ -36,9 +36,11 @@ struct pshm_guard {
 /* Never freed, for a handler may read one; but used again. */
 static struct pshm_guard *_Atomic guards;
 
-#define FOR_EACH(guard)                                                      \
-    for (struct pshm_guard *guard = atomic_load(&guards); guard != NULL;     \
-         guard = guard->next)
+static struct pshm_guard *
+first_guard(void)
+{
+    return atomic_load(&guards);
+}
 
 /* ---- The lock of those who enter and leave ---- */
 
@@ -104,7 +106,8 @@ note(struct pshm_guard *mine, uintptr_t start, uintptr_t end)
 {
     uintptr_t thread = atomic_load(&mine->thread);
     uintptr_t base = atomic_load(&mine->base);
-    FOR_EACH (guard) {
+    for (struct pshm_guard *guard = first_guard(); guard != NULL;
+         guard = guard->next) {
         uintptr_t its_thread = atomic_load(&guard->thread);
         if (its_thread != 0 && atomic_load(&guard->base) == base) {
             widen(guard, start, end);
@@ -135,7 +138,8 @@ replace_page(void *address)
     if (thread == 0) {
         return false;
     }
-    FOR_EACH (guard) {
+    for (struct pshm_guard *guard = first_guard(); guard != NULL;
+         guard = guard->next) {
         if (atomic_load(&guard->thread) == thread
             && atomic_load(&guard->order) > order
             && at >= atomic_load(&guard->base)
@@ -162,7 +166,8 @@ static bool
 has_guard(void)
 {
     uintptr_t thread = pshm_this_thread.number;
-    FOR_EACH (guard) {
+    for (struct pshm_guard *guard = first_guard(); guard != NULL;
+         guard = guard->next) {
         if (thread != 0 && atomic_load(&guard->thread) == thread) {
             return true;
         }
@@ -180,7 +185,8 @@ static const struct pshm_bus_calls calls = {
 static struct pshm_guard *
 find_unused(void)
 {
-    FOR_EACH (guard) {
+    for (struct pshm_guard *guard = first_guard(); guard != NULL;
+         guard = guard->next) {
         if (!guard->used) {
             return guard;
         }
@@ -200,7 +206,8 @@ map_spare(uintptr_t base, size_t length, int prot, char **spare)
 {
     void *source = (void *)base;
     int its_prot = prot;
-    FOR_EACH (guard) {
+    for (struct pshm_guard *guard = first_guard(); guard != NULL;
+         guard = guard->next) {
         if (guard->used && atomic_load(&guard->base) == base) {
             source = guard->spare;
             its_prot = guard->prot;
@@ -249,7 +256,8 @@ restore_noted(struct pshm_guard *guard)
 {
     uintptr_t base = atomic_load(&guard->base);
     int rc = 0;
-    FOR_EACH (other) {
+    for (struct pshm_guard *other = first_guard(); other != NULL;
+         other = other->next) {
         if (rc == 0 && other != guard && atomic_load(&other->thread) != 0
             && atomic_load(&other->base) == base
             && atomic_load(&other->high) > 0) {
@@ -272,7 +280,8 @@ forget(struct pshm_guard *guard)
 static void
 remove_if_last(void)
 {
-    FOR_EACH (guard) {
+    for (struct pshm_guard *guard = first_guard(); guard != NULL;
+         guard = guard->next) {
         if (atomic_load(&guard->thread) != 0) {
             return;
         }
@@ -348,7 +357,8 @@ pshm_guard_enter(void *base, size_t length, int prot,
 static void
 block_again(uintptr_t thread)
 {
-    FOR_EACH (other) {
+    for (struct pshm_guard *other = first_guard(); other != NULL;
+         other = other->next) {
         if (atomic_load(&other->thread) == thread) {
             other->unblocked = true;
             return;
