@@ -42,10 +42,10 @@ first_guard(void)
     return atomic_load(&guards);
 }
 
-/* ---- The lock of those who enter and leave ---- */
+/* ---- The lock for entering and leaving ---- */
 
 /* 1 + pshm_forks() of the process whose thread has it, or 0.  In a child that
- * was forked while another thread had it, nobody has it. */
+ * was forked while another thread had it, it is free. */
 static atomic_uint locked_in;
 
 static void
@@ -118,8 +118,9 @@ note(struct pshm_guard *mine, uintptr_t start, uintptr_t end)
     }
 }
 
-/* Noted before, so that whoever leaves puts the pages back; and noted after, for
- * a guard that was entered in between and has put back what was noted before. */
+/* Noted before, so that a thread that leaves maps the object's pages again; and
+ * noted after, for a guard that was entered in between and has mapped those
+ * again that were noted before. */
 static bool
 replace(struct pshm_guard *mine, uintptr_t start, uintptr_t end)
 {

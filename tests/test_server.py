@@ -1,0 +1,213 @@
+"""What the reference says of this library under "On a server": ends of processes, containers, workers."""
+
+import os
+import signal
+
+import pytest
+from _processes import PATH, SHM, needs_mounts
+
+from posixshm import (
+    Atomic,
+    Condition,
+    Event,
+    Lock,
+    RWLock,
+    Semaphore,
+    SharedMemory,
+    exists,
+    reclaim,
+    sem_unlink,
+)
+
+# -- the table of ends --------------------------------------------------------------------------
+
+MAKE = """
+    import os, signal, sys
+    import posixshm
+    from posixshm import SharedMemory
+    name = sys.argv[1]
+    deleted = SharedMemory.create(name + "-delete", 10, delete=True)
+    tracked = SharedMemory.create(name + "-track", 10, track=True)
+    plain = SharedMemory.create(name + "-plain", 10)
+    nameless = SharedMemory.anonymous(10), SharedMemory.unlinked(10)
+"""
+WAIT = "print('made', flush=True)\n    signal.pause()"
+
+# How a process ends; whether the name is left of an object with delete=True, and with track=True.
+ENDS = {
+    "close()": ("deleted.close(), tracked.close(), plain.close()", False, False),
+    "the end of the program": ("", False, False),
+    "sys.exit()": ("sys.exit(3)", False, False),
+    "an exception": ("1 / 0", False, False),
+    "SIGINT": ("WAIT", False, False),
+    "SIGTERM, with a handler": (
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit())\n    WAIT",
+        False,
+        False,
+    ),
+    "SIGTERM": ("WAIT", True, False),
+    "os._exit()": ("os._exit(0)", True, False),
+    "exec": ("os.execv('/bin/sh', ['sh', '-c', 'exit 0'])", True, False),
+    "SIGKILL": ("WAIT", True, False),
+    "SIGKILL to all its processes": ("WAIT", True, True),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_what_is_left_when_a_process_ends(start_python, name, end):
+    code, deleted_left, tracked_left = ENDS[end]
+    # The resource tracker keeps the standard error open, so finish() waits for its end too.
+    child = start_python(MAKE + "    " + code.replace("WAIT", WAIT), name)
+    if "WAIT" in code:
+        child.hear("made")
+        number = getattr(signal, end.split()[0].rstrip(","))
+        os.killpg(child.pid, number) if "all" in end else child.signal(number)
+    child.finish(check=False)
+    left = {part for part in ("delete", "track", "plain") if exists(f"{name}-{part}")}
+    wanted = {"plain"}
+    wanted |= {"delete"} if deleted_left else set()
+    wanted |= {"track"} if tracked_left else set()
+    assert left == wanted
+    assert {found.name for found in reclaim(name) if found.removed} == {
+        f"{name}-{part}" for part in wanted
+    }
+
+
+def test_reclaim_before_the_first_process_starts(start_python, name):
+    """A service that was killed: its next start removes what is left, and nothing that is in use."""
+    for part in ("a", "b"):
+        child = start_python(
+            "import sys; from posixshm import SharedMemory\n"
+            "shm = SharedMemory.create(sys.argv[1], 10)\n"
+            "print('made', flush=True)\n"
+            "sys.stdin.read()",
+            f"{name}-{part}",
+        )
+        child.hear("made")
+        if part == "a":
+            child.kill()
+    assert {found.name: found.state for found in reclaim(name)} == {
+        f"{name}-a": "free",
+        f"{name}-b": "in use",
+    }
+    child.kill()
+    assert [found.removed for found in reclaim(name)] == [True]
+
+
+# -- systemd ------------------------------------------------------------------------------------
+
+
+def test_a_name_that_something_else_removed(name):
+    """As RemoveIPC= does. The memory stays, and nothing fails that does not need the name."""
+    with SharedMemory.create(name, 10, delete=True) as shm:
+        os.unlink(f"{SHM}/{name}")
+        shm.buf[0] = 5
+        assert shm.buf[0] == 5 and shm.size == 10
+        assert not shm.is_linked()
+        with pytest.raises(FileNotFoundError):
+            SharedMemory.open(name)
+        with pytest.raises(FileNotFoundError):
+            shm.unlink()
+        with SharedMemory.create(name, 20) as fresh:
+            shm.close()
+            assert exists(name)  # it is another object's now
+            fresh.unlink()
+
+
+# -- containers ---------------------------------------------------------------------------------
+
+
+def test_two_containers_with_one_dev_shm(run_python, name):
+    """In PID namespaces of their own: what has no owner works, a lock is refused, and the use of an
+    object is seen."""
+    needs_mounts()
+    shm = SharedMemory.create(name, 1 << 14)
+    shm.buf[-1] = 77
+    kinds = Event, Semaphore, Lock, Condition, RWLock
+    made = [kind.at(shm, 2304 * i, create=True) for i, kind in enumerate(kinds)]
+    Atomic.at(shm, 14000, "q").store(5)
+    Semaphore(name, create=True)
+    made[0].set()
+    try:
+        run_python(
+            """
+            import errno, sys
+            from children.container import contain
+            from posixshm import *
+            def work():
+                name = sys.argv[1]
+                shm = SharedMemory.open(name)
+                assert shm.buf[-1] == 77
+                assert Event.at(shm, 0).wait(timeout=0)
+                assert Semaphore.at(shm, 2304).acquire(timeout=0)
+                assert Semaphore(name).acquire(timeout=0)
+                assert Atomic.at(shm, 14000, "q").fetch_add(1) == 5
+                for i, kind in enumerate([Lock, Condition, RWLock], 2):
+                    try:
+                        kind.at(shm, 2304 * i)
+                    except OSError as error:
+                        assert error.errno == errno.EXDEV, error
+                    else:
+                        raise AssertionError(kind)
+                shm.close()
+                assert [found.state for found in reclaim(name)] == ["in use"]
+                print("worked", flush=True)
+            contain(work)
+            """,
+            name,
+            env=PATH,
+        )
+        assert Atomic.at(shm, 14000, "q").load() == 6
+    finally:
+        shm.unlink()
+        sem_unlink(name)
+
+
+# -- pre-fork servers ---------------------------------------------------------------------------
+
+
+def test_workers_that_are_forked(start_python, name):
+    """The master makes everything before it forks. A worker that is killed costs nothing but itself,
+    and the master's end removes the names."""
+    server = start_python(
+        """
+        import os, signal, sys
+        from posixshm import Lock, OwnerDiedError, SharedMemory
+        name = sys.argv[1]
+        table = SharedMemory.create(name, 4096, delete=True)
+        lock = Lock.at(table, 0, create=True)
+
+        def fork(work):
+            pid = os.fork()
+            if pid == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                work()
+                os._exit(0)
+            return pid
+
+        def count():
+            try:
+                lock.acquire(timeout=30)
+            except OwnerDiedError:
+                lock.acquire(timeout=30, recover=True)
+            table.buf[1000] += 1
+            lock.release()
+
+        def die():
+            lock.acquire()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        assert os.waitstatus_to_exitcode(os.waitpid(fork(die), 0)[1]) == -signal.SIGKILL
+        for worker in [fork(count) for _ in range(3)]:
+            assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0
+        assert table.buf[1000] == 3 and table.is_linked()
+        print("served", flush=True)
+        signal.pause()
+        """,
+        name,
+    )
+    server.hear("served")
+    server.signal(signal.SIGTERM)
+    server.finish()
+    assert not exists(name)
