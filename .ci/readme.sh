@@ -35,7 +35,8 @@ in_way() { # in_way COMMAND [OPTION...]: of .ci/way
 }
 
 # What a place can change: files, users, limits, terminals, other programs' objects.
-depends_on_place=(acl attach command command_copying command_listing command_removing command_room create demo)
+depends_on_place=(acl attach command command_copying command_doctor command_listing command_removing)
+depends_on_place+=(command_rights command_terminal command_waiting create demo)
 depends_on_place+=(exit growth handle limits names pickle readme reclaim semaphore)
 depends_on_place+=(shared_memory_dropin signals)
 

@@ -83,8 +83,9 @@ run_sanitized() {
         test_mapping.py::test_lock_pages
         test_mapping.py::test_lock_pages_over_the_limit
         test_leaks.py test_demo.py test_array_header.py test_array_pickle.py
-        test_command.py test_command_copying.py test_command_listing.py test_command_removing.py
-        test_command_room.py
+        test_command.py test_command_completion.py test_command_copying.py test_command_doctor.py
+        test_command_kinds.py test_command_listing.py test_command_removing.py test_command_rights.py
+        test_command_terminal.py test_command_waiting.py
     )
     tests_are_there "${left_out[@]}"
     echo "NOT TESTED with sanitizers, see .ci/suites.sh: ${left_out[*]}"

@@ -62,7 +62,7 @@ def in_namespace(mount_options, *command, setup="", **keywords):
     needs_mounts()
     base = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
     mount = f"mount -t tmpfs -o {mount_options} tmpfs /dev/shm"
-    shell = f'{mount} && {{ {setup or "true"}; }} && "$@"; code=$?; ls -A /dev/shm >&2; exit $code'
+    shell = f'{mount} && {{ {setup or "true"}; }} && "$@"; code=$?; ls -A /dev/shm | head -n 20 >&2; exit $code'
     return subprocess.run(
         [*base, "sh", "-c", shell, "sh"] + list(map(str, command)),
         capture_output=True,
@@ -75,13 +75,13 @@ def in_namespace(mount_options, *command, setup="", **keywords):
 class Terminal:
     """The command on a terminal of so many columns. Its output and its errors come by one way."""
 
-    def __init__(self, *args, columns=80, lines=24, env=None):
+    def __init__(self, *args, columns=80, lines=24, env=None, program=COMMAND):
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         env = {**os.environ, "TERM": "xterm", **(env or {})}
         env.pop("COLUMNS", None)
         self.process = subprocess.Popen(
-            [*COMMAND, *map(str, args)],
+            [*program, *map(str, args)],
             stdin=slave,
             stdout=slave,
             stderr=slave,

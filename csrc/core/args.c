@@ -402,6 +402,26 @@ arg_name(PyObject *value, struct pshm_name *out)
 }
 
 int
+arg_file_name(PyObject *value, struct pshm_name *out)
+{
+    PyObject *bytes = PyUnicode_Check(value)
+                      ? PyUnicode_EncodeFSDefault(value)
+                      : PyErr_Format(PyExc_TypeError,
+                                     "name must be a str, not %.200s",
+                                     Py_TYPE(value)->tp_name);
+    if (bytes == NULL) {
+        return -1;
+    }
+    const char *wrong = pshm_name_parse(PyBytes_AS_STRING(bytes),
+                                        (size_t)PyBytes_GET_SIZE(bytes), out);
+    Py_DECREF(bytes);
+    if (wrong != NULL) {
+        PyErr_Format(PyExc_ValueError, "bad name %A: %s", value, wrong);
+    }
+    return wrong == NULL ? 0 : -1;
+}
+
+int
 arg_new_name(PyObject *value, struct pshm_name *out)
 {
     if (arg_name(value, out) < 0) {

@@ -61,6 +61,10 @@ int arg_mode_at_most(PyObject *value, mode_t *out);
     "0o600; None: any.  With an access control list the bits of the group are\n"\
     "its mask.\n"
 int arg_name(PyObject *value, struct pshm_name *out);
+
+/* The same for a str that os.listdir() returned: it may have surrogates for bytes
+ * that are not text. */
+int arg_file_name(PyObject *value, struct pshm_name *out);
 /* A name that an object is to get: not one of a POSIX semaphore, which
  * listdir() and reclaim() pass over. */
 int arg_new_name(PyObject *value, struct pshm_name *out);

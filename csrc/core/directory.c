@@ -260,7 +260,7 @@ collect_files(PyObject *sequence, struct pshm_names *names)
     for (Py_ssize_t i = 0; rc == 0 && i < PyTuple_GET_SIZE(fast);
          i++) {
         struct pshm_name name;
-        rc = arg_name(PyTuple_GET_ITEM(fast, i), &name);
+        rc = arg_file_name(PyTuple_GET_ITEM(fast, i), &name);
         if (rc == 0 && pshm_names_add(names, pshm_name_plain(&name)) < 0) {
             (void)PyErr_NoMemory();
             rc = -1;
@@ -286,7 +286,8 @@ core_reclaim_files(PyObject *module, PyObject *const *args, Py_ssize_t count)
     }
     struct pshm_names names = PSHM_NAMES_NONE;
     PyObject *result = NULL;
-    if (collect_files(args[0], &names) == 0) {
+    if (audit_reclaim("", older_than, force) == 0
+        && collect_files(args[0], &names) == 0) {
         result = reclaim_names(core_state_of_module(module), &names,
                                older_than, true, force);
     }

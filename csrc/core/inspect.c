@@ -51,7 +51,7 @@ inspect_batch(struct batch *batch, PyObject *fast, Py_ssize_t start,
     count = count < BATCH ? count : BATCH;
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *name = PyTuple_GET_ITEM(fast, start + i);
-        if (arg_name(name, &batch->names[i]) < 0) {
+        if (arg_file_name(name, &batch->names[i]) < 0) {
             return -1;
         }
     }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import posixshm
+from posixshm import _holders
 from posixshm._command import locks
 from posixshm._command.kinds import tag_of
 from posixshm._command.objects import Entry, entries, now, path_of, reader, select
@@ -121,10 +122,15 @@ def the_entry(name: str) -> Entry:
     return found[0]
 
 
+def holders_of(entry: Entry) -> posixshm.Holders:
+    found, uninspected = _holders.scan({entry.found.key})
+    return posixshm.Holders(found.get(entry.found.key, ()), uninspected)
+
+
 def show(args: argparse.Namespace) -> int:
     entry = the_entry(args.name)
     found = entry.found
-    holders = posixshm.holders(args.name)
+    holders = holders_of(entry)
     content: dict[str, Any] | None = None
     owners: list[locks.Owner] = []
     if entry.kind is not None and found.head is not None:
@@ -198,7 +204,7 @@ def _holder_rows(holders: posixshm.Holders) -> list[list[str]]:
 
 
 def holders(args: argparse.Namespace) -> int:
-    found = posixshm.holders(args.name)
+    found = holders_of(the_entry(args.name))
     if args.json:
         processes = [each._asdict() for each in found]
         print_json({"holders": processes, "uninspected": found.uninspected})

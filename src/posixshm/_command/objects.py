@@ -104,9 +104,20 @@ class Entry:
 
 
 def path_of(name: str) -> str:
-    """Where an object of that name lies. Only for reading; the core judges names."""
-    posixshm.exists(name)  # raises ValueError for a bad name
-    return f"{MOUNT}/{name.removeprefix('/')}"
+    """Where an object of that name lies. Raises ValueError for a bad name.
+
+    Unlike the library's names it may contain bytes that are not text.
+    """
+    plain = name.removeprefix("/")
+    most = posixshm.NAME_MAX
+    if plain in ("", ".", "..") or "/" in plain or "\0" in plain or len(os.fsencode(plain)) > most:
+        raise ValueError(f"bad name {name!r}: 1 to {most} bytes, no '/', and not '.' or '..'")
+    return f"{MOUNT}/{plain}"
+
+
+def is_text(name: str) -> bool:
+    """Whether it is a name for the library."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def file_names() -> list[str]:

@@ -70,8 +70,10 @@ def make_parser() -> argparse.ArgumentParser:
     commands = Commands()
     _add_listing(commands)
     _add_removing(commands)
+    _add_rights(commands)
     _add_copying(commands)
-    _add_demo(commands)
+    _add_waiting(commands)
+    _add_more(commands)
     return commands.parser
 
 
@@ -177,7 +179,105 @@ def _add_copying(commands: Commands) -> None:
     dump.add_argument("file", metavar="FILE", help="'-' is standard output, not to a terminal")
 
 
-def _add_demo(commands: Commands) -> None:
+def _add_rights(commands: Commands) -> None:
+    def names(command: argparse.ArgumentParser) -> None:
+        command.add_argument("names", nargs="+", metavar="NAME")
+
+    chmod = commands.add(
+        "chmod",
+        "rights.chmod",
+        "Change the mode of objects.",
+        "posixshm chmod 640 prices",
+        "posixshm chmod g+r,o= prices",
+    )
+    chmod.add_argument("mode", metavar="MODE", help="octal, or changes as for chmod(1)")
+    names(chmod)
+    chown = commands.add(
+        "chown",
+        "rights.chown",
+        "Change the owner or the group of objects.",
+        "posixshm chown :traders prices",
+    )
+    chown.add_argument("owner", metavar="OWNER", help="USER, USER:GROUP or :GROUP; names or ids")
+    names(chown)
+    getfacl = commands.add(
+        "getfacl",
+        "rights.getfacl",
+        "Print access control lists, as getfacl(1) does.",
+        "posixshm getfacl prices",
+    )
+    getfacl.add_argument("-n", "--numeric", action="store_true", help="ids instead of names")
+    getfacl.add_argument("-c", "--omit-header", action="store_true", help="only the entries")
+    names(getfacl)
+    setfacl = commands.add(
+        "setfacl",
+        "rights.setfacl",
+        "Change access control lists, as setfacl(1) does.",
+        "posixshm setfacl -m u:alice:r prices",
+        "posixshm setfacl --set u:alice:rw,g:traders:r prices",
+        "posixshm setfacl -b prices",
+    )
+    setfacl.add_argument("--set", metavar="ACL", help="replace the list")
+    setfacl.add_argument("-m", "--modify", metavar="ACL", help="add or change entries")
+    setfacl.add_argument("-b", "--remove-all", action="store_true", help="remove the list")
+    names(setfacl)
+    mv = commands.add(
+        "mv",
+        "naming.mv",
+        "Give an object another name. Processes that use it keep it.",
+        "posixshm mv prices.new prices --replace",
+    )
+    mv.add_argument("old", metavar="NAME")
+    mv.add_argument("new", metavar="NEW")
+    mv.add_argument("--replace", action="store_true", help="replace NEW in one step")
+    ln = commands.add(
+        "ln", "naming.ln", "Give an object a second name.", "posixshm ln prices prices-today"
+    )
+    ln.add_argument("old", metavar="NAME")
+    ln.add_argument("new", metavar="NEW")
+
+
+def _add_waiting(commands: Commands) -> None:
+    wait = commands.add(
+        "wait",
+        "waiting.wait",
+        "Wait until there is an object of that name. Exit code 1 after the timeout.",
+        "posixshm wait prices --timeout 30 && ./reader",
+        "posixshm wait --free prices && posixshm rm prices",
+    )
+    wait.add_argument("name", metavar="NAME")
+    wait.add_argument("--timeout", type=duration, metavar="TIME", help="90, 30s, 15m, 1h, 2d")
+    until = wait.add_mutually_exclusive_group()
+    until.add_argument("--gone", action="store_true", help="until there is none")
+    until.add_argument("--free", action="store_true", help="until no process uses it")
+    watch = commands.add(
+        "watch",
+        "waiting.watch",
+        "Show the objects again and again, until Ctrl-C.",
+        "posixshm watch --sort allocated",
+    )
+    watch.add_argument("pattern", nargs="?", metavar="GLOB", help=_PATTERN)
+    watch.add_argument("--sort", choices=SORTS, default="name", help="(name)")
+    watch.add_argument("--interval", type=duration, default=2.0, metavar="TIME", help="(2s)")
+    watch.add_argument("--count", type=count, metavar="N", help="stop after N times")
+
+
+def _add_more(commands: Commands) -> None:
+    commands.add(
+        "doctor",
+        "doctor.doctor",
+        "Say what on this machine gets in the way of shared memory. Exit code 1 for a problem.",
+        "posixshm doctor",
+        json=True,
+    )
+    completion = commands.add(
+        "completion",
+        "completion.completion",
+        "Print a script that completes commands, options and names in a shell.",
+        'eval "$(posixshm completion bash)"        in ~/.bashrc',
+        "posixshm completion fish > ~/.config/fish/completions/posixshm.fish",
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     demo = commands.add(
         "demo", "showing.demo", "See several processes work on one array without copying it."
     )

@@ -16,6 +16,7 @@ from posixshm._command.objects import (
     Entry,
     entries,
     is_pattern,
+    is_text,
     matcher,
     now,
     path_of,
@@ -27,8 +28,10 @@ from posixshm._command.text import age_text, how_many, is_terminal, size_text
 
 def unlink(name: str) -> None:
     """Remove a name, of an object or a semaphore: sem.NAME."""
-    plain = name.removeprefix("/")
-    if plain.startswith(SEMAPHORE) and plain != SEMAPHORE:
+    path, plain = path_of(name), name.removeprefix("/")
+    if not is_text(name):
+        os.unlink(path)
+    elif plain.startswith(SEMAPHORE) and plain != SEMAPHORE:
         try:
             posixshm.sem_unlink(plain.removeprefix(SEMAPHORE))
         except OSError as error:
@@ -111,7 +114,7 @@ def reclaim(args: argparse.Namespace) -> int:
 
 def _confirmed(args: argparse.Namespace, chosen: list[Entry]) -> bool:
     """Ask on a terminal, unless the caller has said yes."""
-    if args.yes or not (is_terminal(0) and is_terminal(1)):
+    if args.yes or args.json or not (is_terminal(0) and is_terminal(1)):
         return True
     print_table(_COLUMNS, [_row(each, each.state) for each in chosen])
     size = size_text(sum(each.found.allocated for each in chosen))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from posixshm._command.text import is_terminal, printable
@@ -26,38 +26,32 @@ class Column(NamedTuple):
     least: int | None = None
 
 
-_Painter = Callable[[str, str], str]  # title of the column, cell as printed
+Painter = Callable[[str, str], str]  # title of the column, cell as printed
 
 
-def print_table(
-    columns: Sequence[Column],
-    rows: Sequence[Sequence[str]],
-    *,
-    headings: bool = True,
-    height: int | None = None,
-) -> None:
-    """Print the rows, in as many columns as a terminal has room for.
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Print the rows, in as many columns as a terminal has room for."""
+    for line in table_lines(columns, rows):
+        print(line)
 
-    height: print so many lines at most.
-    """
+
+def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table, with its titles."""
+    titles = [printable(column.title) for column in columns]
     cells = [[printable(cell) for cell in row] for row in rows]
-    titles = [[printable(column.title) for column in columns]] if headings else []
-    if height is not None:
-        cells = cells[: max(height - len(titles), 0)]
-    natural = [
-        max((_width(row[i]) for row in (*titles, *cells)), default=0) for i in range(len(columns))
-    ]
-    terminal = is_terminal(1)
-    widths = dict(enumerate(natural))
-    if terminal:
-        widths = fit(columns, natural, terminal_width())
-    paint = _colours() if terminal else None
-    for row in titles:
-        print(
-            _line(columns, widths, row, None if paint is None else lambda _, cell: paint("", cell))
-        )
+    widths = dict(enumerate(map(_width, titles)))
     for row in cells:
-        print(_line(columns, widths, row, paint))
+        for i, cell in enumerate(row):
+            own = len(cell) if cell.isascii() else _width(cell)
+            if own > widths[i]:
+                widths[i] = own
+    paint = None
+    if is_terminal(1):
+        widths = fit(columns, list(widths.values()), terminal_width())
+        paint = painter()
+    yield _line(columns, widths, titles, paint and (lambda _, cell: paint("", cell)))
+    for row in cells:
+        yield _line(columns, widths, row, paint)
 
 
 def terminal_width() -> int:
@@ -104,7 +98,7 @@ def _line(
     columns: Sequence[Column],
     widths: dict[int, int],
     row: Sequence[str],
-    paint: _Painter | None,
+    paint: Painter | None,
 ) -> str:
     parts = []
     for i, width in widths.items():
@@ -153,7 +147,7 @@ _STYLES = {
 }
 
 
-def _colours() -> _Painter | None:
+def painter() -> Painter | None:
     """What adds colours to a cell, if rich is installed and the user wants them."""
     if "NO_COLOR" in os.environ:
         return None
