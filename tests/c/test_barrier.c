@@ -391,6 +391,9 @@ no_one_arrives_during_an_action(void)
         CHECK_IS(wait_for_end(&side, &acting), 0);
         CHECK_IS(pshm_barrier_broken(barrier), misses);
         CHECK_IS(arrive(&side, &a), misses ? -EPIPE : 0);
+        if (!misses) {
+            CHECK_IS(end_action(&side, &a), 0); /* or its memory stays locked */
+        }
         unmake(&side);
     }
 }
