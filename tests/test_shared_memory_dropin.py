@@ -1295,7 +1295,7 @@ def test_a_sparse_list_costs_neither_memory_nor_time(name, run_python):
                         continue
                     raise AssertionError
             assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
-            assert time.process_time() - start < 0.5
+            assert time.process_time() - start < 2  # a walk over all items takes minutes
             """,
             name,
         )
