@@ -9,6 +9,19 @@ its_own=(arguments exit fork leaks lifetime mapping pickle subinterpreters surfa
 its_own=("${its_own[@]/#/tests/test_}")
 its_own=("${its_own[@]/%/.py}")
 
+# Of the long tests those that a Python without a GIL may fail and another one pass.
+of_threads=(dlpack fork lifetime storm subinterpreters threads trust)
+of_threads=("${of_threads[@]/#/tests/test_}")
+of_threads=("${of_threads[@]/%/.py}")
+
+# The tests that the README's command leaves out, for they take seconds each.
+run_long() {
+    local venv=$scratch/python$readme_version
+    make_venv "$venv" "$(command -v python3)" test
+    cd "$tree"
+    POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider --durations=8 -m long
+}
+
 run_suite() { # run_suite VERSION PYTHON [FILE...]
     local venv=$scratch/python$1
     make_venv "$venv" "$2" test
@@ -20,7 +33,11 @@ run_suite() { # run_suite VERSION PYTHON [FILE...]
     esac
     cd "$tree"
     # What is the same with every Python is run by the README's command.
-    POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider -m 'not once' "${@:3}"
+    POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider --durations=8 \
+        -m 'not once and not long' "${@:3}"
+    case $1 in
+        *t) POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider -m long "${of_threads[@]}" ;;
+    esac
     echo "$1${3:+ (in part)}" >>"$ran"
 }
 
@@ -76,7 +93,10 @@ run_sanitized() {
     cd "$tree"
     # What AddressSanitizer turns off (mlock), dies of itself (no mapping left) or keeps for a while
     # (freed memory); and the commands and what is Python on top of numpy, which call nothing that the
-    # others do not. Nor what is marked "once", for the C tests have sanitizers of their own.
+    # others do not. Nor what is marked "once", for the C tests have sanitizers of their own; and what is long
+    # runs only if this step is asked for by name.
+    local which="not once and not long"
+    [ -z "$pattern" ] || which="not once"
     local left_out=(
         test_limits.py::test_locked_memory_limit
         test_limits.py::test_a_limit_on_locked_memory_is_named
@@ -96,7 +116,7 @@ run_sanitized() {
         LD_PRELOAD="$(gcc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
         ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:handle_segv=0:handle_sigbus=0:allocator_may_return_null=1 \
         UBSAN_OPTIONS=print_stacktrace=1 POSIXSHM_ROUNDS=20 \
-        "$venv/bin/python" -m pytest -p no:cacheprovider -o timeout=600 -m 'not once' \
+        "$venv/bin/python" -m pytest -p no:cacheprovider -o timeout=600 --durations=8 -m "$which" \
         "${left_out[@]/#/--deselect=tests/}"
 }
 

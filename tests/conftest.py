@@ -34,6 +34,9 @@ sys.setswitchinterval(0.0001)
 
 def pytest_configure(config):
     config.addinivalue_line(
+        "markers", "long: it takes seconds, by many deaths, rounds, examples or processes"
+    )
+    config.addinivalue_line(
         "markers", "once: what does not depend on the Python; CI runs it with one of them only"
     )
 

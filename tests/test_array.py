@@ -1009,6 +1009,7 @@ def test_round_trips_against_numpy(dtype, shape, order, content):
         assert array.strides == expected.strides or math.prod(array.shape) <= 1
 
 
+@pytest.mark.long
 @property_test
 @hypothesis.given(st.data())
 def test_views_of_views_equal_numpys(data):

@@ -215,6 +215,7 @@ def test_no_code_is_run(refused, code, version):
         refused(header(text, version) + bytes(1000))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("depth", [50, 90, 150, 1000, 3000])
 def test_deep_nesting(names, run_python, depth):
     """In an interpreter of its own, whose end would be the failure."""
@@ -289,6 +290,7 @@ def test_nothing_is_left_of_what_was_refused(name):
 SOURCE = header(GOOD) + bytes(24)
 
 
+@pytest.mark.long
 @property_test
 @hypothesis.given(st.data())
 def test_any_damage(data):
@@ -314,6 +316,7 @@ def loaded_in_time(name):
         assert time.process_time() - start < 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("descr", ["<f4", "<M8[25ns]", [("größe", "<f4"), ("b", "|V4", (2, 2))]])
 def test_every_change_of_one_byte_is_answered_at_once(name, descr):
     """In the header's text, and in its padding."""
@@ -404,6 +407,7 @@ literals = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.long
 @property_test
 @hypothesis.given(
     literals,

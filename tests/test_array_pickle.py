@@ -181,6 +181,7 @@ def test_after_the_object_grew(name):
     array.shm.close()
 
 
+@pytest.mark.long
 @hypothesis.settings(max_examples=100, deadline=None, database=None)
 @hypothesis.given(st.data())
 def test_any_view_of_a_view(data):
@@ -480,6 +481,7 @@ def _queue(inbox, outbox):
         assert inbox.get(timeout=DEADLINE) == "arrived"
 
 
+@pytest.mark.long
 def test_through_a_queue(context, array):
     inbox, outbox = context.Queue(), context.Queue()
     results = []
@@ -496,6 +498,7 @@ def test_through_a_queue(context, array):
     check(array, results)
 
 
+@pytest.mark.long
 def test_through_a_pool(context, array):
     with context.Pool(2) as pool:
         results = pool.map_async(double, parts(array)).get(DEADLINE)
@@ -504,6 +507,7 @@ def test_through_a_pool(context, array):
         pool.join()
 
 
+@pytest.mark.long
 def test_through_an_executor(context, array):
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
         futures = [executor.submit(double, part) for part in parts(array)]
@@ -515,6 +519,7 @@ def _arguments(whole, part):
     part[...] = 5
 
 
+@pytest.mark.long
 def test_as_arguments_of_a_process(context, array):
     with running(context.Process(target=_arguments, args=(array, array[::-50]))):
         pass
@@ -531,6 +536,7 @@ def test_a_name_is_sent_and_no_bytes(context, numbers):
 # -- joblib, and loky ---------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing", "threading"])
 def test_joblib(name, tmp_path, run_python, backend):
     """In an interpreter of its own: loky leaves its processes running until the end."""

@@ -319,6 +319,7 @@ DOORS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", ["shm.close()", "del shm", "pass", "sys.exit()", "os._exit(0)"])
 def test_attaching_reading_and_leaving_changes_nothing(shm, name, start_python, end):
     before = state(name)

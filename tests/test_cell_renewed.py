@@ -45,6 +45,7 @@ def test_a_service_that_was_killed_begins_again(start_python, name):
     old.finish()
 
 
+@pytest.mark.long
 def test_what_a_living_process_of_it_uses_stays_as_it_is(start_python, name):
     old = start_container(start_python, name, "waits")
     old.hear("holding")

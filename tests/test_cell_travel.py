@@ -71,6 +71,7 @@ def check(things, times):
         use(thing)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("segment", ["named", "anonymous"])
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_they_travel_with_their_segment_to_a_process(method, segment, name):
@@ -87,6 +88,7 @@ def test_they_travel_with_their_segment_to_a_process(method, segment, name):
         check(things, 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("segment", ["named", "anonymous"])
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_they_travel_through_an_executor(method, segment, name):

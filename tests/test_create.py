@@ -89,6 +89,7 @@ PLAIN_ATTACHER = (
 )
 
 
+@pytest.mark.long
 def test_attachers_never_see_a_half_made_object(start_python, names):
     several = " ".join(names() for _ in range(3))
     creators = [

@@ -134,6 +134,7 @@ def start():
 # -- what it shows ------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_shows_one_array_and_several_processes(method, start):
     demo = start("--size-mib", 7, "--workers", 3, "--rounds", 2, "--start-method", method)
@@ -206,6 +207,7 @@ class Terminal:
                 self.shown += decoder.decode(chunk)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop", [False, True], ids=["to the end", "Ctrl-C"])
 def test_a_bar_on_a_terminal_that_is_left_in_order(stop, start):
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
@@ -239,6 +241,7 @@ def assert_stopped(demo, signum):
     assert demo.left_behind() == []
 
 
+@pytest.mark.long
 @pytest.mark.once
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("moment", ["at once", "starting", "named", "attached", "later"])
@@ -256,6 +259,7 @@ def test_ctrl_c(moment, method, start):
     assert_stopped(demo, signal.SIGINT)
 
 
+@pytest.mark.long
 @pytest.mark.once
 @pytest.mark.parametrize("delay", [0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.7])
 def test_ctrl_c_after(delay, start):
@@ -295,6 +299,7 @@ def test_ctrl_c_again_and_again(start):
     assert demo.left_behind() == []
 
 
+@pytest.mark.long
 @pytest.mark.once
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("to_all", [False, True], ids=["parent", "all"])
@@ -305,6 +310,7 @@ def test_other_signals_that_end_it(signum, to_all, start):
     assert_stopped(demo, signum)
 
 
+@pytest.mark.long
 @pytest.mark.once
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("delay", [0, 0.1, 0.2, 0.3, 0.4])
@@ -322,6 +328,7 @@ def test_a_killed_parent_leaves_no_worker_and_says_nothing(delay, method, start)
     assert demo.left_behind() == []
 
 
+@pytest.mark.long
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("moment", "method"),
@@ -346,6 +353,7 @@ def test_a_killed_worker_is_said_and_ends_all(moment, method, start):
     assert demo.left_behind() == []
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_does_not_outlive_ctrl_c(start):
     demo = start(*LONG)
     os.kill(demo.wait_for(demo.attached)[0], signal.SIGSTOP)
@@ -390,6 +398,7 @@ def test_a_missing_package_is_said_with_how_to_install_it(tmp_path):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "x", "", "9" * 30])
 @pytest.mark.parametrize("option", ["--size-mib", "--workers", "--rounds"])
 def test_bad_numbers(option, value):

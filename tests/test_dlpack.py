@@ -242,6 +242,7 @@ def test_a_shrunk_object_without_room_gives_its_end_back():
     assert not mapped()
 
 
+@pytest.mark.long
 def test_tensors_are_made_while_the_object_shrinks(run_threads):
     """Also in the moment between hiding the end of the mapping and unmapping it."""
     shm = SharedMemory.create(None, PAGESIZE)
@@ -344,6 +345,7 @@ def test_threads_export_at_once(run_threads):
     assert not mapped()
 
 
+@pytest.mark.long
 def test_no_object_shrinks_under_a_tensor(name, run_threads):
     """The view is gone, and only the tensor has the memory: its read would be a bus error."""
     size, ended = 2 * PAGESIZE, threading.Event()

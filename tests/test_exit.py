@@ -84,6 +84,7 @@ def test_what_a_killed_process_was_to_delete_can_be_reclaimed(run_python, name, 
     assert {each.name: each.removed for each in reclaim(name)} == dict.fromkeys(left, True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", [*IN_ORDER, *NOT_IN_ORDER])
 def test_the_resource_tracker_removes_what_it_was_told_of(run_python, name, end):
     code, wanted = {**IN_ORDER, **NOT_IN_ORDER}[end]

@@ -47,6 +47,7 @@ def play(run_python, faults, name):
     return play
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("group", ALL)
 def test_a_call_that_fails_is_told_and_leaves_all_as_it_was(play, group):
     told = json.loads(play("fail_each", "", *group))
@@ -55,6 +56,7 @@ def test_a_call_that_fails_is_told_and_leaves_all_as_it_was(play, group):
         assert calls or scene in ("Close", "CloseDelete"), f"{scene} makes no call that can fail"
 
 
+@pytest.mark.long
 @pytest.mark.once
 @pytest.mark.parametrize("group", ALL)
 def test_a_process_that_dies_leaves_nothing_half_made(play, group):
@@ -64,12 +66,14 @@ def test_a_process_that_dies_leaves_nothing_half_made(play, group):
 # -- where O_TMPFILE, or /proc, is missing ------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("group", WITHOUT_PROC)
 def test_without_proc_a_call_that_fails_is_told_and_leaves_all_as_it_was(play, group):
     told = json.loads(play("fail_each", "without /proc", *group))
     assert list(told) == group
 
 
+@pytest.mark.long
 @pytest.mark.once
 @pytest.mark.parametrize("group", WITHOUT_PROC)
 def test_without_proc_a_process_that_dies_leaves_nothing_half_made(play, group):
@@ -187,6 +191,7 @@ def freeze(start_python, faults):
     return freeze
 
 
+@pytest.mark.long
 def test_an_attacher_overtaken_by_a_reclaimer_gets_no_removed_object(freeze, name):
     for call in ("shm_open", "fstat", "flock", "lstat", "mmap"):
         for action in (Faults.STOP_BEFORE, Faults.STOP_AFTER):

@@ -134,6 +134,7 @@ def body(name, shm):
         assert bytes(second.buf[:5]) == b"child"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_nor_does_a_process_of_multiprocessing(name, method):
     context = multiprocessing.get_context(method)
@@ -170,6 +171,7 @@ def leave_open(name):
     SharedMemory.create(f"{name}-stays", 100).close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_process_of_multiprocessing_deletes_its_own_at_its_end(name, method):
     process = multiprocessing.get_context(method).Process(target=leave_open, args=(name,))

@@ -9,6 +9,7 @@ MODULES = sorted(file.stem for file in Path(__file__).parent.glob("_leak_*.py"))
 DEADLINE = 100  # a debug build counts for long
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", MODULES)
 def test_cycles(run_python, name, module):
     code = f"from _leaks import main; main({module!r})"

@@ -401,6 +401,7 @@ def objects(names):
             os.unlink(SHM + name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
 def test_what_was_taken_outlives_the_handle(objects, event):
     all_taken = []
@@ -444,6 +445,7 @@ def test_it_outlives_an_anonymous_handle():
         filler.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
 def test_the_memory_goes_with_what_was_taken(way):
     def mapped():
@@ -463,6 +465,7 @@ def test_the_memory_goes_with_what_was_taken(way):
     assert not mapped()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "generator"])
 def test_it_may_lie_in_a_cycle_with_the_handle(way):
     """The collector takes a cycle apart in any order."""
@@ -1002,6 +1005,7 @@ ENDINGS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
 def test_the_interpreter_ends_in_peace(name, run_python, ending):
     """Status 0, not a word on standard error, and the name is gone."""

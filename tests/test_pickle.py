@@ -661,6 +661,7 @@ def _process(connection, *handles):
     connection.close()
 
 
+@pytest.mark.long
 def test_as_arguments_of_a_process(context, travellers):
     ours, theirs = context.Pipe()
     with ours, theirs, running(context.Process(target=_process, args=(theirs, *travellers))):
@@ -673,6 +674,7 @@ def _pipe(connection):
     connection.close()
 
 
+@pytest.mark.long
 def test_through_a_pipe(context, travellers):
     ours, theirs = context.Pipe()
     with ours, theirs, running(context.Process(target=_pipe, args=(theirs,))):
@@ -687,6 +689,7 @@ def _queue(inbox, outbox):
         outbox.put(look(shm))
 
 
+@pytest.mark.long
 def test_through_a_queue(context, travellers):
     inbox, outbox = context.Queue(), context.Queue()
     with running(context.Process(target=_queue, args=(inbox, outbox))):
@@ -736,6 +739,7 @@ def test_what_cannot_be_pickled_fails_in_the_caller(context):
             executor.submit(look, shm).result(DEADLINE)
 
 
+@pytest.mark.long
 def test_through_a_pool(context, travellers):
     with context.Pool(2) as pool:
         for shm in travellers:
@@ -747,6 +751,7 @@ def test_through_a_pool(context, travellers):
         pool.join()
 
 
+@pytest.mark.long
 def test_through_an_executor(context, travellers):
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
         futures = [executor.submit(look, shm) for shm in travellers]
@@ -788,6 +793,7 @@ def _echo(connection):
     connection.close()
 
 
+@pytest.mark.long
 def test_there_and_back_again(context):
     """A handle that arrived can travel on."""
     ours, theirs = context.Pipe()
@@ -812,6 +818,7 @@ def _grow(connection):
     connection.close()
 
 
+@pytest.mark.long
 def test_growth_in_place_is_seen_on_the_other_side(context):
     ours, theirs = context.Pipe()
     with (
@@ -849,6 +856,7 @@ def _readonly(connection):
     connection.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["named", "descriptor", "handle"])
 def test_read_only_stays_read_only(context, name, way):
     with SharedMemory.create(name, 10, delete=True) as shm:
@@ -869,6 +877,7 @@ def _sum(shm, start, stop):
     return int(np.ndarray(shm.size // 8, "i8", buffer=shm)[start:stop].sum())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [SharedMemory.anonymous, SharedMemory.unlinked])
 def test_many_tasks_on_one_array(context, make):
     """A handle that goes with every task of a pool; nothing is used up."""
@@ -884,6 +893,7 @@ def _fail(shm):
     raise RuntimeError("in the task")
 
 
+@pytest.mark.long
 def test_a_task_that_fails(context):
     with SharedMemory.anonymous(10) as shm, context.Pool(1) as pool:
         with pytest.raises(RuntimeError, match="in the task"):

@@ -12,6 +12,7 @@ RUN = Path(__file__).parent / "c" / "run"
 COMPILER = os.environ.get("CC", "gcc").split()[0]
 
 
+@pytest.mark.long
 @pytest.mark.once
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not (RUN.parents[2] / "csrc").is_dir(), reason="the C sources are not here")

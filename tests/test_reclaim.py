@@ -668,6 +668,7 @@ def points(tmp_path_factory, faults):
     ]
 
 
+@pytest.mark.long
 def test_a_reclaimer_frozen_anywhere_hangs_nobody_and_harms_nobody(
     start_python, faults, names, points
 ):

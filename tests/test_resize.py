@@ -517,6 +517,7 @@ def test_shrinking_under_a_view_is_refused(either, take):
 INDIRECT = [name for name in REACHING if name not in ("memoryview", "frombuffer", "ndarray")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("take", [REACHING[name] for name in INDIRECT], ids=INDIRECT)
 def test_shrinking_is_possible_once_the_view_is_gone(either, take):
     view = take(either)

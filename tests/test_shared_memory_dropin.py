@@ -847,6 +847,7 @@ def test_an_item_may_change_its_type(make_list):
     assert items.format == "24s8s"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("value", ["nine char", b"nine byte", 2**63, [1], object(), "\ud800"])
 def test_what_does_not_fit_changes_nothing(make_list, value):
     items = make_list([1, "2", 3])
@@ -949,6 +950,7 @@ class MyList(ShareableList):
     pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickled_list_is_a_reference(make_list, protocol):
     items = make_list(range(500))
@@ -1231,6 +1233,7 @@ def test_a_damaged_list_never_crashes(name):
     assert opened > 100
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "starts",
     [[0, -8, 16], [0, 2**60, 16], [0, 12, 16], [0, -(2**63), 16], [0, 16, 16], [-8, 16, 16]],

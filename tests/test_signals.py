@@ -83,6 +83,7 @@ def fill(buf):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", BIG_ONES)
 def test_a_handler_that_raises_undoes_what_was_made(run, case):
     code = f"""
@@ -131,6 +132,7 @@ assert shm.size == BIG
     run(code)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "case",
     ["create", "create, populate", "create, huge_pages", "anonymous", "unlinked", *GROWTH],
@@ -247,6 +249,7 @@ with unchanged():
 # -- the GIL ------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "case", ["create", "create, populate", "create, huge_pages", "anonymous", "open", *GROWTH]
 )
@@ -310,6 +313,7 @@ MAKES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", MAKES)
 def test_a_handler_that_raises_at_any_system_call_of_a_creation(run_python, faults, case):
     code = f"""{START}
@@ -344,6 +348,7 @@ for nth in range(1, 1 + calls):
     run_python(code, env=faults)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("one_process", [False, True])
 def test_a_signal_at_each_system_call_is_no_event(run_python, faults, name, one_process):
     code = """

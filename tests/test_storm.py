@@ -28,6 +28,7 @@ def play(kind, seed):
     return process.returncode != 0, said
 
 
+@pytest.mark.long
 @pytest.mark.timeout(SECONDS * ROUNDS * 12 + 200)
 def test_no_thread_and_no_forked_child_hangs():
     """If one does, the control says how often CPython's own objects do in ten times as many rounds."""

@@ -307,6 +307,7 @@ def batches():
     return [min(BATCH, ROUNDS - begun) for begun in range(0, ROUNDS, BATCH)]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(sum(120 + rounds for rounds in batches()))
 def test_memory_is_that_of_interpreters_without_it(run):
     needs_plain_build("it keeps freed memory for a while")
@@ -315,6 +316,7 @@ def test_memory_is_that_of_interpreters_without_it(run):
         run(f"{GROWTH}\ncompare(ONCE, EMPTY, {rounds}, {limits})", timeout=100 + rounds)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(sum(120 + rounds for rounds in batches()))
 def test_importing_it_again_takes_no_more(run):
     """What is not given back at once is when the interpreter ends."""

@@ -12,6 +12,7 @@ from _processes import PATH
 ROUNDS = int(os.environ.get("POSIXSHM_ROUNDS", "200"))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120 + ROUNDS)
 @pytest.mark.parametrize("player", PLAYERS)
 def test_killed_at_any_moment(run_python, player):

@@ -19,6 +19,7 @@ def attack(victim, writer):
     writer.finish()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_words_that_change_all_the_time(kind, seed, name, start_python):
@@ -30,6 +31,7 @@ def test_words_that_change_all_the_time(kind, seed, name, start_python):
         attack(victim, writer)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_named_semaphore_whose_file_changes_all_the_time(seed, name, start_python):
     Semaphore(name, create=True)

@@ -99,6 +99,7 @@ def test_without_a_limit(case):
         later.end()
 
 
+@pytest.mark.long
 def test_a_timeout_is_not_early_and_not_absurdly_late(case):
     for timeout in (1e-9, 0.001, 0.06, 0.13, fractions.Fraction(1, 50), decimal.Decimal("0.01")):
         assert timeout <= in_vain(case, timeout) < float(timeout) + 5
@@ -136,6 +137,7 @@ def test_timeouts_that_are_none(case):
     later.end()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("timeout", [None, DEADLINE])
 def test_ctrl_c_ends_it(case, timeout):
     """Within 100 ms, by what a quiet machine says; and all is as if it had not been called."""
@@ -167,6 +169,7 @@ def test_ctrl_c_ends_it(case, timeout):
     later.end()
 
 
+@pytest.mark.long
 def test_a_handler_that_returns_does_not_end_it(case):
     count = []
     with handler(signal.SIGALRM, lambda *_: count.append(1)):

@@ -182,6 +182,7 @@ def test_calls_in_flight_when_a_thread_closes(name, run_threads):
     os.close(decoy)
 
 
+@pytest.mark.long
 def test_dropping_the_last_reference_in_many_threads(run_threads):
     for _ in range(30):
         shm = SharedMemory.anonymous(PAGESIZE)
@@ -198,6 +199,7 @@ def test_dropping_the_last_reference_in_many_threads(run_threads):
         assert weak() is None
 
 
+@pytest.mark.long
 def test_weak_references_while_the_handle_goes(run_threads):
     for _ in range(50):
         box = [SharedMemory.anonymous(PAGESIZE)]
@@ -273,6 +275,7 @@ def test_many_threads_resize(name, run_threads, max_size):
         shm.buf[-1] = 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("max_size", [None, 64 * PAGESIZE], ids=["plain", "in place"])
 def test_views_taken_while_a_thread_shrinks(name, run_threads, max_size):
     """Either the view was there first, and the end stays; or the view ends before it."""
@@ -310,6 +313,7 @@ def test_views_taken_while_a_thread_shrinks(name, run_threads, max_size):
         assert shm.refresh() == len(shm.buf)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "attach",
     [
@@ -341,6 +345,7 @@ def test_attaching_while_a_thread_shrinks(name, run_threads, attach):
         run_threads(then(done, shrink_and_grow), until(done, use), until(done, use))
 
 
+@pytest.mark.long
 def test_page_calls_while_a_thread_resizes(name, run_threads):
     with SharedMemory.create(name, 64 * PAGESIZE, max_size=64 * PAGESIZE, delete=True) as shm:
         done = threading.Event()

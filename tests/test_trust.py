@@ -64,6 +64,7 @@ def test_bytes_and_views_can_be_read_while_they_change(shm, attack):
     writer.finish()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fmt", ["q", "Q", "I", "i"])
 def test_atomics_answer_with_a_number_in_time(fmt, shm, attack):
     writer = attack(shm.name, 0, 64)
@@ -133,6 +134,7 @@ def test_an_array_that_changes_is_an_array_or_an_error(name, attack):
         made.shm.unlink()
 
 
+@pytest.mark.long
 def test_a_list_that_changes_is_a_list_or_an_error(names, attack):
     made = dropin.ShareableList([1, 2.0, "three", b"four", None, True] * 20, name=names())
     try:

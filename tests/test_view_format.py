@@ -292,6 +292,7 @@ RECORDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @settings(max_examples=1500, deadline=None)
 @given(format=st.sampled_from(SCALARS + RECORDS), data=st.binary(min_size=256, max_size=256))
 def test_any_bytes_are_a_value_or_a_value_error(format, data):
@@ -342,6 +343,7 @@ def test_items_that_python_has_not(shm, format):
     assert len(view.tobytes()) == view.nbytes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_what_numpy_reads_of_any_bytes_is_no_crash(start_python, seed):
     code = "import warnings; warnings.simplefilter('ignore'); from children import numpy_reader; numpy_reader.main()"
@@ -458,6 +460,7 @@ def layouts(draw):
     return dtype, shape, offset, strides
 
 
+@pytest.mark.long
 @settings(max_examples=600, deadline=None)
 @given(layout=layouts())
 def test_views_are_what_numpy_says_of_the_same_bytes(layout):
@@ -494,6 +497,7 @@ NUMBER = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.long
 @settings(max_examples=600, deadline=None)
 @given(dimensions=st.lists(st.tuples(NUMBER, NUMBER), max_size=4), offset=NUMBER)
 def test_whatever_is_asked_for_lies_in_the_memory_or_is_refused(dimensions, offset):

@@ -143,6 +143,7 @@ def test_a_view_does_not_keep_a_cycle_alive():
         os.fstat(fd)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_views_travel_through_multiprocessing(method, name, monkeypatch):
     monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
