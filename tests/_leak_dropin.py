@@ -77,6 +77,22 @@ def _():
     misused(made.unlink)
 
 
+@cycle("shared_memory.SharedMemory.size", "shared_memory.SharedMemory.close",
+       "shared_memory.SharedMemory.__getstate__")  # fmt: skip
+def _():
+    made = SharedMemory(name, create=True, size=100)
+    made._mmap.write(b"abc")
+    made._buf = made._mmap = None
+    made._size = 7
+    assert made.size == 7 and made.buf is None
+    fd, made._fd = made._fd, -1
+    pickle.loads(pickle.dumps(made)).close()
+    made.unlink()
+    made.close()
+    os.close(fd)
+    misused(made.close)
+
+
 @cycle("shared_memory.SharedMemory.__repr__", "shared_memory.SharedMemory.buf")
 def _():
     for handle in (shm, closed.shm):

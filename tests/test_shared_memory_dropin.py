@@ -5,6 +5,7 @@
 
 import contextlib
 import copy
+import mmap
 import os
 import pickle
 import random
@@ -749,15 +750,100 @@ def test_private_names_of_there(shm, name):
         _ = shared_memory.nonsense
 
 
+def test_private_attributes_have_the_defaults_of_there():
+    bare, there = SharedMemory.__new__(SharedMemory), stdlib.SharedMemory.__new__(stdlib.SharedMemory)
+    for attribute in ("_name", "_fd", "_mmap", "_buf"):
+        assert getattr(bare, attribute) == getattr(there, attribute)
+        assert getattr(SharedMemory, attribute) == getattr(stdlib.SharedMemory, attribute)
+    there._buf = there._mmap = None
+
+
+def test_a_program_that_forgets_the_buffer_before_close(shm, name):
+    """So that close() there does not raise while the buffer is in use."""
+    view = shm.buf
+    shm._buf = None
+    shm._mmap = None
+    assert shm.buf is shm._buf is shm._mmap is None
+    assert shm.size == shm._size == 100
+    view[0] = 7
+    shm.close()
+    shm.close()
+    assert view[0] == 7 and shm._fd == -1
+    assert SharedMemory(name).buf[0] == 7
+    shm._name = None
+    shm.unlink()  # does nothing then, as there
+    assert (SHM / name).exists()
+    shm._name = "/" + name
+    shm.unlink()
+
+
+def test_the_private_map_is_an_mmap(shm, name):
+    assert shm._buf == shm.buf and shm._buf.nbytes == shm._size == shm.size
+    assert isinstance(shm._mmap, mmap.mmap) and shm._mmap is shm._mmap
+    assert shm._mmap.size() == len(shm._mmap) == 100
+    shm._mmap.write(b"abc")
+    shm._mmap.write(b"def")
+    assert bytes(shm.buf[:6]) == b"abcdef"
+    shm._buf[0] = 0
+    assert shm._mmap[:2] == b"\0b"
+    view = memoryview(shm._mmap)
+    again = pickle.loads(pickle.dumps(shm))
+    assert again.buf[1] == ord("b") and again._mmap is not shm._mmap
+    again.close()
+    shm.close()
+    assert shm._mmap is shm._buf is None
+    assert bytes(view[1:3]) == b"bc"
+    with SharedMemory.open(name, readonly=True) as reader:
+        assert reader._mmap[1:3] == b"bc"
+        with pytest.raises(TypeError):
+            reader._mmap[0] = 1
+
+
+def test_what_a_program_assigns_to_private_attributes_comes_back(shm):
+    """The recipe to let a segment grow: a new map, buffer and size on the same descriptor."""
+    os.ftruncate(shm._fd, 8192)
+    shm._mmap = larger = mmap.mmap(shm._fd, 8192)
+    shm._buf = memoryview(larger)
+    shm._size = 8192
+    assert (shm._mmap, shm.size, len(shm.buf)) == (larger, 8192, 8192)
+    shm.buf[8191] = 5
+    del shm._buf
+    assert shm.buf is None
+    shm.close()
+    assert larger[8191] == 5 and shm.size == 8192
+    larger.close()
+
+
+def test_a_descriptor_that_a_program_takes_stays_open(shm):
+    fd = shm._fd
+    shm._fd = -1
+    shm.close()
+    assert shm._fd == -1
+    assert os.fstat(fd).st_size == 100
+    os.close(fd)
+
+
+def test_a_descriptor_that_a_program_gives_is_closed(shm):
+    own, given = shm._fd, os.dup(shm._fd)
+    shm._fd = given
+    assert shm._fd == given and shm.fileno() == own
+    shm.close()
+    with pytest.raises(OSError):
+        os.fstat(given)
+    os.close(own)
+
+
 def test_attributes_that_are_set_before_the_constructor(name):
     class Early(SharedMemory):
         def __init__(self, name, **options):
             self._name = "/something-else"
+            self._fd, self._mmap, self._buf, self._size = -1, None, None, 5
             self._track = False
             super().__init__(name, **options)
 
     shm = Early(name, create=True, size=10)
     assert (shm.name, shm._name, shm._track) == (name, "/" + name, False)
+    assert (shm.size, len(shm.buf)) == (10, 10) and shm._mmap is not None and shm._fd > 2
     shm.unlink()
 
 

@@ -22,6 +22,7 @@ import operator
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import accumulate
 from types import GenericAlias, SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, SupportsIndex, TypeVar, cast, overload
@@ -31,7 +32,11 @@ from ._write import undo
 
 __all__ = ["SharedMemory", "ShareableList"]
 
+if TYPE_CHECKING:
+    import mmap
+
 _T = TypeVar("_T", bound=int | float | bool | str | bytes | None)
+_V = TypeVar("_V")
 
 # Private there, but programs and subclasses use them; for compatibility only. The module there also
 # has `resource_tracker`: see __getattr__.
@@ -55,6 +60,56 @@ def __getattr__(name: str) -> object:
 
         return resource_tracker
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+
+
+class _Private(Generic[_V]):
+    """An attribute that is private there, which programs read and assign to all the same.
+
+    Of the class it is `default`, as there; of a handle what `read` returns, or what a program
+    assigned to it since the constructor was called.
+    """
+
+    def __init__(self, read: Callable[[SharedMemory], _V], default: _V) -> None:
+        self._read = read
+        self._default = default
+
+    def __set_name__(self, owner: object, name: str) -> None:
+        self._name = name
+
+    def __get__(self, shm: SharedMemory | None, owner: object = None) -> _V:
+        if shm is None:
+            return self._default
+        given = shm._given
+        if given is not None and self._name in given:
+            return cast(_V, given[self._name])
+        return self._read(shm)
+
+    def __set__(self, shm: SharedMemory, value: _V) -> None:
+        shm._given = {**(shm._given or {}), self._name: value}
+
+    def __delete__(self, shm: SharedMemory) -> None:
+        self.__set__(shm, self._default)
+
+
+def _descriptor(shm: SharedMemory) -> int:
+    """The descriptor, which stays the handle's; -1 once the handle is closed."""
+    try:
+        return shm.fileno()
+    except ValueError:
+        return -1
+
+
+def _second_map(shm: SharedMemory) -> mmap.mmap | None:
+    """An mmap.mmap of the object, made when a program first asks for it, with a descriptor of its
+    own; None once the handle is closed."""
+    import mmap
+
+    fd = _descriptor(shm)
+    if fd < 0:
+        return None
+    made = mmap.mmap(fd, 0, access=mmap.ACCESS_READ if shm.readonly else mmap.ACCESS_WRITE)
+    shm._mmap = made  # for the next time: it has a position, and a program may close it
+    return made
 
 
 class SharedMemory(_core.SharedMemory):
@@ -84,7 +139,8 @@ class SharedMemory(_core.SharedMemory):
     _mode = 0o600
     _prepend_leading_slash = True
     _track = True
-    _other_name: str | None = None
+    # What a program assigned to the attributes that are private there.
+    _given: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -102,7 +158,7 @@ class SharedMemory(_core.SharedMemory):
             self._flags = _O_CREX | os.O_RDWR
         # Subclasses that bring `track` to old Pythons set it themselves, and before this call.
         self._track = self._track and track
-        self._other_name = None
+        self._given = None
 
         had_one = self.created  # a constructor may be called once more
         try:
@@ -168,43 +224,69 @@ class SharedMemory(_core.SharedMemory):
     @property
     def buf(self) -> memoryview | None:  # type: ignore[override]
         """A memoryview of the whole object; None once the handle is closed."""
+        if self._given is not None and "_buf" in self._given:
+            return cast("memoryview | None", self._given["_buf"])
         try:
             return super().buf
         except ValueError:
             return None
 
     @property
-    def _fd(self) -> int:
-        """The descriptor, which stays the handle's; -1 once the handle is closed."""
-        try:
-            return self.fileno()
-        except ValueError:
-            return -1
+    def size(self) -> int:
+        """Size in bytes; known after close() too."""
+        given = self._given
+        return super().size if given is None else given.get("_size", super().size)
 
-    @property
-    def _name(self) -> str | None:
-        if self._other_name is not None or self.name is None:
-            return self._other_name
-        return "/" + self.name if self._prepend_leading_slash else self.name
+    _fd = _Private(_descriptor, -1)
+    _mmap = _Private(_second_map, None)
+    _buf = _Private(lambda shm: shm.buf, None)
+    _size = _Private(lambda shm: shm.size, 0)
+    _name: _Private[str | None] = _Private(lambda shm: shm._own_name(), None)
 
-    @_name.setter
-    def _name(self, name: str) -> None:
-        self._other_name = None
-        if name != self._name:
-            self._other_name = name
+    def _own_name(self) -> str | None:
+        name = self.name
+        return "/" + name if name is not None and self._prepend_leading_slash else name
+
+    def close(self) -> None:
+        """Close the handle: see SharedMemory.close. May be called twice.
+
+        What a program assigned to _buf and _mmap is forgotten, and valid for those that still use
+        it. If it assigned another descriptor to _fd, that one is closed, and the handle's own is
+        the program's.
+        """
+        given, self._given = self._given, None
+        if given is not None:
+            self._given = {key: given[key] for key in ("_name", "_size") if key in given}
+            if "_fd" in given and given["_fd"] != self._fd:
+                with suppress(ValueError, OSError):
+                    self.detach()
+                with suppress(OSError, TypeError):
+                    os.close(given["_fd"])
+        super().close()
+
+    def __getstate__(self) -> object:
+        state = super().__getstate__()
+        if self._given is None:
+            return state
+        # What a program assigned is of this process.
+        own, *slots = state if isinstance(state, tuple) else (state,)
+        own = {key: value for key, value in own.items() if key != "_given"}
+        return (own, *slots) if slots else own
 
     def unlink(self) -> None:
         """Remove the name; the memory stays with those who have it. Works after close() too.
 
         Without a name, as after a constructor that failed, it does nothing. FileNotFoundError if
         the name is gone or has become another object's. ValueError if the program assigned another
-        name to the handle.
+        name to the handle; if that is None, it does nothing.
         """
         if self.name is None:
             return
-        if self._other_name is not None:
+        if self._name is None:
+            return
+        if self._name != self._own_name():
             raise ValueError(
-                f"the handle's name was changed to {self._other_name!r}, "
+                f"the handle's name was changed to {self._name!r}, "
                 f"and unlink() removes only what it made or attached to: {self.name!r}"
             )
         super().unlink()
