@@ -28,10 +28,38 @@ def play(kind, seed):
     return process.returncode != 0, said
 
 
+def is_excused(library, control):
+    """Whether hangs of the library are the interpreter's: of objects that are CPython's own, as many
+    rounds hang, or at least half as many. library, control: hangs in a round, of as many rounds each.
+
+    Half, because two programs that hang equally often seldom do so in equally many rounds.
+    """
+    return control > 0 and library <= 2 * control
+
+
+@pytest.mark.parametrize(
+    ("library", "control", "excused"),
+    [
+        (0, 0, False),  # the control says nothing
+        (1, 0, False),
+        (0.1, 0.1, True),
+        (0.2, 0.1, True),
+        (0.3, 0.1, False),
+        (1, 0.1, False),  # each round, beside one of ten
+        (1, 0.4, False),
+        (1, 0.5, True),
+        (0.1, 1, True),
+    ],
+)
+def test_what_excuses_a_hang(library, control, excused):
+    assert is_excused(library, control) is excused
+
+
 @pytest.mark.long
-@pytest.mark.timeout(SECONDS * ROUNDS * 12 + 200)
+@pytest.mark.timeout(ROUNDS * (SECONDS + 70) * 3 + ROUNDS * 20 * (SECONDS + 25) + 200)
 def test_no_thread_and_no_forked_child_hangs():
-    """If one does, the control says how often CPython's own objects do in ten times as many rounds."""
+    """Without the GIL, CPython's own objects may hang as well. So if a round hangs, ten times as many
+    rounds of the library and of the control are played, one after the other, and compared."""
     hangs = []
     for seed in range(ROUNDS):
         hung, said = play("library", seed)
@@ -39,8 +67,14 @@ def test_no_thread_and_no_forked_child_hangs():
         if hung:
             hangs.append(said)
     if hangs and hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled():
-        controls = [said for seed in range(10 * ROUNDS) for hung, said in [play("control", seed)] if hung]
-        print(f"{len(hangs)} of {ROUNDS} hung; of the control {len(controls)} of {10 * ROUNDS}")
-        if len(controls) >= len(hangs):
-            pytest.skip(f"NOT TESTED: CPython's own objects hang as well:\n{controls[0]}")
+        rounds, again = 10 * ROUNDS, {"library": [], "control": []}
+        for seed in range(ROUNDS, ROUNDS + rounds):
+            for kind, of_kind in again.items():
+                hung, said = play(kind, seed)
+                if hung:
+                    of_kind.append(said)
+        library, control = (len(of_kind) / rounds for of_kind in again.values())
+        print(f"of {rounds} more rounds each hung: {library:.1%} of the library, {control:.1%} of the control")
+        if is_excused(library, control):
+            pytest.skip(f"NOT TESTED: CPython's own objects hang as well:\n{again['control'][0]}")
     assert not hangs, hangs[0]

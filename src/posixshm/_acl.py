@@ -190,7 +190,8 @@ _SHORT = {"u": "user", "g": "group", "m": "mask", "o": "other", "d": "default"}
 
 def _entry(words: str) -> tuple[_Key, int]:
     first, *rest = map(str.strip, words.split(":"))
-    first = _SHORT.get(first, first)
+    if first in _SHORT:  # without get(): see _support.imported()
+        first = _SHORT[first]
     if first == "default":
         raise ValueError(
             "a default entry is for what is made in a directory, and a shared memory object is not "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import sys
 
 from ._core import MemoryMap, SharedMemory, View, _guard_enter, _guard_leave
+from ._support import imported
 
 __all__ = ["BusError", "guard"]
 
@@ -120,7 +120,7 @@ def _name(memory: _Memory) -> str | None:
 
 def _map_of(memory: object) -> MemoryMap:
     """The MemoryMap that has the memory."""
-    numpy = sys.modules.get("numpy")
+    numpy = imported("numpy")
     found = memory
     while not isinstance(found, MemoryMap):
         if isinstance(found, SharedMemory):

@@ -19,18 +19,24 @@ if TYPE_CHECKING:
 _WORKER_END_PRIORITY = -100
 
 
+def imported(module: str) -> Any:
+    """The module if the program has imported it, else None.
+
+    Without dict.get(): in a free-threaded 3.13 it takes the dict's lock, which a forked child may
+    find taken for ever by another thread. So for every dict that threads share.
+    """
+    return sys.modules[module] if module in sys.modules else None  # noqa: SIM401
+
+
 def call_at_end(handle: SharedMemory, remove: Callable[[Any], object], duty: Any) -> None:
     """Have remove(duty) called when the handle goes, or its process ends."""
     import weakref
 
     weakref.finalize(handle, remove, duty)
     # A worker that multiprocessing has forked ends without the interpreter's own end.
-    # Without dict.get(): in a free-threaded 3.13 it takes the dict's lock, which a forked child may
-    # find taken for ever by another thread.
-    if "multiprocessing.process" in sys.modules and "multiprocessing.util" in sys.modules:
-        if sys.modules["multiprocessing.process"].parent_process() is not None:
-            finalize = sys.modules["multiprocessing.util"].Finalize
-            finalize(handle, remove, (duty,), exitpriority=_WORKER_END_PRIORITY)
+    process, util = imported("multiprocessing.process"), imported("multiprocessing.util")
+    if process is not None and util is not None and process.parent_process() is not None:
+        util.Finalize(handle, remove, (duty,), exitpriority=_WORKER_END_PRIORITY)
 
 
 def track(function: str, name: str) -> None:

@@ -14,7 +14,6 @@ import builtins
 import errno
 import operator
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import GenericAlias, TracebackType
@@ -40,6 +39,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npy
 from ._core import SharedMemory, _array_type, _create_in, listdir, shm_open
+from ._support import imported
 from ._write import check_options, named, undo, write
 
 __all__ = ["SharedArray", "create", "exists", "list", "load", "open", "save", "unlink"]
@@ -451,7 +451,7 @@ def save(
         raise ValueError("replace=True takes the name of the object to replace")
     accepted = _ANONYMOUS_OPTIONS if name is None else _Options.__annotations__
     check_options("save()" if name else "save() without a name", options, accepted, _INSTEAD_OF)
-    masked = sys.modules.get("numpy.ma")  # numpy itself imports it when it is used
+    masked = imported("numpy.ma")  # numpy itself imports it when it is used
     if masked is not None and isinstance(array, masked.MaskedArray):
         raise TypeError("a masked array has no .npy form; save its .data and its .mask")
     # A view of its own keeps its shape and dtype if another thread assigns to those of the array.

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import re
 import struct
-import sys
 from typing import TYPE_CHECKING, Any
 
 from ._core import SharedMemory
+from ._support import imported
 from ._write import check_options, named, undo
 from ._write import write as _pwrite
 
@@ -78,7 +78,7 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
     """
     check_options("write()", options, _OPTIONS, _INSTEAD_OF)
     pa = _pyarrow()
-    polars = sys.modules.get("polars")
+    polars = imported("polars")
     if polars is not None and isinstance(table, polars.DataFrame):
         # Of objects polars hands over the addresses, as bytes.
         objects = [name for name, kind in table.schema.items() if kind == polars.Object]
@@ -215,7 +215,8 @@ def _is_pyarrows(error: Exception, pa: Any) -> bool:
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
-    module = place.tb_frame.f_globals.get("__name__", "") if place is not None else ""
+    names = {} if place is None else place.tb_frame.f_globals
+    module = names["__name__"] if "__name__" in names else ""  # noqa: SIM401, as in imported()
     return module in (__name__, "pyarrow") or module.startswith("pyarrow.")
 
 

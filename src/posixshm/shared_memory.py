@@ -235,7 +235,7 @@ class SharedMemory(_core.SharedMemory):
     def size(self) -> int:
         """Size in bytes; known after close() too."""
         given = self._given
-        return super().size if given is None else given.get("_size", super().size)
+        return given["_size"] if given is not None and "_size" in given else super().size
 
     _fd = _Private(_descriptor, -1)
     _mmap = _Private(_second_map, None)
@@ -331,12 +331,12 @@ def _encode(value: object) -> tuple[str | None, int, bytes]:
         return f"0{len(data)}s" if data.endswith(b"\0") else None, _STR, data
     if isinstance(value, bytes):
         return (f"{len(value)}s", _PLAIN, value) if value.endswith(b"\0") else (None, _BYTES, value)
-    scalar = _FORMATS.get(type(value))
-    if scalar is None:
+    if type(value) not in _FORMATS:
         raise TypeError(
             "a ShareableList holds int, float, bool, str, bytes and None, "
             f"not {type(value).__name__}"
         )
+    scalar = _FORMATS[type(value)]
     return scalar, _NONE if value is None else _PLAIN, struct.pack(scalar, value)
 
 
