@@ -800,7 +800,8 @@ def test_a_child_forked_by_another_thread_leaves_no_block(guarded):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     done.set()
     thread.join()
-    """
+    """,
+        options=["-W", "ignore::DeprecationWarning"],  # of a fork beside threads
     )
 
 
