@@ -170,6 +170,7 @@ run_benchmarks() {
     own_shm "$main_venv/bin/python" benchmarks/bench_calls.py --quick
     own_shm "$main_venv/bin/python" benchmarks/bench_sync.py --quick
     own_shm "$main_venv/bin/python" benchmarks/bench_arrays.py --quick
+    own_shm "$main_venv/bin/python" benchmarks/bench_command.py --quick
     # Figures are noise on a machine like this; which calls are made is not.
     local status=0
     own_shm "$main_venv/bin/python" benchmarks/bench_calls.py --calls --check || status=$?

@@ -93,3 +93,36 @@ def _():
     for wrong in (5, None, "", "a/b", "x" * 256, "nul\0"):
         refused(posixshm.sem_unlink, wrong)
     misused(posixshm.sem_unlink)
+
+
+@cycle(
+    "holders",
+    "Holders",
+    "Holders.__init__",
+    "Holder",
+    "Holder.pid",
+    "Holder.uid",
+    "Holder.command",
+    "Holder.how",
+    times=5,
+)
+def _():
+    with SharedMemory.create(name, 10, delete=True):
+        (found,) = posixshm.holders(name)
+        read(found, "pid", "uid", "command", "how")
+        assert pickle.loads(pickle.dumps(found)) == found
+    misused(posixshm.holders)
+    refused(posixshm.holders, name)
+    refused(posixshm.holders, "a/b")
+    assert posixshm.Holders([found], 3).uninspected == 3
+    # What the command calls.
+    with SharedMemory.create(name, 10):
+        assert len(posixshm._core._inspect([name, name + "x"])) == 1
+    assert posixshm._core._reclaim_files([name], 1000.0, False) == []
+    assert len(posixshm._core._reclaim_files([name], 0, True)) == 1
+    for wrong in ([5], ["a/b"], 5, [name, "x" * 256]):
+        refused(posixshm._core._inspect, wrong)
+        refused(posixshm._core._reclaim_files, wrong, 0, False)
+    refused(posixshm._core._reclaim_files, [name], "", False)
+    misused(posixshm._core._inspect)
+    misused(posixshm._core._reclaim_files)

@@ -4,6 +4,7 @@ import importlib
 import os
 import pkgutil
 import symtable
+from collections import namedtuple
 from pathlib import Path
 
 import posixshm
@@ -31,6 +32,8 @@ def _members(cls):
     names = {name for name, member in vars(cls).items() if _does_something(name, member)}
     if hasattr(cls, "n_sequence_fields"):  # a record, as those of the os module are
         names -= vars(os.stat_result).keys()
+    if hasattr(cls, "_fields"):  # a named tuple
+        names -= vars(namedtuple("Any", "")).keys()
     if cls.__module__ == "posixshm" and cls.__name__ in _EXPORTERS:
         # Before PEP 688, of Python 3.12, there were no names for it.
         names |= {"__buffer__", "__release_buffer__"}

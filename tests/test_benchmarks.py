@@ -136,6 +136,16 @@ def test_bench_arrays_says_which_peers_are_missing(tmp_path):
         assert f"{peer}: left out" in done.stdout
 
 
+def test_bench_command_prints_every_contender(tmp_path):
+    figures = tmp_path / "figures.json"
+    done = bench("bench_command.py", "--quick", "--json", str(figures))
+    assert (done.returncode, done.stderr) == (0, "")
+    [case] = json.loads(figures.read_text())["cases"]
+    for row in case["rows"]:
+        assert row["contender"] in done.stdout and row["us"] >= 0
+    assert [row["target"] for row in case["rows"] if row["target"]] == [30, 30]
+
+
 def test_raw_c_makes_the_system_calls_that_posixshm_makes():
     needs_plain_build("it makes calls of its own")
     if shutil.which("strace") is None:

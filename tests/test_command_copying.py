@@ -234,3 +234,119 @@ def test_dump_of_an_empty_object(make, tmp_path):
     assert code == 1
     assert line.startswith(f"posixshm: {name}: ")
     assert not (tmp_path / "file").exists()
+
+
+# -- complete or not at all, with its holes ------------------------------------------------------
+
+
+def allocated(path):
+    return os.stat(path).st_blocks * 512
+
+
+def test_dump_replaces_its_target_in_one_step(make, tmp_path):
+    name = make(CONTENT)
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("file")
+    with open(tmp_path / "file", "rb") as old:
+        good("dump", name, tmp_path / "link")
+        assert old.read() == b"old"  # a reader that has the old file keeps it
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["file", "link"]
+
+
+def test_a_dump_that_fails_keeps_the_old_file(make, tmp_path):
+    name = make(CONTENT)
+    (tmp_path / "file").write_bytes(b"old")
+    done = in_namespace(
+        "size=4m",
+        "sh",
+        "-c",
+        'mount -t tmpfs -o size=1m tmpfs "$1" && echo old >"$1/file"; shift; '
+        '"$@"; echo $?; cat "$0/file"; ls -A "$0"',
+        tmp_path,
+        tmp_path,
+        *COMMAND,
+        "dump",
+        "object",
+        tmp_path / "file",
+        setup="head -c 2M /dev/urandom >/dev/shm/object",
+    )
+    assert done.stdout == "1\nold\nfile\n"
+    assert done.stderr == f"posixshm: {tmp_path / 'file'}: No space left on device\nobject\n"
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert (MOUNT / name).exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_dump_that_is_stopped_leaves_nothing(signum, make, tmp_path):
+    name = make(CONTENT)
+    # The command stops itself in the middle, as if the signal came then.
+    code = (
+        "import os, signal, sys; from posixshm._command import copying, main\n"
+        "copying.CHUNK = 4096\n"
+        "copying.progress = lambda *_: Stop()\n"
+        "class Stop:\n"
+        "    def __enter__(self):\n"
+        "        return lambda n: os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "    def __exit__(self, *_): pass\n"
+        "sys.exit(main.main(['dump', *sys.argv[2:]]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(int(signum)), name, tmp_path / "file"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert (done.returncode, done.stderr) == (128 + signum, "")
+    assert os.listdir(tmp_path) == []
+
+
+def test_dump_keeps_holes(make, tmp_path):
+    name = make(b"")
+    os.truncate(MOUNT / name, 64 << 20)
+    with open(MOUNT / name, "r+b") as file:
+        file.seek(16 << 20)
+        file.write(b"middle")
+        file.seek((64 << 20) - 3)
+        file.write(b"end")
+    good("dump", name, tmp_path / "file")
+    assert (tmp_path / "file").stat().st_size == 64 << 20
+    assert allocated(tmp_path / "file") <= 1 << 20
+    assert (tmp_path / "file").read_bytes() == (MOUNT / name).read_bytes()
+    piped = good("dump", name, "-", text=False)
+    assert piped == (tmp_path / "file").read_bytes()
+
+
+def test_load_keeps_holes_unless_told(tmp_path, fresh):
+    with open(tmp_path / "file", "wb") as file:
+        file.write(b"begin")
+        file.seek(16 << 20)
+        file.write(b"middle")
+        file.truncate(32 << 20)
+    if allocated(tmp_path / "file") > 16 << 20:
+        pytest.skip("the file system of the test has no holes")
+    good("load", tmp_path / "file", fresh)
+    assert (MOUNT / fresh).stat().st_size == 32 << 20
+    assert allocated(MOUNT / fresh) <= 1 << 20
+    assert (MOUNT / fresh).read_bytes() == (tmp_path / "file").read_bytes()
+    good("load", "--reserve", "--replace", tmp_path / "file", fresh)
+    assert allocated(MOUNT / fresh) == 32 << 20
+    assert (MOUNT / fresh).read_bytes() == (tmp_path / "file").read_bytes()
+
+
+def test_a_file_that_is_all_hole(tmp_path, fresh):
+    (tmp_path / "file").touch()
+    os.truncate(tmp_path / "file", 1 << 20)
+    good("load", tmp_path / "file", fresh)
+    assert (MOUNT / fresh).read_bytes() == bytes(1 << 20)
+    good("dump", fresh, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == bytes(1 << 20)
+
+
+def test_dump_to_a_folder_is_refused(make, tmp_path):
+    name = make(CONTENT)
+    assert bad("dump", name, tmp_path) == (1, f"posixshm: {tmp_path}: Is a directory")
+    missing = tmp_path / "missing" / "file"
+    assert bad("dump", name, missing) == (1, f"posixshm: {missing}: No such file or directory")
+    assert os.listdir(tmp_path) == []

@@ -61,7 +61,7 @@ def test_a_mount_without_a_limit():
 
 
 def test_a_read_only_mount():
-    found = doctor(setup="mount -o remount,ro /dev/shm")
+    found = doctor(options="size=512m,ro")
     assert found["/dev/shm"]["verdict"] == "problem"
 
 

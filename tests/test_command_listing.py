@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from _command import DEADLINE, MOUNT, bad, good, run
-from _processes import needs_root
+from _processes import PATH, needs_root
 
 from posixshm import SharedMemory
 
@@ -181,3 +181,72 @@ def test_a_name_that_cannot_be_is_a_usage_error(command, name, tmp_path):
     assert code == 2
     assert line.startswith("posixshm: ")
     assert file.read_bytes() == b"content"
+
+
+# -- holders, and other users ---------------------------------------------------------------------
+
+
+def test_holders_for_scripts(name):
+    with SharedMemory.create(name, 100, delete=True):
+        record = json.loads(run("holders", "--json", name).stdout)
+        (found,) = record["holders"]
+        assert (found["pid"], found["how"]) == (os.getpid(), ["map", "fd", "use lock"])
+        assert run("holders", "-q", f"/{name}").stdout == f"{os.getpid()}\n"
+        head, row = run("holders", name).stdout.splitlines()
+        assert head.split() == ["PID", "USER", "HOW", "COMMAND"]
+        assert row.split()[0] == str(os.getpid())
+
+
+def test_no_holder_is_exit_code_1(make):
+    done = run("holders", "-q", make())
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("key", ["size", "allocated", "age", "name", "state", "kind", "owner"])
+def test_ls_sorts(key, make, names):
+    stem = names()
+    make(bytes(100), f"{stem}-a")
+    make(bytes(5000), f"{stem}-b")
+    make(bytes(10), f"{stem}-c")
+    found = json.loads(good("ls", "--json", "--sort", key, stem))
+    values = [each[key] for each in found]
+    assert values == sorted(values, reverse=key in ("size", "allocated", "age"))
+    backwards = json.loads(good("ls", "--json", "--sort", key, "-r", stem))
+    assert [each["name"] for each in backwards] == [each["name"] for each in found][::-1]
+
+
+def test_ls_names_only(make, names):
+    stem = names()
+    for last in "ba":
+        make(name=f"{stem}-{last}")
+    assert good("ls", "-q", stem) == f"{stem}-a\n{stem}-b\n"
+    assert good("ls", "-q", "-0", f"{stem}-?") == f"{stem}-a\0{stem}-b\0"
+    assert good("ls", "-q", "-r", stem) == f"{stem}-b\n{stem}-a\n"
+
+
+def test_another_user_sees_what_can_be_seen(name, make, run_python):
+    needs_root()
+    free = make()
+    os.chmod(MOUNT / free, 0o644)
+    os.utime(MOUNT / free, (1, 1))
+    before = os.stat(MOUNT / free).st_atime_ns
+    code = """
+        import json, sys
+        from _processes import SOMEBODY, become
+        import posixshm._command.listing, posixshm._holders
+        from posixshm._command.main import main
+        become(SOMEBODY)
+        assert main(["ls", "--json", sys.argv[1]]) == 0
+        assert main(["ls", sys.argv[1]]) == 0
+    """
+    with SharedMemory.create(f"{free}-used", 100, delete=True):
+        output = run_python(code, free, env=PATH)
+    records, _, table = output.partition("]\n")
+    first, second = json.loads(records + "]")
+    # The kernel proves it to the owner and to root only; and the time of access would change.
+    assert (first["state"], first["kind"]) == ("unknown", None)
+    assert first["uninspected"] > 0
+    assert f"unknown ({first['uninspected']} not inspected)" in table
+    # But it shows every user who took the use lock.
+    assert (second["state"], second["pids"]) == ("in use", [os.getpid()])
+    assert os.stat(MOUNT / free).st_atime_ns == before

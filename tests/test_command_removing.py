@@ -5,9 +5,9 @@ import os
 
 import pytest
 from _command import DEADLINE, MOUNT, bad, good, run
-from _processes import PATH, needs_root
+from _processes import PATH, needs_mounts, needs_root
 
-from posixshm import SharedMemory
+from posixshm import Semaphore, SharedMemory
 
 # -- rm ------------------------------------------------------------------------------------------
 
@@ -129,3 +129,150 @@ def test_reclaim_without_a_choice_removes_nothing(make):
     assert bad("reclaim")[0] == 2
     assert bad("reclaim", "--prefix", "", "--dry-run")[0] == 2
     assert (MOUNT / name).exists()
+
+
+# -- patterns, semaphores, and what was left ------------------------------------------------------
+
+
+def left(stem):
+    return sorted(
+        name.removeprefix("sem.").removeprefix(stem)
+        for name in os.listdir(MOUNT)
+        if name.removeprefix("sem.").startswith(stem)
+    )
+
+
+@pytest.fixture
+def several(names, make):
+    stem = names()
+    for last in ("-a1", "-a2", "-b1", "-[x]"):
+        make(name=f"{stem}{last}")
+    return stem
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("-a*", ["-[x]", "-b1"]),
+        ("-?1", ["-[x]", "-a2"]),
+        ("-[ab]1", ["-[x]", "-a2"]),
+        ("-[x]", ["-a1", "-a2", "-b1"]),  # there is an object of that name
+    ],
+)
+def test_rm_takes_patterns(pattern, expected, several):
+    assert good("rm", f"{several}{pattern}") == ""
+    assert left(several) == expected
+
+
+def test_rm_by_prefix_and_age(several):
+    assert good("rm", "--prefix", f"{several}-a", "--older-than", "1h") == ""
+    assert len(left(several)) == 4
+    listed = good("rm", "--prefix", f"{several}-a", "--dry-run").split()
+    assert listed == [f"{several}-a1", f"{several}-a2"]
+    assert len(left(several)) == 4
+    good("rm", "--prefix", f"{several}-a")
+    assert left(several) == ["-[x]", "-b1"]
+    assert bad("rm", "--prefix", "")[0] == 2
+    assert bad("rm")[0] == 2
+
+
+def test_a_pattern_without_a_match_is_an_error(several):
+    line = f"posixshm: {several}-z*: No such file or directory"
+    assert bad("rm", f"{several}-z*") == (1, line)
+    assert good("rm", "-f", f"{several}-z*") == ""
+
+
+def test_reclaim_takes_a_pattern(several):
+    output = good("reclaim", f"{several}-a*")
+    assert output.endswith("Removed 2 of 2 (14 B).\n")
+    assert left(several) == ["-[x]", "-b1"]
+    assert good("reclaim", f"{several}-").endswith("Removed 2 of 2 (14 B).\n")
+
+
+def test_names_that_are_not_text_can_be_removed(names, make):
+    stem = names()
+    first, second = (os.fsdecode(stem.encode() + last) for last in (b"-\xff", b"-\xfe"))
+    make(name=first)
+    make(name=second)
+    assert good("rm", first) == ""
+    assert good("reclaim", stem).endswith("Removed 1 of 1 (7 B).\n")
+    assert left(stem) == []
+
+
+def test_a_semaphore_is_removed_by_the_name_of_its_file(name):
+    Semaphore(name, 1, create=True)
+    assert good("rm", f"sem.{name}") == ""
+    assert left(name) == []
+    assert bad("rm", f"sem.{name}") == (1, f"posixshm: sem.{name}: No such file or directory")
+
+
+@pytest.mark.parametrize("made", ["Semaphore", "Lock", "SharedMemory"])
+def test_reclaim_removes_what_killed_processes_left(made, names, start_python):
+    stem = names()
+    code = """
+        import sys, posixshm
+        from _processes import ready
+        name = sys.argv[1]
+        made = {
+            "Semaphore": lambda: posixshm.Semaphore(name, 1, create=True),
+            "Lock": lambda: posixshm.Lock(name, create=True),
+            "SharedMemory": lambda: posixshm.SharedMemory.create(name, 100),
+        }[sys.argv[2]]()
+        ready()
+    """
+    killed = [start_python(code, f"{stem}-{i}", made, env=PATH) for i in range(2)]
+    for child in killed:
+        child.hear("ready")
+    assert good("reclaim", stem, "--dry-run").count("in use (1)") == 2
+    killed[0].kill()
+    output = good("reclaim", stem)
+    assert "Removed 1 of 2" in output
+    assert left(stem) == ["-1"]
+    killed[1].kill()
+    good("reclaim", stem)
+    assert left(stem) == []
+
+
+def test_reclaim_proves_once_more_when_it_removes(make, run_python):
+    """An object that a process opens while the question is asked stays."""
+    name = make()
+    code = """
+        import sys
+        from posixshm import SharedMemory
+        from posixshm._command import main, removing
+        def confirmed(*args):
+            confirmed.shm = SharedMemory.open(sys.argv[1])
+            return True
+        removing._confirmed = confirmed
+        sys.exit(main.main(["reclaim", sys.argv[1]]))
+    """
+    output = run_python(code, name)
+    assert output.splitlines()[1].endswith("in use")
+    assert "Removed 0 of 1" in output
+    assert (MOUNT / name).exists()
+
+
+def test_what_a_process_of_another_pid_namespace_uses_stays(run_python):
+    needs_mounts()
+    code = """
+        import os, subprocess, sys
+        from _processes import private_processes, private_shm
+        from posixshm import SharedMemory
+        private_shm()
+        shm = SharedMemory.create("object", 100)
+        SharedMemory.create("free", 100).close()
+        os.set_inheritable(shm.fileno(), False)
+        command = [sys.executable, "-m", "posixshm", "reclaim", "--older-than", "0s"]
+        pid = os.fork()
+        if pid == 0:
+            private_processes()
+            shm.close()
+            del shm
+            os.execv(sys.executable, command)
+        os.waitpid(pid, 0)
+        print(sorted(os.listdir("/dev/shm")))
+    """
+    output = run_python(code, env=PATH)
+    assert output.splitlines()[-1] == "['object']"
+    (line,) = [line for line in output.splitlines() if line.startswith("object")]
+    assert line.endswith("in use")  # the kernel says so; the process is not seen

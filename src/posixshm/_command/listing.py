@@ -81,7 +81,7 @@ def print_json(value: dict[str, Any] | Sequence[object]) -> None:
 def ls(args: argparse.Namespace) -> int:
     names = select(args.pattern)
     if args.quiet and args.sort == "name":
-        _print_names(names, args.null)
+        _print_names(names[::-1] if args.reverse else names, args.null)
         return 0
     found = entries(names)
     found.sort(key=SORTS[args.sort])
