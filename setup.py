@@ -96,8 +96,8 @@ setup(
             define_macros=[("_GNU_SOURCE", "1"), ("_FILE_OFFSET_BITS", "64")],
             extra_compile_args=compile_args,
             extra_link_args=link_args,
-            # Before glibc 2.34 shm_open, the semaphores and dlsym are in these.
-            libraries=["rt", "pthread", "dl"],
+            # Before glibc 2.34 shm_open and the mutexes are in these.
+            libraries=["rt", "pthread"],
         )
     ],
     options=options,

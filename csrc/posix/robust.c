@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "futex.h"
-#include "libc.h"
 #include "pause.h"
 #include "procmaps.h"
 
@@ -14,21 +13,14 @@ int
 pshm_robust_init(struct pshm_robust *r, unsigned flags)
 {
     pthread_mutexattr_t attributes;
-    int rc = -pthread_mutexattr_init(&attributes);
-    if (rc < 0) {
-        return rc;
-    }
-    rc = -pthread_mutexattr_settype(&attributes,
+    (void)pthread_mutexattr_init(&attributes);
+    (void)pthread_mutexattr_settype(&attributes,
                                     flags & PSHM_RECURSIVE
                                         ? PTHREAD_MUTEX_RECURSIVE
                                         : PTHREAD_MUTEX_ERRORCHECK);
-    if (rc == 0) {
-        rc = -pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-    }
-    if (rc == 0) {
-        rc = -pthread_mutexattr_setpshared(&attributes,
-                                           PTHREAD_PROCESS_SHARED);
-    }
+    (void)pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    /* Fails, or makes init fail, if the kernel has no lists of mutexes. */
+    int rc = -pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
     if (rc == 0) {
         rc = -pthread_mutex_init(&r->mutex, &attributes);
     }
@@ -117,9 +109,8 @@ static void
 try_links(void)
 {
     static struct pshm_robust first, second;
-    if (pshm_robust_init(&first, 0) < 0 || pshm_robust_init(&second, 0) < 0) {
-        return;
-    }
+    (void)pshm_robust_init(&first, 0);
+    (void)pshm_robust_init(&second, 0);
     (void)pthread_mutex_lock(&first.mutex);
     (void)pthread_mutex_lock(&second.mutex);
     links_known = are_confirmed(&first) && are_confirmed(&second);
@@ -489,20 +480,18 @@ pshm_robust_again(struct pshm_robust *r, struct pshm_grip *grip)
     return -EDEADLK;
 }
 
-/* The C library's function that takes a clock, where it has it: glibc 2.30. */
-typedef int (*clocklock)(pthread_mutex_t *, clockid_t,
-                         const struct timespec *);
+/* The C library's function that takes a clock, where it has it: glibc 2.30.
+ * Elsewhere its address is NULL. */
+int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock,
+                            const struct timespec *until)
+    __attribute__((weak));
 
 static int
 lock_until(pthread_mutex_t *mutex, int64_t end)
 {
     struct timespec at = pshm_moment(end);
-    static atomic_uintptr_t found;
-    clocklock function;
-    void *symbol = pshm_libc_function("pthread_mutex_clocklock", &found);
-    memcpy((void *)&function, (const void *)&symbol, sizeof(function));
-    if (function != NULL) {
-        return function(mutex, CLOCK_MONOTONIC, &at);
+    if (pthread_mutex_clocklock != NULL) {
+        return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &at);
     }
     at = pshm_moment_realtime(end);
     return pthread_mutex_timedlock(mutex, &at);
