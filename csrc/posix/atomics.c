@@ -19,6 +19,7 @@
         CALL(__ATOMIC_ACQ_REL);                                              \
         break;                                                               \
     case memory_order_seq_cst:                                               \
+    default:                                                                 \
         CALL(__ATOMIC_SEQ_CST);                                              \
         break;                                                               \
     }
@@ -46,6 +47,7 @@
             FOR_ORDER(order, FETCH_OR)                                       \
             break;                                                           \
         case PSHM_FETCH_XOR:                                                 \
+        default:                                                             \
             FOR_ORDER(order, FETCH_XOR)                                      \
             break;                                                           \
         }                                                                    \

@@ -22,7 +22,7 @@ check_kind(mode_t mode)
     if (S_ISREG(mode)) {
         return 0;
     }
-    return S_ISDIR(mode) ? -EISDIR : S_ISLNK(mode) ? -ELOOP : -EINVAL;
+    return S_ISDIR(mode) ? -EISDIR : -EINVAL;
 }
 
 int

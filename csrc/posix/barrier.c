@@ -208,9 +208,9 @@ pshm_barrier_arrive(struct pshm_barrier *b, struct pshm_robust *runner,
             rc = -EPIPE;
         }
         else if (state & ACTION) {
-            rc = !locked && runs_action(runner) ? -EDEADLK
-                 : pshm_now() < until           ? -EAGAIN
-                                                : -ETIMEDOUT;
+            rc = runs_action(runner)  ? -EDEADLK
+                 : pshm_now() < until ? -EAGAIN
+                                      : -ETIMEDOUT;
         }
         else if (a->action && !locked) {
             rc = lock_runner(b, runner, grip, until);

@@ -115,6 +115,7 @@ lease_object(struct pshm_draft *draft)
     if (rc < 0 && rc != -ENOENT && rc != -EAGAIN) {
         return rc;
     }
+    draft->has_temporary = rc == -EAGAIN;       /* else it is not ours now */
     pshm_draft_abandon(draft);
     return -EINTR;
 }
@@ -231,11 +232,9 @@ do_stage(const struct pshm_spec *spec, struct pshm_way *way,
                                    &draft->progress)
                    : 0;
     case SEAL:
+    default:
         return seal_object(spec, draft);
-    case READY:
-        break;
     }
-    return 0;
 }
 
 int

@@ -108,13 +108,13 @@ pshm_map_lock(void *base, size_t length)
     return pshm_result(mlock(base, length));
 }
 
+_Static_assert(RLIM_INFINITY == UINT64_MAX, "no limit is the largest one");
+
 uint64_t
 pshm_map_lock_limit(void)
 {
     struct rlimit limit;
-    return getrlimit(RLIMIT_MEMLOCK, &limit) < 0
-                   || limit.rlim_cur == RLIM_INFINITY
-               ? UINT64_MAX : (uint64_t)limit.rlim_cur;
+    return getrlimit(RLIMIT_MEMLOCK, &limit) < 0 ? UINT64_MAX : limit.rlim_cur;
 }
 
 int

@@ -41,16 +41,16 @@ walk_maps(const char *path, span_visitor visit, void *context)
     while (rc == 0 && getline(&line, &room, file) > 0) {
         struct span span;
         unsigned int device[2];
-        uint64_t inode;
+        uint64_t inode = 0;
         int name = 0;
         /* What the kernel has for a number is one, and fits. */
         /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
-        int fields = sscanf(line,
-                            "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNx64
-                            " %x:%x %" SCNu64 " %n",
-                            &span.start, &span.end, &span.offset, &device[0],
-                            &device[1], &inode, &name);
-        if (fields == 6 && inode != 0) {
+        (void)sscanf(line,
+                     "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNx64
+                     " %x:%x %" SCNu64 " %n",
+                     &span.start, &span.end, &span.offset, &device[0],
+                     &device[1], &inode, &name);
+        if (inode != 0) {
             span.path = line + name;
             span.path[strcspn(span.path, "\n")] = '\0';
             span.id = (struct pshm_identity){makedev(device[0], device[1]),
@@ -255,12 +255,12 @@ walk_descriptors(const char *path, struct collection *collection)
     if (descriptors == NULL) {
         return -errno;
     }
-    int folder = dirfd(descriptors), rc = folder < 0 ? -errno : 0;
+    int rc = 0;
     const struct dirent *entry;
     while (rc == 0 && (errno = 0, entry = readdir(descriptors)) != NULL) {
         struct stat st;
         if (isdigit((unsigned char)entry->d_name[0])
-            && fstatat(folder, entry->d_name, &st, 0) == 0) {
+            && fstatat(dirfd(descriptors), entry->d_name, &st, 0) == 0) {
             rc = collect(collection,
                          (struct pshm_identity){st.st_dev, st.st_ino});
         }

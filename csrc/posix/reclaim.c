@@ -42,13 +42,13 @@ is_selected(struct pshm_candidate *candidate, const struct stat *st,
 static bool
 refusal_is_proof(void)
 {
-    struct utsname system;
+    struct utsname system = {0};
     unsigned major = 0, minor = 0;
-    return uname(&system) == 0
-           /* What the kernel has for a number is one, and fits. */
-           /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
-           && sscanf(system.release, "%u.%u", &major, &minor) == 2
-           && (major > 5 || (major == 5 && minor >= 3));
+    (void)uname(&system);
+    /* What the kernel has for a number is one, and fits. */
+    /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
+    (void)sscanf(system.release, "%u.%u", &major, &minor);
+    return major * 1000 + minor >= 5003;
 }
 
 /* An open(2) that has to wait for the lease makes the kernel send the signal of

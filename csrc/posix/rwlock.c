@@ -167,15 +167,14 @@ find_slot(struct pshm_rwlock *rw, struct pshm_rw_grip *grip,
     return repaired(&rw->slots[other], rc == -EINPROGRESS ? -EINTR : rc);
 }
 
-/* By the gate's owner, so that it stays free: no reader, or one that is dead, or
- * whose object is gone. */
+/* By the gate's owner, so that it stays free: no reader, or one whose object is
+ * gone.  Of a dead one the kernel leaves no id. */
 static bool
 is_free(struct pshm_rwlock *rw, int i)
 {
     unsigned word = atomic_load_explicit(pshm_robust_word(&rw->slots[i]),
                                          memory_order_acquire);
-    return (word & FUTEX_TID_MASK) == 0 || word & FUTEX_OWNER_DIED
-           || is_orphaned(rw, i);
+    return (word & FUTEX_TID_MASK) == 0 || is_orphaned(rw, i);
 }
 
 static int

@@ -1,6 +1,7 @@
 #include "size.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <pthread.h>
 #include <signal.h>
@@ -19,13 +20,14 @@
 #define PIECE_LEAST ((off_t)256 << 10)
 #define INTERRUPTIONS_MOST 8
 
+_Static_assert(RLIM_INFINITY == UINT64_MAX, "no limit is the largest one");
+
 int
 pshm_size_limit(uint64_t *out)
 {
     struct rlimit limit;
     int rc = pshm_result(getrlimit(RLIMIT_FSIZE, &limit));
-    *out = rc < 0 || limit.rlim_cur == RLIM_INFINITY
-               ? UINT64_MAX : (uint64_t)limit.rlim_cur;
+    *out = rc < 0 ? UINT64_MAX : limit.rlim_cur;
     return rc;
 }
 
@@ -59,25 +61,23 @@ pshm_memory_available(void)
 {
     char text[2048];
     unsigned long long available = 0, swap = 0;
-    struct sysinfo all;
+    /* If the kernel refuses to say: any. */
+    struct sysinfo all = {.totalram = ULONG_MAX, .mem_unit = 1};
     int fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
     pshm_fd_close(fd);
     text[n < 0 ? 0 : n] = '\0';
     /* NOLINTBEGIN(bugprone-unchecked-string-to-number-conversion): what the
      * kernel counts fits. */
-    const char *line = strstr(text, "MemAvailable:");
-    if (line != NULL && sscanf(line, "MemAvailable: %llu", &available) == 1) {
-        line = strstr(text, "SwapFree:");
-        if (line != NULL) {
-            (void)sscanf(line, "SwapFree: %llu", &swap);
-        }
+    const char *line = strstr(text, "MemAvailable:"),
+               *swap_line = strstr(text, "SwapFree:");
+    if (line != NULL && swap_line != NULL) {
+        (void)sscanf(line, "MemAvailable: %llu", &available);
+        (void)sscanf(swap_line, "SwapFree: %llu", &swap);
         /* NOLINTEND(bugprone-unchecked-string-to-number-conversion) */
         return (uint64_t)(available + swap) * 1024;
     }
-    if (sysinfo(&all) < 0) {
-        return UINT64_MAX;
-    }
+    (void)sysinfo(&all);
     return ((uint64_t)all.totalram + all.totalswap) * all.mem_unit;
 }
 

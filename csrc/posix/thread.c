@@ -42,16 +42,19 @@ read_stat(unsigned id, char *state, unsigned *started)
     text[n] = '\0';
     /* The name before it may contain anything.  The state is the third field,
      * the start the 22nd. */
-    char *field = strrchr(text, ')');
-    if (field == NULL || field[1] != ' ' || field[2] == '\0') {
+    const char *fields = strrchr(text, ')');
+    unsigned long long ticks = 0;
+    /* What the kernel has for a number is one, and fits. */
+    /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
+    if (fields == NULL
+        || sscanf(fields,
+                  ") %c %*s %*s %*s %*s %*s %*s %*s %*s %*s"
+                  " %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
+                  state, &ticks)
+               != 2) {
         return -EBADMSG;
     }
-    *state = field[2];
-    field += 2;
-    for (int i = 3; i < 22 && field != NULL; i++) {
-        field = strchr(field + 1, ' ');
-    }
-    *started = field == NULL ? 0 : (unsigned)strtoull(field, NULL, 10);
+    *started = (unsigned)ticks;
     return 0;
 }
 
@@ -183,7 +186,7 @@ pshm_thread_has_ended(unsigned id, unsigned started)
     if (read_stat(id, &state, &started_now) < 0) {
         return false;
     }
-    return state == 'Z' || state == 'X'
+    return state == 'Z'
            || (started != 0 && started_now != 0 && started_now != started
                && times_can_be_compared());
 }
