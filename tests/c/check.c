@@ -2,10 +2,13 @@
 
 #include <dirent.h>
 #include <grp.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 
 #define MOST_COMPLAINTS 20
 
@@ -265,6 +268,18 @@ census_compare(struct census before, const char *file, int line)
 
 /* ---- children ---- */
 
+/* _exit(2) writes no counters: run --coverage. */
+static void
+keep_counts(void)
+{
+#ifdef COUNTERS
+    void __gcov_dump(void);
+    end_limit(RLIMIT_FSIZE);
+    end_limit(RLIMIT_NOFILE);
+    __gcov_dump();
+#endif
+}
+
 pid_t
 child_start(int (*function)(void *context), void *context)
 {
@@ -276,6 +291,7 @@ child_start(int (*function)(void *context), void *context)
         failed_checks = 0;
         int status = function(context);
         (void)fflush(stdout);
+        keep_counts();
         _exit(failed_checks > 0 ? 1 : status);
     }
     CHECK(pid > 0);
@@ -350,6 +366,34 @@ mount_own(const char *where, const char *options)
     return 0;
 }
 
+void
+make_folder(const char *path)
+{
+    CHECK(mkdir(path, 0755) == 0);
+}
+
+void
+write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "we");
+    CHECK(file != NULL && fputs(text, file) >= 0 && fclose(file) == 0);
+}
+
+int
+forbid(long number, int err)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)number, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)err),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {COUNT(code), code};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0
+                   || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0
+               ? CANNOT : 0;
+}
+
 int
 become_nobody(void)
 {
@@ -359,6 +403,35 @@ become_nobody(void)
     }
     /* Or /proc/self would be root's. */
     return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? CANNOT : 0;
+}
+
+void
+limit_to(int resource, rlim_t most)
+{
+    struct rlimit limit;
+    CHECK(getrlimit(resource, &limit) == 0);
+    limit.rlim_cur = most;
+    CHECK(setrlimit(resource, &limit) == 0);
+}
+
+void
+end_limit(int resource)
+{
+    struct rlimit limit;
+    CHECK(getrlimit(resource, &limit) == 0);
+    limit_to(resource, limit.rlim_max);
+}
+
+void
+use_up_memory(void)
+{
+    limit_to(RLIMIT_DATA, 1);           /* 0 does not limit everything */
+    for (size_t size = (size_t)1 << 20; size > 0; size /= 2) {
+        void *volatile piece;
+        do {
+            piece = malloc(size);
+        } while (piece != NULL);
+    }
 }
 
 /* ---- faults ---- */
@@ -387,6 +460,7 @@ static const struct {
     {"fallocate", {EINTR, ENOSPC, EIO, EPERM, EFBIG}},
     {"getrlimit", {EPERM}},
     {"fstatvfs", {EIO, EINTR}},
+    {"fstatfs", {EIO, EINTR}},
     {"statvfs", {EIO, EINTR}},
     {"mmap", {ENOMEM, EACCES, EAGAIN, EPERM}},
     {"munmap", {ENOMEM}},
@@ -413,6 +487,8 @@ static const struct {
     {"writev", {EFAULT, EINTR, EIO, ENOMEM}},
     {"read", {EINTR, EIO}},
     {"clock_nanosleep", {EINTR}},
+    {"pthread_mutex_init", {ENOTSUP, ENOMEM}},
+    {"pthread_mutexattr_setrobust", {ENOSYS}},
     {"close", {EINTR, EIO}},
 };
 

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -138,9 +139,25 @@ void *shared_memory(size_t size);
  * of mount(8).  Returns 0, or CANNOT. */
 int mount_own(const char *where, const char *options);
 
+/* In a child, for a /proc of its own (mount_own): make one of its folders, or a
+ * file with that text. */
+void make_folder(const char *path);
+void write_file(const char *path, const char *text);
+
+/* In a child: from now on the kernel refuses this system call.  Returns 0, or
+ * CANNOT. */
+int forbid(long number, int err);
+
 /* In a child: be nobody, without privileges.  Returns 0, or CANNOT. */
 int become_nobody(void);
 #define NOBODY 65534
+
+/* In a child: limit a resource of getrlimit(2); and do so no more. */
+void limit_to(int resource, rlim_t most);
+void end_limit(int resource);
+
+/* In a child, until the limit of RLIMIT_DATA ends: malloc(3) has no memory. */
+void use_up_memory(void);
 
 /* ---- faults ---- */
 

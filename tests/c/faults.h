@@ -31,9 +31,9 @@ enum pshm_fault_action {
     PSHM_FAULT_HOOK_AFTER = 7,  /* called; its calls do not count */
 };
 
-/* Arm this thread.  call: a name, or NULL for any.  nth: counted from 1 among
- * the matching calls from now on; 0: only count and log them.  err: the errno
- * to fail with.  close(2) that is to fail does close, as on Linux. */
+/* Arm this thread.  call: a name, or NULL for any, but for the "atomic" of
+ * atomic_calls.h.  nth: counted from 1 among the matching calls from now on; 0:
+ * only count and log them.  err: the errno to fail with.  close(2) that is to fail does close, as on Linux. */
 void pshm_fault_arm(const char *call, int nth, int action, int err);
 
 /* Returns how many matching calls this thread has made since it was armed. */

@@ -5,6 +5,8 @@
 #include <semaphore.h>
 #include <time.h>
 
+#include "posix/thread.h"
+
 int64_t
 in_ms(int64_t ms)
 {
@@ -32,6 +34,16 @@ await(const atomic_uint *word, unsigned least)
         (void)usleep(20);
     }
     CHECK(atomic_load(word) >= least);
+}
+
+void
+await_end(unsigned thread)
+{
+    int64_t until = before_long();
+    while (!pshm_thread_has_ended(thread, 0) && pshm_now() < until) {
+        (void)usleep(20);
+    }
+    CHECK(pshm_thread_has_ended(thread, 0));
 }
 
 unsigned
@@ -143,3 +155,23 @@ sem_clockwait(sem_t *sem, clockid_t clock, const struct timespec *at)
 }
 
 #endif
+
+void
+meet_at_each_step(const struct meeting *meeting, void *context)
+{
+    int seen = 0;
+    for (int nth = 1; nth <= seen + 1; nth++) {
+        check_about("before atomic operation %d", nth);
+        meeting->begin(context);
+        pshm_fault_hook(meeting->second, context);
+        pshm_fault_arm("atomic", nth, PSHM_FAULT_HOOK_BEFORE, 0);
+        meeting->first(context);
+        seen = pshm_fault_disarm();
+        if (seen < nth) {
+            meeting->second(context);
+        }
+        meeting->end(context);
+    }
+    check_about(NULL);
+    CHECK(seen > 0);
+}

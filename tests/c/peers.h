@@ -30,6 +30,9 @@ bool took(int64_t start, int64_t ms);
 /* Sleep until *word is at least so much; a failed check if that takes long. */
 void await(const atomic_uint *word, unsigned least);
 
+/* The kernel still knows a thread for a moment when it has been joined. */
+void await_end(unsigned thread);
+
 /* ---- chance ---- */
 
 /* 0 to n - 1; a forked child goes on with numbers of its own. */
@@ -46,5 +49,18 @@ void together(int count, int (*function)(void *context), void *context);
 /* SIGKILL it at some moment within so many microseconds, and reap it. */
 void kill_within(pid_t pid, unsigned us);
 void kill_now(pid_t pid);
+
+/* ---- steps ---- */
+
+/* What the second one does comes before each atomic operation of what the first
+ * one does, in turn, and at last after all of it. */
+struct meeting {
+    void (*begin)(void *context);       /* make it as it is before both */
+    void (*first)(void *context);
+    void (*second)(void *context);
+    void (*end)(void *context);         /* check what came of it */
+};
+
+void meet_at_each_step(const struct meeting *meeting, void *context);
 
 #endif

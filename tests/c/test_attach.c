@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -163,9 +162,8 @@ stays_above_the_standard_descriptors(void)
 static int
 attach_without_descriptors(void *context)
 {
-    struct rlimit none = {.rlim_cur = 0, .rlim_max = 0};
     struct pshm_object object;
-    CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    limit_to(RLIMIT_NOFILE, 0);
     CHECK_IS(pshm_attach(context, false, &PSHM_ACCEPT_ANY, &object), -EMFILE);
     CHECK_IS(object.fd, -1);
     return 0;
@@ -716,6 +714,107 @@ status_mode_and_owner(void)
     remove_plain(&name);
 }
 
+static void
+status_of_a_name(void)
+{
+    struct pshm_name name = name_of("object"), absent = name_of("absent");
+    struct pshm_identity id = make_plain(&name, 9, 0640, 0);
+    struct pshm_status status;
+    CHECK_IS(pshm_status_of_name(&name, &status), 0);
+    CHECK(pshm_identity_same(status.id, id));
+    CHECK_IS(status.size, 9);
+    CHECK_IS(pshm_status_of_name(&absent, &status), -ENOENT);
+    CHECK_IS(pshm_exists(&name), 1);
+    CHECK_IS(pshm_exists(&absent), 0);
+    remove_plain(&name);
+    CHECK(mkfifo(name.path, 0600) == 0);
+    CHECK_IS(pshm_exists(&name), 0);
+    pshm_fault_arm("lstat", 1, PSHM_FAULT_FAIL, EACCES);
+    CHECK_IS(pshm_exists(&name), -EACCES);
+    (void)pshm_fault_disarm();
+    remove_plain(&name);
+}
+
+/* ---- whose objects are accepted ---- */
+
+static void
+owners_are_those_that_were_added(void)
+{
+    struct pshm_owners owners = pshm_owners_self();
+    int most = PSHM_OWNERS_MAX - owners.count;
+    CHECK(pshm_owners_accept(&owners, geteuid()));
+    CHECK(pshm_owners_accept(&owners, 0));
+    CHECK(!pshm_owners_accept(&owners, 70000));
+    CHECK(pshm_owners_accept(&PSHM_OWNERS_ANY, 70000));
+    for (int i = 0; i < most; i++) {
+        CHECK_IS(pshm_owners_add(&owners, (uid_t)(70000 + i)), 0);
+        CHECK_IS(pshm_owners_add(&owners, 70000), 0);
+    }
+    CHECK(pshm_owners_accept(&owners, 70000));
+    CHECK_IS(pshm_owners_add(&owners, 71000), -E2BIG);
+    CHECK(!pshm_owners_accept(&owners, 71000));
+    CHECK_IS(pshm_owners_add(&owners, 70000), 0);
+}
+
+static void
+object_that_is_not_accepted_is_refused(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_accepted accepted = {
+        .owners = {.count = 1, .uids = {geteuid() + 1}}, .mode = 07777};
+    struct pshm_object object;
+    (void)make_plain(&name, 9, 0600, 0);
+    CHECK_IS(pshm_attach(&name, false, &accepted, &object), -EACCES);
+    CHECK_IS(object.fd, -1);
+    CHECK_IS(object.uid, geteuid());
+    CHECK_IS(pshm_owners_add(&accepted.owners, geteuid()), 0);
+    CHECK_IS(pshm_attach(&name, false, &accepted, &object), 0);
+    (void)close(object.fd);
+    accepted.mode = 0400;
+    CHECK_IS(pshm_attach(&name, false, &accepted, &object), -EACCES);
+    accepted.mode = 0600;
+    accepted.size = 10;
+    CHECK_IS(pshm_attach(&name, false, &accepted, &object), -EDOM);
+    accepted.size = 9;
+    CHECK_IS(pshm_attach(&name, false, &accepted, &object), 0);
+    (void)close(object.fd);
+    remove_plain(&name);
+}
+
+static void
+truncate_it(void *context)
+{
+    const struct pshm_name *name = context;
+    CHECK(truncate(name->path, 0) == 0);
+}
+
+static void
+object_that_is_truncated_meanwhile_is_refused(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_object object;
+    (void)make_plain(&name, 9, 0600, 0);
+    pshm_fault_hook(truncate_it, &name);
+    pshm_fault_arm("flock", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+    CHECK_IS(pshm_attach(&name, false, &PSHM_ACCEPT_ANY, &object), -ENODATA);
+    CHECK_IS(pshm_fault_disarm(), 1);
+    CHECK_IS(object.fd, -1);
+    remove_plain(&name);
+}
+
+/* It may be gone when its kind is to be told. */
+static void
+refusal_of_what_is_gone_stays_as_it_was(void)
+{
+    struct pshm_name name = name_of("absent");
+    mode_t mode = 0;
+    CHECK_IS(pshm_attach_refusal(&name, -ENXIO, &mode), -ENXIO);
+    (void)make_plain(&name, 9, 0600, 0);
+    CHECK_IS(pshm_attach_refusal(&name, -EACCES, &mode), -EACCES);
+    CHECK_IS(mode, 0);
+    remove_plain(&name);
+}
+
 int
 main(void)
 {
@@ -741,5 +840,10 @@ main(void)
     RUN(attacher_comes_at_each_step_of_reclaim_by_nobody);
     RUN(attach_and_reclaim_race);
     RUN(status_mode_and_owner);
+    RUN(status_of_a_name);
+    RUN(owners_are_those_that_were_added);
+    RUN(object_that_is_not_accepted_is_refused);
+    RUN(object_that_is_truncated_meanwhile_is_refused);
+    RUN(refusal_of_what_is_gone_stays_as_it_was);
     return finish();
 }

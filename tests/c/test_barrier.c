@@ -13,6 +13,9 @@ struct place {
     atomic_uint rounds, waiting, acting, in_action, ended;
     atomic_uint one_is_missed;          /* so do not wait any longer */
     atomic_uint places[PARTIES];        /* how often each was given */
+    struct pshm_arrival old;            /* before two meet */
+    struct pshm_arrival arrivals[2];    /* of the two */
+    int results[2];
 };
 
 struct side {
@@ -87,6 +90,17 @@ end_action(struct side *side, const struct pshm_arrival *a)
 {
     return pshm_barrier_done(&side->place->barrier, &side->place->runner,
                              &side->grip, a);
+}
+
+/* Is it free? */
+static int
+try_runner(struct side *side)
+{
+    int rc = pshm_robust_try(&side->place->runner, &side->grip);
+    if (rc == 0) {
+        rc = pshm_robust_unlock(&side->place->runner, &side->grip);
+    }
+    return rc;
 }
 
 static int
@@ -609,6 +623,419 @@ resets_at_any_moment_let_nobody_hang(void)
     unmake(&side);
 }
 
+/* ---- two at once, the second one at each step of the first one ---- */
+
+/* One party is there already if there is room for more. */
+static void
+begin_meeting(void *context)
+{
+    struct side *side = context;
+    struct place *place = side->place;
+    unsigned parties = place->barrier.parties;
+    place->barrier = (struct pshm_barrier){.parties = parties};
+    place->results[0] = place->results[1] = 1;
+    if (parties > 1) {
+        CHECK_IS(arrive(side, &place->old), 0);
+    }
+}
+
+static int
+outcome_of_old(struct side *side)
+{
+    return pshm_barrier_wait(&side->place->barrier, &side->place->old,
+                             &side->place->runner, &side->grip, 0);
+}
+
+static void
+arrive_first(void *context)
+{
+    struct side *side = context;
+    struct place *place = side->place;
+    place->results[0] = arrive(side, &place->arrivals[0]);
+}
+
+static void
+arrive_second(void *context)
+{
+    struct side *side = context;
+    struct place *place = side->place;
+    place->results[1] = arrive(side, &place->arrivals[1]);
+}
+
+static void
+run_the_action(void *context)
+{
+    struct side *side = context;
+    struct place *place = side->place;
+    place->results[0] = arrive(side, &place->arrivals[0]);
+    if (place->results[0] == 0) {
+        place->results[0] = end_action(side, &place->arrivals[0]);
+    }
+}
+
+static void
+fail_in_the_action(void *context)
+{
+    struct side *side = context;
+    struct place *place = side->place;
+    place->results[0] = arrive(side, &place->arrivals[0]);
+    if (place->results[0] == 0) {
+        pshm_barrier_fail(&place->barrier, &place->runner, &side->grip,
+                          &place->arrivals[0]);
+    }
+}
+
+static void
+reset_it(void *context)
+{
+    struct side *side = context;
+    pshm_barrier_reset(&side->place->barrier);
+}
+
+static void
+abort_it(void *context)
+{
+    struct side *side = context;
+    pshm_barrier_abort(&side->place->barrier);
+}
+
+static void
+miss_it(void *context)
+{
+    struct side *side = context;
+    pshm_barrier_miss(&side->place->barrier);
+}
+
+static void
+abandon_the_old_one(void *context)
+{
+    struct side *side = context;
+    pshm_barrier_abandon(&side->place->barrier, &side->place->old);
+}
+
+static void
+meet_in(unsigned parties, bool acts, void (*first)(void *),
+        void (*second)(void *), void (*end)(void *))
+{
+    struct side side = make(parties);
+    side.acts = acts;
+    meet_at_each_step(&(struct meeting){begin_meeting, first, second, end},
+                      &side);
+    unmake(&side);
+}
+
+static void
+both_have_arrived(void *context)
+{
+    struct side *side = context;
+    struct place *place = side->place;
+    CHECK(place->results[0] == 0 && place->results[1] == 0);
+    CHECK_IS(place->arrivals[0].index + place->arrivals[1].index, 3);
+    CHECK(place->arrivals[0].last != place->arrivals[1].last);
+    CHECK_IS(outcome_of_old(side), 0);
+    CHECK_IS(pshm_barrier_waiting(&place->barrier), 0);
+}
+
+static void
+two_that_arrive_at_once_have_two_places(void)
+{
+    meet_in(3, false, arrive_first, arrive_second, both_have_arrived);
+}
+
+/* The last party ended the round, or the reset did before. */
+static void
+round_has_ended_once(void *context)
+{
+    struct side *side = context;
+    struct place *place = side->place;
+    const struct pshm_arrival *a = &place->arrivals[0];
+    CHECK_IS(place->results[0], 0);
+    CHECK_IS(outcome_of_old(side), a->last ? 0 : -EPIPE);
+    CHECK(a->last || a->index == 0);
+    CHECK(!pshm_barrier_broken(&place->barrier));
+}
+
+static void
+last_one_arrives_or_it_is_reset(void)
+{
+    meet_in(2, false, arrive_first, reset_it, round_has_ended_once);
+}
+
+static void
+it_is_empty_in_the_next_round(void *context)
+{
+    struct side *side = context;
+    struct pshm_arrival a;
+    CHECK_IS(outcome_of_old(side), -EPIPE);
+    CHECK(!pshm_barrier_broken(&side->place->barrier));
+    CHECK_IS(arrive(side, &a), 0);
+    CHECK(a.index == 0 && a.round == side->place->old.round + 1);
+}
+
+/* ... with an action, for which the last party holds the runner. */
+static void
+round_has_ended_once_and_the_runner_is_free(void *context)
+{
+    struct side *side = context;
+    const struct pshm_arrival *a = &side->place->arrivals[0];
+    CHECK_IS(side->place->results[0], 0);
+    CHECK(a->action || a->index == 0);
+    int rc = a->action ? end_action(side, a) : -EPIPE;
+    CHECK_IS(outcome_of_old(side), rc);
+    CHECK_IS(try_runner(side), 0);
+}
+
+static void
+last_one_acts_or_it_is_reset(void)
+{
+    meet_in(2, true, arrive_first, reset_it,
+            round_has_ended_once_and_the_runner_is_free);
+}
+
+static void
+arrive_twice(void *context)
+{
+    struct side *side = context;
+    for (int i = 0; i < 2; i++) {
+        CHECK_IS(arrive(side, &side->place->arrivals[i]), 0);
+    }
+}
+
+/* The reset ends the round that it found, and no other one. */
+static void
+reset_ended_at_most_one_round(void *context)
+{
+    struct side *side = context;
+    const struct pshm_arrival *arrivals = side->place->arrivals;
+    bool came_first = outcome_of_old(side) == -EPIPE;
+    CHECK_IS(arrivals[0].last, !came_first);
+    CHECK_IS(arrivals[1].last, came_first);
+    CHECK(!pshm_barrier_broken(&side->place->barrier));
+}
+
+static void
+reset_as_the_next_round_begins(void)
+{
+    meet_in(2, false, reset_it, arrive_twice, reset_ended_at_most_one_round);
+}
+
+static void
+two_resets_at_once_are_one(void)
+{
+    meet_in(3, false, reset_it, reset_it, it_is_empty_in_the_next_round);
+}
+
+static void
+round_is_over(void *context)
+{
+    CHECK_IS(outcome_of_old(context), -EPIPE);
+}
+
+static void
+abort_and_reset_at_once_end_the_round(void)
+{
+    meet_in(3, false, abort_it, reset_it, round_is_over);
+    meet_in(3, false, reset_it, abort_it, round_is_over);
+    meet_in(3, false, abandon_the_old_one, reset_it, round_is_over);
+}
+
+static void
+it_is_broken(void *context)
+{
+    struct side *side = context;
+    int rc = side->place->results[0];
+    CHECK(rc == 0 || rc == -EPIPE || rc == 1);
+    CHECK(pshm_barrier_broken(&side->place->barrier));
+    CHECK_IS(try_runner(side), 0);
+}
+
+static void
+who_arrives_at_once_with_an_abort_finds_it_broken(void)
+{
+    meet_in(3, false, arrive_first, abort_it, it_is_broken);
+    meet_in(3, false, abort_it, arrive_second, it_is_broken);
+}
+
+/* Another process has set the flag of a reset and does not go on. */
+static void
+begin_with_a_reset(void *context)
+{
+    struct side *side = context;
+    begin_meeting(side);
+    (void)atomic_fetch_or(&side->place->barrier.state, reset_flag);
+}
+
+static void
+arrive_and_begin_a_reset(void *context)
+{
+    struct side *side = context;
+    if (arrive(side, &side->place->arrivals[1]) == 0) {
+        (void)atomic_fetch_or(&side->place->barrier.state, reset_flag);
+    }
+}
+
+static void
+abort_completes_each_reset_before(void)
+{
+    struct side side = make(3);
+    meet_at_each_step(&(struct meeting){begin_with_a_reset, abort_it,
+                                        arrive_and_begin_a_reset,
+                                        round_is_over},
+                      &side);
+    unmake(&side);
+}
+
+/* In the action's round, or in the next one. */
+static void
+abort_at_any_step_of_an_action_breaks_it(void)
+{
+    meet_in(1, true, run_the_action, abort_it, it_is_broken);
+}
+
+static void
+missing_party_at_any_step_of_an_action_breaks_it(void)
+{
+    meet_in(1, true, run_the_action, miss_it, it_is_broken);
+    meet_in(1, true, fail_in_the_action, miss_it, it_is_broken);
+}
+
+static void
+begin_an_action(void *context)
+{
+    struct side *side = context;
+    begin_meeting(side);
+    CHECK_IS(arrive(side, &side->place->arrivals[0]), 0);
+}
+
+static void
+end_the_action(void *context)
+{
+    struct side *side = context;
+    side->place->results[0] = end_action(side, &side->place->arrivals[0]);
+}
+
+static void
+missing_party_as_an_action_ends_breaks_it(void)
+{
+    struct side side = make(1);
+    side.acts = true;
+    meet_at_each_step(&(struct meeting){begin_an_action, miss_it,
+                                        end_the_action, it_is_broken},
+                      &side);
+    unmake(&side);
+}
+
+static int
+die_in_the_action_if_there_is_none(void *context)
+{
+    struct side *side = context;
+    struct pshm_arrival a;
+    int rc = arrive_until(side, 0, &a);
+    if (rc == 0) {
+        (void)raise(SIGKILL);
+    }
+    CHECK_IS(rc, -ETIMEDOUT);
+    return 0;
+}
+
+static void
+die_in_the_action_of_another_process(void *context)
+{
+    int status = child_run(die_in_the_action_if_there_is_none, context);
+    CHECK(status == 0 || status == -SIGKILL);
+}
+
+static void
+it_works_after_a_reset(void *context)
+{
+    struct side *side = context;
+    struct pshm_arrival a;
+    int rc = side->place->results[0];
+    CHECK(rc == 0 || rc == -EPIPE || rc == -EAGAIN);
+    pshm_barrier_reset(&side->place->barrier);
+    CHECK_IS(arrive(side, &a), 0);
+    CHECK_IS(end_action(side, &a), 0);
+}
+
+static void
+death_in_the_action_as_another_one_arrives(void)
+{
+    meet_in(1, true, run_the_action, die_in_the_action_of_another_process,
+            it_works_after_a_reset);
+}
+
+static void
+it_is_whole_and_empty(void *context)
+{
+    struct side *side = context;
+    struct pshm_arrival a;
+    int rc = side->place->results[0];
+    CHECK(rc == 0 || rc == -EPIPE);
+    CHECK(!pshm_barrier_broken(&side->place->barrier));
+    CHECK_IS(arrive(side, &a), 0);
+    CHECK(a.action);
+    CHECK_IS(end_action(side, &a), 0);
+}
+
+static void
+reset_at_any_step_of_an_action_makes_it_whole(void)
+{
+    meet_in(1, true, run_the_action, reset_it, it_is_whole_and_empty);
+}
+
+static int
+act_or_be_late(void *context)
+{
+    struct side *side = context;
+    struct place *place = side->place;
+    place->results[1] = arrive_until(side, 0, &place->arrivals[1]);
+    if (place->results[1] == 0) {
+        place->results[1] = end_action(side, &place->arrivals[1]);
+    }
+    return 0;
+}
+
+static void
+arrive_in_another_process(void *context)
+{
+    CHECK_IS(child_run(act_or_be_late, context), 0);
+}
+
+static void
+both_have_acted_or_one_came_too_late(void *context)
+{
+    struct side *side = context;
+    struct place *place = side->place;
+    CHECK_IS(place->results[0], 0);
+    CHECK(place->results[1] == 0 || place->results[1] == -ETIMEDOUT);
+    CHECK_IS(pshm_barrier_waiting(&place->barrier), 0);
+    CHECK_IS(try_runner(side), 0);
+}
+
+static void
+two_actions_at_once_come_one_after_the_other(void)
+{
+    meet_in(1, true, run_the_action, arrive_in_another_process,
+            both_have_acted_or_one_came_too_late);
+}
+
+static void
+old_one_is_told_what_the_last_one_found(void *context)
+{
+    struct side *side = context;
+    int rc = side->place->results[1];
+    CHECK(rc == 0 || rc == -EPIPE);
+    CHECK_IS(outcome_of_old(side), rc);
+    CHECK_IS(pshm_barrier_broken(&side->place->barrier), rc == -EPIPE);
+}
+
+static void
+who_abandons_it_as_the_last_one_arrives(void)
+{
+    meet_in(2, false, abandon_the_old_one, arrive_second,
+            old_one_is_told_what_the_last_one_found);
+}
+
 int
 main(void)
 {
@@ -627,5 +1054,20 @@ main(void)
     RUN(killed_before_the_wake_it_has_happened);
     RUN(killed_at_any_moment_the_others_are_told);
     RUN(resets_at_any_moment_let_nobody_hang);
+    RUN(two_that_arrive_at_once_have_two_places);
+    RUN(last_one_arrives_or_it_is_reset);
+    RUN(last_one_acts_or_it_is_reset);
+    RUN(reset_as_the_next_round_begins);
+    RUN(two_resets_at_once_are_one);
+    RUN(abort_completes_each_reset_before);
+    RUN(abort_and_reset_at_once_end_the_round);
+    RUN(who_arrives_at_once_with_an_abort_finds_it_broken);
+    RUN(abort_at_any_step_of_an_action_breaks_it);
+    RUN(missing_party_at_any_step_of_an_action_breaks_it);
+    RUN(missing_party_as_an_action_ends_breaks_it);
+    RUN(death_in_the_action_as_another_one_arrives);
+    RUN(reset_at_any_step_of_an_action_makes_it_whole);
+    RUN(two_actions_at_once_come_one_after_the_other);
+    RUN(who_abandons_it_as_the_last_one_arrives);
     return finish();
 }

@@ -165,6 +165,43 @@ guard_that_is_written_over_does_no_harm(void)
     }
 }
 
+/* The magic says that one is being made, and the guard is none. */
+static void
+guard_that_no_maker_wrote_is_refused(void)
+{
+    struct place *place = fresh();
+    struct pshm_cell *cell = &place->wide.cell;
+    atomic_store(&cell->tag.magic, PSHM_CELL_MAKING);
+    CHECK_IS(pshm_cell_look(cell, &spec, NULL), -EBADMSG);
+    CHECK_IS(make(cell, &spec), -EBADMSG);
+    CHECK_IS(pshm_robust_init(&cell->tag.guard, 0), 0);
+    CHECK_IS(pshm_cell_look(cell, &spec, NULL), -ENOENT);
+    CHECK_IS(make(cell, &spec), 0);
+    CHECK(munmap(place, PAGE) == 0);
+}
+
+/* For instance under an emulator. */
+static void
+kernel_without_robust_mutexes_is_told(void)
+{
+    static const char *const calls[] = {"pthread_mutex_init",
+                                        "pthread_mutexattr_setrobust"};
+    for (size_t i = 0; i < COUNT(calls); i++) {
+        bool failed = true;
+        for (int nth = 1; failed; nth++) {
+            check_about("%s %d", calls[i], nth);
+            struct place *place = fresh();
+            pshm_fault_arm(calls[i], nth, PSHM_FAULT_FAIL, ENOTSUP);
+            int rc = make(&place->wide.cell, &spec);
+            failed = pshm_fault_disarm() >= nth;
+            CHECK_IS(rc, failed ? -ENOTSUP : 0);
+            CHECK_IS(make(&place->wide.cell, &spec), failed ? 0 : -EEXIST);
+            CHECK(is_filled(&place->wide, 'x'));
+            CHECK(munmap(place, PAGE) == 0);
+        }
+    }
+}
+
 static void
 another_kind_is_named(void)
 {
@@ -424,6 +461,194 @@ makers_killed_one_after_another_hinder_nobody(void)
     }
 }
 
+/* ---- two at once, the second one at each step of the first one ---- */
+
+struct two_makers {
+    struct place *place;
+    int rcs[2];
+};
+
+static void
+begin_with_zeros(void *context)
+{
+    struct two_makers *makers = context;
+    memset((void *)makers->place, 0, sizeof(*makers->place));
+    makers->rcs[0] = makers->rcs[1] = 1;
+}
+
+static void
+make_first(void *context)
+{
+    struct two_makers *makers = context;
+    makers->rcs[0] = make(&makers->place->wide.cell, &spec);
+}
+
+static void
+look_first(void *context)
+{
+    struct two_makers *makers = context;
+    makers->rcs[0] = pshm_cell_look(&makers->place->wide.cell, &spec, NULL);
+}
+
+/* Not for long, for the first one may be at it. */
+static int
+make_now(void *context)
+{
+    struct two_makers *makers = context;
+    int rc = pshm_cell_make(&makers->place->wide.cell, &spec, 0, NULL);
+    return rc == 0 ? 10 : rc == -EEXIST ? 11 : rc == -ETIMEDOUT ? 12 : 1;
+}
+
+static void
+make_in_another_process(void *context)
+{
+    struct two_makers *makers = context;
+    makers->rcs[1] = child_run(make_now, makers);
+}
+
+static void
+one_of_them_made_it(void *context)
+{
+    struct two_makers *makers = context;
+    CHECK_IS(makers->rcs[0], makers->rcs[1] == 10 ? -EEXIST : 0);
+    CHECK(makers->rcs[1] >= 10);
+    CHECK(is_filled(&makers->place->wide, 'x'));
+    CHECK_IS(pshm_cell_look(&makers->place->wide.cell, &spec, NULL), 0);
+}
+
+static void
+it_is_there_or_not_yet(void *context)
+{
+    struct two_makers *makers = context;
+    CHECK(makers->rcs[0] == -ENOENT || makers->rcs[0] == 0);
+    CHECK_IS(makers->rcs[1], 10);
+}
+
+static void
+two_makers_at_once(void)
+{
+    struct two_makers makers = {.place = fresh()};
+    const struct meeting meetings[] = {
+        {begin_with_zeros, make_first, make_in_another_process,
+         one_of_them_made_it},
+        {begin_with_zeros, look_first, make_in_another_process,
+         it_is_there_or_not_yet},
+    };
+    for (size_t i = 0; i < COUNT(meetings); i++) {
+        meet_at_each_step(&meetings[i], &makers);
+    }
+    CHECK(munmap((void *)makers.place, PAGE) == 0);
+}
+
+/* Other bytes, by a program that is not this library. */
+static void
+write_into_it(void *context)
+{
+    struct two_makers *makers = context;
+    makers->place->wide.rest[9] = 'y';
+}
+
+static void
+other_bytes_are_there(void *context)
+{
+    struct two_makers *makers = context;
+    CHECK(makers->rcs[0] == 0 || makers->rcs[0] == -EBADMSG);
+    CHECK(makers->rcs[0] == 0
+          || pshm_cell_look(&makers->place->wide.cell, &spec, NULL) < 0);
+    unsigned char byte = makers->place->wide.rest[9];
+    CHECK(byte == 'y' || (byte == 'x' && makers->rcs[0] == 0));
+}
+
+static void
+bytes_that_appear_meanwhile_are_not_written_over(void)
+{
+    struct two_makers makers = {.place = fresh()};
+    meet_at_each_step(&(struct meeting){begin_with_zeros, make_first,
+                                        write_into_it, other_bytes_are_there},
+                      &makers);
+    CHECK(munmap((void *)makers.place, PAGE) == 0);
+}
+
+/* Both changes of the magic come while it is looked at. */
+struct slow_maker {
+    struct pshm_cell *cell, *model;
+    int later;                          /* steps to the second change */
+};
+
+static void
+go_to_the_end(void *context)
+{
+    struct slow_maker *maker = context;
+    *maker->cell = *maker->model;
+}
+
+static void
+go_half_the_way(void *context)
+{
+    struct slow_maker *maker = context;
+    maker->cell->tag.guard = maker->model->tag.guard;
+    atomic_store(&maker->cell->tag.magic, PSHM_CELL_MAKING);
+    pshm_fault_hook(go_to_the_end, maker);
+    pshm_fault_arm("atomic", maker->later, PSHM_FAULT_HOOK_BEFORE, 0);
+}
+
+static void
+cell_may_be_made_while_it_is_looked_at(void)
+{
+    struct place *model = fresh(), *place = fresh();
+    struct slow_maker maker = {&place->wide.cell, &model->wide.cell, 1};
+    CHECK_IS(make(maker.model, &owned), 0);
+    for (int first = 1, seen = first; first <= seen; first++) {
+        for (maker.later = 1; maker.later <= seen; maker.later++) {
+            memset((void *)place, 0, sizeof(*place));
+            pshm_fault_arm("atomic", 0, PSHM_FAULT_FAIL, 0);
+            CHECK_IS(pshm_cell_look(maker.cell, &owned, NULL), -ENOENT);
+            seen = pshm_fault_disarm();
+            pshm_fault_hook(go_half_the_way, &maker);
+            pshm_fault_arm("atomic", first, PSHM_FAULT_HOOK_BEFORE, 0);
+            int rc = pshm_cell_look(maker.cell, &owned, NULL);
+            (void)pshm_fault_disarm();
+            CHECK(rc == 0 || rc == -ENOENT);
+        }
+    }
+    CHECK(munmap((void *)place, PAGE) == 0);
+    CHECK(munmap((void *)model, PAGE) == 0);
+}
+
+/* ---- by name ---- */
+
+static void
+kind_of_a_named_one_is_told(void)
+{
+    struct pshm_name name = name_of("cell"), absent = name_of("absent");
+    enum pshm_cell_kind found = PSHM_CELL_LOCK;
+    CHECK_IS(pshm_cell_named(&absent, &found), 0);
+    CHECK_IS(found, PSHM_CELL_NONE);
+    (void)make_plain(&name, 100, 0600, 0);      /* less than a cell */
+    CHECK_IS(pshm_cell_named(&name, &found), 1);
+    CHECK_IS(found, PSHM_CELL_NONE);
+    CHECK(truncate(name.path, (off_t)PAGE) == 0);
+    CHECK_IS(pshm_cell_named(&name, &found), 1);
+    CHECK_IS(found, PSHM_CELL_NONE);
+    int fd = open(name.path, O_RDWR | O_CLOEXEC);
+    struct pshm_cell *cell = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+                                  MAP_SHARED, fd, 0);
+    CHECK((void *)cell != MAP_FAILED);
+    CHECK_IS(make(cell, &spec), 0);
+    CHECK_IS(pshm_cell_named(&name, &found), 1);
+    CHECK_IS(found, PSHM_CELL_EVENT);
+    cell->tag.version++;
+    CHECK_IS(pshm_cell_named(&name, &found), 1);
+    CHECK_IS(found, PSHM_CELL_NONE);
+    /* It may not be opened, but it is there. */
+    pshm_fault_arm("shm_open", 1, PSHM_FAULT_FAIL, EACCES);
+    CHECK_IS(pshm_cell_named(&name, &found), 1);
+    CHECK_IS(pshm_fault_disarm(), 1);
+    CHECK(munmap(cell, PAGE) == 0);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
 /* ---- at two addresses ---- */
 
 struct two {
@@ -534,6 +759,8 @@ main(void)
     RUN(zeros_become_a_cell_once);
     RUN(anything_else_stays_byte_for_byte);
     RUN(guard_that_is_written_over_does_no_harm);
+    RUN(guard_that_no_maker_wrote_is_refused);
+    RUN(kernel_without_robust_mutexes_is_told);
     RUN(another_kind_is_named);
     RUN(another_library_word_size_or_version_is_told);
     RUN(another_space_of_process_ids_is_told);
@@ -542,6 +769,10 @@ main(void)
     RUN(what_a_dead_maker_left_is_wiped);
     RUN(one_of_many_makers_makes_it);
     RUN(makers_killed_one_after_another_hinder_nobody);
+    RUN(two_makers_at_once);
+    RUN(bytes_that_appear_meanwhile_are_not_written_over);
+    RUN(cell_may_be_made_while_it_is_looked_at);
+    RUN(kind_of_a_named_one_is_told);
     RUN(it_is_one_cell_at_any_address);
     RUN(lock_in_it_is_one_lock_at_any_address);
     return finish();

@@ -525,6 +525,71 @@ killed_at_any_moment_they_hinder_nobody(void)
     unmake(&side);
 }
 
+/* ---- counts ---- */
+
+static void
+notify_that_nobody_is_left_to_take_is_gone(void)
+{
+    struct pshm_condition words = {0};
+    struct pshm_waiter first, second, later;
+    pshm_condition_enter(&words, &first);
+    pshm_condition_enter(&words, &second);
+    pshm_condition_notify(&words, 1);
+    pshm_condition_leave(&words, &first);
+    CHECK_IS(words.tokens, 1);
+    pshm_condition_leave(&words, &second);
+    CHECK_IS(words.tokens, 0);
+    pshm_condition_enter(&words, &later);
+    CHECK(!pshm_condition_claim(&words, &later));
+}
+
+/* It gives up as the notify comes. */
+static void
+who_leaves_after_a_notify_for_all_is_not_counted_twice(void)
+{
+    struct pshm_condition words = {0};
+    struct pshm_waiter old, later;
+    pshm_condition_enter(&words, &old);
+    pshm_condition_notify(&words, UINT_MAX);
+    pshm_condition_enter(&words, &later);
+    pshm_condition_leave(&words, &old);
+    CHECK_IS(words.waiters, 1);
+}
+
+/* Another process wrote over them: then they may say less than is so. */
+static void
+counts_that_are_wrong_do_not_wrap(void)
+{
+    struct pshm_condition words = {0};
+    struct pshm_waiter waiter;
+    pshm_condition_enter(&words, &waiter);
+    atomic_store(&words.waiters, 0);
+    pshm_condition_leave(&words, &waiter);
+    CHECK_IS(words.waiters, 0);
+    atomic_store(&words.tokens, 1);
+    atomic_store(&words.count, 1);
+    CHECK(pshm_condition_claim(&words, &waiter));
+    CHECK_IS(words.waiters, 0);
+    CHECK_IS(words.tokens, 0);
+}
+
+/* More tokens than waiters, or more waiters than an int can count. */
+static void
+notify_whatever_the_counts_are(void)
+{
+    struct pshm_condition words = {.tokens = 2, .waiters = 1};
+    struct pshm_waiter waiter = {0};
+    pshm_condition_notify(&words, 1);
+    CHECK(pshm_condition_claim(&words, &waiter));
+    CHECK_IS(words.waiters, 0);
+    words = (struct pshm_condition){.waiters = UINT_MAX};
+    pshm_condition_notify(&words, INT_MAX + 1U);
+    CHECK_IS(words.tokens, INT_MAX + 1U);
+    CHECK(pshm_condition_claim(&words, &waiter));
+    CHECK_IS(words.tokens, INT_MAX);
+    CHECK_IS(words.waiters, UINT_MAX - 1);
+}
+
 int
 main(void)
 {
@@ -534,6 +599,10 @@ main(void)
     RUN(notify_is_not_kept_for_later);
     RUN(notify_is_for_those_who_waited);
     RUN(notify_outlives_who_gives_up);
+    RUN(notify_that_nobody_is_left_to_take_is_gone);
+    RUN(who_leaves_after_a_notify_for_all_is_not_counted_twice);
+    RUN(counts_that_are_wrong_do_not_wrap);
+    RUN(notify_whatever_the_counts_are);
     RUN(sleep_ends_with_its_slice);
     RUN(two_processes_take_turns);
     RUN(notifier_killed_before_the_wake_has_notified);

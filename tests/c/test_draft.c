@@ -7,7 +7,6 @@
 
 #include <sched.h>
 #include <stdatomic.h>
-#include <sys/resource.h>
 #include <sys/statvfs.h>
 
 static struct pshm_spec
@@ -257,7 +256,7 @@ unnamed_object_can_be_published_later(void)
 static void
 named_object_without_o_tmpfile(void)
 {
-    static const int errnos[] = {EOPNOTSUPP, EISDIR, ENOENT};
+    static const int errnos[] = {EOPNOTSUPP, EISDIR, ENOENT, EACCES, EPERM};
     for (size_t i = 0; i < COUNT(errnos); i++) {
         struct pshm_way way = {0};
         struct pshm_name name = name_of("object");
@@ -295,6 +294,60 @@ make_without_proc(void *context)
     pshm_draft_abandon(&draft);
     remove_plain(&name);
     return 0;
+}
+
+struct intruder {
+    struct pshm_name name;              /* what the draft is to be called */
+    int how, fd;
+};
+
+/* 0: a reclaimer removes the temporary name; 1: and another process takes it;
+ * 2: a process has locked the object. */
+static void
+meddle(void *context)
+{
+    struct intruder *intruder = context;
+    struct pshm_name temporary = first_with(pshm_name_plain(&intruder->name));
+    if (intruder->how == 2) {
+        intruder->fd = open(temporary.path, O_RDONLY | O_CLOEXEC);
+        CHECK_IS(pshm_lease_seize(intruder->fd), 0);
+        return;
+    }
+    remove_plain(&temporary);
+    if (intruder->how == 1) {
+        (void)make_plain(&temporary, 1, 0600, 0);
+    }
+}
+
+static void
+draft_that_is_reclaimed_at_once_is_made_again(void)
+{
+    for (int how = 0; how < 3; how++) {
+        check_about("way %d", how);
+        struct intruder intruder = {.name = name_of("object"), .how = how,
+                                    .fd = -1};
+        struct pshm_way way = by_temporary_name();
+        struct pshm_spec spec = spec_of(PSHM_NAMED, &intruder.name, 10);
+        struct pshm_draft draft = PSHM_DRAFT_NONE;
+        pshm_fault_hook(meddle, &intruder);
+        pshm_fault_arm("open", 1, PSHM_FAULT_HOOK_AFTER, 0);
+        CHECK_IS(pshm_draft_make(&spec, &way, &draft), -EINTR);
+        CHECK_IS(pshm_fault_disarm(), 1);
+        CHECK_IS(names_with(prefix()), how == 1);
+        CHECK_IS(make(&spec, &way, &draft), 0);
+        CHECK(draft.locked);
+        CHECK_IS(pshm_draft_publish(&draft, &intruder.name), 0);
+        pshm_draft_abandon(&draft);
+        remove_plain(&intruder.name);
+        if (how == 1) {                 /* the other process's object stays */
+            struct pshm_name left = first_with(prefix());
+            CHECK(left.path[0] != '\0');
+            remove_plain(&left);
+        }
+        if (intruder.fd >= 0) {
+            (void)close(intruder.fd);
+        }
+    }
 }
 
 static void
@@ -428,6 +481,46 @@ make_where_there_is_little(void *context)
     return 0;
 }
 
+static int
+make_big_pages(int err)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_way way = {0};
+    struct pshm_spec spec = spec_of(PSHM_NAMED, &name, 10);
+    struct pshm_draft draft = PSHM_DRAFT_NONE;
+    spec.huge_pages = true;
+    pshm_fault_arm("madvise", 1, PSHM_FAULT_FAIL, err);
+    int rc = make(&spec, &way, &draft);
+    CHECK(pshm_fault_disarm() >= 1);
+    pshm_draft_abandon(&draft);
+    return rc;
+}
+
+static void
+kernel_without_huge_pages_makes_small_ones(void)
+{
+    CHECK_IS(make_big_pages(EINVAL), 0);
+    CHECK_IS(make_big_pages(ENOMEM), -ENOMEM);
+}
+
+/* The kernel says so of each page that it cannot bring in. */
+static void
+pages_that_cannot_be_brought_in_are_reserved_or_told(void)
+{
+    for (int reserve = 0; reserve < 2; reserve++) {
+        struct pshm_name name = name_of("object");
+        struct pshm_way way = {0};
+        struct pshm_spec spec = spec_of(PSHM_NAMED, &name, 10);
+        struct pshm_draft draft = PSHM_DRAFT_NONE;
+        spec.populate = true;
+        spec.reserve = reserve;
+        pshm_fault_arm("madvise", 1, PSHM_FAULT_FAIL, EFAULT);
+        CHECK_IS(make(&spec, &way, &draft), reserve ? 0 : -ENOSPC);
+        CHECK_IS(pshm_fault_disarm(), 1);
+        pshm_draft_abandon(&draft);
+    }
+}
+
 static void
 full_mount_is_an_error_and_no_signal(void)
 {
@@ -505,14 +598,12 @@ lack_of_inodes_is_told(void)
 static int
 make_under_limits(void *context)
 {
-    struct rlimit size = {.rlim_cur = 8192, .rlim_max = 8192};
-    struct rlimit files = {.rlim_cur = 0, .rlim_max = 0};
     struct pshm_way way = *(struct pshm_way *)context;
     struct pshm_name name = name_of("object");
     struct pshm_spec spec = spec_of(PSHM_NAMED, &name, 8193);
     struct pshm_draft draft = PSHM_DRAFT_NONE;
     /* SIGXFSZ would end this child. */
-    CHECK(setrlimit(RLIMIT_FSIZE, &size) == 0);
+    limit_to(RLIMIT_FSIZE, 8192);
     for (int i = 0; i < 8; i++) {
         spec.reserve = i & 1;
         spec.populate = i & 2;
@@ -520,7 +611,7 @@ make_under_limits(void *context)
         CHECK_IS(make(&spec, &way, &draft), -EFBIG);
         pshm_draft_abandon(&draft);
     }
-    CHECK(setrlimit(RLIMIT_NOFILE, &files) == 0);
+    limit_to(RLIMIT_NOFILE, 0);
     for (int kind = PSHM_NAMED; kind <= PSHM_MEMFD; kind++) {
         spec = spec_of((enum pshm_kind)kind, &name, 1);
         CHECK_IS(make(&spec, &way, &draft), -EMFILE);
@@ -908,10 +999,13 @@ main(void)
     RUN(taken_name_leaves_the_draft_as_it_was);
     RUN(unnamed_object_can_be_published_later);
     RUN(named_object_without_o_tmpfile);
+    RUN(draft_that_is_reclaimed_at_once_is_made_again);
     RUN(named_object_without_proc);
     RUN(memfd_is_sealed_against_shrinking);
     RUN(more_may_be_mapped_than_there_is);
     RUN(memory_is_as_asked_for);
+    RUN(kernel_without_huge_pages_makes_small_ones);
+    RUN(pages_that_cannot_be_brought_in_are_reserved_or_told);
     RUN(full_mount_is_an_error_and_no_signal);
     RUN(lack_of_inodes_is_told);
     RUN(limits_of_the_process_are_errors);

@@ -50,11 +50,62 @@ child_is_another_process(void)
     CHECK_IS(child_run(own_id, &pid), 0);
 }
 
+/* Less than there should be, or none: not the kernel's. */
+static int
+read_another_boot_id(void *context)
+{
+    char id[PSHM_BOOT_ID_SIZE];
+    (void)context;
+    if (mount_own("/proc", "mode=755") != 0) {
+        return CANNOT;
+    }
+    CHECK_IS(pshm_boot_id(id), -ENOENT);
+    CHECK_IS(pshm_process_space(), 0);
+    make_folder("/proc/sys");
+    make_folder("/proc/sys/kernel");
+    make_folder("/proc/sys/kernel/random");
+    write_file("/proc/sys/kernel/random/boot_id", "short");
+    CHECK_IS(pshm_boot_id(id), -EIO);
+    return 0;
+}
+
+static void
+proc_may_be_missing_or_another_one(void)
+{
+    CHECK(pshm_process_space() != 0);
+    int status = child_run(read_another_boot_id, NULL);
+    if (status == CANNOT) {
+        skip("cannot mount a tmpfs");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
+static int
+nothing_more(void *context)
+{
+    (void)context;
+    return 0;
+}
+
+static void
+forks_are_counted(void)
+{
+    pshm_forks_watch();
+    unsigned seen = pshm_forks_seen();
+    CHECK_IS(child_run(nothing_more, NULL), 0);
+    CHECK_IS(pshm_forks_seen(), seen + 1);
+    CHECK_IS(pshm_forks(), 0);
+}
+
 int
 main(void)
 {
     RUN(boot_id_is_the_kernels);
     RUN(each_failure_is_told);
     RUN(child_is_another_process);
+    RUN(proc_may_be_missing_or_another_one);
+    RUN(forks_are_counted);
     return finish();
 }

@@ -3,6 +3,7 @@
 #include "posix/pause.h"
 
 #include <sys/file.h>
+#include <sys/sysmacros.h>
 
 static struct pshm_name
 fresh_object(void)
@@ -185,6 +186,78 @@ errors_are_told(void)
     remove_plain(&name);
 }
 
+/* ---- which processes have one ---- */
+
+static void
+holders_are_told_once_each(void)
+{
+    struct pshm_name name = fresh_object(), absent = name_of("absent");
+    int a = open_it(&name, O_RDWR), b = open_it(&name, O_RDONLY);
+    pid_t pids[4] = {0};
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    CHECK(fcntl(a, F_SETLK, &whole) == 0);      /* one of another kind */
+    CHECK_IS(pshm_lease_holders(name.path, pids, COUNT(pids)), 0);
+    CHECK_IS(pshm_lease_take(a), 0);
+    CHECK_IS(pshm_lease_take(b), 0);
+    CHECK_IS(pshm_lease_holders(name.path, pids, COUNT(pids)), 1);
+    CHECK_IS(pids[0], getpid());
+    pid_t child = child_start(take_and_stop, &name);
+    child_wait_stopped(child);
+    CHECK_IS(pshm_lease_holders(name.path, pids, COUNT(pids)), 2);
+    CHECK_IS(pids[0] + pids[1], getpid() + child);
+    CHECK_IS(pshm_lease_holders(name.path, pids, 1), 1);
+    CHECK_IS(pshm_lease_holders(name.path, pids, 0), 0);
+    CHECK(kill(child, SIGCONT) == 0);
+    CHECK_IS(child_wait(child), 0);
+    CHECK_IS(pshm_lease_holders(absent.path, pids, COUNT(pids)), 0);
+    (void)close(a);
+    (void)close(b);
+    remove_plain(&name);
+}
+
+/* Of this file only, and only such as have an id here. */
+static int
+read_locks_of_others(void *context)
+{
+    const struct pshm_name *name = context;
+    struct stat st;
+    char text[600];
+    pid_t pids[4] = {0};
+    CHECK(lstat(name->path, &st) == 0);
+    unsigned int major = major(st.st_dev), minor = minor(st.st_dev);
+    unsigned long inode = (unsigned long)st.st_ino;
+    if (mount_own("/proc", "mode=755") != 0) {
+        return CANNOT;
+    }
+    CHECK_IS(pshm_lease_holders(name->path, pids, COUNT(pids)), 0);
+    (void)snprintf(text, sizeof(text),
+                   "1: POSIX ADVISORY WRITE 4 %02x:%02x:%lu 0 EOF\n"
+                   "2: FLOCK ADVISORY WRITE -1 %02x:%02x:%lu 0 EOF\n"
+                   "3: FLOCK ADVISORY WRITE 5 %02x:%02x:%lu 0 EOF\n"
+                   "4: FLOCK ADVISORY WRITE 6 %02x:%02x:%lu 0 EOF\n"
+                   "5: FLOCK ADVISORY READ 7 %02x:%02x:%lu 0 EOF\n",
+                   major, minor, inode, major, minor, inode, major, minor + 1,
+                   inode, major, minor, inode + 1, major, minor, inode);
+    write_file("/proc/locks", text);
+    CHECK_IS(pshm_lease_holders(name->path, pids, COUNT(pids)), 1);
+    CHECK_IS(pids[0], 7);
+    return 0;
+}
+
+static void
+locks_of_other_files_do_not_count(void)
+{
+    struct pshm_name name = fresh_object();
+    int status = child_run(read_locks_of_others, &name);
+    if (status == CANNOT) {
+        skip("cannot mount a tmpfs");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+    remove_plain(&name);
+}
+
 int
 main(void)
 {
@@ -195,5 +268,7 @@ main(void)
     RUN(forked_child_keeps_the_lease);
     RUN(lock_of_a_reclaimer_is_waited_for);
     RUN(errors_are_told);
+    RUN(holders_are_told_once_each);
+    RUN(locks_of_other_files_do_not_count);
     return finish();
 }

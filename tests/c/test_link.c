@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 /* An object without a name. */
 static int
@@ -264,6 +265,40 @@ moving_without_renameat2(void)
 }
 
 /* ---- renaming ---- */
+
+/* The old name cannot be removed: then the new one is. */
+static int
+move_what_cannot_be_removed(void *context)
+{
+    struct pshm_name from = name_of("from"), to = name_of("to");
+    struct pshm_identity id = make_plain(&from, 1, 0600, 0);
+    (void)context;
+    if (forbid(SYS_renameat2, ENOSYS) != 0) {
+        remove_plain(&from);
+        return CANNOT;
+    }
+    pshm_fault_arm("unlink", 1, PSHM_FAULT_FAIL, EBUSY);
+    CHECK_IS(pshm_link_move(&from, &to), -EBUSY);
+    CHECK_IS(pshm_fault_disarm(), 2);
+    CHECK(is(&from, id));
+    CHECK_IS(identity_of(&to).ino, 0);
+    CHECK_IS(pshm_link_move(&from, &to), 0);
+    CHECK(is(&to, id));
+    remove_plain(&to);
+    return 0;
+}
+
+static void
+failed_move_without_renameat2_leaves_the_old_name(void)
+{
+    int status = child_run(move_what_cannot_be_removed, NULL);
+    if (status == CANNOT) {
+        skip("cannot forbid a system call");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
 
 static void
 object_is_renamed(void)
@@ -865,6 +900,7 @@ main(void)
     RUN(long_names_can_be_replaced_and_removed);
     RUN(temporary_name_is_moved);
     RUN(moving_without_renameat2);
+    RUN(failed_move_without_renameat2_leaves_the_old_name);
     RUN(object_is_renamed);
     RUN(second_name_of_one_object_is_no_obstacle);
     RUN(directory_is_not_replaced_by_renaming);

@@ -118,6 +118,34 @@ held_says_whether_somebody_has_it(void)
     unmake(&side);
 }
 
+static void
+kernel_without_robust_mutexes_is_told(void)
+{
+    struct side side = make(0);
+    struct pshm_grip grip = {0};
+    pshm_fault_arm("pthread_mutex_init", 1, PSHM_FAULT_FAIL, ENOTSUP);
+    CHECK_IS(pshm_lock_open(&side.place->lock, 0, &grip), -ENOTSUP);
+    (void)pshm_fault_disarm();
+    CHECK(grip.note == NULL);
+    unmake(&side);
+}
+
+static void
+inconsistent_one_has_a_dead_owner_until_it_is_held(void)
+{
+    struct side side = make(0);
+    CHECK(!pshm_lock_owner_died(&side.place->lock, &side.grip));
+    CHECK_IS(lock(&side), 0);
+    pshm_lock_give_up(&side.place->lock, &side.grip);
+    CHECK(pshm_lock_owner_died(&side.place->lock, &side.grip));
+    CHECK_IS(lock(&side), -EOWNERDEAD);
+    CHECK(!pshm_lock_owner_died(&side.place->lock, &side.grip));
+    pshm_lock_repair(&side.place->lock);
+    CHECK_IS(unlock(&side), 0);
+    CHECK(!pshm_lock_owner_died(&side.place->lock, &side.grip));
+    unmake(&side);
+}
+
 /* ---- an object that is gone ---- */
 
 static int
@@ -397,6 +425,8 @@ main(void)
     pshm_forks_watch();
     RUN(only_one_has_it);
     RUN(held_says_whether_somebody_has_it);
+    RUN(kernel_without_robust_mutexes_is_told);
+    RUN(inconsistent_one_has_a_dead_owner_until_it_is_held);
     RUN(owner_whose_object_is_gone_is_dead);
     RUN(object_that_is_gone_while_its_thread_lives);
     RUN(two_processes_take_turns);

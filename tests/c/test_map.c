@@ -2,7 +2,6 @@
 #include "posix/constants.h"
 #include "posix/map.h"
 
-#include <sys/resource.h>
 
 static int
 memory_file(off_t size)
@@ -119,14 +118,111 @@ range_lies_within_the_object(void)
 static int
 map_with_little_address_space(void *context)
 {
-    struct rlimit limit = {.rlim_cur = 64 << 20, .rlim_max = 64 << 20};
     void *base = NULL;
-    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+    limit_to(RLIMIT_AS, 64 << 20);
     CHECK_IS(pshm_map(*(int *)context, 0, 65 << 20, PROT_READ, &base),
              -ENOMEM);
     CHECK(base == NULL);
     CHECK_IS(pshm_map(*(int *)context, 0, PAGE, PROT_READ, &base), 0);
     return 0;
+}
+
+/* munmap(2) takes whole huge pages only. */
+static void
+huge_pages_are_mapped_whole(void)
+{
+    int fd = memfd_create("test", MFD_CLOEXEC | MFD_HUGETLB);
+    struct stat st;
+    if (fd < 0) {
+        skip("the kernel has no huge pages");
+        return;
+    }
+    CHECK(fstat(fd, &st) == 0);
+    off_t huge = st.st_blksize, length = (off_t)PAGE;
+    struct pshm_map_seen seen;
+    void *base = NULL;
+    CHECK(ftruncate(fd, 2 * huge) == 0);
+    CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, false, &base, &seen),
+             -ERANGE);
+    CHECK_IS(seen.huge_page, huge);
+    length = huge;
+    CHECK_IS(pshm_map_range(fd, (off_t)PAGE, &length, PROT_READ, false, &base,
+                            &seen),
+             -ERANGE);
+    /* Whether there is such a page is for the machine to say. */
+    int rc = pshm_map_range(fd, 0, &length, PROT_READ, false, &base, &seen);
+    CHECK(rc == 0 || rc == -ENOMEM);
+    pshm_unmap(base, (size_t)length);
+    /* What kind of file system it is may be unknown. */
+    length = (off_t)PAGE;
+    pshm_fault_arm("fstatfs", 1, PSHM_FAULT_FAIL, EIO);
+    (void)pshm_map_range(fd, 0, &length, PROT_READ, false, &base, &seen);
+    CHECK_IS(pshm_fault_disarm(), 1);
+    CHECK_IS(seen.huge_page, 0);
+    (void)close(fd);
+}
+
+/* Blocks of a file system may be larger than a page. */
+static int
+map_on_a_mount_with_large_blocks(void *context)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_map_seen seen;
+    off_t length = -1;
+    void *base = NULL;
+    (void)context;
+    if (mount_own(PSHM_DIR, "mode=1777,huge=always") != 0) {
+        return CANNOT;
+    }
+    (void)make_plain(&name, 10, 0600, 0);
+    int fd = open(name.path, O_RDONLY | O_CLOEXEC);
+    CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, false, &base, &seen),
+             0);
+    CHECK_IS(length, 10);
+    CHECK_IS(seen.huge_page, 0);
+    pshm_unmap(base, 10);
+    (void)close(fd);
+    return 0;
+}
+
+static void
+large_blocks_are_no_huge_pages(void)
+{
+    int status = child_run(map_on_a_mount_with_large_blocks, NULL);
+    if (status == CANNOT) {
+        skip("cannot mount a tmpfs of huge pages");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
+static int
+lock_with_a_limit(void *context)
+{
+    (void)context;
+    limit_to(RLIMIT_MEMLOCK, 4096);
+    CHECK_IS(pshm_map_lock_limit(), 4096);
+    pshm_fault_arm("getrlimit", 1, PSHM_FAULT_FAIL, EPERM);
+    CHECK(pshm_map_lock_limit() == UINT64_MAX);
+    (void)pshm_fault_disarm();
+    return 0;
+}
+
+static void
+limit_to_locked_memory_is_told(void)
+{
+    CHECK_IS(child_run(lock_with_a_limit, NULL), 0);
+}
+
+static void
+populated_range_is_not_populated_again(void)
+{
+    size_t done = PAGE;
+    pshm_fault_arm("madvise", 1, PSHM_FAULT_FAIL, EIO);
+    CHECK_IS(pshm_map_populate(&done, PAGE, true, &done), 0);
+    CHECK_IS(pshm_fault_disarm(), 0);
+    CHECK_IS(done, PAGE);
 }
 
 static void
@@ -529,8 +625,7 @@ safe_advice_keeps_the_bytes(void)
 static int
 lock_without_right(void *context)
 {
-    struct rlimit none = {.rlim_cur = 0, .rlim_max = 0};
-    CHECK(setrlimit(RLIMIT_MEMLOCK, &none) == 0);
+    limit_to(RLIMIT_MEMLOCK, 0);
     if (become_nobody() != 0) {
         return CANNOT;
     }
@@ -684,6 +779,10 @@ main(void)
     RUN(any_range_is_mapped_shared);
     RUN(bad_ranges_are_errors);
     RUN(range_lies_within_the_object);
+    RUN(huge_pages_are_mapped_whole);
+    RUN(large_blocks_are_no_huge_pages);
+    RUN(limit_to_locked_memory_is_told);
+    RUN(populated_range_is_not_populated_again);
     RUN(lack_of_address_space_is_told);
     RUN(too_many_mappings_are_told);
     RUN(all_pages_are_brought_in);

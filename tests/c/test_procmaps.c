@@ -2,6 +2,7 @@
 #include "posix/procmaps.h"
 
 #include <pthread.h>
+#include <sys/sysmacros.h>
 
 static void *
 map_at(int fd, off_t offset, size_t length)
@@ -254,6 +255,13 @@ find_mapped(void *context)
 /* What hides a whole list must not pass for an empty one.  Whether the maps of
  * one process can be read is another matter: it may be gone, or not ours. */
 static void
+free_mapped(void *context)
+{
+    struct find *find = context;
+    pshm_uses_free(&find->mapped);
+}
+
+static void
 failures_of_collecting_are_told(void)
 {
     static const struct {
@@ -329,6 +337,90 @@ looking_while_others_map(void)
     remove_plain(&name);
 }
 
+/* ---- what another process maps ---- */
+
+static int
+share_it(void *context)
+{
+    CHECK_IS(pshm_maps_share((unsigned)getppid(), context), 1);
+    CHECK(munmap(context, PAGE) == 0);
+    (void)raise(SIGSTOP);
+    return 0;
+}
+
+static void
+process_shares_what_it_maps(void)
+{
+    void *base = shared_memory(PAGE), *other = malloc(PAGE);
+    CHECK_IS(pshm_maps_share((unsigned)getpid(), base), 1);
+    pid_t child = child_start(share_it, base);
+    child_wait_stopped(child);
+    CHECK_IS(pshm_maps_share((unsigned)child, base), 0);
+    CHECK_IS(pshm_maps_share((unsigned)child, other), 0);       /* private */
+    pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, EMFILE);
+    CHECK_IS(pshm_maps_share((unsigned)child, base), -EMFILE);
+    (void)pshm_fault_disarm();
+    CHECK(kill(child, SIGCONT) == 0);
+    CHECK_IS(child_wait(child), 0);
+    CHECK_IS(pshm_maps_share((unsigned)child, base), -ENOENT);
+    CHECK(munmap(base, PAGE) == 0);
+    free(other);
+}
+
+/* One process, with one mapping and some open files. */
+static int
+find_in_a_proc_of_its_own(void *context)
+{
+    struct find find = {0};
+    struct stat st;
+    char maps[100];
+    (void)context;
+    if (mount_own("/proc", "mode=755") != 0) {
+        return CANNOT;
+    }
+    make_folder("/proc/7");
+    make_folder("/proc/7/fd");
+    write_file("/proc/7/fd/3", "");
+    write_file("/proc/7/fd/4", "");
+    write_file("/proc/version", "");    /* no process */
+    CHECK(lstat("/proc/7/fd/3", &st) == 0);
+    find.dev = st.st_dev;
+    (void)snprintf(maps, sizeof(maps),
+                   "not a mapping\n1000-2000 rw-s 00000000 %02x:%02x 999 x\n",
+                   major(st.st_dev), minor(st.st_dev));
+    struct operation op = {
+        .name = "find", .act = find_mapped, .undo = free_mapped,
+        .context = &find, .overcomes = " close open opendir fstatat "};
+    for (int mapped = 0; mapped < 2; mapped++) {
+        write_file("/proc/7/maps", mapped ? maps : "not a mapping\n");
+        CHECK(fail_each(&op) > 15);
+    }
+    CHECK_IS(find_mapped(&find), 0);
+    CHECK_IS(find.mapped.count, 3);
+    CHECK(pshm_uses_has(&find.mapped, 999));
+    CHECK(pshm_uses_has(&find.mapped, st.st_ino));
+    pshm_uses_free(&find.mapped);
+    /* A descriptor that is closed while it is looked at is not one. */
+    pshm_fault_arm("fstatat", 1, PSHM_FAULT_FAIL, ENOENT);
+    CHECK_IS(find_mapped(&find), 0);
+    CHECK_IS(pshm_fault_disarm() > 0, true);
+    CHECK_IS(find.mapped.count, 2);
+    pshm_uses_free(&find.mapped);
+    return 0;
+}
+
+static void
+each_failure_of_collecting_is_told(void)
+{
+    int status = child_run(find_in_a_proc_of_its_own, NULL);
+    if (status == CANNOT) {
+        skip("cannot mount a tmpfs");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
 int
 main(void)
 {
@@ -338,7 +430,9 @@ main(void)
     RUN(proc_may_be_missing);
     RUN(every_object_is_collected_once);
     RUN(other_processes_are_seen);
+    RUN(process_shares_what_it_maps);
     RUN(failures_of_collecting_are_told);
+    RUN(each_failure_of_collecting_is_told);
     RUN(looking_while_others_map);
     return finish();
 }

@@ -2,6 +2,7 @@
 #include "posix/attach.h"
 #include "posix/reclaim.h"
 
+#include <sys/personality.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -181,6 +182,135 @@ what_is_unknown_takes_force(void)
     CHECK_IS(identity_of(&name).ino, 0);
 }
 
+static void
+object_whose_lease_cannot_be_asked_for_is_unknown(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 1, 0600, 0);
+    pshm_fault_arm("fcntl", 1, PSHM_FAULT_FAIL, EINVAL);
+    CHECK_IS(reclaim(&name, 0, true).state, PSHM_UNKNOWN);
+    pshm_fault_arm("fstat", 1, PSHM_FAULT_FAIL, EIO);
+    CHECK_IS(reclaim(&name, 0, true).state, PSHM_UNKNOWN);
+    (void)pshm_fault_disarm();
+    CHECK(removes(&name));
+    pshm_fault_arm("shm_open", 1, PSHM_FAULT_FAIL, EMFILE);
+    CHECK_IS(reclaim(&name, 0, true).state, PSHM_NOT_SELECTED);
+    (void)pshm_fault_disarm();
+}
+
+/* It refuses the lease of an object that no process has, too. */
+static int
+reclaim_on_an_older_kernel(void *context)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_object object;
+    (void)context;
+    if (personality(UNAME26) < 0) {
+        return CANNOT;
+    }
+    (void)make_plain(&name, 1, 0600, 0);
+    int fd = open(name.path, O_RDONLY | O_CLOEXEC);
+    CHECK_IS(state_of(&name, 0), PSHM_UNKNOWN);
+    CHECK_IS(pshm_attach(&name, false, &PSHM_ACCEPT_ANY, &object), 0);
+    CHECK_IS(state_of(&name, 0), PSHM_IN_USE);
+    (void)close(object.fd);
+    (void)close(fd);
+    CHECK_IS(state_of(&name, 0), PSHM_FREE);
+    remove_plain(&name);
+    return 0;
+}
+
+static void
+refusal_by_an_older_kernel_is_no_proof(void)
+{
+    int status = child_run(reclaim_on_an_older_kernel, NULL);
+    if (status == CANNOT) {
+        skip("cannot have another kernel's name");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
+static int
+hold_a_lease(void *context)
+{
+    const struct pshm_name *name = context;
+    int fd = open(name->path, O_RDONLY | O_CLOEXEC);
+    (void)signal(SIGIO, SIG_IGN);
+    CHECK(fcntl(fd, F_SETLEASE, F_WRLCK) == 0);
+    (void)raise(SIGSTOP);
+    (void)close(fd);
+    return 0;
+}
+
+static void
+object_with_a_lease_is_in_use(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 1, 0600, 0);
+    pid_t child = child_start(hold_a_lease, &name);
+    child_wait_stopped(child);
+    CHECK_IS(reclaim(&name, 0, true).state, PSHM_IN_USE);
+    CHECK(kill(child, SIGCONT) == 0);
+    CHECK_IS(child_wait(child), 0);
+    CHECK(removes(&name));
+}
+
+/* A program that is not this library takes no name lock. */
+static void
+remove_it(void *context)
+{
+    remove_plain(context);
+}
+
+static void
+replace_it(void *context)
+{
+    remove_plain(context);
+    (void)make_plain(context, 7, 0600, 0);
+}
+
+static void
+name_that_changes_meanwhile_is_not_removed(void)
+{
+    struct pshm_name name = name_of("object");
+    for (int replaced = 0; replaced < 2; replaced++) {
+        (void)make_plain(&name, 1, 0600, 0);
+        pshm_fault_hook(replaced ? replace_it : remove_it, &name);
+        pshm_fault_arm("lstat", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+        struct pshm_candidate found = reclaim(&name, 0, true);
+        CHECK_IS(pshm_fault_disarm(), 1);
+        CHECK_IS(found.state, PSHM_NOT_SELECTED);
+        CHECK(!found.removed && found.error == 0);
+        CHECK_IS(names_with(prefix()), replaced);
+    }
+    CHECK(removes(&name));
+}
+
+/* /proc is walked through once for all that are unknown, and only for them. */
+static void
+only_unknown_ones_are_looked_for(void)
+{
+    struct pshm_name names[2] = {name_of("first"), name_of("second")};
+    struct pshm_candidate found[3] = {{.state = PSHM_FREE}};
+    for (int i = 0; i < 2; i++) {
+        (void)make_plain(&names[i], 1, 0600, 0);
+        pshm_fault_arm("fcntl", 2, PSHM_FAULT_FAIL, EINVAL);
+        found[i + 1] = reclaim(&names[i], 0, true);
+        CHECK_IS(found[i + 1].state, PSHM_UNKNOWN);
+        (void)pshm_fault_disarm();
+    }
+    pshm_fault_arm("opendir", 1, PSHM_FAULT_FAIL, EMFILE);
+    CHECK_IS(pshm_reclaim_unknown(found, 3, true), -EMFILE);
+    CHECK_IS(names_with(prefix()), 2);
+    pshm_fault_arm("opendir", 1, PSHM_FAULT_FAIL, ENOENT);
+    CHECK_IS(pshm_reclaim_unknown(found, 3, true), 0);
+    CHECK_IS(pshm_fault_disarm(), 1);
+    CHECK(!found[0].removed && found[1].removed && found[2].removed);
+    CHECK_IS(names_with(prefix()), 0);
+}
+
 /* Without a list of what is in use nothing is removed. */
 static void
 nothing_is_removed_if_processes_cannot_be_inspected(void)
@@ -305,6 +435,11 @@ main(void)
     RUN(what_is_no_object_is_not_selected);
     RUN(both_names_of_one_object_are_removed);
     RUN(what_is_unknown_takes_force);
+    RUN(object_whose_lease_cannot_be_asked_for_is_unknown);
+    RUN(refusal_by_an_older_kernel_is_no_proof);
+    RUN(object_with_a_lease_is_in_use);
+    RUN(name_that_changes_meanwhile_is_not_removed);
+    RUN(only_unknown_ones_are_looked_for);
     RUN(nothing_is_removed_if_processes_cannot_be_inspected);
     RUN(others_objects_stay);
     RUN(killed_at_each_step);

@@ -93,6 +93,29 @@ any_thread_may_be_the_last(void)
     }
 }
 
+static int
+find_no_memory(void *context)
+{
+    void *base = context;
+    use_up_memory();
+    CHECK(pshm_region_new(base, PAGE) == NULL);
+    end_limit(RLIMIT_DATA);
+    CHECK(is_mapped(base));
+    return 0;
+}
+
+static void
+without_memory_nothing_is_taken_over(void)
+{
+    if (SANITIZED) {
+        skip("a sanitizer has its own malloc");
+        return;
+    }
+    void *base = shared_memory(PAGE);
+    CHECK_IS(child_run(find_no_memory, base), 0);
+    CHECK(munmap(base, PAGE) == 0);
+}
+
 int
 main(void)
 {
@@ -100,5 +123,6 @@ main(void)
     RUN(what_a_region_no_longer_has_stays);
     RUN(memory_of_malloc_is_freed);
     RUN(any_thread_may_be_the_last);
+    RUN(without_memory_nothing_is_taken_over);
     return finish();
 }

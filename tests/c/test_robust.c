@@ -204,6 +204,7 @@ kinds_are_told_apart(void)
 struct holder {
     struct side *side;
     atomic_uint state;
+    unsigned thread;
 };
 
 /* 1: has it; 2: may let go; 3: has. */
@@ -395,16 +396,20 @@ write_over(struct pshm_robust *mutex, int how)
     case 6:                             /* one of the two */
         memcpy(&inside->__data.__list, links, sizeof(links[0]));
         break;
-    default:
+    case 7:
         memcpy((char *)&inside->__data.__list + sizeof(links[0]), links,
                sizeof(links[0]));
+        break;
+    default:                            /* to where no word can begin */
+        links[0] += 2;
+        memcpy(&inside->__data.__list, links, sizeof(links));
         break;
     }
 #endif
 }
 
 #ifdef PSHM_ROBUST_LINKS
-enum { WAYS_TO_WRITE_OVER = 8 };
+enum { WAYS_TO_WRITE_OVER = 9 };
 #else
 enum { WAYS_TO_WRITE_OVER = 2 };
 #endif
@@ -522,6 +527,120 @@ links_that_a_dead_thread_left_are_not_followed(void)
     CHECK_IS(child_run(have_the_links_of_a_dead_thread, NULL), 0);
 }
 
+/* The kernel may refuse to say where a thread's list begins. */
+static int
+have_it_written_over_in_an_unknown_list(void *context)
+{
+    pshm_fault_arm("get_robust_list", 1, PSHM_FAULT_FAIL_ON, ENOSYS);
+    CHECK_IS(pshm_thread()->list, 0);
+    CHECK(pshm_fault_disarm() > 0);
+    return have_it_written_over(context);
+}
+
+static void
+list_that_the_kernel_does_not_tell(void)
+{
+    for (int how = 0; how < 2 * WAYS_TO_WRITE_OVER; how++) {
+        check_about("way %d", how);
+        CHECK_IS(child_run(have_it_written_over_in_an_unknown_list, &how), 0);
+    }
+}
+
+/* With a C library that keeps the list in another way, only what is not part of
+ * it says that it was written over. */
+enum { ALL_COMPARED = 10 };
+
+static int
+use_it_where_links_are_unknown(void *context)
+{
+    int nth = *(int *)context, how = 0;
+    pshm_fault_arm("futex", nth, PSHM_FAULT_FAIL, EAGAIN);
+    struct side side = make(0), older = make(0);
+    if (pshm_fault_disarm() < nth) {
+        return ALL_COMPARED;
+    }
+    CHECK_IS(lock(&older), 0);
+    CHECK_IS(pthread_mutex_lock(&side.place->mutex.mutex), 0);
+    CHECK_IS(unlock(&older), 0);
+    CHECK_IS(pthread_mutex_unlock(&side.place->mutex.mutex), 0);
+    CHECK_IS(lock(&side), 0);
+    side.place->mutex.mutex.__data.__kind ^= 2;
+    CHECK_IS(unlock(&side), -EBADMSG);
+    CHECK(pshm_grip_held(&side.grip));
+    side.place->mutex.mutex.__data.__kind ^= 2;
+    CHECK_IS(unlock(&side), 0);
+    return have_it_written_over(&how);
+}
+
+/* Before all other tests: a process finds out once what it can know. */
+static void
+links_of_another_kind_are_not_followed(void)
+{
+    int nth = 0, status = 0;
+    while (status == 0) {
+        nth++;
+        check_about("word %d", nth);
+        status = child_run(use_it_where_links_are_unknown, &nth);
+    }
+    CHECK_IS(status, ALL_COMPARED);
+    CHECK(nth > 8);
+}
+
+/* Its neighbours say where it is, also one that a thread waits for. */
+static void
+neighbour_with_waiters_confirms_a_link(void)
+{
+    struct side sides[3] = {make(0), make(0), make(0)};
+    for (int i = 0; i < 3; i++) {
+        CHECK_IS(lock(&sides[i]), 0);
+    }
+    for (int i = 0; i < 3; i += 2) {
+        (void)atomic_fetch_or(pshm_robust_word(&sides[i].place->mutex),
+                              FUTEX_WAITERS);
+    }
+    write_over(&sides[1].place->mutex, 3);
+    CHECK_IS(unlock(&sides[1]), -EBADMSG);
+    CHECK(!pshm_grip_held(&sides[1].grip));
+    CHECK_IS(unlock(&sides[2]), 0);
+    CHECK_IS(unlock(&sides[0]), 0);
+    for (int i = 0; i < 3; i++) {
+        unmake(&sides[i]);
+    }
+}
+
+/* One that leads to another mutex of this library's that the thread has, which
+ * confirms it, is no neighbour, and what should be one does not confirm. */
+static int
+have_links_to_one_that_is_ours(void *context)
+{
+    struct side sides[4] = {make(0), make(0), make(0), make(0)};
+    (void)context;
+    for (int i = 0; i < 4; i++) {
+        CHECK_IS(lock(&sides[i]), 0);
+    }
+    struct pshm_robust *before = &sides[0].place->mutex;
+    struct pshm_robust *mine = &sides[1].place->mutex;
+    struct pshm_robust kept = *mine, kept_before = *before;
+    void *other = &sides[3].place->mutex.mutex.__data.__list.__next;
+    mine->mutex.__data.__list.__next = other;
+    before->mutex.__data.__list.__prev = other;
+    CHECK_IS(unlock(&sides[1]), -EBADMSG);
+    CHECK(pshm_grip_held(&sides[1].grip));
+    *mine = kept;
+    *before = kept_before;
+    for (int i = 0; i < 4; i++) {
+        CHECK_IS(unlock(&sides[i]), 0);
+        unmake(&sides[i]);
+    }
+    return 0;
+}
+
+static void
+links_to_one_that_is_ours_are_not_followed(void)
+{
+    CHECK_IS(child_run(have_links_to_one_that_is_ours, NULL), 0);
+}
+
 /* The words of a free recursive one say that this thread has it: the C library
  * would count it, and take it out of a list that it is not in. */
 static void
@@ -534,6 +653,8 @@ words_that_say_that_it_is_ours(void)
             mutex->__data.__lock = mutex->__data.__owner
                 = (int)pshm_thread()->id;
             mutex->__data.__count = (unsigned)count;
+            /* half of a list */
+            mutex->__data.__list.__prev = count ? (void *)mutex : NULL;
             CHECK_IS(try(&side), -EBADMSG);
             CHECK_IS(lock(&side), -EBADMSG);
             CHECK(!pshm_grip_held(&side.grip));
@@ -573,6 +694,13 @@ who_holds_it_while_it_is_written_over_is_told(void)
 }
 
 /* ---- an owner that the kernel did not mark ---- */
+
+static int
+find_nothing(void *context)
+{
+    (void)context;
+    return 0;
+}
 
 struct watched {
     struct side sides[2];
@@ -688,6 +816,431 @@ one_beside_another_library_s_is_unlocked(void)
     }
 }
 
+/* No note says which thread has it: then its id alone does. */
+static void
+owner_that_noted_nothing_is_found(void)
+{
+    struct side side = make(0);
+    pid_t ended = child_start(find_nothing, NULL);
+    CHECK_IS(child_wait(ended), 0);
+    pshm_robust_watch(&side.grip, NULL);
+    atomic_store(pshm_robust_word(&side.place->mutex), (unsigned)ended);
+    CHECK_IS(pshm_robust_busy(&side.place->mutex, &side.grip), -EOWNERDEAD);
+    pshm_robust_repair(&side.place->mutex);
+    CHECK_IS(unlock(&side), 0);
+    unmake(&side);
+}
+
+/* Its ids mean other processes there. */
+static void
+owner_is_not_looked_for_in_another_space(void)
+{
+    struct side side = make(0);
+    CHECK_IS(pshm_robust_busy(&side.place->mutex, &side.grip), -EBUSY);
+    pid_t ended = child_start(find_nothing, NULL);
+    CHECK_IS(child_wait(ended), 0);
+    pshm_robust_watch(&side.grip, NULL);
+    side.grip.space++;
+    atomic_store(pshm_robust_word(&side.place->mutex), (unsigned)ended);
+    CHECK(!pshm_robust_owner_gone(&side.place->mutex, &side.grip));
+    CHECK_IS(pshm_robust_busy(&side.place->mutex, &side.grip), -EBUSY);
+    unmake(&side);
+}
+
+static int
+stop_and_end(void *context)
+{
+    (void)context;
+    (void)raise(SIGSTOP);
+    return 0;
+}
+
+static int
+stop_without_it(void *context)
+{
+    struct side *side = context;
+    unmake(side);
+    return stop_and_end(NULL);
+}
+
+/* A program that is not this library has it.  The note is of the owner before,
+ * which died or whose object is gone. */
+static void
+owner_that_is_not_noted_is_not_taken_for_a_dead_one(void)
+{
+    for (int maps = 0; maps < 2; maps++) {
+        struct side side = make(0);
+        struct pshm_owner note = {0};
+        pid_t child = child_start(maps ? stop_and_end : stop_without_it,
+                                  &side);
+        child_wait_stopped(child);
+        pshm_robust_watch(&side.grip, &note);
+        atomic_uint *word = pshm_robust_word(&side.place->mutex);
+        for (int orphaned = 0; orphaned < 2; orphaned++) {
+            check_about("maps %d, orphaned %d", maps, orphaned);
+            atomic_store(word, (unsigned)child);
+            atomic_store(&note.thread,
+                         orphaned ? PSHM_ORPHANED : (unsigned)child);
+            atomic_store(&note.started, 1);
+            CHECK_IS(pshm_robust_owner_gone(&side.place->mutex, &side.grip),
+                     !maps);
+            atomic_store(word, (unsigned)child);
+            atomic_store(&side.grip.looked, 0);
+            int rc = pshm_robust_busy(&side.place->mutex, &side.grip);
+            CHECK_IS(rc, maps       ? -EBUSY
+                         : orphaned ? -EINPROGRESS
+                                    : -EOWNERDEAD);
+            if (rc == -EOWNERDEAD) {
+                pshm_robust_repair(&side.place->mutex);
+                CHECK_IS(unlock(&side), 0);
+            }
+        }
+        CHECK(kill(child, SIGCONT) == 0);
+        CHECK_IS(child_wait(child), 0);
+        unmake(&side);
+    }
+}
+
+struct found {
+    struct side side;
+    unsigned ended;
+    int rc;
+};
+
+static void
+begin_with_an_ended_owner(void *context)
+{
+    struct found *found = context;
+    atomic_store(pshm_robust_word(&found->side.place->mutex), found->ended);
+}
+
+static void
+look_for_the_owner(void *context)
+{
+    struct found *found = context;
+    CHECK(pshm_robust_owner_gone(&found->side.place->mutex,
+                                 &found->side.grip));
+}
+
+static void
+it_is_marked_once(void *context)
+{
+    struct found *found = context;
+    CHECK_IS(atomic_load(pshm_robust_word(&found->side.place->mutex)),
+             FUTEX_OWNER_DIED);
+}
+
+static void
+two_find_the_ended_owner_at_once(void)
+{
+    struct found found = {.side = make(0)};
+    pid_t ended = child_start(find_nothing, NULL);
+    CHECK_IS(child_wait(ended), 0);
+    found.ended = (unsigned)ended;
+    pshm_robust_watch(&found.side.grip, NULL);
+    meet_at_each_step(&(struct meeting){begin_with_an_ended_owner,
+                                        look_for_the_owner,
+                                        look_for_the_owner,
+                                        it_is_marked_once},
+                      &found);
+    unmake(&found.side);
+}
+
+/* ---- what the C library refuses ---- */
+
+static void
+kernel_without_robust_mutexes_is_told(void)
+{
+    struct side side = make(0);
+    struct pshm_robust fresh;
+    struct pshm_grip grip = {0};
+    memset(&fresh, 0, sizeof(fresh));
+    pshm_fault_arm("pthread_mutex_init", 1, PSHM_FAULT_FAIL_ON, ENOTSUP);
+    CHECK_IS(pshm_robust_init(&fresh, 0), -ENOTSUP);
+    CHECK_IS(pshm_robust_open(&side.place->mutex, 0, &grip), -ENOTSUP);
+    pshm_fault_arm("pthread_mutexattr_setrobust", 1, PSHM_FAULT_FAIL_ON,
+                   ENOSYS);
+    CHECK_IS(pshm_robust_init(&fresh, 0), -ENOSYS);
+    (void)pshm_fault_disarm();
+    unmake(&side);
+}
+
+static int
+wait_until_it_is_unrecoverable(void *context)
+{
+    CHECK_IS(lock(context), -ENOTRECOVERABLE);
+    return 0;
+}
+
+/* It was waited for when the thread that was told of a death unlocked it. */
+static void
+waiter_is_told_that_it_was_not_repaired(void)
+{
+    struct side side = make(0);
+    const atomic_uint *word = pshm_robust_word(&side.place->mutex);
+    CHECK_IS(child_run(die_with_it, &side), -SIGKILL);
+    CHECK_IS(lock(&side), -EOWNERDEAD);
+    pid_t child = child_start(wait_until_it_is_unrecoverable, &side);
+    int64_t until = before_long();
+    while ((atomic_load(word) & FUTEX_WAITERS) == 0 && pshm_now() < until) {
+        (void)usleep(20);
+    }
+    CHECK_IS(unlock(&side), 0);
+    CHECK_IS(child_wait(child), 0);
+    CHECK_IS(try(&side), -ENOTRECOVERABLE);
+    unmake(&side);
+}
+
+static void
+unlock_it(void *context)
+{
+    CHECK_IS(unlock(context), 0);
+}
+
+/* What a signal handler does while the owner waits for itself. */
+static void
+owner_that_waits_for_itself_may_be_freed_by_a_signal(void)
+{
+    struct side side = make(0);
+    CHECK_IS(lock(&side), 0);
+    pshm_fault_hook(unlock_it, &side);
+    pshm_fault_arm("futex", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+    CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.grip, before_long()),
+             -EINTR);
+    (void)pshm_fault_disarm();
+    CHECK_IS(lock(&side), 0);
+    CHECK_IS(unlock(&side), 0);
+    unmake(&side);
+}
+
+#ifdef PSHM_ROBUST_LINKS
+
+static void
+begin_with_a_sound_one(void *context)
+{
+    struct found *found = context;
+    memset(&found->side.place->mutex, 0, sizeof(found->side.place->mutex));
+    CHECK_IS(pshm_robust_init(&found->side.place->mutex, 0), 0);
+}
+
+static void
+try_it(void *context)
+{
+    struct found *found = context;
+    found->rc = try(&found->side);
+}
+
+static void
+write_another_kind(void *context)
+{
+    struct found *found = context;
+    found->side.place->mutex.mutex.__data.__kind = 0x7f;
+}
+
+static void
+it_is_refused_or_was_locked_before(void *context)
+{
+    struct found *found = context;
+    CHECK(found->rc == 0 || found->rc == -EBADMSG);
+    CHECK_IS(pshm_grip_held(&found->side.grip), found->rc == 0);
+    CHECK_IS(unlock(&found->side), found->rc == 0 ? -EBADMSG : -EPERM);
+    CHECK(!pshm_grip_held(&found->side.grip));
+}
+
+static void
+kind_may_change_at_each_step(void)
+{
+    struct found found = {.side = make(0)};
+    meet_at_each_step(&(struct meeting){begin_with_a_sound_one, try_it,
+                                        write_another_kind,
+                                        it_is_refused_or_was_locked_before},
+                      &found);
+    unmake(&found.side);
+}
+
+#endif
+
+/* ---- a grip that several threads have had at once ---- */
+
+/* Bytes that were copied while it was free are written back while a thread has
+ * it: another thread gets it by the same grip. */
+struct replay {
+    struct side side;
+    struct pshm_robust fresh;
+    struct holder holders[3];
+    pthread_t threads[3];
+};
+
+/* 1: has it; 2: may end. */
+static void *
+hold_it_and_end(void *context)
+{
+    struct holder *holder = context;
+    int rc = lock(holder->side);
+    intptr_t wrong = rc != 0 && rc != -EOWNERDEAD;
+    holder->thread = pshm_thread()->id;
+    atomic_store(&holder->state, 1);
+    while (atomic_load(&holder->state) != 2) {
+        (void)usleep(100);
+    }
+    return (void *)wrong;
+}
+
+static void
+start_holder(struct replay *replay, int which)
+{
+    struct holder *holder = &replay->holders[which];
+    *holder = (struct holder){.side = &replay->side};
+    CHECK(pthread_create(&replay->threads[which], NULL, hold_it_and_end,
+                         holder)
+          == 0);
+    await(&holder->state, 1);
+}
+
+static void
+end_holder(struct replay *replay, int which)
+{
+    void *wrong;
+    atomic_store(&replay->holders[which].state, 2);
+    CHECK(pthread_join(replay->threads[which], &wrong) == 0);
+    CHECK(wrong == NULL);
+    await_end(replay->holders[which].thread);
+}
+
+static int
+have_it_replayed(void *context)
+{
+    struct replay replay = {.side = make(0)};
+    struct side *side = &replay.side;
+    int times = *(int *)context;
+    replay.fresh = side->place->mutex;
+    for (int i = 0; i < times; i++) {
+        start_holder(&replay, i);
+        CHECK_IS(atomic_load(&side->grip.before) != 0, i > 0);
+        CHECK_IS(atomic_load(&side->grip.lost), i > 1);
+        side->place->mutex = replay.fresh;
+    }
+    CHECK_IS(lock(side), 0);
+    CHECK_IS(pshm_robust_abandon(&side->place->mutex, &side->grip, NULL),
+             -EBUSY);
+    CHECK(!pshm_grip_held(&side->grip));
+    for (int i = 0; i < times; i++) {
+        end_holder(&replay, i);
+    }
+    /* Of one it is known when it ended, of several not. */
+    CHECK_IS(pshm_robust_abandon(&side->place->mutex, &side->grip, NULL),
+             times == 1 ? 0 : -EBUSY);
+    return 0;
+}
+
+static void
+memory_of_one_that_was_replayed_is_kept(void)
+{
+    for (int times = 1; times <= 3; times++) {
+        check_about("%d times", times);
+        CHECK_IS(child_run(have_it_replayed, &times), 0);
+    }
+}
+
+static void
+end_first_holder(void *context)
+{
+    end_holder(context, 0);
+}
+
+/* The kernel marks what a thread had shortly before the thread has ended. */
+static int
+lock_it_as_its_owner_ends(void *context)
+{
+    struct replay replay = {.side = make(0)};
+    struct side *side = &replay.side;
+    (void)context;
+    start_holder(&replay, 0);
+    atomic_store(pshm_robust_word(&side->place->mutex), FUTEX_OWNER_DIED);
+    pshm_fault_hook(end_first_holder, &replay);
+    pshm_fault_arm("clock_nanosleep", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+    CHECK_IS(try(side), -EOWNERDEAD);
+    CHECK(pshm_fault_disarm() >= 1);
+    CHECK_IS(atomic_load(&side->grip.before), 0);
+    return 0;
+}
+
+static void
+owner_that_is_about_to_end_is_waited_for(void)
+{
+    CHECK_IS(child_run(lock_it_as_its_owner_ends, NULL), 0);
+}
+
+/* ---- an object that goes away ---- */
+
+static void
+object_of_an_ended_thread_may_go(void)
+{
+    struct replay replay = {.side = make(0)};
+    struct side *side = &replay.side;
+    start_holder(&replay, 0);
+    end_holder(&replay, 0);
+    CHECK(pshm_grip_held(&side->grip));
+    CHECK_IS(pshm_robust_abandon(&side->place->mutex, &side->grip, NULL), 0);
+    unmake(side);
+}
+
+/* Another thread has it by the grip: its memory stays.  The next owner is told
+ * unless the words say that it is not this thread's any more. */
+static void
+object_of_a_thread_that_lives_stays(void)
+{
+    enum { NOTED, NOT_NOTED, HELD_BY_ANOTHER, NOTED_BY_ANOTHER, NO_WORD, HOWS };
+    for (int how = 0; how < HOWS; how++) {
+        check_about("way %d", how);
+        struct replay replay = {.side = make(0)};
+        struct side *side = &replay.side;
+        struct pshm_owner note = {0};
+        atomic_uint inconsistent = 0;
+        atomic_uint *word = pshm_robust_word(&side->place->mutex);
+        pshm_robust_watch(&side->grip, how == NOT_NOTED ? NULL : &note);
+        start_holder(&replay, 0);
+        unsigned kept = atomic_load(word);
+        if (how == HELD_BY_ANOTHER) {
+            atomic_store(word, (unsigned)getppid());
+        }
+        if (how == NOTED_BY_ANOTHER) {
+            atomic_store(&note.thread, (unsigned)getppid());
+        }
+        CHECK_IS(pshm_robust_abandon(&side->place->mutex, &side->grip,
+                                     how == NO_WORD ? NULL : &inconsistent),
+                 -EBUSY);
+        CHECK_IS(atomic_load(&inconsistent), how == NOTED);
+        CHECK_IS(atomic_load(&note.thread) == PSHM_ORPHANED,
+                 how == NOTED || how == NO_WORD);
+        atomic_store(word, kept);
+        end_holder(&replay, 0);
+        unmake(side);
+    }
+}
+
+/* It cannot be unlocked, nor can its neighbours be asked. */
+static int
+abandon_one_that_is_written_over(void *context)
+{
+    struct side side = make(0);
+    (void)context;
+    CHECK_IS(lock(&side), 0);
+    write_over(&side.place->mutex, 0);
+    pshm_fault_arm("futex", 1, PSHM_FAULT_FAIL_ON, EPERM);
+    CHECK_IS(pshm_robust_abandon(&side.place->mutex, &side.grip, NULL),
+             -EBUSY);
+    (void)pshm_fault_disarm();
+    CHECK(pshm_grip_held(&side.grip));
+    return 0;
+}
+
+static void
+object_of_one_that_cannot_be_unlocked_stays(void)
+{
+    CHECK_IS(child_run(abandon_one_that_is_written_over, NULL), 0);
+}
+
 /* ---- several of them ---- */
 
 static void
@@ -770,6 +1323,9 @@ int
 main(void)
 {
     pshm_forks_watch();
+#ifdef PSHM_ROBUST_LINKS
+    RUN(links_of_another_kind_are_not_followed);
+#endif
     RUN(only_one_has_it);
     RUN(others_find_it_taken);
     RUN(threads_are_told_apart);
@@ -784,11 +1340,29 @@ main(void)
 #ifdef PSHM_ROBUST_LINKS
     RUN(one_that_is_written_over_leaves_the_list);
     RUN(links_that_a_dead_thread_left_are_not_followed);
+    RUN(list_that_the_kernel_does_not_tell);
+    RUN(neighbour_with_waiters_confirms_a_link);
+    RUN(links_to_one_that_is_ours_are_not_followed);
     RUN(words_that_say_that_it_is_ours);
     RUN(word_that_says_that_it_is_free_while_it_is_ours);
 #endif
     RUN(owner_that_does_not_exist_is_found);
     RUN(owner_whose_id_was_given_away_is_found);
+    RUN(owner_that_noted_nothing_is_found);
+    RUN(owner_is_not_looked_for_in_another_space);
+    RUN(owner_that_is_not_noted_is_not_taken_for_a_dead_one);
+    RUN(two_find_the_ended_owner_at_once);
+    RUN(kernel_without_robust_mutexes_is_told);
+    RUN(waiter_is_told_that_it_was_not_repaired);
+    RUN(owner_that_waits_for_itself_may_be_freed_by_a_signal);
+#ifdef PSHM_ROBUST_LINKS
+    RUN(kind_may_change_at_each_step);
+#endif
+    RUN(memory_of_one_that_was_replayed_is_kept);
+    RUN(owner_that_is_about_to_end_is_waited_for);
+    RUN(object_of_an_ended_thread_may_go);
+    RUN(object_of_a_thread_that_lives_stays);
+    RUN(object_of_one_that_cannot_be_unlocked_stays);
     RUN(one_beside_another_library_s_is_unlocked);
     RUN(several_are_unlocked_in_any_order);
     RUN(hand_over_hand_along_a_chain);

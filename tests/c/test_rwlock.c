@@ -166,6 +166,7 @@ cannot_write(void *context)
 {
     struct side *side = context;
     CHECK_IS(write_until(side, PSHM_RW_PASS, 0), -EBUSY);
+    CHECK_IS(write_until(side, PSHM_RW_TRY, 0), -EBUSY);
     int64_t start = pshm_now();
     CHECK_IS(write_until(side, PSHM_RW_WAIT, start + 20 * MS), -ETIMEDOUT);
     CHECK(took(start, 20));
@@ -180,6 +181,7 @@ cannot_read(void *context)
     struct side *side = context;
     int slot;
     CHECK_IS(read_until(side, PSHM_RW_PASS, 0, &slot), -EBUSY);
+    CHECK_IS(read_until(side, PSHM_RW_TRY, 0, &slot), -EBUSY);
     int64_t start = pshm_now();
     CHECK_IS(read_until(side, PSHM_RW_WAIT, start + 20 * MS, &slot), -ETIMEDOUT);
     CHECK(took(start, 20));
@@ -246,6 +248,331 @@ nobody_waits_for_oneself(void)
     unmake(&side);
 }
 
+static void
+writer_does_not_read_beside_itself(void)
+{
+    struct side side = make();
+    int slot;
+    CHECK_IS(begin_to_write(&side), 0);
+    CHECK_IS(read_until(&side, PSHM_RW_TRY, 0, &slot), -EBUSY);
+    CHECK_IS(write_until(&side, PSHM_RW_TRY, 0), -EBUSY);
+    CHECK_IS(pshm_rw_my_slot(&side.grip), -1);
+    CHECK(pshm_rw_writes(&side.grip));
+    CHECK_IS(stop_writing(&side), 0);
+    unmake(&side);
+}
+
+static void
+readers_are_counted(void)
+{
+    struct side side = make();
+    int slots[3];
+    for (int i = 0; i < 3; i++) {
+        CHECK_IS(pshm_rw_readers(side.rw), i);
+        CHECK_IS(begin_to_read(&side, &slots[i]), 0);
+    }
+    for (int i = 3; i > 0; i--) {
+        CHECK_IS(pshm_rw_readers(side.rw), i);
+        CHECK_IS(stop_reading(&side, slots[i - 1]), 0);
+    }
+    CHECK_IS(begin_to_write(&side), 0);
+    CHECK_IS(pshm_rw_readers(side.rw), -1);
+    CHECK_IS(stop_writing(&side), 0);
+    CHECK_IS(pshm_rw_readers(side.rw), 0);
+    unmake(&side);
+}
+
+static void
+kernel_without_robust_mutexes_is_told(void)
+{
+    struct side side = make();
+    struct pshm_rw_grip grip = {0};
+    for (int nth = 1; nth <= 1 + PSHM_SLOTS; nth++) {
+        check_about("mutex %d", nth);
+        pshm_fault_arm("pthread_mutex_init", nth, PSHM_FAULT_FAIL, ENOTSUP);
+        CHECK_IS(pshm_rw_open(side.gate, side.rw, &grip), -ENOTSUP);
+        pshm_fault_arm("pthread_mutex_init", nth, PSHM_FAULT_FAIL, ENOTSUP);
+        CHECK_IS(pshm_rw_init(side.gate, side.rw), -ENOTSUP);
+        CHECK_IS(pshm_fault_disarm(), nth);
+    }
+    unmake(&side);
+}
+
+/* ---- a reader on its way through the gate ---- */
+
+struct passing {
+    struct side side;
+    pthread_t thread;
+    atomic_uint state;
+    int rc;
+};
+
+/* 1: has the gate; 2: releases it; 3: has. */
+static void *
+pass_through_the_gate(void *context)
+{
+    struct passing *passing = context;
+    struct side *side = &passing->side;
+    intptr_t wrong = pshm_lock_try(side->gate, &side->grip.gate) != 0;
+    atomic_store(&passing->state, 1);
+    while (atomic_load(&passing->state) != 2) {
+        (void)usleep(20);
+    }
+    wrong |= pshm_lock_release(side->gate, &side->grip.gate) != 0;
+    atomic_store(&passing->state, 3);
+    return (void *)wrong;
+}
+
+static void
+begin_to_pass(void *context)
+{
+    struct passing *passing = context;
+    atomic_store(&passing->state, 0);
+    CHECK(pthread_create(&passing->thread, NULL, pass_through_the_gate,
+                         passing)
+          == 0);
+    await(&passing->state, 1);
+}
+
+static void
+write_in_passing(void *context)
+{
+    struct passing *passing = context;
+    passing->rc = write_until(&passing->side, PSHM_RW_PASS, 0);
+}
+
+static void
+end_to_pass(void *context)
+{
+    struct passing *passing = context;
+    void *wrong;
+    atomic_store(&passing->state, 2);
+    CHECK(pthread_join(passing->thread, &wrong) == 0);
+    CHECK(wrong == NULL);
+}
+
+static void
+it_was_waited_for_or_not(void *context)
+{
+    struct passing *passing = context;
+    CHECK(passing->rc == 0 || passing->rc == -EBUSY);
+    if (passing->rc == 0) {
+        CHECK_IS(stop_writing(&passing->side), 0);
+    }
+    CHECK(!is_held(&passing->side.grip));
+}
+
+static void
+reader_that_passes_the_gate_is_waited_for(void)
+{
+    struct passing passing = {.side = make()};
+    meet_at_each_step(&(struct meeting){begin_to_pass, write_in_passing,
+                                        end_to_pass,
+                                        it_was_waited_for_or_not},
+                      &passing);
+    begin_to_pass(&passing);
+    int64_t start = pshm_now();
+    write_in_passing(&passing);
+    CHECK_IS(passing.rc, -EBUSY);
+    CHECK(took(start, 1));
+    end_to_pass(&passing);
+    unmake(&passing.side);
+}
+
+/* ---- an object that goes away ---- */
+
+static struct pshm_owner *
+note_of(struct side *side, int slot)
+{
+    return side->grip.slots[slot].note;
+}
+
+/* What threads of other objects leave, as if each slot had one. */
+static void
+make_an_orphan(struct side *side, int slot)
+{
+    atomic_store(pshm_robust_word(&side->rw->slots[slot]),
+                 (unsigned)getppid());
+    atomic_store(&note_of(side, slot)->thread, PSHM_ORPHANED);
+}
+
+static void
+slots_of_orphans_keep_readers_out_but_no_writer(void)
+{
+    struct side side = make();
+    int slot;
+    for (int i = 0; i < PSHM_SLOTS; i++) {
+        make_an_orphan(&side, i);
+    }
+    CHECK_IS(read_until(&side, PSHM_RW_TRY, 0, &slot), -EBUSY);
+    CHECK_IS(read_until(&side, PSHM_RW_WAIT, in_ms(5), &slot), -ETIMEDOUT);
+    CHECK_IS(pshm_rw_readers(side.rw), 0);
+    CHECK_IS(begin_to_write(&side), 0);
+    CHECK_IS(stop_writing(&side), 0);
+    unmake(&side);
+}
+
+static void
+begin_with_a_reader(void *context)
+{
+    struct passing *passing = context;
+    atomic_store(pshm_robust_word(&passing->side.rw->slots[0]),
+                 (unsigned)getppid());
+    atomic_store(&note_of(&passing->side, 0)->thread, (unsigned)getppid());
+}
+
+static void
+have_the_reader_orphaned(void *context)
+{
+    struct passing *passing = context;
+    make_an_orphan(&passing->side, 0);
+}
+
+static void
+slot_may_be_orphaned_while_it_is_waited_for(void)
+{
+    struct passing passing = {.side = make()};
+    meet_at_each_step(&(struct meeting){begin_with_a_reader, write_in_passing,
+                                        have_the_reader_orphaned,
+                                        it_was_waited_for_or_not},
+                      &passing);
+    unmake(&passing.side);
+}
+
+static void
+begin_with_all_slots_taken(void *context)
+{
+    struct passing *passing = context;
+    for (int i = 0; i < PSHM_SLOTS; i++) {
+        make_an_orphan(&passing->side, i);
+    }
+    begin_with_a_reader(passing);
+}
+
+static void
+read_for_a_moment(void *context)
+{
+    struct passing *passing = context;
+    int slot;
+    CHECK_IS(read_until(&passing->side, PSHM_RW_WAIT, in_ms(1), &slot),
+             -ETIMEDOUT);
+}
+
+static void
+it_has_nothing(void *context)
+{
+    struct passing *passing = context;
+    CHECK(!is_held(&passing->side.grip));
+}
+
+static void
+slot_may_be_orphaned_while_a_reader_waits_for_it(void)
+{
+    struct passing passing = {.side = make()};
+    meet_at_each_step(&(struct meeting){begin_with_all_slots_taken,
+                                        read_for_a_moment,
+                                        have_the_reader_orphaned,
+                                        it_has_nothing},
+                      &passing);
+    unmake(&passing.side);
+}
+
+/* An orphan's thread ends while a reader waits. */
+static void
+free_the_first_slot(void *context)
+{
+    struct passing *passing = context;
+    int first = (int)(pshm_thread()->number % PSHM_SLOTS);
+    atomic_store(pshm_robust_word(&passing->side.rw->slots[first]), 0);
+}
+
+static void
+slot_of_an_orphan_that_is_freed_is_given(void)
+{
+    struct passing passing = {.side = make()};
+    struct side *side = &passing.side;
+    int slot;
+    for (int i = 0; i < PSHM_SLOTS; i++) {
+        make_an_orphan(side, i);
+    }
+    pshm_fault_hook(free_the_first_slot, &passing);
+    pshm_fault_arm("futex", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+    CHECK_IS(begin_to_read(side, &slot), 0);
+    CHECK(pshm_fault_disarm() >= 1);
+    CHECK_IS(slot, (int)(pshm_thread()->number % PSHM_SLOTS));
+    CHECK_IS(stop_reading(side, slot), 0);
+    unmake(side);
+}
+
+struct kept {
+    int count;
+    const struct pshm_robust *last;
+};
+
+static void
+keep_it(void *context, struct pshm_robust *r, const struct pshm_grip *grip)
+{
+    struct kept *kept = context;
+    CHECK(pshm_grip_held(grip));
+    kept->count++;
+    kept->last = r;
+}
+
+static void *
+read_and_stay(void *context)
+{
+    struct passing *passing = context;
+    struct side *side = &passing->side;
+    intptr_t wrong = passing->rc < 0 ? begin_to_write(side) != 0
+                                     : begin_to_read(side, &passing->rc) != 0;
+    atomic_store(&passing->state, 1);
+    while (atomic_load(&passing->state) != 2) {
+        (void)usleep(100);
+    }
+    return (void *)wrong;
+}
+
+/* A thread that reads or writes still has the mutex in its list. */
+static void
+parts_that_a_thread_has_are_kept(void)
+{
+    for (int writes = 0; writes < 2; writes++) {
+        struct passing passing = {.side = make(), .rc = -writes};
+        struct side *side = &passing.side;
+        struct kept kept = {0};
+        pshm_rw_abandon(side->gate, side->rw, &side->grip, keep_it, &kept);
+        CHECK_IS(kept.count, 0);
+        CHECK(pthread_create(&passing.thread, NULL, read_and_stay, &passing)
+              == 0);
+        await(&passing.state, 1);
+        pshm_rw_abandon(side->gate, side->rw, &side->grip, keep_it, &kept);
+        CHECK_IS(kept.count, 1);
+        CHECK(kept.last == (writes ? &side->gate->mutex
+                                   : &side->rw->slots[passing.rc]));
+        end_to_pass(&passing);
+        unmake(side);
+    }
+}
+
+#ifdef PSHM_ROBUST_LINKS
+
+/* Others may have been in beside it. */
+static void
+writer_whose_gate_was_written_over_leaves_it_inconsistent(void)
+{
+    struct side side = make();
+    CHECK_IS(begin_to_write(&side), 0);
+    side.gate->mutex.mutex.__data.__kind ^= 2;
+    CHECK_IS(stop_writing(&side), -EBADMSG);
+    CHECK(!pshm_rw_writes(&side.grip));
+    side.gate->mutex.mutex.__data.__kind ^= 2;
+    repair_it(&side);
+    CHECK_IS(child_run(can_write, &side), 0);
+    unmake(&side);
+}
+
+#endif
+
 static void *
 find_it_another_threads(void *context)
 {
@@ -286,6 +613,7 @@ there_are_so_many_slots(void)
     }
     CHECK_IS(child_run(cannot_read, &side), 0);
     CHECK_IS(read_until(&side, PSHM_RW_PASS, 0, &one_more), -EBUSY);
+    CHECK_IS(read_until(&side, PSHM_RW_WAIT, in_ms(5), &one_more), -ETIMEDOUT);
     CHECK_IS(read_until(&side, PSHM_RW_WAIT, PSHM_NEVER, &one_more), -EAGAIN);
     CHECK_IS(stop_reading(&side, slots[7]), 0);
     CHECK_IS(child_run(can_read, &side), 0);
@@ -804,6 +1132,18 @@ main(void)
     RUN(readers_keep_writers_out_but_not_readers);
     RUN(writer_is_alone);
     RUN(nobody_waits_for_oneself);
+    RUN(writer_does_not_read_beside_itself);
+    RUN(readers_are_counted);
+    RUN(kernel_without_robust_mutexes_is_told);
+    RUN(reader_that_passes_the_gate_is_waited_for);
+    RUN(slots_of_orphans_keep_readers_out_but_no_writer);
+    RUN(slot_may_be_orphaned_while_it_is_waited_for);
+    RUN(slot_may_be_orphaned_while_a_reader_waits_for_it);
+    RUN(slot_of_an_orphan_that_is_freed_is_given);
+    RUN(parts_that_a_thread_has_are_kept);
+#ifdef PSHM_ROBUST_LINKS
+    RUN(writer_whose_gate_was_written_over_leaves_it_inconsistent);
+#endif
     RUN(threads_are_told_apart);
     RUN(there_are_so_many_slots);
     RUN(failed_attempt_gives_back_what_it_had);

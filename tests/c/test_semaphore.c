@@ -6,6 +6,7 @@ struct place {
     sem_t sem, other;
     volatile long plain;
     atomic_uint taken;
+    int results[2];                     /* of two at once */
 };
 
 static struct place *
@@ -158,6 +159,118 @@ killed_waiter_hinders_nobody(void)
     unmake(place);
 }
 
+/* ---- two at once, the second one at each step of the first one ---- */
+
+static void
+begin_with_one(void *context)
+{
+    struct place *place = context;
+    CHECK_IS(pshm_sem_init(&place->sem, 1), 0);
+}
+
+static void
+begin_with_none(void *context)
+{
+    struct place *place = context;
+    CHECK_IS(pshm_sem_init(&place->sem, 0), 0);
+}
+
+static void
+try_first(void *context)
+{
+    struct place *place = context;
+    place->results[0] = pshm_sem_try(&place->sem);
+}
+
+static void
+wait_first(void *context)
+{
+    struct place *place = context;
+    place->results[0] = pshm_sem_wait(&place->sem, 0);
+}
+
+static void
+post_first(void *context)
+{
+    struct place *place = context;
+    place->results[0] = pshm_sem_post(&place->sem, 1);
+}
+
+static void
+try_second(void *context)
+{
+    struct place *place = context;
+    place->results[1] = pshm_sem_try(&place->sem);
+}
+
+static void
+post_second(void *context)
+{
+    struct place *place = context;
+    place->results[1] = pshm_sem_post(&place->sem, 1);
+}
+
+static void
+one_of_them_has_it(void *context)
+{
+    const struct place *place = context;
+    CHECK_IS((place->results[0] == 0) + (place->results[1] == 0), 1);
+    CHECK_IS(pshm_sem_value(&place->sem), 0);
+}
+
+static void
+it_is_taken_or_still_there(void *context)
+{
+    const struct place *place = context;
+    CHECK(place->results[0] == 0 || place->results[0] == -ETIMEDOUT
+          || place->results[0] == -EBUSY);
+    CHECK_IS(place->results[1], 0);
+    CHECK_IS(pshm_sem_value(&place->sem), place->results[0] != 0);
+}
+
+static void
+what_was_posted_is_there_or_taken(void *context)
+{
+    const struct place *place = context;
+    CHECK_IS(place->results[0], 0);
+    CHECK_IS(pshm_sem_value(&place->sem), place->results[1] != 0);
+}
+
+static void
+two_at_once_lose_nothing(void)
+{
+    struct place *place = make(0);
+    const struct meeting meetings[] = {
+        {begin_with_one, try_first, try_second, one_of_them_has_it},
+        {begin_with_one, wait_first, try_second, one_of_them_has_it},
+        {begin_with_none, try_first, post_second, it_is_taken_or_still_there},
+        {begin_with_none, wait_first, post_second,
+         it_is_taken_or_still_there},
+        {begin_with_none, post_first, try_second,
+         what_was_posted_is_there_or_taken},
+    };
+    for (size_t i = 0; i < COUNT(meetings); i++) {
+        meet_at_each_step(&meetings[i], place);
+    }
+    unmake(place);
+}
+
+#if defined(__GLIBC__) && defined(__LP64__)
+
+/* Another process wrote a value that no semaphore can have. */
+static void
+value_beyond_the_limit_is_no_sum(void)
+{
+    struct place *place = make(0);
+    memset(&place->sem, 0xff, sizeof(unsigned));
+    CHECK_IS(pshm_sem_value(&place->sem), pshm_sem_most());
+    CHECK_IS(pshm_sem_post(&place->sem, 1), -EOVERFLOW);
+    CHECK_IS(pshm_sem_try(&place->sem), 0);
+    unmake(place);
+}
+
+#endif
+
 /* ---- With a name ---- */
 
 static struct pshm_name
@@ -181,6 +294,7 @@ name_is_that_of_sem_open(void)
     CHECK_IS(pshm_sem_unlink(&name), -ENOENT);
     CHECK_IS(strcmp(pshm_sem_plain(pshm_name_plain(&file)),
                     pshm_name_plain(&name)), 0);
+    CHECK_IS(strcmp(pshm_sem_plain("other"), "other"), 0);
     CHECK(sem_close(sem) == 0);
 }
 
@@ -210,6 +324,10 @@ main(void)
     RUN(as_many_go_in_as_were_posted);
     RUN(two_processes_take_turns);
     RUN(killed_waiter_hinders_nobody);
+    RUN(two_at_once_lose_nothing);
+#if defined(__GLIBC__) && defined(__LP64__)
+    RUN(value_beyond_the_limit_is_no_sum);
+#endif
     RUN(name_is_that_of_sem_open);
     RUN(name_may_be_too_long);
     return finish();

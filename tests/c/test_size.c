@@ -2,7 +2,7 @@
 #include "posix/fd.h"
 #include "posix/size.h"
 
-#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/statvfs.h>
 #include <sys/time.h>
 
@@ -60,10 +60,9 @@ has_room(off_t bytes)
 static int
 limited(void *context)
 {
-    struct rlimit limit = {.rlim_cur = 8192, .rlim_max = 8192};
     struct pshm_progress progress = {0};
     int fd = *(int *)context;
-    CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    limit_to(RLIMIT_FSIZE, 8192);
     CHECK_IS(pshm_size_check(8192), 0);
     CHECK_IS(pshm_size_check(8193), -EFBIG);
     CHECK_IS(pshm_size_check(INT64_MAX), -EFBIG);
@@ -153,6 +152,22 @@ large_object_is_made_in_pieces(void)
     remove_plain(&name);
 }
 
+static int
+grow_without_fallocate(void *context)
+{
+    struct pshm_progress progress = {0};
+    int fd = *(int *)context;
+    if (forbid(SYS_fallocate, EOPNOTSUPP) != 0) {
+        return 0;
+    }
+    pshm_fault_arm("fstat", 1, PSHM_FAULT_FAIL, EIO);
+    CHECK_IS(pshm_size_grow(fd, 20000, 30000, true, &progress), -EIO);
+    (void)pshm_fault_disarm();
+    CHECK_IS(pshm_size_grow(fd, 10000, 15000, true, &progress), 0);
+    CHECK_IS(size_of(fd), 20000);
+    return 0;
+}
+
 static void
 file_system_that_cannot_reserve_gets_the_size(void)
 {
@@ -166,6 +181,7 @@ file_system_that_cannot_reserve_gets_the_size(void)
     CHECK_IS(pshm_size_grow(fd, 10000, 20000, true, &progress), 0);
     CHECK_IS(size_of(fd), 20000);
     (void)pshm_fault_disarm();
+    CHECK_IS(child_run(grow_without_fallocate, &fd), 0);
     (void)close(fd);
     remove_plain(&name);
 }
@@ -665,6 +681,68 @@ fill_small_mount(void *context)
     return 0;
 }
 
+static int
+ask_without_swap(void *context)
+{
+    (void)context;
+    uint64_t known = pshm_memory_available();
+    if (mount_own("/proc", "mode=755") != 0) {
+        return CANNOT;
+    }
+    uint64_t all = pshm_memory_available();     /* there is no /proc */
+    CHECK(known <= all);
+    write_file("/proc/meminfo", "MemAvailable: 3 kB\n");
+    CHECK(pshm_memory_available() == all);
+    write_file("/proc/meminfo", "MemAvailable: 3 kB\nSwapFree: 2 kB\n");
+    CHECK_IS(pshm_memory_available(), 5 * 1024);
+    return 0;
+}
+
+static void
+memory_is_told_by_proc_if_it_can(void)
+{
+    int status = child_run(ask_without_swap, NULL);
+    if (status == CANNOT) {
+        skip("cannot mount a tmpfs");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
+static void
+missing_memory_is_told(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_progress progress = {.room_known = true};
+    int fd = open_fresh(&name), other = open("/proc/self/maps", O_RDONLY);
+    CHECK(ftruncate(fd, 4 * (off_t)PAGE) == 0);
+    CHECK_IS(pshm_size_missing(fd, 4 * (off_t)PAGE), 4 * PAGE);
+    CHECK_IS(pshm_size_reserve(fd, (off_t)PAGE, &progress), 0);
+    CHECK_IS(pshm_size_missing(fd, 4 * (off_t)PAGE), 3 * PAGE);
+    CHECK_IS(pshm_size_missing(fd, (off_t)PAGE), 0);
+    CHECK_IS(pshm_size_missing(other, 1000), 0);
+    CHECK_IS(pshm_size_missing(-1, 1000), -EBADF);
+    pshm_fault_arm("fstatfs", 1, PSHM_FAULT_FAIL, EIO);
+    CHECK_IS(pshm_size_missing(fd, 1000), -EIO);
+    (void)pshm_fault_disarm();
+    (void)close(other);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+static void
+limit_that_cannot_be_read_is_an_error(void)
+{
+    uint64_t limit = 0;
+    pshm_fault_arm("getrlimit", 1, PSHM_FAULT_FAIL, EPERM);
+    CHECK_IS(pshm_size_limit(&limit), -EPERM);
+    CHECK(limit == UINT64_MAX);
+    pshm_fault_arm("getrlimit", 1, PSHM_FAULT_FAIL, EPERM);
+    CHECK_IS(pshm_size_check(1), -EPERM);
+    (void)pshm_fault_disarm();
+}
+
 static void
 full_mount_is_an_error(void)
 {
@@ -788,6 +866,9 @@ main(void)
     RUN(frequent_signals_do_not_stop_it);
     RUN(pieces_get_smaller_until_one_fits);
     RUN(growing_holds_signals_off_in_the_end);
+    RUN(memory_is_told_by_proc_if_it_can);
+    RUN(missing_memory_is_told);
+    RUN(limit_that_cannot_be_read_is_an_error);
     RUN(full_mount_is_an_error);
     RUN(full_mount_is_noticed_before_it_is_full);
     RUN(memfd_has_no_limit);

@@ -57,6 +57,17 @@ items_are_gathered_in_c_order(void)
 }
 
 static void
+stride_of_one_item_does_not_matter(void)
+{
+    const char data[] = "abcdef";
+    char items[7] = {0};
+    ssize_t shape[] = {3, 2, 1}, strides[] = {2, 1, 77};
+    struct pshm_layout layout = {N(shape), shape, strides, 1};
+    pshm_gather(items, data, &layout);
+    CHECK(strcmp(items, data) == 0);
+}
+
+static void
 items_are_scattered(void)
 {
     char data[] = "............";
@@ -91,6 +102,7 @@ main(void)
 {
     RUN(order_is_seen);
     RUN(items_are_gathered_in_c_order);
+    RUN(stride_of_one_item_does_not_matter);
     RUN(items_are_scattered);
     RUN(nothing_is_touched_without_items);
     RUN(a_single_item_is_copied);

@@ -1,0 +1,246 @@
+#include "check.h"
+#include "peers.h"
+#include "posix/robust.h"
+#include "posix/thread.h"
+
+#include <pthread.h>
+
+/* ---- a thread's end ---- */
+
+static atomic_uint ends;
+
+static void
+count_end(void)
+{
+    (void)atomic_fetch_add(&ends, 1);
+}
+
+static void *
+be_a_thread(void *context)
+{
+    (void)context;
+    return (void *)(intptr_t)(pshm_thread()->id == 0);
+}
+
+static void
+have_a_thread(void)
+{
+    pthread_t thread;
+    void *wrong;
+    CHECK(pthread_create(&thread, NULL, be_a_thread, NULL) == 0);
+    CHECK(pthread_join(thread, &wrong) == 0);
+    CHECK(wrong == NULL);
+}
+
+/* A program may have used up the keys of pthread_key_create(3). */
+static int
+have_a_thread_without_a_key(void *context)
+{
+    pthread_key_t key;
+    (void)context;
+    while (pthread_key_create(&key, NULL) == 0) {
+    }
+    pshm_thread_at_end(count_end);
+    have_a_thread();
+    CHECK_IS(atomic_load(&ends), 0);
+    return 0;
+}
+
+/* Before all other tests: a process makes its key once. */
+static void
+without_a_key_the_end_is_not_seen(void)
+{
+    CHECK_IS(child_run(have_a_thread_without_a_key, NULL), 0);
+}
+
+static int
+have_two_threads(void *context)
+{
+    (void)context;
+    have_a_thread();
+    CHECK_IS(atomic_load(&ends), 0);
+    pshm_thread_at_end(count_end);
+    have_a_thread();
+    CHECK_IS(atomic_load(&ends), 1);
+    return 0;
+}
+
+static void
+end_of_each_thread_is_seen(void)
+{
+    CHECK_IS(child_run(have_two_threads, NULL), 0);
+}
+
+/* ---- the mutexes that it has ---- */
+
+enum { MANY = 40 };
+
+static void
+check_neighbours(const uintptr_t *links, unsigned count)
+{
+    uintptr_t list = pshm_thread()->list;
+    for (unsigned i = 0; i < count; i++) {
+        uintptr_t found[2] = {0};
+        CHECK(pshm_thread_has_locked(links[i]));
+        CHECK(pshm_thread_neighbours(links[i], found));
+        CHECK(found[0] == (i + 1 < count ? links[i + 1] : list));
+        CHECK(found[1] == (i > 0 ? links[i - 1] : list));
+    }
+}
+
+static void
+mutexes_are_known_in_their_order(void)
+{
+    uintptr_t links[MANY], found[2];
+    for (unsigned i = 0; i < MANY; i++) {
+        links[i] = 1000 + i;
+        (void)pshm_thread();
+        pshm_thread_locked(links[i]);
+        check_neighbours(links, i + 1);
+    }
+    CHECK(!pshm_thread_has_locked(999));
+    CHECK(!pshm_thread_neighbours(999, found));
+    pshm_thread_unlocked(999);
+    check_neighbours(links, MANY);
+    for (unsigned left = MANY; left > 0; left--) {
+        pshm_thread_unlocked(links[left / 2]);
+        memmove(&links[left / 2], &links[left / 2 + 1],
+                (left - left / 2 - 1) * sizeof(*links));
+        check_neighbours(links, left - 1);
+    }
+}
+
+/* Then no neighbour is known, but each can be unlocked. */
+static int
+have_no_memory_for_all(void *context)
+{
+    uintptr_t found[2];
+    unsigned known = 0;
+    (void)context;
+    (void)pshm_thread();
+    use_up_memory();
+    for (uintptr_t link = 1; link <= MANY; link++) {
+        pshm_thread_locked(link);
+        known += pshm_thread_has_locked(link);
+    }
+    end_limit(RLIMIT_DATA);
+    CHECK(known > 0 && known < MANY);
+    CHECK(!pshm_thread_neighbours(1, found));
+    for (uintptr_t link = MANY; link > 0; link--) {
+        pshm_thread_unlocked(link);
+        CHECK(!pshm_thread_has_locked(link));
+    }
+    return 0;
+}
+
+static void
+without_memory_no_neighbour_is_known(void)
+{
+    if (SANITIZED) {
+        skip("a sanitizer has its own malloc");
+        return;
+    }
+    CHECK_IS(child_run(have_no_memory_for_all, NULL), 0);
+}
+
+/* ---- what /proc tells, with one of our own ---- */
+
+static int
+mount_proc(char *folder, size_t size, unsigned id)
+{
+    int rc = mount_own("/proc", "mode=755");
+    (void)snprintf(folder, size, "/proc/%u", id);
+    if (rc == 0) {
+        make_folder(folder);
+    }
+    return rc;
+}
+
+/* By what is written for this process. */
+static int
+be_judged(void *context)
+{
+    static const struct {
+        const char *text;
+        bool ended;
+    } cases[] = {
+        {"", false},
+        {"nothing", false},
+        {"1 (x", false},
+        {"1 (x)", false},
+        {"1 (x) Z 4 5 6 7 8 9", false},
+        {"1 (x) R 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21", false},
+        {"1 (x) R 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 77", false},
+        {"1 () R 3) R 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 77 5",
+         false},
+        {"1 (x) R 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 0", false},
+        {"1 (x) R 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 78", true},
+        {"1 (x) Z 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 77", true},
+    };
+    char folder[40], path[60];
+    unsigned id = (unsigned)getpid();
+    if (mount_proc(folder, sizeof(folder), id) != 0) {
+        return CANNOT;
+    }
+    (void)context;
+    (void)snprintf(path, sizeof(path), "%s/stat", folder);
+    CHECK(!pshm_thread_has_ended(id, 77));
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        check_about("%s", cases[i].text);
+        write_file(path, cases[i].text);
+        CHECK_IS(pshm_thread_has_ended(id, 77), cases[i].ended);
+    }
+    write_file(path, cases[COUNT(cases) - 2].text);
+    CHECK(!pshm_thread_has_ended(id, 0));
+    CHECK(pshm_thread_has_ended(id, 77));
+    /* In another time namespace the times cannot be compared. */
+    make_folder("/proc/self");
+    make_folder("/proc/self/ns");
+    write_file("/proc/self/ns/time", "");
+    CHECK(!pshm_thread_has_ended(id, 77));
+    CHECK_IS(pshm_thread_enter()->started, 0);
+    CHECK(unlink("/proc/self/ns/time") == 0);
+    CHECK_IS(pshm_thread_enter()->started, 78);
+    CHECK(unlink(path) == 0);
+    CHECK_IS(pshm_thread_enter()->started, 0);
+    make_folder(path);                  /* which cannot be read */
+    CHECK(!pshm_thread_has_ended(id, 77));
+    return 0;
+}
+
+static void
+thread_is_judged_by_its_state_and_start(void)
+{
+    int status = child_run(be_judged, NULL);
+    if (status == CANNOT) {
+        skip("cannot mount a tmpfs");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
+static void
+thread_that_does_not_exist_has_ended(void)
+{
+    unsigned id = pshm_thread()->id, started = pshm_thread()->started;
+    CHECK(started != 0);
+    CHECK(!pshm_thread_has_ended(id, started));
+    CHECK(pshm_thread_has_ended(id, started + 1));
+    pid_t child = child_start(have_two_threads, NULL);
+    CHECK_IS(child_wait(child), 0);
+    CHECK(pshm_thread_has_ended((unsigned)child, 0));
+}
+
+int
+main(void)
+{
+    pshm_forks_watch();
+    RUN(without_a_key_the_end_is_not_seen);
+    RUN(end_of_each_thread_is_seen);
+    RUN(mutexes_are_known_in_their_order);
+    RUN(without_memory_no_neighbour_is_known);
+    RUN(thread_is_judged_by_its_state_and_start);
+    RUN(thread_that_does_not_exist_has_ended);
+    return finish();
+}
