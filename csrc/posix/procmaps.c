@@ -153,11 +153,11 @@ open_listed(const char *path, bool links, struct pshm_identity id)
     if (folder == NULL) {
         return -1;
     }
-    int fd = -1;
+    int fd = -1, at = dirfd(folder);
     const struct dirent *entry;
-    while (fd < 0 && (entry = readdir(folder)) != NULL) {
+    while (fd < 0 && at >= 0 && (entry = readdir(folder)) != NULL) {
         if (links || entry->d_ino == id.ino) {
-            fd = open_known(dirfd(folder), entry->d_name, id);
+            fd = open_known(at, entry->d_name, id);
         }
     }
     (void)closedir(folder);

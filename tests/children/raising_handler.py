@@ -10,13 +10,15 @@ import os
 import signal
 import sys
 
-import numpy as np
 from _processes import SHM, private_shm, shm_names
 
-from posixshm import SharedMemory, array, shared_memory
+private_shm()  # before numpy starts threads
+
+import numpy as np  # noqa: E402
+
+from posixshm import SharedMemory, array, shared_memory  # noqa: E402
 
 name = sys.argv[1]
-private_shm()
 
 
 class Interrupted(Exception):
