@@ -605,7 +605,7 @@ def test_another_handler_is_put_back_and_called_for_what_is_elsewhere(guarded, h
     import ctypes, faulthandler, sys
     faulthandler.disable()
     theirs = ctypes.CDLL(sys.argv[2])
-    assert theirs.install() == 0
+    assert theirs.install(0) == 0
     shm = make()
     truncate(PAGESIZE)
     memory = elsewhere()
@@ -637,7 +637,7 @@ def test_a_handler_that_is_installed_in_the_block_may_call_ours(guarded, handler
     truncate(PAGESIZE)
     with bus_error():
         with guard(shm):
-            theirs.install()
+            theirs.install(0)
             bytes(shm.buf)
     assert calls.value == PAGES - 1 and theirs.is_installed()
     with bus_error():
@@ -662,7 +662,7 @@ def test_a_handler_installed_in_the_block_still_ends_the_process_elsewhere(guard
     memory = elsewhere()
     print("now", flush=True)
     with guard(shm):
-        theirs.install()
+        theirs.install(0)
         exec(sys.argv[3])
     memory[0]
     """,
@@ -671,6 +671,38 @@ def test_a_handler_installed_in_the_block_still_ends_the_process_elsewhere(guard
             check=False,
         )
         assert (status, out) == (-signal.SIGBUS, "now\n"), block
+
+
+def test_handlers_that_are_installed_in_one_block_after_the_other(guarded, handler):
+    """Each calls the one that it found. However many there are, what is elsewhere ends the process."""
+    status, out, _ = guarded(
+        """
+    import ctypes, faulthandler, sys
+    faulthandler.disable()
+    theirs = ctypes.CDLL(sys.argv[2])
+    shm = make()
+    truncate(PAGESIZE)
+    memory = elsewhere()
+    SA_RESTART, SA_NODEFER, SA_ONSTACK, SA_NOCLDWAIT = 0x10000000, 0x40000000, 0x08000000, 2
+    several = [a | b | c | d for a in (0, SA_RESTART) for b in (0, SA_NODEFER)
+               for c in (0, SA_ONSTACK) for d in (0, SA_NOCLDWAIT)]
+    for flags in several:
+        with bus_error():
+            with guard(shm):
+                theirs.install(flags)
+                bytes(shm.buf)
+        assert theirs.is_installed()
+    with bus_error():
+        with guard(shm):
+            bytes(shm.buf)
+    print("now", flush=True)
+    with guard(shm):
+        memory[0]
+    """,
+        handler,
+        check=False,
+    )
+    assert (status, out) == (-signal.SIGBUS, "now\n")
 
 
 SENT = {

@@ -19,10 +19,10 @@ on_bus(int number, siginfo_t *info, void *context)
 }
 
 int
-install(void)
+install(int flags)
 {
     struct sigaction action = {.sa_sigaction = on_bus,
-                               .sa_flags = SA_SIGINFO};
+                               .sa_flags = SA_SIGINFO | flags};
     return sigaction(SIGBUS, &action, &before);
 }
 
@@ -33,15 +33,4 @@ is_installed(void)
     struct sigaction action;
     return sigaction(SIGBUS, NULL, &action) == 0
            && action.sa_flags & SA_SIGINFO && action.sa_sigaction == on_bus;
-}
-
-/* Read a byte of each page, without the GIL if ctypes.CDLL calls it. */
-unsigned
-read_pages(const char *base, size_t length, size_t step)
-{
-    unsigned sum = 0;
-    for (size_t at = 0; at < length; at += step) {
-        sum += (unsigned char)*((const volatile char *)base + at);
-    }
-    return sum;
 }
