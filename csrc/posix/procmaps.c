@@ -184,11 +184,14 @@ visit_place(const struct span *span, void *context)
     if (mapped->object < 0) {
         mapped->object = open_listed("/proc/self/fd", true, span->id);
     }
-    char *slash = strrchr(span->path, '/');
-    if (mapped->object >= 0 || slash == NULL || slash == span->path) {
+    size_t folder = strlen(span->path);
+    while (folder > 0 && span->path[folder] != '/') {
+        folder--;
+    }
+    if (mapped->object >= 0 || folder == 0) {
         return 1;
     }
-    *slash = '\0';
+    span->path[folder] = '\0';
     mapped->folder = open_known(AT_FDCWD, span->path,
                                 (struct pshm_identity){.dev = span->id.dev});
     if (mapped->folder >= 0) {

@@ -486,6 +486,7 @@ static const struct {
     {"pipe2", {EMFILE, ENFILE}},
     {"writev", {EFAULT, EINTR, EIO, ENOMEM}},
     {"read", {EINTR, EIO}},
+    {"pread", {EIO}},
     {"clock_nanosleep", {EINTR}},
     {"pthread_mutex_init", {ENOTSUP, ENOMEM}},
     {"pthread_mutexattr_setrobust", {ENOSYS}},

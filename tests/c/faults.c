@@ -433,6 +433,8 @@ WRAP(int, -1, rename, (const char *from, const char *to), (from, to))
 WRAP(int, -1, unlink, (const char *path), (path))
 WRAP(int, -1, rmdir, (const char *path), (path))
 
+WRAP_64(ssize_t, -1, pread, (int fd, void *buffer, size_t size, off_t offset),
+        (fd, buffer, size, offset))
 WRAP_64(int, -1, ftruncate, (int fd, off_t size), (fd, size))
 WRAP_64(int, -1, fallocate, (int fd, int mode, off_t offset, off_t length),
         (fd, mode, offset, length))

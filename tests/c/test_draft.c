@@ -5,6 +5,7 @@
 #include "posix/link.h"
 #include "posix/reclaim.h"
 
+#include <linux/posix_acl_xattr.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/statvfs.h>
@@ -494,6 +495,53 @@ make_big_pages(int err)
     CHECK(pshm_fault_disarm() >= 1);
     pshm_draft_abandon(&draft);
     return rc;
+}
+
+static void
+list_is_set_before_there_is_a_name(void)
+{
+    struct {
+        struct posix_acl_xattr_header header;
+        struct posix_acl_xattr_entry entries[3];
+    } list = {{POSIX_ACL_XATTR_VERSION},
+              {{1, 6, (uint32_t)-1}, {4, 4, (uint32_t)-1},
+               {32, 0, (uint32_t)-1}}};
+    struct pshm_name name = name_of("object");
+    struct pshm_way way = {0};
+    struct pshm_spec spec = spec_of(PSHM_NAMED, &name, 10);
+    struct pshm_draft draft = PSHM_DRAFT_NONE;
+    struct stat st;
+    spec.acl = &list;
+    spec.acl_size = sizeof(list);
+    spec.mode = 0640;
+    CHECK_IS(make(&spec, &way, &draft), 0);
+    CHECK(!draft.acl_refused);
+    CHECK(fstat(draft.fd, &st) == 0);
+    CHECK_IS(st.st_mode & 07777, 0640);
+    pshm_draft_abandon(&draft);
+}
+
+/* A signal may come before the list is set; a list that is refused is told. */
+static void
+refused_list_is_told_apart(void)
+{
+    static const struct {
+        int err;
+        bool refused;
+    } cases[] = {{EINTR, false}, {EPERM, true}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct pshm_name name = name_of("object");
+        struct pshm_way way = {0};
+        struct pshm_spec spec = spec_of(PSHM_NAMED, &name, 10);
+        struct pshm_draft draft = PSHM_DRAFT_NONE;
+        spec.acl = "list";
+        spec.acl_size = 4;
+        pshm_fault_arm("fsetxattr", 1, PSHM_FAULT_FAIL, cases[i].err);
+        CHECK_IS(pshm_draft_make(&spec, &way, &draft), -cases[i].err);
+        CHECK_IS(pshm_fault_disarm(), 1);
+        CHECK_IS(draft.acl_refused, cases[i].refused);
+        pshm_draft_abandon(&draft);
+    }
 }
 
 static void
@@ -1004,6 +1052,8 @@ main(void)
     RUN(memfd_is_sealed_against_shrinking);
     RUN(more_may_be_mapped_than_there_is);
     RUN(memory_is_as_asked_for);
+    RUN(list_is_set_before_there_is_a_name);
+    RUN(refused_list_is_told_apart);
     RUN(kernel_without_huge_pages_makes_small_ones);
     RUN(pages_that_cannot_be_brought_in_are_reserved_or_told);
     RUN(full_mount_is_an_error_and_no_signal);

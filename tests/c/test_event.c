@@ -58,6 +58,35 @@ flag_goes_up_and_down(void)
 }
 
 static void
+set_it(void *context)
+{
+    pshm_event_set(context);
+}
+
+static void
+set_and_clear_it(void *context)
+{
+    pshm_event_set(context);
+    pshm_event_clear(context);
+}
+
+/* ... is not told of the end of its time. */
+static void
+waiter_that_the_flag_reaches_at_its_end(void)
+{
+    for (int cleared = 0; cleared < 2; cleared++) {
+        struct place *place = make();
+        unsigned seen = pshm_event_look(&place->event);
+        pshm_fault_hook(cleared ? set_and_clear_it : set_it, &place->event);
+        pshm_fault_arm("futex", 1, PSHM_FAULT_HOOK_AFTER, 0);
+        CHECK_IS(pshm_event_wait(&place->event, seen, 0), 0);
+        CHECK_IS(pshm_fault_disarm(), 1);
+        CHECK_IS(pshm_event_is_set(&place->event), !cleared);
+        unmake(place);
+    }
+}
+
+static void
 waits_end_in_time(void)
 {
     struct place *place = make();
@@ -247,6 +276,7 @@ int
 main(void)
 {
     RUN(flag_goes_up_and_down);
+    RUN(waiter_that_the_flag_reaches_at_its_end);
     RUN(waits_end_in_time);
     RUN(set_and_cleared_again_ends_the_wait);
     RUN(all_who_wait_go_on_however_short_it_was);

@@ -367,6 +367,140 @@ process_shares_what_it_maps(void)
     free(other);
 }
 
+/* ---- the object behind an address ---- */
+
+struct found {
+    struct pshm_mapped mapped;
+    int rc;
+};
+
+static struct found
+find(const void *address)
+{
+    struct found found;
+    found.rc = pshm_maps_find(address, &found.mapped);
+    return found;
+}
+
+static bool
+is_the_same(int fd, struct pshm_identity id)
+{
+    return fd >= 0 && pshm_identity_same(identity_of_fd(fd), id);
+}
+
+static void
+close_found(struct found *found)
+{
+    if (found->mapped.object >= 0) {
+        (void)close(found->mapped.object);
+    }
+    if (found->mapped.folder >= 0) {
+        (void)close(found->mapped.folder);
+    }
+}
+
+/* By its name, by another name in its folder, or by a descriptor. */
+static void
+object_behind_an_address_is_found(void)
+{
+    struct pshm_name name = name_of("object"), other = name_of("other");
+    struct pshm_identity id = make_plain(&name, 3 * (off_t)PAGE, 0600, 0);
+    int fd = open(name.path, O_RDWR | O_CLOEXEC);
+    char *base = map_at(fd, (off_t)PAGE, 2 * PAGE);
+    struct found found = find(base + PAGE + 5);
+    CHECK_IS(found.rc, 0);
+    CHECK(is_the_same(found.mapped.object, id));
+    CHECK_IS(found.mapped.offset, 2 * PAGE + 5);
+    close_found(&found);
+    /* The kernel shows the name that it was opened by. */
+    CHECK(link(name.path, other.path) == 0 && unlink(name.path) == 0);
+    found = find(base);
+    CHECK(is_the_same(found.mapped.object, id));
+    close_found(&found);
+    (void)close(fd);
+    found = find(base);
+    CHECK(is_the_same(found.mapped.object, id));
+    CHECK(found.mapped.folder >= 0);
+    close_found(&found);
+    /* It says so of a name that is gone, which may be another one's name. */
+    struct pshm_name gone = name_of("object (deleted)");
+    (void)make_plain(&gone, 1, 0600, 0);
+    found = find(base);
+    CHECK(is_the_same(found.mapped.object, id));
+    close_found(&found);
+    remove_plain(&gone);
+    remove_plain(&other);
+    found = find(base);
+    CHECK(found.rc == 0 && found.mapped.object == -1);
+    CHECK(found.mapped.folder >= 0);
+    close_found(&found);
+    CHECK(munmap(base, 2 * PAGE) == 0);
+}
+
+static void
+memory_without_an_object_is_told(void)
+{
+    int on_the_stack = 0;
+    struct found found = find(NULL);
+    CHECK_IS(found.rc, -ENOENT);
+    found = find(&on_the_stack);
+    CHECK(found.rc == -ENOENT && found.mapped.object == -1
+          && found.mapped.folder == -1);
+    pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, EMFILE);
+    found = find(&on_the_stack);
+    (void)pshm_fault_disarm();
+    CHECK(found.rc == -EMFILE && found.mapped.object == -1
+          && found.mapped.folder == -1);
+}
+
+static void
+object_in_a_folder_that_is_gone_is_not_told(void)
+{
+    char folder[60], path[80];
+    (void)snprintf(folder, sizeof(folder), "%s/%sfolder", PSHM_DIR, prefix());
+    (void)snprintf(path, sizeof(path), "%s/object", folder);
+    make_folder(folder);
+    int fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    CHECK(fd >= 0 && ftruncate(fd, (off_t)PAGE) == 0);
+    char *base = map_at(fd, 0, PAGE);
+    (void)close(fd);
+    CHECK(unlink(path) == 0 && rmdir(folder) == 0);
+    struct found found = find(base);
+    CHECK(found.rc == 0 && found.mapped.object == -1
+          && found.mapped.folder == -1);
+    CHECK(munmap(base, PAGE) == 0);
+}
+
+/* Without a name and a descriptor, only its place in the mapping is known; nor
+ * is more known if /proc/self/fd cannot be read. */
+static void
+object_that_cannot_be_opened_is_not_told(void)
+{
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    struct pshm_identity id = identity_of_fd(fd);
+    CHECK(ftruncate(fd, (off_t)PAGE) == 0);
+    char *base = map_at(fd, 0, PAGE);
+    struct found found = find(base);
+    CHECK(is_the_same(found.mapped.object, id));
+    close_found(&found);
+    pshm_fault_arm("fstat", 1, PSHM_FAULT_FAIL_ON, EIO);
+    found = find(base);
+    (void)pshm_fault_disarm();
+    CHECK(found.rc == 0 && found.mapped.object == -1);
+    close_found(&found);
+    pshm_fault_arm("opendir", 1, PSHM_FAULT_FAIL_ON, EMFILE);
+    found = find(base);
+    (void)pshm_fault_disarm();
+    CHECK(found.rc == 0 && found.mapped.object == -1);
+    close_found(&found);
+    (void)close(fd);
+    found = find(base + 7);
+    CHECK(found.rc == 0 && found.mapped.object == -1);
+    CHECK_IS(found.mapped.offset, 7);
+    close_found(&found);
+    CHECK(munmap(base, PAGE) == 0);
+}
+
 /* One process, with one mapping and some open files. */
 static int
 find_in_a_proc_of_its_own(void *context)
@@ -431,6 +565,10 @@ main(void)
     RUN(every_object_is_collected_once);
     RUN(other_processes_are_seen);
     RUN(process_shares_what_it_maps);
+    RUN(object_behind_an_address_is_found);
+    RUN(memory_without_an_object_is_told);
+    RUN(object_in_a_folder_that_is_gone_is_not_told);
+    RUN(object_that_cannot_be_opened_is_not_told);
     RUN(failures_of_collecting_are_told);
     RUN(each_failure_of_collecting_is_told);
     RUN(looking_while_others_map);

@@ -682,6 +682,39 @@ word_that_says_that_it_is_free_while_it_is_ours(void)
     }
 }
 
+/* The C library looks at them when it unlocks a recursive one. */
+static void
+owner_or_count_that_is_written_over(void)
+{
+    for (int count = 0; count < 2; count++) {
+        struct side side = make(PSHM_RECURSIVE);
+        pthread_mutex_t *mutex = &side.place->mutex.mutex;
+        CHECK_IS(lock(&side), 0);
+        *(count ? &mutex->__data.__count
+                : (unsigned *)&mutex->__data.__owner) += 1;
+        CHECK_IS(unlock(&side), -EBADMSG);
+        CHECK(!pshm_grip_held(&side.grip));
+        CHECK_IS(try(&side), -EOWNERDEAD);
+        pshm_robust_repair(&side.place->mutex);
+        CHECK_IS(unlock(&side), 0);
+        unmake(&side);
+    }
+}
+
+/* It has it by another grip, and the word says that it is free. */
+static void
+word_that_says_that_it_is_free_by_another_grip(void)
+{
+    struct side side = make(0), again = side;
+    CHECK_IS(lock(&side), 0);
+    unsigned word = atomic_exchange(pshm_robust_word(&side.place->mutex), 0);
+    CHECK_IS(try(&again), -EBADMSG);
+    atomic_store(pshm_robust_word(&side.place->mutex), word);
+    CHECK_IS(try(&again), -EDEADLK);
+    CHECK_IS(unlock(&side), 0);
+    unmake(&side);
+}
+
 #endif
 
 static void
@@ -895,6 +928,9 @@ owner_that_is_not_noted_is_not_taken_for_a_dead_one(void)
                 CHECK_IS(unlock(&side), 0);
             }
         }
+        /* The thread of the orphan has ended. */
+        atomic_store(word, FUTEX_OWNER_DIED);
+        CHECK(pshm_robust_owner_gone(&side.place->mutex, &side.grip));
         CHECK(kill(child, SIGCONT) == 0);
         CHECK_IS(child_wait(child), 0);
         unmake(&side);
@@ -1345,6 +1381,8 @@ main(void)
     RUN(links_to_one_that_is_ours_are_not_followed);
     RUN(words_that_say_that_it_is_ours);
     RUN(word_that_says_that_it_is_free_while_it_is_ours);
+    RUN(owner_or_count_that_is_written_over);
+    RUN(word_that_says_that_it_is_free_by_another_grip);
 #endif
     RUN(owner_that_does_not_exist_is_found);
     RUN(owner_whose_id_was_given_away_is_found);

@@ -92,9 +92,10 @@ static void
 mutexes_are_known_in_their_order(void)
 {
     uintptr_t links[MANY], found[2];
+    (void)pshm_thread();
+    pshm_thread_unlocked(999);
     for (unsigned i = 0; i < MANY; i++) {
         links[i] = 1000 + i;
-        (void)pshm_thread();
         pshm_thread_locked(links[i]);
         check_neighbours(links, i + 1);
     }
