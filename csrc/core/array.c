@@ -40,14 +40,15 @@ PyDoc_STRVAR(
 /* Of a plain array on the same items, because numpy would give the copy this type,
  * and to take that from it would cost another array. */
 static PyObject *
-array_copy(PyObject *self, PyObject *const *args, Py_ssize_t count,
-           PyObject *kwnames)
+array_copy(PyObject *self, PyTypeObject *type, PyObject *const *args,
+           Py_ssize_t count, PyObject *kwnames)
 {
     static const char *const names[] = {"order", NULL};
     static const struct signature signature = {"copy", 1, 0, names};
-    core_state *state = core_state_of_type(Py_TYPE(self));
-    PyObject *order[1];
-    if (args_match(&signature, args, count, kwnames, order) < 0) {
+    core_state *state = PyType_GetModuleState(type);
+    PyObject *order[1] = {NULL};
+    if ((count > 0 || kwnames != NULL)
+        && args_match(&signature, args, count, kwnames, order) < 0) {
         return NULL;
     }
     PyObject *plain = PyObject_CallOneArg(state->ndarray_plain, self);
@@ -63,7 +64,7 @@ array_copy(PyObject *self, PyObject *const *args, Py_ssize_t count,
 
 static PyMethodDef methods[] = {
     {"copy", (PyCFunction)(void (*)(void))array_copy,
-     METH_FASTCALL | METH_KEYWORDS, array_copy_doc},
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, array_copy_doc},
     {0},
 };
 
