@@ -311,6 +311,7 @@ class Existing(Scene):
 
 class Open(Existing):
     without_proc = True
+    forgiven = Existing.forgiven | {"fcntl"}  # the mark of delete="last"
 
     def act(self):
         self.shm = SharedMemory.open(self.name)
@@ -349,7 +350,6 @@ class Unpickle(Open):
 
 
 class FromFd(Open):
-    forgiven = Open.forgiven | {"fcntl"}  # can it be sealed?
 
     def before(self):
         super().before()

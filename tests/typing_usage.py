@@ -39,6 +39,10 @@ def objects(name: str) -> None:
         assert_type(frames.view("<f4", (3, 4)).numpy(), NDArray[Any])
         np.frombuffer(frames.buf, "f4")
         memoryview(frames)
+    Frames.create(name, 8, exist_ok=True, stale="replace").close()
+    Frames.create(name, 8, replace=True, delete="last").close()
+    SharedMemory.create(name, 8, delete="first")  # type: ignore[arg-type]
+    SharedMemory.create(name, 8, exist_ok=True, stale="new")  # type: ignore[arg-type]
     assert_type(Frames.open(name, readonly=True, timeout=1.5), Frames)
     assert_type(Frames.open(name, owner={0, "root"}, mode_at_most=0o600, size_at_least=8), Frames)
     assert_type(SharedMemory.anonymous(np.int64(10)), SharedMemory)
@@ -88,6 +92,7 @@ def arrays(name: str) -> None:
     floats: array.SharedArray[np.float32] = made
     assert_type(floats.dtype, np.dtype[np.float32])
     array.create(name, 3, track=True, exist_ok=True, owner="self", acl="u:1:r")
+    array.save(name, [1.0], exist_ok=True, stale="error", delete="last")
     with array.save(name, [1.0], replace=True) as saved:
         assert_type(saved[:1], Any)
         saved.unlink()

@@ -375,6 +375,77 @@ arg_owners(PyObject *value, struct pshm_owners *out)
 }
 
 int
+arg_deletion(PyObject *value, enum deletion *out)
+{
+    bool delete = false;
+    if (value != NULL && PyUnicode_Check(value)) {
+        if (PyUnicode_CompareWithASCIIString(value, "last") != 0) {
+            PyErr_Format(PyExc_ValueError,
+                         "delete must be True, False or 'last', not %R",
+                         value);
+            return -1;
+        }
+        *out = DELETE_LAST;
+        return 0;
+    }
+    if (arg_bool(value, &delete) < 0) {
+        return -1;
+    }
+    *out = delete ? DELETE_OWN : DELETE_NOT;
+    return 0;
+}
+
+static int
+stale_from(PyObject *value, struct existing *out)
+{
+    static const char *const words[] = {
+        [STALE_ATTACH] = "attach",
+        [STALE_REPLACE] = "replace",
+        [STALE_ERROR] = "error",
+    };
+    if (!PyUnicode_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "stale must be a str, not %.200s",
+                     Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(words); i++) {
+        if (PyUnicode_CompareWithASCIIString(value, words[i]) == 0) {
+            out->stale = i;
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_ValueError,
+                 "stale must be 'attach', 'replace' or 'error', not %R",
+                 value);
+    return -1;
+}
+
+int
+arg_existing(PyObject *exist_ok, PyObject *stale, PyObject *replace,
+             struct existing *out)
+{
+    *out = (struct existing){0};
+    if (arg_bool(exist_ok, &out->exist_ok) < 0
+        || (stale != NULL && stale_from(stale, out) < 0)
+        || arg_bool(replace, &out->replace) < 0) {
+        return -1;
+    }
+    if (out->replace && out->exist_ok) {
+        PyErr_SetString(PyExc_ValueError,
+                        "exist_ok=True attaches to an object that exists, and "
+                        "replace=True replaces it; give one of the two");
+        return -1;
+    }
+    if (out->stale != STALE_ATTACH && !out->exist_ok) {
+        PyErr_Format(PyExc_ValueError,
+                     "stale=%R goes with exist_ok=True; replace=True replaces "
+                     "an object whether or not a process uses it", stale);
+        return -1;
+    }
+    return 0;
+}
+
+int
 arg_name(PyObject *value, struct pshm_name *out)
 {
     Py_ssize_t length;

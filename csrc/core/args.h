@@ -60,6 +60,34 @@ int arg_mode_at_most(PyObject *value, mode_t *out);
     "mode_at_most: the permissions that an accepted object may have, such as\n"\
     "0o600; None: any.  With an access control list the bits of the group are\n"\
     "its mask.\n"
+/* The argument delete=: by which process the name is removed. */
+enum deletion {
+    DELETE_NOT,
+    DELETE_OWN,                         /* True: this one, when it ends */
+    DELETE_LAST,                        /* "last": the last that uses it */
+};
+
+int arg_deletion(PyObject *value, enum deletion *out);
+
+/* The arguments exist_ok=, stale= and replace=: what is done with an object that
+ * has the name of one that is to be made. */
+struct existing {
+    bool exist_ok;                      /* attach to it */
+    enum { STALE_ATTACH, STALE_REPLACE, STALE_ERROR } stale;
+    bool replace;
+};
+
+int arg_existing(PyObject *exist_ok, PyObject *stale, PyObject *replace,
+                 struct existing *out);
+
+#define STALE_DOC                                                            \
+    "stale: what exist_ok=True does if no process uses the object, for which\n"\
+    "the kernel must grant a write lease, " MAN(fcntl, 2) ": 'attach' to it;\n"\
+    "'replace' it: the new object takes the name in one step; or 'error':\n"  \
+    "raise FileExistsError.  If that is unknown the object counts as used.\n" \
+    "replace: the new object takes the name in one step, and processes that\n"\
+    "have the old one keep it.\n"
+
 int arg_name(PyObject *value, struct pshm_name *out);
 
 /* The same for a str that os.listdir() returned: it may have surrogates for bytes

@@ -5,6 +5,7 @@
 #ifndef CORE_CELL_H
 #define CORE_CELL_H
 
+#include "args.h"
 #include "core.h"
 #include "fields.h"
 #include "mapping.h"
@@ -41,15 +42,15 @@ typedef struct {
 /* The constructor's options, as its array of names has them. */
 #define CELL_OPTIONS                                                         \
     "create", "exist_ok", "mode", "owner", "delete", "track", "mode_at_most", \
-    "acl"
+    "acl", "stale", "replace"
 enum {
     CELL_CREATE, CELL_EXIST_OK, CELL_MODE, CELL_OWNER, CELL_DELETE, CELL_TRACK,
-    CELL_MODE_AT_MOST, CELL_ACL, CELL_OPTION_COUNT,
+    CELL_MODE_AT_MOST, CELL_ACL, CELL_STALE, CELL_REPLACE, CELL_OPTION_COUNT,
 };
 #define CELL_OPTIONS_SIGNATURE                                               \
     "create=False, exist_ok=False, mode=0o600,\n"                            \
-    "    owner='self', delete=False, track=False, mode_at_most=None,\n"         \
-    "    acl=None"
+    "    owner='self', delete=False, track=False, mode_at_most=None,\n"       \
+    "    acl=None, stale='attach', replace=False"
 
 /* How one is to be opened. */
 typedef struct {
@@ -63,8 +64,8 @@ typedef struct {
                                            be opened in read-only memory */
     /* Of opening_parse: */
     bool create;
-    bool exist_ok;
-    bool delete;
+    struct existing existing;
+    enum deletion deletion;
     bool track;
     mode_t mode;
     PyObject *acl;                      /* a text, borrowed, or NULL */
@@ -195,9 +196,9 @@ extern const char cell_close_doc[], cell_unlink_doc[], cell_stat_doc[],
     "through multiprocessing.\n"
 #define CELL_DOC_OPTIONS                                                     \
     "create: make it; exist_ok: or open the one that exists.  mode:\n"       \
-    "permissions, whatever the umask is.  owner, delete, track, acl\n"      \
-    "and mode_at_most: as for SharedMemory.create(); owner and mode_at_most\n" \
-    "also without create.\n"
+    "permissions, whatever the umask is.  owner, delete, track, acl,\n"     \
+    "mode_at_most, stale and replace: as for SharedMemory.create(); owner and\n"\
+    "mode_at_most also without create.\n"
 #define CELL_DOC_RAISES                                                      \
     "Raises FileNotFoundError: there is none; FileExistsError; ValueError:\n"\
     "something else is there, or a bad name or offset; PermissionError;\n"   \

@@ -88,14 +88,18 @@ opening_parse(opening *how, const placement *where)
     if (!placed
         && (check_name(how, where->name) < 0
             || arg_mode(options[CELL_MODE], &how->mode) < 0
-            || arg_bool(options[CELL_DELETE], &how->delete) < 0
+            || arg_deletion(options[CELL_DELETE], &how->deletion) < 0
             || arg_bool(options[CELL_TRACK], &how->track) < 0)) {
         return -1;
     }
     if (arg_bool(options[CELL_CREATE], &how->create) < 0
-        || arg_bool(options[CELL_EXIST_OK], &how->exist_ok) < 0
-        || check_option(how, "exist_ok", how->exist_ok, named) < 0
-        || check_option(how, "delete", how->delete, named) < 0
+        || arg_existing(options[CELL_EXIST_OK],
+                        placed ? NULL : options[CELL_STALE],
+                        placed ? NULL : options[CELL_REPLACE], &how->existing)
+               < 0
+        || check_option(how, "replace", how->existing.replace, named) < 0
+        || check_option(how, "exist_ok", how->existing.exist_ok, named) < 0
+        || check_option(how, "delete", how->deletion != DELETE_NOT, named) < 0
         || check_option(how, "track", how->track, named) < 0
         || check_option(how, "mode", !placed && options[CELL_MODE] != NULL, named)
                < 0
@@ -154,7 +158,7 @@ raise_opening(int rc, const opening *how, const struct pshm_cell *place,
     switch (rc) {
     case -ENOENT:
         raise_errno_words(rc, name,
-                          how->exist_ok
+                          how->existing.exist_ok
                               ? "There is no %s %U, but bytes that are zero; "
                                 "at(shm, create=True) makes one of them"
                               : "There is no %s %U; create=True makes one",
@@ -172,7 +176,7 @@ raise_opening(int rc, const opening *how, const struct pshm_cell *place,
         break;
     case -EXDEV:
         raise_errno_words(rc, name,
-                          how->exist_ok
+                          how->existing.exist_ok
                               ? "The %s %U was made in another PID namespace, "
                                 "whose process ids mean nothing here, and a "
                                 "process still uses the object; else it would "
@@ -196,7 +200,7 @@ raise_opening(int rc, const opening *how, const struct pshm_cell *place,
         break;
     case -EBADMSG:
         PyErr_Format(PyExc_ValueError,
-                     how->create || how->exist_ok
+                     how->create || how->existing.exist_ok
                          ? "there is %s %U; %s is made of bytes that are zero"
                          : "there is %s %U, not %s",
                      describe_bytes(place), where, kind);
@@ -276,7 +280,7 @@ make_or_look(const opening *how, struct pshm_cell *place,
         rc = pshm_cell_make(place, &how->spec, until, found);
         Py_END_ALLOW_THREADS
     } while (wait_on(rc));
-    return rc == -EEXIST && how->exist_ok ? 0 : rc;
+    return rc == -EEXIST && how->existing.exist_ok ? 0 : rc;
 }
 
 /* exist_ok, and it is of a PID namespace that may be gone: what is there now.
@@ -286,7 +290,7 @@ make_or_look(const opening *how, struct pshm_cell *place,
 static int
 renew(const opening *how, PyObject *shm, struct pshm_cell *place, bool own)
 {
-    if (!how->exist_ok || Py_IS_TYPE(shm, how->state->mapping_type)) {
+    if (!how->existing.exist_ok || Py_IS_TYPE(shm, how->state->mapping_type)) {
         return -EXDEV;
     }
     struct fdref *fd = handle_take_fd(as_handle(shm));
@@ -458,9 +462,9 @@ cell_open_object(const opening *how, PyObject *given,
     req.name = given;
     req.fill = fill;
     req.how = arg;
-    req.exist_ok = how->exist_ok;
+    req.existing = how->existing;
     req.accepted = how->accepted;
-    req.delete = how->delete;
+    req.deletion = how->deletion;
     req.track = how->track;
     return request_set_acl(&req, how->state, how->acl) < 0
                ? NULL

@@ -79,6 +79,7 @@ extern PyType_Spec handle_spec;
 
 extern PyMethodDef directory_methods[];
 extern PyMethodDef inspect_methods[];
+extern PyMethodDef taken_methods[];
 extern PyMethodDef track_methods[];
 extern PyMethodDef array_methods[];
 extern PyMethodDef pickle_methods[];

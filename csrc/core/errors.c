@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "posix/directory.h"
-#include "posix/lease.h"
 
 /* OSError itself picks its subclass when it is called with an errno. */
 static void
@@ -271,30 +270,4 @@ raise_populate(int rc, int object, int where, off_t start, off_t end)
     return raise_errno_words(rc, NULL,
                              "A page of the range is past the end of the "
                              "object, or there is no memory for it");
-}
-
-PyObject *
-raise_exists(PyObject *filename, const char *path, bool dropin)
-{
-    pid_t pids[8];
-    char text[sizeof(pids) / sizeof(*pids) * 24] = "";
-    size_t length = 0;
-    int count;
-    Py_BEGIN_ALLOW_THREADS
-    count = pshm_lease_holders(path, pids, Py_ARRAY_LENGTH(pids));
-    Py_END_ALLOW_THREADS
-    for (int i = 0; i < count; i++) {
-        (void)PyOS_snprintf(text + length, sizeof(text) - length, "%s%ld",
-                            i == 0 ? "" : ", ", (long)pids[i]);
-        length += strlen(text + length);
-    }
-    return raise_errno_words(
-        -EEXIST, filename,
-        "An object of that name exists%s%s%s: %s",
-        count > 0 ? " (used by process " : "", text, count > 0 ? ")" : "",
-        dropin ? "without create=True the constructor attaches to it, and "
-                 "without a name it chooses a name that is free"
-               : "exist_ok=True attaches to it, unlinked() and link(name, "
-                 "replace=True) replace it, and reclaim() removes it if no "
-                 "process uses it");
 }

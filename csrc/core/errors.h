@@ -38,10 +38,6 @@ PyObject *raise_past_end(off_t size, off_t end);
  * -1; where: of anything on its file system, or -1. */
 PyObject *raise_populate(int rc, int object, int where, off_t start, off_t end);
 
-/* The name filename is taken, by the object at path.  dropin: the caller has
- * the arguments of the standard library only. */
-PyObject *raise_exists(PyObject *filename, const char *path, bool dropin);
-
 /* An object of that mode was found, with permissions beyond at_most. */
 PyObject *raise_mode(PyObject *filename, mode_t mode, mode_t at_most);
 

@@ -2,6 +2,7 @@
 
 #include "errors.h"
 #include "handle_table.h"
+#include "last.h"
 
 #include "posix/attach.h"
 #include "posix/host.h"
@@ -49,13 +50,40 @@ keep_map_locked(handle *self, PyObject **pair)
     }
 }
 
+/* delete="last": the mapping and the end of the process see to it. */
+static int
+prepare_last(handle *self, const handle_body *body)
+{
+    core_state *state = core_state_of_type(Py_TYPE(self));
+    if (!body->last || body->name == NULL) {
+        return 0;
+    }
+    if (body->map->last == NULL) {
+        body->map->last = last_new(state->support, &body->path, body->id,
+                                   body->track);
+    }
+    PyObject *result = body->map->last == NULL
+                           ? NULL
+                           : PyObject_CallMethod(state->support,
+                                                 "leave_at_end", "O", self);
+    if (result == NULL && PyErr_ExceptionMatches(PyExc_ImportError)) {
+        /* Of a process that has changed its user, and cannot read the standard
+         * library any more. */
+        PyErr_Clear();
+        return 0;
+    }
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 int
 handle_install(handle *self, handle_body *body, PyObject **duty)
 {
     handle_body old;
     PyObject *pair = new_pair();
     *duty = NULL;
-    if (pair == NULL) {
+    if (pair == NULL || prepare_last(self, body) < 0) {
+        Py_XDECREF(pair);
         handle_body_drop(body);
         return -1;
     }
@@ -95,6 +123,7 @@ handle_replace_map(handle *self, mapping *old, mapping *map)
         return -1;
     }
     mapping_complete(map);
+    map->last = last_share(old->last);
     fields_lock(&self->fields);
     if (!self->open || self->body.map != old) {
         handle_raise_changed();
@@ -111,6 +140,18 @@ handle_replace_map(handle *self, mapping *old, mapping *map)
     Py_XDECREF(pair);
     Py_DECREF(drop);
     return rc;
+}
+
+void
+handle_share_last(handle *self, mapping *map)
+{
+    fields_lock(&self->fields);
+    mapping *own = (mapping *)Py_XNewRef(self->body.map);
+    fields_unlock(&self->fields);
+    if (own != NULL) {
+        map->last = last_share(own->last);
+        Py_DECREF(own);
+    }
 }
 
 /* ---- What a call takes ---- */

@@ -28,6 +28,7 @@ typedef struct {
     bool anonymous;
     bool track;                         /* by the stdlib's resource tracker */
     bool locked;                        /* it has a use lock: lease.h */
+    bool last;                          /* the last user removes the name */
 } handle_body;
 
 struct handle_table;
@@ -103,6 +104,9 @@ void handle_release(handle *self);
  * Returns 0, or -1 with map dropped. */
 int handle_replace_map(handle *self, mapping *old, mapping *map);
 void handle_raise_changed(void);
+
+/* Another mapping of the handle's object, on which delete="last" waits too. */
+void handle_share_last(handle *self, mapping *map);
 
 int handle_getbuffer(PyObject *op, Py_buffer *view, int flags);
 void handle_dealloc(PyObject *op);

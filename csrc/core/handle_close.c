@@ -3,6 +3,7 @@
 
 #include "errors.h"
 #include "handle_table.h"
+#include "last.h"
 
 #include "posix/fd.h"
 
@@ -84,7 +85,7 @@ const char handle_detach_doc[] =
     "detach($self, /)\n--\n\n"
     "Close the handle, but for its descriptor, which is the caller's now.\n\n"
     "Returns it, an int.  A name that was to go with the handle\n"
-    "(delete=True) stays.  Raises ValueError after close()\n"
+    "(delete=True or 'last') stays.  Raises ValueError after close()\n"
     "or close_fd().";
 
 /* Take the descriptor itself out of ref, whose last user this is; or where a
@@ -126,6 +127,7 @@ handle_detach(PyObject *op, PyObject *unused)
         self->body.fd = NULL;
         duty = self->duty;
         self->duty = NULL;
+        last_cancel(self->body.map->last);
     }
     fields_unlock(&self->fields);
     if (number == -EBADF) {

@@ -71,10 +71,10 @@ static int
 parse_accepted(request *req, PyObject *owner, PyObject *mode_at_most)
 {
     struct pshm_accepted *accepted = &req->accepted;
-    if (req->exist_ok) {
+    if (req->existing.exist_ok) {
         accepted->owners = pshm_owners_self();
     }
-    if (owner == NULL && req->exist_ok && req->spec.uid != (uid_t)-1) {
+    if (owner == NULL && req->existing.exist_ok && req->spec.uid != (uid_t)-1) {
         (void)pshm_owners_add(&accepted->owners, req->spec.uid);
     }
     return arg_owners(owner, &accepted->owners) < 0
@@ -120,7 +120,8 @@ const char handle_create_doc[] =
     "create($type, /, name, size, *, mode=0o600, uid=None, gid=None,\n"
     "       acl=None, max_size=None, reserve=True, populate=False,\n"
     "       huge_pages=False, init=None, exist_ok=False, delete=False,\n"
-    "       track=False, owner='self', mode_at_most=None)\n--\n\n"
+    "       track=False, owner='self', mode_at_most=None, stale='attach',\n"
+    "       replace=False)\n--\n\n"
     "Make an object, and only when it is complete give it its name.\n\n"
     "name: a str, see " MAN(shm_open, 3) "; None: a fresh name, as the\n"
     "standard library's constructor chooses one (anonymous() makes an object\n"
@@ -130,13 +131,16 @@ const char handle_create_doc[] =
     "init: called with a writable memoryview of all bytes before anyone else\n"
     "can see them; if it raises, there is no object.  exist_ok: attach to an\n"
     "object of that name, if it has at least size bytes; see .created.\n"
-    OWNER_ARGUMENT_DOC MODE_AT_MOST_DOC
+    OWNER_ARGUMENT_DOC MODE_AT_MOST_DOC STALE_DOC
     "delete: this process removes the name when the handle is closed or\n"
     "collected, or the interpreter or a worker of multiprocessing ends, but\n"
     "not if the process ends by os._exit(), by SIGTERM without a handler or by\n"
-    "SIGKILL.  track: the resource tracker of the standard library removes the\n"
-    "name when this process and those that it started have ended, in whatever\n"
-    "way.\n\n"
+    "SIGKILL.  delete='last': the last process that uses the object removes\n"
+    "the name when its handles and views are gone, or when it ends, likewise;\n"
+    "so do processes that attach with open().  After a SIGKILL reclaim() or\n"
+    "stale='replace' does.  track: the resource tracker of the standard\n"
+    "library removes the name when this process and those that it started\n"
+    "have ended, in whatever way.\n\n"
     "Raises FileExistsError; PermissionError if exist_ok finds an object of\n"
     "another owner or mode; ValueError for a bad name, size or list;\n"
     "LookupError for an unknown user or group in a list; OSError:\n"
@@ -152,16 +156,17 @@ parse_create(core_state *state, request *req, PyObject *const *args,
     static const char *const names[] = {
         "name", "size", "mode", "uid", "gid", "max_size", "reserve",
         "populate", "huge_pages", "init", "exist_ok", "delete", "track",
-        "owner", "mode_at_most", "acl", NULL};
+        "owner", "mode_at_most", "acl", "stale", "replace", NULL};
     static const struct signature signature = {"create", 2, 2, names};
-    PyObject *values[16];
+    PyObject *values[18];
     request_init(req, PSHM_NAMED);
     if (args_match(&signature, args, count, kwnames, values) < 0
         || parse_name(req, values[0]) < 0
         || parse_memory(req, values[1], values + 5) < 0
         || parse_owner(req, values + 2) < 0
-        || arg_bool(values[10], &req->exist_ok) < 0
-        || arg_bool(values[11], &req->delete) < 0
+        || arg_existing(values[10], values[16], values[17], &req->existing)
+               < 0
+        || arg_deletion(values[11], &req->deletion) < 0
         || arg_bool(values[12], &req->track) < 0
         || parse_accepted(req, values[13], values[14]) < 0) {
         return -1;
@@ -174,9 +179,10 @@ parse_create(core_state *state, request *req, PyObject *const *args,
         }
         req->init = values[9];
     }
-    if (req->name == NULL && req->exist_ok) {
-        PyErr_SetString(PyExc_ValueError,
-                        "exist_ok needs a name that can exist");
+    if (req->name == NULL
+        && (req->existing.exist_ok || req->existing.replace)) {
+        PyErr_Format(PyExc_ValueError, "%s needs a name that can exist",
+                     req->existing.exist_ok ? "exist_ok" : "replace");
         return -1;
     }
     return request_set_acl(req, state, values[15]);

@@ -6,6 +6,7 @@
 #include "handle.h"
 
 #include "audit.h"
+#include "last.h"
 
 #include "posix/host.h"
 #include "posix/link.h"
@@ -242,7 +243,33 @@ core_remove(PyObject *Py_UNUSED(module), PyObject *op)
     Py_RETURN_NONE;
 }
 
+/* _leave(handle): at the end of the process, for delete="last". */
+static PyObject *
+core_leave(PyObject *module, PyObject *op)
+{
+    struct fdref *fd = NULL;
+    mapping *map = NULL;
+    if (!PyObject_TypeCheck(op, core_state_of_module(module)->handle_type)) {
+        PyErr_SetString(PyExc_TypeError, "not a SharedMemory");
+        return NULL;
+    }
+    handle *self = as_handle(op);
+    fields_lock(&self->fields);
+    if (self->open && self->body.fd != NULL) {
+        fd = fdref_take(self->body.fd);
+        map = (mapping *)Py_NewRef(self->body.map);
+    }
+    fields_unlock(&self->fields);
+    if (fd != NULL && map->last != NULL && fdref_check(fd) == 0) {
+        last_leave(map->last, fd->fd, fdref_is_private(fd));
+    }
+    fdref_drop(fd);
+    Py_XDECREF(map);
+    Py_RETURN_NONE;
+}
+
 PyMethodDef delete_methods[] = {
     {"_remove", core_remove, METH_O, NULL},
+    {"_leave", core_leave, METH_O, NULL},
     {0},
 };

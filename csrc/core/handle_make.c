@@ -3,11 +3,28 @@
 
 #include "audit.h"
 #include "errors.h"
+#include "taken.h"
 
 #include "posix/constants.h"
 #include "posix/link.h"
+#include "posix/mark.h"
 #include "posix/pause.h"
 #include "posix/size.h"
+#include "posix/unused.h"
+
+/* Give the object its name.  Without the GIL. */
+static int
+publish_draft(const request *req, struct pshm_draft *draft)
+{
+    const struct existing *existing = &req->existing;
+    if (req->deletion == DELETE_LAST) {
+        (void)pshm_mark_set(draft->fd);
+    }
+    bool unused = existing->exist_ok && existing->stale == STALE_REPLACE;
+    return existing->replace || unused
+               ? pshm_draft_replace(draft, req->spec.name, unused)
+               : pshm_draft_publish(draft, req->spec.name);
+}
 
 /* Everything up to the name, and where nothing of Python's is to come in
  * between (publish) the name too.  0, or -1 with an exception and the draft
@@ -22,7 +39,7 @@ make_draft(core_state *state, const request *req, bool publish,
         Py_BEGIN_ALLOW_THREADS
         rc = pshm_draft_make(&req->spec, &state->way, draft);
         if (rc == 0 && publish) {
-            *publish_rc = pshm_draft_publish(draft, req->spec.name);
+            *publish_rc = publish_draft(req, draft);
         }
         Py_END_ALLOW_THREADS
     } while (try_again(rc));
@@ -69,6 +86,7 @@ take_rest(const request *req, struct pshm_draft *draft, handle_body *body)
     body->locked = draft->locked;
     body->anonymous = req->spec.kind == PSHM_MEMFD;
     body->track = req->track;
+    body->last = req->deletion == DELETE_LAST;
     if (req->spec.name != NULL) {
         body->path = *req->spec.name;
     }
@@ -97,7 +115,8 @@ make_once(core_state *state, const request *req, handle *self,
 {
     struct pshm_draft draft = PSHM_DRAFT_NONE;
     bool named = req->spec.name != NULL;
-    bool staged = req->init != NULL || req->fill != NULL || req->delete;
+    bool staged = req->init != NULL || req->fill != NULL
+                  || req->deletion == DELETE_OWN;
     int rc;
     if (make_draft(state, req, named && !staged, &draft, &rc) < 0) {
         return -1;
@@ -111,14 +130,14 @@ make_once(core_state *state, const request *req, handle *self,
         else if (req->fill != NULL) {
             failed = req->fill(body->map->base, req->how) < 0;
         }
-        if (!failed && req->delete) {
+        if (!failed && req->deletion == DELETE_OWN) {
             *duty = handle_delete_later(state, (PyObject *)self,
                                         req->spec.name, draft.id, req->track);
             failed = *duty == NULL;
         }
         if (!failed) {
             Py_BEGIN_ALLOW_THREADS
-            rc = pshm_draft_publish(&draft, req->spec.name);
+            rc = publish_draft(req, &draft);
             Py_END_ALLOW_THREADS
         }
     }
@@ -198,9 +217,10 @@ attach_existing(core_state *state, const request *req, handle_body *body)
         return 1;
     }
     if (rc == -ERANGE) {
-        raise_errno_words(-EEXIST, req->name,
-                          "The object exists, but has more bytes than "
-                          "max_size, %zd", req->max_size);
+        raise_taken(req->name, req->spec.name, TAKEN_ATTACHING,
+                    PyUnicode_FromFormat("The object exists, but has more "
+                                         "bytes than max_size, %zd",
+                                         req->max_size));
         return -1;
     }
     if (rc < 0) {
@@ -209,18 +229,59 @@ attach_existing(core_state *state, const request *req, handle_body *body)
     }
     Py_ssize_t size = mapping_size(body->map);
     if (size < req->size) {
-        raise_errno_words(-EEXIST, req->name,
-                          "The object exists, but has %zd bytes where %zd "
-                          "are asked for", size, req->size);
         handle_body_drop(body);
+        raise_taken(req->name, req->spec.name, TAKEN_ATTACHING,
+                    PyUnicode_FromFormat("The object exists, but has %zd "
+                                         "bytes where %zd are asked for",
+                                         size, req->size));
         return -1;
     }
     body->track = req->track;
+    if (req->deletion == DELETE_LAST && !body->last) {
+        body->last = true;
+        (void)pshm_mark_set(body->fd->fd);
+    }
     if (set_name(body, req->spec.name) < 0) {
         handle_body_drop(body);
         return -1;
     }
     return 0;
+}
+
+/* exist_ok: 0 with body attached; 1: a new object is to be made; -1 with an
+ * exception.  That no process uses the object is proved once more when the new
+ * one gets the name. */
+static int
+use_existing(core_state *state, const request *req, handle_body *body)
+{
+    struct pshm_unused old;
+    int rc;
+    if (req->existing.stale == STALE_ATTACH) {
+        return attach_existing(state, req, body);
+    }
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_unused_hold(req->spec.name, &old);
+        if (rc == 0) {
+            pshm_unused_release(&old);
+        }
+        Py_END_ALLOW_THREADS
+    } while (try_again(rc));
+    if (rc == -EINTR) {
+        return -1;
+    }
+    if (rc < 0) {
+        return rc == -ENOENT ? 1 : attach_existing(state, req, body);
+    }
+    if (!pshm_owners_accept(&req->accepted.owners, old.uid)) {
+        raise_owner(req->name, old.uid, &req->accepted.owners);
+        return -1;
+    }
+    if (req->existing.stale == STALE_ERROR) {
+        raise_name_taken(req->name, req->spec.name, TAKEN_STALE);
+        return -1;
+    }
+    return 1;
 }
 
 /* Fill body with what req asks for, under a name that it may choose itself.
@@ -239,8 +300,8 @@ make_body(core_state *state, request *req, handle *self, handle_body *body,
                 return -1;
             }
         }
-        if (req->exist_ok) {
-            rc = attach_existing(state, req, body);
+        if (req->existing.exist_ok) {
+            rc = use_existing(state, req, body);
             if (rc <= 0) {
                 return rc;
             }
@@ -257,8 +318,9 @@ make_body(core_state *state, request *req, handle *self, handle_body *body,
         if (rc != 0) {
             handle_body_drop(body);
         }
-        if (rc == 1 && !fresh_name && !req->exist_ok) {
-            raise_exists(req->name, req->spec.name->path, req->dropin);
+        if (rc == 1 && !fresh_name && !req->existing.exist_ok) {
+            raise_name_taken(req->name, req->spec.name,
+                             req->dropin ? TAKEN_DROPIN : TAKEN_MAKING);
             return -1;
         }
         if (rc == 1 && PyErr_CheckSignals() < 0) {

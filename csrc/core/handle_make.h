@@ -2,6 +2,7 @@
 #ifndef CORE_HANDLE_MAKE_H
 #define CORE_HANDLE_MAKE_H
 
+#include "args.h"
 #include "handle.h"
 
 /* What a caller asked for. */
@@ -17,10 +18,10 @@ typedef struct {
     /* Instead of init, where C fills the object: 0, or -1 with an exception. */
     int (*fill)(void *base, void *how);
     void *how;                          /* fill's */
-    bool exist_ok;
+    struct existing existing;
     bool dropin;                        /* the standard library's constructor */
     struct pshm_accepted accepted;      /* by exist_ok; its size is size */
-    bool delete;
+    enum deletion deletion;
     bool track;
 } request;
 

@@ -54,6 +54,7 @@ handle_map(PyObject *op, PyObject *const *args, Py_ssize_t count,
     }
     if (result != NULL) {
         ((mapping *)result)->readonly = for_good;
+        handle_share_last(self, (mapping *)result);
     }
     Py_XDECREF(name);
     fdref_drop(fd);

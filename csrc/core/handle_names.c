@@ -6,6 +6,8 @@
 #include "args.h"
 #include "audit.h"
 #include "errors.h"
+#include "last.h"
+#include "taken.h"
 
 #include "posix/attach.h"
 #include "posix/link.h"
@@ -193,6 +195,9 @@ set_name(handle *self, PyObject *name, const struct pshm_name *path)
     old = self->body.name;
     self->body.name = name;
     self->body.path = *path;
+    if (self->body.map != NULL) {
+        last_rename(self->body.map->last, path);
+    }
     fields_unlock(&self->fields);
     Py_XDECREF(old);
 }
@@ -231,17 +236,9 @@ const char handle_link_doc[] =
     "it is called now.";
 
 /* The error of pshm_link. */
-/* What a link or a rename without replace=True finds. */
 static void
-raise_taken(PyObject *given)
-{
-    raise_errno_words(-EEXIST, given,
-                      "An object of that name exists: replace=True takes the "
-                      "name from it");
-}
-
-static void
-raise_link(int rc, PyObject *given, struct fdref *fd)
+raise_link(int rc, PyObject *given, const struct pshm_name *path,
+           struct fdref *fd)
 {
     struct pshm_status status;
     if (rc == -ENOENT && pshm_status_of(fd->fd, &status) == 0
@@ -255,7 +252,7 @@ raise_link(int rc, PyObject *given, struct fdref *fd)
         return;
     }
     if (rc == -EEXIST) {
-        raise_taken(given);
+        raise_name_taken(given, path, TAKEN_LINKING);
         return;
     }
     raise_no_memory(rc, given, -1, 0);
@@ -334,7 +331,7 @@ link_claimed(handle *self, struct fdref *fd, PyObject *given,
     }
     Py_DECREF(name);
     if (left.path[0] == '\0') {
-        raise_link(rc, given, fd);
+        raise_link(rc, given, path, fd);
         return -1;
     }
     name = PyUnicode_FromString(pshm_name_plain(&left));
@@ -423,7 +420,7 @@ rename_claimed(handle *self, PyObject *given,
             raise_gone(self, rc);
         }
         else if (rc == -EEXIST) {
-            raise_taken(given);
+            raise_name_taken(given, to, TAKEN_LINKING);
         }
         else {
             raise_no_memory(rc, given, -1, 0);

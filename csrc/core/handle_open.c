@@ -71,6 +71,7 @@ make_body(const struct pshm_object *object, const attach_params *params,
     body->id = object->id;
     body->readonly = readonly;
     body->locked = object->locked;
+    body->last = object->last;
     body->max_size = max_size;
     return 0;
 }

@@ -101,6 +101,7 @@ handle_table_take(struct handle_table *table, struct pshm_identity id,
             body->fd = fdref_take(at->body.fd);
             body->map = (mapping *)Py_NewRef(at->body.map);
             body->locked = at->body.locked;
+            body->last = at->body.last;
             atomic_store_explicit(&body->map->several, true,
                                   memory_order_relaxed);
             found = true;

@@ -4,6 +4,7 @@
 
 #include "args.h"
 #include "errors.h"
+#include "last.h"
 
 #include "posix/gate.h"
 #include "posix/host.h"
@@ -50,10 +51,12 @@ mapping_dealloc(PyObject *op)
 {
     mapping *self = as_mapping(op);
     PyTypeObject *type = Py_TYPE(op);
+    struct last_time time;
     PyObject_GC_UnTrack(op);
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
+    last_before(self->last, &time);
     if (self->base != NULL) {
         char *base = self->base;
         size_t reserved = self->reserved;
@@ -68,6 +71,7 @@ mapping_dealloc(PyObject *op)
         }
         Py_END_ALLOW_THREADS
     }
+    last_after(self->last, &time);
     type->tp_free(op);
     Py_DECREF(type);
 }

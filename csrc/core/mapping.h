@@ -29,6 +29,7 @@ typedef struct {
     atomic_bool several;                /* more than one handle had it */
     struct pshm_region *shared;         /* with owners that are no Python
                                            objects, from the first on */
+    struct last *last;                  /* last.h; or NULL */
     PyObject *weakrefs;
 } mapping;
 

@@ -162,7 +162,7 @@ static PyMethodDef *const functions[] = {
     raw_methods,   directory_methods, inspect_methods,
     array_methods, pickle_methods,    create_methods,
     delete_methods, track_methods,    guard_methods,
-    cell_functions,
+    taken_methods, cell_functions,
 };
 
 /* ---- The module ---- */

@@ -6,6 +6,7 @@
 
 #include "fd.h"
 #include "lease.h"
+#include "mark.h"
 #include "pause.h"
 
 /* A name that changes hands this often while we look is not worth a loop. */
@@ -159,6 +160,8 @@ pshm_attach(const struct pshm_name *name, bool readonly,
         }
         int rc = pshm_attach_look(fd, out);
         if (rc == 0 || rc == -ENODATA) {
+            /* In this order: last.c. */
+            out->last = pshm_mark_inherit(fd);
             rc = pshm_lease_wait(fd);
             out->locked = rc == 0;
             rc = rc == -EAGAIN ? 0 : rc;

@@ -12,6 +12,7 @@ struct pshm_object {
     mode_t mode;                        /* with the kind of file: S_IFMT */
     uid_t uid;                          /* the owner */
     bool locked;                        /* fd has a use lock (lease.h) */
+    bool last;                          /* it has the mark of mark.h */
 };
 
 /* The users whose objects an attach accepts. */

@@ -8,6 +8,8 @@
 #include "lease.h"
 #include "link.h"
 #include "map.h"
+#include "turn.h"
+#include "unused.h"
 
 /* struct pshm_way: what is known */
 enum { UNKNOWN, BY_DESCRIPTOR, BY_TEMPORARY_NAME };
@@ -259,6 +261,42 @@ pshm_draft_publish(struct pshm_draft *draft, const struct pshm_name *name)
     }
     int rc = pshm_link_move(&draft->temporary, name);
     draft->has_temporary = rc < 0;
+    return rc;
+}
+
+static int
+replace_locked(struct pshm_draft *draft, const struct pshm_name *name)
+{
+    int rc;
+    if (draft->has_temporary) {
+        rc = pshm_link_move_over_locked(&draft->temporary, name);
+        draft->has_temporary = rc < 0;
+    }
+    else {
+        rc = pshm_link_replace_locked(draft->fd, name, &draft->temporary);
+        draft->has_temporary = rc < 0 && draft->temporary.path[0] != '\0';
+    }
+    return rc;
+}
+
+int
+pshm_draft_replace(struct pshm_draft *draft, const struct pshm_name *name,
+                   bool unused)
+{
+    struct pshm_unused old;
+    int rc;
+    if (!unused) {
+        int turn = pshm_turn_begin();
+        rc = replace_locked(draft, name);
+        pshm_turn_end(turn);
+        return rc;
+    }
+    rc = pshm_unused_hold(name, &old);
+    if (rc < 0) {
+        return rc == -ENOENT ? pshm_draft_publish(draft, name) : -EEXIST;
+    }
+    rc = replace_locked(draft, name);
+    pshm_unused_release(&old);
     return rc;
 }
 

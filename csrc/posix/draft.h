@@ -69,6 +69,13 @@ int pshm_draft_make(const struct pshm_spec *spec, struct pshm_way *way,
 int pshm_draft_publish(struct pshm_draft *draft,
                        const struct pshm_name *name);
 
+/* The same, but an object that has the name loses it in the same step.  unused:
+ * it must be one that no process uses.
+ * Returns 0; -EEXIST: unused, and a process uses the object or that is unknown
+ * (the draft is as before); or -errno. */
+int pshm_draft_replace(struct pshm_draft *draft, const struct pshm_name *name,
+                       bool unused);
+
 /* Undo everything: unmap, close, remove a temporary name. */
 void pshm_draft_abandon(struct pshm_draft *draft);
 

@@ -53,6 +53,14 @@ pshm_lease_release(int fd)
     (void)flock(fd, LOCK_UN);
 }
 
+bool
+pshm_lease_others(int fd)
+{
+    int rc = pshm_lease_seize(fd);
+    pshm_lease_release(fd);
+    return rc != 0;
+}
+
 static bool
 has_pid(const pid_t *pids, size_t count, pid_t pid)
 {

@@ -30,6 +30,9 @@ int pshm_lease_wait(int fd);
 int pshm_lease_seize(int fd);
 void pshm_lease_release(int fd);
 
+/* Has another open file a lock on it?  Ends the lock of fd. */
+bool pshm_lease_others(int fd);
+
 /* The processes that have a lock of flock(2) on the file at path, as far as
  * /proc/locks shows them: up to room of them in pids.  Returns how many. */
 int pshm_lease_holders(const char *path, pid_t *pids, size_t room);

@@ -69,10 +69,12 @@ check_may_remove(const char *path)
     return rc == -ENOTDIR || rc == -ENOENT ? 0 : rc;
 }
 
-static int
-link_replacing(int fd, const struct pshm_name *name, struct pshm_name *left)
+int
+pshm_link_replace_locked(int fd, const struct pshm_name *name,
+                         struct pshm_name *left)
 {
     struct pshm_name temporary;
+    left->path[0] = '\0';
     int rc = check_may_remove(name->path);
     if (rc == 0) {
         rc = pshm_name_beside(name, &temporary);
@@ -98,12 +100,12 @@ int
 pshm_link(int fd, const struct pshm_name *name, bool replace,
           struct pshm_name *left)
 {
-    left->path[0] = '\0';
     if (!replace) {
+        left->path[0] = '\0';
         return link_fd(fd, name->path);
     }
     int turn = pshm_turn_begin();
-    int rc = link_replacing(fd, name, left);
+    int rc = pshm_link_replace_locked(fd, name, left);
     pshm_turn_end(turn);
     return rc;
 }
@@ -112,6 +114,13 @@ int
 pshm_link_move(const struct pshm_name *from, const struct pshm_name *to)
 {
     return rename_if_free(from->path, to->path);
+}
+
+int
+pshm_link_move_over_locked(const struct pshm_name *from,
+                           const struct pshm_name *to)
+{
+    return pshm_result(rename(from->path, to->path));
 }
 
 int

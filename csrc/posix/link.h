@@ -24,9 +24,18 @@ int pshm_link_holds(const struct pshm_name *name, struct pshm_identity id);
 int pshm_link(int fd, const struct pshm_name *name, bool replace,
               struct pshm_name *left);
 
+/* The same with replace, for a caller that has the name lock. */
+int pshm_link_replace_locked(int fd, const struct pshm_name *name,
+                             struct pshm_name *left);
+
 /* Move an object that is known by a temporary name to a name that must be free.
  * Returns 0, -EEXIST or -errno. */
 int pshm_link_move(const struct pshm_name *from, const struct pshm_name *to);
+
+/* The same for a name that an object may have, which loses it in the same step;
+ * for a caller that has the name lock. */
+int pshm_link_move_over_locked(const struct pshm_name *from,
+                               const struct pshm_name *to);
 
 /* Remove name if it is this object's.  Returns 0, -ENOENT (the name is free),
  * -ESTALE (it is another object's, and stays), or -errno.  The caller of the

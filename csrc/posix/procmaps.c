@@ -288,8 +288,9 @@ inspect_process(const char *pid, struct collection *collection)
     return rc;
 }
 
-int
-pshm_uses_find(dev_t dev, struct pshm_uses *out)
+/* except: the name in /proc of a process that is not inspected, or "". */
+static int
+find_uses(dev_t dev, const char *except, struct pshm_uses *out)
 {
     struct collection collection = {dev, PSHM_USES_NONE};
     *out = collection.found;
@@ -300,7 +301,8 @@ pshm_uses_find(dev_t dev, struct pshm_uses *out)
     int rc = 0;
     const struct dirent *entry;
     while (rc == 0 && (errno = 0, entry = readdir(processes)) != NULL) {
-        if (!isdigit((unsigned char)entry->d_name[0])) {
+        if (!isdigit((unsigned char)entry->d_name[0])
+            || strcmp(entry->d_name, except) == 0) {
             continue;
         }
         rc = inspect_process(entry->d_name, &collection);
@@ -321,6 +323,26 @@ pshm_uses_find(dev_t dev, struct pshm_uses *out)
         qsort(out->inodes, out->count, sizeof(*out->inodes), compare_inodes);
     }
     return rc;
+}
+
+int
+pshm_uses_find(dev_t dev, struct pshm_uses *out)
+{
+    return find_uses(dev, "", out);
+}
+
+int
+pshm_uses_find_others(dev_t dev, struct pshm_uses *out)
+{
+    char self[32];
+    *out = PSHM_USES_NONE;
+    int length = pshm_result(
+        (int)readlink("/proc/self", self, sizeof(self) - 1));
+    if (length < 0) {
+        return length;
+    }
+    self[length] = '\0';
+    return find_uses(dev, self, out);
 }
 
 bool

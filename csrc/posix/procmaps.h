@@ -44,6 +44,8 @@ struct pshm_uses {
 /* Inspect all processes once.  The caller frees the result, also on failure.
  * Returns 0 or -errno. */
 int pshm_uses_find(dev_t dev, struct pshm_uses *out);
+/* The same without this process. */
+int pshm_uses_find_others(dev_t dev, struct pshm_uses *out);
 bool pshm_uses_has(const struct pshm_uses *uses, ino_t ino);
 void pshm_uses_free(struct pshm_uses *uses);
 

@@ -53,13 +53,23 @@ refusal_is_proof(void)
 
 /* An open(2) that has to wait for the lease makes the kernel send the signal of
  * F_SETSIG: SIGURG, which is ignored by default, and not SIGIO, which kills. */
+int
+pshm_write_lease_take(int fd)
+{
+    int rc = pshm_result(fcntl(fd, F_SETSIG, SIGURG));
+    return rc < 0 ? rc : pshm_result(fcntl(fd, F_SETLEASE, F_WRLCK));
+}
+
+void
+pshm_write_lease_release(int fd)
+{
+    (void)fcntl(fd, F_SETLEASE, F_UNLCK);
+}
+
 enum pshm_state
 pshm_state_of(int fd)
 {
-    int rc = pshm_result(fcntl(fd, F_SETSIG, SIGURG));
-    if (rc == 0) {
-        rc = pshm_result(fcntl(fd, F_SETLEASE, F_WRLCK));
-    }
+    int rc = pshm_write_lease_take(fd);
     if (rc == 0) {
         return PSHM_FREE;
     }

@@ -34,6 +34,11 @@ struct pshm_candidate {
     size_t uninspected;                 /* PSHM_UNKNOWN: processes */
 };
 
+/* A write lease on the object open as fd.  Returns 0; -EAGAIN: another open file
+ * of it exists; or -errno. */
+int pshm_write_lease_take(int fd);
+void pshm_write_lease_release(int fd);
+
 /* The state of the object open as fd, by the lease or by the use lock.  The lease
  * of a free one is held until fd is closed. */
 enum pshm_state pshm_state_of(int fd);

@@ -9,6 +9,7 @@ from typing import (
     ClassVar,
     Final,
     Literal,
+    NoReturn,
     Self,
     SupportsIndex,
     TypeAlias,
@@ -29,6 +30,8 @@ _Owner: TypeAlias = (
     | list[SupportsIndex | str]
     | tuple[SupportsIndex | str, ...]
 )
+_Delete: TypeAlias = bool | Literal["last"]
+_Stale: TypeAlias = Literal["attach", "replace", "error"]
 _Shape: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
 _Format: TypeAlias = Literal["i", "I", "q", "Q"]
 
@@ -79,6 +82,8 @@ def _reclaim_files(names: Sequence[str], older_than: float, force: bool, /) -> l
 def _inspect(
     names: Sequence[str], /
 ) -> list[tuple[str, str, bool, bytes | None, int, int, int, int, int, int, int, int, float]]: ...
+def _leave(handle: SharedMemory, /) -> None: ...
+def _raise_unfit(name: str, what: str, /) -> NoReturn: ...
 def _set_support(module: object, /) -> None: ...
 def _guard_enter(map: MemoryMap, /) -> CapsuleType: ...
 def _guard_leave(guard: CapsuleType, /) -> tuple[int, int] | None: ...
@@ -249,10 +254,12 @@ class SharedMemory:
         huge_pages: bool = False,
         init: Callable[[memoryview], object] | None = None,
         exist_ok: bool = False,
-        delete: bool = False,
+        delete: _Delete = False,
         track: bool = False,
         owner: _Owner = "self",
         mode_at_most: int | None = None,
+        stale: _Stale = "attach",
+        replace: bool = False,
     ) -> Self: ...
     @classmethod
     def open(
@@ -393,10 +400,12 @@ class Lock:
         exist_ok: bool = False,
         mode: int = 0o600,
         owner: _Owner = "self",
-        delete: bool = False,
+        delete: _Delete = False,
         track: bool = False,
         mode_at_most: int | None = None,
         acl: str | None = None,
+        stale: _Stale = "attach",
+        replace: bool = False,
         on_owner_died: Callable[[Lock], object] | None = None,
     ) -> Self: ...
     @classmethod
@@ -451,10 +460,12 @@ class RLock:
         exist_ok: bool = False,
         mode: int = 0o600,
         owner: _Owner = "self",
-        delete: bool = False,
+        delete: _Delete = False,
         track: bool = False,
         mode_at_most: int | None = None,
         acl: str | None = None,
+        stale: _Stale = "attach",
+        replace: bool = False,
         on_owner_died: Callable[[RLock], object] | None = None,
     ) -> Self: ...
     @classmethod
@@ -510,10 +521,12 @@ class Semaphore:
         exist_ok: bool = False,
         mode: int = 0o600,
         owner: _Owner = "self",
-        delete: bool = False,
+        delete: _Delete = False,
         track: bool = False,
         mode_at_most: int | None = None,
         acl: str | None = None,
+        stale: _Stale = "attach",
+        replace: bool = False,
     ) -> Self: ...
     @classmethod
     def at(
@@ -565,10 +578,12 @@ class Condition:
         exist_ok: bool = False,
         mode: int = 0o600,
         owner: _Owner = "self",
-        delete: bool = False,
+        delete: _Delete = False,
         track: bool = False,
         mode_at_most: int | None = None,
         acl: str | None = None,
+        stale: _Stale = "attach",
+        replace: bool = False,
         on_owner_died: Callable[[RLock], object] | None = None,
     ) -> Self: ...
     @classmethod
@@ -629,10 +644,12 @@ class Event:
         exist_ok: bool = False,
         mode: int = 0o600,
         owner: _Owner = "self",
-        delete: bool = False,
+        delete: _Delete = False,
         track: bool = False,
         mode_at_most: int | None = None,
         acl: str | None = None,
+        stale: _Stale = "attach",
+        replace: bool = False,
     ) -> Self: ...
     @classmethod
     def at(
@@ -677,10 +694,12 @@ class Barrier:
         exist_ok: bool = False,
         mode: int = 0o600,
         owner: _Owner = "self",
-        delete: bool = False,
+        delete: _Delete = False,
         track: bool = False,
         mode_at_most: int | None = None,
         acl: str | None = None,
+        stale: _Stale = "attach",
+        replace: bool = False,
     ) -> Self: ...
     @classmethod
     def at(
@@ -730,10 +749,12 @@ class RWLock:
         exist_ok: bool = False,
         mode: int = 0o600,
         owner: _Owner = "self",
-        delete: bool = False,
+        delete: _Delete = False,
         track: bool = False,
         mode_at_most: int | None = None,
         acl: str | None = None,
+        stale: _Stale = "attach",
+        replace: bool = False,
         on_owner_died: Callable[[RWLock], object] | None = None,
     ) -> Self: ...
     @classmethod

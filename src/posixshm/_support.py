@@ -33,10 +33,46 @@ def call_at_end(handle: SharedMemory, remove: Callable[[Any], object], duty: Any
     import weakref
 
     weakref.finalize(handle, remove, duty)
-    # A worker that multiprocessing has forked ends without the interpreter's own end.
-    process, util = imported("multiprocessing.process"), imported("multiprocessing.util")
-    if process is not None and util is not None and process.parent_process() is not None:
+    if _is_worker():
+        util = imported("multiprocessing.util")
         util.Finalize(handle, remove, (duty,), exitpriority=_WORKER_END_PRIORITY)
+
+
+def _is_worker() -> bool:
+    """Whether multiprocessing has started this process; a forked one ends without the
+    interpreter's own end."""
+    process, util = imported("multiprocessing.process"), imported("multiprocessing.util")
+    return process is not None and util is not None and process.parent_process() is not None
+
+
+_ending: Any = None  # the handles that leave_at_end() has got
+_ending_worker: int | None = None  # the worker of multiprocessing that is to call _leave_all()
+
+
+def leave_at_end(handle: SharedMemory) -> None:
+    """Have _leave(handle) called when the process ends, if the handle is still there."""
+    global _ending, _ending_worker
+    if _ending is None:
+        import atexit
+        import weakref
+
+        _ending = weakref.WeakSet()
+        atexit.register(_leave_all)
+    _ending.add(handle)
+    if _is_worker():
+        import os
+
+        if _ending_worker != os.getpid():
+            _ending_worker = os.getpid()
+            util = imported("multiprocessing.util")
+            util.Finalize(None, _leave_all, exitpriority=_WORKER_END_PRIORITY)
+
+
+def _leave_all() -> None:
+    from ._core import _leave
+
+    for handle in list(_ending):
+        _leave(handle)
 
 
 def track(function: str, name: str) -> None:

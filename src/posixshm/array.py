@@ -38,7 +38,7 @@ except ModuleNotFoundError as _error:
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npy
-from ._core import SharedMemory, _array_type, _create_in, listdir, shm_open
+from ._core import SharedMemory, _array_type, _create_in, _raise_unfit, listdir, shm_open
 from ._support import imported
 from ._write import check_options, named, undo, write
 
@@ -46,7 +46,7 @@ __all__ = ["SharedArray", "create", "exists", "list", "load", "open", "save", "u
 
 _ItemT = TypeVar("_ItemT", bound=np.generic)
 if TYPE_CHECKING:
-    from ._core import _Owner
+    from ._core import _Delete, _Owner, _Stale
 
     _Base = np.ndarray
 else:
@@ -70,7 +70,13 @@ class _Options(TypedDict, total=False):
 class _CreateOptions(_Options, total=False):
     owner: _Owner
     mode_at_most: int | None
+    stale: _Stale
     track: bool
+
+
+class _SaveOptions(_CreateOptions, total=False):
+    exist_ok: bool
+    delete: _Delete
 
 
 class _AttachOptions(TypedDict, total=False):
@@ -83,15 +89,7 @@ class _AttachOptions(TypedDict, total=False):
 
 
 _ANONYMOUS_OPTIONS = ("max_size", "reserve", "populate", "huge_pages")
-_CREATE = "create(name, a.shape, a.dtype, init=lambda new: numpy.copyto(new, a), ...) takes it"
-_INSTEAD_OF = {
-    "exist_ok": "replace=True takes the name over from an object that has it",
-    "delete": _CREATE,
-    "track": _CREATE,
-    "owner": _CREATE,
-    "mode_at_most": _CREATE,
-    "init": "the array is what is saved",
-}
+_INSTEAD_OF = {"init": "the array is what is saved"}
 
 
 class _Object(np.ndarray[Any, np.dtype[np.uint8]]):
@@ -345,7 +343,8 @@ def create(
     order: Literal["C", "F"] = "C",
     init: Callable[[NDArray[Any]], object] | None = None,
     exist_ok: bool = False,
-    delete: bool = False,
+    replace: bool = False,
+    delete: _Delete = False,
     **options: Unpack[_CreateOptions],
 ) -> SharedArray[Any]:
     """Make an array of zeros. It gets its name when it is complete.
@@ -354,8 +353,8 @@ def create(
     int, or any number of them, from 0. dtype: without Python objects. order: 'C' or 'F', how the
     items lie. init: called with the array, a plain one, to fill it before anyone else can see it;
     if it raises, there is no object. exist_ok: attach to an array of that name, if it has this
-    shape, dtype and order. delete and options: as for SharedMemory.create; an anonymous
-    array has reserve, populate and huge_pages.
+    shape, dtype and order. replace, delete and options, among them stale: as for
+    SharedMemory.create; an anonymous array has reserve, populate and huge_pages.
 
     Returns a writable SharedArray; its items begin at a multiple of 4096 bytes (of 64, where
     hundreds of fields make a header of more than 8192). Raises as SharedMemory.create does:
@@ -370,8 +369,9 @@ def create(
             init(array)
 
     if name is None:
-        if exist_ok or delete:
-            raise ValueError("an anonymous array (name=None) takes no exist_ok and no delete")
+        if exist_ok or replace or delete:
+            text = "an anonymous array (name=None) takes no exist_ok, no replace and no delete"
+            raise ValueError(text)
         shm = SharedMemory.anonymous(header.end, **options)  # type: ignore[misc]
         with _closed_on_error(shm):
             fill(shm.buf)
@@ -379,7 +379,14 @@ def create(
     shm = SharedMemory.__new__(SharedMemory)
     try:
         _create_in(
-            shm, name, header.end, init=fill, exist_ok=exist_ok, delete=delete, **options
+            shm,
+            name,
+            header.end,
+            init=fill,
+            exist_ok=exist_ok,
+            replace=replace,
+            delete=delete,
+            **options,
         )
         if shm.created:
             return _on(shm, *header)
@@ -390,8 +397,8 @@ def create(
     array, there = _found(shm)
     if there[:3] != header[:3]:
         shm.close()
-        text = f"The array exists, but has {there} where {header} are asked for"
-        raise FileExistsError(errno.EEXIST, text, name)
+        del array
+        _raise_unfit(name, f"The array exists, but has {there} where {header} are asked for")
     return array
 
 
@@ -434,14 +441,15 @@ def load(name: str, **options: Unpack[_AttachOptions]) -> SharedArray[Any]:
 
 
 def save(
-    name: str | None, array: ArrayLike, *, replace: bool = False, **options: Unpack[_Options]
+    name: str | None, array: ArrayLike, *, replace: bool = False, **options: Unpack[_SaveOptions]
 ) -> SharedArray[Any]:
     """Copy an array into a new object, and give it its name when all is there.
 
     name: as for create(). array: whatever np.asarray takes, without Python objects and without a
     mask; its dtype, byte order and Fortran order stay. replace: take over the name of another
     object, in one step: processes that open the name get either the old array or this one, and
-    processes that have the old one keep it. options: as for create().
+    processes that have the old one keep it. options: as for create(); with exist_ok=True an array
+    that is there already is not written to: see .shm.created.
 
     Returns the new array, a writable SharedArray. Raises as SharedMemory.create and .link do,
     FileExistsError for one; ValueError for a dtype that a .npy header cannot say, or for
@@ -449,7 +457,7 @@ def save(
     """
     if name is None and replace:
         raise ValueError("replace=True takes the name of the object to replace")
-    accepted = _ANONYMOUS_OPTIONS if name is None else _Options.__annotations__
+    accepted = _ANONYMOUS_OPTIONS if name is None else _SAVE_OPTIONS
     check_options("save()" if name else "save() without a name", options, accepted, _INSTEAD_OF)
     masked = imported("numpy.ma")  # numpy itself imports it when it is used
     if masked is not None and isinstance(array, masked.MaskedArray):
@@ -461,14 +469,15 @@ def save(
     if name is None:
         shm = SharedMemory.anonymous(header.end, **options)  # type: ignore[misc]
         return _written(shm, header, data, source)
-    try:
-        with named(name):
-            shm = SharedMemory.unlinked(header.end, **options)
-        return _written(shm, header, data, source, name, replace)
-    except OSError as error:
-        if replace or error.errno not in _NO_UNLINKED:
-            raise
-    # create() also knows how to make an object through a temporary name.
+    if options.keys() <= _Options.__annotations__.keys():
+        try:
+            with named(name):
+                shm = SharedMemory.unlinked(header.end, **options)  # type: ignore[misc]
+            return _written(shm, header, data, source, name, replace)
+        except OSError as error:
+            if error.errno not in (_NO_TMPFILE if replace else _NO_UNLINKED):
+                raise
+    # create() has all options, and can make an object through a temporary name.
     kind: DTypeLike = header.dtype
     return create(
         name,
@@ -476,12 +485,15 @@ def save(
         kind,
         order=header.order,
         init=lambda new: np.copyto(new, source),
+        replace=replace,
         **options,
     )
 
 
-# If there is no O_TMPFILE, or no /proc to link through.
-_NO_UNLINKED = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EACCES, errno.EPERM}
+_SAVE_OPTIONS = _SaveOptions.__annotations__.keys()
+_NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR}
+# Or if there is no /proc to link through.
+_NO_UNLINKED = _NO_TMPFILE | {errno.ENOENT, errno.EACCES, errno.EPERM}
 
 
 def _written(

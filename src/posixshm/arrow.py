@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["read", "write"]
 
 _OPTIONS = ("mode", "uid", "gid", "acl", "max_size", "reserve", "populate", "huge_pages")
+_EXISTING = ("exist_ok", "stale", "owner", "mode_at_most")
 _INSTEAD_OF = {
-    "exist_ok": "replace=True takes the name over from an object that has it",
     "delete": "posixshm.shm_unlink(name) removes the name",
     "track": "posixshm.shm_unlink(name) removes the name",
 }
@@ -66,9 +66,10 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
     """Put a copy of `table` into a new object called `name`, which appears once it is whole.
 
     table: a pyarrow Table or RecordBatch, or what pyarrow.table() takes: the frames of polars and
-    pandas are among that. replace: an object that has the name loses it in the same step; who has
-    read that one keeps it. options: mode, uid, gid, acl, max_size, reserve, populate and
-    huge_pages, as for SharedMemory.unlinked.
+    pandas are among that. replace: an object that has the name loses it in the same step, and
+    processes that have read it keep it. options: mode, uid, gid, acl, max_size, reserve, populate
+    and huge_pages; exist_ok, stale, owner and mode_at_most: as for SharedMemory.create. With
+    exist_ok=True an object that is there is left as it is.
 
     The columns of a large table are copied once, into the object itself. The chunks of the table
     are kept; those of a column of dictionaries get one dictionary.
@@ -76,7 +77,7 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
     Raises FileExistsError; what SharedMemory.unlinked raises, OSError (ENOSPC) if there is no room;
     TypeError or ValueError for what is no table, or cannot be written in the format.
     """
-    check_options("write()", options, _OPTIONS, _INSTEAD_OF)
+    check_options("write()", options, _OPTIONS + _EXISTING, _INSTEAD_OF)
     pa = _pyarrow()
     polars = imported("polars")
     if polars is not None and isinstance(table, polars.DataFrame):
@@ -93,6 +94,16 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
     _write(sink, table)
     data = sink.getvalue() if little else None
     size = sink.size() if data is None else data.size
+    if not options.keys().isdisjoint(_EXISTING):
+
+        def fill(buffer: memoryview) -> None:
+            if data is None:
+                _write(pa.FixedSizeBufferWriter(pa.py_buffer(buffer)), table)
+            else:
+                buffer[: data.size] = memoryview(data).cast("B")
+
+        SharedMemory.create(name, size, init=fill, replace=replace, **options).close()
+        return
     with named(name):
         shm = SharedMemory.unlinked(size, **options)
     try:

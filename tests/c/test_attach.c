@@ -263,7 +263,8 @@ each_failure_is_told(void)
     struct attempt attempt = {.name = name_of("object")};
     struct operation op = {
         .name = "attach", .act = attempt_attach, .undo = undo_attach,
-        .context = &attempt, .resumes = true};
+        .context = &attempt, .resumes = true,
+        .overcomes = " fcntl "};            /* the look for the mark */
     struct pshm_identity id = make_plain(&attempt.name, 1, 0600, 0);
     CHECK(fail_each(&op) >= 4);
     attempt.readonly = true;

@@ -527,3 +527,21 @@ def test_a_buffer_of_a_handle_or_a_mapping(name):
         del buffer
         shm.buf[:8] = (4711).to_bytes(8, "little")
         assert array[0].as_py() == 4711
+
+
+@pytest.mark.parametrize("rows", [2, 1 << 18])
+def test_a_table_that_a_process_uses_is_left(name, rows):
+    old, new = (pa.table({"a": pa.array([number] * rows)}) for number in range(2))
+    stale = {"exist_ok": True, "stale": "replace"}
+    posixshm.arrow.write(name, old, **stale)
+    used = posixshm.arrow.read(name)
+    posixshm.arrow.write(name, new, **stale)
+    assert posixshm.arrow.read(name).equals(old) and used.equals(old)
+    with pytest.raises(FileExistsError, match="uses it: exist_ok=True|uses it: replace=True"):
+        posixshm.arrow.write(name, new)
+    del used
+    posixshm.arrow.write(name, new, **stale)
+    assert posixshm.arrow.read(name).equals(new)
+    with pytest.raises(FileExistsError, match="no process uses it"):
+        posixshm.arrow.write(name, old, exist_ok=True, stale="error")
+    posixshm.shm_unlink(name)

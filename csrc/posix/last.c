@@ -1,0 +1,129 @@
+#include "last.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include "fd.h"
+#include "lease.h"
+#include "link.h"
+#include "mark.h"
+#include "pause.h"
+#include "procmaps.h"
+#include "reclaim.h"
+#include "turn.h"
+
+/* Seconds. */
+#define LONGEST_LOOK 0.005
+#define LOOK_PAUSE 0.2e-3
+#define LONGEST_END 2.0
+#define END_PAUSE 2e-3
+
+/* Returns a descriptor, or -1.  Without a use lock, which would look like that
+ * of another process. */
+static int
+open_marked(const struct pshm_name *name, struct pshm_identity id)
+{
+    const int flags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    struct stat st;
+    int fd = pshm_result(shm_open(pshm_name_posix(name), O_RDWR | flags, 0));
+    if (fd == -EACCES) {
+        fd = pshm_result(shm_open(pshm_name_posix(name), O_RDONLY | flags, 0));
+    }
+    fd = pshm_fd_settle(fd);
+    if (fd < 0) {
+        return -1;
+    }
+    if (fstat(fd, &st) < 0
+        || !pshm_identity_same(id, (struct pshm_identity){st.st_dev,
+                                                          st.st_ino})) {
+        pshm_fd_close(fd);
+        return -1;
+    }
+    (void)pshm_mark_set(fd);
+    return fd;
+}
+
+void
+pshm_last_begin(const struct pshm_name *name, struct pshm_identity id,
+                struct pshm_last *out)
+{
+    *out = (struct pshm_last){.fd = -1, .turn = -1};
+    if (pshm_link_holds(name, id) == 1) {
+        out->turn = pshm_turn_begin();
+        out->fd = open_marked(name, id);
+    }
+}
+
+/* With the name lock.  By the descriptor that this process has. */
+static int
+remove_by_locked(int fd, const struct pshm_name *name,
+                 struct pshm_identity id)
+{
+    int rc = pshm_write_lease_take(fd);
+    if (rc == 0) {
+        rc = pshm_link_remove_locked(name, id);
+        pshm_write_lease_release(fd);
+    }
+    return rc == -EAGAIN ? -EBUSY : rc;
+}
+
+int
+pshm_last_end(struct pshm_last *last, const struct pshm_name *name,
+              struct pshm_identity id)
+{
+    int rc = -ESTALE;
+    double deadline = pshm_clock() + LONGEST_LOOK;
+    while (last->fd >= 0) {
+        rc = remove_by_locked(last->fd, name, id);
+        if (rc != -EBUSY || pshm_lease_others(last->fd)
+            || pshm_clock() >= deadline) {
+            break;
+        }
+        (void)pshm_pause(LOOK_PAUSE);
+    }
+    pshm_fd_close(last->fd);
+    pshm_turn_end(last->turn);
+    return rc;
+}
+
+/* Of a process that shares its open file with others, which the lease does not
+ * show: its children and its parent. */
+static int
+leave_relatives(int fd, const struct pshm_name *name, struct pshm_identity id)
+{
+    struct pshm_uses uses = PSHM_USES_NONE;
+    int rc = pshm_uses_find_others(id.dev, &uses);
+    if (rc == 0 && pshm_uses_has(&uses, id.ino)) {
+        rc = -EBUSY;
+    }
+    pshm_uses_free(&uses);
+    if (rc == 0) {
+        int turn = pshm_turn_begin();
+        rc = remove_by_locked(fd, name, id);
+        pshm_turn_end(turn);
+    }
+    return rc;
+}
+
+int
+pshm_last_leave(int fd, bool alone, const struct pshm_name *name,
+                struct pshm_identity id)
+{
+    if (!alone) {
+        return leave_relatives(fd, name, id);
+    }
+    int turn = pshm_turn_begin();
+    int rc = remove_by_locked(fd, name, id);
+    /* Has no other process a use lock, but one that ends? */
+    bool ending = rc == -EBUSY && !pshm_lease_others(fd);
+    pshm_turn_end(turn);
+    double deadline = pshm_clock() + LONGEST_END;
+    while (rc == -EBUSY && ending && pshm_clock() < deadline) {
+        (void)pshm_pause(END_PAUSE);
+        ending = pshm_mark_seen(fd);
+        turn = pshm_turn_begin();
+        rc = remove_by_locked(fd, name, id);
+        pshm_turn_end(turn);
+    }
+    return rc;
+}

@@ -1,0 +1,31 @@
+/* The proof that no process uses the object called by a name.
+ *
+ * It is the write lease of reclaim.h.  While the lease is held no process can
+ * open the object, so its name can be removed or given to another object, and
+ * a process that opens the name finds the result. */
+#ifndef PSHM_UNUSED_H
+#define PSHM_UNUSED_H
+
+#include <time.h>
+
+#include "base.h"
+#include "name.h"
+
+struct pshm_unused {
+    int fd;                             /* it has the write lease; or -1 */
+    int turn;                           /* the name lock, or -1: turn.h */
+    struct pshm_identity id;
+    uid_t uid;                          /* the owner */
+    time_t changed;                     /* last, its bytes or its status */
+};
+
+/* Take the name lock, and hold the object until pshm_unused_release, which the
+ * caller calls at once.  Waits 50 ms at most for a process that has the object
+ * open without a use lock, because most of them only inspect it.
+ * Returns 0; -EBUSY: a process uses the object; -EPERM: that is unknown;
+ * -ENOENT; -EINTR; or -errno if it cannot be opened.  Unless it is 0 nothing is
+ * held. */
+int pshm_unused_hold(const struct pshm_name *name, struct pshm_unused *out);
+void pshm_unused_release(struct pshm_unused *unused);
+
+#endif

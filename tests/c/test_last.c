@@ -1,0 +1,245 @@
+#include "check.h"
+#include "posix/attach.h"
+#include "posix/last.h"
+#include "posix/lease.h"
+#include "posix/mark.h"
+
+#include <sched.h>
+#include <stdatomic.h>
+
+static int
+attach(const struct pshm_name *name, bool *last)
+{
+    struct pshm_object object;
+    CHECK_IS(pshm_attach(name, false, &PSHM_ACCEPT_ANY, &object), 0);
+    *last = object.last;
+    return object.fd;
+}
+
+/* As a process that has unmapped the object. */
+static int
+end(const struct pshm_name *name, struct pshm_identity id, int fd)
+{
+    struct pshm_last last;
+    pshm_last_begin(name, id, &last);
+    (void)close(fd);
+    return pshm_last_end(&last, name, id);
+}
+
+/* ---- the mark ---- */
+
+static void
+mark_is_inherited_as_long_as_it_lasts(void)
+{
+    struct pshm_name name = name_of("object");
+    bool last;
+    (void)make_plain(&name, 10, 0600, 0);
+    int first = attach(&name, &last);
+    CHECK(!last);
+    CHECK_IS(pshm_mark_set(first), 0);
+    CHECK(!pshm_mark_seen(first));      /* that is its own */
+    int second = attach(&name, &last);
+    CHECK(last);
+    CHECK(pshm_mark_seen(first));
+    (void)close(first);
+    CHECK(!pshm_mark_seen(second));
+    int third = attach(&name, &last);
+    CHECK(last);
+    (void)close(second);
+    (void)close(third);
+    third = attach(&name, &last);
+    CHECK(!last);
+    (void)close(third);
+    remove_plain(&name);
+}
+
+static void
+reader_sets_no_mark(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 10, 0600, 0);
+    int reader = open(name.path, O_RDONLY | O_CLOEXEC);
+    CHECK_IS(pshm_mark_set(reader), -EBADF);
+    int writer = open(name.path, O_RDWR | O_CLOEXEC);
+    CHECK_IS(pshm_mark_set(writer), 0);
+    CHECK(pshm_mark_inherit(reader));
+    CHECK(!pshm_mark_seen(writer));
+    (void)close(reader);
+    (void)close(writer);
+    remove_plain(&name);
+}
+
+/* The byte of a descriptor may be that of an open file which a forked child
+ * still has. */
+static void
+marks_of_many_open_files(void)
+{
+    struct pshm_name name = name_of("object");
+    int marked[20];
+    (void)make_plain(&name, 10, 0600, 0);
+    for (size_t i = 0; i < COUNT(marked); i++) {
+        int fd = open(name.path, O_RDWR | O_CLOEXEC);
+        CHECK_IS(pshm_mark_set(fd), 0);
+        CHECK_IS(pshm_mark_seen(fd), i > 0);
+        marked[i] = fcntl(fd, F_DUPFD_CLOEXEC, 100);
+        (void)close(fd);
+    }
+    for (size_t i = 0; i < COUNT(marked); i++) {
+        (void)close(marked[i]);
+    }
+    remove_plain(&name);
+}
+
+/* ---- the last one ---- */
+
+static void
+last_one_removes_the_name(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_identity id = make_plain(&name, 10, 0600, 0);
+    bool last;
+    int first = attach(&name, &last);
+    CHECK_IS(pshm_mark_set(first), 0);
+    int second = attach(&name, &last);
+    CHECK_IS(end(&name, id, first), -EBUSY);
+    CHECK_IS(names_with(prefix()), 1);
+    CHECK_IS(end(&name, id, second), 0);
+    CHECK_IS(names_with(prefix()), 0);
+    CHECK_IS(end(&name, id, -1), -ESTALE);
+}
+
+static void
+name_of_another_object_stays(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_identity id = make_plain(&name, 10, 0600, 0);
+    bool last;
+    int fd = attach(&name, &last);
+    remove_plain(&name);
+    (void)make_plain(&name, 20, 0600, 0);
+    CHECK_IS(pshm_last_leave(fd, true, &name, id), -ESTALE);
+    CHECK_IS(end(&name, id, fd), -ESTALE);
+    CHECK_IS(names_with(prefix()), 1);
+    remove_plain(&name);
+}
+
+static void
+process_that_ends_leaves_it_to_the_other(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_identity id = make_plain(&name, 10, 0600, 0);
+    bool last;
+    int first = attach(&name, &last);
+    CHECK_IS(pshm_mark_set(first), 0);
+    int second = attach(&name, &last);
+    CHECK_IS(pshm_last_leave(first, true, &name, id), -EBUSY);
+    CHECK(!pshm_lease_others(second));  /* it has no use lock any more */
+    CHECK_IS(pshm_lease_take(second), 0);
+    (void)close(first);
+    CHECK_IS(pshm_last_leave(second, true, &name, id), 0);
+    CHECK_IS(names_with(prefix()), 0);
+    (void)close(second);
+}
+
+static int
+wait_to_be_killed(void *context)
+{
+    (void)context;
+    (void)raise(SIGSTOP);
+    return 0;
+}
+
+static void
+forked_child_is_seen(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_identity id = make_plain(&name, 10, 0600, 0);
+    bool last;
+    int fd = attach(&name, &last);
+    pid_t child = child_start(wait_to_be_killed, NULL);
+    child_wait_stopped(child);
+    CHECK_IS(pshm_last_leave(fd, false, &name, id), -EBUSY);
+    CHECK(kill(child, SIGKILL) == 0);
+    CHECK_IS(child_wait(child), -SIGKILL);
+    CHECK_IS(pshm_last_leave(fd, false, &name, id), 0);
+    (void)close(fd);
+    CHECK_IS(names_with(prefix()), 0);
+}
+
+/* ---- processes that come and go ---- */
+
+enum { PROCESSES = 4, ROUNDS = 300 };
+
+struct traffic {
+    struct pshm_name name;
+    atomic_bool over;                   /* the first process has ended its use */
+};
+
+/* Until the last one has removed the name. */
+static int
+come_and_go(void *context)
+{
+    struct traffic *traffic = context;
+    for (int i = 0; i < ROUNDS;) {
+        struct pshm_object object;
+        bool over = atomic_load(&traffic->over);
+        int rc = pshm_attach(&traffic->name, false, &PSHM_ACCEPT_ANY,
+                             &object);
+        if (rc == -ENOENT) {
+            if (over) {
+                break;
+            }
+            (void)sched_yield();
+            continue;
+        }
+        CHECK_IS(rc, 0);
+        CHECK(object.last);
+        CHECK(pshm_identity_same(identity_of(&traffic->name), object.id));
+        rc = end(&traffic->name, object.id, object.fd);
+        CHECK(rc == 0 || rc == -EBUSY);
+        i++;
+    }
+    return 0;
+}
+
+/* Each of them finds the mark, so that the name is gone in the end. */
+static void
+no_process_misses_the_mark(void)
+{
+    struct traffic *traffic = shared_memory(sizeof(*traffic));
+    traffic->name = name_of("object");
+    for (int round = 0; round < 20; round++) {
+        pid_t children[PROCESSES];
+        atomic_store(&traffic->over, false);
+        for (int i = 0; i < PROCESSES; i++) {
+            children[i] = child_start(come_and_go, traffic);
+        }
+        struct pshm_name made = name_of("made");
+        struct pshm_identity id = make_plain(&made, 10, 0600, 0);
+        int fd = open(made.path, O_RDWR | O_CLOEXEC);
+        CHECK_IS(pshm_mark_set(fd), 0);
+        CHECK(rename(made.path, traffic->name.path) == 0);
+        int rc = end(&traffic->name, id, fd);
+        CHECK(rc == 0 || rc == -EBUSY);
+        atomic_store(&traffic->over, true);
+        for (int i = 0; i < PROCESSES; i++) {
+            CHECK_IS(child_wait(children[i]), 0);
+        }
+        CHECK_IS(names_with(prefix()), 0);
+    }
+    CHECK(munmap(traffic, sizeof(*traffic)) == 0);
+}
+
+int
+main(void)
+{
+    RUN(mark_is_inherited_as_long_as_it_lasts);
+    RUN(reader_sets_no_mark);
+    RUN(marks_of_many_open_files);
+    RUN(last_one_removes_the_name);
+    RUN(name_of_another_object_stays);
+    RUN(process_that_ends_leaves_it_to_the_other);
+    RUN(forked_child_is_seen);
+    RUN(no_process_misses_the_mark);
+    return finish();
+}

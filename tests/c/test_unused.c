@@ -1,0 +1,221 @@
+#include "check.h"
+#include "posix/attach.h"
+#include "posix/draft.h"
+#include "posix/unused.h"
+
+static int
+hold(const struct pshm_name *name)
+{
+    struct pshm_unused unused;
+    int rc = pshm_unused_hold(name, &unused);
+    if (rc == 0) {
+        CHECK(pshm_identity_same(identity_of(name), unused.id));
+        CHECK_IS(unused.uid, geteuid());
+        pshm_unused_release(&unused);
+    }
+    return rc;
+}
+
+/* ---- the proof ---- */
+
+static void
+no_process_can_open_what_is_held(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_unused unused;
+    (void)make_plain(&name, 10, 0600, 0);
+    CHECK_IS(pshm_unused_hold(&name, &unused), 0);
+    CHECK_IS(open(name.path, O_RDONLY | O_NONBLOCK), -1);
+    CHECK_IS(errno, EAGAIN);
+    pshm_unused_release(&unused);
+    pshm_unused_release(&unused);       /* nothing is held any more */
+    int fd = open(name.path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    CHECK(fd >= 0);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+static void
+object_that_a_process_has_is_busy(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_object object;
+    CHECK_IS(hold(&name), -ENOENT);
+    (void)make_plain(&name, (off_t)PAGE, 0600, 0);
+    CHECK_IS(hold(&name), 0);
+    CHECK_IS(pshm_attach(&name, false, &PSHM_ACCEPT_ANY, &object), 0);
+    CHECK_IS(hold(&name), -EBUSY);
+    (void)close(object.fd);
+    CHECK_IS(hold(&name), 0);
+    /* without a use lock */
+    int fd = open(name.path, O_RDONLY | O_CLOEXEC);
+    CHECK_IS(hold(&name), -EBUSY);
+    void *base = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
+    (void)close(fd);
+    CHECK_IS(hold(&name), -EBUSY);
+    CHECK(munmap(base, PAGE) == 0);
+    CHECK_IS(hold(&name), 0);
+    remove_plain(&name);
+}
+
+static void
+what_is_no_object_is_unknown(void)
+{
+    struct pshm_name name = name_of("thing");
+    CHECK(mkdir(name.path, 0700) == 0);
+    CHECK_IS(hold(&name), -EPERM);
+    CHECK(rmdir(name.path) == 0);
+    CHECK(symlink("/dev/null", name.path) == 0);
+    CHECK_IS(hold(&name), -ELOOP);
+    remove_plain(&name);
+}
+
+/* A child that was forked while the object was held has a copy of the
+ * descriptor. */
+static int
+wait_to_be_killed(void *context)
+{
+    (void)context;
+    (void)raise(SIGSTOP);
+    return 0;
+}
+
+static void
+lease_ends_although_a_child_has_the_descriptor(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_unused unused;
+    (void)make_plain(&name, 10, 0600, 0);
+    CHECK_IS(pshm_unused_hold(&name, &unused), 0);
+    pid_t child = child_start(wait_to_be_killed, NULL);
+    child_wait_stopped(child);
+    pshm_unused_release(&unused);
+    int fd = open(name.path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    CHECK(fd >= 0);
+    (void)close(fd);
+    CHECK(kill(child, SIGKILL) == 0);
+    CHECK_IS(child_wait(child), -SIGKILL);
+    CHECK_IS(hold(&name), 0);
+    remove_plain(&name);
+}
+
+/* ---- a new object takes the name ---- */
+
+static struct pshm_draft
+draft_of(const struct pshm_name *name, bool by_temporary_name)
+{
+    struct pshm_draft draft = PSHM_DRAFT_NONE;
+    struct pshm_way way = {0};
+    const struct pshm_spec spec = {
+        .kind = PSHM_NAMED,
+        .name = name,
+        .size = 100,
+        .length = 100,
+        .mode = 0600,
+        .uid = (uid_t)-1,
+        .gid = (gid_t)-1,
+    };
+    if (by_temporary_name) {
+        atomic_store(&way.known, 2);
+    }
+    CHECK_IS(pshm_draft_make(&spec, &way, &draft), 0);
+    return draft;
+}
+
+static void
+draft_replaces(void)
+{
+    for (int i = 0; i < 4; i++) {
+        bool unused = i & 1;
+        struct pshm_name name = name_of("object");
+        struct pshm_draft draft = draft_of(&name, i & 2);
+        check_about("unused %d, temporary name %d", unused, i & 2);
+        CHECK_IS(pshm_draft_replace(&draft, &name, unused), 0);
+        CHECK(pshm_identity_same(identity_of(&name), draft.id));
+        struct pshm_draft next = draft_of(&name, i & 2);
+        if (unused) {
+            CHECK_IS(pshm_draft_replace(&next, &name, true), -EEXIST);
+            CHECK(pshm_identity_same(identity_of(&name), draft.id));
+            pshm_draft_abandon(&draft);
+        }
+        CHECK_IS(pshm_draft_replace(&next, &name, unused), 0);
+        CHECK(pshm_identity_same(identity_of(&name), next.id));
+        CHECK_IS(names_with(prefix()), 1);
+        pshm_draft_abandon(&draft);
+        pshm_draft_abandon(&next);
+        CHECK_IS(names_with(prefix()), 1);
+        remove_plain(&name);
+    }
+}
+
+static void
+failed_replace_leaves_no_name(void)
+{
+    for (int i = 0; i < 2; i++) {
+        struct pshm_name name = name_of("object");
+        struct pshm_draft draft = draft_of(&name, i);
+        CHECK(mkdir(name.path, 0700) == 0);
+        CHECK_IS(pshm_draft_replace(&draft, &name, false), -EISDIR);
+        pshm_draft_abandon(&draft);
+        CHECK(rmdir(name.path) == 0);
+        CHECK_IS(names_with(prefix()), 0);
+    }
+}
+
+/* ---- processes that come at the same time ---- */
+
+enum { PROCESSES = 4, ROUNDS = 300 };
+
+/* Make a new object unless a process uses the one that is there; use it for a
+ * moment; it must keep the name meanwhile. */
+static int
+come_and_go(void *context)
+{
+    const struct pshm_name *name = context;
+    for (int i = 0; i < ROUNDS; i++) {
+        struct pshm_draft draft = draft_of(name, false);
+        struct pshm_object object;
+        int rc = pshm_draft_replace(&draft, name, true);
+        if (rc == -EEXIST) {
+            pshm_draft_abandon(&draft);
+            rc = pshm_attach(name, false, &PSHM_ACCEPT_ANY, &object);
+            CHECK_IS(rc, 0);
+            CHECK(pshm_identity_same(identity_of(name), object.id));
+            (void)close(object.fd);
+        }
+        else {
+            CHECK_IS(rc, 0);
+            CHECK(pshm_identity_same(identity_of(name), draft.id));
+            pshm_draft_abandon(&draft);
+        }
+    }
+    return 0;
+}
+
+static void
+object_in_use_keeps_its_name(void)
+{
+    struct pshm_name name = name_of("object");
+    pid_t children[PROCESSES];
+    for (int i = 0; i < PROCESSES; i++) {
+        children[i] = child_start(come_and_go, &name);
+    }
+    for (int i = 0; i < PROCESSES; i++) {
+        CHECK_IS(child_wait(children[i]), 0);
+    }
+    CHECK_IS(names_with(prefix()), 1);
+    remove_plain(&name);
+}
+
+int
+main(void)
+{
+    RUN(no_process_can_open_what_is_held);
+    RUN(object_that_a_process_has_is_busy);
+    RUN(what_is_no_object_is_unknown);
+    RUN(lease_ends_although_a_child_has_the_descriptor);
+    RUN(draft_replaces);
+    RUN(failed_replace_leaves_no_name);
+    RUN(object_in_use_keeps_its_name);
+    return finish();
+}

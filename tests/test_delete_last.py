@@ -1,0 +1,420 @@
+"""delete="last": the last process that uses an object removes its name."""
+
+import contextlib
+import fcntl
+import os
+import pickle
+import random
+import signal
+import struct
+
+import numpy as np
+import pytest
+from _processes import PATH, SOMEBODY, go, needs_root
+from children.fresh_user import FILLED, SIZE, make
+from test_fresh import KINDS, no_names_left, user  # noqa: F401
+
+import posixshm
+from posixshm import SharedMemory, array
+
+kinds = pytest.mark.parametrize("kind", KINDS)
+LAST = {"exist_ok": True, "delete": "last"}
+RACE = "import sys; from children import fresh_user; fresh_user.race_to_close(*sys.argv[1:])"
+
+
+def exists(name):
+    return os.path.lexists(f"/dev/shm/{name}") or os.path.lexists(f"/dev/shm/sem.{name}")
+
+
+@kinds
+def test_the_last_process_removes_the_name(kind, name, user):  # noqa: F811
+    child, _ = user(kind, name, "delete=last")
+    made, new = make(kind, name, **LAST)
+    assert not new
+    made.close()
+    del made
+    assert exists(name)
+    child.finish()
+    assert not exists(name)
+
+
+@kinds
+def test_it_need_not_be_the_one_that_made_it(kind, name, user):  # noqa: F811
+    """A process that attaches need not say it again."""
+    child, _ = user(kind, name, "delete=last")
+    made, _ = make(kind, name, exist_ok=True)
+    child.finish()
+    assert exists(name)
+    made.close()
+    del made
+    assert not exists(name)
+
+
+def test_a_view_keeps_the_name_as_it_keeps_the_memory(name):
+    shm = SharedMemory.create(name, SIZE, delete="last")
+    view, mapping = np.frombuffer(shm.buf, "u1"), shm.map()
+    shm.close()
+    assert exists(name) and SharedMemory.open(name).size == SIZE
+    del view
+    assert exists(name)
+    del mapping
+    assert not exists(name)
+    shm.close()
+
+
+def test_every_way_to_attach(name):
+    pickled = SharedMemory.create(name, SIZE, delete="last")
+    attached = [
+        SharedMemory.open(name),
+        SharedMemory.open(name, readonly=True),
+        SharedMemory.open(name, max_size=1 << 20),
+        SharedMemory.create(name, SIZE, exist_ok=True),
+        pickle.loads(pickle.dumps(pickled)),
+        posixshm.shared_memory.SharedMemory(name),
+    ]
+    random.Random(3).shuffle(attached)
+    pickled.close()
+    while attached:
+        assert exists(name)
+        attached.pop().close()
+    assert not exists(name)
+
+
+def test_it_may_be_said_later(name):
+    """By a process that attaches; from then on it goes for all that attach."""
+    first = SharedMemory.create(name, SIZE)
+    second = SharedMemory.create(name, SIZE, **LAST)
+    third = SharedMemory.open(name)
+    third.close()
+    second.close()
+    assert exists(name)
+    with SharedMemory.create(name, SIZE, **LAST):
+        first.close()
+    assert not exists(name)
+
+
+def test_without_it_the_name_stays(name):
+    with SharedMemory.create(name, SIZE), SharedMemory.open(name):
+        pass
+    assert exists(name)
+    posixshm.shm_unlink(name)
+
+
+def test_an_object_that_is_resized_or_renamed(name, names):
+    other = names()
+    shm = SharedMemory.create(name, SIZE, delete="last")
+    view = shm.buf
+    shm.resize(100_000)
+    shm.rename(other)
+    assert not exists(name)
+    shm.close()
+    assert exists(other)
+    view.release()
+    del view
+    assert not exists(other)
+
+
+def test_a_name_that_is_another_objects_by_then(name):
+    shm = SharedMemory.create(name, SIZE, delete="last")
+    with SharedMemory.create(name, SIZE, replace=True) as other:
+        shm.close()
+        assert other.is_linked()
+    assert exists(name)
+    posixshm.shm_unlink(name)
+
+
+def test_the_descriptor_that_is_taken_out_keeps_the_name(name):
+    shm = SharedMemory.create(name, SIZE, delete="last")
+    os.close(shm.detach())
+    assert exists(name)
+    posixshm.shm_unlink(name)
+
+
+def test_a_program_that_only_maps_the_file_is_a_user(name, start_python):
+    shm = SharedMemory.create(name, SIZE, delete="last")
+    child = start_python(
+        """
+        import mmap, sys
+        with open("/dev/shm/" + sys.argv[1], "rb") as file:
+            mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        print("maps", flush=True)
+        sys.stdin.read()
+        """,
+        name,
+    )
+    child.hear("maps")
+    shm.close()
+    assert exists(name)
+    child.finish()
+    with SharedMemory.create(name, SIZE, exist_ok=True, stale="replace", delete="last") as shm:
+        assert shm.created
+    assert not exists(name)
+
+
+@kinds
+@pytest.mark.parametrize("how", ["reclaim", "stale"])
+def test_what_a_killed_process_left(kind, name, user, how):  # noqa: F811
+    child, _ = user(kind, name, "delete=last")
+    child.kill()
+    assert exists(name)
+    if how == "stale":
+        made, new = make(kind, name, stale="replace", **LAST)
+        assert new
+        made.close()
+        del made
+    elif kind == "Semaphore":  # reclaim() passes over those
+        posixshm.sem_unlink(name)
+    else:
+        assert [found.removed for found in posixshm.reclaim(name)] == [True]
+    assert not exists(name)
+
+
+# -- the ends of processes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "SharedMemory.create(name, 100, exist_ok=True, delete='last')",
+        "array.create(name, 100, exist_ok=True, delete='last')",
+        "Lock(name, create=True, exist_ok=True, delete='last')",
+    ],
+)
+@pytest.mark.parametrize("kept", ["by a variable", "by a thread", "by nothing"])
+def test_processes_that_end_at_once(name, start_python, way, kept):
+    """Whichever is the last, and though none of them closes anything."""
+    code = f"""
+        import sys, threading, time
+        from _processes import ready
+        from posixshm import Lock, SharedMemory, array
+        def keep(name):
+            made = {way}
+            return made, getattr(made, "buf", None)
+        def use(name):
+            held = keep(name)
+            started.set()
+            threading.Event().wait()
+        name, kept = sys.argv[1:]
+        if kept == "by a thread":
+            started = threading.Event()
+            threading.Thread(target=use, args=(name,), daemon=True).start()
+            started.wait()
+        elif kept == "by a variable":
+            held = keep(name)
+            sys.modules["held"] = held
+        else:
+            held = keep(name)
+        ready()
+    """
+    children = [start_python(code, name, kept, env=PATH) for _ in range(4)]
+    go(*children)
+    for child in children:
+        child.finish()
+    assert not exists(name)
+
+
+def test_a_forked_child_is_a_user(name, run_python):
+    run_python(
+        """
+        import os, sys
+        from posixshm import SharedMemory, array
+        name = sys.argv[1]
+        def exists():
+            return os.path.exists("/dev/shm/" + name)
+
+        # The child outlives the parent's handle, and closes its own.
+        shm = SharedMemory.create(name, 100, delete="last")
+        to_child, from_parent = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(from_parent)
+            os.read(to_child, 1)
+            assert exists() and shm.is_linked()
+            shm.close()
+            os._exit(exists())
+        os.close(to_child)
+        shm.close()
+        assert exists()
+        os.close(from_parent)
+        assert os.waitpid(child, 0)[1] == 0 and not exists()
+
+        # The parent outlives the child.
+        shm = SharedMemory.create(name, 100, delete="last")
+        child = os.fork()
+        if child == 0:
+            sys.exit()
+        assert os.waitpid(child, 0)[1] == 0 and exists()
+        sys.modules["kept"] = shm, shm.buf
+        """,
+        name,
+    )
+    assert not exists(name)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_multiprocessing(name, run_python, tmp_path, method):
+    (tmp_path / "work.py").write_text(
+        "import sys\n"
+        "from posixshm import array\n"
+        "def work(frames, name):\n"
+        "    frames[0] += 1\n"
+        "    sys.modules['kept'] = frames, array.create(name, 3, exist_ok=True, delete='last')\n"
+    )
+    run_python(
+        """
+        import multiprocessing, os, sys
+        from posixshm import array
+        from work import work
+        if __name__ == "__main__":
+            name, method = sys.argv[1:]
+            context = multiprocessing.get_context(method)
+            frames = array.create(name, 3, delete="last")
+            workers = [context.Process(target=work, args=(frames, name + "-own")) for _ in range(3)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+                assert worker.exitcode == 0
+            assert frames.is_linked() and frames[0] >= 1
+            assert not os.path.exists("/dev/shm/" + name + "-own")
+        """,
+        name,
+        method,
+        env={"PYTHONPATH": str(tmp_path)},
+    )
+    assert not exists(name)
+
+
+# -- processes that come and go -----------------------------------------------------------------
+
+
+def test_no_process_loses_the_name_of_an_object_that_it_uses(name, start_python):
+    """Processes attach, or make the object, and close it; some are killed."""
+    chance = random.Random(7)
+
+    def start():
+        child = start_python(RACE, name, chance.random(), env=PATH)
+        child.hear("ready")
+        return child
+
+    children = [start() for _ in range(4)]
+    for _ in range(5):
+        victim = chance.randrange(len(children))
+        children[victim].kill()
+        children[victim] = start()
+    for child in children:
+        child.say("stop")
+        child.finish()
+    # A process that was killed while it was the last one left its object.
+    make("SharedMemory", name, stale="replace", **LAST)[0].close()
+    assert not exists(name)
+
+
+def test_a_process_that_opens_the_name_at_that_moment(name, run_threads):
+    """It has an object with that name, or is told that there is none, or waits for the next."""
+    done = []
+
+    def come_and_go():
+        try:
+            for _ in range(400):
+                make("SharedMemory", name, **LAST)[0].close()
+        finally:
+            done.append(True)
+
+    def attach():
+        while not done:
+            with contextlib.suppress(FileNotFoundError, TimeoutError):
+                with SharedMemory.open(name, timeout=random.choice([0, 0.001])) as shm:
+                    assert shm.is_linked() and bytes(shm.buf) == bytes([FILLED]) * SIZE
+
+    run_threads(come_and_go, attach, attach)
+    assert not exists(name)
+
+
+# -- who may, and what is wrong -----------------------------------------------------------------
+
+
+def test_a_user_that_may_not_remove_it_leaves_it(name, run_python):
+    needs_root()
+    shm = SharedMemory.create(name, SIZE, mode=0o666, delete="last")
+    run_python(
+        """
+        import sys
+        from _processes import become
+        from posixshm import SharedMemory
+        become(int(sys.argv[2]))
+        shm = SharedMemory.open(sys.argv[1])
+        print(shm.is_linked())
+        shm.close()
+        """,
+        name,
+        SOMEBODY,
+        env=PATH,
+    )
+    assert shm.is_linked()
+    shm.close()
+    assert not exists(name)
+
+
+def test_a_reader_cannot_have_the_name_removed(name):
+    """The mark is a write lock: a process that may only read the object cannot set it."""
+    lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 1 << 62, 1, 0)
+    SharedMemory.create(name, SIZE).close()
+    fd = posixshm.shm_open(name, os.O_RDONLY)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
+    lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 1 << 62, 1, 0)
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
+    shm = SharedMemory.open(name)
+    os.close(fd)
+    shm.close()
+    assert exists(name)
+    posixshm.shm_unlink(name)
+
+
+def test_what_delete_may_be(name):
+    for make_one in (
+        lambda delete: SharedMemory.create(name, SIZE, delete=delete),
+        lambda delete: array.create(name, SIZE, delete=delete),
+        lambda delete: posixshm.Lock(name, create=True, delete=delete),
+    ):
+        with pytest.raises(ValueError, match="delete must be True, False or 'last', not 'first'"):
+            make_one("first")
+        make_one("last").close()
+        make_one(1).close()
+    with pytest.raises(ValueError, match="delete goes with a name"):
+        posixshm.Lock(delete="last")
+    assert not exists(name)
+
+
+def test_the_resource_tracker_is_told(name, run_python):
+    """It prints no warning of a name that is gone when the process ends."""
+    run_python(
+        """
+        import sys
+        from posixshm import SharedMemory
+        for _ in range(2):
+            SharedMemory.create(sys.argv[1], 100, delete="last", track=True).close()
+        kept = SharedMemory.create(sys.argv[1], 100, delete="last", track=True)
+        """,
+        name,
+    )
+    assert not exists(name)
+
+
+def test_ctrl_c_ends_in_order(name, start_python):
+    child = start_python(
+        """
+        import signal, sys
+        from posixshm import array
+        frames = array.create(sys.argv[1], 100, delete="last")
+        print("made", flush=True)
+        signal.pause()
+        """,
+        name,
+    )
+    child.hear("made")
+    child.signal(signal.SIGINT)
+    status, _, errors = child.finish(check=False)
+    assert status == -signal.SIGINT and "KeyboardInterrupt" in errors
+    assert not exists(name)
