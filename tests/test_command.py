@@ -16,6 +16,23 @@ def test_a_command_is_required():
     assert "COMMAND" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["ls", "stat", "holders", "df", "reclaim", "doctor"])
+def test_help_names_the_fields_of_json(command, make):
+    name = make()
+    args = {"ls": [name], "stat": [name], "holders": [name], "reclaim": [name, "--dry-run"]}
+    record = json.loads(run(command, "--json", *args.get(command, [])).stdout)
+    text = " ".join(good(command, "--help").partition("json (bytes")[2].split())
+    for key in record[0] if isinstance(record, list) else record:
+        assert re.search(rf"\b{key}\b", text), key
+
+
+def test_every_command_has_help_with_an_example():
+    for line in good("--help").splitlines():
+        if re.match(r"    [a-z]", line) and (command := line.split()[0]) != "demo":
+            assert f"posixshm {command}" in good(command, "--help").partition("examples:")[2]
+    assert "exit codes:" in good("--help")
+
+
 def test_version():
     assert good("--version") == f"posixshm {posixshm.__version__}\n"
 

@@ -85,6 +85,16 @@ def test_what_is_no_object_is_refused(command, link, names):
         os.unlink(MOUNT / fifo)
 
 
+def test_chmod_takes_patterns(make, names):
+    stem = names()
+    for last in "abc":
+        make(name=f"{stem}-{last}")
+    good("chmod", "640", f"{stem}-[ab]")
+    assert [mode_of(f"{stem}-{last}") for last in "abc"] == [0o640, 0o640, 0o600]
+    line = f"posixshm: {stem}-z*: No such file or directory"
+    assert bad("chmod", "640", f"{stem}-z*") == (1, line)
+
+
 def test_chmod_of_a_semaphore(name):
     semaphore = Semaphore(name, 1, create=True)
     try:
@@ -192,7 +202,7 @@ def test_getfacl_has_the_header_of_the_program(make, names):
     )
     assert lines[1:3] == [f"# owner: {os.geteuid()}", f"# group: {os.stat(MOUNT / name).st_gid}"]
     assert lines[3:] == ["user::rw-", "group::---", "other::---"]
-    two = good("getfacl", name, name)
+    two = good("getfacl", name, make())
     assert two.count("# file: ") == 2 and "\n\n# file: " in two
 
 

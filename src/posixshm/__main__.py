@@ -1,8 +1,24 @@
 """`python -m posixshm`, and where the `posixshm` script enters."""
 
-from posixshm._command.main import main
+import signal
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    # Nothing has been made yet: Ctrl-C simply ends the process, and not with a traceback.
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        from posixshm._command.main import main as run
+    finally:
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, before)
+    return run(argv)
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

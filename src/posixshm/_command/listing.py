@@ -14,7 +14,7 @@ import posixshm
 from posixshm import _holders
 from posixshm._command import locks
 from posixshm._command.kinds import tag_of
-from posixshm._command.objects import Entry, entries, now, path_of, reader, select
+from posixshm._command.objects import Entry, Reader, entries, now, path_of, select
 from posixshm._command.table import Column, print_table
 from posixshm._command.text import (
     age_text,
@@ -137,9 +137,9 @@ def show(args: argparse.Namespace) -> int:
         content = dict(entry.kind.content)
         tag = tag_of(found.head, found.size)
         if tag is not None and content["type"] == tag.type:
-            read = reader(found)
-            owners = locks.owners(tag, read)
-            content |= locks.more_of(tag, read)
+            with Reader(found) as read:
+                owners = locks.owners(tag, read)
+                content |= locks.more_of(tag, read)
             content["held_by"] = [owner._asdict() for owner in owners]
     record = entry.record(now()) | {
         "content": content,

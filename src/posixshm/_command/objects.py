@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import posixshm
 from posixshm import _core, _holders
-from posixshm._command.kinds import Kind, Reader, kind_of
+from posixshm._command.kinds import Kind, kind_of
 from posixshm._command.text import user_text
 
 MOUNT = "/dev/shm"
@@ -146,6 +146,21 @@ def matcher(pattern: str | None) -> Callable[[str], bool]:
     return lambda name: bool(match(name) or match(name.removeprefix(SEMAPHORE)))
 
 
+def expand(names: list[str]) -> list[str]:
+    """Names in place of patterns; a name may itself contain the characters of a pattern.
+
+    A pattern that matches no name stays, as in a shell.
+    """
+    every = select() if any(map(is_pattern, names)) else []
+    found: list[str] = []
+    for name in names:
+        if is_pattern(name) and not os.path.lexists(f"{MOUNT}/{name.removeprefix('/')}"):
+            found += list(filter(matcher(name), every)) or [name]
+        else:
+            found.append(name)
+    return list(dict.fromkeys(found))
+
+
 def select(*patterns: str | None) -> list[str]:
     """The names that match all the patterns, in order."""
     names = file_names()
@@ -169,28 +184,35 @@ def entries(names: Iterable[str], *, kinds: bool = True) -> list[Entry]:
 def _kind(found: Found) -> Kind | None:
     if found.head is None:
         return None
-    return kind_of(found.name, found.head, found.size, reader(found))
+    with Reader(found) as read:
+        return kind_of(found.name, found.head, found.size, read)
 
 
-def reader(found: Found) -> Reader:
-    """Reads bytes of an object, unseen; none if it is not the same object any more."""
+class Reader:
+    """read(place, length): bytes of an object, unseen; none if its name is another object's now."""
 
-    def read(place: int, length: int) -> bytes:
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        self._fd = -1
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __call__(self, place: int, length: int) -> bytes:
         try:
-            fd = os.open(f"{MOUNT}/{found.name}", _READ)
-        except OSError:
-            return b""
-        try:
-            status = os.fstat(fd)
-            if (status.st_dev, status.st_ino) != found.key:
+            if self._fd < 0:
+                self._fd = os.open(f"{MOUNT}/{self._found.name}", _READ)
+            status = os.fstat(self._fd)
+            if (status.st_dev, status.st_ino) != self._found.key:
                 return b""
-            return os.pread(fd, length, place)
+            return os.pread(self._fd, length, place)
         except OSError:
             return b""
-        finally:
-            os.close(fd)
 
-    return read
+    def __exit__(self, *error: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def now() -> float:

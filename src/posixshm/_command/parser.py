@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Callable
 from importlib import import_module
 
@@ -48,22 +49,48 @@ class Commands:
         self._commands = self.parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(
-        self, name: str, run: str, text: str, *examples: str, json: bool = False
+        self, name: str, run: str, text: str, *examples: str, json: str | None = None
     ) -> argparse.ArgumentParser:
-        """run: module.function. examples: lines for the end of the help."""
+        """run: module.function. examples: lines of the help. json: what --json gives."""
+        parts = []
+        if examples:
+            parts.append("examples:\n" + "\n".join(f"  {line}" for line in examples))
+        if json is not None:
+            lines = textwrap.wrap(json, 76, initial_indent="  ", subsequent_indent="  ")
+            parts.append("json (bytes and seconds):\n" + "\n".join(lines))
         command = self._commands.add_parser(
             name,
             help=text,
             description=text,
-            epilog="examples:\n  " + "\n  ".join(examples) if examples else None,
+            epilog="\n\n".join(parts),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(run=_runner(*run.split(".")))
-        if json:
+        if json is not None:
             command.add_argument(
                 "--json", action="store_true", help="in bytes and seconds, for a program"
             )
         return command
+
+
+_ENTRY = (
+    "name, kind, content, size, allocated, mode, acl, owner, uid, gid, age, state, pids, "
+    "uninspected"
+)
+_JSON = {
+    "ls": f"a list of objects: {_ENTRY}",
+    "stat": f"{_ENTRY}, inode, device, links, changed, holders: a list of pid, uid, command, how",
+    "holders": "holders: a list of pid, uid, command, how; uninspected",
+    "df": (
+        "path, size, used, free, inodes, inodes_free (null: no limit), objects, objects_size, "
+        "objects_bytes, without_name, owners: a list of owner, uid, objects, size, allocated; "
+        "container: null, or limit, used, shared"
+    ),
+    "reclaim": "a list of name, size, age, state, removed, uninspected, error (null, or why not)",
+    "doctor": (
+        "checks: a list of check, value, verdict (ok, note, problem), meaning, advice; problems"
+    ),
+}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -85,7 +112,7 @@ def _add_listing(commands: Commands) -> None:
         "posixshm ls                       all of them",
         "posixshm ls 'camera-*' --sort size",
         "posixshm ls -q -0 camera- | xargs -0 posixshm rm",
-        json=True,
+        json=_JSON["ls"],
     )
     ls.add_argument("pattern", nargs="?", metavar="GLOB", help=_PATTERN)
     ls.add_argument("--sort", choices=SORTS, default="name", help="(name); the largest size first")
@@ -98,7 +125,7 @@ def _add_listing(commands: Commands) -> None:
         "Show all about one object: who uses it and how, and what it contains.",
         "posixshm stat prices",
         "posixshm stat --json sem.jobs",
-        json=True,
+        json=_JSON["stat"],
     )
     show.add_argument("name", metavar="NAME", help="of an object; sem.NAME for a semaphore")
     holders = commands.add(
@@ -107,7 +134,7 @@ def _add_listing(commands: Commands) -> None:
         "List the processes that use an object. Exit code 1 if none is seen.",
         "posixshm holders prices",
         "kill $(posixshm holders -q prices)",
-        json=True,
+        json=_JSON["holders"],
     )
     holders.add_argument("name", metavar="NAME")
     holders.add_argument("-q", "--quiet", action="store_true", help="pids only, one a line")
@@ -117,7 +144,7 @@ def _add_listing(commands: Commands) -> None:
         "Show the room in /dev/shm, and which users take it.",
         "posixshm df",
         "posixshm df --json",
-        json=True,
+        json=_JSON["df"],
     )
 
 
@@ -141,7 +168,7 @@ def _add_removing(commands: Commands) -> None:
         "Remove the objects and semaphores that no living process uses.",
         "posixshm reclaim 'camera-*' --dry-run",
         "posixshm reclaim --older-than 1d -y",
-        json=True,
+        json=_JSON["reclaim"],
     )
     reclaim.add_argument("pattern", nargs="?", metavar="GLOB", help=_PATTERN)
     reclaim.add_argument("--prefix", metavar="P", help="only names that begin with P")
@@ -268,7 +295,7 @@ def _add_more(commands: Commands) -> None:
         "doctor.doctor",
         "Say what on this machine gets in the way of shared memory. Exit code 1 for a problem.",
         "posixshm doctor",
-        json=True,
+        json=_JSON["doctor"],
     )
     completion = commands.add(
         "completion",

@@ -11,13 +11,11 @@ from posixshm import _core
 from posixshm._command.errors import complain
 from posixshm._command.listing import print_json
 from posixshm._command.objects import (
-    MOUNT,
     SEMAPHORE,
     Entry,
     entries,
-    is_pattern,
+    expand,
     is_text,
-    matcher,
     now,
     path_of,
     select,
@@ -45,17 +43,11 @@ def rm(args: argparse.Namespace) -> int:
     names, code = [], 0
     if not args.names and args.prefix is None:
         raise ValueError("rm needs a NAME, a pattern or --prefix")
-    every = select() if args.prefix is not None or any(map(is_pattern, args.names)) else []
     if args.prefix is not None:
         if not args.prefix.removeprefix("/"):
             raise ValueError("bad prefix '': it must have at least one character")
-        names += [name for name in every if _begins(name, args.prefix.removeprefix("/"))]
-    for name in args.names:
-        # A name may contain the characters of a pattern.
-        if is_pattern(name) and not os.path.lexists(f"{MOUNT}/{name.removeprefix('/')}"):
-            names += list(filter(matcher(name), every)) or [name]
-        else:
-            names.append(name)
+        names += [name for name in select() if _begins(name, args.prefix.removeprefix("/"))]
+    names += expand(args.names)
     if args.older_than is not None:
         names = _older(names, args.older_than)
     for name in dict.fromkeys(names):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from posixshm import SharedMemory
 from posixshm._command.errors import about, complain
-from posixshm._command.objects import path_of
+from posixshm._command.objects import expand, path_of
 from posixshm._command.text import group_text, user_text
 
 
@@ -34,7 +34,7 @@ def opened(name: str) -> Iterator[str]:
 
 def _for_each(names: list[str], act: Callable[[str], None]) -> int:
     code = 0
-    for name in names:
+    for name in expand(names):
         try:
             act(name)
         except (OSError, ValueError, LookupError) as error:

@@ -7,7 +7,6 @@ import os
 import pwd
 import sys
 import time
-from functools import lru_cache
 
 
 def printable(text: str) -> str:
@@ -42,20 +41,26 @@ def time_text(when: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
 
 
-@lru_cache(1024)
+_users: dict[int, str] = {}
+_groups: dict[int, str] = {}
+
+
 def user_text(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+    if uid not in _users:
+        try:
+            _users[uid] = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            _users[uid] = str(uid)
+    return _users[uid]
 
 
-@lru_cache(1024)
 def group_text(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
+    if gid not in _groups:
+        try:
+            _groups[gid] = grp.getgrgid(gid).gr_name
+        except KeyError:
+            _groups[gid] = str(gid)
+    return _groups[gid]
 
 
 def how_many(count: int, one: str, many: str | None = None) -> str:
