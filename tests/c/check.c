@@ -469,6 +469,8 @@ static const struct {
     {"msync", {EBUSY, EIO, ENOMEM}},
     {"mlock", {EAGAIN, ENOMEM, EPERM}},
     {"munlock", {EAGAIN, ENOMEM}},
+    {"mremap", {ENOMEM, EAGAIN}},
+    {"sigaction", {EINVAL}},
     {"mincore", {EAGAIN, ENOMEM}},
     {"linkat", {EEXIST, EMLINK, ENOSPC, EDQUOT, EPERM, EIO, EXDEV}},
     {"link", {EEXIST, EMLINK, ENOSPC, EPERM, EIO}},

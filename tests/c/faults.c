@@ -384,6 +384,30 @@ next(_Atomic(void *) *kept, const char *name)
         return result;                                                       \
     }
 
+/* mremap(2), whose fifth argument is there only with some flags. */
+void *
+mremap(void *old, size_t old_size, size_t size, int flags, ...)
+{
+    static _Atomic(void *) kept;
+    void *(*real)(void *, size_t, size_t, int, ...)
+        = (void *(*)(void *, size_t, size_t, int, ...))(uintptr_t)next(
+            &kept, "mremap");
+    void *fixed = NULL;
+    if ((flags & MREMAP_FIXED) != 0) {
+        va_list rest;
+        va_start(rest, flags);
+        fixed = va_arg(rest, void *);
+        va_end(rest);
+    }
+    struct visit visit = enter("mremap", __builtin_return_address(0));
+    if (visit.fails) {
+        return MAP_FAILED;
+    }
+    void *result = real(old, old_size, size, flags, fixed);
+    leave(visit);
+    return result;
+}
+
 WRAP_OPEN(open)
 WRAP_FCNTL(fcntl)
 #ifdef __GLIBC__
@@ -449,6 +473,9 @@ WRAP(int, -1, madvise, (void *base, size_t length, int advice),
 WRAP(int, -1, msync, (void *base, size_t length, int flags),
      (base, length, flags))
 WRAP(int, -1, mlock, (const void *base, size_t length), (base, length))
+WRAP(int, -1, sigaction,
+     (int number, const struct sigaction *action, struct sigaction *old),
+     (number, action, old))
 WRAP(int, -1, munlock, (const void *base, size_t length), (base, length))
 WRAP(int, -1, mincore, (void *base, size_t length, unsigned char *pages),
      (base, length, pages))

@@ -111,6 +111,84 @@ memory_that_is_not_shared_is_refused(void)
     CHECK_IS(child_run(private_memory_is_an_error, NULL), 0);
 }
 
+/* ---- failures ---- */
+
+struct entering {
+    char *base;
+    int prot;
+    struct pshm_guard *guard;
+};
+
+static int
+enter(void *context)
+{
+    struct entering *entering = context;
+    return pshm_guard_enter(entering->base, PAGES * PAGE, entering->prot,
+                            &entering->guard);
+}
+
+static void
+undo_enter(void *context)
+{
+    struct entering *entering = context;
+    struct pshm_guard_lost lost;
+    CHECK_IS(pshm_guard_leave(entering->guard, entering->prot, &lost), 0);
+}
+
+/* Alone, and while a guard of the same mapping has zeros in it, made when it
+ * had another protection. */
+static void
+each_failure_of_entering_is_told(void)
+{
+    int fd;
+    struct entering entering = {.base = truncated(&fd, 1), .prot = PROT_READ};
+    struct pshm_guard *outer = NULL;
+    struct pshm_guard_lost lost;
+    struct operation op = {.name = "enter", .act = enter, .undo = undo_enter,
+                           .context = &entering, .overcomes = " munlock "};
+    CHECK(fail_each(&op) >= 4);
+    CHECK_IS(pshm_guard_enter(entering.base, PAGES * PAGE,
+                              PROT_READ | PROT_WRITE, &outer), 0);
+    CHECK_IS(peek(entering.base, PAGES - 1), 0);
+    CHECK_IS(pshm_map_protect(entering.base, PAGES * PAGE, PROT_READ), 0);
+    op.overcomes = " munlock mremap ";
+    CHECK(fail_each(&op) >= 4);
+    CHECK_IS(pshm_guard_leave(outer, PROT_READ, &lost), 0);
+    pshm_unmap(entering.base, PAGES * PAGE);
+    (void)close(fd);
+}
+
+static void
+pages_that_cannot_be_mapped_again_are_zeros(void)
+{
+    static const struct {
+        const char *call;
+        int nth, action, result;
+    } cases[] = {
+        {"mremap", 1, PSHM_FAULT_FAIL, 0},
+        {"mremap", 1, PSHM_FAULT_FAIL_ON, -ENOMEM},
+        {"mprotect", 1, PSHM_FAULT_FAIL, -ENOMEM},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        int fd;
+        char *base = truncated(&fd, 1);
+        struct pshm_guard *guard = NULL;
+        struct pshm_guard_lost lost;
+        CHECK_IS(pshm_guard_enter(base, PAGES * PAGE, PROT_READ, &guard), 0);
+        CHECK_IS(peek(base, 2), 0);
+        pshm_fault_arm(cases[i].call, cases[i].nth, cases[i].action, ENOMEM);
+        CHECK_IS(pshm_guard_leave(guard, PROT_READ | PROT_WRITE, &lost),
+                 cases[i].result);
+        (void)pshm_fault_disarm();
+        CHECK_IS(lost.end, 3 * PAGE);
+        CHECK(ftruncate(fd, (off_t)(PAGES * PAGE)) == 0);
+        CHECK(pwrite(fd, "b", 1, (off_t)(2 * PAGE)) == 1);
+        CHECK_IS(peek(base, 2), cases[i].result == 0 ? 'b' : 0);
+        pshm_unmap(base, PAGES * PAGE);
+        (void)close(fd);
+    }
+}
+
 /* ---- the same from many threads ---- */
 
 enum { THREADS = 4, ROUNDS = 200 };
@@ -212,6 +290,8 @@ main(void)
     RUN(what_is_not_lost_is_not_reported);
     RUN(the_action_is_put_back);
     RUN(memory_that_is_not_shared_is_refused);
+    RUN(each_failure_of_entering_is_told);
+    RUN(pages_that_cannot_be_mapped_again_are_zeros);
     RUN(threads_enter_read_and_leave);
     RUN(all_else_ends_the_process);
     return finish();
