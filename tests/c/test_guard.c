@@ -1,5 +1,6 @@
 #include "check.h"
 #include "posix/guard.h"
+#include "posix/host.h"
 #include "posix/map.h"
 
 #include <pthread.h>
@@ -239,6 +240,193 @@ threads_enter_read_and_leave(void)
     (void)close(fd);
 }
 
+/* ---- several guards ---- */
+
+enum { READ_WRITE = PROT_READ | PROT_WRITE };
+
+static struct pshm_guard *
+begin(char *base, int prot)
+{
+    struct pshm_guard *guard = NULL;
+    CHECK_IS(pshm_guard_enter(base, PAGES * PAGE, prot, &guard), 0);
+    return guard;
+}
+
+/* Returns its first page, or -1: none; *count: how many. */
+static int
+end(struct pshm_guard *guard, int prot, int *count)
+{
+    struct pshm_guard_lost lost;
+    CHECK_IS(pshm_guard_leave(guard, prot, &lost), 0);
+    *count = (int)((lost.end - lost.start) / PAGE);
+    return lost.end == 0 ? -1 : (int)(lost.start / PAGE);
+}
+
+static void
+each_guard_reports_its_own_mapping(void)
+{
+    int fds[2], count;
+    char *bases[2] = {truncated(&fds[0], 1), truncated(&fds[1], 1)};
+    for (int which = 0; which < 2; which++) {
+        struct pshm_guard *guards[2] = {begin(bases[0], READ_WRITE),
+                                        begin(bases[1], READ_WRITE)};
+        CHECK_IS(peek(bases[which], 2), 0);
+        CHECK_IS(peek(bases[which], 3), 0);
+        CHECK_IS(peek(bases[which], 1), 0);
+        for (int i = 0; i < 2; i++) {
+            CHECK_IS(end(guards[i], READ_WRITE, &count),
+                     i == which ? 1 : -1);
+            CHECK_IS(count, i == which ? 3 : 0);
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        pshm_unmap(bases[i], PAGES * PAGE);
+        (void)close(fds[i]);
+    }
+}
+
+/* A guard of other rights on the same mapping, and rights that changed. */
+static void
+rights_are_those_of_the_mapping(void)
+{
+    int fd, count;
+    char *base = truncated(&fd, 1);
+    struct pshm_guard *outer = begin(base, PROT_READ);
+    struct pshm_guard *inner = begin(base, READ_WRITE);
+    CHECK_IS(peek(base, 2), 0);
+    CHECK_IS(end(inner, READ_WRITE, &count), 2);
+    CHECK_IS(end(outer, READ_WRITE, &count), -1);
+    CHECK(ftruncate(fd, (off_t)(PAGES * PAGE)) == 0);
+    base[2 * PAGE] = 'b';
+    CHECK_IS(peek(base, 2), 'b');
+    pshm_unmap(base, PAGES * PAGE);
+    (void)close(fd);
+}
+
+static void
+after_many_pieces_the_rest_is_replaced_at_once(void)
+{
+    enum { MANY = 200 };
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    void *base = NULL;
+    struct pshm_guard *guard;
+    struct pshm_guard_lost lost;
+    CHECK(ftruncate(fd, (off_t)(MANY * PAGE)) == 0);
+    CHECK_IS(pshm_map(fd, 0, MANY * PAGE, READ_WRITE, &base), 0);
+    CHECK(ftruncate(fd, 0) == 0);
+    CHECK_IS(pshm_guard_enter(base, MANY * PAGE, READ_WRITE, &guard), 0);
+    for (size_t page = 0; page < 140; page += 2) {
+        CHECK_IS(peek(base, page), 0);
+    }
+    CHECK_IS(pshm_guard_leave(guard, READ_WRITE, &lost), 0);
+    CHECK(lost.start == 0 && lost.end == MANY * PAGE);
+    pshm_unmap(base, MANY * PAGE);
+    (void)close(fd);
+}
+
+static void
+page_that_cannot_be_replaced_alone_is_replaced_with_the_rest(void)
+{
+    int fd, count;
+    char *base = truncated(&fd, 1);
+    struct pshm_guard *guard = begin(base, READ_WRITE);
+    pshm_fault_arm("syscall", 1, PSHM_FAULT_FAIL, ENOMEM);
+    CHECK_IS(peek(base, 1), 0);
+    (void)pshm_fault_disarm();
+    CHECK_IS(end(guard, READ_WRITE, &count), 1);
+    CHECK_IS(count, 3);
+    pshm_unmap(base, PAGES * PAGE);
+    (void)close(fd);
+}
+
+/* ---- what cannot be done ---- */
+
+static int
+enter_without_memory(void *context)
+{
+    struct pshm_guard *guard;
+    use_up_memory();
+    CHECK_IS(pshm_guard_enter(context, PAGES * PAGE, READ_WRITE, &guard),
+             -ENOMEM);
+    end_limit(RLIMIT_DATA);
+    return 0;
+}
+
+/* Before all other tests, which leave guards that can be used again. */
+static void
+without_memory_there_is_no_guard(void)
+{
+    if (SANITIZED) {
+        skip("a sanitizer has its own malloc");
+        return;
+    }
+    int fd;
+    char *base = truncated(&fd, 1);
+    CHECK_IS(child_run(enter_without_memory, base), 0);
+    pshm_unmap(base, PAGES * PAGE);
+    (void)close(fd);
+}
+
+/* ---- a fork, and a signal mask ---- */
+
+static int
+enter_and_leave(void *context)
+{
+    int count;
+    CHECK_IS(end(begin(context, READ_WRITE), READ_WRITE, &count), -1);
+    return 0;
+}
+
+static void
+fork_now(void *context)
+{
+    CHECK_IS(child_run(enter_and_leave, context), 0);
+}
+
+static void
+child_that_is_forked_while_one_enters_can_enter(void)
+{
+    int fd, count;
+    char *base = truncated(&fd, 1);
+    pshm_fault_hook(fork_now, base);
+    pshm_fault_arm("mremap", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+    struct pshm_guard *guard = begin(base, READ_WRITE);
+    CHECK_IS(pshm_fault_disarm(), 1);
+    CHECK_IS(end(guard, READ_WRITE, &count), -1);
+    pshm_unmap(base, PAGES * PAGE);
+    (void)close(fd);
+}
+
+static bool
+is_blocked(void)
+{
+    sigset_t mask;
+    CHECK(pthread_sigmask(SIG_BLOCK, NULL, &mask) == 0);
+    return sigismember(&mask, SIGBUS) == 1;
+}
+
+static void
+signal_that_was_blocked_is_blocked_again_in_the_end(void)
+{
+    int fd, count;
+    char *base = truncated(&fd, 1);
+    sigset_t bus;
+    (void)sigemptyset(&bus);
+    (void)sigaddset(&bus, SIGBUS);
+    CHECK(pthread_sigmask(SIG_BLOCK, &bus, NULL) == 0);
+    struct pshm_guard *first = begin(base, READ_WRITE);
+    struct pshm_guard *second = begin(base, READ_WRITE);
+    CHECK(!is_blocked());
+    CHECK_IS(peek(base, 1), 0);
+    CHECK_IS(end(first, READ_WRITE, &count), -1);
+    CHECK(!is_blocked());
+    CHECK_IS(end(second, READ_WRITE, &count), 1);
+    CHECK(is_blocked());
+    CHECK(pthread_sigmask(SIG_UNBLOCK, &bus, NULL) == 0);
+    pshm_unmap(base, PAGES * PAGE);
+    (void)close(fd);
+}
+
 /* ---- what ends a process ---- */
 
 struct death {
@@ -286,6 +474,8 @@ all_else_ends_the_process(void)
 int
 main(void)
 {
+    pshm_forks_watch();
+    RUN(without_memory_there_is_no_guard);
     RUN(lost_pages_are_zeros_and_come_back);
     RUN(what_is_not_lost_is_not_reported);
     RUN(the_action_is_put_back);
@@ -293,6 +483,12 @@ main(void)
     RUN(each_failure_of_entering_is_told);
     RUN(pages_that_cannot_be_mapped_again_are_zeros);
     RUN(threads_enter_read_and_leave);
+    RUN(each_guard_reports_its_own_mapping);
+    RUN(rights_are_those_of_the_mapping);
+    RUN(after_many_pieces_the_rest_is_replaced_at_once);
+    RUN(page_that_cannot_be_replaced_alone_is_replaced_with_the_rest);
+    RUN(child_that_is_forked_while_one_enters_can_enter);
+    RUN(signal_that_was_blocked_is_blocked_again_in_the_end);
     RUN(all_else_ends_the_process);
     return finish();
 }
