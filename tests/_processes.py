@@ -19,7 +19,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 SHM = "/dev/shm"
-PATH = {"PYTHONPATH": str(TESTS)}
+PATH = {"PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))}
 # For children that count memory: glibc keeps freed pieces for each thread, which count as used, and
 # the more of them the newer it is.
 COUNTING = {**PATH, "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
