@@ -14,7 +14,20 @@ import numpy as np
 import pytest
 
 import posixshm
-from posixshm import PAGESIZE, MemoryMap, SharedMemory, listdir, reclaim, shm_open, shm_unlink
+from posixshm import (
+    PAGESIZE,
+    Condition,
+    Lock,
+    MemoryMap,
+    RLock,
+    RWLock,
+    Semaphore,
+    SharedMemory,
+    listdir,
+    reclaim,
+    shm_open,
+    shm_unlink,
+)
 
 SHM = "/dev/shm/"
 HAS_BUFFER_METHODS = hasattr(memoryview, "__buffer__")  # PEP 688, Python 3.12
@@ -459,6 +472,11 @@ def test_keywords_are_compared_by_their_text(name):
             shm.unlink()
 
 
+def test_keywords_that_are_no_strings():
+    with pytest.raises(TypeError, match="keywords must be strings"):
+        SharedMemory(**{1: 2})
+
+
 def test_flags_are_truth_values(name):
     """As everywhere in Python: any object; and what its __bool__ raises passes."""
     for yes in (1, "x", [0], np.True_, object()):
@@ -484,6 +502,58 @@ def test_flags_are_truth_values(name):
         SharedMemory(name, create=Raising(), size=10)
     with pytest.raises(KeyError, match="__bool__"):
         SharedMemory(name, True, 10, track=Raising())
+
+
+def flags_of(function):
+    """The parameters whose default is a truth value."""
+    parameters = inspect.signature(function).parameters.values()
+    return [each.name for each in parameters if isinstance(each.default, bool)]
+
+
+def functions_with_flags(shm, new):
+    """All that is public and takes flags, with what it takes besides."""
+    things = [shm, shm.map(), shm.view(), *(kind() for kind in (Lock, RLock, Condition, RWLock))]
+    things += [Semaphore(), posixshm, SharedMemory, MemoryMap]
+    things += [kind for kind in vars(posixshm).values() if hasattr(kind, "at")]
+    needed = {"shm": shm, "name": new, "size": 100, "fd": shm.fileno(), "parties": 2, "prefix": new}
+    for thing in things:
+        for name, function in inspect.getmembers(thing, callable):
+            if name.startswith("_") and name != "__array__":
+                continue
+            try:
+                parameters = inspect.signature(function).parameters
+            except ValueError:  # a class of another module
+                continue
+            if "self" not in parameters and flags_of(function):
+                yield function, {each: needed[each] for each in parameters if each in needed}
+    yield SharedMemory, {"name": new, "size": 100}
+    yield shm.view().__dlpack__, {}
+    yield shm.view().__array__, {}
+
+
+def test_every_flag_is_asked_for_its_truth_before_anything_is_done(shm, names):
+    tried = set()
+    new, before = names(), listdir()
+    for function, keywords in functions_with_flags(shm, new):
+        for flag in flags_of(function) or ["copy"]:
+            making = {"create": True} if "create" in flags_of(function) else {}
+            with pytest.raises(KeyError, match="__bool__"):
+                function(**{**keywords, **making, flag: Raising()})
+            tried.add(f"{getattr(function, '__qualname__', function)} {flag}")
+    assert len(tried) > 60, tried
+    assert listdir() == before and shm.size == 4 * PAGESIZE
+
+
+def test_functions_of_the_package_itself_refuse_what_is_not_theirs():
+    core = posixshm._core
+    for function in (core._remove, core._array_type, core._attach, core._create, core._open_cell):
+        with pytest.raises(TypeError):
+            function(5)
+    for wrong in ((5,), ([], None), ([5], None, False), (5, None, False), ([], "old", False)):
+        with pytest.raises(TypeError):
+            core._reclaim_files(*wrong)
+    with pytest.raises(KeyError, match="__bool__"):
+        core._reclaim_files([], None, Raising())
 
 
 # -- Python code in the middle ------------------------------------------------------------------

@@ -115,6 +115,52 @@ def test_unnamed_says_that_it_takes_o_tmpfile(run_python, faults, name):
     run_python(code, name, env=faults)
 
 
+def test_without_the_boot_id_nothing_is_pickled(run_python, faults, name):
+    code = """
+        import errno, pickle, sys
+        from _processes import Faults, raises, unchanged
+        from posixshm import SharedMemory
+        faults = Faults()
+        with SharedMemory.create(sys.argv[1], 100, delete=True) as shm:
+            with unchanged(), raises(errno.EACCES) as caught:
+                faults.arm("open", 1, Faults.FAIL, errno.EACCES)
+                pickle.dumps(shm)
+            faults.disarm()
+            assert caught[0].filename == "/proc/sys/kernel/random/boot_id", caught
+            assert pickle.loads(pickle.dumps(shm)).name == shm.name
+    """
+    run_python(code, name, env=faults)
+
+
+def test_a_wait_that_the_kernel_refuses_is_an_error_and_leaves_the_primitive_as_it_was(
+    run_python, faults
+):
+    code = """
+        import errno
+        from _processes import Faults, raises
+        from posixshm import Atomic, Condition, Event, Semaphore, SharedMemory
+        faults, shm = Faults(), SharedMemory.anonymous(4096)
+        word, event = Atomic.at(shm, 0), Event.at(shm, 1024, create=True)
+        semaphore = Semaphore.at(shm, 2048, value=0, create=True)
+        condition = Condition.at(shm, 3072, create=True)
+        condition.acquire()
+        for wait in (lambda: word.wait(0, 60), word.notify, event.wait, semaphore.acquire, condition.wait):
+            before = bytes(shm)
+            with raises(errno.ENOSYS):
+                faults.arm("futex", 1, Faults.FAIL, errno.ENOSYS)
+                wait()
+            faults.disarm()
+            assert wait == condition.wait or bytes(shm) == before
+        condition.release()
+        with condition:
+            assert not condition.wait(0)
+        event.set()
+        semaphore.release()
+        assert event.wait() and semaphore.acquire()
+    """
+    run_python(code, env=faults)
+
+
 def test_nobody_meets_a_temporary_name_under_the_real_one(start_python, faults, name):
     code = """
         import errno, os, sys

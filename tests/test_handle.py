@@ -2003,3 +2003,28 @@ def test_a_new_that_hands_out_an_open_handle(name, shm):
         Singleton.create(other, 10)
     assert not exists(other)
     assert shm.buf[0] == 7 and shm.name == name
+
+
+def test_what_cannot_be_told_to_multiprocessing_is_made_all_the_same(run_python):
+    """As by a daemon that has changed its user, and may not read the package any more."""
+    run_python(
+        """
+        import multiprocessing.reduction, sys
+        import posixshm._support
+        from posixshm import SharedMemory
+
+        def fail():
+            raise KeyboardInterrupt
+
+        posixshm._support.register, register = fail, posixshm._support.register
+        try:
+            SharedMemory.anonymous(10)
+        except KeyboardInterrupt:
+            pass
+        else:
+            raise AssertionError
+        posixshm._support.register = register
+        sys.modules["posixshm._reduction"] = None
+        assert SharedMemory.anonymous(10).size == 10
+        """
+    )

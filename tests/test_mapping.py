@@ -927,6 +927,26 @@ def test_a_descriptor_that_cannot_be_mapped_says_why(tmp_path):
         MemoryMap(empty)
 
 
+def test_a_descriptor_of_no_file_says_what_it_is(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "fifo")
+    ours, theirs = socket.socketpair()
+    kinds = {
+        os.open(tmp_path, os.O_RDONLY): "a directory",
+        os.open(tmp_path / "link", os.O_PATH | os.O_NOFOLLOW): "a symbolic link",
+        os.open(tmp_path / "fifo", os.O_RDWR): "a FIFO",
+        os.open("/dev/null", os.O_RDWR): "a device",
+        os.dup(ours.fileno()): "a socket",
+        os.eventfd(0): "an anonymous inode",
+    }
+    for fd, kind in kinds.items():
+        with pytest.raises(OSError, match=f"but {kind}"):
+            MemoryMap(fd, 10)
+        os.close(fd)
+    ours.close()
+    theirs.close()
+
+
 def test_whole_huge_pages_are_mapped_or_none():
     try:
         fd = os.memfd_create("huge", os.MFD_HUGETLB)

@@ -522,3 +522,50 @@ def test_whatever_is_asked_for_lies_in_the_memory_or_is_refused(dimensions, offs
         assert view.nbytes == 8 * math.prod(shape)
         if view.nbytes <= 2**20:
             assert len(view.tobytes()) == view.nbytes
+
+
+def test_what_takes_numpy_says_so_where_there_is_none(run_python):
+    run_python(
+        """
+        import sys
+        sys.modules["numpy"] = None
+        from posixshm import SharedMemory
+        shm = SharedMemory.anonymous(64)
+        half = shm.view("bfloat16", 4)
+        for take in (shm.view("i").numpy, half.numpy, half.__array__, lambda: half.__setitem__(..., shm.buf[:8].cast("H"))):
+            try:
+                take()
+            except ImportError as error:
+                assert "numpy" in str(error)
+            else:
+                raise AssertionError(take)
+        assert shm.buf.tobytes() == bytes(64)
+        """
+    )
+
+
+def test_what_takes_ml_dtypes_says_so_where_there_is_none_or_an_old_one(run_python):
+    run_python(
+        """
+        import sys, types
+        import numpy
+        from posixshm import SharedMemory
+        shm = SharedMemory.anonymous(64)
+        half = shm.view("bfloat16", 4)
+
+        def refused(rule):
+            try:
+                half.numpy()
+            except ImportError as error:
+                assert rule in str(error), error
+            else:
+                raise AssertionError
+
+        sys.modules["ml_dtypes"] = None
+        refused("ml_dtypes")
+        sys.modules["ml_dtypes"] = types.SimpleNamespace()
+        refused("this version of ml_dtypes has no bfloat16")
+        sys.modules["ml_dtypes"].bfloat16 = numpy.float16
+        assert half.numpy().dtype == numpy.float16
+        """
+    )

@@ -175,8 +175,6 @@ static int
 raise_arrival(barrier *self, int rc)
 {
     switch (rc) {
-    case -EINTR:
-        return -1;
     case -EPIPE:
     case -ETIMEDOUT:
         return raise_broken();

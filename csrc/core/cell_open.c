@@ -334,7 +334,7 @@ open_in_map(const opening *how, PyObject *shm, mapping *map,
         if (rc == -EXDEV) {
             rc = renew(how, shm, place, own);
         }
-        if (rc < 0 && rc != -EINTR) {
+        if (rc < 0) {
             raise_opening(rc, how, place, where, name, found);
         }
     }
@@ -479,10 +479,11 @@ fill_object(void *base, void *arg)
     const opening *how = arg;
     enum pshm_cell_kind found;
     int rc = make_or_look(how, base, &found);
-    if (rc < 0 && rc != -EINTR) {
+    if (rc < 0) {
         raise_errno(rc, NULL);
+        return -1;
     }
-    return rc < 0 ? -1 : 0;
+    return 0;
 }
 
 static PyObject *

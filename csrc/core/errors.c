@@ -159,7 +159,7 @@ kind_of_file(mode_t mode)
     case S_IFBLK:
         return "a device";
     default:
-        return "not a regular file";
+        return "an anonymous inode";
     }
 }
 

@@ -151,9 +151,7 @@ event_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
     if (rc == 0 || rc == -ETIMEDOUT) {
         return PyBool_FromLong(rc == 0);
     }
-    if (rc != -EINTR) {
-        (void)cell_raise(self, rc);
-    }
+    (void)cell_raise(self, rc);
     return NULL;
 }
 

@@ -24,10 +24,7 @@
 handle *
 handle_alloc(core_state *state, PyObject *type)
 {
-    PyObject *none = PyTuple_New(0);
-    if (none == NULL) {
-        return NULL;
-    }
+    PyObject *none = PyTuple_New(0);    /* there is one only, always */
     PyObject *op = ((PyTypeObject *)type)->tp_new((PyTypeObject *)type, none,
                                                   NULL);
     Py_DECREF(none);

@@ -92,8 +92,6 @@ acquire_slowly(lock_object *self, int rc, span how_long, bool recover)
     case -EBUSY:
     case -ETIMEDOUT:
         return 0;
-    case -EINTR:
-        return -1;
     case -EOWNERDEAD:
         return owner_died(self, recover);
     case -EINPROGRESS:

@@ -87,8 +87,6 @@ conclude(rwlock *self, int rc)
     case -EBUSY:
     case -ETIMEDOUT:
         return 0;
-    case -EINTR:
-        return -1;
     case -EOWNERDEAD:
     case -EINPROGRESS:
         return lock_raise_owner_died(core_state_of_type(Py_TYPE(self)), rc);

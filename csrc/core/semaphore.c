@@ -125,7 +125,7 @@ acquire(semaphore *self, span how_long)
     if (rc == 0 || rc == -EBUSY || rc == -ETIMEDOUT) {
         return rc == 0;
     }
-    return rc == -EINTR ? -1 : cell_raise(&self->base, rc);
+    return cell_raise(&self->base, rc);
 }
 
 PyDoc_STRVAR(
@@ -160,15 +160,12 @@ release(semaphore *self, unsigned n)
         return -1;
     }
     int rc = pshm_sem_post(self->sem, n);
-    if (rc == -EOVERFLOW) {
+    if (rc < 0) {                       /* EOVERFLOW alone */
         PyObject *name = cell_get_name((PyObject *)self, NULL);
         raise_errno_words(rc, name == Py_None ? NULL : name,
                           "The semaphore would be above SEM_VALUE_MAX, %u",
                           pshm_sem_most());
         Py_XDECREF(name);
-    }
-    else if (rc < 0) {
-        raise_errno(rc, NULL);
     }
     return rc;
 }
