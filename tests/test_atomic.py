@@ -318,3 +318,12 @@ def test_it_is_the_bare_word(shm, format, kind):
     assert word.load() == 43 and Atomic.at(shm, 128, format.swapcase()).load() == 43
     low = Atomic.at(shm, 128, "I")
     assert low.load() == 43
+
+
+def test_memory_that_is_smaller_than_a_word():
+    with SharedMemory.anonymous(4) as shm:
+        for offset in (0, 8):
+            with pytest.raises(
+                ValueError, match=f"8 bytes at offset {offset} are past the end at 4"
+            ):
+                Atomic.at(shm, offset)

@@ -86,9 +86,7 @@ subarray_words(PyObject *numpy, PyObject *part)
             &words, PyUnicode_FromFormat(i == 0 ? "%S" : ",%S",
                                          PyTuple_GET_ITEM(shape, i)));
     }
-    if (words != NULL) {
-        PyUnicode_AppendAndDel(&words, PyUnicode_FromString(")"));
-    }
+    PyUnicode_AppendAndDel(&words, PyUnicode_FromString(")"));
     if (words != NULL) {
         PyUnicode_AppendAndDel(&words, type_words(numpy, base));
     }
@@ -134,9 +132,7 @@ field_words(PyObject *numpy, PyObject *dtype, PyObject *field, PyObject *name,
     if (words != NULL) {
         PyUnicode_AppendAndDel(&words, type_words(numpy, type));
     }
-    if (words != NULL) {
-        PyUnicode_AppendAndDel(&words, PyUnicode_FromFormat(":%U:", name));
-    }
+    PyUnicode_AppendAndDel(&words, PyUnicode_FromFormat(":%U:", name));
     return words;
 }
 
@@ -157,11 +153,9 @@ structure_words(PyObject *numpy, PyObject *dtype, PyObject *names)
                         : field_words(numpy, dtype, field, name, &end));
         Py_XDECREF(field);
     }
-    if (words != NULL) {
-        PyUnicode_AppendAndDel(
-            &words, size > end ? PyUnicode_FromFormat("%zdx}", size - end)
-                               : PyUnicode_FromString("}"));
-    }
+    PyUnicode_AppendAndDel(
+        &words, size > end ? PyUnicode_FromFormat("%zdx}", size - end)
+                           : PyUnicode_FromString("}"));
     Py_XDECREF(fields);
     return words;
 }

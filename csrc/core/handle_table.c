@@ -81,7 +81,10 @@ handle_table_remove(handle *self)
     }
 }
 
-/* A handle in the table may be at its end, with no reference left: it leaves
+/* Handles of one object that are read-only and those that are not are in
+ * different buckets, and one with a max_size is in none.
+ *
+ * A handle in the table may be at its end, with no reference left: it leaves
  * the table before it drops what it has.  So take no reference to it, only to
  * what is in it. */
 bool
@@ -96,7 +99,6 @@ handle_table_take(struct handle_table *table, struct pshm_identity id,
         fields_lock(&at->fields);
         if (at->open && at->body.fd != NULL
             && pshm_identity_same(at->body.id, id)
-            && at->body.readonly == readonly && at->body.max_size == 0
             && at->body.map->prot == prot) {
             body->fd = fdref_take(at->body.fd);
             body->map = (mapping *)Py_NewRef(at->body.map);
