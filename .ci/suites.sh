@@ -129,7 +129,7 @@ run_sanitized() {
 run_coverage() {
     local source=$scratch/coverage venv=$scratch/python$readme_version
     make_venv "$venv" "$(command -v python3)" test
-    pip_for "$venv/bin/python" install -qq "setuptools>=77"
+    pip_for "$venv/bin/python" install -qq "setuptools>=77" ml_dtypes
     copy_tree "$source"
     umask 0 # other users' processes count too
     mkdir "$source/c" "$source/python"
@@ -138,14 +138,17 @@ run_coverage() {
         "$venv/bin/python" setup.py -q build_ext --inplace --build-temp python
     chmod -R a+rwX "$source"
     own_shm tests/c/run --coverage "$source/c" || echo "some C tests failed with the counters"
-    PYTHONPATH=$source/src POSIXSHM_ROUNDS=2 own_shm "$venv/bin/python" -m pytest -q -p no:cacheprovider \
+    export PYTHONPATH=$source/src
+    POSIXSHM_ROUNDS=2 own_shm "$venv/bin/python" -m pytest -q -p no:cacheprovider \
         -o timeout=600 -m 'not once' "${reach_most[@]}" || echo "some tests failed with the counters"
+    own_shm "$venv/bin/python" -m pytest -q -p no:cacheprovider --noconftest tests/consumers/test_ml_dtypes.py
     "$tree/.ci/coverage" "${coverage_floor[@]}" c python
 }
 
 reach_most=(acl arguments array failures attach atomic barrier cell cell_life condition create dlpack event faults handle)
 reach_most+=(growth lifetime limits lock lock_dead mapping names pickle reclaim resize rwlock semaphore)
 reach_most+=(shared_memory_dropin sync_surface view view_buffer view_format view_pickle)
+reach_most+=(attach_checked audit cell_travel guard holders signals sync_hostile trust)
 reach_most+=(cell_names cell_overlap cell_renewed lock_replayed lost_descriptor owner_gone sync_readonly)
 reach_most=("${reach_most[@]/#/tests/test_}")
 reach_most=("${reach_most[@]/%/.py}")
