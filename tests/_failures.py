@@ -41,7 +41,7 @@ class Scene:
         self.locks = [it for it in everything if isinstance(it, (Lock, RLock, Condition, RWLock))]
         handles = [it for it in everything if isinstance(it, SharedMemory)]
         self.contents = [(it, bytes(it)) for it in handles if not (it.closed or it.readonly)]
-        self.names = set(os.listdir(SHM))
+        self.names = set(shm_names())
         self.holdings = self.now()
 
     def now(self):
@@ -59,7 +59,7 @@ class Scene:
                     lock.release()
         for shm, content in self.contents:
             shm.buf[:] = content
-        for name in set(os.listdir(SHM)) - self.names:
+        for name in set(shm_names()) - self.names:
             assert "~" not in name, f"a temporary name was left: {name}"
             os.unlink(f"{SHM}/{name}")
         gc.collect()
@@ -156,6 +156,7 @@ def fail_to_make(name):
     ]
     faults = Faults()
     faults.count_allocations()
+    before = shm_names()
     for make in makers:
         for step in range(1, MOST):
             faults.arm("allocate", step, Faults.FAIL)
@@ -167,7 +168,7 @@ def fail_to_make(name):
                     assert error.errno == errno.ENOMEM, error
             met = faults.disarm()
             if made is None:
-                assert shm_names() == [], (make, step)
+                assert shm_names() == before, (make, step)
                 continue
             made.unlink()
             made.close()
