@@ -27,15 +27,17 @@ MAKE = """
     from posixshm import SharedMemory
     name = sys.argv[1]
     deleted = SharedMemory.create(name + "-delete", 10, delete=True)
+    last = SharedMemory.create(name + "-last", 10, delete="last")
     tracked = SharedMemory.create(name + "-track", 10, track=True)
     plain = SharedMemory.create(name + "-plain", 10)
     nameless = SharedMemory.anonymous(10), SharedMemory.unlinked(10)
 """
 WAIT = "print('made', flush=True)\n    signal.pause()"
 
-# How a process ends; whether the name is left of an object with delete=True, and with track=True.
+# How a process ends; whether the name is left of an object with delete=True or, no other process using
+# it, delete="last"; and with track=True.
 ENDS = {
-    "close()": ("deleted.close(), tracked.close(), plain.close()", False, False),
+    "close()": ("deleted.close(), last.close(), tracked.close(), plain.close()", False, False),
     "the end of the program": ("", False, False),
     "sys.exit()": ("sys.exit(3)", False, False),
     "an exception": ("1 / 0", False, False),
@@ -63,9 +65,9 @@ def test_what_is_left_when_a_process_ends(start_python, name, end):
         number = getattr(signal, end.split()[0].rstrip(","))
         os.killpg(child.pid, number) if "all" in end else child.signal(number)
     child.finish(check=False)
-    left = {part for part in ("delete", "track", "plain") if exists(f"{name}-{part}")}
+    left = {part for part in ("delete", "last", "track", "plain") if exists(f"{name}-{part}")}
     wanted = {"plain"}
-    wanted |= {"delete"} if deleted_left else set()
+    wanted |= {"delete", "last"} if deleted_left else set()
     wanted |= {"track"} if tracked_left else set()
     assert left == wanted
     assert {found.name for found in reclaim(name) if found.removed} == {
