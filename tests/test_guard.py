@@ -359,19 +359,20 @@ def test_threads_that_read_and_leave_at_all_times(guarded):
     )
 
 
-def test_the_inner_block_reports_and_the_outer_one_goes_on(guarded):
+def test_the_inner_block_and_the_outer_one_report(guarded):
     guarded(
         """
     shm = make()
     truncate(PAGESIZE)
-    with guard(shm):
-        with bus_error():
-            with guard(shm):
+    with bus_error():
+        with guard(shm):
+            with bus_error():
+                with guard(shm):
+                    bytes(shm.buf)
+            truncate(SIZE)
+            assert bytes(shm.buf[PAGESIZE:]) == bytes(SIZE - PAGESIZE)
+            with guard(shm):  # what was lost before is not reported
                 bytes(shm.buf)
-        truncate(SIZE)
-        assert bytes(shm.buf[PAGESIZE:]) == bytes(SIZE - PAGESIZE)
-        with guard(shm):  # what was reported is not reported again
-            bytes(shm.buf)
     truncate(PAGESIZE)
     with bus_error():
         with guard(shm):
@@ -380,6 +381,40 @@ def test_the_inner_block_reports_and_the_outer_one_goes_on(guarded):
                 with guard(shm):
                     bytes(shm.buf)
     """
+    )
+
+
+@pytest.mark.parametrize("order", ["aRbAB", "abRAB", "abRBA", "abARB", "abBRA"])
+def test_each_coroutine_whose_block_reads_zeros_is_told(guarded, order):
+    """a and b: the blocks begin, in one thread; A and B: they end; R: the other pages are read."""
+    guarded(
+        """
+    import sys
+    shm = make()
+    truncate(PAGESIZE)
+    def block():
+        with bus_error():
+            with guard(shm):
+                yield
+    blocks = {"a": block(), "b": block()}
+    lost, open_blocks = set(), set()
+    for step in sys.argv[2]:
+        if step == "R":
+            assert bytes(shm.buf[PAGESIZE:]) == bytes(SIZE - PAGESIZE)
+            lost |= open_blocks
+        elif step.islower():
+            next(blocks[step])
+            open_blocks.add(step)
+        else:
+            raised = True
+            try:
+                next(blocks[step.lower()], None)
+            except AssertionError:
+                raised = False
+            open_blocks.remove(step.lower())
+            assert raised == (step.lower() in lost), step
+    """,
+        order,
     )
 
 
@@ -470,6 +505,55 @@ def test_a_block_that_is_never_left_ends_with_its_guard(guarded):
     truncate(SIZE)
     shm.buf[PAGESIZE] = 5
     assert open(path, "rb").read()[PAGESIZE] == 5
+    """
+    )
+
+
+def test_a_guard_refuses_a_second_block_while_the_first_one_begins(guarded):
+    """As another thread may ask for one. The first block stays whole."""
+    guarded(
+        """
+    import sys
+    shm = make()
+    truncate(PAGESIZE)
+    one, refused = guard(shm), []
+    def profile(frame, event, function):
+        if event == "c_call" and function.__name__ == "_guard_enter":
+            sys.setprofile(None)
+            try:
+                one.__enter__()
+            except RuntimeError as error:
+                refused.append(error)
+    with bus_error():
+        sys.setprofile(profile)
+        with one:
+            bytes(shm.buf)
+    assert len(refused) == 1
+    with bus_error():
+        with one:
+            bytes(shm.buf)
+    """
+    )
+
+
+def test_an_error_at_the_beginning_leaves_no_block(guarded):
+    """Also while the exception is kept."""
+    guarded(
+        """
+    import faulthandler
+    faulthandler.disable()
+    shm = make()
+    closed = SharedMemory.anonymous(10)
+    closed.close()
+    one = guard(shm, shm, closed)
+    for _ in range(2):
+        try:
+            one.__enter__()
+        except ValueError as error:
+            kept = error
+        else:
+            raise AssertionError
+        assert not is_handled()
     """
     )
 

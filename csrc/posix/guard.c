@@ -21,10 +21,8 @@ struct pshm_guard {
     struct pshm_guard *next;            /* set before it is in the list */
     atomic_uintptr_t thread;            /* its number; 0: not guarding */
     atomic_uintptr_t base, end;
-    atomic_uintptr_t order;             /* a later guard has a larger one */
-    /* The pages that are zeros, or were since it began. */
+    /* The pages that are zeros, or were since it began: see noted(). */
     atomic_uintptr_t low, high;
-    atomic_bool reports;
     atomic_uint pieces;                 /* that they were replaced in */
     /* Under the lock: */
     bool used;
@@ -100,20 +98,17 @@ widen(struct pshm_guard *guard, uintptr_t start, uintptr_t end)
     }
 }
 
-/* For all guards of the mapping, because their threads may read the zeros. */
+/* For all guards of the mapping, because their blocks may read the zeros: those
+ * of other threads, and those of other coroutines of this one. */
 static void
 note(struct pshm_guard *mine, uintptr_t start, uintptr_t end)
 {
-    uintptr_t thread = atomic_load(&mine->thread);
     uintptr_t base = atomic_load(&mine->base);
     for (struct pshm_guard *guard = first_guard(); guard != NULL;
          guard = guard->next) {
-        uintptr_t its_thread = atomic_load(&guard->thread);
-        if (its_thread != 0 && atomic_load(&guard->base) == base) {
+        if (atomic_load(&guard->thread) != 0
+            && atomic_load(&guard->base) == base) {
             widen(guard, start, end);
-            if (its_thread != thread || guard == mine) {
-                atomic_store(&guard->reports, true);
-            }
         }
     }
 }
@@ -134,22 +129,14 @@ static bool
 replace_page(void *address)
 {
     uintptr_t thread = pshm_this_thread.number, at = (uintptr_t)address;
-    uintptr_t order = 0;
-    struct pshm_guard *mine = NULL;
-    if (thread == 0) {
-        return false;
+    struct pshm_guard *mine = first_guard();
+    while (mine != NULL
+           && (atomic_load(&mine->thread) != thread
+               || at < atomic_load(&mine->base)
+               || at >= atomic_load(&mine->end))) {
+        mine = mine->next;
     }
-    for (struct pshm_guard *guard = first_guard(); guard != NULL;
-         guard = guard->next) {
-        if (atomic_load(&guard->thread) == thread
-            && atomic_load(&guard->order) > order
-            && at >= atomic_load(&guard->base)
-            && at < atomic_load(&guard->end)) {
-            mine = guard;
-            order = atomic_load(&guard->order);
-        }
-    }
-    if (mine == NULL) {
+    if (thread == 0 || mine == NULL) {
         return false;
     }
     uintptr_t page = pshm_page_size();
@@ -250,20 +237,34 @@ restore(const struct pshm_guard *guard, uintptr_t low, uintptr_t high,
     return mremap(from, 0, high - low, flags, low) == MAP_FAILED ? -errno : 0;
 }
 
+/* The pages that handlers have noted for a guard.  One of them may note late what
+ * was lost of the mapping that the guard was for before it was used again: only
+ * what lies in its own mapping counts. */
+static bool
+noted(const struct pshm_guard *guard, uintptr_t *low, uintptr_t *high)
+{
+    uintptr_t base = atomic_load(&guard->base);
+    uintptr_t end = atomic_load(&guard->end);
+    *low = atomic_load(&guard->low);
+    *high = atomic_load(&guard->high);
+    *low = *low < base ? base : *low;
+    *high = *high > end ? end : *high;
+    return *low < *high;
+}
+
 /* This guard has noted nothing, so it must not find the zeros that another one
  * of the mapping has noted. */
 static int
 restore_noted(struct pshm_guard *guard)
 {
-    uintptr_t base = atomic_load(&guard->base);
+    uintptr_t base = atomic_load(&guard->base), low, high;
     int rc = 0;
     for (struct pshm_guard *other = first_guard(); other != NULL;
          other = other->next) {
         if (rc == 0 && other != guard && atomic_load(&other->thread) != 0
             && atomic_load(&other->base) == base
-            && atomic_load(&other->high) > 0) {
-            rc = restore(guard, atomic_load(&other->low),
-                         atomic_load(&other->high), guard->prot);
+            && noted(other, &low, &high)) {
+            rc = restore(guard, low, high, guard->prot);
         }
     }
     return rc;
@@ -274,8 +275,8 @@ forget(struct pshm_guard *guard)
 {
     uintptr_t length = atomic_load(&guard->end) - atomic_load(&guard->base);
     atomic_store(&guard->thread, 0);
+    guard->used = false;    /* before, for another thread may fork in between */
     pshm_unmap(guard->spare, length);
-    guard->used = false;
 }
 
 static void
@@ -294,7 +295,6 @@ static int
 enter_locked(uintptr_t thread, uintptr_t base, size_t length, int prot,
              struct pshm_guard **out)
 {
-    static uintptr_t last;
     struct pshm_guard *guard = find_unused();
     if (guard == NULL) {
         return -ENOMEM;
@@ -307,10 +307,8 @@ enter_locked(uintptr_t thread, uintptr_t base, size_t length, int prot,
     guard->prot = prot;
     atomic_store(&guard->base, base);
     atomic_store(&guard->end, base + length);
-    atomic_store(&guard->order, ++last);
     atomic_store(&guard->low, UINTPTR_MAX);
     atomic_store(&guard->high, 0);
-    atomic_store(&guard->reports, false);
     atomic_store(&guard->pieces, 0);
     atomic_store(&guard->thread, thread);
     rc = pshm_bus_install(&calls);
@@ -375,15 +373,11 @@ pshm_guard_leave(struct pshm_guard *guard, int prot,
     int rc = 0;
     lock();
     uintptr_t thread = atomic_exchange(&guard->thread, 0);
-    uintptr_t base = atomic_load(&guard->base);
-    uintptr_t low = atomic_load(&guard->low);
-    uintptr_t high = atomic_load(&guard->high);
+    uintptr_t base = atomic_load(&guard->base), low, high;
     *lost = (struct pshm_guard_lost){0};
-    if (high > 0) {
+    if (noted(guard, &low, &high)) {
         rc = restore(guard, low, high, prot);
-        if (atomic_load(&guard->reports)) {
-            *lost = (struct pshm_guard_lost){low - base, high - base};
-        }
+        *lost = (struct pshm_guard_lost){low - base, high - base};
     }
     if (guard->unblocked && thread == pshm_this_thread.number) {
         block_again(thread);

@@ -35,8 +35,7 @@ struct pshm_guard_lost {
 
 /* End the guard, in any thread, once: map the object's pages again, with the
  * protection that the mapping has now.  *lost: the first to the last page that
- * was lost since it began, for any thread; but not those that a guard inside
- * of this one, of the same thread, has reported.
+ * was lost since it began, in any guard of the mapping.
  * Returns 0; or -errno if the pages cannot be mapped again: then there are
  * zeros for good. */
 int pshm_guard_leave(struct pshm_guard *guard, int prot,

@@ -49,20 +49,28 @@ class guard:
     """
 
     __module__ = "posixshm"
-    __slots__ = ("_entered", "_memory")
+    __slots__ = ("_block", "_memory")
 
     def __init__(self, *memory: _Memory) -> None:
         if not memory:
             raise TypeError("guard() takes the memory to guard: guard(shm)")
         self._memory = memory
-        self._entered: list[tuple[_Memory, Any]] | None = None
+        # What the block has entered; empty if there is no block.
+        self._block: dict[str, list[tuple[_Memory, Any]]] = {}
 
     def __enter__(self) -> None:
-        if self._entered is not None:
+        entered: list[tuple[_Memory, Any]] = []
+        # One step: another thread may be here, too.
+        if self._block.setdefault("entered", entered) is not entered:
             raise RuntimeError("this guard has a block already; each block takes its own guard()")
-        maps = [(memory, _map_of(memory)) for memory in self._memory]
         # A guard that is not left by __exit__ is left when it is collected.
-        self._entered = [(memory, _guard_enter(map)) for memory, map in maps]
+        try:
+            maps = [(memory, _map_of(memory)) for memory in self._memory]
+            entered.extend((memory, _guard_enter(map)) for memory, map in maps)
+        except BaseException:
+            entered.clear()
+            self._block.clear()
+            raise
 
     def __exit__(
         self,
@@ -71,8 +79,8 @@ class guard:
         traceback: TracebackType | None = None,
         /,
     ) -> None:
-        entered, self._entered = self._entered, None
-        lost = [(memory, part) for memory, one in entered or () if (part := _leave(memory, one))]
+        entered = self._block.pop("entered", ())
+        lost = [(memory, part) for memory, one in entered if (part := _leave(memory, one))]
         if not lost:
             return
         text = f"Memory was lost: {', '.join(part for _, part in lost)}. {_CAUSE}"

@@ -50,7 +50,7 @@ lost_pages_are_zeros_and_come_back(void)
 }
 
 static void
-what_is_not_lost_is_not_reported(void)
+every_guard_of_the_mapping_reports(void)
 {
     int fd;
     char *base = truncated(&fd, PAGES);
@@ -64,8 +64,12 @@ what_is_not_lost_is_not_reported(void)
     CHECK_IS(peek(base, 3), 0);
     CHECK_IS(pshm_guard_leave(inner, prot, &lost), 0);
     CHECK_IS(lost.end, PAGES * PAGE);
-    CHECK_IS(pshm_guard_leave(outer, prot, &lost), 0);
+    CHECK_IS(pshm_guard_enter(base, PAGES * PAGE, prot, &inner), 0);
+    CHECK_IS(pshm_guard_leave(inner, prot, &lost), 0);
     CHECK_IS(lost.end, 0);
+    CHECK_IS(pshm_guard_leave(outer, prot, &lost), 0);
+    CHECK_IS(lost.start, 3 * PAGE);
+    CHECK_IS(lost.end, PAGES * PAGE);
     pshm_unmap(base, PAGES * PAGE);
     (void)close(fd);
 }
@@ -194,6 +198,19 @@ pages_that_cannot_be_mapped_again_are_zeros(void)
 
 enum { THREADS = 4, ROUNDS = 200 };
 
+/* Another mapping, whose object loses nothing. */
+static char *whole;
+
+static bool
+loses_nothing(void)
+{
+    struct pshm_guard *guard;
+    struct pshm_guard_lost lost;
+    int prot = PROT_READ | PROT_WRITE;
+    return pshm_guard_enter(whole, PAGES * PAGE, prot, &guard) == 0
+           && pshm_guard_leave(guard, prot, &lost) == 0 && lost.end == 0;
+}
+
 static void *
 read_lost(void *base)
 {
@@ -207,7 +224,8 @@ read_lost(void *base)
         size_t page = 1 + (size_t)i % (PAGES - 1);
         if (peek(base, page) != 0 || peek(base, 0) != 'a'
             || pshm_guard_leave(guard, prot, &lost) < 0
-            || lost.start > page * PAGE || lost.end < (page + 1) * PAGE) {
+            || lost.start > page * PAGE || lost.end < (page + 1) * PAGE
+            || !loses_nothing()) {
             return base;
         }
     }
@@ -233,11 +251,14 @@ read_in_threads(void *base)
 static void
 threads_enter_read_and_leave(void)
 {
-    int fd;
+    int fd, other;
     char *base = truncated(&fd, 1);
+    whole = truncated(&other, PAGES);
     CHECK_IS(child_run(read_in_threads, base), 0);
     pshm_unmap(base, PAGES * PAGE);
+    pshm_unmap(whole, PAGES * PAGE);
     (void)close(fd);
+    (void)close(other);
 }
 
 /* ---- several guards ---- */
@@ -477,7 +498,7 @@ main(void)
     pshm_forks_watch();
     RUN(without_memory_there_is_no_guard);
     RUN(lost_pages_are_zeros_and_come_back);
-    RUN(what_is_not_lost_is_not_reported);
+    RUN(every_guard_of_the_mapping_reports);
     RUN(the_action_is_put_back);
     RUN(memory_that_is_not_shared_is_refused);
     RUN(each_failure_of_entering_is_told);
