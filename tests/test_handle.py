@@ -1544,6 +1544,27 @@ def test_stat(shm):
     assert shm.stat().st_nlink == 0
 
 
+def test_every_bit_of_the_mode_is_there_from_the_start(name, run_python):
+    """Sizing an object takes two of them from a user that is not root."""
+    run_python(
+        """
+        import os, sys
+        import weakref
+        import posixshm._acl
+        from posixshm import SharedMemory
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        for options in {}, {"reserve": False}, {"populate": True}, {"huge_pages": True}, {"acl": "u::7"}:
+            for mode in 0o4755, 0o2755, 0o2745, 0o6711, 0o7777:
+                with SharedMemory.create(sys.argv[1], 10000, mode=mode, delete=True, **options) as shm:
+                    assert shm.mode == mode, (options, oct(mode), oct(shm.mode))
+        """,
+        name,
+    )
+
+
 def test_chmod(shm):
     for mode in (0o644, 0o000, 0o4755, 0o1777, 0o600):
         assert shm.chmod(mode) is None

@@ -14,7 +14,7 @@
 /* struct pshm_way: what is known */
 enum { UNKNOWN, BY_DESCRIPTOR, BY_TEMPORARY_NAME };
 
-enum stage { OPEN, LEASE, OWN, SIZE, MAP, ADVISE, POPULATE, RESERVE, SEAL,
+enum stage { OPEN, LEASE, OWN, SIZE, MAP, ADVISE, POPULATE, RESERVE, FINISH,
              READY };
 
 /* O_TMPFILE needs a file system that has it, and a security module that does
@@ -199,12 +199,16 @@ size_object(const struct pshm_spec *spec, struct pshm_draft *draft)
     return rc;
 }
 
-/* What has been sized must not shrink under those it is passed to. */
+/* What has been sized must not shrink under those it is passed to.  And when an
+ * ordinary user changes the size, the kernel clears two bits of the mode. */
 static int
-seal_object(const struct pshm_spec *spec, struct pshm_draft *draft)
+finish_object(const struct pshm_spec *spec, struct pshm_draft *draft)
 {
-    return spec->kind == PSHM_MEMFD ? pshm_seals_add(draft->fd, F_SEAL_SHRINK)
-                                    : 0;
+    if (spec->kind == PSHM_MEMFD) {
+        return pshm_seals_add(draft->fd, F_SEAL_SHRINK);
+    }
+    return spec->mode & (S_ISUID | S_ISGID)
+               ? pshm_result(fchmod(draft->fd, spec->mode)) : 0;
 }
 
 static int
@@ -233,9 +237,9 @@ do_stage(const struct pshm_spec *spec, struct pshm_way *way,
                    ? pshm_size_set(draft->fd, spec->size, true,
                                    &draft->progress)
                    : 0;
-    case SEAL:
+    case FINISH:
     default:
-        return seal_object(spec, draft);
+        return finish_object(spec, draft);
     }
 }
 
