@@ -558,6 +558,21 @@ def test_an_error_at_the_beginning_leaves_no_block(guarded):
     )
 
 
+def test_a_generator_in_its_block_when_the_process_ends(guarded):
+    """Nothing is printed, which the fixture checks."""
+    guarded(
+        """
+    shm = make()
+    truncate(PAGESIZE)
+    def pieces():
+        with guard(shm):
+            yield bytes(shm.buf)
+    running = pieces()
+    next(running)
+    """
+    )
+
+
 # -- exceptions ---------------------------------------------------------------------------------
 
 

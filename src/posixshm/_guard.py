@@ -115,7 +115,7 @@ def _size_now(memory: _Memory, end: int) -> str:
         return ""
     try:
         size = memory.stat().st_size
-    except (OSError, ValueError):
+    except (OSError, ValueError, ImportError):  # the last one while the interpreter ends
         return ""
     return f", which has {size} bytes now" if size < end else ""
 
