@@ -150,6 +150,7 @@ BAD = {
     "u:007:r": "decimal",
     "u:4294967295:r": "decimal",
     "u:99999999999999999999:r": "decimal",
+    "u:" + 5000 * "9" + ":r": "decimal",  # more than int() takes
     "u:7:r,user:7:w": "second entry for the user 7",
     "u:root:r,u:0:w": "second entry for the user 0",
     "g::r,g::r": "second entry for the owning group",
@@ -159,7 +160,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("text", BAD)
+@pytest.mark.parametrize("text", BAD, ids=lambda text: text[:30])
 def test_a_bad_text_says_what_is_wrong_and_changes_nothing(shm, names, text):
     shm.setfacl("u:5:r")
     before = attribute_of(shm)

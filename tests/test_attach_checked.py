@@ -124,6 +124,24 @@ def test_the_owner_is_told_before_the_mode(name, run_python):
         )
 
 
+def test_self_may_be_one_of_a_set(name):
+    with SharedMemory.create(name, 10, delete=True):
+        for door in doors(SharedMemory, name):
+            for owner in {"self"}, {"self", 12345}, ["self"], (12345, "self"):
+                door(owner=owner).close()
+
+
+def test_a_bad_owner_is_named(name):
+    with SharedMemory.create(name, 10, delete=True):
+        for door in doors(SharedMemory, name):
+            for wrong in "", "\0", "\ud800", {"any"}, {"self", "no such user"}:
+                with pytest.raises(ValueError, match="owner: no user is called"):
+                    door(owner=wrong)
+            for wrong in None, b"root", 1.5, True, {None}, {1: 2}:
+                with pytest.raises(TypeError, match="owner must be a uid, a user name, 'self'"):
+                    door(owner=wrong)
+
+
 def test_what_is_expected_must_make_sense(name):
     with SharedMemory.create(name, 10, delete=True):
         for door in [*doors(SharedMemory, name), lambda **checks: posixshm.Lock(name, **checks)]:

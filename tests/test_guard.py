@@ -911,7 +911,8 @@ def test_a_child_forked_by_another_thread_leaves_no_block(guarded):
     """Its own blocks work, and nothing of the other thread's is in the way."""
     guarded(
         """
-    import os, threading
+    import os, threading, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)  # of threads and fork
     shm = make()
     truncate(PAGESIZE)
     inside, done = threading.Event(), threading.Event()

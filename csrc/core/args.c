@@ -304,7 +304,9 @@ uid_of_name(PyObject *name, uid_t *out)
                            ? NULL : PyObject_GetAttrString(entry, "pw_uid");
     uint32_t uid = 0;
     int rc = number == NULL ? -1 : arg_id(number, "owner", &uid);
-    if (entry == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
+    if (entry == NULL
+        && (PyErr_ExceptionMatches(PyExc_KeyError)
+            || PyErr_ExceptionMatches(PyExc_ValueError))) {
         PyErr_Format(PyExc_ValueError, "owner: no user is called %R", name);
     }
     Py_XDECREF(number);
@@ -317,11 +319,20 @@ uid_of_name(PyObject *name, uid_t *out)
 static int
 add_owner(PyObject *user, struct pshm_owners *out)
 {
-    uid_t uid;
+    struct pshm_owners added = {.count = 1};
     if (PyUnicode_Check(user)) {
-        if (uid_of_name(user, &uid) < 0) {
+        if (PyUnicode_CompareWithASCIIString(user, "self") == 0) {
+            added = pshm_owners_self();
+        }
+        else if (uid_of_name(user, added.uids) < 0) {
             return -1;
         }
+    }
+    else if (!PyIndex_Check(user) || PyBool_Check(user)) {
+        PyErr_Format(PyExc_TypeError,
+                     "owner must be a uid, a user name, 'self', a set of "
+                     "them, or 'any', not %.200s", Py_TYPE(user)->tp_name);
+        return -1;
     }
     else {
         long long number;
@@ -329,9 +340,13 @@ add_owner(PyObject *user, struct pshm_owners *out)
             < 0) {
             return -1;
         }
-        uid = (uid_t)number;
+        added.uids[0] = (uid_t)number;
     }
-    if (pshm_owners_add(out, uid) < 0) {
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < added.count; i++) {
+        rc = pshm_owners_add(out, added.uids[i]);
+    }
+    if (rc < 0) {
         PyErr_Format(PyExc_ValueError, "owner must be at most %d users",
                      PSHM_OWNERS_MAX);
         return -1;
@@ -345,15 +360,10 @@ arg_owners(PyObject *value, struct pshm_owners *out)
     if (value == NULL) {
         return 0;
     }
-    if (PyUnicode_Check(value)) {
-        if (PyUnicode_CompareWithASCIIString(value, "any") == 0) {
-            *out = PSHM_OWNERS_ANY;
-            return 0;
-        }
-        if (PyUnicode_CompareWithASCIIString(value, "self") == 0) {
-            *out = pshm_owners_self();
-            return 0;
-        }
+    if (PyUnicode_Check(value)
+        && PyUnicode_CompareWithASCIIString(value, "any") == 0) {
+        *out = PSHM_OWNERS_ANY;
+        return 0;
     }
     *out = (struct pshm_owners){0};
     if (!PyAnySet_Check(value) && !PyList_Check(value)

@@ -218,7 +218,7 @@ _OWNS = {"user": "the owner", "group": "the owning group"}
 
 def _id(kind: str, name: str) -> int:
     if _is_number(name):
-        number = int(name)
+        number = int(name[:11])  # of too many digits one more than an id has is enough
         if number >= _NO_ID or name != str(number):
             raise ValueError(f"an id is a decimal number from 0 to {_NO_ID - 1}, not {name}")
         return number
