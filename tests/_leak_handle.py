@@ -87,6 +87,28 @@ def _():
 
 
 @cycle("SharedMemory.create")
+def _():
+    """By each of the words for a name that is taken."""
+    stale = {"exist_ok": True, "stale": "replace"}
+    for options in (stale, {"replace": True}, stale, {"exist_ok": True}):
+        SharedMemory.create(name, 10, init=bytes, **options).close()
+    with SharedMemory.create(name, 10, exist_ok=True, delete="last") as made:
+        SharedMemory.create(name, 10, **stale).close()
+        loop_through(SharedMemory.open(name, size_at_least=10))
+        refused(SharedMemory.create, name, 10)
+        refused(SharedMemory.create, name, 100, **stale)
+        refused(SharedMemory.open, name, mode_at_most=0)
+        refused(SharedMemory.open, name, size_at_least=11)
+        made.resize(20)
+        made.map()
+        loop_through(SharedMemory.open(name))
+    gc.collect()
+    assert not posixshm.exists(name)
+    for options in ({"stale": "new"}, {"stale": 5}, {"delete": "first"}, {**stale, "replace": True}):
+        refused(SharedMemory.create, name, 10, **options)
+
+
+@cycle("SharedMemory.create")
 def create_refused():
     create = SharedMemory.create
     refused(create, name, 10, init=fail)

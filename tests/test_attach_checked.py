@@ -159,5 +159,3 @@ def test_what_is_expected_must_make_sense(name):
         ValueError, match=r"mode_at_most goes with a name: Lock\(name, mode_at_most"
     ):
         posixshm.Lock(mode_at_most=0o600)
-    with pytest.raises(TypeError, match="create.*takes it"):
-        array.save(name, [1], mode_at_most=0o600)

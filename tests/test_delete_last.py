@@ -288,6 +288,7 @@ def test_workers_of_multiprocessing(name, run_python, tmp_path, method):
 # -- processes that come and go -----------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_no_process_loses_the_name_of_an_object_that_it_uses(name, start_python):
     """Processes attach, or make the object, and close it; some are killed."""
     chance = random.Random(7)

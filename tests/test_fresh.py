@@ -331,6 +331,7 @@ def test_a_pod_whose_container_restarts(name, start_python):
 # -- processes that come at the same time -------------------------------------------------------
 
 
+@pytest.mark.long
 def test_of_processes_that_come_at_once_one_replaces(name, start_python):
     code = """
         import sys
@@ -367,6 +368,7 @@ def test_of_processes_that_come_at_once_one_replaces(name, start_python):
         child.finish()
 
 
+@pytest.mark.long
 def test_no_object_in_use_is_ever_replaced(name, start_python):
     """Processes come, go and are killed; each sees its object keep the name while it has it."""
     chance = random.Random(5)
