@@ -41,7 +41,7 @@ def test_commands(run_python):
     """Each line of the shell example does what its comment says to the objects that it names."""
     needs_mounts()
     code = """
-        import subprocess, sys
+        import shlex, subprocess, sys
         from posixshm import SharedMemory, exists
         from _processes import private_shm
         private_shm()
@@ -49,7 +49,7 @@ def test_commands(run_python):
         SharedMemory.create("camera-0", 4096).close()
         seen = []
         for line in sys.argv[1].splitlines():
-            command = [sys.executable, "-m", *line.partition("#")[0].split()]
+            command = [sys.executable, "-m", *shlex.split(line, comments=True)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, (line, done.stdout, done.stderr)
             seen.append((line.split()[1], exists("camera-0"), exists("prices")))
