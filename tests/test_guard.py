@@ -588,7 +588,8 @@ def test_another_exception_of_the_block_is_its_context(guarded):
         assert isinstance(error.__context__, ZeroDivisionError), error.__context__
     else:
         raise AssertionError
-    for kind in KeyboardInterrupt, SystemExit, GeneratorExit:
+    from asyncio import CancelledError
+    for kind in KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError:
         try:
             with guard(shm):
                 shm.buf[PAGESIZE]
@@ -1018,6 +1019,22 @@ def test_memory_that_is_protected_locked_or_grows(guarded):
     except BufferError:  # a view may have the right
         pass
     assert fresh[0] == 0
+    """
+    )
+
+
+def test_a_byte_that_is_lost_without_its_page_is_zero(guarded):
+    """The kernel sends no signal for it, so the block does not raise."""
+    guarded(
+        """
+    shm = make()
+    truncate(PAGESIZE + 100)
+    with guard(shm):
+        assert bytes(shm.buf[: 2 * PAGESIZE]) == FILL * (PAGESIZE + 100) + bytes(PAGESIZE - 100)
+    truncate(0)
+    truncate(SIZE)
+    with guard(shm):
+        assert bytes(shm.buf) == bytes(SIZE)
     """
     )
 

@@ -37,8 +37,8 @@ class guard:
     memory. In the block, an access by this thread to a page that the object lost (another process
     truncated it), or that cannot be had (a full file system), finds zeros; when the block ends, the
     object's pages are mapped again, and BusError is raised. If the block raised another exception,
-    it is the __context__ of the BusError; KeyboardInterrupt, SystemExit and GeneratorExit are
-    raised on, with a note. A handle's memory is that which it has when the block begins.
+    it is the __context__ of the BusError; one that is not an Exception, such as KeyboardInterrupt,
+    is raised on, with a note. A handle's memory is that which it has when the block begins.
 
     Guards nest. One guard serves one block at a time. The handler of SIGBUS is installed while
     there is a block, calls the previous handler for every other bus error, and uses sigaction(2).
