@@ -194,6 +194,8 @@ def test_names_that_are_not_text_can_be_removed(names, make):
     first, second = (os.fsdecode(stem.encode() + last) for last in (b"-\xff", b"-\xfe"))
     make(name=first)
     make(name=second)
+    listed = good("rm", f"{stem}-?", "--dry-run", text=False)
+    assert sorted(listed.split()) == [os.fsencode(second), os.fsencode(first)]
     assert good("rm", first) == ""
     assert good("reclaim", stem).endswith("Removed 1 of 1 (7 B).\n")
     assert left(stem) == []

@@ -61,6 +61,18 @@ def test_a_table_fits_its_terminal(command, columns, objects):
         assert "ALLOCATED" in head or command == "reclaim"
 
 
+@pytest.mark.parametrize("columns", [34, 80])
+def test_stat_and_holders_fit_a_terminal(columns, name):
+    with SharedMemory.create(name, 70000, delete=True):
+        lines = table("stat", name, columns=columns)
+        assert max(map(len, lines)) <= columns
+        assert any("70000 bytes" in line for line in lines)
+        assert any(f"pid {os.getpid()} " in line for line in lines)
+        lines = table("holders", name, columns=columns)
+        assert max(map(len, lines[:2])) <= columns
+        assert lines[1].split()[0] == str(os.getpid())
+
+
 def test_a_name_that_is_cut_keeps_both_ends(objects):
     lines = table("ls", objects, columns=60)
     assert any(re.match(r"posix\S*\.\.\.n*-end ", line) for line in lines)

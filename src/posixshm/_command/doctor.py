@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
 from collections.abc import Callable, Iterable
 
 from posixshm._command import checks_mount, checks_system
 from posixshm._command.checks import Check
 from posixshm._command.listing import print_json
-from posixshm._command.table import painter, terminal_width
+from posixshm._command.table import painter, wrapped
 from posixshm._command.text import how_many, is_terminal, printable
 
 _CHECKS: list[Callable[[], Iterable[Check]]] = [*checks_mount.CHECKS, *checks_system.CHECKS]
+
+_INDENT = 9
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -21,21 +22,14 @@ def doctor(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"checks": [check._asdict() for check in found], "problems": problems})
         return int(problems > 0)
-    width = terminal_width() if is_terminal(1) else None
-    paint = painter()
+    paint = painter() if is_terminal(1) else None
     for check in found:
-        verdict = check.verdict.ljust(8)
-        if paint is not None:
-            verdict = paint("STATE", check.verdict) + " " * (8 - len(check.verdict))
-        print(f"{verdict}{printable(check.check)}: {printable(check.value)}")
-        for line in _wrapped(f"{check.meaning} {check.advice}".strip(), width):
-            print(f"        {line}")
+        verdict = check.verdict if paint is None else paint("STATE", check.verdict)
+        start = verdict + " " * (_INDENT - len(check.verdict))
+        for text in (f"{check.check}: {check.value}", f"{check.meaning} {check.advice}".strip()):
+            for line in wrapped(printable(text), _INDENT):
+                print(start + line)
+                start = " " * _INDENT
     print()
     print(f"{how_many(problems, 'problem')}." if problems else "No problem.")
     return int(problems > 0)
-
-
-def _wrapped(text: str, width: int | None) -> list[str]:
-    if width is None:
-        return [text]
-    return textwrap.wrap(text, max(width - 9, 20), break_long_words=False)

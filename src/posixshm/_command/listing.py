@@ -15,7 +15,7 @@ from posixshm import _holders
 from posixshm._command import locks
 from posixshm._command.kinds import tag_of
 from posixshm._command.objects import Entry, Reader, entries, now, path_of, select
-from posixshm._command.table import Column, print_table
+from posixshm._command.table import Column, print_fields, print_table
 from posixshm._command.text import (
     age_text,
     group_text,
@@ -28,14 +28,14 @@ from posixshm._command.text import (
 )
 
 COLUMNS = [
-    Column("NAME", least=16),
+    Column("NAME", least=16, middle=True),
     Column("KIND", rank=3, least=12),
     Column("SIZE", right=True, rank=1),
     Column("ALLOCATED", right=True, rank=7),
     Column("MODE", rank=5),
     Column("OWNER", rank=4, least=8),
     Column("AGE", right=True, rank=6),
-    Column("STATE"),
+    Column("STATE", least=8),
 ]
 
 SORTS: dict[str, Callable[[Entry], Any]] = {
@@ -157,49 +157,49 @@ def show(args: argparse.Namespace) -> int:
     if content is not None:
         rows += _content_rows(content, owners)
     rows += _holder_rows(holders)
-    print_table([Column("name"), Column(entry.name)], rows)
+    print_fields([("name", entry.name), *rows])
     return 0
 
 
-def _rows(entry: Entry, record: dict[str, Any]) -> list[list[str]]:
+def _rows(entry: Entry, record: dict[str, Any]) -> list[tuple[str, str]]:
     found = entry.found
     acl = ", with an access control list" if found.acl else ""
     links = how_many(found.links, "name")
     return [
-        ["kind", entry.kind_text if entry.kind else "not known: its bytes cannot be read"],
-        ["size", f"{found.size} bytes ({size_text(found.size)})"],
-        ["allocated", f"{found.allocated} bytes ({size_text(found.allocated)})"],
-        ["mode", f"{entry.mode_text} ({stat.filemode(found.mode)}){acl}"],
-        ["owner", f"{user_text(found.uid)} (uid {found.uid})"],
-        ["group", f"{group_text(found.gid)} (gid {found.gid})"],
-        ["inode", f"{found.inode} on device {record['device']}, {links}"],
-        ["changed", f"{time_text(found.changed)} ({age_text(record['age'])} ago)"],
-        ["state", entry.state_text],
+        ("kind", entry.kind_text if entry.kind else "not known: its bytes cannot be read"),
+        ("size", f"{found.size} bytes ({size_text(found.size)})"),
+        ("allocated", f"{found.allocated} bytes ({size_text(found.allocated)})"),
+        ("mode", f"{entry.mode_text} ({stat.filemode(found.mode)}){acl}"),
+        ("owner", f"{user_text(found.uid)} (uid {found.uid})"),
+        ("group", f"{group_text(found.gid)} (gid {found.gid})"),
+        ("inode", f"{found.inode} on device {record['device']}, {links}"),
+        ("changed", f"{time_text(found.changed)} ({age_text(record['age'])} ago)"),
+        ("state", entry.state_text),
     ]
 
 
-def _content_rows(content: dict[str, Any], owners: list[locks.Owner]) -> list[list[str]]:
+def _content_rows(content: dict[str, Any], owners: list[locks.Owner]) -> list[tuple[str, str]]:
     rows = []
     for key in ("dtype", "shape", "order", "columns", "rows", "value", "set", "parties", "waiting"):
         if content.get(key) is not None:
-            rows.append([key, str(content[key])])
+            rows.append((key, str(content[key])))
     if content.get("inconsistent"):
-        rows.append(["inconsistent", "its owner died: the next acquire() raises OwnerDiedError"])
+        rows.append(("inconsistent", "its owner died: the next acquire() raises OwnerDiedError"))
     roles = {"owner": "held by", "reader": "read by", "writer": "written by", "action": "action in"}
-    rows += [[roles[owner.role], owner.text()] for owner in owners]
+    rows += [(roles[owner.role], owner.text()) for owner in owners]
     if "held_by" in content and not owners and content["type"] in ("Lock", "RLock", "RWLock"):
-        rows.append(["held by", "no thread"])
+        rows.append(("held by", "no thread"))
     return rows
 
 
-def _holder_rows(holders: posixshm.Holders) -> list[list[str]]:
+def _holder_rows(holders: posixshm.Holders) -> list[tuple[str, str]]:
     rows = [
-        ["used by", f"pid {each.pid} ({user_text(each.uid)}) {each.command}: {', '.join(each.how)}"]
+        ("used by", f"pid {each.pid} ({user_text(each.uid)}) {each.command}: {', '.join(each.how)}")
         for each in holders
-    ] or [["used by", "no process that is seen"]]
+    ] or [("used by", "no process that is seen")]
     if holders.uninspected:
         count = how_many(holders.uninspected, "process", "processes")
-        rows.append(["", f"({count} cannot be inspected)"])
+        rows.append(("", f"({count} cannot be inspected)"))
     return rows
 
 

@@ -32,10 +32,10 @@ def prepare() -> None:
     old = sys.stdout
     if old is None:
         _occupy(1, os.O_RDONLY)
-        _replace("utf-8", "surrogateescape")
+        _replace("utf-8")
     elif old is sys.__stdout__ and type(old) is io.TextIOWrapper:
         old.flush()
-        _replace(old.encoding, old.errors or "strict")
+        _replace(old.encoding)
 
 
 def _occupy(number: int, flags: int) -> None:
@@ -45,10 +45,12 @@ def _occupy(number: int, flags: int) -> None:
         os.close(fd)
 
 
-def _replace(encoding: str, errors: str) -> None:
+def _replace(encoding: str) -> None:
     raw = _Output(1, "w", closefd=False)
     buffered = io.BufferedWriter(raw, 1 << 16)
-    sys.stdout = io.TextIOWrapper(buffered, encoding, errors, line_buffering=is_terminal(1))
+    # Bytes of a name that are not text are printed as they are.
+    errors, lines = "surrogateescape", is_terminal(1)
+    sys.stdout = io.TextIOWrapper(buffered, encoding, errors, line_buffering=lines)
 
 
 def discard() -> None:

@@ -21,7 +21,7 @@ from posixshm._command.objects import (
     select,
 )
 from posixshm._command.table import Column, print_table
-from posixshm._command.text import age_text, how_many, is_terminal, size_text
+from posixshm._command.text import age_text, how_many, is_terminal, printable, size_text
 
 
 def unlink(name: str) -> None:
@@ -54,7 +54,7 @@ def rm(args: argparse.Namespace) -> int:
         try:
             if args.dry_run:
                 os.lstat(path_of(name))
-                print(name)
+                print(printable(name) if is_terminal(1) else name)
             else:
                 unlink(name)
         except (OSError, ValueError) as error:
@@ -115,10 +115,10 @@ def _confirmed(args: argparse.Namespace, chosen: list[Entry]) -> bool:
 
 
 _COLUMNS = [
-    Column("NAME", least=16),
+    Column("NAME", least=16, middle=True),
     Column("SIZE", right=True, rank=2),
     Column("AGE", right=True, rank=1),
-    Column("STATE"),
+    Column("STATE", least=8),
 ]
 
 

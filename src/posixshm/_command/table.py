@@ -17,13 +17,15 @@ class Column(NamedTuple):
 
     right: flush right, as numbers are. rank: on a narrow terminal the columns with the highest rank
     are dropped first, and those of rank 0 never. least: None if a cell is never cut; else a cell is
-    cut to no less than this width before a column of the same or a lower rank is dropped.
+    cut to no less than this width before a column of the same or a lower rank is dropped. middle:
+    cut in the middle, for names often differ at their ends only.
     """
 
     title: str
     right: bool = False
     rank: int = 0
     least: int | None = None
+    middle: bool = False
 
 
 Painter = Callable[[str, str], str]  # title of the column, cell as printed
@@ -52,6 +54,25 @@ def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Ite
     yield _line(columns, widths, titles, paint and (lambda _, cell: paint("", cell)))
     for row in cells:
         yield _line(columns, widths, row, paint)
+
+
+def print_fields(rows: Sequence[tuple[str, str]]) -> None:
+    """Print a field a line. On a terminal a long value goes on below, broken between words."""
+    label = max(len(title) for title, _ in rows) + len(_GAP)
+    for title, value in rows:
+        for line in wrapped(printable(value), label):
+            print(f"{title:{label}}{line}")
+            title = ""
+
+
+def wrapped(text: str, indent: int) -> list[str]:
+    """The lines of a text that begins so many characters to the right; one for another program."""
+    if not is_terminal(1):
+        return [text]
+    import textwrap
+
+    width = max(terminal_width() - indent, 16)
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
 
 
 def terminal_width() -> int:
@@ -105,7 +126,7 @@ def _line(
         cell = row[i]
         own = len(cell) if cell.isascii() else _width(cell)
         if own > width:
-            cell = _cut(cell, width)
+            cell = _cut(cell, width, columns[i].middle)
             own = _width(cell)
         space = " " * (width - own)
         shown = cell if paint is None else paint(columns[i].title, cell)
@@ -123,11 +144,10 @@ def _width(text: str) -> int:
     )
 
 
-def _cut(text: str, width: int) -> str:
-    """Both ends of a text, for names often differ at their ends only."""
+def _cut(text: str, width: int, middle: bool) -> str:
     dots = "..." if width > 8 else ".."[: max(width - 1, 0)]
     room = width - len(dots)
-    end = room // 2
+    end = room // 2 if middle else 0
     while end > 0 and _width(text[len(text) - end :]) > room // 2:
         end -= 1
     tail = text[len(text) - end :]
