@@ -318,7 +318,7 @@ def test_a_pod_whose_container_restarts(name, start_python):
     needs_mounts()
     for number in range(3):
         container = start_python(
-            "import sys; from children import fresh_user; fresh_user.serve(*sys.argv[1:])",
+            "import sys; from children.fresh_container import serve; serve(*sys.argv[1:])",
             name,
             number,
             env=PATH,

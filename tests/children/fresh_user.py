@@ -1,7 +1,5 @@
 """A process that makes or attaches to an object, and says which: the children of test_fresh."""
 
-import os
-import signal
 import sys
 
 import posixshm
@@ -72,22 +70,3 @@ def race_to_close(name, seed):
         for _ in range(chance.randrange(40)):
             assert shm.is_linked()
         shm.close()
-
-
-def serve(name, number):
-    """A service in a container of its own, which is killed while it holds its locks."""
-    from children.container import contain
-
-    def work():
-        stale = {"exist_ok": True, "stale": "replace"}
-        lock = posixshm.Lock(f"{name}-lock", create=True, **stale)
-        rwlock = posixshm.RWLock(f"{name}-rwlock", create=True, **stale)
-        frames = array.create(f"{name}-frames", 10 + int(number), "u1", **stale)
-        assert lock.acquire(timeout=0) and rwlock.acquire_write(timeout=0)
-        assert not frames.any()
-        frames[:] = 1
-        made = (lock.shm, rwlock.shm, frames.shm)
-        print(*("new" if shm.created else "attached" for shm in made), flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    contain(work)
