@@ -310,6 +310,15 @@ def test_accepted_owners(shm, name):
                 door(owner)
         with pytest.raises(ValueError, match="16"):
             door(list(range(100)))
+        for kind in (
+            list,
+            tuple,
+            set,
+            frozenset,
+            type("Users", (frozenset,), {}),
+            type("Ids", (set,), {}),
+        ):
+            door(kind([os.geteuid()])).close()
         for owner in ("any", "self", os.geteuid(), {os.geteuid()}, [0, os.geteuid()] * 50):
             door(owner).close()
 
@@ -475,6 +484,34 @@ def test_keywords_are_compared_by_their_text(name):
 def test_keywords_that_are_no_strings():
     with pytest.raises(TypeError, match="keywords must be strings"):
         SharedMemory(**{1: 2})
+
+
+def test_what_may_be_none_is_otherwise_checked(shm):
+    fd = shm.fileno()
+    for call in (
+        lambda wrong: shm.map(readonly=wrong),
+        lambda wrong: SharedMemory.from_fd(fd, readonly=wrong),
+        lambda wrong: shm.view().__array__(copy=wrong),
+    ):
+        with pytest.raises(KeyError, match="__bool__"):
+            call(Raising())
+    shm.map(readonly=None)
+    SharedMemory.from_fd(os.dup(fd), readonly=None).close()
+    assert shm.view().__array__(copy=None).nbytes == shm.size
+    for wrong, error in ((-1, ValueError), ("x", TypeError)):
+        with pytest.raises(error):
+            SharedMemory.from_fd(fd, require_seals=wrong)
+        with pytest.raises(error):
+            SharedMemory(shm.name, size=wrong)
+    for wrong in (-1, 0o10000, "x", 1.5):
+        for call in (SharedMemory.open, Lock):
+            with pytest.raises((TypeError, ValueError), match="mode_at_most"):
+                call(shm.name, mode_at_most=wrong)
+    with pytest.raises(ValueError, match="mode_at_most goes with a name"):
+        Lock(mode_at_most=0o600)
+    with pytest.raises(ValueError, match="exist_ok"):
+        SharedMemory.create(None, 10, exist_ok=True)
+    assert fd == shm.fileno() and os.fstat(fd).st_size == shm.size
 
 
 def test_flags_are_truth_values(name):

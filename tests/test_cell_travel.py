@@ -200,6 +200,8 @@ def test_crooked_pickles_are_refused(shm):
         (Lock, segment, -64, own_name, options),
         (Lock, segment, 64, own_name, options),
         (Lock, segment, offset, own_name, None),
+        (Lock, "segment", offset, True, options),
+        (Atomic, segment, offset, True, options),
         (Lock, segment, offset, own_name, {"nonsense": 1}),
         (Lock, segment, offset, own_name, {1: 1}),
         (),

@@ -87,3 +87,30 @@ def test_an_import_that_fails_can_be_tried_again(run_python, faults):
             assert shm.size == 10 and lock.locked()
     """
     run_python(code, env=faults)
+
+
+def test_a_descriptor_whose_number_finds_no_memory_is_closed(run_python, faults):
+    code = """
+        import errno, fcntl, os
+        from _processes import Faults, raises
+        from posixshm import SharedMemory
+        faults, kept = Faults(), SharedMemory.anonymous(10)
+        faults.count_allocations()
+        for step in range(1, 100):
+            shm = SharedMemory.from_fd(fcntl.fcntl(kept.fileno(), fcntl.F_DUPFD_CLOEXEC, 300))
+            faults.arm("allocate", step, Faults.FAIL)
+            try:
+                fd = shm.detach()
+            except MemoryError:
+                fd = None
+            met = faults.disarm()
+            assert shm.closed
+            if fd is not None:
+                os.close(fd)
+            with raises(errno.EBADF):
+                os.fstat(300)
+            if met < step:
+                break
+        assert step > 1
+    """
+    run_python(code, env=faults)

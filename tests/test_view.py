@@ -566,3 +566,28 @@ def test_threads_share_one(grid, run_threads):
 def test_public_names():
     assert posixshm.View is View
     assert View.__module__ == "posixshm"
+
+
+def test_a_float_of_four_bytes_takes_what_fits(shm):
+    view = shm.view("f", 3)
+    for value in (-1.0, -1, float("inf"), 3.4e38):
+        view[0] = value
+        assert view[0] == struct.unpack("f", struct.pack("f", value))[0]
+    for value, error in ((1e39, ValueError), ("x", TypeError)):
+        with pytest.raises(error):
+            view[0] = value
+
+
+def test_a_range_takes_no_structures_that_are_said_otherwise(shm):
+    view, other = shm.view("<h3sd", 2), shm.view("<3shd", 2, 512)
+    view[:] = shm.view("<h3sd", 2, 1024)
+    with pytest.raises(ValueError, match="cannot take items of format '<3shd'"):
+        view[:] = other
+
+
+def test_a_range_takes_no_pointers(shm):
+    testbuffer = pytest.importorskip("_testbuffer")
+    pointers = testbuffer.ndarray([1, 2, 3, 4], shape=[2, 2], format="i", flags=testbuffer.ND_PIL)
+    assert memoryview(pointers).suboffsets
+    with pytest.raises(ValueError, match="suboffsets"):
+        shm.view("i", (2, 2))[:] = pointers
