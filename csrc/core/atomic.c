@@ -124,8 +124,7 @@ word_load_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
     memory_order order;
     if (((count > 0 || kwnames != NULL)
          && args_match(&signature, args, count, kwnames, values) < 0)
-        || word_parse_order(values[0], LOADS, &order) < 0
-        || cell_check(&self->base) < 0) {
+        || word_parse_order(values[0], LOADS, &order) < 0) {
         return NULL;
     }
     return word_to_python(self, pshm_atomic_load(self->word, self->width, order));
@@ -267,8 +266,7 @@ word_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
     span how_long;
     if (args_match(&signature, args, count, kwnames, values) < 0
         || word_to_bits(self, "expected", values[0], &expected) < 0
-        || span_of_wait(values[1], &how_long) < 0
-        || cell_check(&self->base) < 0) {
+        || span_of_wait(values[1], &how_long) < 0) {
         return NULL;
     }
     int rc;
@@ -302,8 +300,7 @@ word_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
     long long n = INT_MAX;
     if (args_match(&signature, args, count, kwnames, values) < 0
         || (values[0] != NULL && values[0] != Py_None
-            && arg_long(values[0], "n", 1, INT_MAX, &n) < 0)
-        || cell_check(&self->base) < 0) {
+            && arg_long(values[0], "n", 1, INT_MAX, &n) < 0)) {
         return NULL;
     }
     int woken = pshm_atomic_notify(self->word, self->width, (int)n);

@@ -379,12 +379,14 @@ same_format(view *self, PyObject *value, const Py_buffer *source)
     if (text == NULL) {
         return -1;
     }
-    same = PyUnicode_Compare(text, self->format.text) == 0;
-    if (!same && strncmp(words, "T{", 2) == 0
-        && PyUnicode_ReadChar(self->format.text, 0) == 'T') {
+    if (PyUnicode_Compare(text, self->format.text) == 0) {
+        same = 1;
+    }
+    else if (strncmp(words, "T{", 2) == 0
+             && PyUnicode_ReadChar(self->format.text, 0) == 'T') {
         same = view_has_dtype_of(self, value);  /* can be said in many ways */
     }
-    else if (!same && format_parse(text, &format) == 0) {
+    else if (format_parse(text, &format) == 0) {
         bool number = format.kind != ITEM_STRUCT
                       && format.kind != ITEM_TEXT
                       && format.kind != ITEM_OPAQUE;
@@ -394,10 +396,11 @@ same_format(view *self, PyObject *value, const Py_buffer *source)
                    || PyUnicode_Compare(format.text, self->format.text) == 0);
         Py_DECREF(format.text);
     }
-    else if (!same && PyErr_ExceptionMatches(PyExc_ValueError)) {
+    else if (PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyErr_Clear();                  /* a word that means nothing here */
+        same = 0;
     }
-    else if (!same) {
+    else {
         same = -1;
     }
     Py_DECREF(text);
