@@ -79,7 +79,7 @@ find_object(uintptr_t address, struct range *out)
 static _Unwind_Reason_Code
 visit_frame(struct _Unwind_Context *frame, void *context)
 {
-    void **caller = context;
+    void **caller = (void **)context;
     void *address = (void *)_Unwind_GetIP(frame);
     bool passes = is_in(interpreter, (uintptr_t)address)
                   || is_in(ours, (uintptr_t)address);
@@ -99,7 +99,7 @@ fails(void)
     if (!pshm_fault_is_armed("allocate")) {
         return false;
     }
-    (void)_Unwind_Backtrace(visit_frame, &caller);
+    (void)_Unwind_Backtrace(visit_frame, (void *)&caller);
     return caller != NULL && pshm_fault_meet("allocate", caller);
 }
 
