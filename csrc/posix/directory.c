@@ -25,15 +25,21 @@ pshm_names_add(struct pshm_names *names, const char *name)
     return 0;
 }
 
-/* Not every file system says the type in the entry itself. */
 static bool
-is_object(int dir, const char *name)
+is_object(int dir, const struct dirent *entry)
 {
     struct stat st;
+    if (strncmp(entry->d_name, SEMAPHORE_PREFIX, strlen(SEMAPHORE_PREFIX))
+        == 0) {
+        return false;
+    }
+    /* One system call less for each of many objects. */
+    if (entry->d_type != DT_UNKNOWN) {
+        return entry->d_type == DT_REG;
+    }
     /* An open stream has a descriptor. */
     /* NOLINTNEXTLINE(clang-analyzer-unix.StdCLibraryFunctions) */
-    return strncmp(name, SEMAPHORE_PREFIX, strlen(SEMAPHORE_PREFIX)) != 0
-           && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0
+    return fstatat(dir, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0
            && S_ISREG(st.st_mode);
 }
 
@@ -49,7 +55,7 @@ pshm_names_list(const char *prefix, struct pshm_names *out)
     const struct dirent *entry;
     while (rc == 0 && (errno = 0, entry = readdir(dir)) != NULL) {
         if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0
-            && is_object(dirfd(dir), entry->d_name)) {
+            && is_object(dirfd(dir), entry)) {
             rc = pshm_names_add(out, entry->d_name);
         }
     }
