@@ -51,7 +51,7 @@ class Scene:
     without_proc = False  # works without /proc
     # Calls whose failure may go by unseen: they are about something that is gone anyhow, or there
     # is another way to what they were to find out.
-    forgiven = {"access", "close", "munmap", "fstatvfs"}
+    forgiven = {"access", "close", "munmap", "fstatfs", "fstatvfs"}
     # Calls that a signal may interrupt; they are made again.
     interruptible = {"open", "shm_open", "fallocate", "ftruncate", "madvise", "close"}
 
