@@ -40,11 +40,9 @@ prove(const struct pshm_name *name, struct pshm_unused *out)
         return rc == 1 ? 0 : rc == 0 ? -EAGAIN : rc;
     case PSHM_IN_USE:
         return pshm_lease_others(out->fd) ? -EBUSY : -EAGAIN;
-    case PSHM_UNKNOWN:
-    case PSHM_NOT_SELECTED:
-        break;
+    default:
+        return -EPERM;
     }
-    return -EPERM;
 }
 
 /* With the name lock, or the descriptors of two processes would refuse each

@@ -2,8 +2,10 @@
 #include "posix/guard.h"
 #include "posix/host.h"
 #include "posix/map.h"
+#include "posix/thread.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 enum { PAGES = 4 };
 
@@ -448,6 +450,137 @@ signal_that_was_blocked_is_blocked_again_in_the_end(void)
     (void)close(fd);
 }
 
+/* ---- accesses that are not those of a guard ---- */
+
+static char *not_guarded;
+static atomic_int not_repaired;
+
+static void
+bring_it_in(int number)
+{
+    (void)number;
+    (void)atomic_fetch_add(&not_repaired, 1);
+    CHECK(mmap(not_guarded, PAGE, PROT_READ,
+               MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+          == not_guarded);
+}
+
+static void *
+access_without_a_guard(void *context)
+{
+    return (void *)(intptr_t)peek(context, 0);
+}
+
+/* By a thread that has never used this library, by one without a guard, and past
+ * the mapping; and if no memory can be mapped. */
+static int
+leave_them_to_the_action_before(void *context)
+{
+    int fd, count;
+    char *base = truncated(&fd, 0);
+    (void)context;
+    (void)signal(SIGBUS, bring_it_in);
+    struct pshm_guard *guard = begin(base, READ_WRITE);
+    int other_fd;
+    char *other = truncated(&other_fd, 0);
+    pthread_t thread;
+    void *result;
+    not_guarded = other;
+    CHECK(pthread_create(&thread, NULL, access_without_a_guard, other) == 0);
+    CHECK(pthread_join(thread, &result) == 0 && result == NULL);
+    CHECK_IS(atomic_load(&not_repaired), 1);
+    not_guarded = other + PAGE;
+    CHECK_IS(peek(other, 1), 0);
+    CHECK_IS(atomic_load(&not_repaired), 2);
+    not_guarded = base + PAGE;
+    pshm_fault_arm("syscall", 1, PSHM_FAULT_FAIL_ON, ENOMEM);
+    CHECK_IS(peek(base, 1), 0);
+    CHECK_IS(pshm_fault_disarm(), 2);
+    CHECK_IS(atomic_load(&not_repaired), 3);
+    CHECK_IS(end(guard, READ_WRITE, &count), 1);
+    return 0;
+}
+
+static void
+other_accesses_are_for_the_action_before(void)
+{
+    CHECK_IS(child_run(leave_them_to_the_action_before, NULL), 0);
+}
+
+static void *
+signal_itself(void *context)
+{
+    (void)context;
+    (void)raise(SIGBUS);
+    return NULL;
+}
+
+static void
+count_it(int number)
+{
+    (void)number;
+    (void)atomic_fetch_add(&not_repaired, 1);
+}
+
+static int
+have_signals_beside_a_guard(void *context)
+{
+    int fd, count;
+    char *base = truncated(&fd, 1);
+    pthread_t thread;
+    (void)context;
+    (void)signal(SIGBUS, count_it);
+    struct pshm_guard *guard = begin(base, READ_WRITE);
+    CHECK(pthread_create(&thread, NULL, signal_itself, NULL) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK_IS(atomic_load(&not_repaired), 1);
+    (void)raise(SIGBUS);                /* postponed */
+    CHECK_IS(atomic_load(&not_repaired), 1);
+    CHECK_IS(end(guard, READ_WRITE, &count), -1);
+    CHECK_IS(atomic_load(&not_repaired), 2);
+    return 0;
+}
+
+static void
+signal_is_postponed_only_for_the_thread_in_a_guard(void)
+{
+    CHECK_IS(child_run(have_signals_beside_a_guard, NULL), 0);
+}
+
+static void *
+leave_for_another(void *context)
+{
+    int count;
+    (void)pshm_thread();
+    return (void *)(intptr_t)(end(context, READ_WRITE, &count) != -1);
+}
+
+/* Its mask is its own. */
+static int
+have_another_thread_leave(void *context)
+{
+    int fd;
+    char *base = truncated(&fd, 1);
+    pthread_t thread;
+    void *wrong;
+    sigset_t bus;
+    (void)context;
+    (void)sigemptyset(&bus);
+    (void)sigaddset(&bus, SIGBUS);
+    CHECK(pthread_sigmask(SIG_BLOCK, &bus, NULL) == 0);
+    struct pshm_guard *guard = begin(base, READ_WRITE);
+    CHECK(pthread_create(&thread, NULL, leave_for_another, guard) == 0);
+    CHECK(pthread_join(thread, &wrong) == 0 && wrong == NULL);
+    CHECK(!is_blocked());
+    return 0;
+}
+
+static void
+guard_that_another_thread_leaves_changes_no_mask(void)
+{
+    CHECK_IS(child_run(have_another_thread_leave, NULL), 0);
+}
+
 /* ---- what ends a process ---- */
 
 struct death {
@@ -510,6 +643,9 @@ main(void)
     RUN(page_that_cannot_be_replaced_alone_is_replaced_with_the_rest);
     RUN(child_that_is_forked_while_one_enters_can_enter);
     RUN(signal_that_was_blocked_is_blocked_again_in_the_end);
+    RUN(other_accesses_are_for_the_action_before);
+    RUN(signal_is_postponed_only_for_the_thread_in_a_guard);
+    RUN(guard_that_another_thread_leaves_changes_no_mask);
     RUN(all_else_ends_the_process);
     return finish();
 }

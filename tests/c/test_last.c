@@ -230,6 +230,118 @@ no_process_misses_the_mark(void)
     CHECK(munmap(traffic, sizeof(*traffic)) == 0);
 }
 
+/* ---- what is in the way ---- */
+
+static void
+mark_needs_a_free_byte(void)
+{
+    struct pshm_name name = name_of("object");
+    struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET,
+                        .l_start = (off_t)1 << 62};
+    (void)make_plain(&name, 10, 0600, 0);
+    int fd = open(name.path, O_RDWR | O_CLOEXEC);
+    int other = open(name.path, O_RDWR | O_CLOEXEC);
+    CHECK(fcntl(other, F_OFD_SETLK, &all) == 0);
+    CHECK_IS(pshm_mark_set(fd), -EAGAIN);
+    (void)close(other);
+    CHECK_IS(pshm_mark_set(fd), 0);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+static void
+replace_it(void *context)
+{
+    remove_plain(context);
+    (void)make_plain(context, 10, 0600, 0);
+}
+
+static void
+object_that_cannot_be_opened_again_keeps_its_name(void)
+{
+    static const struct {
+        const char *call;
+        int action, rc;
+    } faults[] = {{"shm_open", PSHM_FAULT_FAIL, 0},
+                  {"shm_open", PSHM_FAULT_FAIL_ON, -ESTALE},
+                  {"fstat", PSHM_FAULT_FAIL, -ESTALE},
+                  {"shm_open", PSHM_FAULT_HOOK_BEFORE, -ESTALE}};
+    struct pshm_name name = name_of("object");
+    for (size_t i = 0; i < COUNT(faults); i++) {
+        check_about("case %zu", i);
+        bool last;
+        struct pshm_identity id = make_plain(&name, 10, 0600, 0);
+        int fd = attach(&name, &last);
+        pshm_fault_hook(replace_it, &name);
+        pshm_fault_arm(faults[i].call, 1, faults[i].action, EACCES);
+        CHECK_IS(end(&name, id, fd), faults[i].rc);
+        (void)pshm_fault_disarm();
+        CHECK_IS(names_with(prefix()), faults[i].rc < 0);
+        remove_plain(&name);
+    }
+}
+
+/* It has the object open without a use lock, as if to inspect it. */
+static void
+close_it(void *context)
+{
+    CHECK(close(*(int *)context) == 0);
+}
+
+static void
+process_that_inspects_it_is_waited_for(void)
+{
+    struct pshm_name name = name_of("object");
+    for (int stays = 0; stays < 2; stays++) {
+        bool last;
+        struct pshm_identity id = make_plain(&name, 10, 0600, 0);
+        int fd = attach(&name, &last);
+        int other = open(name.path, O_RDONLY | O_CLOEXEC);
+        pshm_fault_hook(close_it, &other);
+        pshm_fault_arm("clock_nanosleep", stays ? 0 : 1,
+                       PSHM_FAULT_HOOK_BEFORE, 0);
+        CHECK_IS(end(&name, id, fd), stays ? -EBUSY : 0);
+        CHECK(pshm_fault_disarm() >= 1);
+        if (stays) {
+            (void)close(other);
+            remove_plain(&name);
+        }
+        CHECK_IS(names_with(prefix()), 0);
+    }
+}
+
+static void
+process_that_ends_meanwhile_is_waited_for(void)
+{
+    struct pshm_name name = name_of("object");
+    bool last;
+    struct pshm_identity id = make_plain(&name, 10, 0600, 0);
+    int fd = attach(&name, &last);
+    int other = open(name.path, O_RDWR | O_CLOEXEC);
+    CHECK_IS(pshm_mark_set(other), 0);
+    pshm_fault_hook(close_it, &other);
+    pshm_fault_arm("clock_nanosleep", 2, PSHM_FAULT_HOOK_BEFORE, 0);
+    CHECK_IS(pshm_last_leave(fd, true, &name, id), 0);
+    CHECK_IS(pshm_fault_disarm(), 2);
+    CHECK_IS(names_with(prefix()), 0);
+    (void)close(fd);
+}
+
+static void
+relatives_that_cannot_be_looked_for_keep_the_name(void)
+{
+    struct pshm_name name = name_of("object");
+    bool last;
+    struct pshm_identity id = make_plain(&name, 10, 0600, 0);
+    int fd = attach(&name, &last);
+    pshm_fault_arm("opendir", 1, PSHM_FAULT_FAIL, EMFILE);
+    CHECK_IS(pshm_last_leave(fd, false, &name, id), -EMFILE);
+    (void)pshm_fault_disarm();
+    CHECK_IS(names_with(prefix()), 1);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
 int
 main(void)
 {
@@ -241,5 +353,10 @@ main(void)
     RUN(process_that_ends_leaves_it_to_the_other);
     RUN(forked_child_is_seen);
     RUN(no_process_misses_the_mark);
+    RUN(mark_needs_a_free_byte);
+    RUN(object_that_cannot_be_opened_again_keeps_its_name);
+    RUN(process_that_inspects_it_is_waited_for);
+    RUN(process_that_ends_meanwhile_is_waited_for);
+    RUN(relatives_that_cannot_be_looked_for_keep_the_name);
     return finish();
 }

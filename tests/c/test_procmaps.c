@@ -518,6 +518,7 @@ find_in_a_proc_of_its_own(void *context)
     write_file("/proc/7/fd/4", "");
     write_file("/proc/version", "");    /* no process */
     CHECK(lstat("/proc/7/fd/3", &st) == 0);
+    CHECK_IS(pshm_uses_find_others(st.st_dev, &find.mapped), -ENOENT);
     find.dev = st.st_dev;
     (void)snprintf(maps, sizeof(maps),
                    "not a mapping\n1000-2000 rw-s 00000000 %02x:%02x 999 x\n",

@@ -207,6 +207,46 @@ object_in_use_keeps_its_name(void)
     remove_plain(&name);
 }
 
+static void
+replace_it(void *context)
+{
+    remove_plain(context);
+    (void)make_plain(context, 20, 0600, 0);
+}
+
+static void
+name_that_changes_before_the_lease_is_tried_again(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 10, 0600, 0);
+    pshm_fault_hook(replace_it, &name);
+    pshm_fault_arm("lstat", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+    CHECK_IS(hold(&name), 0);
+    CHECK(pshm_fault_disarm() > 1);
+    remove_plain(&name);
+}
+
+static void
+each_failure_to_prove_it_is_told(void)
+{
+    static const struct {
+        const char *call;
+        int err, rc;
+    } faults[] = {{"fstat", EIO, -EIO}, {"lstat", EIO, -EIO},
+                  {"fcntl", EINVAL, -EPERM}, {"shm_open", EMFILE, -EMFILE}};
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 10, 0600, 0);
+    struct census before = census_take();
+    for (size_t i = 0; i < COUNT(faults); i++) {
+        check_about("%s", faults[i].call);
+        pshm_fault_arm(faults[i].call, 1, PSHM_FAULT_FAIL, faults[i].err);
+        CHECK_IS(hold(&name), faults[i].rc);
+        (void)pshm_fault_disarm();
+        CHECK_NOTHING_LEFT(before);
+    }
+    remove_plain(&name);
+}
+
 int
 main(void)
 {
@@ -217,5 +257,7 @@ main(void)
     RUN(draft_replaces);
     RUN(failed_replace_leaves_no_name);
     RUN(object_in_use_keeps_its_name);
+    RUN(name_that_changes_before_the_lease_is_tried_again);
+    RUN(each_failure_to_prove_it_is_told);
     return finish();
 }
