@@ -100,20 +100,6 @@ many_names_are_listed(void)
 
 /* How many calls of readdir there are depends on what others have there. */
 static void
-name_that_goes_away_meanwhile_is_not_listed(void)
-{
-    struct pshm_name name = name_of("object");
-    struct pshm_names names;
-    (void)make_plain(&name, 1, 0600, 0);
-    pshm_fault_arm("fstatat", 1, PSHM_FAULT_FAIL, ENOENT);
-    CHECK_IS(pshm_names_list(prefix(), &names), 0);
-    CHECK_IS(pshm_fault_disarm(), 1);
-    CHECK_IS(names.length, 0);
-    pshm_names_free(&names);
-    remove_plain(&name);
-}
-
-static void
 each_failure_is_told(void)
 {
     static const struct {
@@ -190,7 +176,6 @@ main(void)
 {
     RUN(objects_are_listed_and_nothing_else);
     RUN(many_names_are_listed);
-    RUN(name_that_goes_away_meanwhile_is_not_listed);
     RUN(each_failure_is_told);
     RUN(empty_directory_is_an_empty_list);
     RUN(device_is_told);

@@ -82,9 +82,12 @@ check_neighbours(const uintptr_t *links, unsigned count)
     for (unsigned i = 0; i < count; i++) {
         uintptr_t found[2] = {0};
         CHECK(pshm_thread_has_locked(links[i]));
-        CHECK(pshm_thread_neighbours(links[i], found));
-        CHECK(found[0] == (i + 1 < count ? links[i + 1] : list));
-        CHECK(found[1] == (i > 0 ? links[i - 1] : list));
+        /* musl tells the kernel of a list only when there is a mutex in it. */
+        if (CHECK_IS(pshm_thread_neighbours(links[i], found), list != 0)
+            && list != 0) {
+            CHECK(found[0] == (i + 1 < count ? links[i + 1] : list));
+            CHECK(found[1] == (i > 0 ? links[i - 1] : list));
+        }
     }
 }
 
