@@ -68,7 +68,9 @@ call_previous(const struct sigaction *action, int number, siginfo_t *info,
     (void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
-/* If the previous handler calls ours, it is the turn of the one before. */
+/* If the previous handler calls ours, it is the turn of the one before.  And if
+ * another thread has removed ours since the kernel called it, of the current
+ * action. */
 static void
 chain(int number, siginfo_t *info, void *context)
 {
@@ -80,6 +82,9 @@ chain(int number, siginfo_t *info, void *context)
         if (action.sa_flags & (int)SA_RESETHAND) {
             *found = (struct sigaction){.sa_handler = SIG_DFL};
         }
+    }
+    else if (chained == 0) {
+        (void)sigaction(SIGBUS, NULL, &action);
     }
     if (action.sa_handler == SIG_IGN && info->si_code <= 0) {
         return;

@@ -365,6 +365,34 @@ many_handlers_are_installed_one_upon_another(void)
     check_child(install_many, 0);
 }
 
+/* As if another thread removed it between the kernel's call and its start. */
+static int
+call_after_its_end(void *context)
+{
+    struct sigaction action, ours;
+    siginfo_t info = {.si_code = BUS_OBJERR};
+    set_action(SA_SIGINFO);
+    install();
+    CHECK(sigaction(SIGBUS, NULL, &ours) == 0);
+    pshm_bus_remove();
+    ours.sa_sigaction(SIGBUS, &info, &action);
+    CHECK_IS(called, 1);
+    if (context != NULL) {
+        action = (struct sigaction){.sa_handler = SIG_DFL};
+        CHECK(sigaction(SIGBUS, &action, NULL) == 0);
+        info.si_code = SI_USER;
+        ours.sa_sigaction(SIGBUS, &info, &action);
+    }
+    return 0;
+}
+
+static void
+handler_that_was_removed_takes_the_action_now(void)
+{
+    check_child(call_after_its_end, 0);
+    CHECK_IS(child_run(call_after_its_end, &lost), -SIGBUS);
+}
+
 /* ---- a signal that the thread sends to itself ---- */
 
 static int
@@ -437,6 +465,7 @@ main(void)
     RUN(default_ends_the_process);
     RUN(handler_on_top_may_call_ours);
     RUN(many_handlers_are_installed_one_upon_another);
+    RUN(handler_that_was_removed_takes_the_action_now);
     RUN(signal_to_oneself_is_postponed_in_a_guard);
     RUN(signal_of_another_process_is_not_postponed);
     return finish();
