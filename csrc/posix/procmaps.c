@@ -263,6 +263,8 @@ walk_descriptors(const char *path, struct collection *collection)
     while (rc == 0 && (errno = 0, entry = readdir(descriptors)) != NULL) {
         struct stat st;
         if (isdigit((unsigned char)entry->d_name[0])
+            /* An open stream has a descriptor. */
+            /* NOLINTNEXTLINE(clang-analyzer-unix.StdCLibraryFunctions) */
             && fstatat(dirfd(descriptors), entry->d_name, &st, 0) == 0) {
             rc = collect(collection,
                          (struct pshm_identity){st.st_dev, st.st_ino});
