@@ -100,6 +100,21 @@ def test_without_it_the_name_stays(name):
     posixshm.shm_unlink(name)
 
 
+@pytest.mark.parametrize("last", ["the one that renamed it", "the other one"])
+def test_a_name_that_another_handle_has_given(name, names, last):
+    new = names()
+    first = SharedMemory.create(name, 10, delete="last")
+    second = SharedMemory.open(name)
+    second.rename(new)
+    closed = (first, second) if last == "the one that renamed it" else (second, first)
+    for handle in closed:
+        assert exists(new)
+        handle.close()
+    assert exists(new) == (last == "the other one")
+    if exists(new):
+        posixshm.shm_unlink(new)
+
+
 def test_an_object_that_is_resized_or_renamed(name, names):
     other = names()
     shm = SharedMemory.create(name, SIZE, delete="last")

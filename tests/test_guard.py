@@ -908,6 +908,28 @@ def test_a_forked_child_is_in_the_block_too(guarded):
     )
 
 
+def test_a_child_of_multiprocessing_enters_a_block_of_its_own(guarded):
+    guarded(
+        """
+    from multiprocessing import get_context
+    shm = make()
+    truncate(PAGESIZE)
+    def told():
+        with bus_error():
+            with guard(shm):
+                assert bytes(shm.buf) == FILL * PAGESIZE + bytes(SIZE - PAGESIZE)
+    def not_told():
+        assert bytes(shm.buf) == FILL * PAGESIZE + bytes(SIZE - PAGESIZE)
+    with guard(shm):  # in which this process loses nothing
+        for work in told, not_told:
+            child = get_context("fork").Process(target=work)
+            child.start()
+            child.join(30)
+            assert child.exitcode == 0, work
+    """
+    )
+
+
 def test_a_child_forked_by_another_thread_leaves_no_block(guarded):
     """Its own blocks work, and nothing of the other thread's is in the way."""
     guarded(
