@@ -482,8 +482,9 @@ pshm_robust_again(struct pshm_robust *r, struct pshm_grip *grip)
 
 /* The C library's function that takes a clock, where it has it: glibc 2.30.
  * Elsewhere its address is NULL. */
-int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock,
-                            const struct timespec *until)
+/* NOLINTNEXTLINE(readability-redundant-declaration) */
+int pthread_mutex_clocklock(pthread_mutex_t *, clockid_t,
+                            const struct timespec *)
     __attribute__((weak));
 
 static int

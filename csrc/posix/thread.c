@@ -44,9 +44,9 @@ read_stat(unsigned id, char *state, unsigned *started)
      * the start the 22nd. */
     const char *fields = strrchr(text, ')');
     unsigned long long ticks = 0;
-    /* What the kernel has for a number is one, and fits. */
-    /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
     if (fields == NULL
+        /* What the kernel has for a number is one, and fits. */
+        /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
         || sscanf(fields,
                   ") %c %*s %*s %*s %*s %*s %*s %*s %*s %*s"
                   " %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",

@@ -621,7 +621,8 @@ have_links_to_one_that_is_ours(void *context)
     struct pshm_robust *before = &sides[0].place->mutex;
     struct pshm_robust *mine = &sides[1].place->mutex;
     struct pshm_robust kept = *mine, kept_before = *before;
-    void *other = &sides[3].place->mutex.mutex.__data.__list.__next;
+    void *other
+        = (void *)&sides[3].place->mutex.mutex.__data.__list.__next;
     mine->mutex.__data.__list.__next = other;
     before->mutex.__data.__list.__prev = other;
     CHECK_IS(unlock(&sides[1]), -EBADMSG);
