@@ -35,7 +35,7 @@ void last_cancel(struct last *last);
 
 /* Around the unmapping of one of its mappings.  NULL: nothing.  The second owns
  * last.  Both leave an exception that is set as it is, and set none. */
-void last_before(struct last *last, struct last_time *out);
+void last_before(struct last *last, struct last_time *time);
 void last_after(struct last *last, struct last_time *time);
 
 /* Do it at the end of a process that has the object open as fd; alone: as for
