@@ -577,7 +577,8 @@ class MapFd(Map):
 
 class Memory(Existing):
     same = Existing.same - {"st_ctime_ns", "st_mtime_ns"}  # as any writing does
-    forgiven = Existing.forgiven | {"fstat"}  # populate() works without the descriptor
+    # populate() works without the descriptor, and if the room is not known.
+    forgiven = Existing.forgiven | {"fstat", "fstatfs"}
 
     def act(self):
         self.first.populate()

@@ -25,13 +25,14 @@ pshm_names_add(struct pshm_names *names, const char *name)
     return 0;
 }
 
-static bool
+/* Returns 1, 0 or -errno; 0 also if the name was removed since it was read. */
+static int
 is_object(int dir, const struct dirent *entry)
 {
     struct stat st;
     if (strncmp(entry->d_name, SEMAPHORE_PREFIX, strlen(SEMAPHORE_PREFIX))
         == 0) {
-        return false;
+        return 0;
     }
     /* One system call less for each of many objects. */
     if (entry->d_type != DT_UNKNOWN) {
@@ -39,8 +40,9 @@ is_object(int dir, const struct dirent *entry)
     }
     /* An open stream has a descriptor. */
     /* NOLINTNEXTLINE(clang-analyzer-unix.StdCLibraryFunctions) */
-    return fstatat(dir, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0
-           && S_ISREG(st.st_mode);
+    int rc = pshm_result(
+        fstatat(dir, entry->d_name, &st, AT_SYMLINK_NOFOLLOW));
+    return rc == 0 ? S_ISREG(st.st_mode) : rc == -ENOENT ? 0 : rc;
 }
 
 int
@@ -54,9 +56,9 @@ pshm_names_list(const char *prefix, struct pshm_names *out)
     int rc = 0;
     const struct dirent *entry;
     while (rc == 0 && (errno = 0, entry = readdir(dir)) != NULL) {
-        if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0
-            && is_object(dirfd(dir), entry)) {
-            rc = pshm_names_add(out, entry->d_name);
+        if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0) {
+            rc = is_object(dirfd(dir), entry);
+            rc = rc == 1 ? pshm_names_add(out, entry->d_name) : rc;
         }
     }
     if (rc == 0) {
