@@ -388,6 +388,27 @@ def test_a_reader_cannot_have_the_name_removed(name):
     posixshm.shm_unlink(name)
 
 
+def test_a_program_that_locks_the_whole_object_does_not_have_the_name_removed(name, start_python):
+    """Its lock reaches over the byte of the mark, but is none."""
+    SharedMemory.create(name, SIZE).close()
+    child = start_python(
+        """
+        import fcntl, sys
+        with open("/dev/shm/" + sys.argv[1], "r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            print("locks", flush=True)
+            sys.stdin.read()
+        """,
+        name,
+    )
+    child.hear("locks")
+    shm = SharedMemory.open(name)
+    child.finish()
+    shm.close()
+    assert exists(name)
+    posixshm.shm_unlink(name)
+
+
 def test_what_delete_may_be(name):
     for make_one in (
         lambda delete: SharedMemory.create(name, SIZE, delete=delete),

@@ -115,12 +115,13 @@ pshm_last_leave(int fd, bool alone, const struct pshm_name *name,
     int turn = pshm_turn_begin();
     int rc = remove_by_locked(fd, name, id);
     /* Has no other process a use lock, but one that ends? */
-    bool ending = rc == -EBUSY && !pshm_lease_others(fd);
+    bool ending = rc == -EBUSY && !pshm_lease_others(fd)
+                  && pshm_mark_seen_of_others(fd);
     pshm_turn_end(turn);
     double deadline = pshm_clock() + LONGEST_END;
     while (rc == -EBUSY && ending && pshm_clock() < deadline) {
         (void)pshm_pause(END_PAUSE);
-        ending = pshm_mark_seen(fd);
+        ending = pshm_mark_seen_of_others(fd);
         turn = pshm_turn_begin();
         rc = remove_by_locked(fd, name, id);
         pshm_turn_end(turn);

@@ -14,10 +14,11 @@
  * -EBADF: not opened for writing; or -errno. */
 int pshm_mark_set(int fd);
 
-/* Does another open file mark it? */
+/* Does another open file mark it?  Or one of another process? */
 bool pshm_mark_seen(int fd);
+bool pshm_mark_seen_of_others(int fd);
 
-/* The same, and then mark it by this one too, if that is possible. */
+/* As pshm_mark_seen, and then mark it by this one too, if that is possible. */
 bool pshm_mark_inherit(int fd);
 
 #endif

@@ -69,6 +69,27 @@ reader_sets_no_mark(void)
     remove_plain(&name);
 }
 
+/* A process that ends waits for the marks of others, not for its own. */
+static void
+mark_of_another_process_is_told_from_its_own(void)
+{
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&name, 10, 0600, 0);
+    int own = open(name.path, O_RDWR | O_CLOEXEC);
+    CHECK_IS(pshm_mark_set(own), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        int fd = open(name.path, O_RDWR | O_CLOEXEC);
+        _exit(!(pshm_mark_seen_of_others(fd) && pshm_mark_set(fd) == 0));
+    }
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK_IS(status, 0);
+    CHECK(!pshm_mark_seen(own));
+    (void)close(own);
+    remove_plain(&name);
+}
+
 /* The byte of a descriptor may be that of an open file which a forked child
  * still has. */
 static void
@@ -81,6 +102,7 @@ marks_of_many_open_files(void)
         int fd = open(name.path, O_RDWR | O_CLOEXEC);
         CHECK_IS(pshm_mark_set(fd), 0);
         CHECK_IS(pshm_mark_seen(fd), i > 0);
+        CHECK(!pshm_mark_seen_of_others(fd));
         marked[i] = fcntl(fd, F_DUPFD_CLOEXEC, 100);
         (void)close(fd);
     }
@@ -318,7 +340,10 @@ process_that_ends_meanwhile_is_waited_for(void)
     struct pshm_identity id = make_plain(&name, 10, 0600, 0);
     int fd = attach(&name, &last);
     int other = open(name.path, O_RDWR | O_CLOEXEC);
-    CHECK_IS(pshm_mark_set(other), 0);
+    /* The byte of a process with another pid. */
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET,
+                         .l_start = (off_t)1 << 62, .l_len = 1};
+    CHECK(fcntl(other, F_OFD_SETLK, &lock) == 0);
     pshm_fault_hook(close_it, &other);
     pshm_fault_arm("clock_nanosleep", 2, PSHM_FAULT_HOOK_BEFORE, 0);
     CHECK_IS(pshm_last_leave(fd, true, &name, id), 0);
@@ -347,6 +372,7 @@ main(void)
 {
     RUN(mark_is_inherited_as_long_as_it_lasts);
     RUN(reader_sets_no_mark);
+    RUN(mark_of_another_process_is_told_from_its_own);
     RUN(marks_of_many_open_files);
     RUN(last_one_removes_the_name);
     RUN(name_of_another_object_stays);
