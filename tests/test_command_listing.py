@@ -222,6 +222,8 @@ def test_ls_names_only(make, names):
         make(name=f"{stem}-{last}")
     assert good("ls", "-q", stem) == f"{stem}-a\n{stem}-b\n"
     assert good("ls", "-q", "-0", f"{stem}-?") == f"{stem}-a\0{stem}-b\0"
+    listed = json.loads(good("ls", "-q", "--json", stem))
+    assert [each["name"] for each in listed] == [f"{stem}-a", f"{stem}-b"]
     assert good("ls", "-q", "-r", stem) == f"{stem}-b\n{stem}-a\n"
 
 

@@ -128,6 +128,9 @@ def test_reclaim_without_a_choice_removes_nothing(make):
     name = make()
     assert bad("reclaim")[0] == 2
     assert bad("reclaim", "--prefix", "", "--dry-run")[0] == 2
+    assert bad("reclaim", "--prefix", "/", "--dry-run")[0] == 2
+    assert bad("reclaim", "", "--dry-run")[0] == 2  # of a variable that is not set
+    assert bad("reclaim", "/", "--older-than", "1h", "--dry-run")[0] == 2
     assert (MOUNT / name).exists()
 
 

@@ -80,18 +80,18 @@ def print_json(value: dict[str, Any] | Sequence[object]) -> None:
 
 def ls(args: argparse.Namespace) -> int:
     names = select(args.pattern)
-    if args.quiet and args.sort == "name":
+    if args.quiet and args.sort == "name" and not args.json:
         _print_names(names[::-1] if args.reverse else names, args.null)
         return 0
     found = entries(names)
     found.sort(key=SORTS[args.sort])
     if args.reverse:
         found.reverse()
-    if args.quiet:
-        _print_names([each.name for each in found], args.null)
-    elif args.json:
+    if args.json:
         when = now()
         print_json([each.record(when) for each in found])
+    elif args.quiet:
+        _print_names([each.name for each in found], args.null)
     elif found:
         print_table(COLUMNS, rows_of(found))
     return 0

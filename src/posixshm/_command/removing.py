@@ -44,8 +44,7 @@ def rm(args: argparse.Namespace) -> int:
     if not args.names and args.prefix is None:
         raise ValueError("rm needs a NAME, a pattern or --prefix")
     if args.prefix is not None:
-        if not args.prefix.removeprefix("/"):
-            raise ValueError("bad prefix '': it must have at least one character")
+        _check_not_empty("prefix", args.prefix)
         names += [name for name in select() if _begins(name, args.prefix.removeprefix("/"))]
     names += expand(args.names)
     if args.older_than is not None:
@@ -61,6 +60,12 @@ def rm(args: argparse.Namespace) -> int:
             if not (args.force and isinstance(error, FileNotFoundError)):
                 code = max(code, complain(error, name))
     return code
+
+
+def _check_not_empty(what: str, text: str | None) -> None:
+    """Refuse the value of a variable that is not set, which every name would match."""
+    if text is not None and not text.removeprefix("/"):
+        raise ValueError(f"bad {what} {text!r}: it must have at least one character besides '/'")
 
 
 def _begins(name: str, prefix: str) -> bool:
@@ -81,7 +86,9 @@ def _older(names: list[str], seconds: float) -> list[str]:
 
 
 def reclaim(args: argparse.Namespace) -> int:
-    if args.prefix == "" or (args.pattern, args.prefix, args.older_than) == (None, None, None):
+    _check_not_empty("pattern", args.pattern)
+    _check_not_empty("prefix", args.prefix)
+    if (args.pattern, args.prefix, args.older_than) == (None, None, None):
         raise ValueError("reclaim needs a pattern, --prefix or --older-than")
     names = select(args.pattern)
     if args.prefix is not None:
