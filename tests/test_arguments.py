@@ -517,14 +517,16 @@ def test_what_may_be_none_is_otherwise_checked(shm):
 def test_flags_are_truth_values(name):
     """As everywhere in Python: any object; and what its __bool__ raises passes."""
     for yes in (1, "x", [0], np.True_, object()):
-        with SharedMemory.create(name, 10, delete=yes, populate=yes, reserve=yes, huge_pages=yes):
+        delete = isinstance(yes, str) or yes  # of texts it takes "last" only
+        with SharedMemory.create(name, 10, delete=delete, populate=yes, reserve=yes, huge_pages=yes):
             with SharedMemory.open(name, readonly=yes) as reader:
                 assert reader.readonly
             with SharedMemory.create(name, 10, exist_ok=yes) as other:
                 assert not other.created
         assert not os.path.exists(SHM + name)
     for no in (0, "", [], None, np.False_):
-        with SharedMemory.create(name, 10, delete=no, exist_ok=no, populate=no) as shm:
+        delete = False if isinstance(no, str) else no
+        with SharedMemory.create(name, 10, delete=delete, exist_ok=no, populate=no) as shm:
             with SharedMemory.open(name, readonly=no) as other:
                 assert not other.readonly
         shm.unlink()

@@ -155,8 +155,10 @@ attach_same(const char *name, const char *path, size_t size)
     if (fd < 0) {
         return -errno;
     }
-    if (fstat(fd, &opened) == 0 && flock(fd, LOCK_SH | LOCK_NB) == 0
-        && lstat(path, &named) == 0) {
+    /* Whether the last user is to remove the name. */
+    struct flock mark = {.l_type = F_RDLCK, .l_start = (off_t)1 << 62};
+    if (fstat(fd, &opened) == 0 && fcntl(fd, F_OFD_GETLK, &mark) == 0
+        && flock(fd, LOCK_SH | LOCK_NB) == 0 && lstat(path, &named) == 0) {
         base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     }
     int rc = base == MAP_FAILED || fstat(fd, &opened) < 0 ? -errno : 0;

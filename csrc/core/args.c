@@ -420,7 +420,7 @@ stale_from(PyObject *value, struct existing *out)
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(words); i++) {
         if (PyUnicode_CompareWithASCIIString(value, words[i]) == 0) {
-            out->stale = i;
+            out->stale = (enum stale)i;
             return 0;
         }
     }

@@ -73,7 +73,7 @@ int arg_deletion(PyObject *value, enum deletion *out);
  * has the name of one that is to be made. */
 struct existing {
     bool exist_ok;                      /* attach to it */
-    enum { STALE_ATTACH, STALE_REPLACE, STALE_ERROR } stale;
+    enum stale { STALE_ATTACH, STALE_REPLACE, STALE_ERROR } stale;
     bool replace;
 };
 

@@ -426,11 +426,15 @@ void
 use_up_memory(void)
 {
     limit_to(RLIMIT_DATA, 1);           /* 0 does not limit everything */
-    for (size_t size = (size_t)1 << 20; size > 0; size /= 2) {
-        void *volatile piece;
-        do {
-            piece = malloc(size);
-        } while (piece != NULL);
+    static struct piece {
+        struct piece *next;
+    } *kept;
+    for (size_t size = (size_t)1 << 20; size >= sizeof(*kept); size /= 2) {
+        struct piece *piece;
+        while ((piece = malloc(size)) != NULL) {
+            piece->next = kept;
+            kept = piece;
+        }
     }
 }
 

@@ -390,7 +390,7 @@ static void
 handler_that_was_removed_takes_the_action_now(void)
 {
     check_child(call_after_its_end, 0);
-    CHECK_IS(child_run(call_after_its_end, &lost), -SIGBUS);
+    CHECK_IS(child_run(call_after_its_end, (void *)&lost), -SIGBUS);
 }
 
 /* ---- a signal that the thread sends to itself ---- */

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from select import POLLIN, poll
 
 import posixshm
 from posixshm import _core
@@ -118,7 +119,19 @@ def _confirmed(args: argparse.Namespace, chosen: list[Entry]) -> bool:
     print_table(_COLUMNS, [_row(each, each.state) for each in chosen])
     size = size_text(sum(each.found.allocated for each in chosen))
     print(f"Remove {how_many(len(chosen), 'name')} ({size})? [y/N] ", end="", flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return _answer().strip().lower() in ("y", "yes")
+
+
+def _answer() -> str:
+    """A line of the standard input.
+
+    Waits in slices, because read(2) would not notice a signal that came just before it.
+    """
+    waiting = poll()
+    waiting.register(0, POLLIN)
+    while not waiting.poll(50):
+        pass
+    return sys.stdin.readline()
 
 
 _COLUMNS = [
