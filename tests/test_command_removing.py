@@ -124,6 +124,26 @@ def test_reclaim_of_what_cannot_be_known_takes_force(run_python, names, make):
     assert (MOUNT / name).exists()
 
 
+def test_a_name_that_another_process_removes_meanwhile(run_python, several):
+    """It is no error if a pattern found it, but if the caller named it."""
+    code = """
+        import contextlib, io, os, sys
+        import posixshm._command.main
+        stem = sys.argv[1]
+        def first_of_two(event, args):
+            if event == "posixshm.unlink" and os.path.exists(f"/dev/shm/{stem}-b"):
+                os.unlink(f"/dev/shm/{stem}-b")
+        sys.addaudithook(first_of_two)
+        for names, code in ((f"{stem}-?",), 0), ((f"{stem}-a", f"{stem}-b"), 1):
+            for each in "ab":
+                open(f"/dev/shm/{stem}-{each}", "w").close()
+            with contextlib.redirect_stderr(io.StringIO()):
+                assert posixshm._command.main.main(["rm", *names]) == code, names
+            assert not os.path.exists(f"/dev/shm/{stem}-a")
+    """
+    run_python(code, several)
+
+
 def test_reclaim_without_a_choice_removes_nothing(make):
     name = make()
     assert bad("reclaim")[0] == 2

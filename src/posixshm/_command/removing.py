@@ -58,7 +58,9 @@ def rm(args: argparse.Namespace) -> int:
             else:
                 unlink(name)
         except (OSError, ValueError) as error:
-            if not (args.force and isinstance(error, FileNotFoundError)):
+            # Another process may have removed a name since a pattern found it.
+            asked = name in args.names and not args.force
+            if asked or not isinstance(error, FileNotFoundError):
                 code = max(code, complain(error, name))
     return code
 
