@@ -300,6 +300,38 @@ def test_workers_of_multiprocessing(name, run_python, tmp_path, method):
     assert not exists(name)
 
 
+@pytest.mark.parametrize("opens", [False, True])
+def test_forked_workers_that_outlive_the_creator(name, run_python, opens):
+    """They have the open file of the creator, and some also their own."""
+    run_python(
+        """
+        import multiprocessing, sys
+        from posixshm import SharedMemory
+        name, opens = sys.argv[1], sys.argv[2] == "True"
+        context = multiprocessing.get_context("fork")
+        shm, closed = SharedMemory.create(name, 100, delete="last"), context.Event()
+        def work():
+            own = SharedMemory.open(name) if opens else None
+            sys.modules["kept"] = own
+            ready.wait()
+            closed.wait()
+        ready = context.Barrier(4)
+        workers = [context.Process(target=work) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        ready.wait()
+        shm.close()
+        closed.set()
+        for worker in workers:
+            worker.join()
+            assert worker.exitcode == 0
+        """,
+        name,
+        str(opens),
+    )
+    assert not exists(name)
+
+
 # -- processes that come and go -----------------------------------------------------------------
 
 

@@ -46,26 +46,43 @@ def _is_worker() -> bool:
 
 
 _ending: Any = None  # the handles that leave_at_end() has got
-_ending_worker: int | None = None  # the worker of multiprocessing that is to call _leave_all()
+_ending_worker: int | None = None  # the worker of multiprocessing whose end is seen to
+_workers_told = False  # those that this process forks
 
 
 def leave_at_end(handle: SharedMemory) -> None:
     """Have _leave(handle) called when the process ends, if the handle is still there."""
-    global _ending, _ending_worker
+    global _ending
     if _ending is None:
         import atexit
+        import os
         import weakref
 
         _ending = weakref.WeakSet()
         atexit.register(_leave_all)
+        os.register_at_fork(before=_before_fork)
     _ending.add(handle)
     if _is_worker():
-        import os
+        _at_end_of_worker(_leave_all)
 
-        if _ending_worker != os.getpid():
-            _ending_worker = os.getpid()
-            util = imported("multiprocessing.util")
-            util.Finalize(None, _leave_all, exitpriority=_WORKER_END_PRIORITY)
+
+def _before_fork() -> None:
+    """A worker of multiprocessing that is forked forgets the finalizers of its parent."""
+    global _workers_told
+    util = imported("multiprocessing.util")
+    if util is not None and not _workers_told:
+        _workers_told = True
+        util.register_after_fork(_ending, lambda _: _at_end_of_worker(_close_all))
+
+
+def _at_end_of_worker(call: Callable[[], None]) -> None:
+    global _ending_worker
+    import os
+
+    if _ending_worker != os.getpid():
+        _ending_worker = os.getpid()
+        util = imported("multiprocessing.util")
+        util.Finalize(None, call, exitpriority=_WORKER_END_PRIORITY)
 
 
 def _leave_all() -> None:
@@ -73,6 +90,19 @@ def _leave_all() -> None:
 
     for handle in list(_ending):
         _leave(handle)
+
+
+def _close_all() -> None:
+    """In a forked worker, whose siblings may have the same open files and end at the same time.
+
+    Threads that the worker still waits for may use the handles.
+    """
+    import threading
+
+    _leave_all()
+    if all(each.daemon or each is threading.main_thread() for each in threading.enumerate()):
+        for handle in list(_ending):
+            handle.close()
 
 
 def track(function: str, name: str) -> None:
