@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import pty
 import select
 import struct
 import subprocess
@@ -12,7 +11,7 @@ import termios
 import time
 from pathlib import Path
 
-from _processes import needs_mounts
+from _processes import needs_mounts, open_terminal
 
 MOUNT = Path("/dev/shm")
 COMMAND = [sys.executable, "-m", "posixshm"]
@@ -76,7 +75,7 @@ class Terminal:
     """The command on a terminal of so many columns. Its output and its errors come by one way."""
 
     def __init__(self, *args, columns=80, lines=24, env=None, program=COMMAND):
-        self._master, slave = pty.openpty()
+        self._master, slave = open_terminal()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         env = {**os.environ, "TERM": "xterm", **(env or {})}
         env.pop("COLUMNS", None)

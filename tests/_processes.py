@@ -53,6 +53,16 @@ def cannot_be_tested(reason):
     pytest.skip(f"NOT TESTED: {reason}")
 
 
+def open_terminal():
+    """pty.openpty()."""
+    import pty
+
+    try:
+        return pty.openpty()
+    except OSError as error:
+        cannot_be_tested(f"there are no pseudo-terminals here: {error}")
+
+
 def needs_root():
     """For tests that become another user. Never passed over silently."""
     if os.geteuid() != 0:

@@ -984,6 +984,7 @@ dtypes = st.one_of(
 bytes_of_anything = st.binary(min_size=1, max_size=64)
 
 
+@pytest.mark.long
 @property_test
 @hypothesis.given(
     dtypes, hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4), st.sampled_from("CF"),

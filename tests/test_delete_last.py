@@ -187,6 +187,7 @@ def test_what_a_killed_process_left(kind, name, user, how):  # noqa: F811
 # -- the ends of processes ----------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "way",
     [

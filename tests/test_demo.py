@@ -4,7 +4,6 @@ import codecs
 import contextlib
 import itertools
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from _command import in_namespace
-from _processes import cannot_be_tested
+from _processes import open_terminal
 
 from posixshm import listdir
 
@@ -184,10 +183,7 @@ class Terminal:
     """A terminal of its own for a process; it is read at all times, or the process would wait."""
 
     def __init__(self):
-        try:
-            self.master, self.slave = pty.openpty()
-        except OSError as error:
-            cannot_be_tested(f"there are no pseudo-terminals here: {error}")
+        self.master, self.slave = open_terminal()
         self.shown = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
 

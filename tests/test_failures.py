@@ -18,6 +18,7 @@ def faults(tmp_path_factory):
     return build_faults(tmp_path_factory.mktemp("faults"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", MODULES)
 def test_each_allocation_that_fails(run_python, faults, name, module):
     code = f"from _failures import main; main('_leak_{module}')"
