@@ -450,6 +450,21 @@ def test_the_error_names_the_processes(name, user):
     second.kill()
 
 
+@pytest.mark.parametrize(
+    "make_it, kind",
+    [(os.mkdir, "a directory"), (os.mkfifo, "a FIFO"), (lambda path: os.symlink("/", path), "a symb")],
+)
+def test_the_error_says_what_else_has_the_name(name, make_it, kind):
+    """No argument attaches to that."""
+    path = f"/dev/shm/{name}"
+    make_it(path)
+    try:
+        with pytest.raises(FileExistsError, match=f"not by a shared memory object, but by {kind}"):
+            SharedMemory.create(name, SIZE)
+    finally:
+        (os.rmdir if kind == "a directory" else os.unlink)(path)
+
+
 def test_the_error_says_that_no_process_uses_it_and_since_when(name):
     import time
 

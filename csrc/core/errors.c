@@ -143,7 +143,7 @@ raise_no_addresses(PyObject *filename, Py_ssize_t size)
         size);
 }
 
-static const char *
+const char *
 kind_of_file(mode_t mode)
 {
     switch (mode & S_IFMT) {

@@ -26,6 +26,9 @@ PyObject *raise_no_addresses(PyObject *filename, Py_ssize_t size);
 /* The same for pshm_attach; mode: its object's, or 0. */
 PyObject *raise_attach(int rc, PyObject *filename, mode_t mode);
 
+/* "a directory", and so on, of what is not a regular file. */
+const char *kind_of_file(mode_t mode);
+
 /* A descriptor of that mode is not a regular file. */
 PyObject *raise_not_mappable(PyObject *filename, mode_t mode);
 

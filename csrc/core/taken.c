@@ -5,6 +5,7 @@
 #include "args.h"
 #include "errors.h"
 
+#include "posix/attach.h"
 #include "posix/lease.h"
 #include "posix/unused.h"
 
@@ -162,6 +163,17 @@ PyObject *
 raise_name_taken(PyObject *filename, const struct pshm_name *name,
                  enum taken_by how)
 {
+    struct pshm_status status;
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_status_of_name(name, &status);
+    Py_END_ALLOW_THREADS
+    if (rc == 0 && !S_ISREG(status.mode)) {
+        return raise_errno_words(-EEXIST, filename,
+                                 "The name is taken, not by a shared memory "
+                                 "object, but by %s",
+                                 kind_of_file(status.mode));
+    }
     return raise_taken(filename, name, how,
                        PyUnicode_FromString("An object of that name exists"));
 }

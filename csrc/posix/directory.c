@@ -29,9 +29,9 @@ pshm_names_add(struct pshm_names *names, const char *name)
 static int
 is_object(int dir, const struct dirent *entry)
 {
+    const char *name = entry->d_name;
     struct stat st;
-    if (strncmp(entry->d_name, SEMAPHORE_PREFIX, strlen(SEMAPHORE_PREFIX))
-        == 0) {
+    if (strncmp(name, SEMAPHORE_PREFIX, strlen(SEMAPHORE_PREFIX)) == 0) {
         return 0;
     }
     /* One system call less for each of many objects. */
@@ -40,8 +40,7 @@ is_object(int dir, const struct dirent *entry)
     }
     /* An open stream has a descriptor. */
     /* NOLINTNEXTLINE(clang-analyzer-unix.StdCLibraryFunctions) */
-    int rc = pshm_result(
-        fstatat(dir, entry->d_name, &st, AT_SYMLINK_NOFOLLOW));
+    int rc = pshm_result(fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW));
     return rc == 0 ? S_ISREG(st.st_mode) : rc == -ENOENT ? 0 : rc;
 }
 
