@@ -111,7 +111,7 @@ def _add_listing(commands: Commands) -> None:
         "List objects and semaphores: kind, size, mode, owner, age, and whether they are in use.",
         "posixshm ls                       all of them",
         "posixshm ls 'camera-*' --sort size",
-        "posixshm ls -q -0 camera- | xargs -0 posixshm rm",
+        "posixshm ls -q -0 camera- | xargs -0 -r posixshm rm",
         json=_JSON["ls"],
     )
     ls.add_argument("pattern", nargs="?", metavar="GLOB", help=_PATTERN)
