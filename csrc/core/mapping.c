@@ -56,6 +56,12 @@ mapping_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
+    if (self->last != NULL && self->base != NULL && self->shared == NULL) {
+        /* It takes long for much memory, and others wait for the name lock. */
+        Py_BEGIN_ALLOW_THREADS
+        (void)pshm_map_advise(self->base, self->reserved, MADV_DONTNEED);
+        Py_END_ALLOW_THREADS
+    }
     last_before(self->last, &time);
     if (self->base != NULL) {
         char *base = self->base;

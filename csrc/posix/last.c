@@ -81,6 +81,11 @@ pshm_last_end(struct pshm_last *last, const struct pshm_name *name,
         }
         (void)pshm_pause(LOOK_PAUSE);
     }
+    /* To close it may free all the memory, and others need not wait for that. */
+    if (rc == 0) {
+        pshm_turn_end(last->turn);
+        last->turn = -1;
+    }
     pshm_fd_close(last->fd);
     pshm_turn_end(last->turn);
     return rc;

@@ -110,7 +110,8 @@ state_of_refused(struct pshm_candidate *candidate, double older_than, int rc)
 }
 
 static void
-reclaim_by_proof(double older_than, bool remove, struct pshm_candidate *out)
+reclaim_by_proof(double older_than, bool remove, int *turn,
+                 struct pshm_candidate *out)
 {
     const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
     struct stat st;
@@ -129,6 +130,11 @@ reclaim_by_proof(double older_than, bool remove, struct pshm_candidate *out)
             remove_name(out);
         }
     }
+    /* To close it may free all the memory, and others need not wait for that. */
+    if (out->removed) {
+        pshm_turn_end(*turn);
+        *turn = -1;
+    }
     pshm_fd_close(fd);
 }
 
@@ -143,10 +149,8 @@ pshm_reclaim(const char *name, double older_than, bool remove,
         return;
     }
     int turn = remove ? pshm_turn_begin() : -1;
-    reclaim_by_proof(older_than, remove, out);
-    if (remove) {
-        pshm_turn_end(turn);
-    }
+    reclaim_by_proof(older_than, remove, &turn, out);
+    pshm_turn_end(turn);
 }
 
 int
