@@ -333,17 +333,22 @@ if {where!r} == "another user":
     become(SOMEBODY)
 if {where!r} == "another PID namespace":
     assert ctypes.CDLL(None).unshare(0x20000000) == 0
+    begun, ready = os.pipe()
     if (child := os.fork()):
+        os.close(ready)
+        os.read(begun, 1)  # its line comes first
         os.write(1, f"{{child}}\\n".encode())
         sys.exit(os.waitpid(child, 0)[1])
     assert os.getpid() == 1
 {STRANGERS[stranger]}
 print("using it", flush=True)
+if {where!r} == "another PID namespace":
+    os.close(ready)
 sys.stdin.read()
 """
     child = start_python(code, name, env=PATH)
-    inner = int(child.hear()) if where == "another PID namespace" else None
     child.hear("using it")
+    inner = int(child.hear()) if where == "another PID namespace" else None
     for keywords in ({}, {"dry_run": True}, {"force": True}):
         (found,) = reclaim(name, **keywords)
         assert (found.state, found.removed, found.error) == ("in use", False, None)

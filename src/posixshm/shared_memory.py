@@ -558,7 +558,9 @@ class ShareableList(Generic[_T]):
             yield self[index]
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({list(self)}, name={self.shm.name!r})"
+        # Not list(self), which takes memory for len(self) items before it has read one.
+        items = [item for item in self]
+        return f"{type(self).__name__}({items}, name={self.shm.name!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _adopted, (type(self), self.shm)
