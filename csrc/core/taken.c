@@ -1,7 +1,5 @@
 #include "taken.h"
 
-#include <time.h>
-
 #include "args.h"
 #include "errors.h"
 
@@ -36,11 +34,8 @@ pids_text(const pid_t *pids, int count, bool more)
 static PyObject *
 unused_text(time_t changed)
 {
-    char text[64] = "an unknown time";
-    struct tm local;
-    if (localtime_r(&changed, &local) != NULL) {
-        (void)strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &local);
-    }
+    char text[PSHM_CHANGED_TEXT];
+    pshm_unused_changed(changed, text);
     return PyUnicode_FromFormat("no process uses it, and it was last changed "
                                 "at %s", text);
 }

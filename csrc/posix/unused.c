@@ -1,7 +1,9 @@
 #include "unused.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "fd.h"
 #include "lease.h"
@@ -86,4 +88,15 @@ pshm_unused_release(struct pshm_unused *unused)
     }
     pshm_turn_end(unused->turn);
     unused->fd = unused->turn = -1;
+}
+
+void
+pshm_unused_changed(time_t changed, char text[PSHM_CHANGED_TEXT])
+{
+    struct tm local;
+    if (localtime_r(&changed, &local) == NULL
+        || strftime(text, PSHM_CHANGED_TEXT, "%Y-%m-%d %H:%M:%S", &local)
+               == 0) {
+        (void)snprintf(text, PSHM_CHANGED_TEXT, "an unknown time");
+    }
 }

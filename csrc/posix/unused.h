@@ -28,4 +28,8 @@ struct pshm_unused {
 int pshm_unused_hold(const struct pshm_name *name, struct pshm_unused *out);
 void pshm_unused_release(struct pshm_unused *unused);
 
+/* Local date and time, to the second. */
+enum { PSHM_CHANGED_TEXT = 64 };
+void pshm_unused_changed(time_t changed, char text[PSHM_CHANGED_TEXT]);
+
 #endif

@@ -247,6 +247,17 @@ each_failure_to_prove_it_is_told(void)
     remove_plain(&name);
 }
 
+static void
+time_of_the_last_change_as_text(void)
+{
+    char text[PSHM_CHANGED_TEXT];
+    CHECK(setenv("TZ", "UTC0", 1) == 0);
+    pshm_unused_changed(86399, text);
+    CHECK(strcmp(text, "1970-01-01 23:59:59") == 0);
+    pshm_unused_changed(INT64_MAX, text);       /* of no year that an int has */
+    CHECK(strcmp(text, "an unknown time") == 0);
+}
+
 int
 main(void)
 {
@@ -259,5 +270,6 @@ main(void)
     RUN(object_in_use_keeps_its_name);
     RUN(name_that_changes_before_the_lease_is_tried_again);
     RUN(each_failure_to_prove_it_is_told);
+    RUN(time_of_the_last_change_as_text);
     return finish();
 }
