@@ -287,7 +287,8 @@ def compare(code, other, rounds, **most):
     for kind in ("descriptors", "shared", "names"):
         assert getattr(grown, kind) == 0, grown
     for kind, more in most.items():
-        assert getattr(grown, kind) < getattr(usual, kind) + more, (kind, grown, usual)
+        # If the other's rounds gave back what those before had kept, that is nobody's measure.
+        assert getattr(grown, kind) < max(0, getattr(usual, kind)) + more, (kind, grown, usual)
 
 ONCE = "me = 1" + USE + {CELLS!r}
 AGAIN = "\\n".join([ONCE + {DROP!r}] * 3)
