@@ -110,6 +110,14 @@ leave_relatives(int fd, const struct pshm_name *name, struct pshm_identity id)
     return rc;
 }
 
+/* Has another process a use lock?  If not, this one keeps its own, and if so it
+ * loses it. */
+static bool
+others_use(int fd)
+{
+    return pshm_lease_seize(fd) != 0 || pshm_lease_take(fd) != 0;
+}
+
 int
 pshm_last_leave(int fd, bool alone, const struct pshm_name *name,
                 struct pshm_identity id)
@@ -117,19 +125,23 @@ pshm_last_leave(int fd, bool alone, const struct pshm_name *name,
     if (!alone) {
         return leave_relatives(fd, name, id);
     }
-    int turn = pshm_turn_begin();
-    int rc = remove_by_locked(fd, name, id);
-    /* Has no other process a use lock, but one that ends? */
-    bool ending = rc == -EBUSY && !pshm_lease_others(fd)
-                  && pshm_mark_seen_of_others(fd);
-    pshm_turn_end(turn);
-    double deadline = pshm_clock() + LONGEST_END;
-    while (rc == -EBUSY && ending && pshm_clock() < deadline) {
-        (void)pshm_pause(END_PAUSE);
-        ending = pshm_mark_seen_of_others(fd);
-        turn = pshm_turn_begin();
-        rc = remove_by_locked(fd, name, id);
+    double now = pshm_clock();
+    const double deadline = now + LONGEST_END;
+    double look_until = now + LONGEST_LOOK;
+    for (;;) {
+        int turn = pshm_turn_begin();
+        bool marked = pshm_mark_seen_of_others(fd);
+        int rc = remove_by_locked(fd, name, id);
+        bool leave = rc != -EBUSY || others_use(fd);
         pshm_turn_end(turn);
+        now = pshm_clock();
+        /* A mark goes a moment before the kernel has closed the file. */
+        if (marked) {
+            look_until = now + LONGEST_LOOK;
+        }
+        if (leave || now >= look_until || now >= deadline) {
+            return rc;
+        }
+        (void)pshm_pause(END_PAUSE);
     }
-    return rc;
 }

@@ -31,10 +31,11 @@ int pshm_last_end(struct pshm_last *last, const struct pshm_name *name,
 
 /* Remove name if this process, which is about to end, is the last one that uses
  * the object open as fd.  alone: no other process has this open file, by a fork.
- * If other processes use it, this one gives up its use lock, so that of several
- * that end at once the last one sees it.  That one waits 2 s at most for the
- * others to have ended, which still have their marks.  Returns as
- * pshm_last_end. */
+ * If another process has a use lock, this one gives up its own and leaves the
+ * name to that one, so of several that end at once one stays.  That one keeps
+ * its use lock, and waits 2 s at most for the others to have ended, which still
+ * have their marks; and 5 ms for a process that attaches or only inspects.
+ * Returns as pshm_last_end. */
 int pshm_last_leave(int fd, bool alone, const struct pshm_name *name,
                     struct pshm_identity id);
 

@@ -1,8 +1,10 @@
 #include "check.h"
+#include "peers.h"
 #include "posix/attach.h"
 #include "posix/last.h"
 #include "posix/lease.h"
 #include "posix/mark.h"
+#include "posix/pause.h"
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -161,6 +163,49 @@ process_that_ends_leaves_it_to_the_other(void)
     CHECK_IS(pshm_last_leave(second, true, &name, id), 0);
     CHECK_IS(names_with(prefix()), 0);
     (void)close(second);
+}
+
+struct end {
+    struct pshm_name name;
+    struct pshm_identity id;
+    atomic_uint attached, other_attaches;
+};
+
+static int
+end_while_another_attaches(void *context)
+{
+    struct end *both = context;
+    bool last;
+    int fd = attach(&both->name, &last);
+    CHECK_IS(pshm_mark_set(fd), 0);
+    (void)atomic_fetch_add(&both->attached, 1);
+    await(&both->other_attaches, 1);
+    CHECK_IS(pshm_last_leave(fd, true, &both->name, both->id), 0);
+    return 0;
+}
+
+/* The first one waits for the second one, which had no use lock when the first
+ * one looked.  The second one must not wait for the first one. */
+static void
+of_two_that_end_one_waits(void)
+{
+    struct end *both = shared_memory(sizeof(*both));
+    bool last;
+    both->name = name_of("object");
+    both->id = make_plain(&both->name, 10, 0600, 0);
+    pid_t child = child_start(end_while_another_attaches, both);
+    await(&both->attached, 1);
+    int fd = attach(&both->name, &last);
+    CHECK(last);
+    pshm_lease_release(fd);
+    (void)atomic_fetch_add(&both->other_attaches, 1);
+    (void)pshm_pause(20e-3);            /* right also if it has not begun */
+    CHECK_IS(pshm_lease_wait(fd), 0);
+    CHECK_IS(pshm_last_leave(fd, true, &both->name, both->id), -EBUSY);
+    (void)close(fd);
+    CHECK_IS(child_wait(child), 0);
+    CHECK_IS(names_with(prefix()), 0);
+    CHECK(munmap(both, sizeof(*both)) == 0);
 }
 
 static int
@@ -377,6 +422,7 @@ main(void)
     RUN(last_one_removes_the_name);
     RUN(name_of_another_object_stays);
     RUN(process_that_ends_leaves_it_to_the_other);
+    RUN(of_two_that_end_one_waits);
     RUN(forked_child_is_seen);
     RUN(no_process_misses_the_mark);
     RUN(mark_needs_a_free_byte);
