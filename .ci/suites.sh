@@ -19,7 +19,9 @@ run_long() {
     local venv=$scratch/python$readme_version
     make_venv "$venv" "$(command -v python3)" test
     cd "$tree"
-    POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider --durations=8 -m long
+    # The C tests are a step of their own.
+    POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider --durations=8 -m long \
+        --ignore tests/test_posix_room.py
 }
 
 run_suite() { # run_suite VERSION PYTHON [FILE...]
@@ -32,9 +34,10 @@ run_suite() { # run_suite VERSION PYTHON [FILE...]
             ;;
     esac
     cd "$tree"
-    # What is the same with every Python is run by the README's command.
+    # What is the same with every Python is run by the README's command; and so is the posixshm command,
+    # which has no threads.
     POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider --durations=8 \
-        -m 'not once and not long' "${@:3}"
+        -m 'not once and not long' --ignore-glob='*/test_command_*.py' "${@:3}"
     case $1 in
         *t) POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider -m long "${of_threads[@]}" ;;
     esac
