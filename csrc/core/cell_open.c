@@ -404,7 +404,7 @@ find_other(const opening *how, PyObject *given, const struct pshm_name *path,
     return rc > 0;
 }
 
-/* There is no object at path. */
+/* No object has this path. */
 static void
 raise_none(const opening *how, PyObject *given, const struct pshm_name *path)
 {

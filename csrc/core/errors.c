@@ -269,5 +269,5 @@ raise_populate(int rc, int object, int where, off_t start, off_t end)
     }
     return raise_errno_words(rc, NULL,
                              "A page of the range is past the end of the "
-                             "object, or there is no memory for it");
+                             "object, or the system has no memory for it");
 }

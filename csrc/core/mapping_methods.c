@@ -259,7 +259,7 @@ PyDoc_STRVAR(
     "Bring every page in and map it, so that no access faults later:\n"
     MAN(madvise, 2) " with MADV_POPULATE_WRITE (READ where the mapping is\n"
     "read-only), or on kernels without that by touching the pages.\n\n"
-    RANGE_DOC ":\nENOSPC if there is no room for a page; EFAULT if it is past the object's\n"
+    RANGE_DOC ":\nENOSPC if no room is left for a page; EFAULT if it is past the object's\n"
     "end.  If it is known before that there is no room, none is taken: the object\n"
     "is looked for by its name, and among the descriptors of this process.");
 
