@@ -135,7 +135,8 @@ class Demo:
                         return
                     film[first:last] = reply
                     done[worker] += last - first
-            except (EOFError, OSError):
+            # TypeError: a signal came as this thread began, and its pipe was closed.
+            except (EOFError, OSError, TypeError):
                 failures.append((worker, ""))
             except MemoryError:
                 failures.append((worker, "not enough memory for a message"))
