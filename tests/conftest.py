@@ -32,15 +32,6 @@ os.environ["POSIXSHM_TEST_PREFIX"] = _PREFIX  # for shm_names(), also in child p
 sys.setswitchinterval(0.0001)
 
 
-def pytest_configure(config):
-    config.addinivalue_line(
-        "markers", "long: it takes seconds, by many deaths, rounds, examples or processes"
-    )
-    config.addinivalue_line(
-        "markers", "once: what does not depend on the Python; CI runs it with one of them only"
-    )
-
-
 def pytest_collection_finish(session):
     """What is there before the first test is no rubbish of a test: gc.collect() need not look at it."""
     gc.collect()
