@@ -1,7 +1,7 @@
 /* Audit events: what a hook of sys.addaudithook() is told before a name changes.
  *
  * Each function is called before the call has changed anything, and with no
- * exception set.  Names are without a slash; NULL if the object has none.
+ * exception set.  Names are without a slash; NULL if it has no name.
  * Without a hook a call costs a few nanoseconds.  Returns 0, or -1 with the
  * exception of a hook, and then the caller changes nothing. */
 #ifndef CORE_AUDIT_H

@@ -5,7 +5,7 @@
  * middle of the other, or a mapping would reach past the end, and a bus error
  * be its user's next access.
  *
- * Its state is the process's and nobody's else, as the address space is:
+ * Each process has one state of its own, as it has one address space:
  * threads of all interpreters pass the same gate.  In a forked child it is
  * open, whatever other threads of the parent were doing. */
 #ifndef PSHM_GATE_H

@@ -217,7 +217,7 @@ map_spare(uintptr_t base, size_t length, int prot, char **spare)
     return 0;
 }
 
-/* The object's pages again, in the place of zeros. */
+/* Map the object's pages again where the handler mapped zeros. */
 static int
 restore(const struct pshm_guard *guard, uintptr_t low, uintptr_t high,
         int prot)

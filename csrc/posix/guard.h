@@ -4,11 +4,11 @@
  * A guard is about one mapping, and about the accesses of the thread that
  * entered it.  Another process may truncate the object, or the file system may
  * have no memory for a page that was not used yet; the handler (bus.h) then
- * maps a page of zeros in the place of the lost one, and the guard notes it.
+ * replaces the lost page by a page of zeros, and the guard notes it.
  * When a guard ends, the object's pages are mapped again.
  *
  * The handler is the process's, and so is the list of guards: the threads of
- * all interpreters share it.  Nothing is installed while there is no guard. */
+ * all interpreters share it.  It is installed only while a guard exists. */
 #ifndef PSHM_GUARD_H
 #define PSHM_GUARD_H
 
