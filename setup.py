@@ -89,7 +89,7 @@ setup(
     ext_modules=[
         Extension(
             "posixshm._core",
-            sources=sorted(glob("csrc/posix/*.c") + glob("csrc/core/*.c")),
+            sources=sorted(glob("csrc/**/*.c", recursive=True)),
             depends=sorted(glob("csrc/**/*.h", recursive=True)),
             include_dirs=["csrc"],
             # The file offsets of both rooms must agree, also where long has 32 bits.

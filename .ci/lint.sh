@@ -50,7 +50,7 @@ lint_clang_tidy() {
     echo "-I$tree/tests/c" >>"$flags/compile_flags.txt"
     cd "$tree"
     ls .clang-tidy tests/c/.clang-tidy
-    printf '%s\n' csrc/core/*.c csrc/posix/*.c tests/c/*.c |
+    find csrc tests/c -name '*.c' | sort |
         xargs -P 2 -n 4 "$tools/bin/clang-tidy" --quiet -p "$flags"
 }
 
@@ -61,7 +61,7 @@ lint_gcc_analyzer() {
     for room in core posix; do
         mkdir -p "$scratch/gcc-analyzer/$room"
         cd "$scratch/gcc-analyzer/$room"
-        printf '%s\n' "$tree/csrc/$room"/*.c | xargs -P 2 -n 1 gcc "@$flags" -fanalyzer -c
+        find "$tree/csrc/$room" -name '*.c' | sort | xargs -P 2 -n 1 gcc "@$flags" -fanalyzer -c
     done
 }
 
@@ -75,7 +75,7 @@ build_strict() { # build_strict COMPILER: a release build of the sources, all wa
 }
 
 objects() { # objects ROOM: what the gcc build made of it
-    ls "$scratch"/build-gcc/temp*/csrc/"$1"/*.o
+    find "$scratch"/build-gcc/temp*/csrc/"$1" -name '*.o' | sort
 }
 
 # The posix room knows no Python and no core; the core room makes no system call.
@@ -92,7 +92,7 @@ lint_rooms() {
 
     gcc -shared -Wl,-z,defs -o "$scratch/posix.so" $posix -lrt -lpthread -ldl ||
         fail "csrc/posix cannot be linked by itself"
-    gcc -M -D_GNU_SOURCE -I"$tree/csrc" "$tree"/csrc/posix/*.c >"$scratch/headers" ||
+    find "$tree/csrc/posix" -name '*.c' -exec gcc -M -D_GNU_SOURCE "-I$tree/csrc" {} + >"$scratch/headers" ||
         fail "csrc/posix cannot be compiled without Python"
     used=$(tr ' ' '\n' <"$scratch/headers" | grep -E 'csrc/(posix/\.\./)?core/|[Pp]ython' | sort -u || true)
     [ -z "$used" ] || fail "csrc/posix includes what is not its own:" "$used"

@@ -585,7 +585,7 @@ def test_every_flag_is_asked_for_its_truth_before_anything_is_done(shm, names):
 
 def test_functions_of_the_package_itself_refuse_what_is_not_theirs():
     core = posixshm._core
-    for function in (core._remove, core._array_type, core._attach, core._create, core._open_cell):
+    for function in (core._remove, core._array_type, core._attach, core._create, core._open_placed):
         with pytest.raises(TypeError):
             function(5)
     for wrong in ((5,), ([], None), ([5], None, False), (5, None, False), ([], "old", False)):

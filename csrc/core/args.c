@@ -1,4 +1,4 @@
-#include "args.h"
+#include "core/args.h"
 
 #include <math.h>
 #include <string.h>
@@ -136,8 +136,9 @@ arg_long(PyObject *value, const char *what, long long least, long long most,
     int overflow;
     long long result = PyLong_AsLongLongAndOverflow(number, &overflow);
     if (overflow != 0 || result < least || result > most) {
-        PyErr_Format(PyExc_ValueError, "%s must be between %lld and %lld, not %R",
-                     what, least, most, number);
+        PyErr_Format(PyExc_ValueError,
+                     "%s must be between %lld and %lld, not %R", what, least,
+                     most, number);
         Py_DECREF(number);
         return -1;
     }

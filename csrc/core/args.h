@@ -6,10 +6,10 @@
 #ifndef CORE_ARGS_H
 #define CORE_ARGS_H
 
-#include "core.h"
+#include "core/core.h"
 
-#include "posix/attach.h"
-#include "posix/name.h"
+#include "posix/object/attach.h"
+#include "posix/object/name.h"
 
 struct signature {
     const char *function;               /* for messages: "create" */

@@ -1,4 +1,4 @@
-#include "audit.h"
+#include "core/audit.h"
 
 static PyObject *
 truth(bool value)

@@ -7,9 +7,9 @@
 #ifndef CORE_AUDIT_H
 #define CORE_AUDIT_H
 
-#include "core.h"
+#include "core/core.h"
 
-#include "posix/name.h"
+#include "posix/object/name.h"
 
 int audit_create(const struct pshm_name *name, Py_ssize_t size);
 int audit_open(const struct pshm_name *name, bool readonly);

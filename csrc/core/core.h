@@ -5,12 +5,12 @@
 #ifndef CORE_CORE_H
 #define CORE_CORE_H
 
-#include "compat.h"
-#include "fields.h"
+#include "core/compat.h"
+#include "core/fields.h"
 
 #include <stdbool.h>
 
-#include "posix/draft.h"
+#include "posix/object/new_object.h"
 
 /* A page of the manual, in a docstring. */
 #define MAN(page, section) #page "(" #section ")"
@@ -26,7 +26,7 @@ typedef struct {
             PyTypeObject *reclaimed_type;       /* a struct sequence */
             PyTypeObject *side_type;            /* rwlock.c */
             union {
-                PyTypeObject *cell_types[8];
+                PyTypeObject *placed_types[8];
                 struct {
                     PyTypeObject *lock_type, *rlock_type, *semaphore_type,
                         *condition_type, *event_type, *barrier_type,
@@ -40,7 +40,7 @@ typedef struct {
             PyObject *asarray, *unpack, *pack;  /* core_find */
             PyObject *remove_function;          /* handle_delete.c */
             PyObject *attach_function;          /* handle_pickle.c */
-            PyObject *open_cell_function;
+            PyObject *open_placed_function;
             PyObject *support;                  /* posixshm._support */
             PyObject *boot_id;                  /* str, once it was needed:
                                                    handle_pickle.c */

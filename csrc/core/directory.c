@@ -1,15 +1,15 @@
 /* listdir and reclaim. */
-#include "core.h"
+#include "core/core.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "args.h"
-#include "audit.h"
-#include "errors.h"
+#include "core/args.h"
+#include "core/audit.h"
+#include "core/errors.h"
 
-#include "posix/directory.h"
-#include "posix/reclaim.h"
+#include "posix/object/directory.h"
+#include "posix/object/reclaim.h"
 
 /* A prefix of names; "" where value is NULL or None.  NULL: an exception. */
 static const char *

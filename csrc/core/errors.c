@@ -1,9 +1,9 @@
-#include "errors.h"
+#include "core/errors.h"
 
 #include <stdarg.h>
 #include <string.h>
 
-#include "posix/directory.h"
+#include "posix/object/directory.h"
 
 /* OSError itself picks its subclass when it is called with an errno. */
 static void

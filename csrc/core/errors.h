@@ -2,9 +2,9 @@
 #ifndef CORE_ERRORS_H
 #define CORE_ERRORS_H
 
-#include "core.h"
+#include "core/core.h"
 
-#include "posix/attach.h"
+#include "posix/object/attach.h"
 
 /* Raise the OSError of rc (-errno) with the C library's words; filename: an
  * object, or NULL.  Where rc is -EINTR a signal handler has already raised.

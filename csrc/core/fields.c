@@ -1,7 +1,7 @@
-#include "fields.h"
+#include "core/fields.h"
 
 #ifdef Py_GIL_DISABLED
-#include "posix/pause.h"
+#include "posix/clock.h"
 
 #define SPINS 100
 #define PAUSE 0.00002                   /* seconds */
@@ -14,7 +14,7 @@ fields_wait(fields_mutex *mutex)
     for (int spins = 0; !fields_try(mutex); spins++) {
         if (spins >= SPINS) {
             Py_BEGIN_ALLOW_THREADS
-            (void)pshm_pause(PAUSE);
+            (void)pshm_sleep(PAUSE);
             Py_END_ALLOW_THREADS
         }
     }

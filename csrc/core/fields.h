@@ -10,7 +10,7 @@
 #ifndef CORE_FIELDS_H
 #define CORE_FIELDS_H
 
-#include "compat.h"
+#include "core/compat.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>

@@ -1,19 +1,19 @@
 /* posixshm._core: the module, and the raw calls. */
-#include "core.h"
+#include "core/core.h"
 
-#include "args.h"
-#include "audit.h"
-#include "cell.h"
-#include "errors.h"
-#include "handle_table.h"
-#include "view.h"
+#include "core/args.h"
+#include "core/audit.h"
+#include "core/sync/placed.h"
+#include "core/errors.h"
+#include "core/memory/handle_table.h"
+#include "core/view/view.h"
 
-#include "posix/attach.h"
+#include "posix/object/attach.h"
 #include "posix/constants.h"
 #include "posix/host.h"
-#include "posix/link.h"
-#include "posix/map.h"
-#include "posix/open.h"
+#include "posix/object/link.h"
+#include "posix/object/map.h"
+#include "posix/object/open.h"
 
 core_state *
 core_state_of_type(PyTypeObject *type)
@@ -162,7 +162,7 @@ static PyMethodDef *const functions[] = {
     raw_methods,   directory_methods, inspect_methods,
     array_methods, pickle_methods,    create_methods,
     delete_methods, track_methods,    guard_methods,
-    taken_methods, cell_functions,
+    taken_methods, placed_functions,
 };
 
 /* ---- The module ---- */
@@ -215,8 +215,9 @@ add_type(PyObject *module, PyType_Spec *spec)
 static int
 add_primitives(PyObject *module, core_state *state)
 {
-    state->open_cell_function = PyObject_GetAttrString(module, "_open_cell");
-    return state->open_cell_function == NULL
+    state->open_placed_function =
+        PyObject_GetAttrString(module, "_open_placed");
+    return state->open_placed_function == NULL
            || lock_add_types(module, state) < 0
            || semaphore_add_type(module, state) < 0
            || condition_add_type(module, state) < 0

@@ -1,4 +1,4 @@
-#include "host.h"
+#include "posix/host.h"
 
 #include <fcntl.h>
 #include <pthread.h>

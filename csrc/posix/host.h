@@ -2,7 +2,7 @@
 #ifndef PSHM_HOST_H
 #define PSHM_HOST_H
 
-#include "base.h"
+#include "posix/base.h"
 
 /* The boot id, which no object outlives: 36 characters and a NUL, as
  * PSHM_BOOT_ID has it.  Returns 0 or -errno. */

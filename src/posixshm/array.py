@@ -277,7 +277,7 @@ def _plainly(name: str) -> Callable[..., Any]:
 
 
 # numpy's methods, written in C, whose result has the type of the array and may be a copy. Those of
-# indexing and copy() are in csrc/core/array.c.
+# indexing and copy() are in csrc/core/view/array.c.
 for _name in (
     "argmax argmin argpartition argsort astype byteswap choose compress cumprod"
     " cumsum diagonal dot flatten max min prod ravel repeat reshape round sum take trace"

@@ -21,7 +21,7 @@
 
 #include "faults.h"
 #include "posix/base.h"
-#include "posix/name.h"
+#include "posix/object/name.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1

@@ -5,7 +5,7 @@
 #include <semaphore.h>
 #include <time.h>
 
-#include "posix/thread.h"
+#include "posix/sync/thread.h"
 
 int64_t
 in_ms(int64_t ms)
@@ -29,8 +29,8 @@ took(int64_t start, int64_t ms)
 void
 await(const atomic_uint *word, unsigned least)
 {
-    int64_t until = before_long();
-    while (atomic_load(word) < least && pshm_now() < until) {
+    int64_t deadline = before_long();
+    while (atomic_load(word) < least && pshm_now() < deadline) {
         (void)usleep(20);
     }
     CHECK(atomic_load(word) >= least);
@@ -39,8 +39,8 @@ await(const atomic_uint *word, unsigned least)
 void
 await_end(unsigned thread)
 {
-    int64_t until = before_long();
-    while (!pshm_thread_has_ended(thread, 0) && pshm_now() < until) {
+    int64_t deadline = before_long();
+    while (!pshm_thread_has_ended(thread, 0) && pshm_now() < deadline) {
         (void)usleep(20);
     }
     CHECK(pshm_thread_has_ended(thread, 0));
@@ -106,8 +106,8 @@ kill_now(pid_t pid)
 void
 kill_within(pid_t pid, unsigned us)
 {
-    int64_t until = pshm_now() + (int64_t)random_below(us) * 1000;
-    while (pshm_now() < until) {
+    int64_t deadline = pshm_now() + (int64_t)random_below(us) * 1000;
+    while (pshm_now() < deadline) {
         (void)sched_yield();
     }
     kill_now(pid);

@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 
 #include "check.h"
-#include "posix/futex.h"
+#include "posix/sync/futex.h"
 
 /* ---- time ---- */
 

@@ -1,6 +1,6 @@
 #include "check.h"
-#include "posix/acl.h"
-#include "posix/draft.h"
+#include "posix/object/acl.h"
+#include "posix/object/new_object.h"
 
 #include <linux/posix_acl_xattr.h>
 
@@ -108,23 +108,23 @@ draft_has_its_list_and_its_mode(void)
 {
     char buffer[PSHM_ACL_MAX];
     struct pshm_way way = {0};
-    struct pshm_spec spec = {
+    struct pshm_new_object_params spec = {
         .kind = PSHM_UNNAMED, .size = 100, .length = 100, .mode = 04640,
         .uid = (uid_t)-1, .gid = (gid_t)-1, .acl = &named,
         .acl_size = size_of(5)};
-    struct pshm_draft draft = PSHM_DRAFT_NONE;
-    CHECK_IS(pshm_draft_make(&spec, &way, &draft), 0);
-    CHECK(!draft.acl_refused);
-    CHECK_IS(mode_of(draft.fd), 04640);
-    CHECK_IS(pshm_acl_get(draft.fd, buffer, sizeof(buffer)),
+    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+    CHECK_IS(pshm_new_object_make(&spec, &way, &new), 0);
+    CHECK(!new.acl_refused);
+    CHECK_IS(mode_of(new.fd), 04640);
+    CHECK_IS(pshm_acl_get(new.fd, buffer, sizeof(buffer)),
              (int)size_of(5));
     CHECK_IS(memcmp(buffer, &named, size_of(5)), 0);
-    pshm_draft_abandon(&draft);
+    pshm_new_object_discard(&new);
     pshm_fault_arm("fsetxattr", 1, PSHM_FAULT_FAIL, EOPNOTSUPP);
-    CHECK_IS(pshm_draft_make(&spec, &way, &draft), -EOPNOTSUPP);
+    CHECK_IS(pshm_new_object_make(&spec, &way, &new), -EOPNOTSUPP);
     CHECK_IS(pshm_fault_disarm(), 1);
-    CHECK(draft.acl_refused);
-    pshm_draft_abandon(&draft);
+    CHECK(new.acl_refused);
+    pshm_new_object_discard(&new);
 }
 
 /* By a file that no mount can change. */

@@ -1,6 +1,6 @@
 #include "check.h"
 #include "peers.h"
-#include "posix/atomics.h"
+#include "posix/sync/atomics.h"
 
 static const memory_order orders[] = {
     memory_order_relaxed, memory_order_consume, memory_order_acquire,
@@ -210,11 +210,12 @@ static int
 take_every_second_turn(void *context)
 {
     struct place *place = context;
-    for (uint64_t turn = 0; turn < 2 * (uint64_t)ROUNDS(2000); turn += 2) {
-        CHECK_IS(wait_while(place, turn), 0);
+    for (uint64_t name_lock = 0; name_lock < 2 * (uint64_t)ROUNDS(2000);
+         name_lock += 2) {
+        CHECK_IS(wait_while(place, name_lock), 0);
         CHECK(pshm_atomic_load(&place->word, place->size,
-                               memory_order_acquire) == turn + 1);
-        pshm_atomic_store(&place->word, place->size, turn + 2,
+                               memory_order_acquire) == name_lock + 1);
+        pshm_atomic_store(&place->word, place->size, name_lock + 2,
                           memory_order_release);
         (void)pshm_atomic_notify(&place->word, place->size, 1);
     }
@@ -228,11 +229,12 @@ two_processes_take_turns(void)
         struct place *place = shared_memory(PAGE);
         place->size = sizes[s];
         pid_t child = child_start(take_every_second_turn, place);
-        for (uint64_t turn = 0; turn < 2 * (uint64_t)ROUNDS(2000); turn += 2) {
-            pshm_atomic_store(&place->word, place->size, turn + 1,
+        for (uint64_t name_lock = 0; name_lock < 2 * (uint64_t)ROUNDS(2000);
+             name_lock += 2) {
+            pshm_atomic_store(&place->word, place->size, name_lock + 1,
                               memory_order_release);
             (void)pshm_atomic_notify(&place->word, place->size, INT_MAX);
-            if (!CHECK_IS(wait_while(place, turn + 1), 0)) {
+            if (!CHECK_IS(wait_while(place, name_lock + 1), 0)) {
                 break;
             }
         }
@@ -260,8 +262,8 @@ no_more_are_woken_than_asked_for(void)
         for (size_t i = 0; i < COUNT(pids); i++) {
             pids[i] = child_start(wait_for_a_change, place);
         }
-        for (int64_t until = before_long();
-             woken < 3 && pshm_now() < until;) {
+        for (int64_t deadline = before_long();
+             woken < 3 && pshm_now() < deadline;) {
             int n = pshm_atomic_notify(&place->word, sizes[s], 2);
             CHECK(n >= 0 && n <= 2);
             woken += n;

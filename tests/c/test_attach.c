@@ -1,7 +1,7 @@
 #include "check.h"
-#include "posix/attach.h"
-#include "posix/lease.h"
-#include "posix/reclaim.h"
+#include "posix/object/attach.h"
+#include "posix/object/use_lock.h"
+#include "posix/object/reclaim.h"
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -28,7 +28,7 @@ object_is_found_and_described(void)
                  readonly ? O_RDONLY : O_RDWR);
         /* its lease is taken */
         int other = open(name.path, O_RDWR | O_CLOEXEC);
-        CHECK_IS(pshm_lease_seize(other), -EAGAIN);
+        CHECK_IS(pshm_use_lock_try_exclusive(other), -EAGAIN);
         (void)close(other);
         (void)close(object.fd);
     }
@@ -103,7 +103,8 @@ socket_is_refused(void)
     (void)snprintf(address.sun_path, sizeof(address.sun_path), "%.100s",
                    name.path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+    CHECK(fd >= 0
+          && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
     check_refused(&name, -EINVAL, S_IFSOCK);
     (void)close(fd);
     remove_plain(&name);
@@ -316,7 +317,7 @@ killed_at_each_step_it_leaves_all_as_it_was(void)
             CHECK(before.st_ctim.tv_sec == after.st_ctim.tv_sec
                   && before.st_ctim.tv_nsec == after.st_ctim.tv_nsec);
             int fd = open(name->path, O_RDWR | O_CLOEXEC);
-            CHECK_IS(pshm_lease_seize(fd), 0);
+            CHECK_IS(pshm_use_lock_try_exclusive(fd), 0);
             (void)close(fd);
         }
         remove_plain(name);

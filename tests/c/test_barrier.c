@@ -1,6 +1,6 @@
 #include "check.h"
 #include "peers.h"
-#include "posix/barrier.h"
+#include "posix/sync/barrier.h"
 #include "posix/host.h"
 
 #include <sched.h>
@@ -20,7 +20,7 @@ struct place {
 
 struct side {
     struct place *place;
-    struct pshm_grip grip;
+    struct pshm_mutex_state mstate;
     bool acts;
     int64_t patience;                   /* ms, or 0: before_long */
 };
@@ -31,7 +31,7 @@ make(unsigned parties)
     struct side side = {.place = shared_memory(sizeof(struct place))};
     side.place->barrier.parties = parties;
     CHECK_IS(pshm_robust_init(&side.place->runner, 0), 0);
-    CHECK_IS(pshm_robust_open(&side.place->runner, 0, &side.grip), 0);
+    CHECK_IS(pshm_robust_open(&side.place->runner, 0, &side.mstate), 0);
     return side;
 }
 
@@ -53,17 +53,17 @@ static int
 wait_for_end(struct side *side, const struct pshm_arrival *a)
 {
     return pshm_barrier_wait(&side->place->barrier, a, &side->place->runner,
-                             &side->grip, end_of_patience(side));
+                             &side->mstate, end_of_patience(side));
 }
 
 static int
 await_round(struct side *side, const struct pshm_arrival *a)
 {
     int rc;
-    int64_t until = end_of_patience(side);
+    int64_t deadline = end_of_patience(side);
     do {
         rc = pshm_barrier_wait(&side->place->barrier, a, &side->place->runner,
-                               &side->grip, until);
+                               &side->mstate, deadline);
     } while (rc == -EINTR && atomic_load(&side->place->one_is_missed) == 0);
     if (rc < 0) {
         pshm_barrier_abandon(&side->place->barrier, a);
@@ -72,10 +72,10 @@ await_round(struct side *side, const struct pshm_arrival *a)
 }
 
 static int
-arrive_until(struct side *side, int64_t until, struct pshm_arrival *a)
+arrive_until(struct side *side, int64_t deadline, struct pshm_arrival *a)
 {
     return pshm_barrier_arrive(&side->place->barrier, &side->place->runner,
-                               &side->grip, side->acts, until, a);
+                               &side->mstate, side->acts, deadline, a);
 }
 
 /* At once: it does not have to wait for an action. */
@@ -89,16 +89,16 @@ static int
 end_action(struct side *side, const struct pshm_arrival *a)
 {
     return pshm_barrier_done(&side->place->barrier, &side->place->runner,
-                             &side->grip, a);
+                             &side->mstate, a);
 }
 
 /* Is it free? */
 static int
 try_runner(struct side *side)
 {
-    int rc = pshm_robust_try(&side->place->runner, &side->grip);
+    int rc = pshm_robust_try(&side->place->runner, &side->mstate);
     if (rc == 0) {
-        rc = pshm_robust_unlock(&side->place->runner, &side->grip);
+        rc = pshm_robust_unlock(&side->place->runner, &side->mstate);
     }
     return rc;
 }
@@ -120,14 +120,14 @@ static int
 meet(struct side *side)
 {
     struct pshm_arrival a;
-    int64_t until = end_of_patience(side);
+    int64_t deadline = end_of_patience(side);
     int rc;
     do {
-        rc = arrive_until(side, until, &a);
+        rc = arrive_until(side, deadline, &a);
         if (rc == -EAGAIN) {
             rc = pshm_barrier_wait(&side->place->barrier, &a,
-                                   &side->place->runner, &side->grip,
-                                   until);
+                                   &side->place->runner, &side->mstate,
+                                   deadline);
             rc = rc == 0 || rc == -EPIPE ? -EINTR : rc;
         }
     } while (rc == -EINTR && atomic_load(&side->place->one_is_missed) == 0);
@@ -214,12 +214,12 @@ waits_end_in_time(void)
     CHECK(!a.last && !a.action && a.index == 0 && a.round == 0);
     CHECK_IS(pshm_barrier_waiting(barrier), 1);
     int64_t start = pshm_now();
-    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &side.grip,
+    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &side.mstate,
                                start + 20 * MS),
              -ETIMEDOUT);
     CHECK(took(start, 20));
     start = pshm_now();
-    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &side.grip, PSHM_NEVER),
+    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &side.mstate, PSHM_NEVER),
              -EINTR);
     CHECK(took(start, 50));
     CHECK(!pshm_barrier_broken(barrier));
@@ -380,7 +380,7 @@ be_late(void *context)
     CHECK_IS(arrive(side, &a), -EAGAIN);
     CHECK_IS(a.round, 0);
     CHECK_IS(pshm_barrier_wait(&side->place->barrier, &a,
-                               &side->place->runner, &side->grip, in_ms(20)),
+                               &side->place->runner, &side->mstate, in_ms(20)),
              -ETIMEDOUT);
     pshm_barrier_miss(&side->place->barrier);
     return 0;
@@ -546,7 +546,8 @@ tell_that_one_is_missed(struct side *side, pid_t survivor)
     int status = -1;
     pid_t ended = 0;
     atomic_store(&side->place->one_is_missed, 1);
-    for (int64_t until = before_long(); ended == 0 && pshm_now() < until;) {
+    for (int64_t deadline = before_long();
+         ended == 0 && pshm_now() < deadline;) {
         (void)kill(survivor, SIGUSR1);
         (void)usleep(100);
         ended = waitpid(survivor, &status, WNOHANG);
@@ -643,7 +644,7 @@ static int
 outcome_of_old(struct side *side)
 {
     return pshm_barrier_wait(&side->place->barrier, &side->place->old,
-                             &side->place->runner, &side->grip, 0);
+                             &side->place->runner, &side->mstate, 0);
 }
 
 static void
@@ -680,7 +681,7 @@ fail_in_the_action(void *context)
     struct place *place = side->place;
     place->results[0] = arrive(side, &place->arrivals[0]);
     if (place->results[0] == 0) {
-        pshm_barrier_fail(&place->barrier, &place->runner, &side->grip,
+        pshm_barrier_fail(&place->barrier, &place->runner, &side->mstate,
                           &place->arrivals[0]);
     }
 }

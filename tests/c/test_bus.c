@@ -1,5 +1,5 @@
 #include "check.h"
-#include "posix/bus.h"
+#include "posix/object/bus.h"
 
 #include <sys/syscall.h>
 

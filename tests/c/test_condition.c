@@ -1,8 +1,8 @@
 #include "check.h"
 #include "peers.h"
-#include "posix/condition.h"
+#include "posix/sync/condition.h"
 #include "posix/host.h"
-#include "posix/lock.h"
+#include "posix/sync/lock.h"
 
 #include <sched.h>
 
@@ -22,7 +22,7 @@ struct place {
 
 struct side {
     struct place *place;
-    struct pshm_grip grip;
+    struct pshm_mutex_state mstate;
 };
 
 static struct side
@@ -30,7 +30,7 @@ make(void)
 {
     struct side side = {.place = shared_memory(sizeof(struct place))};
     CHECK_IS(pshm_lock_init(&side.place->lock, 0), 0);
-    CHECK_IS(pshm_lock_open(&side.place->lock, 0, &side.grip), 0);
+    CHECK_IS(pshm_lock_open(&side.place->lock, 0, &side.mstate), 0);
     return side;
 }
 
@@ -46,7 +46,7 @@ static void
 lock(struct side *side)
 {
     int rc;
-    PATIENTLY(rc, pshm_lock_wait(&side->place->lock, &side->grip,
+    PATIENTLY(rc, pshm_lock_wait(&side->place->lock, &side->mstate,
                                  before_long()));
     if (rc == -EOWNERDEAD) {
         (void)atomic_fetch_add(&side->place->told, 1);
@@ -60,12 +60,12 @@ lock(struct side *side)
 static void
 unlock(struct side *side)
 {
-    CHECK_IS(pshm_lock_release(&side->place->lock, &side->grip), 0);
+    CHECK_IS(pshm_lock_release(&side->place->lock, &side->mstate), 0);
 }
 
 /* With the lock, as before and after.  0 or -ETIMEDOUT. */
 static int
-wait_until(struct side *side, int64_t until)
+wait_until(struct side *side, int64_t deadline)
 {
     struct pshm_waiter waiter;
     pshm_condition_enter(&side->place->words, &waiter);
@@ -73,7 +73,7 @@ wait_until(struct side *side, int64_t until)
         int rc;
         unlock(side);
         PATIENTLY(rc, pshm_condition_sleep(&side->place->words, &waiter,
-                                           until));
+                                           deadline));
         lock(side);
         if (pshm_condition_claim(&side->place->words, &waiter)) {
             return 0;
@@ -410,14 +410,14 @@ every_item_is_consumed(void)
 static void
 await_all_taken(struct side *side)
 {
-    int64_t until = before_long();
+    int64_t deadline = before_long();
     bool all;
     do {
         (void)usleep(20);
         lock(side);
         all = side->place->taken == side->place->made;
         unlock(side);
-    } while (!all && pshm_now() < until);
+    } while (!all && pshm_now() < deadline);
     CHECK(all);
 }
 

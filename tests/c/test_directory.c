@@ -1,5 +1,5 @@
 #include "check.h"
-#include "posix/directory.h"
+#include "posix/object/directory.h"
 
 static bool
 has(const struct pshm_names *names, const struct pshm_name *name)

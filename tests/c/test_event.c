@@ -1,6 +1,6 @@
 #include "check.h"
 #include "peers.h"
-#include "posix/event.h"
+#include "posix/sync/event.h"
 
 #include <sched.h>
 
@@ -261,13 +261,14 @@ killed_at_any_moment_they_hinder_nobody(void)
     }
     atomic_store(&place->stopped, 1);
     pshm_event_set(&place->event);
-    int64_t until = before_long();
+    int64_t deadline = before_long();
     for (size_t i = 0; i < COUNT(steady); i++) {
-        while (pshm_now() < until && waitpid(steady[i], NULL, WNOHANG) == 0) {
+        while (pshm_now() < deadline
+               && waitpid(steady[i], NULL, WNOHANG) == 0) {
             pshm_event_set(&place->event); /* one may have cleared it */
             (void)usleep(100);
         }
-        CHECK(pshm_now() < until);
+        CHECK(pshm_now() < deadline);
     }
     unmake(place);
 }

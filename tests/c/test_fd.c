@@ -1,5 +1,5 @@
 #include "check.h"
-#include "posix/fd.h"
+#include "posix/object/fd.h"
 
 static bool
 closes_on_exec(int fd)
@@ -12,7 +12,7 @@ settle_leaves_high_descriptors_alone(void)
 {
     int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     CHECK(fd > 2);
-    CHECK_IS(pshm_fd_settle(fd), fd);
+    CHECK_IS(pshm_fd_above_stdio(fd), fd);
     pshm_fd_close(fd);
     CHECK_IS(fcntl(fd, F_GETFD), -1);
 }
@@ -20,7 +20,7 @@ settle_leaves_high_descriptors_alone(void)
 static void
 settle_passes_errors_on(void)
 {
-    CHECK_IS(pshm_fd_settle(-EACCES), -EACCES);
+    CHECK_IS(pshm_fd_above_stdio(-EACCES), -EACCES);
 }
 
 static int
@@ -29,7 +29,7 @@ settle_from_0(void *context)
     (void)context;
     (void)close(0);
     CHECK_IS(open("/dev/null", O_RDONLY | O_CLOEXEC), 0);
-    int fd = pshm_fd_settle(0);
+    int fd = pshm_fd_above_stdio(0);
     CHECK(fd > 2);
     CHECK(closes_on_exec(fd));
     CHECK_IS(fcntl(0, F_GETFD), -1);
@@ -37,7 +37,7 @@ settle_from_0(void *context)
 
     CHECK_IS(open("/dev/null", O_RDONLY | O_CLOEXEC), 0);
     pshm_fault_arm("fcntl", 1, PSHM_FAULT_FAIL, EMFILE);
-    CHECK_IS(pshm_fd_settle(0), -EMFILE);
+    CHECK_IS(pshm_fd_above_stdio(0), -EMFILE);
     CHECK_IS(pshm_fault_disarm(), 1);
     CHECK_IS(fcntl(0, F_GETFD), -1);
     return 0;

@@ -1,6 +1,6 @@
 #include "check.h"
 #include "peers.h"
-#include "posix/futex.h"
+#include "posix/sync/futex.h"
 
 #include <time.h>
 
@@ -18,12 +18,13 @@ static void
 sleep_ends_with_the_slice_at_the_latest(void)
 {
     int64_t now = pshm_now();
-    CHECK_IS(pshm_slice_end(now - 5), now - 5);
-    CHECK_IS(pshm_slice_end(now + MS), now + MS);
-    int64_t end = pshm_slice_end(PSHM_NEVER);
-    CHECK(end >= now + PSHM_SLICE && end <= pshm_now() + PSHM_SLICE);
-    CHECK_IS(pshm_slice_over(5, 6), -EINTR);
-    CHECK_IS(pshm_slice_over(5, 5), -ETIMEDOUT);
+    CHECK_IS(pshm_poll_end(now - 5), now - 5);
+    CHECK_IS(pshm_poll_end(now + MS), now + MS);
+    int64_t end = pshm_poll_end(PSHM_NEVER);
+    CHECK(end >= now + PSHM_POLL_INTERVAL
+          && end <= pshm_now() + PSHM_POLL_INTERVAL);
+    CHECK_IS(pshm_poll_over(5, 6), -EINTR);
+    CHECK_IS(pshm_poll_over(5, 5), -ETIMEDOUT);
 
     atomic_uint *word = shared_memory(PAGE);
     int64_t start = pshm_now();
@@ -105,7 +106,7 @@ signal_ends_a_sleep(void)
         CHECK(timer_settime(timer, 0, &once, NULL) == 0);
         CHECK_IS(pshm_futex_wait(word, 0, PSHM_NEVER), -EINTR);
     }
-    CHECK(pshm_now() - start < 20 * PSHM_SLICE);
+    CHECK(pshm_now() - start < 20 * PSHM_POLL_INTERVAL);
     CHECK(signals > 0);
     CHECK(timer_delete(timer) == 0);
     CHECK(sigaction(SIGUSR1, &before, NULL) == 0);
@@ -133,8 +134,8 @@ no_more_are_woken_than_asked_for(void)
     for (int i = 0; i < SLEEPERS; i++) {
         pids[i] = child_start(sleep_until_woken, word);
     }
-    for (int64_t until = before_long();
-         woken < SLEEPERS && pshm_now() < until;) {
+    for (int64_t deadline = before_long();
+         woken < SLEEPERS && pshm_now() < deadline;) {
         int n = pshm_futex_wake(word, 1);
         CHECK(n == 0 || n == 1);
         woken += n;
@@ -173,7 +174,8 @@ word_is_found_by_the_object_it_lies_in(void)
     atomic_store(places.here, 7);
     pid_t child = child_start(sleep_there, &places);
     int woken = 0;
-    for (int64_t until = before_long(); woken == 0 && pshm_now() < until;) {
+    for (int64_t deadline = before_long();
+         woken == 0 && pshm_now() < deadline;) {
         woken = pshm_futex_wake(places.here, INT_MAX);
     }
     CHECK_IS(woken, 1);
@@ -190,15 +192,16 @@ static int
 take_every_second_turn(void *context)
 {
     atomic_uint *word = context;
-    for (unsigned turn = 0; turn < 2 * ROUNDS(TURNS); turn += 2) {
-        while (atomic_load(word) != turn + 1) {
+    for (unsigned name_lock = 0; name_lock < 2 * ROUNDS(TURNS);
+         name_lock += 2) {
+        while (atomic_load(word) != name_lock + 1) {
             int rc;
-            PATIENTLY(rc, pshm_futex_wait(word, turn, before_long()));
+            PATIENTLY(rc, pshm_futex_wait(word, name_lock, before_long()));
             if (!CHECK_IS(rc, 0)) {
                 return 1;
             }
         }
-        atomic_store(word, turn + 2);
+        atomic_store(word, name_lock + 2);
         (void)pshm_futex_wake(word, 1);
     }
     return 0;
@@ -210,11 +213,12 @@ two_processes_take_turns(void)
     atomic_uint *word = shared_memory(PAGE);
     pid_t child = child_start(take_every_second_turn, word);
     int rc = 0;
-    for (unsigned turn = 0; rc == 0 && turn < 2 * ROUNDS(TURNS); turn += 2) {
-        atomic_store(word, turn + 1);
+    for (unsigned name_lock = 0; rc == 0 && name_lock < 2 * ROUNDS(TURNS);
+         name_lock += 2) {
+        atomic_store(word, name_lock + 1);
         (void)pshm_futex_wake(word, 1);
-        while (rc == 0 && atomic_load(word) != turn + 2) {
-            PATIENTLY(rc, pshm_futex_wait(word, turn + 1, before_long()));
+        while (rc == 0 && atomic_load(word) != name_lock + 2) {
+            PATIENTLY(rc, pshm_futex_wait(word, name_lock + 1, before_long()));
         }
     }
     CHECK_IS(rc, 0);

@@ -1,10 +1,10 @@
 /* Also run under ThreadSanitizer. */
 #include "check.h"
-#include "posix/gate.h"
-#include "posix/map.h"
-#include "posix/pause.h"
-#include "posix/procmaps.h"
-#include "posix/size.h"
+#include "posix/object/gate.h"
+#include "posix/object/map.h"
+#include "posix/clock.h"
+#include "posix/object/procmaps.h"
+#include "posix/object/size.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -1,8 +1,8 @@
 #include "check.h"
-#include "posix/guard.h"
+#include "posix/object/guard.h"
 #include "posix/host.h"
-#include "posix/map.h"
-#include "posix/thread.h"
+#include "posix/object/map.h"
+#include "posix/sync/thread.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -1,5 +1,5 @@
 #include "check.h"
-#include "posix/inspect.h"
+#include "posix/sync/inspect.h"
 
 #include <linux/posix_acl_xattr.h>
 #include <sys/xattr.h>

@@ -1,10 +1,10 @@
 #include "check.h"
 #include "peers.h"
-#include "posix/attach.h"
-#include "posix/last.h"
-#include "posix/lease.h"
-#include "posix/mark.h"
-#include "posix/pause.h"
+#include "posix/object/attach.h"
+#include "posix/object/last.h"
+#include "posix/object/use_lock.h"
+#include "posix/object/mark.h"
+#include "posix/clock.h"
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -157,8 +157,8 @@ process_that_ends_leaves_it_to_the_other(void)
     CHECK_IS(pshm_mark_set(first), 0);
     int second = attach(&name, &last);
     CHECK_IS(pshm_last_leave(first, true, &name, id), -EBUSY);
-    CHECK(!pshm_lease_others(second));  /* it has no use lock any more */
-    CHECK_IS(pshm_lease_take(second), 0);
+    CHECK(!pshm_use_lock_is_shared(second));  /* it has no use lock any more */
+    CHECK_IS(pshm_use_lock_take(second), 0);
     (void)close(first);
     CHECK_IS(pshm_last_leave(second, true, &name, id), 0);
     CHECK_IS(names_with(prefix()), 0);
@@ -197,10 +197,10 @@ of_two_that_end_one_waits(void)
     await(&both->attached, 1);
     int fd = attach(&both->name, &last);
     CHECK(last);
-    pshm_lease_release(fd);
+    pshm_use_lock_release(fd);
     (void)atomic_fetch_add(&both->other_attaches, 1);
-    (void)pshm_pause(20e-3);            /* right also if it has not begun */
-    CHECK_IS(pshm_lease_wait(fd), 0);
+    (void)pshm_sleep(20e-3);            /* right also if it has not begun */
+    CHECK_IS(pshm_use_lock_wait(fd), 0);
     CHECK_IS(pshm_last_leave(fd, true, &both->name, both->id), -EBUSY);
     (void)close(fd);
     CHECK_IS(child_wait(child), 0);

@@ -1,6 +1,6 @@
 #include "check.h"
-#include "posix/link.h"
-#include "posix/pause.h"
+#include "posix/object/link.h"
+#include "posix/clock.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

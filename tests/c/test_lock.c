@@ -1,8 +1,8 @@
 #include "check.h"
 #include "peers.h"
 #include "posix/host.h"
-#include "posix/lock.h"
-#include "posix/orphan.h"
+#include "posix/sync/lock.h"
+#include "posix/sync/orphan.h"
 
 #include <sched.h>
 
@@ -16,7 +16,7 @@ struct place {
 
 struct side {
     struct place *place;
-    struct pshm_grip grip;
+    struct pshm_mutex_state mstate;
 };
 
 static struct side
@@ -24,7 +24,7 @@ make(unsigned flags)
 {
     struct side side = {.place = shared_memory(PAGE)};
     CHECK_IS(pshm_lock_init(&side.place->lock, flags), 0);
-    CHECK_IS(pshm_lock_open(&side.place->lock, flags, &side.grip), 0);
+    CHECK_IS(pshm_lock_open(&side.place->lock, flags, &side.mstate), 0);
     return side;
 }
 
@@ -38,7 +38,7 @@ static int
 lock(struct side *side)
 {
     int rc;
-    PATIENTLY(rc, pshm_lock_wait(&side->place->lock, &side->grip,
+    PATIENTLY(rc, pshm_lock_wait(&side->place->lock, &side->mstate,
                                  before_long()));
     return rc;
 }
@@ -46,13 +46,13 @@ lock(struct side *side)
 static int
 try(struct side *side)
 {
-    return pshm_lock_try(&side->place->lock, &side->grip);
+    return pshm_lock_try(&side->place->lock, &side->mstate);
 }
 
 static int
 unlock(struct side *side)
 {
-    return pshm_lock_release(&side->place->lock, &side->grip);
+    return pshm_lock_release(&side->place->lock, &side->mstate);
 }
 
 static int
@@ -89,11 +89,11 @@ find_it_taken(void *context)
     CHECK(pshm_lock_held(&side->place->lock));
     CHECK_IS(try(side), -EBUSY);
     int64_t start = pshm_now();
-    CHECK_IS(pshm_lock_wait(&side->place->lock, &side->grip, start + 20 * MS),
+    CHECK_IS(pshm_lock_wait(&side->place->lock, &side->mstate, start + 20 * MS),
              -ETIMEDOUT);
     CHECK(took(start, 20));
     start = pshm_now();
-    CHECK_IS(pshm_lock_wait(&side->place->lock, &side->grip, PSHM_NEVER),
+    CHECK_IS(pshm_lock_wait(&side->place->lock, &side->mstate, PSHM_NEVER),
              -EINTR);
     CHECK(took(start, 50));
     CHECK_IS(unlock(side), -EPERM);
@@ -122,11 +122,11 @@ static void
 kernel_without_robust_mutexes_is_told(void)
 {
     struct side side = make(0);
-    struct pshm_grip grip = {0};
+    struct pshm_mutex_state mstate = {0};
     pshm_fault_arm("pthread_mutex_init", 1, PSHM_FAULT_FAIL, ENOTSUP);
-    CHECK_IS(pshm_lock_open(&side.place->lock, 0, &grip), -ENOTSUP);
+    CHECK_IS(pshm_lock_open(&side.place->lock, 0, &mstate), -ENOTSUP);
     (void)pshm_fault_disarm();
-    CHECK(grip.note == NULL);
+    CHECK(mstate.note == NULL);
     unmake(&side);
 }
 
@@ -134,15 +134,15 @@ static void
 inconsistent_one_has_a_dead_owner_until_it_is_held(void)
 {
     struct side side = make(0);
-    CHECK(!pshm_lock_owner_died(&side.place->lock, &side.grip));
+    CHECK(!pshm_lock_owner_died(&side.place->lock, &side.mstate));
     CHECK_IS(lock(&side), 0);
-    pshm_lock_give_up(&side.place->lock, &side.grip);
-    CHECK(pshm_lock_owner_died(&side.place->lock, &side.grip));
+    pshm_lock_give_up(&side.place->lock, &side.mstate);
+    CHECK(pshm_lock_owner_died(&side.place->lock, &side.mstate));
     CHECK_IS(lock(&side), -EOWNERDEAD);
-    CHECK(!pshm_lock_owner_died(&side.place->lock, &side.grip));
+    CHECK(!pshm_lock_owner_died(&side.place->lock, &side.mstate));
     pshm_lock_repair(&side.place->lock);
     CHECK_IS(unlock(&side), 0);
-    CHECK(!pshm_lock_owner_died(&side.place->lock, &side.grip));
+    CHECK(!pshm_lock_owner_died(&side.place->lock, &side.mstate));
     unmake(&side);
 }
 
@@ -156,17 +156,17 @@ owner_whose_object_is_gone_is_dead(void)
 {
     for (unsigned flags = 0; flags <= PSHM_RECURSIVE; flags++) {
         struct side side = make(flags);
-        struct pshm_grip other = {0};
+        struct pshm_mutex_state other = {0};
         CHECK_IS(pshm_lock_open(&side.place->lock, flags, &other), 0);
-        CHECK_IS(pshm_lock_abandon(&side.place->lock, &side.grip), 0);
+        CHECK_IS(pshm_lock_abandon(&side.place->lock, &side.mstate), 0);
         CHECK_IS(pshm_lock_try(&side.place->lock, &other), 0);
         CHECK_IS(pshm_lock_release(&side.place->lock, &other), 0);
         for (unsigned i = 0; i <= 2 * flags; i++) {
             CHECK_IS(lock(&side), 0);
         }
-        CHECK_IS(pshm_lock_abandon(&side.place->lock, &side.grip), 0);
+        CHECK_IS(pshm_lock_abandon(&side.place->lock, &side.mstate), 0);
         CHECK(pshm_lock_owner_died(&side.place->lock, &other));
-        CHECK(!pshm_grip_held(&side.grip));
+        CHECK(!pshm_mutex_state_held(&side.mstate));
         /* A program that is not this library is told too. */
         CHECK_IS(pthread_mutex_trylock(&side.place->lock.mutex.mutex),
                  EOWNERDEAD);
@@ -209,7 +209,7 @@ object_that_is_gone_while_its_thread_lives(void)
     for (int ends = 0; ends < 2; ends++) {
         check_about("ends %d", ends);
         struct side side = make(0), another = make(0);
-        struct pshm_grip other = {0};
+        struct pshm_mutex_state other = {0};
         struct holder holder = {.side = &side,
                                 .another = ends ? NULL : &another};
         pthread_t thread;
@@ -219,9 +219,9 @@ object_that_is_gone_while_its_thread_lives(void)
               == 0);
         await(&holder.state, 1);
         CHECK_IS(pshm_lock_open(&side.place->lock, 0, &other), 0);
-        CHECK_IS(pshm_lock_abandon(&side.place->lock, &side.grip), -EBUSY);
+        CHECK_IS(pshm_lock_abandon(&side.place->lock, &side.mstate), -EBUSY);
         pshm_region_keep(region);
-        pshm_orphan_keep(&side.place->lock.mutex, &side.grip, region);
+        pshm_orphan_keep(&side.place->lock.mutex, &side.mstate, region);
         CHECK_IS(pshm_lock_try(&side.place->lock, &other), -EINPROGRESS);
         CHECK_IS(pshm_lock_wait(&side.place->lock, &other, PSHM_NEVER),
                  -EINPROGRESS);
@@ -255,11 +255,11 @@ static int
 take_odd_turns(void *context)
 {
     struct side *side = context;
-    for (long turn = 1; turn < ROUNDS(400);) {
+    for (long name_lock = 1; name_lock < ROUNDS(400);) {
         CHECK_IS(lock(side), 0);
-        if (side->place->first == turn) {
-            side->place->first = turn + 1;
-            turn += 2;
+        if (side->place->first == name_lock) {
+            side->place->first = name_lock + 1;
+            name_lock += 2;
         }
         CHECK_IS(unlock(side), 0);
         (void)usleep(1);
@@ -272,12 +272,13 @@ two_processes_take_turns(void)
 {
     struct side side = make(0);
     pid_t child = child_start(take_odd_turns, &side);
-    int64_t until = before_long();
-    for (long turn = 0; turn < ROUNDS(400) && pshm_now() < until;) {
+    int64_t deadline = before_long();
+    for (long name_lock = 0;
+         name_lock < ROUNDS(400) && pshm_now() < deadline;) {
         CHECK_IS(lock(&side), 0);
-        if (side.place->first == turn) {
-            side.place->first = turn + 1;
-            turn += 2;
+        if (side.place->first == name_lock) {
+            side.place->first = name_lock + 1;
+            name_lock += 2;
         }
         CHECK_IS(unlock(&side), 0);
         (void)usleep(1);
@@ -303,9 +304,9 @@ is_told(void *context)
 {
     struct side *side = context;
     CHECK_IS(try(side), -EOWNERDEAD);
-    pshm_lock_give_up(&side->place->lock, &side->grip);
+    pshm_lock_give_up(&side->place->lock, &side->mstate);
     CHECK_IS(lock(side), -EOWNERDEAD);
-    pshm_lock_give_up(&side->place->lock, &side->grip);
+    pshm_lock_give_up(&side->place->lock, &side->mstate);
     return 0;
 }
 
@@ -369,7 +370,7 @@ change_both_for_ever(void *context)
         if (rc == -EOWNERDEAD) {
             (void)atomic_fetch_add(&place->told, 1);
             if (random_below(2) == 0) {
-                pshm_lock_give_up(&place->lock, &side->grip);
+                pshm_lock_give_up(&place->lock, &side->mstate);
                 continue;
             }
             place->second = place->first;

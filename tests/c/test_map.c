@@ -1,6 +1,6 @@
 #include "check.h"
 #include "posix/constants.h"
-#include "posix/map.h"
+#include "posix/object/map.h"
 
 
 static int

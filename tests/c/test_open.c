@@ -1,5 +1,5 @@
 #include "check.h"
-#include "posix/open.h"
+#include "posix/object/open.h"
 
 static mode_t kind;
 

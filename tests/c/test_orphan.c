@@ -1,7 +1,7 @@
 #include "check.h"
 #include "peers.h"
 #include "posix/host.h"
-#include "posix/orphan.h"
+#include "posix/sync/orphan.h"
 
 #include <pthread.h>
 #include <sys/syscall.h>
@@ -9,7 +9,7 @@
 /* A mutex that a thread has, and whose object goes away. */
 struct orphan {
     struct pshm_robust *mutex;
-    struct pshm_grip grip;
+    struct pshm_mutex_state mstate;
     struct pshm_owner note;
     struct pshm_region *region;
     pthread_t thread;
@@ -22,7 +22,7 @@ static void *
 hold_it(void *context)
 {
     struct orphan *orphan = context;
-    intptr_t wrong = pshm_robust_try(orphan->mutex, &orphan->grip) != 0;
+    intptr_t wrong = pshm_robust_try(orphan->mutex, &orphan->mstate) != 0;
     atomic_store(&orphan->state, 1);
     while (atomic_load(&orphan->state) != 2) {
         (void)usleep(100);
@@ -39,19 +39,19 @@ make(struct orphan *orphan)
 {
     orphan->mutex = shared_memory(PAGE);
     CHECK_IS(pshm_robust_init(orphan->mutex, 0), 0);
-    CHECK_IS(pshm_robust_open(orphan->mutex, 0, &orphan->grip), 0);
-    pshm_robust_watch(&orphan->grip, &orphan->note);
+    CHECK_IS(pshm_robust_open(orphan->mutex, 0, &orphan->mstate), 0);
+    pshm_robust_watch(&orphan->mstate, &orphan->note);
     orphan->region = pshm_region_new(orphan->mutex, PAGE);
     pshm_region_keep(orphan->region);
     CHECK(pthread_create(&orphan->thread, NULL, hold_it, orphan) == 0);
     await(&orphan->state, 1);
-    CHECK_IS(pshm_robust_abandon(orphan->mutex, &orphan->grip, NULL), -EBUSY);
+    CHECK_IS(pshm_robust_abandon(orphan->mutex, &orphan->mstate, NULL), -EBUSY);
 }
 
 static void
 keep(struct orphan *orphan)
 {
-    pshm_orphan_keep(orphan->mutex, &orphan->grip, orphan->region);
+    pshm_orphan_keep(orphan->mutex, &orphan->mstate, orphan->region);
 }
 
 static void
@@ -59,14 +59,14 @@ end_thread(struct orphan *orphan)
 {
     atomic_store(&orphan->state, 2);
     CHECK(orphan->ends_at_once || pthread_join(orphan->thread, NULL) == 0);
-    await_end(orphan->grip.thread);
+    await_end(orphan->mstate.thread);
 }
 
 static void
 sleep_until_it_is_looked_for(void)
 {
-    int64_t until = pshm_now() + PSHM_SLICE + 10 * MS;
-    while (pshm_now() < until) {
+    int64_t deadline = pshm_now() + PSHM_POLL_INTERVAL + 10 * MS;
+    while (pshm_now() < deadline) {
         (void)usleep(1000);
     }
 }
@@ -80,9 +80,9 @@ thread_that_ends_releases_its_own(void)
     CHECK(!pshm_region_is_own(orphan.region));
     end_thread(&orphan);
     CHECK(pshm_region_is_own(orphan.region));
-    CHECK_IS(pshm_robust_try(orphan.mutex, &orphan.grip), -EOWNERDEAD);
+    CHECK_IS(pshm_robust_try(orphan.mutex, &orphan.mstate), -EOWNERDEAD);
     pshm_robust_repair(orphan.mutex);
-    CHECK_IS(pshm_robust_unlock(orphan.mutex, &orphan.grip), 0);
+    CHECK_IS(pshm_robust_unlock(orphan.mutex, &orphan.mstate), 0);
     pshm_region_drop(orphan.region);
 }
 
@@ -127,11 +127,11 @@ thread_that_has_ended_is_found_in_time(void)
 static int
 keep_one_that_is_lost(void *context)
 {
-    struct orphan orphan = {.grip.lost = true};
+    struct orphan orphan = {.mstate.lost = true};
     (void)context;
     orphan.mutex = shared_memory(PAGE);
     orphan.region = pshm_region_new(orphan.mutex, PAGE);
-    CHECK_IS(pshm_robust_abandon(orphan.mutex, &orphan.grip, NULL), -EBUSY);
+    CHECK_IS(pshm_robust_abandon(orphan.mutex, &orphan.mstate, NULL), -EBUSY);
     keep(&orphan);
     pshm_orphans_look();
     CHECK(atomic_load(&pshm_orphans) != NULL);

@@ -1,5 +1,5 @@
 #include "check.h"
-#include "posix/procmaps.h"
+#include "posix/object/procmaps.h"
 
 #include <pthread.h>
 #include <sys/sysmacros.h>

@@ -1,6 +1,6 @@
 #include "check.h"
-#include "posix/attach.h"
-#include "posix/reclaim.h"
+#include "posix/object/attach.h"
+#include "posix/object/reclaim.h"
 
 #include <sys/personality.h>
 #include <sys/socket.h>
@@ -123,7 +123,8 @@ what_is_no_object_is_not_selected(void)
     (void)snprintf(address.sun_path, sizeof(address.sun_path), "%.100s",
                    name.path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+    CHECK(fd >= 0
+          && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
     CHECK_IS(reclaim(&name, 0, true).state, PSHM_NOT_SELECTED);
     (void)close(fd);
     remove_plain(&name);

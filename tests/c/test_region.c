@@ -1,6 +1,6 @@
 #include "check.h"
-#include "posix/map.h"
-#include "posix/region.h"
+#include "posix/object/map.h"
+#include "posix/object/region.h"
 
 #include <pthread.h>
 

@@ -1,7 +1,7 @@
 #include "check.h"
 #include "peers.h"
 #include "posix/host.h"
-#include "posix/robust.h"
+#include "posix/sync/robust.h"
 
 #include <pthread.h>
 
@@ -15,7 +15,7 @@ struct place {
 
 struct side {
     struct place *place;
-    struct pshm_grip grip;
+    struct pshm_mutex_state mstate;
 };
 
 static struct side
@@ -24,7 +24,7 @@ make(unsigned flags)
     struct side side = {.place = shared_memory(PAGE)};
     side.place->flags = flags;
     CHECK_IS(pshm_robust_init(&side.place->mutex, flags), 0);
-    CHECK_IS(pshm_robust_open(&side.place->mutex, flags, &side.grip), 0);
+    CHECK_IS(pshm_robust_open(&side.place->mutex, flags, &side.mstate), 0);
     return side;
 }
 
@@ -38,7 +38,7 @@ static int
 lock(struct side *side)
 {
     int rc;
-    PATIENTLY(rc, pshm_robust_lock(&side->place->mutex, &side->grip,
+    PATIENTLY(rc, pshm_robust_lock(&side->place->mutex, &side->mstate,
                                    before_long()));
     return rc;
 }
@@ -46,13 +46,13 @@ lock(struct side *side)
 static int
 try(struct side *side)
 {
-    return pshm_robust_try(&side->place->mutex, &side->grip);
+    return pshm_robust_try(&side->place->mutex, &side->mstate);
 }
 
 static int
 unlock(struct side *side)
 {
-    return pshm_robust_unlock(&side->place->mutex, &side->grip);
+    return pshm_robust_unlock(&side->place->mutex, &side->mstate);
 }
 
 static const unsigned kinds[] = {0, PSHM_RECURSIVE};
@@ -89,21 +89,22 @@ static int
 find_it_taken(void *context)
 {
     struct side *side = context;
-    CHECK(!pshm_grip_mine(&side->grip) && !pshm_grip_held(&side->grip));
+    CHECK(!pshm_mutex_state_mine(&side->mstate)
+          && !pshm_mutex_state_held(&side->mstate));
     CHECK_IS(try(side), -EBUSY);
     int64_t start = pshm_now();
-    CHECK_IS(pshm_robust_lock(&side->place->mutex, &side->grip,
+    CHECK_IS(pshm_robust_lock(&side->place->mutex, &side->mstate,
                               start + 20 * MS),
              -ETIMEDOUT);
     CHECK(took(start, 20));
     start = pshm_now();
-    CHECK_IS(pshm_robust_lock(&side->place->mutex, &side->grip, PSHM_NEVER),
+    CHECK_IS(pshm_robust_lock(&side->place->mutex, &side->mstate, PSHM_NEVER),
              -EINTR);
     CHECK(took(start, 50));
-    CHECK_IS(pshm_robust_lock(&side->place->mutex, &side->grip, 0),
+    CHECK_IS(pshm_robust_lock(&side->place->mutex, &side->mstate, 0),
              -ETIMEDOUT);
     CHECK_IS(unlock(side), -EPERM);
-    CHECK(!pshm_grip_mine(&side->grip));
+    CHECK(!pshm_mutex_state_mine(&side->mstate));
     return 0;
 }
 
@@ -113,12 +114,14 @@ others_find_it_taken(void)
     for (size_t i = 0; i < COUNT(kinds); i++) {
         check_about("flags %u", kinds[i]);
         struct side side = make(kinds[i]);
-        CHECK(!pshm_grip_held(&side.grip));
+        CHECK(!pshm_mutex_state_held(&side.mstate));
         CHECK_IS(try(&side), 0);
-        CHECK(pshm_grip_mine(&side.grip) && pshm_grip_held(&side.grip));
+        CHECK(pshm_mutex_state_mine(&side.mstate)
+              && pshm_mutex_state_held(&side.mstate));
         CHECK_IS(child_run(find_it_taken, &side), 0);
         CHECK_IS(unlock(&side), 0);
-        CHECK(!pshm_grip_mine(&side.grip) && !pshm_grip_held(&side.grip));
+        CHECK(!pshm_mutex_state_mine(&side.mstate)
+              && !pshm_mutex_state_held(&side.mstate));
         CHECK_IS(unlock(&side), -EPERM);
         unmake(&side);
     }
@@ -128,10 +131,10 @@ static void *
 find_it_another_threads(void *context)
 {
     struct side *side = context;
-    intptr_t wrong = pshm_grip_mine(&side->grip)
-                     || !pshm_grip_held(&side->grip)
+    intptr_t wrong = pshm_mutex_state_mine(&side->mstate)
+                     || !pshm_mutex_state_held(&side->mstate)
                      || try(side) != -EBUSY || unlock(side) != -EPERM
-                     || pshm_robust_lock(&side->place->mutex, &side->grip,
+                     || pshm_robust_lock(&side->place->mutex, &side->mstate,
                                          in_ms(5)) != -ETIMEDOUT;
     return (void *)wrong;
 }
@@ -160,18 +163,18 @@ owner_does_not_wait_for_itself(void)
         CHECK_IS(lock(&side), 0);
         int rc = try(&side);
         CHECK(again ? rc == 0 : rc == -EDEADLK || rc == -EBUSY);
-        CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.grip, PSHM_NEVER),
+        CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.mstate, PSHM_NEVER),
                  again ? 0 : -EDEADLK);
         if (!again) {
             int64_t start = pshm_now();
-            CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.grip,
+            CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.mstate,
                                       start + 20 * MS),
                      -ETIMEDOUT);
             CHECK(took(start, 20));
         }
-        CHECK_IS(side.grip.depth, again ? 3 : 1);
+        CHECK_IS(side.mstate.depth, again ? 3 : 1);
         for (int depth = again ? 3 : 1; depth > 0; depth--) {
-            CHECK(pshm_grip_mine(&side.grip));
+            CHECK(pshm_mutex_state_mine(&side.mstate));
             CHECK_IS(child_run(find_it_taken, &side), 0);
             CHECK_IS(unlock(&side), 0);
         }
@@ -184,15 +187,15 @@ static void
 kinds_are_told_apart(void)
 {
     struct pshm_robust mutex;
-    struct pshm_grip grip = {0};
+    struct pshm_mutex_state mstate = {0};
     memset(&mutex, 0, sizeof(mutex));
     for (size_t i = 0; i < COUNT(kinds); i++) {
-        CHECK_IS(pshm_robust_open(&mutex, kinds[i], &grip), -EBADMSG);
+        CHECK_IS(pshm_robust_open(&mutex, kinds[i], &mstate), -EBADMSG);
     }
     for (size_t made = 0; made < COUNT(kinds); made++) {
         struct side side = make(kinds[made]);
         for (size_t i = 0; i < COUNT(kinds); i++) {
-            CHECK_IS(pshm_robust_open(&side.place->mutex, kinds[i], &grip),
+            CHECK_IS(pshm_robust_open(&side.place->mutex, kinds[i], &mstate),
                      i == made ? 0 : -EBADMSG);
         }
         unmake(&side);
@@ -228,7 +231,7 @@ find_it_taken_then_lock_it(void *context)
     CHECK_IS(find_it_taken(side), 0);
     (void)atomic_fetch_add(&side->place->steps, 1);
     CHECK_IS(lock(side), 0);
-    CHECK(pshm_grip_mine(&side->grip));
+    CHECK(pshm_mutex_state_mine(&side->mstate));
     CHECK_IS(unlock(side), 0);
     return 0;
 }
@@ -283,7 +286,7 @@ next_owner_is_told_of_a_death(void)
         for (int waits = 0; waits < 2; waits++) {
             CHECK_IS(child_run(die_with_it, &side), -SIGKILL);
             CHECK_IS(waits ? lock(&side) : try(&side), -EOWNERDEAD);
-            CHECK(pshm_grip_mine(&side.grip));
+            CHECK(pshm_mutex_state_mine(&side.mstate));
             pshm_robust_repair(&side.place->mutex);
             CHECK_IS(unlock(&side), 0);
             CHECK_IS(try(&side), 0);
@@ -315,7 +318,7 @@ without_a_repair_nobody_gets_it_any_more(void)
         CHECK_IS(try(&side), -ENOTRECOVERABLE);
         CHECK_IS(child_run(find_it_unrecoverable, &side), 0);
         CHECK_IS(lock(&side), -ENOTRECOVERABLE);
-        CHECK(!pshm_grip_mine(&side.grip));
+        CHECK(!pshm_mutex_state_mine(&side.mstate));
         unmake(&side);
     }
 }
@@ -430,7 +433,7 @@ have_it_written_over(void *context)
     struct pshm_robust kept = side.place->mutex;
     write_over(&side.place->mutex, how % WAYS_TO_WRITE_OVER);
     CHECK_IS(unlock(&side), -EBADMSG);
-    if (pshm_grip_mine(&side.grip)) {
+    if (pshm_mutex_state_mine(&side.mstate)) {
         CHECK_IS(unlock(&side), -EBADMSG);
         if (how % WAYS_TO_WRITE_OVER < 3) {
             CHECK_IS(try(&side), -EBADMSG);
@@ -467,7 +470,7 @@ have_only_it_written_over(void *context)
     CHECK_IS(lock(&side), 0);
     write_over(&side.place->mutex, how);
     CHECK_IS(unlock(&side), -EBADMSG);
-    CHECK(!pshm_grip_held(&side.grip));
+    CHECK(!pshm_mutex_state_held(&side.mstate));
     if (how > 2) {
         CHECK_IS(try(&side), -EOWNERDEAD);
         CHECK_IS(unlock(&side), 0);
@@ -514,7 +517,7 @@ have_the_links_of_a_dead_thread(void *context)
     pshm_robust_repair(&side.place->mutex);
     side.place->mutex.mutex.__data.__list = kept.mutex.__data.__list;
     CHECK_IS(unlock(&side), -EBADMSG);
-    CHECK(!pshm_grip_held(&side.grip));
+    CHECK(!pshm_mutex_state_held(&side.mstate));
     unmake(&side);
     CHECK_IS(lock(&other), 0);
     CHECK_IS(unlock(&other), 0);
@@ -566,7 +569,7 @@ use_it_where_links_are_unknown(void *context)
     CHECK_IS(lock(&side), 0);
     side.place->mutex.mutex.__data.__kind ^= 2;
     CHECK_IS(unlock(&side), -EBADMSG);
-    CHECK(pshm_grip_held(&side.grip));
+    CHECK(pshm_mutex_state_held(&side.mstate));
     side.place->mutex.mutex.__data.__kind ^= 2;
     CHECK_IS(unlock(&side), 0);
     return have_it_written_over(&how);
@@ -600,7 +603,7 @@ neighbour_with_waiters_confirms_a_link(void)
     }
     write_over(&sides[1].place->mutex, 3);
     CHECK_IS(unlock(&sides[1]), -EBADMSG);
-    CHECK(!pshm_grip_held(&sides[1].grip));
+    CHECK(!pshm_mutex_state_held(&sides[1].mstate));
     CHECK_IS(unlock(&sides[2]), 0);
     CHECK_IS(unlock(&sides[0]), 0);
     for (int i = 0; i < 3; i++) {
@@ -626,7 +629,7 @@ have_links_to_one_that_is_ours(void *context)
     mine->mutex.__data.__list.__next = other;
     before->mutex.__data.__list.__prev = other;
     CHECK_IS(unlock(&sides[1]), -EBADMSG);
-    CHECK(pshm_grip_held(&sides[1].grip));
+    CHECK(pshm_mutex_state_held(&sides[1].mstate));
     *mine = kept;
     *before = kept_before;
     for (int i = 0; i < 4; i++) {
@@ -658,7 +661,7 @@ words_that_say_that_it_is_ours(void)
             mutex->__data.__list.__prev = count ? (void *)mutex : NULL;
             CHECK_IS(try(&side), -EBADMSG);
             CHECK_IS(lock(&side), -EBADMSG);
-            CHECK(!pshm_grip_held(&side.grip));
+            CHECK(!pshm_mutex_state_held(&side.mstate));
             CHECK_IS(unlock(&side), -EPERM);
             unmake(&side);
         }
@@ -675,7 +678,7 @@ word_that_says_that_it_is_free_while_it_is_ours(void)
         atomic_store(pshm_robust_word(&side.place->mutex), 0);
         CHECK_IS(try(&side), -EBADMSG);
         CHECK_IS(unlock(&side), -EBADMSG);
-        CHECK(!pshm_grip_held(&side.grip));
+        CHECK(!pshm_mutex_state_held(&side.mstate));
         unmake(&side);
         CHECK_IS(lock(&other), 0);
         CHECK_IS(unlock(&other), 0);
@@ -694,7 +697,7 @@ owner_or_count_that_is_written_over(void)
         *(count ? &mutex->__data.__count
                 : (unsigned *)&mutex->__data.__owner) += 1;
         CHECK_IS(unlock(&side), -EBADMSG);
-        CHECK(!pshm_grip_held(&side.grip));
+        CHECK(!pshm_mutex_state_held(&side.mstate));
         CHECK_IS(try(&side), -EOWNERDEAD);
         pshm_robust_repair(&side.place->mutex);
         CHECK_IS(unlock(&side), 0);
@@ -763,8 +766,8 @@ owner_that_does_not_exist_is_found(void)
         check_about("way %d", how);
         watched->sides[0] = make(how % 2 ? PSHM_RECURSIVE : 0);
         watched->sides[1] = make(0);
-        pshm_robust_watch(&watched->sides[0].grip, &watched->owners[0]);
-        pshm_robust_watch(&watched->sides[1].grip, &watched->owners[1]);
+        pshm_robust_watch(&watched->sides[0].mstate, &watched->owners[0]);
+        pshm_robust_watch(&watched->sides[1].mstate, &watched->owners[1]);
         /* It is found also while it is a zombie. */
         pid_t child = child_start(cut_the_list_and_die, watched);
         if (how < 2) {
@@ -776,11 +779,11 @@ owner_that_does_not_exist_is_found(void)
         }
         CHECK_IS(try(side), -EBUSY);
         if (how == 0) {
-            CHECK(pshm_robust_owner_gone(&side->place->mutex, &side->grip));
+            CHECK(pshm_robust_owner_gone(&side->place->mutex, &side->mstate));
             CHECK_IS(try(side), -EOWNERDEAD);
         }
         else if (how == 1) {
-            CHECK_IS(pshm_robust_busy(&side->place->mutex, &side->grip),
+            CHECK_IS(pshm_robust_busy(&side->place->mutex, &side->mstate),
                      -EOWNERDEAD);
         }
         else {
@@ -789,7 +792,7 @@ owner_that_does_not_exist_is_found(void)
         }
         pshm_robust_repair(&side->place->mutex);
         CHECK_IS(unlock(side), 0);
-        CHECK(!pshm_robust_owner_gone(&side->place->mutex, &side->grip));
+        CHECK(!pshm_robust_owner_gone(&side->place->mutex, &side->mstate));
         unmake(side);
         unmake(&watched->sides[1]);
     }
@@ -802,10 +805,10 @@ owner_whose_id_was_given_away_is_found(void)
 {
     struct side side = make(0);
     struct pshm_owner note = {0};
-    pshm_robust_watch(&side.grip, &note);
+    pshm_robust_watch(&side.mstate, &note);
     atomic_store(pshm_robust_word(&side.place->mutex), (unsigned)getppid());
-    CHECK(!pshm_robust_owner_gone(&side.place->mutex, &side.grip));
-    CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.grip, in_ms(5)),
+    CHECK(!pshm_robust_owner_gone(&side.place->mutex, &side.mstate));
+    CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.mstate, in_ms(5)),
              -ETIMEDOUT);
     atomic_store(&note.thread, (unsigned)getppid());
     atomic_store(&note.started, 1);
@@ -857,9 +860,9 @@ owner_that_noted_nothing_is_found(void)
     struct side side = make(0);
     pid_t ended = child_start(find_nothing, NULL);
     CHECK_IS(child_wait(ended), 0);
-    pshm_robust_watch(&side.grip, NULL);
+    pshm_robust_watch(&side.mstate, NULL);
     atomic_store(pshm_robust_word(&side.place->mutex), (unsigned)ended);
-    CHECK_IS(pshm_robust_busy(&side.place->mutex, &side.grip), -EOWNERDEAD);
+    CHECK_IS(pshm_robust_busy(&side.place->mutex, &side.mstate), -EOWNERDEAD);
     pshm_robust_repair(&side.place->mutex);
     CHECK_IS(unlock(&side), 0);
     unmake(&side);
@@ -870,14 +873,14 @@ static void
 owner_is_not_looked_for_in_another_space(void)
 {
     struct side side = make(0);
-    CHECK_IS(pshm_robust_busy(&side.place->mutex, &side.grip), -EBUSY);
+    CHECK_IS(pshm_robust_busy(&side.place->mutex, &side.mstate), -EBUSY);
     pid_t ended = child_start(find_nothing, NULL);
     CHECK_IS(child_wait(ended), 0);
-    pshm_robust_watch(&side.grip, NULL);
-    side.grip.space++;
+    pshm_robust_watch(&side.mstate, NULL);
+    side.mstate.space++;
     atomic_store(pshm_robust_word(&side.place->mutex), (unsigned)ended);
-    CHECK(!pshm_robust_owner_gone(&side.place->mutex, &side.grip));
-    CHECK_IS(pshm_robust_busy(&side.place->mutex, &side.grip), -EBUSY);
+    CHECK(!pshm_robust_owner_gone(&side.place->mutex, &side.mstate));
+    CHECK_IS(pshm_robust_busy(&side.place->mutex, &side.mstate), -EBUSY);
     unmake(&side);
 }
 
@@ -908,7 +911,7 @@ owner_that_is_not_noted_is_not_taken_for_a_dead_one(void)
         pid_t child = child_start(maps ? stop_and_end : stop_without_it,
                                   &side);
         child_wait_stopped(child);
-        pshm_robust_watch(&side.grip, &note);
+        pshm_robust_watch(&side.mstate, &note);
         atomic_uint *word = pshm_robust_word(&side.place->mutex);
         for (int orphaned = 0; orphaned < 2; orphaned++) {
             check_about("maps %d, orphaned %d", maps, orphaned);
@@ -916,11 +919,11 @@ owner_that_is_not_noted_is_not_taken_for_a_dead_one(void)
             atomic_store(&note.thread,
                          orphaned ? PSHM_ORPHANED : (unsigned)child);
             atomic_store(&note.started, 1);
-            CHECK_IS(pshm_robust_owner_gone(&side.place->mutex, &side.grip),
+            CHECK_IS(pshm_robust_owner_gone(&side.place->mutex, &side.mstate),
                      !maps);
             atomic_store(word, (unsigned)child);
-            atomic_store(&side.grip.looked, 0);
-            int rc = pshm_robust_busy(&side.place->mutex, &side.grip);
+            atomic_store(&side.mstate.looked, 0);
+            int rc = pshm_robust_busy(&side.place->mutex, &side.mstate);
             CHECK_IS(rc, maps       ? -EBUSY
                          : orphaned ? -EINPROGRESS
                                     : -EOWNERDEAD);
@@ -931,7 +934,7 @@ owner_that_is_not_noted_is_not_taken_for_a_dead_one(void)
         }
         /* The thread of the orphan has ended. */
         atomic_store(word, FUTEX_OWNER_DIED);
-        CHECK(pshm_robust_owner_gone(&side.place->mutex, &side.grip));
+        CHECK(pshm_robust_owner_gone(&side.place->mutex, &side.mstate));
         CHECK(kill(child, SIGCONT) == 0);
         CHECK_IS(child_wait(child), 0);
         unmake(&side);
@@ -956,7 +959,7 @@ look_for_the_owner(void *context)
 {
     struct found *found = context;
     CHECK(pshm_robust_owner_gone(&found->side.place->mutex,
-                                 &found->side.grip));
+                                 &found->side.mstate));
 }
 
 static void
@@ -974,7 +977,7 @@ two_find_the_ended_owner_at_once(void)
     pid_t ended = child_start(find_nothing, NULL);
     CHECK_IS(child_wait(ended), 0);
     found.ended = (unsigned)ended;
-    pshm_robust_watch(&found.side.grip, NULL);
+    pshm_robust_watch(&found.side.mstate, NULL);
     meet_at_each_step(&(struct meeting){begin_with_an_ended_owner,
                                         look_for_the_owner,
                                         look_for_the_owner,
@@ -990,11 +993,11 @@ kernel_without_robust_mutexes_is_told(void)
 {
     struct side side = make(0);
     struct pshm_robust fresh;
-    struct pshm_grip grip = {0};
+    struct pshm_mutex_state mstate = {0};
     memset(&fresh, 0, sizeof(fresh));
     pshm_fault_arm("pthread_mutex_init", 1, PSHM_FAULT_FAIL_ON, ENOTSUP);
     CHECK_IS(pshm_robust_init(&fresh, 0), -ENOTSUP);
-    CHECK_IS(pshm_robust_open(&side.place->mutex, 0, &grip), -ENOTSUP);
+    CHECK_IS(pshm_robust_open(&side.place->mutex, 0, &mstate), -ENOTSUP);
     pshm_fault_arm("pthread_mutexattr_setrobust", 1, PSHM_FAULT_FAIL_ON,
                    ENOSYS);
     CHECK_IS(pshm_robust_init(&fresh, 0), -ENOSYS);
@@ -1018,8 +1021,8 @@ waiter_is_told_that_it_was_not_repaired(void)
     CHECK_IS(child_run(die_with_it, &side), -SIGKILL);
     CHECK_IS(lock(&side), -EOWNERDEAD);
     pid_t child = child_start(wait_until_it_is_unrecoverable, &side);
-    int64_t until = before_long();
-    while ((atomic_load(word) & FUTEX_WAITERS) == 0 && pshm_now() < until) {
+    int64_t deadline = before_long();
+    while ((atomic_load(word) & FUTEX_WAITERS) == 0 && pshm_now() < deadline) {
         (void)usleep(20);
     }
     CHECK_IS(unlock(&side), 0);
@@ -1042,7 +1045,7 @@ owner_that_waits_for_itself_may_be_freed_by_a_signal(void)
     CHECK_IS(lock(&side), 0);
     pshm_fault_hook(unlock_it, &side);
     pshm_fault_arm("futex", 1, PSHM_FAULT_HOOK_BEFORE, 0);
-    CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.grip, before_long()),
+    CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.mstate, before_long()),
              -EINTR);
     (void)pshm_fault_disarm();
     CHECK_IS(lock(&side), 0);
@@ -1079,9 +1082,9 @@ it_is_refused_or_was_locked_before(void *context)
 {
     struct found *found = context;
     CHECK(found->rc == 0 || found->rc == -EBADMSG);
-    CHECK_IS(pshm_grip_held(&found->side.grip), found->rc == 0);
+    CHECK_IS(pshm_mutex_state_held(&found->side.mstate), found->rc == 0);
     CHECK_IS(unlock(&found->side), found->rc == 0 ? -EBADMSG : -EPERM);
-    CHECK(!pshm_grip_held(&found->side.grip));
+    CHECK(!pshm_mutex_state_held(&found->side.mstate));
 }
 
 static void
@@ -1156,19 +1159,19 @@ have_it_replayed(void *context)
     replay.fresh = side->place->mutex;
     for (int i = 0; i < times; i++) {
         start_holder(&replay, i);
-        CHECK_IS(atomic_load(&side->grip.before) != 0, i > 0);
-        CHECK_IS(atomic_load(&side->grip.lost), i > 1);
+        CHECK_IS(atomic_load(&side->mstate.before) != 0, i > 0);
+        CHECK_IS(atomic_load(&side->mstate.lost), i > 1);
         side->place->mutex = replay.fresh;
     }
     CHECK_IS(lock(side), 0);
-    CHECK_IS(pshm_robust_abandon(&side->place->mutex, &side->grip, NULL),
+    CHECK_IS(pshm_robust_abandon(&side->place->mutex, &side->mstate, NULL),
              -EBUSY);
-    CHECK(!pshm_grip_held(&side->grip));
+    CHECK(!pshm_mutex_state_held(&side->mstate));
     for (int i = 0; i < times; i++) {
         end_holder(&replay, i);
     }
     /* Of one it is known when it ended, of several not. */
-    CHECK_IS(pshm_robust_abandon(&side->place->mutex, &side->grip, NULL),
+    CHECK_IS(pshm_robust_abandon(&side->place->mutex, &side->mstate, NULL),
              times == 1 ? 0 : -EBUSY);
     return 0;
 }
@@ -1201,7 +1204,7 @@ lock_it_as_its_owner_ends(void *context)
     pshm_fault_arm("clock_nanosleep", 1, PSHM_FAULT_HOOK_BEFORE, 0);
     CHECK_IS(try(side), -EOWNERDEAD);
     CHECK(pshm_fault_disarm() >= 1);
-    CHECK_IS(atomic_load(&side->grip.before), 0);
+    CHECK_IS(atomic_load(&side->mstate.before), 0);
     return 0;
 }
 
@@ -1222,8 +1225,8 @@ object_of_an_ended_thread_may_go(void)
     struct side *side = &replay.side;
     start_holder(&replay, 0);
     end_holder(&replay, 0);
-    CHECK(pshm_grip_held(&side->grip));
-    CHECK_IS(pshm_robust_abandon(&side->place->mutex, &side->grip, NULL), 0);
+    CHECK(pshm_mutex_state_held(&side->mstate));
+    CHECK_IS(pshm_robust_abandon(&side->place->mutex, &side->mstate, NULL), 0);
     unmake(side);
 }
 
@@ -1240,7 +1243,7 @@ object_of_a_thread_that_lives_stays(void)
         struct pshm_owner note = {0};
         atomic_uint inconsistent = 0;
         atomic_uint *word = pshm_robust_word(&side->place->mutex);
-        pshm_robust_watch(&side->grip, how == NOT_NOTED ? NULL : &note);
+        pshm_robust_watch(&side->mstate, how == NOT_NOTED ? NULL : &note);
         start_holder(&replay, 0);
         unsigned kept = atomic_load(word);
         if (how == HELD_BY_ANOTHER) {
@@ -1249,7 +1252,7 @@ object_of_a_thread_that_lives_stays(void)
         if (how == NOTED_BY_ANOTHER) {
             atomic_store(&note.thread, (unsigned)getppid());
         }
-        CHECK_IS(pshm_robust_abandon(&side->place->mutex, &side->grip,
+        CHECK_IS(pshm_robust_abandon(&side->place->mutex, &side->mstate,
                                      how == NO_WORD ? NULL : &inconsistent),
                  -EBUSY);
         CHECK_IS(atomic_load(&inconsistent), how == NOTED);
@@ -1270,10 +1273,10 @@ abandon_one_that_is_written_over(void *context)
     CHECK_IS(lock(&side), 0);
     write_over(&side.place->mutex, 0);
     pshm_fault_arm("futex", 1, PSHM_FAULT_FAIL_ON, EPERM);
-    CHECK_IS(pshm_robust_abandon(&side.place->mutex, &side.grip, NULL),
+    CHECK_IS(pshm_robust_abandon(&side.place->mutex, &side.mstate, NULL),
              -EBUSY);
     (void)pshm_fault_disarm();
-    CHECK(pshm_grip_held(&side.grip));
+    CHECK(pshm_mutex_state_held(&side.mstate));
     return 0;
 }
 

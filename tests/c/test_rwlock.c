@@ -1,7 +1,7 @@
 #include "check.h"
 #include "peers.h"
 #include "posix/host.h"
-#include "posix/rwlock.h"
+#include "posix/sync/rwlock.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -21,7 +21,7 @@ struct side {
     struct place *place;
     struct pshm_lock *gate;
     struct pshm_rwlock *rw;
-    struct pshm_rw_grip grip;
+    struct pshm_rw_state mstate;
 };
 
 static char *
@@ -39,7 +39,7 @@ make(void)
                                              - offsetof(struct pshm_rwlock,
                                                         slots));
     CHECK_IS(pshm_rw_init(side.gate, side.rw), 0);
-    CHECK_IS(pshm_rw_open(side.gate, side.rw, &side.grip), 0);
+    CHECK_IS(pshm_rw_open(side.gate, side.rw, &side.mstate), 0);
     return side;
 }
 
@@ -50,40 +50,40 @@ unmake(struct side *side)
 }
 
 static int
-read_until(struct side *side, enum pshm_rw_patience patience, int64_t until,
+read_until(struct side *side, enum pshm_rw_patience patience, int64_t deadline,
            int *slot)
 {
     struct pshm_rw_attempt attempt = {0};
     int rc;
-    PATIENTLY(rc, pshm_rw_read(side->gate, side->rw,
-                               &side->grip, &attempt, patience, until, slot));
+    PATIENTLY(rc, pshm_rw_read(side->gate, side->rw, &side->mstate, &attempt,
+                               patience, deadline, slot));
     if (rc == -EOWNERDEAD) {
-        pshm_rw_undo(side->gate, side->rw, &side->grip,
+        pshm_rw_undo(side->gate, side->rw, &side->mstate,
                      &attempt);
     }
     return rc;
 }
 
 static int
-write_until(struct side *side, enum pshm_rw_patience patience, int64_t until)
+write_until(struct side *side, enum pshm_rw_patience patience, int64_t deadline)
 {
     struct pshm_rw_attempt attempt = {0};
     int rc;
     PATIENTLY(rc, pshm_rw_write(side->gate, side->rw,
-                                &side->grip, &attempt, patience, until));
+                                &side->mstate, &attempt, patience, deadline));
     if (rc == -EOWNERDEAD) {
-        pshm_rw_undo(side->gate, side->rw, &side->grip,
+        pshm_rw_undo(side->gate, side->rw, &side->mstate,
                      &attempt);
     }
     return rc;
 }
 
 static bool
-is_held(const struct pshm_rw_grip *grip)
+is_held(const struct pshm_rw_state *mstate)
 {
-    bool held = pshm_grip_held(&grip->gate);
+    bool held = pshm_mutex_state_held(&mstate->gate);
     for (int i = 0; i < PSHM_SLOTS; i++) {
-        held = held || pshm_grip_held(&grip->slots[i]);
+        held = held || pshm_mutex_state_held(&mstate->slots[i]);
     }
     return held;
 }
@@ -107,13 +107,13 @@ begin_to_repair(struct side *side)
     struct pshm_rw_attempt attempt = {0};
     int rc, told;
     PATIENTLY(told, pshm_rw_write(side->gate, side->rw,
-                                  &side->grip, &attempt, PSHM_RW_WAIT,
+                                  &side->mstate, &attempt, PSHM_RW_WAIT,
                                   before_long()));
     if (told != -EOWNERDEAD) {
         return told;
     }
     PATIENTLY(rc, pshm_rw_write(side->gate, side->rw,
-                                &side->grip, &attempt, PSHM_RW_WAIT,
+                                &side->mstate, &attempt, PSHM_RW_WAIT,
                                 before_long()));
     return rc == 0 ? told : rc;
 }
@@ -121,13 +121,13 @@ begin_to_repair(struct side *side)
 static int
 stop_reading(struct side *side, int slot)
 {
-    return pshm_rw_leave(side->rw, &side->grip, slot);
+    return pshm_rw_leave(side->rw, &side->mstate, slot);
 }
 
 static int
 stop_writing(struct side *side)
 {
-    return pshm_rw_done(side->gate, side->rw, &side->grip);
+    return pshm_rw_done(side->gate, side->rw, &side->mstate);
 }
 
 static void
@@ -145,7 +145,7 @@ can_read(void *context)
 {
     int slot;
     CHECK_IS(read_until(context, PSHM_RW_PASS, 0, &slot), 0);
-    CHECK_IS(pshm_rw_my_slot(&((struct side *)context)->grip), slot);
+    CHECK_IS(pshm_rw_my_slot(&((struct side *)context)->mstate), slot);
     CHECK_IS(stop_reading(context, slot), 0);
     return 0;
 }
@@ -155,9 +155,9 @@ can_write(void *context)
 {
     struct side *side = context;
     CHECK_IS(write_until(side, PSHM_RW_PASS, 0), 0);
-    CHECK(pshm_rw_writes(&side->grip));
+    CHECK(pshm_rw_writes(&side->mstate));
     CHECK_IS(stop_writing(side), 0);
-    CHECK(!is_held(&side->grip));
+    CHECK(!is_held(&side->mstate));
     return 0;
 }
 
@@ -170,7 +170,7 @@ cannot_write(void *context)
     int64_t start = pshm_now();
     CHECK_IS(write_until(side, PSHM_RW_WAIT, start + 20 * MS), -ETIMEDOUT);
     CHECK(took(start, 20));
-    CHECK(!is_held(&side->grip));
+    CHECK(!is_held(&side->mstate));
     CHECK_IS(stop_writing(side), -EPERM);
     return 0;
 }
@@ -183,10 +183,11 @@ cannot_read(void *context)
     CHECK_IS(read_until(side, PSHM_RW_PASS, 0, &slot), -EBUSY);
     CHECK_IS(read_until(side, PSHM_RW_TRY, 0, &slot), -EBUSY);
     int64_t start = pshm_now();
-    CHECK_IS(read_until(side, PSHM_RW_WAIT, start + 20 * MS, &slot), -ETIMEDOUT);
+    CHECK_IS(read_until(side, PSHM_RW_WAIT, start + 20 * MS, &slot),
+             -ETIMEDOUT);
     CHECK(took(start, 20));
-    CHECK(!is_held(&side->grip));
-    CHECK_IS(pshm_rw_my_slot(&side->grip), -1);
+    CHECK(!is_held(&side->mstate));
+    CHECK_IS(pshm_rw_my_slot(&side->mstate), -1);
     return 0;
 }
 
@@ -196,8 +197,8 @@ readers_keep_writers_out_but_not_readers(void)
     struct side side = make();
     int slot, another;
     CHECK_IS(begin_to_read(&side, &slot), 0);
-    CHECK(is_held(&side.grip));
-    CHECK(!pshm_rw_writes(&side.grip));
+    CHECK(is_held(&side.mstate));
+    CHECK(!pshm_rw_writes(&side.mstate));
     CHECK_IS(child_run(can_read, &side), 0);
     CHECK_IS(child_run(cannot_write, &side), 0);
     CHECK_IS(child_run(can_read, &side), 0);
@@ -205,10 +206,10 @@ readers_keep_writers_out_but_not_readers(void)
     CHECK(another != slot);
     CHECK_IS(stop_reading(&side, slot), 0);
     CHECK_IS(stop_reading(&side, slot), -EPERM);
-    CHECK_IS(pshm_rw_my_slot(&side.grip), another);
+    CHECK_IS(pshm_rw_my_slot(&side.mstate), another);
     CHECK_IS(child_run(cannot_write, &side), 0);
     CHECK_IS(stop_reading(&side, another), 0);
-    CHECK(!is_held(&side.grip));
+    CHECK(!is_held(&side.mstate));
     CHECK_IS(child_run(can_write, &side), 0);
     unmake(&side);
 }
@@ -218,7 +219,7 @@ writer_is_alone(void)
 {
     struct side side = make();
     CHECK_IS(begin_to_write(&side), 0);
-    CHECK(pshm_rw_writes(&side.grip));
+    CHECK(pshm_rw_writes(&side.mstate));
     CHECK_IS(child_run(cannot_write, &side), 0);
     CHECK_IS(child_run(cannot_read, &side), 0);
     CHECK_IS(stop_writing(&side), 0);
@@ -236,14 +237,14 @@ nobody_waits_for_oneself(void)
     CHECK_IS(begin_to_read(&side, &slot), 0);
     CHECK_IS(write_until(&side, PSHM_RW_WAIT, PSHM_NEVER), -EDEADLK);
     CHECK_IS(write_until(&side, PSHM_RW_WAIT, in_ms(5)), -ETIMEDOUT);
-    CHECK_IS(pshm_rw_my_slot(&side.grip), slot);
+    CHECK_IS(pshm_rw_my_slot(&side.mstate), slot);
     CHECK_IS(child_run(can_read, &side), 0);
     CHECK_IS(stop_reading(&side, slot), 0);
     CHECK_IS(begin_to_write(&side), 0);
     CHECK_IS(write_until(&side, PSHM_RW_WAIT, PSHM_NEVER), -EDEADLK);
     CHECK_IS(read_until(&side, PSHM_RW_WAIT, PSHM_NEVER, &other), -EDEADLK);
     CHECK_IS(read_until(&side, PSHM_RW_WAIT, in_ms(5), &other), -ETIMEDOUT);
-    CHECK(pshm_rw_writes(&side.grip));
+    CHECK(pshm_rw_writes(&side.mstate));
     CHECK_IS(stop_writing(&side), 0);
     unmake(&side);
 }
@@ -256,8 +257,8 @@ writer_does_not_read_beside_itself(void)
     CHECK_IS(begin_to_write(&side), 0);
     CHECK_IS(read_until(&side, PSHM_RW_TRY, 0, &slot), -EBUSY);
     CHECK_IS(write_until(&side, PSHM_RW_TRY, 0), -EBUSY);
-    CHECK_IS(pshm_rw_my_slot(&side.grip), -1);
-    CHECK(pshm_rw_writes(&side.grip));
+    CHECK_IS(pshm_rw_my_slot(&side.mstate), -1);
+    CHECK(pshm_rw_writes(&side.mstate));
     CHECK_IS(stop_writing(&side), 0);
     unmake(&side);
 }
@@ -286,11 +287,11 @@ static void
 kernel_without_robust_mutexes_is_told(void)
 {
     struct side side = make();
-    struct pshm_rw_grip grip = {0};
+    struct pshm_rw_state mstate = {0};
     for (int nth = 1; nth <= 1 + PSHM_SLOTS; nth++) {
         check_about("mutex %d", nth);
         pshm_fault_arm("pthread_mutex_init", nth, PSHM_FAULT_FAIL, ENOTSUP);
-        CHECK_IS(pshm_rw_open(side.gate, side.rw, &grip), -ENOTSUP);
+        CHECK_IS(pshm_rw_open(side.gate, side.rw, &mstate), -ENOTSUP);
         pshm_fault_arm("pthread_mutex_init", nth, PSHM_FAULT_FAIL, ENOTSUP);
         CHECK_IS(pshm_rw_init(side.gate, side.rw), -ENOTSUP);
         CHECK_IS(pshm_fault_disarm(), nth);
@@ -313,12 +314,12 @@ pass_through_the_gate(void *context)
 {
     struct passing *passing = context;
     struct side *side = &passing->side;
-    intptr_t wrong = pshm_lock_try(side->gate, &side->grip.gate) != 0;
+    intptr_t wrong = pshm_lock_try(side->gate, &side->mstate.gate) != 0;
     atomic_store(&passing->state, 1);
     while (atomic_load(&passing->state) != 2) {
         (void)usleep(20);
     }
-    wrong |= pshm_lock_release(side->gate, &side->grip.gate) != 0;
+    wrong |= pshm_lock_release(side->gate, &side->mstate.gate) != 0;
     atomic_store(&passing->state, 3);
     return (void *)wrong;
 }
@@ -359,7 +360,7 @@ it_was_waited_for_or_not(void *context)
     if (passing->rc == 0) {
         CHECK_IS(stop_writing(&passing->side), 0);
     }
-    CHECK(!is_held(&passing->side.grip));
+    CHECK(!is_held(&passing->side.mstate));
 }
 
 static void
@@ -384,7 +385,7 @@ reader_that_passes_the_gate_is_waited_for(void)
 static struct pshm_owner *
 note_of(struct side *side, int slot)
 {
-    return side->grip.slots[slot].note;
+    return side->mstate.slots[slot].note;
 }
 
 /* What threads of other objects leave, as if each slot had one. */
@@ -462,7 +463,7 @@ static void
 it_has_nothing(void *context)
 {
     struct passing *passing = context;
-    CHECK(!is_held(&passing->side.grip));
+    CHECK(!is_held(&passing->side.mstate));
 }
 
 static void
@@ -510,10 +511,11 @@ struct kept {
 };
 
 static void
-keep_it(void *context, struct pshm_robust *r, const struct pshm_grip *grip)
+keep_it(void *context, struct pshm_robust *r,
+        const struct pshm_mutex_state *mstate)
 {
     struct kept *kept = context;
-    CHECK(pshm_grip_held(grip));
+    CHECK(pshm_mutex_state_held(mstate));
     kept->count++;
     kept->last = r;
 }
@@ -540,12 +542,12 @@ parts_that_a_thread_has_are_kept(void)
         struct passing passing = {.side = make(), .rc = -writes};
         struct side *side = &passing.side;
         struct kept kept = {0};
-        pshm_rw_abandon(side->gate, side->rw, &side->grip, keep_it, &kept);
+        pshm_rw_abandon(side->gate, side->rw, &side->mstate, keep_it, &kept);
         CHECK_IS(kept.count, 0);
         CHECK(pthread_create(&passing.thread, NULL, read_and_stay, &passing)
               == 0);
         await(&passing.state, 1);
-        pshm_rw_abandon(side->gate, side->rw, &side->grip, keep_it, &kept);
+        pshm_rw_abandon(side->gate, side->rw, &side->mstate, keep_it, &kept);
         CHECK_IS(kept.count, 1);
         CHECK(kept.last == (writes ? &side->gate->mutex
                                    : &side->rw->slots[passing.rc]));
@@ -564,7 +566,7 @@ writer_whose_gate_was_written_over_leaves_it_inconsistent(void)
     CHECK_IS(begin_to_write(&side), 0);
     side.gate->mutex.mutex.__data.__kind ^= 2;
     CHECK_IS(stop_writing(&side), -EBADMSG);
-    CHECK(!pshm_rw_writes(&side.grip));
+    CHECK(!pshm_rw_writes(&side.mstate));
     side.gate->mutex.mutex.__data.__kind ^= 2;
     repair_it(&side);
     CHECK_IS(child_run(can_write, &side), 0);
@@ -578,8 +580,8 @@ find_it_another_threads(void *context)
 {
     struct side *side = context;
     int slot;
-    intptr_t wrong = pshm_rw_writes(&side->grip)
-                     || !is_held(&side->grip)
+    intptr_t wrong = pshm_rw_writes(&side->mstate)
+                     || !is_held(&side->mstate)
                      || stop_writing(side) != -EPERM
                      || write_until(side, PSHM_RW_PASS, 0) != -EBUSY
                      || read_until(side, PSHM_RW_PASS, 0, &slot) != -EBUSY;
@@ -631,15 +633,15 @@ failed_attempt_gives_back_what_it_had(void)
     struct side side = make();
     struct pshm_rw_attempt attempt = {0};
     struct pshm_robust *last = &side.rw->slots[PSHM_SLOTS - 1];
-    struct pshm_grip *grip = &side.grip.slots[PSHM_SLOTS - 1];
-    CHECK_IS(pshm_robust_try(last, grip), 0);
-    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip, &attempt, PSHM_RW_WAIT,
-                           PSHM_NEVER),
+    struct pshm_mutex_state *mstate = &side.mstate.slots[PSHM_SLOTS - 1];
+    CHECK_IS(pshm_robust_try(last, mstate), 0);
+    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.mstate, &attempt,
+                           PSHM_RW_WAIT, PSHM_NEVER),
              -EDEADLK);
     CHECK(!attempt.gate);
     CHECK_IS(attempt.slots, 0);
-    CHECK_IS(pshm_robust_unlock(last, grip), 0);
-    CHECK(!is_held(&side.grip));
+    CHECK_IS(pshm_robust_unlock(last, mstate), 0);
+    CHECK(!is_held(&side.mstate));
     CHECK_IS(child_run(can_write, &side), 0);
     unmake(&side);
 }
@@ -666,27 +668,27 @@ writer_that_waits_keeps_new_readers_out(void)
     pid_t reader = child_start(read_until_stopped, &side);
     await(&side.place->steps, 1);
     int64_t start = pshm_now();
-    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip,
+    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.mstate,
                            &attempt, PSHM_RW_WAIT, PSHM_NEVER),
              -EINTR);
     CHECK(took(start, 50));
     CHECK(attempt.gate);
-    CHECK(!pshm_rw_writes(&side.grip));
+    CHECK(!pshm_rw_writes(&side.mstate));
     CHECK_IS(child_run(cannot_read, &side), 0);
     CHECK_IS(child_run(cannot_write, &side), 0);
     /* it need not go on */
-    pshm_rw_undo(side.gate, side.rw, &side.grip, &attempt);
+    pshm_rw_undo(side.gate, side.rw, &side.mstate, &attempt);
     CHECK(!attempt.gate);
-    CHECK(!is_held(&side.grip));
+    CHECK(!is_held(&side.mstate));
     CHECK_IS(child_run(can_read, &side), 0);
     /* or may */
-    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip,
+    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.mstate,
                            &attempt, PSHM_RW_WAIT, PSHM_NEVER),
              -EINTR);
     atomic_store(&side.place->stopped, 1);
     int rc;
-    PATIENTLY(rc, pshm_rw_write(side.gate, side.rw,
-                                &side.grip, &attempt, PSHM_RW_WAIT, before_long()));
+    PATIENTLY(rc, pshm_rw_write(side.gate, side.rw, &side.mstate, &attempt,
+                                PSHM_RW_WAIT, before_long()));
     CHECK_IS(rc, 0);
     CHECK_IS(stop_writing(&side), 0);
     CHECK_IS(child_wait(reader), 0);
@@ -780,9 +782,9 @@ give_up_the_repair(void *context)
 {
     struct side *side = context;
     CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
-    CHECK(pshm_rw_writes(&side->grip));
-    pshm_rw_give_up(side->gate, side->rw, &side->grip);
-    CHECK(!is_held(&side->grip));
+    CHECK(pshm_rw_writes(&side->mstate));
+    pshm_rw_give_up(side->gate, side->rw, &side->mstate);
+    CHECK(!is_held(&side->mstate));
     return 0;
 }
 
@@ -795,7 +797,7 @@ is_told(void *context)
         CHECK_IS(read_until(side, how, before_long(), &slot), -EOWNERDEAD);
         CHECK_IS(write_until(side, how, before_long()), -EOWNERDEAD);
     }
-    CHECK(!is_held(&side->grip));
+    CHECK(!is_held(&side->mstate));
     return 0;
 }
 
@@ -835,15 +837,16 @@ attempt_to_repair_that_fails_tells_the_next_one(void)
     struct pshm_rw_attempt attempt = {0};
     struct pshm_robust *mutex = &side.rw->slots[5];
     CHECK_IS(child_run(write_and_die, &side), -SIGKILL);
-    CHECK_IS(pshm_robust_try(mutex, &side.grip.slots[5]), 0);
-    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.grip, &attempt, PSHM_RW_WAIT,
-                           before_long()),
+    CHECK_IS(pshm_robust_try(mutex, &side.mstate.slots[5]), 0);
+    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.mstate, &attempt,
+                           PSHM_RW_WAIT, before_long()),
              -EOWNERDEAD);
     CHECK(attempt.gate);
-    int rc = pshm_rw_write(side.gate, side.rw, &side.grip, &attempt, PSHM_RW_PASS, 0);
+    int rc = pshm_rw_write(side.gate, side.rw, &side.mstate, &attempt,
+                           PSHM_RW_PASS, 0);
     CHECK(rc == -EDEADLK || rc == -EBUSY);      /* this thread sits there */
     CHECK(!attempt.gate);
-    CHECK_IS(pshm_robust_unlock(mutex, &side.grip.slots[5]), 0);
+    CHECK_IS(pshm_robust_unlock(mutex, &side.mstate.slots[5]), 0);
     CHECK_IS(is_told(&side), 0);
     repair_it(&side);
     unmake(&side);
@@ -867,9 +870,9 @@ death_of_a_writer_that_waits_is_not_told(void)
     CHECK_IS(begin_to_read(&side, &slot), 0);
     pid_t child = child_start(wait_to_write, &side);
     await(&side.place->steps, 1);
-    while (pshm_robust_try(&side.gate->mutex, &side.grip.gate)
+    while (pshm_robust_try(&side.gate->mutex, &side.mstate.gate)
            != -EBUSY) {
-        (void)pshm_robust_unlock(&side.gate->mutex, &side.grip.gate);
+        (void)pshm_robust_unlock(&side.gate->mutex, &side.mstate.gate);
         (void)usleep(100);
     }
     (void)usleep(2000);
@@ -965,11 +968,11 @@ static void
 undo_and_die(struct side *side, int after)
 {
     struct pshm_rw_attempt attempt = {0};
-    CHECK_IS(pshm_rw_write(side->gate, side->rw, &side->grip, &attempt, PSHM_RW_PASS,
-                           0),
+    CHECK_IS(pshm_rw_write(side->gate, side->rw, &side->mstate, &attempt,
+                           PSHM_RW_PASS, 0),
              -EOWNERDEAD);
     die_at_writing(side, after);
-    pshm_rw_undo(side->gate, side->rw, &side->grip, &attempt);
+    pshm_rw_undo(side->gate, side->rw, &side->mstate, &attempt);
 }
 
 static int
@@ -992,7 +995,7 @@ die_before_it_has_given_up(void *context)
     struct side *side = context;
     CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
     die_at_writing(side, AT_THE_STORE);
-    pshm_rw_give_up(side->gate, side->rw, &side->grip);
+    pshm_rw_give_up(side->gate, side->rw, &side->mstate);
     return 1;
 }
 
@@ -1002,7 +1005,7 @@ die_when_it_has_given_up(void *context)
     struct side *side = context;
     CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
     die_at_writing(side, GATE);
-    pshm_rw_give_up(side->gate, side->rw, &side->grip);
+    pshm_rw_give_up(side->gate, side->rw, &side->mstate);
     return 1;
 }
 
@@ -1076,7 +1079,7 @@ write_for_ever(void *context)
         if (rc == -EOWNERDEAD && repairs) {
             (void)atomic_fetch_add(&place->told, 1);
             if (random_below(2) == 0) {
-                pshm_rw_give_up(side->gate, side->rw, &side->grip);
+                pshm_rw_give_up(side->gate, side->rw, &side->mstate);
                 continue;
             }
             place->second = place->first;

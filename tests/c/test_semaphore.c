@@ -1,6 +1,6 @@
 #include "check.h"
 #include "peers.h"
-#include "posix/semaphore.h"
+#include "posix/sync/semaphore.h"
 
 struct place {
     sem_t sem, other;

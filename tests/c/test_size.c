@@ -1,6 +1,6 @@
 #include "check.h"
-#include "posix/fd.h"
-#include "posix/size.h"
+#include "posix/object/fd.h"
+#include "posix/object/size.h"
 
 #include <sys/syscall.h>
 #include <sys/statvfs.h>

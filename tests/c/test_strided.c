@@ -1,5 +1,5 @@
 #include "check.h"
-#include "posix/strided.h"
+#include "posix/object/strided.h"
 
 #define N(array) ((int)COUNT(array))
 

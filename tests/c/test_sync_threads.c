@@ -2,13 +2,13 @@
  * hand.  Also run under ThreadSanitizer. */
 #include "check.h"
 #include "peers.h"
-#include "posix/atomics.h"
-#include "posix/barrier.h"
-#include "posix/condition.h"
-#include "posix/event.h"
+#include "posix/sync/atomics.h"
+#include "posix/sync/barrier.h"
+#include "posix/sync/condition.h"
+#include "posix/sync/event.h"
 #include "posix/host.h"
-#include "posix/lock.h"
-#include "posix/rwlock.h"
+#include "posix/sync/lock.h"
+#include "posix/sync/rwlock.h"
 
 #include <pthread.h>
 
@@ -27,8 +27,8 @@ struct place {
     struct pshm_robust runner;
     struct pshm_rwlock rw;
     uint64_t word;
-    struct pshm_grip grip, runner_grip;
-    struct pshm_rw_grip rw_grip;
+    struct pshm_mutex_state mstate, runner_grip;
+    struct pshm_rw_state rw_grip;
     long plain, other, slots[THREADS];
     atomic_int wrong;                   /* checks are not for threads */
 };
@@ -53,7 +53,7 @@ lock(struct worker *worker)
 {
     struct place *place = worker->place;
     int rc;
-    PATIENTLY(rc, pshm_lock_wait(&place->lock, &place->grip, before_long()));
+    PATIENTLY(rc, pshm_lock_wait(&place->lock, &place->mstate, before_long()));
     expect(worker, rc == 0);
 }
 
@@ -61,7 +61,7 @@ static void
 unlock(struct worker *worker)
 {
     struct place *place = worker->place;
-    expect(worker, pshm_lock_release(&place->lock, &place->grip) == 0);
+    expect(worker, pshm_lock_release(&place->lock, &place->mstate) == 0);
 }
 
 static void
@@ -69,10 +69,10 @@ use_the_lock(struct worker *worker)
 {
     struct place *place = worker->place;
     for (int i = 0; i < TIMES(20000); i++) {
-        if (i % 2 == 0 || pshm_lock_try(&place->lock, &place->grip) != 0) {
+        if (i % 2 == 0 || pshm_lock_try(&place->lock, &place->mstate) != 0) {
             lock(worker);
         }
-        expect(worker, pshm_grip_mine(&place->grip));
+        expect(worker, pshm_mutex_state_mine(&place->mstate));
         place->plain++;
         unlock(worker);
     }
@@ -212,8 +212,9 @@ use_the_rwlock(struct worker *worker)
             rc = pshm_rw_done(&place->lock, &place->rw, &place->rw_grip);
             expect(worker, rc == 0);
         }
-        PATIENTLY(rc, pshm_rw_read(&place->lock, &place->rw, &place->rw_grip,
-                                   &attempt, PSHM_RW_WAIT, before_long(), &slot));
+        PATIENTLY(rc,
+                  pshm_rw_read(&place->lock, &place->rw, &place->rw_grip,
+                               &attempt, PSHM_RW_WAIT, before_long(), &slot));
         expect(worker, rc == 0);
         expect(worker, place->plain == place->other);
         rc = pshm_rw_leave(&place->rw, &place->rw_grip, slot);
@@ -228,11 +229,11 @@ use_the_word(struct worker *worker, size_t size)
 {
     struct place *place = worker->place;
     for (unsigned i = 0; i < (unsigned)TIMES(2000); i++) {
-        uint64_t turn = i * THREADS + (unsigned)worker->index;
+        uint64_t name_lock = i * THREADS + (unsigned)worker->index;
         uint64_t now;
         while ((now = pshm_atomic_load(&place->word, size,
                                        memory_order_acquire))
-               != turn) {
+               != name_lock) {
             int rc;
             PATIENTLY(rc, pshm_atomic_wait(&place->word, size, now,
                                            before_long()));
@@ -241,7 +242,7 @@ use_the_word(struct worker *worker, size_t size)
                 return;
             }
         }
-        expect(worker, place->plain == (long)turn);
+        expect(worker, place->plain == (long)name_lock);
         place->plain++;
         (void)pshm_atomic_apply(PSHM_FETCH_ADD, &place->word, size, 1,
                                 memory_order_release);
@@ -283,7 +284,7 @@ use_in_threads(void (*use)(struct worker *))
     place.barrier.parties = THREADS;
     CHECK_IS(pshm_rw_init(&place.lock, &place.rw), 0);
     CHECK_IS(pshm_rw_open(&place.lock, &place.rw, &place.rw_grip), 0);
-    CHECK_IS(pshm_lock_open(&place.lock, 0, &place.grip), 0);
+    CHECK_IS(pshm_lock_open(&place.lock, 0, &place.mstate), 0);
     CHECK_IS(pshm_robust_init(&place.runner, 0), 0);
     CHECK_IS(pshm_robust_open(&place.runner, 0, &place.runner_grip), 0);
     what_to_use = use;

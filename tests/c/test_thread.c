@@ -1,7 +1,7 @@
 #include "check.h"
 #include "peers.h"
-#include "posix/robust.h"
-#include "posix/thread.h"
+#include "posix/sync/robust.h"
+#include "posix/sync/thread.h"
 
 #include <pthread.h>
 

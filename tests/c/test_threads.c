@@ -1,12 +1,12 @@
 /* The room keeps no state of its own, so threads may do anything at once.
  * Also run under ThreadSanitizer. */
 #include "check.h"
-#include "posix/attach.h"
-#include "posix/directory.h"
-#include "posix/draft.h"
-#include "posix/link.h"
-#include "posix/map.h"
-#include "posix/reclaim.h"
+#include "posix/object/attach.h"
+#include "posix/object/directory.h"
+#include "posix/object/new_object.h"
+#include "posix/object/link.h"
+#include "posix/object/map.h"
+#include "posix/object/reclaim.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -36,15 +36,15 @@ expect(struct worker *worker, bool holds, const char *what, int rc)
 }
 
 static int
-make(struct worker *worker, struct pshm_draft *draft)
+make(struct worker *worker, struct pshm_new_object *new)
 {
-    struct pshm_spec spec = {
+    struct pshm_new_object_params spec = {
         .kind = PSHM_NAMED, .name = &worker->own, .size = 10000,
         .length = 10000, .mode = 0600, .uid = (uid_t)-1, .gid = (gid_t)-1,
         .reserve = true, .populate = worker->index & 1};
     int rc;
     do {
-        rc = pshm_draft_make(&spec, worker->way, draft);
+        rc = pshm_new_object_make(&spec, worker->way, new);
     } while (rc == -EINTR);
     return rc;
 }
@@ -78,46 +78,46 @@ attach_and_look(struct worker *worker, const struct pshm_name *name,
 static void
 live_alone(struct worker *worker, char fill)
 {
-    struct pshm_draft draft = PSHM_DRAFT_NONE;
+    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
     struct pshm_candidate candidate;
-    int rc = make(worker, &draft);
+    int rc = make(worker, &new);
     expect(worker, rc == 0, "make", rc);
     if (rc == 0) {
-        memset(draft.base, fill, draft.length);
-        rc = pshm_draft_publish(&draft, &worker->own);
+        memset(new.base, fill, new.length);
+        rc = pshm_new_object_publish(&new, &worker->own);
         expect(worker, rc == 0, "publish", rc);
     }
     attach_and_look(worker, &worker->own, fill);
     pshm_reclaim(pshm_name_plain(&worker->own), 0, true, &candidate);
     expect(worker, candidate.state == PSHM_IN_USE, "reclaim",
            candidate.state);
-    rc = pshm_link_remove(&worker->own, draft.id);
+    rc = pshm_link_remove(&worker->own, new.id);
     expect(worker, rc == 0, "remove", rc);
-    pshm_draft_abandon(&draft);
+    pshm_new_object_discard(&new);
 }
 
 /* One name for all: one of them makes it, and one removes it. */
 static void
 live_together(struct worker *worker)
 {
-    struct pshm_draft draft = PSHM_DRAFT_NONE;
-    int rc = make(worker, &draft);
+    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+    int rc = make(worker, &new);
     expect(worker, rc == 0, "make", rc);
     if (rc < 0) {
         return;
     }
-    memset(draft.base, 's', draft.length);
-    rc = pshm_draft_publish(&draft, &worker->shared);
+    memset(new.base, 's', new.length);
+    rc = pshm_new_object_publish(&new, &worker->shared);
     expect(worker, rc == 0 || rc == -EEXIST, "publish", rc);
     attach_and_look(worker, &worker->shared, 0);
     if (rc == 0) {
         expect(worker, atomic_fetch_add(worker->published, 1) == 0,
                "two have published", 0);
         (void)atomic_fetch_sub(worker->published, 1);
-        rc = pshm_link_remove(&worker->shared, draft.id);
+        rc = pshm_link_remove(&worker->shared, new.id);
         expect(worker, rc == 0, "remove", rc);
     }
-    pshm_draft_abandon(&draft);
+    pshm_new_object_discard(&new);
 }
 
 static void *

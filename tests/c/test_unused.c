@@ -1,7 +1,7 @@
 #include "check.h"
-#include "posix/attach.h"
-#include "posix/draft.h"
-#include "posix/unused.h"
+#include "posix/object/attach.h"
+#include "posix/object/new_object.h"
+#include "posix/object/unused.h"
 
 static int
 hold(const struct pshm_name *name)
@@ -101,12 +101,12 @@ lease_ends_although_a_child_has_the_descriptor(void)
 
 /* ---- a new object takes the name ---- */
 
-static struct pshm_draft
+static struct pshm_new_object
 draft_of(const struct pshm_name *name, bool by_temporary_name)
 {
-    struct pshm_draft draft = PSHM_DRAFT_NONE;
+    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
     struct pshm_way way = {0};
-    const struct pshm_spec spec = {
+    const struct pshm_new_object_params spec = {
         .kind = PSHM_NAMED,
         .name = name,
         .size = 100,
@@ -118,8 +118,8 @@ draft_of(const struct pshm_name *name, bool by_temporary_name)
     if (by_temporary_name) {
         atomic_store(&way.known, 2);
     }
-    CHECK_IS(pshm_draft_make(&spec, &way, &draft), 0);
-    return draft;
+    CHECK_IS(pshm_new_object_make(&spec, &way, &new), 0);
+    return new;
 }
 
 static void
@@ -128,21 +128,21 @@ draft_replaces(void)
     for (int i = 0; i < 4; i++) {
         bool unused = i & 1;
         struct pshm_name name = name_of("object");
-        struct pshm_draft draft = draft_of(&name, i & 2);
+        struct pshm_new_object new = draft_of(&name, i & 2);
         check_about("unused %d, temporary name %d", unused, i & 2);
-        CHECK_IS(pshm_draft_replace(&draft, &name, unused), 0);
-        CHECK(pshm_identity_same(identity_of(&name), draft.id));
-        struct pshm_draft next = draft_of(&name, i & 2);
+        CHECK_IS(pshm_new_object_replace(&new, &name, unused), 0);
+        CHECK(pshm_identity_same(identity_of(&name), new.id));
+        struct pshm_new_object next = draft_of(&name, i & 2);
         if (unused) {
-            CHECK_IS(pshm_draft_replace(&next, &name, true), -EEXIST);
-            CHECK(pshm_identity_same(identity_of(&name), draft.id));
-            pshm_draft_abandon(&draft);
+            CHECK_IS(pshm_new_object_replace(&next, &name, true), -EEXIST);
+            CHECK(pshm_identity_same(identity_of(&name), new.id));
+            pshm_new_object_discard(&new);
         }
-        CHECK_IS(pshm_draft_replace(&next, &name, unused), 0);
+        CHECK_IS(pshm_new_object_replace(&next, &name, unused), 0);
         CHECK(pshm_identity_same(identity_of(&name), next.id));
         CHECK_IS(names_with(prefix()), 1);
-        pshm_draft_abandon(&draft);
-        pshm_draft_abandon(&next);
+        pshm_new_object_discard(&new);
+        pshm_new_object_discard(&next);
         CHECK_IS(names_with(prefix()), 1);
         remove_plain(&name);
     }
@@ -153,10 +153,10 @@ failed_replace_leaves_no_name(void)
 {
     for (int i = 0; i < 2; i++) {
         struct pshm_name name = name_of("object");
-        struct pshm_draft draft = draft_of(&name, i);
+        struct pshm_new_object new = draft_of(&name, i);
         CHECK(mkdir(name.path, 0700) == 0);
-        CHECK_IS(pshm_draft_replace(&draft, &name, false), -EISDIR);
-        pshm_draft_abandon(&draft);
+        CHECK_IS(pshm_new_object_replace(&new, &name, false), -EISDIR);
+        pshm_new_object_discard(&new);
         CHECK(rmdir(name.path) == 0);
         CHECK_IS(names_with(prefix()), 0);
     }
@@ -173,11 +173,11 @@ come_and_go(void *context)
 {
     const struct pshm_name *name = context;
     for (int i = 0; i < ROUNDS; i++) {
-        struct pshm_draft draft = draft_of(name, false);
+        struct pshm_new_object new = draft_of(name, false);
         struct pshm_object object;
-        int rc = pshm_draft_replace(&draft, name, true);
+        int rc = pshm_new_object_replace(&new, name, true);
         if (rc == -EEXIST) {
-            pshm_draft_abandon(&draft);
+            pshm_new_object_discard(&new);
             rc = pshm_attach(name, false, &PSHM_ACCEPT_ANY, &object);
             CHECK_IS(rc, 0);
             CHECK(pshm_identity_same(identity_of(name), object.id));
@@ -185,8 +185,8 @@ come_and_go(void *context)
         }
         else {
             CHECK_IS(rc, 0);
-            CHECK(pshm_identity_same(identity_of(name), draft.id));
-            pshm_draft_abandon(&draft);
+            CHECK(pshm_identity_same(identity_of(name), new.id));
+            pshm_new_object_discard(&new);
         }
     }
     return 0;

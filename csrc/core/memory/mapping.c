@@ -1,0 +1,395 @@
+#include "core/memory/mapping.h"
+
+#include <sys/mman.h>
+
+#include "core/args.h"
+#include "core/errors.h"
+#include "core/memory/last.h"
+
+#include "posix/object/gate.h"
+#include "posix/host.h"
+#include "posix/object/map.h"
+#include "posix/object/region.h"
+
+static MemoryMapObject *
+as_mapping(PyObject *op)
+{
+    return (MemoryMapObject *)op;
+}
+
+MemoryMapObject *
+mapping_new(core_state *state)
+{
+    PyTypeObject *type = state->mapping_type;
+    PyObject *self = type->tp_alloc(type, 0);
+    if (self != NULL) {
+        PyObject_GC_UnTrack(self);
+    }
+    return as_mapping(self);
+}
+
+void
+mapping_complete(MemoryMapObject *self)
+{
+    if (!PyObject_GC_IsTracked((PyObject *)self)) {
+        PyObject_GC_Track(self);
+    }
+}
+
+void
+mapping_adopt(MemoryMapObject *self, void *base, size_t reserved,
+              Py_ssize_t size, int prot)
+{
+    self->base = base;
+    self->reserved = reserved;
+    self->prot = prot;
+    mapping_set_size(self, size);
+}
+
+static void
+mapping_dealloc(PyObject *op)
+{
+    MemoryMapObject *self = as_mapping(op);
+    PyTypeObject *type = Py_TYPE(op);
+    struct last_time time;
+    PyObject_GC_UnTrack(op);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    if (self->last != NULL && self->base != NULL && self->shared == NULL) {
+        /* It takes long for much memory, and others wait for the name lock. */
+        Py_BEGIN_ALLOW_THREADS
+        (void)pshm_map_advise(self->base, self->reserved, MADV_DONTNEED);
+        Py_END_ALLOW_THREADS
+    }
+    last_before(self->last, &time);
+    if (self->base != NULL) {
+        char *base = self->base;
+        size_t reserved = self->reserved;
+        struct pshm_region *shared = self->shared;
+        self->base = NULL;
+        Py_BEGIN_ALLOW_THREADS
+        if (shared != NULL) {
+            pshm_region_drop(shared);
+        }
+        else {
+            pshm_unmap(base, reserved);
+        }
+        Py_END_ALLOW_THREADS
+    }
+    last_after(self->last, &time);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static int
+mapping_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    return 0;
+}
+
+/* ---- Making one ---- */
+
+static PyObject *
+raise_range(off_t offset, off_t length, const struct pshm_map_seen *seen)
+{
+    off_t size = seen->size;
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError,
+                        "length must be given for a descriptor that is not a "
+                        "regular file");
+        return NULL;
+    }
+    if (seen->huge_page > 0 && offset < size && length <= size - offset) {
+        return PyErr_Format(PyExc_ValueError,
+                            "offset %lld and length %lld must be multiples of "
+                            "the huge pages of that file, %ld bytes",
+                            (long long)offset, (long long)length,
+                            seen->huge_page);
+    }
+    return PyErr_Format(PyExc_ValueError,
+                        "offset %lld and length %lld reach past the end of "
+                        "the object, which has %lld bytes",
+                        (long long)offset,
+                        (long long)(length < 0 ? 1 : length),
+                        (long long)size);
+}
+
+PyObject *
+mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
+                Py_ssize_t length, bool readonly, bool device,
+                PyObject *filename)
+{
+    if (offset % state->page_size != 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "offset must be a multiple of the page size, %zd bytes, "
+                     "not %zd",
+                     state->page_size, offset);
+        return NULL;
+    }
+    MemoryMapObject *self = mapping_new(state);
+    if (self == NULL) {
+        return NULL;
+    }
+    void *base;
+    off_t mapped = length;
+    struct pshm_map_seen seen;
+    int rc, prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+    Py_BEGIN_ALLOW_THREADS
+    pshm_gate_enter();
+    rc = pshm_map_range(fd, offset, &mapped, prot, device, &base, &seen);
+    pshm_gate_leave();
+    Py_END_ALLOW_THREADS
+    if (rc < 0) {
+        Py_DECREF(self);
+        if (rc == -EINVAL && seen.size < 0 && !device) {
+            return raise_not_mappable(filename, seen.mode);
+        }
+        return rc == -ERANGE ? raise_range(offset, length, &seen)
+                             : raise_errno(rc, filename);
+    }
+    mapping_adopt(self, base, (size_t)mapped, (Py_ssize_t)mapped, prot);
+    mapping_complete(self);
+    return (PyObject *)self;
+}
+
+static PyObject *
+mapping_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"fd", "length", "offset", "readonly",
+                                        "device", NULL};
+    static const struct signature signature = {"MemoryMap", 3, 1, names};
+    PyObject *values[5];
+    Py_ssize_t length = -1, offset = 0;
+    bool readonly = false, device = false;
+    if (args_match_dict(&signature, args, kwargs, values) < 0
+        || (values[1] != NULL && values[1] != Py_None
+            && arg_size(values[1], "length", &length) < 0)
+        || (values[2] != NULL
+            && arg_offset(values[2], "offset", &offset) < 0)
+        || arg_bool(values[3], &readonly) < 0
+        || arg_bool(values[4], &device) < 0) {
+        return NULL;
+    }
+    int fd = PyObject_AsFileDescriptor(values[0]);
+    if (fd < 0) {
+        return NULL;
+    }
+    return mapping_from_fd(core_state_of_type(type), fd, offset, length,
+                           readonly, device, NULL);
+}
+
+/* ---- The buffer ---- */
+
+int
+mapping_get_granted_buffer(MemoryMapObject *self, Py_buffer *view, int flags)
+{
+    int prot = atomic_load_explicit(&self->prot, memory_order_acquire);
+    int granted = atomic_load_explicit(&self->granted, memory_order_acquire);
+    if (!(prot & PROT_READ) || granted != prot) {
+        return 1;
+    }
+    return PyBuffer_FillInfo(view, (PyObject *)self, self->base,
+                             mapping_size(self), (prot & PROT_WRITE) == 0,
+                             flags);
+}
+
+static void
+raise_unreadable(void)
+{
+    PyErr_SetString(PyExc_BufferError,
+                    "the mapping cannot be read: its protection is "
+                    "PROT_NONE");
+}
+
+int
+mapping_get_buffer(MemoryMapObject *self, Py_buffer *view, int flags)
+{
+    int rc = mapping_get_granted_buffer(self, view, flags);
+    if (rc != 1) {
+        return rc;
+    }
+    fields_lock(&self->fields);
+    if (self->prot & PROT_READ) {
+        rc = PyBuffer_FillInfo(view, (PyObject *)self, self->base,
+                               mapping_size(self),
+                               (self->prot & PROT_WRITE) == 0, flags);
+        if (rc == 0) {
+            self->granted |= self->prot;
+        }
+    }
+    else {
+        raise_unreadable();
+        view->obj = NULL;
+        rc = -1;
+    }
+    fields_unlock(&self->fields);
+    return rc;
+}
+
+int
+mapping_grant(MemoryMapObject *self, bool *readonly)
+{
+    int rc = 0;
+    fields_lock(&self->fields);
+    if (self->prot & PROT_READ) {
+        *readonly = *readonly || !(self->prot & PROT_WRITE);
+        self->granted |= *readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+    }
+    else {
+        raise_unreadable();
+        rc = -1;
+    }
+    fields_unlock(&self->fields);
+    return rc;
+}
+
+struct pshm_region *
+mapping_share(MemoryMapObject *self)
+{
+    struct pshm_region *region;
+    fields_lock(&self->fields);
+    if (self->shared == NULL) {
+        self->shared = pshm_region_new(self->base, self->reserved);
+    }
+    region = self->shared;
+    if (region != NULL) {
+        pshm_region_keep(region);
+    }
+    fields_unlock(&self->fields);
+    if (region == NULL) {
+        PyErr_NoMemory();
+    }
+    return region;
+}
+
+static int
+mapping_bf_getbuffer(PyObject *op, Py_buffer *view, int flags)
+{
+    return mapping_get_buffer(as_mapping(op), view, flags);
+}
+
+/* It must be there: np.frombuffer keeps a view, and with it a reference to us,
+ * only of a type that has it. */
+static void
+mapping_bf_releasebuffer(PyObject *op, Py_buffer *view)
+{
+    if (view->internal == MAPPING_TAKEN_FROM_HANDLE) {
+        atomic_store_explicit(&as_mapping(op)->released, true,
+                              memory_order_release);
+    }
+}
+
+/* The references come first: who gave one up may have left a weak one, or an
+ * owner of another kind, which is then seen.  The list of weak ones is CPython's
+ * to change, whenever it wants; a thread that makes a reference of one that was
+ * missed here finds the memory as it is by then. */
+bool
+mapping_is_private_locked(MemoryMapObject *self, Py_ssize_t references)
+{
+    return has_references((PyObject *)self, references)
+           && __atomic_load_n(&self->weakrefs, __ATOMIC_ACQUIRE) == NULL
+           && (self->shared == NULL || pshm_region_is_own(self->shared));
+}
+
+bool
+mapping_claim_locked(MemoryMapObject *self)
+{
+    if (self->changing && self->changing_in == pshm_forks()) {
+        return false;
+    }
+    self->changing = true;
+    self->changing_in = pshm_forks();
+    return true;
+}
+
+/* Under the claim of a change of protection, which goes by what is reserved.
+ * What is left may have other owners by now, of all the size that is left.  Where
+ * another thread has that claim the rest stays mapped: nobody gets it.
+ * The rest is given up before it is unmapped: a child that is forked in
+ * between must not take for its own what may be somebody else's by then. */
+void
+mapping_trim(MemoryMapObject *self)
+{
+    size_t page = pshm_page_size();
+    size_t used = ((size_t)mapping_size(self) + page - 1) / page * page;
+    size_t reserved = used;
+    fields_lock(&self->fields);
+    if (self->reserved > used && mapping_claim_locked(self)) {
+        reserved = self->reserved;
+        self->reserved = used;
+        if (self->shared != NULL) {
+            pshm_region_shrink(self->shared, used);
+        }
+    }
+    fields_unlock(&self->fields);
+    if (reserved == used) {
+        return;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    pshm_unmap(self->base + used, reserved - used);
+    Py_END_ALLOW_THREADS
+    fields_lock(&self->fields);
+    self->changing = false;
+    fields_unlock(&self->fields);
+}
+
+static PyObject *
+mapping_repr(PyObject *op)
+{
+    MemoryMapObject *self = as_mapping(op);
+    return PyUnicode_FromFormat(
+        "<posixshm.MemoryMap of %zd bytes%s at %p>", mapping_size(self),
+        self->prot & PROT_WRITE ? "" : ", read-only", self->base);
+}
+
+PyDoc_STRVAR(
+    mapping_doc,
+    "MemoryMap(fd, length=None, offset=0, *, readonly=False,\n"
+    "          device=False)\n--\n\n"
+    "A range of a descriptor's object in memory, shared: " MAN(mmap, 2) ".\n\n"
+    "fd: an open descriptor, or an object with fileno(); it is not kept and\n"
+    "may be closed at once.  length: bytes, at least 1; None: up to the end.\n"
+    "offset: bytes, a multiple of PAGESIZE.  device: accept a descriptor that\n"
+    "is not a regular file or memfd; what an access to it does is the\n"
+    "driver's to say, and may be a bus error.\n\n"
+    "Exports its bytes (format 'B', one dimension); len(), indexing, slices\n"
+    "and iteration are a memoryview's.  It is unmapped when nothing refers\n"
+    "to it any more, and in no other way.\n\n"
+    "Raises ValueError for a range past the object's end, and OSError:\n"
+    "EINVAL (not a regular file), ENOMEM (address space, RLIMIT_AS, too many\n"
+    "mappings), EACCES (not as fd was opened), EBADF.");
+
+static PyMemberDef mapping_members[] = {
+    {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(MemoryMapObject, weakrefs),
+     Py_READONLY, NULL},
+    {0},
+};
+
+static PyType_Slot mapping_slots[] = {
+    {Py_tp_doc, (void *)mapping_doc},
+    {Py_tp_new, mapping_tp_new},
+    {Py_tp_dealloc, mapping_dealloc},
+    {Py_tp_traverse, mapping_traverse},
+    {Py_tp_repr, mapping_repr},
+    {Py_tp_methods, mapping_methods},
+    {Py_tp_getset, mapping_getset},
+    {Py_tp_members, mapping_members},
+    {Py_bf_getbuffer, mapping_bf_getbuffer},
+    {Py_bf_releasebuffer, mapping_bf_releasebuffer},
+    {Py_sq_length, mapping_length},
+    {Py_sq_item, mapping_item},
+    {Py_mp_length, mapping_length},
+    {Py_mp_subscript, mapping_subscript},
+    {Py_mp_ass_subscript, mapping_ass_subscript},
+    {0, NULL},
+};
+
+PyType_Spec mapping_spec = {
+    .name = "posixshm.MemoryMap",
+    .basicsize = sizeof(MemoryMapObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = mapping_slots,
+};

@@ -1,0 +1,127 @@
+/* MemoryMap: the only owner of an address.
+ *
+ * Views, and whoever took an address through the buffer protocol and kept a
+ * reference to what the buffer's `obj` is, keep it alive.  The address is
+ * unmapped in its deallocator and nowhere else. */
+#ifndef CORE_MAPPING_H
+#define CORE_MAPPING_H
+
+#include "core/core.h"
+#include "core/fields.h"
+
+typedef struct {
+    PyObject_HEAD
+    fields_mutex fields;
+    char *base;                         /* NULL until adopted */
+    size_t reserved;                    /* bytes mapped; never grows */
+    /* Bytes that can be reached, at most reserved.  Where an object grows in
+     * place, the rest has no memory yet. */
+    _Atomic(Py_ssize_t) size;
+    /* Under fields: */
+    atomic_int prot;                    /* rights that can be handed out;
+                                           others may look at it */
+    atomic_int granted;                 /* rights that ever were */
+    atomic_bool released;               /* a view of the kind below was */
+    bool changing;                      /* a thread changes prot or reserved */
+    unsigned changing_in;               /* ... of this process: pshm_forks */
+    bool readonly;                      /* for good, whatever the descriptor
+                                           would allow; set when adopted */
+    atomic_bool several;                /* more than one handle had it */
+    struct pshm_region *shared;         /* with owners that are no Python
+                                           objects, from the first on */
+    struct last *last;                  /* last.h; or NULL */
+    PyObject *weakrefs;
+} MemoryMapObject;
+
+/* A new one without an address; it may be dropped as it is.  The collector does
+ * not show it to other threads before mapping_complete. */
+MemoryMapObject *mapping_new(core_state *state);
+
+/* Give it what pshm_map returned. */
+void mapping_adopt(MemoryMapObject *self, void *base, size_t reserved,
+                   Py_ssize_t size, int prot);
+
+/* Let the collector show it, if it does not yet: it has what it was given. */
+void mapping_complete(MemoryMapObject *self);
+
+/* Map [offset, offset + length) of fd; length < 0: to the object's end.
+ * device: fd need not be a regular file.  filename is for messages, or NULL.  Returns NULL with an exception. */
+PyObject *mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
+                          Py_ssize_t length, bool readonly, bool device,
+                          PyObject *filename);
+
+/* view->internal of a buffer that was taken from a handle, whose consumer has a
+ * reference to the handle, and to the mapping only until it is released. */
+#define MAPPING_TAKEN_FROM_HANDLE ((void *)1)
+
+/* Was such a one released?  Its consumer may still use the address, as
+ * np.ndarray(buffer=handle) does.  Those that live keep the mapping. */
+static inline bool
+mapping_may_be_kept(MemoryMapObject *self)
+{
+    return self != NULL
+           && atomic_load_explicit(&self->released, memory_order_acquire);
+}
+
+/* bf_getbuffer; the view's obj is the mapping.  The second needs no lock of the
+ * mapping's: it serves where all rights were granted before, for those are
+ * never taken away.  Returns 0, -1, or 1: take the first. */
+int mapping_get_granted_buffer(MemoryMapObject *self, Py_buffer *view,
+                               int flags);
+int mapping_get_buffer(MemoryMapObject *self, Py_buffer *view, int flags);
+
+/* Let the rights be used by what keeps the mapping: reading and, unless
+ * *readonly or the pages are, writing; *readonly: which it became.  Returns 0,
+ * or -1 with BufferError where it cannot be read. */
+int mapping_grant(MemoryMapObject *self, bool *readonly);
+
+/* Its memory, for one more owner that drops it by itself; NULL with an
+ * exception. */
+struct pshm_region *mapping_share(MemoryMapObject *self);
+
+/* Does nobody have it but those who hold these many references, all of them
+ * known to the caller, who keeps others from getting one meanwhile?  Under
+ * fields, by which an owner that is no Python object comes to have it. */
+bool mapping_is_private_locked(MemoryMapObject *self, Py_ssize_t references);
+
+/* Unmap what is past size, of a private mapping whose size that is already. */
+void mapping_trim(MemoryMapObject *self);
+
+/* Claim the right to change prot or reserved, under fields.  Where a thread
+ * was at it when this process was forked off nobody is any more; prot has then
+ * no right that the pages lack.  Returns whether it was free. */
+bool mapping_claim_locked(MemoryMapObject *self);
+
+/* mprotect; filename as for mapping_from_fd.  Returns 0, or -1 with
+ * BufferError where a right would go that was granted, or OSError (EACCES:
+ * readonly). */
+int mapping_protect(MemoryMapObject *self, int prot, PyObject *filename);
+
+/* Methods that a handle has too, on the whole of its mapping.  fd: of the
+ * object that self maps from its first byte on, or -1 if that is not known. */
+PyObject *mapping_populate(MemoryMapObject *self, int fd, PyObject *const *args,
+                           Py_ssize_t count, PyObject *kwnames);
+PyObject *mapping_parse_prot(PyObject *value, int *prot);
+extern PyMethodDef mapping_methods[];
+extern PyGetSetDef mapping_getset[];
+
+/* Slots: its bytes as items, each under the lock that a change of protection
+ * takes. */
+Py_ssize_t mapping_length(PyObject *op);
+PyObject *mapping_item(PyObject *op, Py_ssize_t index);
+PyObject *mapping_subscript(PyObject *op, PyObject *key);
+int mapping_ass_subscript(PyObject *op, PyObject *key, PyObject *value);
+
+static inline Py_ssize_t
+mapping_size(MemoryMapObject *self)
+{
+    return atomic_load_explicit(&self->size, memory_order_relaxed);
+}
+
+static inline void
+mapping_set_size(MemoryMapObject *self, Py_ssize_t size)
+{
+    atomic_store_explicit(&self->size, size, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,190 @@
+#include "posix/object/link.h"
+
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "posix/constants.h"
+#include "posix/object/name_lock.h"
+
+int
+pshm_link_holds(const struct pshm_name *name, struct pshm_identity id)
+{
+    struct stat st;
+    int rc = pshm_result(lstat(name->path, &st));
+    if (rc < 0) {
+        return rc;
+    }
+    return pshm_identity_same(id,
+                              (struct pshm_identity){st.st_dev, st.st_ino});
+}
+
+/* link(2) by descriptor.  By AT_EMPTY_PATH it is cheaper, but older kernels
+ * want a capability for that, and say ENOENT without it. */
+static int
+link_fd(int fd, const char *path)
+{
+    int rc = pshm_result(linkat(fd, "", AT_FDCWD, path, AT_EMPTY_PATH));
+    if (rc == -ENOENT) {
+        char proc[sizeof("/proc/self/fd/") + 3 * sizeof(int)];
+        (void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+        rc = pshm_result(
+            linkat(AT_FDCWD, proc, AT_FDCWD, path, AT_SYMLINK_FOLLOW));
+    }
+    return rc;
+}
+
+/* The system call itself: not every C library has a function for it.  On a file
+ * system without it the object has both names for a moment. */
+static int
+rename_if_free(const char *from, const char *to)
+{
+    int rc = pshm_result((int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD,
+                                      to, RENAME_NOREPLACE));
+    if (rc == -EINVAL || rc == -ENOSYS) {
+        rc = pshm_result(link(from, to));
+        if (rc == 0) {
+            rc = pshm_result(unlink(from));
+            if (rc < 0) {
+                (void)unlink(to);
+            }
+        }
+    }
+    return rc;
+}
+
+/* May this user remove the name at path?  An object without a name can be given
+ * one only once, so this must be known before it gets a temporary one.  Only
+ * the kernel knows (sticky directories, user namespaces, security modules):
+ * rmdir(2) is refused for what may not be removed before it is for what is not
+ * a directory.  0, also for a name that is free; or -errno. */
+static int
+check_may_remove(const char *path)
+{
+    struct stat st;
+    int rc = pshm_result(lstat(path, &st));
+    if (rc == 0) {
+        rc = S_ISDIR(st.st_mode) ? -EISDIR : pshm_result(rmdir(path));
+    }
+    return rc == -ENOTDIR || rc == -ENOENT ? 0 : rc;
+}
+
+int
+pshm_link_replace_locked(int fd, const struct pshm_name *name,
+                         struct pshm_name *left)
+{
+    struct pshm_name temporary;
+    left->path[0] = '\0';
+    int rc = check_may_remove(name->path);
+    if (rc == 0) {
+        rc = pshm_name_beside(name, &temporary);
+    }
+    if (rc == 0) {
+        rc = link_fd(fd, temporary.path);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    rc = pshm_result(rename(temporary.path, name->path));
+    if (rc < 0) {
+        *left = temporary;
+    }
+    else {
+        /* If name was this very object's already, rename(2) did nothing. */
+        (void)unlink(temporary.path);
+    }
+    return rc;
+}
+
+int
+pshm_link(int fd, const struct pshm_name *name, bool replace,
+          struct pshm_name *left)
+{
+    if (!replace) {
+        left->path[0] = '\0';
+        return link_fd(fd, name->path);
+    }
+    int name_lock = pshm_name_lock_acquire();
+    int rc = pshm_link_replace_locked(fd, name, left);
+    pshm_name_lock_release(name_lock);
+    return rc;
+}
+
+int
+pshm_link_move(const struct pshm_name *from, const struct pshm_name *to)
+{
+    return rename_if_free(from->path, to->path);
+}
+
+int
+pshm_link_move_over_locked(const struct pshm_name *from,
+                           const struct pshm_name *to)
+{
+    return pshm_result(rename(from->path, to->path));
+}
+
+int
+pshm_link_remove_locked(const struct pshm_name *name, struct pshm_identity id)
+{
+    int rc = pshm_link_holds(name, id);
+    if (rc == 1) {
+        rc = pshm_result(unlink(name->path));
+    }
+    else if (rc == 0) {
+        rc = -ESTALE;
+    }
+    return rc;
+}
+
+int
+pshm_link_remove(const struct pshm_name *name, struct pshm_identity id)
+{
+    int name_lock = pshm_name_lock_acquire();
+    int rc = pshm_link_remove_locked(name, id);
+    pshm_name_lock_release(name_lock);
+    return rc;
+}
+
+/* With the name lock. */
+static int
+rename_locked(struct pshm_identity id, const struct pshm_name *from,
+              const struct pshm_name *to, bool replace)
+{
+    int rc = pshm_link_holds(from, id);
+    if (rc <= 0) {
+        return rc < 0 ? rc : -ESTALE;
+    }
+    if (strcmp(from->path, to->path) == 0) {
+        return 0;
+    }
+    if (!replace) {
+        return rename_if_free(from->path, to->path);
+    }
+    /* rename(2) does nothing if both are names of one object. */
+    rc = pshm_link_holds(to, id);
+    if (rc == 1) {
+        return pshm_result(unlink(from->path));
+    }
+    return rc < 0 && rc != -ENOENT
+               ? rc
+               : pshm_result(rename(from->path, to->path));
+}
+
+int
+pshm_link_rename(struct pshm_identity id, const struct pshm_name *from,
+                 const struct pshm_name *to, bool replace)
+{
+    int name_lock = pshm_name_lock_acquire();
+    int rc = rename_locked(id, from, to, replace);
+    pshm_name_lock_release(name_lock);
+    return rc;
+}
+
+int
+pshm_link_drop(const struct pshm_name *name)
+{
+    int name_lock = pshm_name_lock_acquire();
+    int rc = pshm_result(shm_unlink(pshm_name_posix(name)));
+    pshm_name_lock_release(name_lock);
+    return rc;
+}

@@ -1,0 +1,101 @@
+#include "posix/object/use_lock.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/sysmacros.h>
+
+#include "posix/clock.h"
+
+/* Seconds. */
+#define LONGEST 0.02
+#define FIRST_PAUSE 50e-6
+#define LAST_PAUSE 1e-3
+
+static int
+file_lock(int fd, int operation)
+{
+    int rc = pshm_result(flock(fd, operation | LOCK_NB));
+    return rc == -EWOULDBLOCK ? -EAGAIN : rc;
+}
+
+int
+pshm_use_lock_take(int fd)
+{
+    return file_lock(fd, LOCK_SH);
+}
+
+int
+pshm_use_lock_wait(int fd)
+{
+    int rc = file_lock(fd, LOCK_SH);
+    if (rc != -EAGAIN) {
+        return rc;
+    }
+    double deadline = pshm_clock() + LONGEST, pause = FIRST_PAUSE;
+    while (rc == -EAGAIN && pshm_clock() < deadline) {
+        rc = pshm_sleep(pause);
+        rc = rc == 0 ? file_lock(fd, LOCK_SH) : rc;
+        pause = pause * 2 < LAST_PAUSE ? pause * 2 : LAST_PAUSE;
+    }
+    return rc;
+}
+
+int
+pshm_use_lock_try_exclusive(int fd)
+{
+    return file_lock(fd, LOCK_EX);
+}
+
+void
+pshm_use_lock_release(int fd)
+{
+    (void)flock(fd, LOCK_UN);
+}
+
+bool
+pshm_use_lock_is_shared(int fd)
+{
+    int rc = pshm_use_lock_try_exclusive(fd);
+    pshm_use_lock_release(fd);
+    return rc != 0;
+}
+
+static bool
+has_pid(const pid_t *pids, size_t count, pid_t pid)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (pids[i] == pid) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int
+pshm_use_lock_holders(const char *path, pid_t *pids, size_t room)
+{
+    struct stat st;
+    size_t count = 0;
+    char line[256];
+    FILE *file = lstat(path, &st) < 0 ? NULL : fopen("/proc/locks", "re");
+    while (file != NULL && count < room
+           && fgets(line, sizeof(line), file) != NULL) {
+        unsigned int major, minor;
+        uint64_t inode;
+        int pid;
+        /* What the kernel has for a number is one, and fits. */
+        /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
+        if (sscanf(line, "%*s FLOCK %*s %*s %d %x:%x:%" SCNu64, &pid, &major,
+                   &minor, &inode) == 4
+            && pid > 0 && inode == st.st_ino
+            && makedev(major, minor) == st.st_dev
+            && !has_pid(pids, count, pid)) {
+            pids[count++] = pid;
+        }
+    }
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    return (int)count;
+}

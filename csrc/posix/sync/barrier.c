@@ -1,0 +1,310 @@
+#include "posix/sync/barrier.h"
+
+#include <limits.h>
+
+#include "posix/sync/futex.h"
+
+#define COUNT UINT64_C(0xffff)
+#define BROKEN (UINT64_C(1) << 31)
+#define ACTION (UINT64_C(1) << 30)      /* one is running */
+#define RESET (UINT64_C(1) << 29)       /* one is under way: complete it */
+#define MISSED (UINT64_C(1) << 28)      /* the next round begins broken */
+#define ROUND (UINT64_C(1) << 32)
+
+static uint64_t
+load(const struct pshm_barrier *b)
+{
+    return atomic_load_explicit(&b->state, memory_order_acquire);
+}
+
+static bool
+replace(struct pshm_barrier *b, uint64_t *old, uint64_t state)
+{
+    return atomic_compare_exchange_weak_explicit(
+        &b->state, old, state, memory_order_acq_rel, memory_order_acquire);
+}
+
+static uint32_t
+round_of(uint64_t state)
+{
+    return (uint32_t)(state / ROUND);
+}
+
+static uint64_t
+next_round(uint64_t state)
+{
+    return (uint64_t)(round_of(state) + 1) * ROUND;
+}
+
+/* The word that waiters sleep on. */
+static atomic_uint *
+upper_half(struct pshm_barrier *b)
+{
+    atomic_uint *halves = (atomic_uint *)(void *)&b->state;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return &halves[1];
+#else
+    return &halves[0];
+#endif
+}
+
+static void
+wake_all(struct pshm_barrier *b)
+{
+    (void)pshm_futex_wake(upper_half(b), INT_MAX);
+}
+
+/* ---- Resetting ---- */
+
+/* Its index says the lowest bits of the round.  Never 0, which a new barrier
+ * has. */
+static unsigned
+reset_mark(uint32_t round)
+{
+    return round - round % PSHM_RESETS + 1;
+}
+
+/* Record that a reset ended the round.  Does not replace the mark of a later
+ * round: its waiters may not have seen it yet, and this process may have been
+ * stopped for long. */
+static void
+leave_mark(struct pshm_barrier *b, uint32_t round)
+{
+    atomic_uint *mark = &b->resets[round % PSHM_RESETS];
+    unsigned new = reset_mark(round);
+    unsigned there = atomic_load_explicit(mark, memory_order_relaxed);
+    while ((there == 0 || (int32_t)(new - there) > 0)
+           && !atomic_compare_exchange_weak_explicit(
+               mark, &there, new, memory_order_release,
+               memory_order_relaxed)) {
+    }
+}
+
+/* The second step of a reset of that round.  Any number of processes may do
+ * it. */
+static void
+complete_reset(struct pshm_barrier *b, uint32_t round)
+{
+    leave_mark(b, round);
+    uint64_t state = load(b);
+    while (round_of(state) == round
+           && !replace(b, &state, next_round(state))) {
+    }
+    wake_all(b);
+}
+
+void
+pshm_barrier_reset(struct pshm_barrier *b)
+{
+    uint64_t state = load(b);
+    uint32_t round = round_of(state);
+    do {
+        if ((state & (COUNT | ACTION | BROKEN | RESET)) == 0
+            || round_of(state) != round) {
+            return;                     /* empty, now or between two rounds */
+        }
+    } while (!replace(b, &state, state | RESET));
+    complete_reset(b, round);
+}
+
+/* ---- Breaking ---- */
+
+/* a: NULL, or the arrival whose round is broken if it has not ended. */
+static void
+break_round(struct pshm_barrier *b, const struct pshm_arrival *a)
+{
+    uint64_t state = load(b);
+    do {
+        if (state & RESET) {
+            complete_reset(b, round_of(state));
+            state = load(b);
+        }
+        if (a != NULL && round_of(state) != a->round) {
+            return;
+        }
+    } while (state & RESET || !replace(b, &state, state | BROKEN));
+    wake_all(b);
+}
+
+void
+pshm_barrier_abort(struct pshm_barrier *b)
+{
+    break_round(b, NULL);
+}
+
+void
+pshm_barrier_abandon(struct pshm_barrier *b, const struct pshm_arrival *a)
+{
+    break_round(b, a);
+}
+
+void
+pshm_barrier_miss(struct pshm_barrier *b)
+{
+    uint64_t state = load(b);
+    while ((state & (ACTION | BROKEN | RESET)) == ACTION) {
+        if (replace(b, &state, state | MISSED)) {
+            return;
+        }
+    }
+    break_round(b, NULL);
+}
+
+/* ---- Arriving ---- */
+
+/* The runner's owner died: so did its action, if it had begun one. */
+static int
+lock_runner(struct pshm_barrier *b, struct pshm_robust *runner,
+            struct pshm_mutex_state *mstate, int64_t deadline)
+{
+    int rc = pshm_robust_try(runner, mstate);
+    if (rc == -EBUSY) {
+        rc = pshm_robust_lock(runner, mstate, deadline);
+    }
+    if (rc == -EOWNERDEAD) {
+        if (load(b) & ACTION) {
+            pshm_barrier_abort(b);
+        }
+        pshm_robust_repair(runner);
+        rc = 0;
+    }
+    return rc;
+}
+
+/* Does this thread run the action, by this grip or another one? */
+static bool
+runs_action(const struct pshm_robust *runner)
+{
+    return pshm_robust_holder(runner) == pshm_thread()->id;
+}
+
+static void
+unlock_runner(struct pshm_robust *runner, struct pshm_mutex_state *mstate)
+{
+    (void)pshm_robust_unlock(runner, mstate);
+}
+
+int
+pshm_barrier_arrive(struct pshm_barrier *b, struct pshm_robust *runner,
+                    struct pshm_mutex_state *mstate, bool action,
+                    int64_t deadline, struct pshm_arrival *a)
+{
+    uint64_t state = load(b);
+    bool locked = false, arrived = false;
+    int rc = 0;
+    while (rc == 0 && !arrived) {
+        unsigned before = (unsigned)(state & COUNT);
+        *a = (struct pshm_arrival){
+            .round = round_of(state),
+            .index = before,
+            .last = before + 1 >= b->parties,
+        };
+        a->action = a->last && action;
+        if (state & RESET) {
+            complete_reset(b, a->round);
+            state = load(b);
+        }
+        else if (state & BROKEN) {
+            rc = -EPIPE;
+        }
+        else if (state & ACTION) {
+            rc = runs_action(runner)  ? -EDEADLK
+                 : pshm_now() < deadline ? -EAGAIN
+                                      : -ETIMEDOUT;
+        }
+        else if (a->action && !locked) {
+            rc = lock_runner(b, runner, mstate, deadline);
+            locked = rc == 0;
+            state = load(b);
+        }
+        else {
+            arrived = replace(b, &state,
+                              !a->last    ? state + 1
+                              : a->action ? (state + 1) | ACTION
+                                          : next_round(state));
+        }
+    }
+    if (locked && !(arrived && a->action)) {
+        unlock_runner(runner, mstate);
+    }
+    if (arrived && a->last && !a->action) {
+        wake_all(b);
+    }
+    return rc;
+}
+
+int
+pshm_barrier_done(struct pshm_barrier *b, struct pshm_robust *runner,
+                  struct pshm_mutex_state *mstate, const struct pshm_arrival *a)
+{
+    uint64_t state = load(b);
+    int rc;
+    do {
+        rc = state & (BROKEN | RESET) || round_of(state) != a->round ? -EPIPE
+                                                                     : 0;
+    } while (rc == 0
+             && !replace(b, &state,
+                         next_round(state) | (state & MISSED ? BROKEN : 0)));
+    if (rc == 0) {
+        wake_all(b);
+    }
+    unlock_runner(runner, mstate);
+    return rc;
+}
+
+void
+pshm_barrier_fail(struct pshm_barrier *b, struct pshm_robust *runner,
+                  struct pshm_mutex_state *mstate, const struct pshm_arrival *a)
+{
+    break_round(b, a);
+    unlock_runner(runner, mstate);
+}
+
+/* ---- Waiting ---- */
+
+/* 1: the round goes on; 0: all parties arrived; -EPIPE: broken or reset. */
+static int
+outcome(struct pshm_barrier *b, uint32_t round)
+{
+    uint64_t state = load(b);
+    uint32_t later = round_of(state) - round;
+    if (later == 0) {
+        return state & (BROKEN | RESET) ? -EPIPE : 1;
+    }
+    unsigned reset = atomic_load_explicit(&b->resets[round % PSHM_RESETS],
+                                          memory_order_acquire);
+    /* The mark of a later round may have replaced this round's. */
+    return reset != 0 && (int32_t)(reset - reset_mark(round)) >= 0 ? -EPIPE
+                                                                   : 0;
+}
+
+int
+pshm_barrier_wait(struct pshm_barrier *b, const struct pshm_arrival *a,
+                  struct pshm_robust *runner,
+                  const struct pshm_mutex_state *mstate, int64_t deadline)
+{
+    for (int rc = 0;;) {
+        int end = outcome(b, a->round);
+        if (end <= 0 || rc < 0) {
+            return end <= 0 ? end : rc;
+        }
+        rc = pshm_futex_wait(upper_half(b), a->round, deadline);
+        if (rc == -EINTR && load(b) & ACTION
+            && pshm_robust_owner_gone(runner, mstate)) {
+            break_round(b, a);
+        }
+    }
+}
+
+bool
+pshm_barrier_broken(const struct pshm_barrier *b)
+{
+    return (load(b) & (BROKEN | RESET)) == BROKEN;
+}
+
+unsigned
+pshm_barrier_waiting(const struct pshm_barrier *b)
+{
+    uint64_t state = load(b);
+    return state & (BROKEN | RESET) ? 0 : (unsigned)(state & COUNT);
+}

@@ -1,0 +1,92 @@
+#include "posix/sync/condition.h"
+
+#include <limits.h>
+
+#include "posix/sync/futex.h"
+
+/* The lock orders all but what a sleeper looks at. */
+static unsigned
+get(const atomic_uint *word)
+{
+    return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+static void
+put(atomic_uint *word, unsigned value)
+{
+    atomic_store_explicit(word, value, memory_order_relaxed);
+}
+
+void
+pshm_condition_enter(struct pshm_condition *c, struct pshm_waiter *w)
+{
+    w->came = w->seen = get(&c->count);
+    w->epoch = get(&c->epoch);
+    put(&c->waiters, get(&c->waiters) + 1);
+}
+
+static bool
+may_go_on(const struct pshm_condition *c, const struct pshm_waiter *w)
+{
+    return get(&c->epoch) != w->epoch
+           || (get(&c->tokens) > 0 && get(&c->count) != w->came);
+}
+
+int
+pshm_condition_sleep(struct pshm_condition *c, const struct pshm_waiter *w,
+                     int64_t deadline)
+{
+    int rc = pshm_futex_wait(&c->count, w->seen, deadline);
+    return rc < 0 && may_go_on(c, w) ? 0 : rc;
+}
+
+bool
+pshm_condition_claim(struct pshm_condition *c, struct pshm_waiter *w)
+{
+    w->seen = get(&c->count);
+    if (!may_go_on(c, w)) {
+        return false;
+    }
+    if (get(&c->epoch) == w->epoch) {
+        put(&c->tokens, get(&c->tokens) - 1);
+        if (get(&c->waiters) > 0) {
+            put(&c->waiters, get(&c->waiters) - 1);
+        }
+    }
+    return true;
+}
+
+void
+pshm_condition_leave(struct pshm_condition *c, const struct pshm_waiter *w)
+{
+    unsigned waiters = get(&c->waiters);
+    if (get(&c->epoch) == w->epoch && waiters > 0) {
+        put(&c->waiters, waiters - 1);
+        if (get(&c->tokens) > waiters - 1) {
+            put(&c->tokens, waiters - 1);
+        }
+    }
+}
+
+/* Whoever is killed between two of these steps had the lock, and the next one
+ * who gets it is told; what it finds is a notify done or not done, but for
+ * waiters that are counted twice. */
+void
+pshm_condition_notify(struct pshm_condition *c, unsigned n)
+{
+    unsigned waiters = get(&c->waiters), tokens = get(&c->tokens);
+    if (waiters == 0 || n == 0) {
+        return;
+    }
+    bool all = tokens >= waiters || n >= waiters - tokens;
+    if (all) {
+        put(&c->epoch, get(&c->epoch) + 1);
+        put(&c->tokens, 0);
+        put(&c->waiters, 0);
+    }
+    else {
+        put(&c->tokens, tokens + n);
+    }
+    put(&c->count, get(&c->count) + 1);
+    (void)pshm_futex_wake(&c->count, all || n > INT_MAX ? INT_MAX : (int)n);
+}

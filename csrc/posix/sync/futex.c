@@ -1,0 +1,93 @@
+#include "posix/sync/futex.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NANO 1000000000
+
+/* Where time_t has 64 bits and long has not, the older call would misread it. */
+#if defined(SYS_futex_time64) && !defined(__LP64__)
+#define FUTEX_CALL SYS_futex_time64
+#else
+#define FUTEX_CALL SYS_futex
+#endif
+
+int64_t
+pshm_now(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * NANO + now.tv_nsec;
+}
+
+int64_t
+pshm_now_coarse(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * NANO + now.tv_nsec;
+}
+
+struct timespec
+pshm_timespec(int64_t moment)
+{
+    return (struct timespec){.tv_sec = (time_t)(moment / NANO),
+                             .tv_nsec = (long)(moment % NANO)};
+}
+
+struct timespec
+pshm_timespec_realtime(int64_t moment)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    int64_t left = moment - pshm_now();
+    return pshm_timespec((int64_t)now.tv_sec * NANO + now.tv_nsec
+                       + (left > 0 ? left : 0));
+}
+
+int64_t
+pshm_poll_end(int64_t deadline)
+{
+    int64_t slice = pshm_now() + PSHM_POLL_INTERVAL;
+    return slice < deadline ? slice : deadline;
+}
+
+/* FUTEX_WAIT_BITSET, for only that takes a moment and not a span. */
+int
+pshm_futex_wait(atomic_uint *word, unsigned expected, int64_t deadline)
+{
+    int64_t end = pshm_poll_end(deadline);
+    struct timespec at = pshm_timespec(end);
+    int rc = pshm_result((int)syscall(FUTEX_CALL, word, FUTEX_WAIT_BITSET,
+                                      expected, &at, NULL,
+                                      FUTEX_BITSET_MATCH_ANY));
+    if (rc == -EAGAIN) {
+        rc = 0;
+    }
+    /* Also if the word never stays as expected until the call: a writer that
+     * changes it all the time must not keep the caller past its timeout. */
+    if (rc == -ETIMEDOUT || (rc == 0 && pshm_now() >= end)) {
+        rc = pshm_poll_over(end, deadline);
+    }
+    return rc;
+}
+
+int
+pshm_futex_wake(atomic_uint *word, int most)
+{
+    return pshm_result(
+        (int)syscall(FUTEX_CALL, word, FUTEX_WAKE, most, NULL, NULL, 0));
+}
+
+/* FUTEX_CMP_REQUEUE of no waiter to nowhere: what is left of it is to compare. */
+int
+pshm_futex_compare(uintptr_t address, unsigned expected)
+{
+    unsigned nowhere = 0;
+    return pshm_result((int)syscall(FUTEX_CALL, address,
+                                    FUTEX_CMP_REQUEUE_PRIVATE, 0, NULL,
+                                    &nowhere, expected));
+}

@@ -1,0 +1,192 @@
+#include "posix/sync/thread.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+PSHM_THREAD_LOCAL struct pshm_thread pshm_this_thread;
+
+/* The inode of the first time namespace.  In another one /proc shows other
+ * times, which must not be compared. */
+#define FIRST_TIME_SPACE 0xeffffffaU
+
+static bool
+times_can_be_compared(void)
+{
+    struct stat st;
+    return stat("/proc/self/ns/time", &st) < 0
+           || (unsigned)st.st_ino == FIRST_TIME_SPACE;
+}
+
+/* Read /proc/ID/stat: the state, and when it started.  Returns 0 or -errno. */
+static int
+read_stat(unsigned id, char *state, unsigned *started)
+{
+    char path[40], text[1024];
+    (void)snprintf(path, sizeof(path), "/proc/%u/stat", id);
+    int fd = pshm_result(open(path, O_RDONLY | O_CLOEXEC));
+    if (fd < 0) {
+        return fd;
+    }
+    ssize_t n = pshm_result((int)read(fd, text, sizeof(text) - 1));
+    (void)close(fd);
+    if (n < 0) {
+        return (int)n;
+    }
+    text[n] = '\0';
+    /* The name before it may contain anything.  The state is the third field,
+     * the start the 22nd. */
+    const char *fields = strrchr(text, ')');
+    unsigned long long ticks = 0;
+    if (fields == NULL
+        /* What the kernel has for a number is one, and fits. */
+        /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
+        || sscanf(fields,
+                  ") %c %*s %*s %*s %*s %*s %*s %*s %*s %*s"
+                  " %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
+                  state, &ticks)
+               != 2) {
+        return -EBADMSG;
+    }
+    *started = (unsigned)ticks;
+    return 0;
+}
+
+/* ---- The mutexes that it has ---- */
+
+enum { FIRST_ROOM = sizeof(pshm_this_thread.first_held)
+                    / sizeof(*pshm_this_thread.first_held) };
+
+static void
+forget_held(struct pshm_thread *self)
+{
+    if (self->held != self->first_held) {
+        free(self->held);
+    }
+    self->held_unknown = self->held_count > 0;
+    self->held = self->first_held;
+    self->held_room = FIRST_ROOM;
+    self->held_count = 0;
+}
+
+void
+pshm_thread_more_room(struct pshm_thread *self)
+{
+    uintptr_t *room = malloc((size_t)2 * self->held_room * sizeof(*room));
+    if (room == NULL) {
+        self->held_unknown = true;
+        return;
+    }
+    memcpy(room, self->held, self->held_count * sizeof(*room));
+    if (self->held != self->first_held) {
+        free(self->held);
+    }
+    self->held = room;
+    self->held_room *= 2;
+}
+
+void
+pshm_thread_unlocked_inner(struct pshm_thread *self, uintptr_t link)
+{
+    unsigned i = self->held_count;
+    while (i > 0 && self->held[i - 1] != link) {
+        i--;
+    }
+    if (i > 0) {
+        memmove(&self->held[i - 1], &self->held[i],
+                (self->held_count - i) * sizeof(*self->held));
+        self->held_count--;
+    }
+}
+
+/* ---- What is done at the end of a thread ---- */
+
+static void (*_Atomic at_end)(void);
+static pthread_key_t end_key;
+static bool end_key_made;
+
+static void
+end_thread(void *value)
+{
+    void (*function)(void) = atomic_load(&at_end);
+    (void)value;
+    if (function != NULL) {
+        function();
+    }
+    forget_held(&pshm_this_thread);
+}
+
+static void
+make_end_key(void)
+{
+    end_key_made = pthread_key_create(&end_key, end_thread) == 0;
+}
+
+static void
+watch_end(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, make_end_key);
+    if (end_key_made) {
+        (void)pthread_setspecific(end_key, &pshm_this_thread);
+    }
+}
+
+void
+pshm_thread_at_end(void (*function)(void))
+{
+    atomic_store(&at_end, function);
+}
+
+/* ---- This one ---- */
+
+const struct pshm_thread *
+pshm_thread_enter(void)
+{
+    static atomic_uintptr_t last;
+    struct pshm_thread *self = &pshm_this_thread;
+    char state;
+    if (self->number == 0) {
+        self->number
+            = atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
+        watch_end();
+    }
+    void *list = NULL;
+    size_t size;
+    self->list = syscall(SYS_get_robust_list, 0, &list, &size) < 0
+                     ? 0 : (uintptr_t)list;
+    /* A child that was forked has none of them. */
+    forget_held(self);
+    self->held_unknown = false;
+    self->forks = pshm_forks();
+    self->id = (unsigned)syscall(SYS_gettid);
+    if (!times_can_be_compared()
+        || read_stat(self->id, &state, &self->started) < 0) {
+        self->started = 0;
+    }
+    return self;
+}
+
+bool
+pshm_thread_has_ended(unsigned id, unsigned started)
+{
+    char state;
+    unsigned started_now;
+    /* kill(2) finds any thread by its id, and the first one of a process that
+     * has ended but was not waited for yet. */
+    if (pshm_result(kill((pid_t)id, 0)) == -ESRCH) {
+        return true;
+    }
+    if (read_stat(id, &state, &started_now) < 0) {
+        return false;
+    }
+    return state == 'Z'
+           || (started != 0 && started_now != 0 && started_now != started
+               && times_can_be_compared());
+}

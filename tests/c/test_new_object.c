@@ -1,0 +1,1074 @@
+#include "check.h"
+#include "posix/object/attach.h"
+#include "posix/object/new_object.h"
+#include "posix/object/use_lock.h"
+#include "posix/object/link.h"
+#include "posix/object/reclaim.h"
+
+#include <linux/posix_acl_xattr.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/statvfs.h>
+
+static struct pshm_new_object_params
+spec_of(enum pshm_kind kind, const struct pshm_name *name, off_t size)
+{
+    return (struct pshm_new_object_params){
+        .kind = kind, .name = name, .label = "test", .size = size,
+        .length = (size_t)size, .mode = 0600, .uid = (uid_t)-1,
+        .gid = (gid_t)-1, .reserve = true};
+}
+
+/* Look at no signals, and go on. */
+static int
+make(const struct pshm_new_object_params *spec, struct pshm_way *way,
+     struct pshm_new_object *new)
+{
+    int rc, calls = 0;
+    do {
+        rc = pshm_new_object_make(spec, way, new);
+    } while (rc == -EINTR && ++calls < 100);
+    return rc;
+}
+
+/* The way for machines without /proc. */
+static struct pshm_way
+by_temporary_name(void)
+{
+    struct pshm_way way = {0};
+    struct pshm_name name = name_of("probe");
+    struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
+    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+    pshm_fault_arm("access", 1, PSHM_FAULT_FAIL, ENOENT);
+    CHECK_IS(make(&spec, &way, &new), 0);
+    CHECK_IS(pshm_fault_disarm(), 1);
+    CHECK_IS(names_with(pshm_name_plain(&name)), 1);
+    pshm_new_object_discard(&new);
+    return way;
+}
+
+static struct pshm_way
+by_descriptor(void)
+{
+    return (struct pshm_way){0};
+}
+
+static struct pshm_way (*const ways[])(void) = {by_descriptor,
+                                                by_temporary_name};
+
+static bool
+all_bytes_are(const void *base, size_t length, char byte)
+{
+    const char *bytes = base;
+    for (size_t i = 0; i < length; i++) {
+        if (bytes[i] != byte) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- what is made ---- */
+
+static void
+draft_has_no_name_until_it_is_published(void)
+{
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        struct pshm_way way = ways[i]();
+        struct pshm_name name = name_of("object");
+        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 5000);
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        struct stat st;
+        check_about("way %zu", i);
+        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(identity_of(&name).ino, 0);
+        CHECK(new.fd > 2);
+        CHECK_IS(fcntl(new.fd, F_GETFD), FD_CLOEXEC);
+        CHECK_IS(new.length, 5000);
+        CHECK(all_bytes_are(new.base, new.length, 0));
+        memset(new.base, 'x', new.length);
+        CHECK_IS(pshm_new_object_publish(&new, &name), 0);
+        CHECK(pshm_identity_same(identity_of(&name), new.id));
+        CHECK_IS(names_with(prefix()), 1);
+        CHECK(stat(name.path, &st) == 0);
+        CHECK_IS(st.st_size, 5000);
+        CHECK_IS(st.st_mode, S_IFREG | 0600);
+        CHECK_IS(st.st_blocks * 512, 8192);
+        /* its lease is held from the start */
+        int other = open(name.path, O_RDWR | O_CLOEXEC);
+        CHECK_IS(pshm_use_lock_try_exclusive(other), -EAGAIN);
+        (void)close(other);
+        /* abandoning it now takes no name away */
+        pshm_new_object_discard(&new);
+        CHECK_IS(new.fd, -1);
+        CHECK(new.base == NULL);
+        CHECK_IS(names_with(prefix()), 1);
+        pshm_new_object_discard(&new);
+        remove_plain(&name);
+    }
+}
+
+static void
+mode_does_not_depend_on_the_umask(void)
+{
+    static const mode_t umasks[] = {0, 077, 0777};
+    static const mode_t modes[] = {0, 0400, 0600, 0640, 0666, 0777, 01660};
+    for (size_t i = 0; i < COUNT(ways) * COUNT(umasks) * COUNT(modes); i++) {
+        struct pshm_way way = ways[i % 2]();
+        mode_t mask = umasks[i / 2 % COUNT(umasks)];
+        mode_t mode = modes[i / 2 / COUNT(umasks)];
+        struct pshm_name name = name_of("object");
+        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        struct stat st;
+        spec.mode = mode;
+        check_about("way %zu, umask %o, mode %o", i % 2, mask, mode);
+        mode_t old = umask(mask);
+        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(pshm_new_object_publish(&new, &name), 0);
+        (void)umask(old);
+        CHECK(stat(name.path, &st) == 0);
+        CHECK_IS(st.st_mode & 07777, mode);
+        pshm_new_object_discard(&new);
+        remove_plain(&name);
+    }
+}
+
+static void
+owner_is_set_before_the_mode(void)
+{
+    if (geteuid() != 0) {
+        skip("only root may give an object away");
+        return;
+    }
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        struct pshm_way way = ways[i]();
+        struct pshm_name name = name_of("object");
+        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        struct stat st;
+        spec.uid = 12;
+        spec.gid = 34;
+        spec.mode = 06755;
+        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(pshm_new_object_publish(&new, &name), 0);
+        CHECK(stat(name.path, &st) == 0);
+        CHECK_IS(st.st_uid, 12);
+        CHECK_IS(st.st_gid, 34);
+        CHECK_IS(st.st_mode & 07777, 06755);
+        pshm_new_object_discard(&new);
+        remove_plain(&name);
+    }
+}
+
+static int
+give_away_as_nobody(void *context)
+{
+    struct pshm_name name = name_of("nobodys");
+    struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
+    int status = become_nobody();
+    if (status != 0) {
+        return status;
+    }
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        struct pshm_way way = ways[i]();
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        spec.uid = (uid_t)-1;
+        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(pshm_new_object_publish(&new, &name), 0);
+        CHECK_IS(pshm_link_remove(&name, new.id), 0);
+        pshm_new_object_discard(&new);
+        spec.uid = 0;
+        CHECK_IS(make(&spec, &way, &new), -EPERM);
+        pshm_new_object_discard(&new);
+        /* the name of another user's object is taken; and it can go elsewhere */
+        spec.uid = (uid_t)-1;
+        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(pshm_new_object_publish(&new, context), -EEXIST);
+        struct pshm_name spare = name_of("spare");
+        CHECK_IS(pshm_new_object_publish(&new, &spare), 0);
+        CHECK_IS(pshm_link_remove(&spare, new.id), 0);
+        pshm_new_object_discard(&new);
+    }
+    remove_plain(&name);
+    return 0;
+}
+
+static void
+unprivileged_user_may_make_his_own(void)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_identity id = make_plain(&name, 1, 0666, 0);
+    int status = child_run(give_away_as_nobody, &name);
+    if (status == CANNOT) {
+        skip("cannot change the user");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+    CHECK(pshm_identity_same(identity_of(&name), id));
+    remove_plain(&name);
+}
+
+static void
+taken_name_leaves_the_draft_as_it_was(void)
+{
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        struct pshm_way way = ways[i]();
+        struct pshm_name name = name_of("object"), free = name_of("free");
+        struct pshm_identity id = make_plain(&name, 1, 0600, 0);
+        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        check_about("way %zu", i);
+        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(pshm_new_object_publish(&new, &name), -EEXIST);
+        CHECK_IS(pshm_new_object_publish(&new, &name), -EEXIST);
+        CHECK(pshm_identity_same(identity_of(&name), id));
+        CHECK_IS(pshm_new_object_publish(&new, &free), 0);
+        CHECK(pshm_identity_same(identity_of(&free), new.id));
+        pshm_new_object_discard(&new);
+        remove_plain(&name);
+        remove_plain(&free);
+    }
+}
+
+static void
+unnamed_object_can_be_published_later(void)
+{
+    struct pshm_way way = {0};
+    struct pshm_name name = name_of("object");
+    struct pshm_new_object_params spec = spec_of(PSHM_UNNAMED, NULL, 10);
+    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+    CHECK_IS(make(&spec, &way, &new), 0);
+    CHECK_IS(names_with(prefix()), 0);
+    struct pshm_name left;
+    CHECK_IS(pshm_link(new.fd, &name, false, &left), 0);
+    CHECK(pshm_identity_same(identity_of(&name), new.id));
+    pshm_new_object_discard(&new);
+    remove_plain(&name);
+
+    /* without O_TMPFILE there is no such thing */
+    pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, EOPNOTSUPP);
+    CHECK_IS(make(&spec, &way, &new), -EOPNOTSUPP);
+    CHECK_IS(pshm_fault_disarm(), 1);
+    pshm_new_object_discard(&new);
+}
+
+static void
+named_object_without_o_tmpfile(void)
+{
+    static const int errnos[] = {EOPNOTSUPP, EISDIR, ENOENT, EACCES, EPERM};
+    for (size_t i = 0; i < COUNT(errnos); i++) {
+        struct pshm_way way = {0};
+        struct pshm_name name = name_of("object");
+        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, errnos[i]);
+        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(pshm_fault_disarm(), 2);
+        CHECK_IS(identity_of(&name).ino, 0);
+        CHECK_IS(names_with(pshm_name_plain(&name)), 1);
+        CHECK_IS(pshm_new_object_publish(&new, &name), 0);
+        CHECK_IS(names_with(prefix()), 1);
+        pshm_new_object_discard(&new);
+        remove_plain(&name);
+    }
+}
+
+static int
+make_without_proc(void *context)
+{
+    struct pshm_way way = {0};
+    struct pshm_name name = name_of("object");
+    struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
+    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+    if (mount_own("/proc", "size=4k") != 0) {
+        return CANNOT;
+    }
+    if (*(bool *)context && become_nobody() != 0) {
+        return CANNOT;
+    }
+    CHECK_IS(make(&spec, &way, &new), 0);
+    CHECK_IS(pshm_new_object_publish(&new, &name), 0);
+    CHECK_IS(names_with(prefix()), 1);
+    CHECK_IS(make(&spec, &way, &new), 0);
+    pshm_new_object_discard(&new);
+    remove_plain(&name);
+    return 0;
+}
+
+struct intruder {
+    struct pshm_name name;              /* what the draft is to be called */
+    int how, fd;
+};
+
+/* 0: a reclaimer removes the temporary name; 1: and another process takes it;
+ * 2: a process has locked the object. */
+static void
+meddle(void *context)
+{
+    struct intruder *intruder = context;
+    struct pshm_name temporary = first_with(pshm_name_plain(&intruder->name));
+    if (intruder->how == 2) {
+        intruder->fd = open(temporary.path, O_RDONLY | O_CLOEXEC);
+        CHECK_IS(pshm_use_lock_try_exclusive(intruder->fd), 0);
+        return;
+    }
+    remove_plain(&temporary);
+    if (intruder->how == 1) {
+        (void)make_plain(&temporary, 1, 0600, 0);
+    }
+}
+
+static void
+draft_that_is_reclaimed_at_once_is_made_again(void)
+{
+    for (int how = 0; how < 3; how++) {
+        check_about("way %d", how);
+        struct intruder intruder = {.name = name_of("object"), .how = how,
+                                    .fd = -1};
+        struct pshm_way way = by_temporary_name();
+        struct pshm_new_object_params spec =
+            spec_of(PSHM_NAMED, &intruder.name, 10);
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        pshm_fault_hook(meddle, &intruder);
+        pshm_fault_arm("open", 1, PSHM_FAULT_HOOK_AFTER, 0);
+        CHECK_IS(pshm_new_object_make(&spec, &way, &new), -EINTR);
+        CHECK_IS(pshm_fault_disarm(), 1);
+        CHECK_IS(names_with(prefix()), how == 1);
+        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK(new.locked);
+        CHECK_IS(pshm_new_object_publish(&new, &intruder.name), 0);
+        pshm_new_object_discard(&new);
+        remove_plain(&intruder.name);
+        if (how == 1) {                 /* the other process's object stays */
+            struct pshm_name left = first_with(prefix());
+            CHECK(left.path[0] != '\0');
+            remove_plain(&left);
+        }
+        if (intruder.fd >= 0) {
+            (void)close(intruder.fd);
+        }
+    }
+}
+
+static void
+named_object_without_proc(void)
+{
+    for (int as_nobody = 0; as_nobody < 2; as_nobody++) {
+        bool choice = as_nobody;
+        int status = child_run(make_without_proc, &choice);
+        if (status == CANNOT) {
+            skip("cannot mount, or change the user");
+        }
+        else {
+            CHECK_IS(status, 0);
+        }
+    }
+}
+
+static void
+memfd_is_sealed_against_shrinking(void)
+{
+    struct pshm_way way = {0};
+    struct pshm_new_object_params spec = spec_of(PSHM_MEMFD, NULL, 5000);
+    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+    for (int old_kernel = 0; old_kernel < 2; old_kernel++) {
+        pshm_fault_arm("memfd_create", old_kernel, PSHM_FAULT_FAIL, EINVAL);
+        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(pshm_fault_disarm(), 1 + old_kernel);
+        CHECK_IS(fcntl(new.fd, F_GETFD), FD_CLOEXEC);
+        CHECK((pshm_seals_of(new.fd) & F_SEAL_SHRINK) != 0);
+        CHECK((pshm_seals_of(new.fd) & (F_SEAL_GROW | F_SEAL_SEAL)) == 0);
+        CHECK(ftruncate(new.fd, 100) == -1 && errno == EPERM);
+        CHECK(ftruncate(new.fd, 10000) == 0);
+        CHECK_IS(pshm_seals_add(new.fd, F_SEAL_WRITE), -EBUSY);
+        CHECK_IS(pshm_seals_add(new.fd, F_SEAL_GROW | F_SEAL_SEAL), 0);
+        CHECK(ftruncate(new.fd, 20000) == -1 && errno == EPERM);
+        CHECK_IS(pshm_seals_add(new.fd, F_SEAL_WRITE), -EPERM);
+        CHECK((pshm_seals_of(new.fd) & F_SEAL_SEAL) != 0);
+        pshm_new_object_discard(&new);
+    }
+    int ends[2];
+    CHECK_IS(pipe2(ends, O_CLOEXEC), 0);
+    CHECK_IS(pshm_seals_of(ends[1]), -EINVAL);
+    CHECK_IS(pshm_seals_add(ends[1], F_SEAL_GROW), -EINVAL);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+    int fd = open(PSHM_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    int rc = pshm_seals_add(fd, F_SEAL_SHRINK);
+    CHECK(rc == -EPERM || rc == -EINVAL);
+    (void)close(fd);
+}
+
+static void
+more_may_be_mapped_than_there_is(void)
+{
+    struct pshm_way way = {0};
+    struct pshm_new_object_params spec = spec_of(PSHM_UNNAMED, NULL, 4096);
+    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+    spec.length = (size_t)(10 * MIB);
+    CHECK_IS(make(&spec, &way, &new), 0);
+    CHECK_IS(new.length, 10 * MIB);
+    CHECK(ftruncate(new.fd, 10 * MIB) == 0);
+    ((volatile char *)new.base)[10 * MIB - 1] = 1;
+    pshm_new_object_discard(&new);
+}
+
+/* ---- memory ---- */
+
+static void
+memory_is_as_asked_for(void)
+{
+    static const enum pshm_kind kinds[] = {PSHM_UNNAMED, PSHM_MEMFD};
+    for (int i = 0; i < 16; i++) {
+        struct pshm_way way = {0};
+        struct pshm_new_object_params spec =
+            spec_of(kinds[i & 1], NULL, 3 * MIB + 1);
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        struct stat st;
+        spec.reserve = i & 2;
+        spec.populate = i & 4;
+        spec.huge_pages = i & 8;
+        check_about("reserve %d, populate %d, huge pages %d", spec.reserve,
+                    spec.populate, spec.huge_pages);
+        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK(fstat(new.fd, &st) == 0);
+        CHECK_IS(st.st_size, spec.size);
+        if (spec.reserve || spec.populate) {
+            CHECK(st.st_blocks * 512 >= spec.size);
+        }
+        else {
+            CHECK_IS(st.st_blocks, 0);
+        }
+        pshm_new_object_discard(&new);
+    }
+}
+
+struct space {
+    const char *options;
+    off_t size;
+    int rc;                     /* with reserve or populate */
+};
+
+/* Nothing of a draft that failed is left on the mount. */
+static int
+make_where_there_is_little(void *context)
+{
+    const struct space *space = context;
+    struct statvfs before, after;
+    if (mount_own(PSHM_DIR, space->options) != 0) {
+        return CANNOT;
+    }
+    CHECK(statvfs(PSHM_DIR, &before) == 0);
+    for (int i = 1; i < 16; i++) {
+        struct pshm_way way = ways[i & 1]();
+        struct pshm_name name = name_of("object");
+        struct pshm_new_object_params spec =
+            spec_of(PSHM_NAMED, &name, space->size);
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        spec.reserve = i & 2;
+        spec.populate = i & 4;
+        spec.huge_pages = i & 8;
+        check_about("%s, %lld bytes, way %d, reserve %d, populate %d, huge "
+                    "pages %d",
+                    space->options, (long long)space->size, i & 1,
+                    spec.reserve, spec.populate, spec.huge_pages);
+        int rc = make(&spec, &way, &new);
+        CHECK_IS(rc, spec.reserve || spec.populate ? space->rc : 0);
+        pshm_new_object_discard(&new);
+        CHECK_IS(names_with(prefix()), 0);
+        CHECK(statvfs(PSHM_DIR, &after) == 0);
+        CHECK_IS(after.f_bfree, before.f_bfree);
+        CHECK_IS(after.f_ffree, before.f_ffree);
+    }
+    return 0;
+}
+
+static int
+make_big_pages(int err)
+{
+    struct pshm_name name = name_of("object");
+    struct pshm_way way = {0};
+    struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
+    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+    spec.huge_pages = true;
+    pshm_fault_arm("madvise", 1, PSHM_FAULT_FAIL, err);
+    int rc = make(&spec, &way, &new);
+    CHECK(pshm_fault_disarm() >= 1);
+    pshm_new_object_discard(&new);
+    return rc;
+}
+
+static void
+list_is_set_before_there_is_a_name(void)
+{
+    struct {
+        struct posix_acl_xattr_header header;
+        struct posix_acl_xattr_entry entries[3];
+    } list = {{POSIX_ACL_XATTR_VERSION},
+              {{1, 6, (uint32_t)-1}, {4, 4, (uint32_t)-1},
+               {32, 0, (uint32_t)-1}}};
+    struct pshm_name name = name_of("object");
+    struct pshm_way way = {0};
+    struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
+    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+    struct stat st;
+    spec.acl = &list;
+    spec.acl_size = sizeof(list);
+    spec.mode = 0640;
+    CHECK_IS(make(&spec, &way, &new), 0);
+    CHECK(!new.acl_refused);
+    CHECK(fstat(new.fd, &st) == 0);
+    CHECK_IS(st.st_mode & 07777, 0640);
+    pshm_new_object_discard(&new);
+}
+
+/* A signal may come before the list is set; a list that is refused is told. */
+static void
+refused_list_is_told_apart(void)
+{
+    static const struct {
+        int err;
+        bool refused;
+    } cases[] = {{EINTR, false}, {EPERM, true}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct pshm_name name = name_of("object");
+        struct pshm_way way = {0};
+        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        spec.acl = "list";
+        spec.acl_size = 4;
+        pshm_fault_arm("fsetxattr", 1, PSHM_FAULT_FAIL, cases[i].err);
+        CHECK_IS(pshm_new_object_make(&spec, &way, &new), -cases[i].err);
+        CHECK_IS(pshm_fault_disarm(), 1);
+        CHECK_IS(new.acl_refused, cases[i].refused);
+        pshm_new_object_discard(&new);
+    }
+}
+
+static void
+kernel_without_huge_pages_makes_small_ones(void)
+{
+    CHECK_IS(make_big_pages(EINVAL), 0);
+    CHECK_IS(make_big_pages(ENOMEM), -ENOMEM);
+}
+
+/* The kernel says so of each page that it cannot bring in. */
+static void
+pages_that_cannot_be_brought_in_are_reserved_or_told(void)
+{
+    for (int reserve = 0; reserve < 2; reserve++) {
+        struct pshm_name name = name_of("object");
+        struct pshm_way way = {0};
+        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        spec.populate = true;
+        spec.reserve = reserve;
+        pshm_fault_arm("madvise", 1, PSHM_FAULT_FAIL, EFAULT);
+        CHECK_IS(make(&spec, &way, &new), reserve ? 0 : -ENOSPC);
+        CHECK_IS(pshm_fault_disarm(), 1);
+        pshm_new_object_discard(&new);
+    }
+}
+
+static void
+full_mount_is_an_error_and_no_signal(void)
+{
+    static const struct space spaces[] = {
+        {"size=1m", 2 * MIB, -ENOSPC},
+        {"size=1m", MIB, 0},
+        {"size=1m", MIB + 1, -ENOSPC},
+        {"size=100m", 101 * MIB, -ENOSPC},
+        /* more than half of it, and more than a piece */
+        {"size=100m", 80 * MIB, 0},
+    };
+    for (size_t i = 0; i < COUNT(spaces); i++) {
+        struct space space = spaces[i];
+        int status = child_run(make_where_there_is_little, &space);
+        if (status == CANNOT) {
+            skip("cannot mount");
+        }
+        else {
+            CHECK_IS(status, 0);
+        }
+    }
+}
+
+static int
+make_without_inodes(void *context)
+{
+    (void)context;
+    if (mount_own(PSHM_DIR, "size=1m,nr_inodes=3") != 0) {
+        return CANNOT;
+    }
+    struct statvfs before, after;
+    CHECK(statvfs(PSHM_DIR, &before) == 0);
+    struct pshm_name first = name_of("first"), second = name_of("second");
+    struct pshm_name name = name_of("object");
+    (void)make_plain(&first, 1, 0600, 0);
+    (void)make_plain(&second, 1, 0600, 0);
+    for (int i = 0; i < 2; i++) {
+        struct pshm_way way = {0};
+        struct pshm_new_object_params spec =
+            spec_of(i ? PSHM_UNNAMED : PSHM_NAMED, &name, 1);
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        CHECK_IS(make(&spec, &way, &new), -ENOSPC);
+        pshm_new_object_discard(&new);
+    }
+    remove_plain(&second);
+    /* one is free: enough to make one and to publish it */
+    for (int i = 0; i < 2; i++) {
+        struct pshm_way way = ways[i]();
+        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        check_about("way %d", i);
+        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(pshm_new_object_publish(&new, &name), 0);
+        pshm_new_object_discard(&new);
+        remove_plain(&name);
+    }
+    remove_plain(&first);
+    CHECK(statvfs(PSHM_DIR, &after) == 0);
+    CHECK_IS(after.f_ffree, before.f_ffree);
+    return 0;
+}
+
+static void
+lack_of_inodes_is_told(void)
+{
+    int status = child_run(make_without_inodes, NULL);
+    if (status == CANNOT) {
+        skip("cannot mount");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+}
+
+static int
+make_under_limits(void *context)
+{
+    struct pshm_way way = *(struct pshm_way *)context;
+    struct pshm_name name = name_of("object");
+    struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 8193);
+    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+    /* SIGXFSZ would end this child. */
+    limit_to(RLIMIT_FSIZE, 8192);
+    for (int i = 0; i < 8; i++) {
+        spec.reserve = i & 1;
+        spec.populate = i & 2;
+        spec.kind = i & 4 ? PSHM_MEMFD : PSHM_NAMED;
+        CHECK_IS(make(&spec, &way, &new), -EFBIG);
+        pshm_new_object_discard(&new);
+    }
+    limit_to(RLIMIT_NOFILE, 0);
+    for (int kind = PSHM_NAMED; kind <= PSHM_MEMFD; kind++) {
+        spec = spec_of((enum pshm_kind)kind, &name, 1);
+        CHECK_IS(make(&spec, &way, &new), -EMFILE);
+        pshm_new_object_discard(&new);
+    }
+    return 0;
+}
+
+static void
+limits_of_the_process_are_errors(void)
+{
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        struct pshm_way way = ways[i]();
+        CHECK_IS(child_run(make_under_limits, &way), 0);
+        CHECK_IS(names_with(prefix()), 0);
+    }
+}
+
+/* It is refused at once: no piece of it is taken, for where there is no limit
+ * (memfd) that would go on until the machine has no memory left. */
+static void
+impossible_size_is_an_error(void)
+{
+    static const off_t sizes[] = {INT64_MAX, INT64_MAX - 4095,
+                                  (off_t)1 << 45};
+    for (int i = 0; i < 27; i++) {
+        struct pshm_way way = {0};
+        struct pshm_name name = name_of("object");
+        struct pshm_new_object_params spec =
+            spec_of((enum pshm_kind)(i % 3), &name, sizes[i / 9]);
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        spec.reserve = i / 3 % 3 != 1;
+        spec.populate = i / 3 % 3 != 0;
+        check_about("kind %d, reserve %d, populate %d, size %lld", i % 3,
+                    spec.reserve, spec.populate, (long long)spec.size);
+        pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, EIO);
+        int rc = pshm_new_object_make(&spec, &way, &new);
+        (void)pshm_fault_disarm();
+        CHECK(rc == -EFBIG || rc == -ENOSPC || rc == -ENOMEM
+              || rc == -EINVAL);
+        pshm_new_object_discard(&new);
+    }
+}
+
+/* ---- each call failing ---- */
+
+struct making {
+    struct pshm_new_object_params spec;
+    struct pshm_way way;
+    int known;                  /* of the way, at first */
+    struct pshm_new_object new;
+    struct pshm_name name;
+};
+
+static int
+act_make(void *context)
+{
+    struct making *making = context;
+    struct pshm_new_object *new = &making->new;
+    if (new->stage == 0) {
+        making->way.known = making->known;
+    }
+    int rc = pshm_new_object_make(&making->spec, &making->way, new);
+    if (rc == 0 && making->spec.kind == PSHM_NAMED) {
+        rc = pshm_new_object_publish(new, &making->name);
+    }
+    if (rc < 0 && rc != -EINTR) {
+        pshm_new_object_discard(new);
+    }
+    return rc;
+}
+
+static void
+undo_make(void *context)
+{
+    struct making *making = context;
+    struct stat st;
+    CHECK(fstat(making->new.fd, &st) == 0);
+    CHECK_IS(st.st_size, making->spec.size);
+    CHECK(!making->spec.reserve || st.st_blocks * 512 >= making->spec.size);
+    if (making->spec.kind == PSHM_NAMED) {
+        CHECK_IS(st.st_mode & 07777, making->spec.mode);
+        CHECK_IS(st.st_nlink, 1);
+        CHECK(pshm_identity_same(identity_of(&making->name),
+                                 making->new.id));
+        remove_plain(&making->name);
+    }
+    pshm_new_object_discard(&making->new);
+}
+
+static void
+each_failure_is_told(void)
+{
+    mode_t old = umask(077);
+    for (int i = 0; i < 16; i++) {
+        struct making making = {.new = PSHM_NEW_OBJECT_NONE,
+                                .name = name_of("object")};
+        struct operation op = {
+            .name = "make and publish", .act = act_make, .undo = undo_make,
+            .context = &making, .resumes = true,
+            .overcomes = " access open fstatvfs close unlink munmap lstat "};
+        making.spec = spec_of(PSHM_NAMED, &making.name, 70000);
+        struct pshm_way way = ways[i & 1]();
+        making.known = way.known;
+        making.spec.reserve = i & 2;
+        making.spec.populate = i & 4;
+        making.spec.huge_pages = i & 8;
+        making.spec.mode = 0644;
+        making.spec.gid = i & 1 ? getegid() : (gid_t)-1;
+        int calls = fail_each(&op);
+        check_about("options %d: %s", i, pshm_fault_log());
+        CHECK(calls >= 7);
+        remove_plain(&making.name);
+    }
+    for (int i = 0; i < 4; i++) {
+        struct making making = {.new = PSHM_NEW_OBJECT_NONE};
+        struct operation op = {
+            .name = i & 1 ? "make a memfd" : "make unnamed",
+            .act = act_make, .undo = undo_make, .context = &making,
+            .resumes = true, .overcomes = " fstatvfs close "};
+        making.spec = spec_of(i & 1 ? PSHM_MEMFD : PSHM_UNNAMED, NULL,
+                              70000);
+        making.spec.populate = i & 2;
+        CHECK(fail_each(&op) >= 5);
+    }
+    (void)umask(old);
+}
+
+/* ---- killed at each step ---- */
+
+struct death {
+    struct making making;
+    int nth, action;
+};
+
+#define FILL 'f'
+
+static int
+make_and_be_killed(void *context)
+{
+    struct death *death = context;
+    struct making *making = &death->making;
+    pshm_fault_arm(NULL, death->nth, death->action, 0);
+    int rc = make(&making->spec, &making->way, &making->new);
+    if (rc == 0) {
+        memset(making->new.base, FILL, making->new.length);
+        rc = pshm_new_object_publish(&making->new, &making->name);
+    }
+    (void)pshm_fault_disarm();
+    CHECK_IS(rc, 0);
+    return 0;
+}
+
+/* The name is free, or leads to a finished object. */
+static void
+check_only_finished_objects(const struct making *making)
+{
+    struct pshm_object object;
+    int rc = pshm_attach(&making->name, false, &PSHM_ACCEPT_ANY, &object);
+    if (rc < 0) {
+        CHECK_IS(rc, -ENOENT);
+        return;
+    }
+    CHECK_IS(object.size, making->spec.size);
+    CHECK_IS(object.mode & 07777, making->spec.mode);
+    size_t size = (size_t)object.size;
+    void *base = mmap(NULL, size, PROT_READ, MAP_SHARED, object.fd, 0);
+    if (CHECK(base != MAP_FAILED)) {
+        CHECK(all_bytes_are(base, size, FILL));
+        (void)munmap(base, size);
+    }
+    (void)close(object.fd);
+}
+
+static void
+reclaim_all(const char *start, bool *all_removed)
+{
+    for (;;) {
+        struct pshm_name name = first_with(start);
+        struct pshm_candidate candidate;
+        if (name.path[0] == '\0') {
+            return;
+        }
+        pshm_reclaim(pshm_name_plain(&name), 0, true, &candidate);
+        if (!candidate.removed) {
+            *all_removed = false;
+            return;
+        }
+    }
+}
+
+static void
+killed_at_each_step_of_making(void)
+{
+    for (int i = 0; i < 8; i++) {
+        int action = i & 1 ? PSHM_FAULT_KILL_BEFORE : PSHM_FAULT_KILL_AFTER;
+        struct death death = {
+            .action = action,
+            .making = {.new = PSHM_NEW_OBJECT_NONE, .name = name_of("object")}};
+        struct making *making = &death.making;
+        making->spec = spec_of(PSHM_NAMED, &making->name, 70000);
+        making->spec.mode = 0640;
+        making->way = ways[i / 2 & 1]();
+        making->spec.populate = i & 4;
+        int status = -SIGKILL;
+        struct census before = census_take();
+        for (death.nth = 1; status == -SIGKILL; death.nth++) {
+            bool all_removed = true;
+            char beside[PSHM_NAME_MAX + 2];
+            (void)snprintf(beside, sizeof(beside), "%s~",
+                           pshm_name_plain(&making->name));
+            check_about("options %d, killed at call %d", i, death.nth);
+            status = child_run(make_and_be_killed, &death);
+            CHECK(status == 0 || status == -SIGKILL);
+            check_only_finished_objects(making);
+            int left = names_with(beside);
+            CHECK(left <= 1);
+            CHECK_IS(names_with(prefix()) - left,
+                     identity_of(&making->name).ino != 0);
+            reclaim_all(pshm_name_plain(&making->name), &all_removed);
+            CHECK(all_removed);
+            CHECK_NOTHING_LEFT(before);
+        }
+    }
+}
+
+/* ---- others at each step ---- */
+
+struct visitor {
+    struct pshm_name name;
+    bool all_removed;
+};
+
+static void
+reclaim_by_prefix(void *context)
+{
+    struct visitor *visitor = context;
+    reclaim_all(pshm_name_plain(&visitor->name), &visitor->all_removed);
+}
+
+/* Someone reclaims by the name's start while it is being made. */
+static void
+draft_is_not_reclaimed(void)
+{
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        struct pshm_way way = ways[i]();
+        struct visitor visitor = {.name = name_of("object")};
+        struct pshm_new_object_params spec =
+            spec_of(PSHM_NAMED, &visitor.name, 70000);
+        struct census before = census_take();
+        for (int nth = 1, seen = nth; nth <= seen; nth++) {
+            struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+            check_about("way %zu, reclaimed before call %d", i, nth);
+            pshm_fault_hook(reclaim_by_prefix, &visitor);
+            pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
+            CHECK_IS(make(&spec, &way, &new), 0);
+            CHECK_IS(pshm_new_object_publish(&new, &visitor.name), 0);
+            seen = pshm_fault_disarm();
+            CHECK(pshm_identity_same(identity_of(&visitor.name), new.id));
+            pshm_new_object_discard(&new);
+            remove_plain(&visitor.name);
+            CHECK_NOTHING_LEFT(before);
+        }
+    }
+}
+
+/* Of two that publish one name at the same moment one is told. */
+static int
+publish_after_a_stop(void *context)
+{
+    struct making *making = context;
+    CHECK_IS(make(&making->spec, &making->way, &making->new), 0);
+    (void)raise(SIGSTOP);
+    int rc = pshm_new_object_publish(&making->new, &making->name);
+    CHECK(rc == 0 || rc == -EEXIST);
+    if (rc < 0) {
+        pshm_new_object_discard(&making->new);
+    }
+    return rc == 0 ? 3 : 4;
+}
+
+static void
+one_of_two_publishers_wins(void)
+{
+    for (int round = 0; round < 40; round++) {
+        pid_t children[2];
+        struct making making = {.new = PSHM_NEW_OBJECT_NONE,
+                                .name = name_of("object")};
+        making.spec = spec_of(PSHM_NAMED, &making.name, 10);
+        for (size_t i = 0; i < COUNT(children); i++) {
+            making.way = ways[(round / 2 + (int)i * round) % 2]();
+            children[i] = child_start(publish_after_a_stop, &making);
+        }
+        for (size_t i = 0; i < COUNT(children); i++) {
+            child_wait_stopped(children[i]);
+        }
+        CHECK_IS(identity_of(&making.name).ino, 0);
+        for (size_t i = 0; i < COUNT(children); i++) {
+            CHECK(kill(children[i], SIGCONT) == 0);
+        }
+        CHECK_IS(child_wait(children[0]) + child_wait(children[1]), 3 + 4);
+        CHECK_IS(names_with(prefix()), 1);
+        remove_plain(&making.name);
+    }
+}
+
+/* ---- nobody sees a half-made object ---- */
+
+struct traffic {
+    struct pshm_name name;
+    struct pshm_way way;
+    atomic_bool stop;
+};
+
+#define TRAFFIC_SIZE (3 * 4096 + 5)
+
+static int
+publish_again_and_again(void *context)
+{
+    struct traffic *traffic = context;
+    struct pshm_new_object_params spec =
+        spec_of(PSHM_NAMED, &traffic->name, TRAFFIC_SIZE);
+    spec.mode = 0660;
+    for (unsigned int i = 0; !atomic_load(&traffic->stop); i++) {
+        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        CHECK_IS(make(&spec, &traffic->way, &new), 0);
+        memset(new.base, 'a' + (char)(i % 26), new.length);
+        CHECK_IS(pshm_new_object_publish(&new, &traffic->name),
+                 0);
+        CHECK_IS(pshm_link_remove(&traffic->name, new.id), 0);
+        pshm_new_object_discard(&new);
+    }
+    return 0;
+}
+
+/* Returns whether there was an object. */
+static bool
+look_at_object(const struct traffic *traffic)
+{
+    struct pshm_object object;
+    int rc = pshm_attach(&traffic->name, false, &PSHM_ACCEPT_ANY, &object);
+    if (rc < 0) {
+        CHECK_IS(rc, -ENOENT);
+        return false;
+    }
+    CHECK_IS(object.size, TRAFFIC_SIZE);
+    CHECK_IS(object.mode, S_IFREG | 0660);
+    char *base = mmap(NULL, TRAFFIC_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+                      object.fd, 0);
+    if (CHECK(base != MAP_FAILED)) {
+        CHECK(base[0] >= 'a' && base[0] <= 'z');
+        CHECK(all_bytes_are(base, TRAFFIC_SIZE, base[0]));
+        (void)munmap(base, TRAFFIC_SIZE);
+    }
+    (void)close(object.fd);
+    return true;
+}
+
+static void
+nobody_sees_a_half_made_object(void)
+{
+    for (int i = 0; i < 2; i++) {
+        struct traffic *traffic = shared_memory(sizeof(*traffic));
+        traffic->name = name_of("object");
+        traffic->way = ways[i]();
+        check_about("way %d", i);
+        pid_t child = child_start(publish_again_and_again, traffic);
+        int seen = 0, looks = 0, wanted = SANITIZED ? 1000 : 5000;
+        for (; looks < 40 * wanted && (looks < wanted || seen < 100);
+             looks++) {
+            seen += look_at_object(traffic);
+        }
+        atomic_store(&traffic->stop, true);
+        CHECK_IS(child_wait(child), 0);
+        remove_plain(&traffic->name);
+        (void)munmap(traffic, sizeof(*traffic));
+    }
+}
+
+int
+main(void)
+{
+    RUN(draft_has_no_name_until_it_is_published);
+    RUN(mode_does_not_depend_on_the_umask);
+    RUN(owner_is_set_before_the_mode);
+    RUN(unprivileged_user_may_make_his_own);
+    RUN(taken_name_leaves_the_draft_as_it_was);
+    RUN(unnamed_object_can_be_published_later);
+    RUN(named_object_without_o_tmpfile);
+    RUN(draft_that_is_reclaimed_at_once_is_made_again);
+    RUN(named_object_without_proc);
+    RUN(memfd_is_sealed_against_shrinking);
+    RUN(more_may_be_mapped_than_there_is);
+    RUN(memory_is_as_asked_for);
+    RUN(list_is_set_before_there_is_a_name);
+    RUN(refused_list_is_told_apart);
+    RUN(kernel_without_huge_pages_makes_small_ones);
+    RUN(pages_that_cannot_be_brought_in_are_reserved_or_told);
+    RUN(full_mount_is_an_error_and_no_signal);
+    RUN(lack_of_inodes_is_told);
+    RUN(limits_of_the_process_are_errors);
+    RUN(impossible_size_is_an_error);
+    RUN(each_failure_is_told);
+    RUN(killed_at_each_step_of_making);
+    RUN(draft_is_not_reclaimed);
+    RUN(one_of_two_publishers_wins);
+    RUN(nobody_sees_a_half_made_object);
+    return finish();
+}

@@ -1,0 +1,274 @@
+#include "check.h"
+#include "posix/object/use_lock.h"
+#include "posix/clock.h"
+
+#include <sys/file.h>
+#include <sys/sysmacros.h>
+
+static struct pshm_name
+fresh_object(void)
+{
+    struct pshm_name name = name_of("leased");
+    (void)make_plain(&name, 1, 0666, 0);
+    return name;
+}
+
+static int
+open_it(const struct pshm_name *name, int flags)
+{
+    int fd = open(name->path, flags | O_CLOEXEC);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+static void
+leases_are_shared_and_seizure_is_exclusive(void)
+{
+    struct pshm_name name = fresh_object();
+    int a = open_it(&name, O_RDWR), b = open_it(&name, O_RDONLY);
+    int c = open_it(&name, O_RDWR), d = open_it(&name, O_RDONLY);
+    CHECK_IS(pshm_use_lock_take(a), 0);
+    CHECK_IS(pshm_use_lock_take(b), 0);
+    CHECK_IS(pshm_use_lock_take(b), 0);
+    CHECK_IS(pshm_use_lock_try_exclusive(c), -EAGAIN);
+    CHECK_IS(pshm_use_lock_try_exclusive(d), -EAGAIN);
+    (void)close(a);
+    CHECK_IS(pshm_use_lock_try_exclusive(c), -EAGAIN);
+    (void)close(b);
+    CHECK_IS(pshm_use_lock_try_exclusive(c), 0);
+    CHECK_IS(pshm_use_lock_try_exclusive(c), 0);
+    CHECK_IS(pshm_use_lock_try_exclusive(d), -EAGAIN);
+    pshm_use_lock_release(c);
+    CHECK_IS(pshm_use_lock_try_exclusive(d), 0);
+    (void)close(c);
+    (void)close(d);
+    remove_plain(&name);
+}
+
+/* Any process that may read the object can keep its lock. */
+static void
+kept_lock_is_not_waited_for_for_long(void)
+{
+    struct pshm_name name = fresh_object();
+    int hostile = open_it(&name, O_RDONLY), fd = open_it(&name, O_RDWR);
+    CHECK(flock(hostile, LOCK_EX) == 0);
+    CHECK_IS(pshm_use_lock_take(fd), -EAGAIN);
+    CHECK_IS(pshm_use_lock_try_exclusive(fd), -EAGAIN);
+    double start = pshm_clock();
+    CHECK_IS(pshm_use_lock_wait(fd), -EAGAIN);
+    CHECK(pshm_clock() - start >= 0.02 && pshm_clock() - start < 2);
+    (void)close(hostile);
+    CHECK_IS(pshm_use_lock_take(fd), 0);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+static int
+take_and_stop(void *context)
+{
+    int fd = open_it(context, O_RDWR);
+    CHECK_IS(pshm_use_lock_take(fd), 0);
+    (void)raise(SIGSTOP);
+    return 0;
+}
+
+static void
+lease_ends_with_its_process(void)
+{
+    struct pshm_name name = fresh_object();
+    int fd = open_it(&name, O_RDWR);
+    pid_t child = child_start(take_and_stop, &name);
+    child_wait_stopped(child);
+    CHECK_IS(pshm_use_lock_try_exclusive(fd), -EAGAIN);
+    CHECK(kill(child, SIGKILL) == 0);
+    CHECK_IS(child_wait(child), -SIGKILL);
+    CHECK_IS(pshm_use_lock_try_exclusive(fd), 0);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+/* A mapping keeps the open file, and with it the use lock. */
+static void
+mapping_keeps_the_lease(void)
+{
+    struct pshm_name name = fresh_object();
+    int fd = open_it(&name, O_RDWR), other = open_it(&name, O_RDWR);
+    CHECK_IS(pshm_use_lock_take(fd), 0);
+    void *base = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
+    CHECK(base != MAP_FAILED);
+    (void)close(fd);
+    CHECK_IS(pshm_use_lock_try_exclusive(other), -EAGAIN);
+    CHECK(munmap(base, PAGE) == 0);
+    CHECK_IS(pshm_use_lock_try_exclusive(other), 0);
+    (void)close(other);
+    remove_plain(&name);
+}
+
+static int
+stop(void *context)
+{
+    (void)context;
+    (void)raise(SIGSTOP);
+    return 0;
+}
+
+static void
+forked_child_keeps_the_lease(void)
+{
+    struct pshm_name name = fresh_object();
+    int fd = open_it(&name, O_RDWR), other = open_it(&name, O_RDWR);
+    CHECK_IS(pshm_use_lock_take(fd), 0);
+    (void)close(other);
+    pid_t child = child_start(stop, NULL);
+    child_wait_stopped(child);
+    (void)close(fd);
+    other = open_it(&name, O_RDWR);
+    CHECK_IS(pshm_use_lock_try_exclusive(other), -EAGAIN);
+    CHECK(kill(child, SIGCONT) == 0);
+    CHECK_IS(child_wait(child), 0);
+    CHECK_IS(pshm_use_lock_try_exclusive(other), 0);
+    (void)close(other);
+    remove_plain(&name);
+}
+
+static int
+seize_and_let_go(void *context)
+{
+    int fd = open_it(context, O_RDWR);
+    CHECK_IS(pshm_use_lock_try_exclusive(fd), 0);
+    (void)raise(SIGSTOP);
+    (void)usleep(3000);
+    return 0;
+}
+
+static void
+lock_of_a_reclaimer_is_waited_for(void)
+{
+    struct pshm_name name = fresh_object();
+    int fd = open_it(&name, O_RDONLY), other = open_it(&name, O_RDWR);
+    pid_t child = child_start(seize_and_let_go, &name);
+    child_wait_stopped(child);
+    CHECK_IS(pshm_use_lock_wait(fd), -EAGAIN);
+    CHECK(kill(child, SIGCONT) == 0);
+    int rc = -EAGAIN;
+    for (int i = 0; rc == -EAGAIN && i < 100; i++) {
+        rc = pshm_use_lock_wait(fd);
+    }
+    CHECK_IS(rc, 0);
+    CHECK_IS(child_wait(child), 0);
+    CHECK_IS(pshm_use_lock_try_exclusive(other), -EAGAIN);
+
+    CHECK(flock(fd, LOCK_UN) == 0 && flock(other, LOCK_EX) == 0);
+    pshm_fault_arm("clock_nanosleep", 1, PSHM_FAULT_FAIL, EINTR);
+    CHECK_IS(pshm_use_lock_wait(fd), -EINTR);
+    pshm_fault_arm("flock", 1, PSHM_FAULT_FAIL, ENOLCK);
+    CHECK_IS(pshm_use_lock_wait(fd), -ENOLCK);
+    (void)pshm_fault_disarm();
+    (void)close(fd);
+    (void)close(other);
+    remove_plain(&name);
+}
+
+static void
+errors_are_told(void)
+{
+    static const int errnos[] = {EINTR, ENOLCK, EBADF};
+    struct pshm_name name = fresh_object();
+    int fd = open_it(&name, O_RDWR);
+    for (size_t i = 0; i < COUNT(errnos); i++) {
+        pshm_fault_arm("flock", 1, PSHM_FAULT_FAIL, errnos[i]);
+        CHECK_IS(pshm_use_lock_take(fd), -errnos[i]);
+        pshm_fault_arm("flock", 1, PSHM_FAULT_FAIL, errnos[i]);
+        CHECK_IS(pshm_use_lock_try_exclusive(fd), -errnos[i]);
+        (void)pshm_fault_disarm();
+    }
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+/* ---- which processes have one ---- */
+
+static void
+holders_are_told_once_each(void)
+{
+    struct pshm_name name = fresh_object(), absent = name_of("absent");
+    int a = open_it(&name, O_RDWR), b = open_it(&name, O_RDONLY);
+    pid_t pids[4] = {0};
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    CHECK(fcntl(a, F_SETLK, &whole) == 0);      /* one of another kind */
+    CHECK_IS(pshm_use_lock_holders(name.path, pids, COUNT(pids)), 0);
+    CHECK_IS(pshm_use_lock_take(a), 0);
+    CHECK_IS(pshm_use_lock_take(b), 0);
+    CHECK_IS(pshm_use_lock_holders(name.path, pids, COUNT(pids)), 1);
+    CHECK_IS(pids[0], getpid());
+    pid_t child = child_start(take_and_stop, &name);
+    child_wait_stopped(child);
+    CHECK_IS(pshm_use_lock_holders(name.path, pids, COUNT(pids)), 2);
+    CHECK_IS(pids[0] + pids[1], getpid() + child);
+    CHECK_IS(pshm_use_lock_holders(name.path, pids, 1), 1);
+    CHECK_IS(pshm_use_lock_holders(name.path, pids, 0), 0);
+    CHECK(kill(child, SIGCONT) == 0);
+    CHECK_IS(child_wait(child), 0);
+    CHECK_IS(pshm_use_lock_holders(absent.path, pids, COUNT(pids)), 0);
+    (void)close(a);
+    (void)close(b);
+    remove_plain(&name);
+}
+
+/* Of this file only, and only such as have an id here. */
+static int
+read_locks_of_others(void *context)
+{
+    const struct pshm_name *name = context;
+    struct stat st;
+    char text[600];
+    pid_t pids[4] = {0};
+    CHECK(lstat(name->path, &st) == 0);
+    unsigned int major = major(st.st_dev), minor = minor(st.st_dev);
+    unsigned long inode = (unsigned long)st.st_ino;
+    if (mount_own("/proc", "mode=755") != 0) {
+        return CANNOT;
+    }
+    CHECK_IS(pshm_use_lock_holders(name->path, pids, COUNT(pids)), 0);
+    (void)snprintf(text, sizeof(text),
+                   "1: POSIX ADVISORY WRITE 4 %02x:%02x:%lu 0 EOF\n"
+                   "2: FLOCK ADVISORY WRITE -1 %02x:%02x:%lu 0 EOF\n"
+                   "3: FLOCK ADVISORY WRITE 5 %02x:%02x:%lu 0 EOF\n"
+                   "4: FLOCK ADVISORY WRITE 6 %02x:%02x:%lu 0 EOF\n"
+                   "5: FLOCK ADVISORY READ 7 %02x:%02x:%lu 0 EOF\n",
+                   major, minor, inode, major, minor, inode, major, minor + 1,
+                   inode, major, minor, inode + 1, major, minor, inode);
+    write_file("/proc/locks", text);
+    CHECK_IS(pshm_use_lock_holders(name->path, pids, COUNT(pids)), 1);
+    CHECK_IS(pids[0], 7);
+    return 0;
+}
+
+static void
+locks_of_other_files_do_not_count(void)
+{
+    struct pshm_name name = fresh_object();
+    int status = child_run(read_locks_of_others, &name);
+    if (status == CANNOT) {
+        skip("cannot mount a tmpfs");
+    }
+    else {
+        CHECK_IS(status, 0);
+    }
+    remove_plain(&name);
+}
+
+int
+main(void)
+{
+    RUN(leases_are_shared_and_seizure_is_exclusive);
+    RUN(kept_lock_is_not_waited_for_for_long);
+    RUN(lease_ends_with_its_process);
+    RUN(mapping_keeps_the_lease);
+    RUN(forked_child_keeps_the_lease);
+    RUN(lock_of_a_reclaimer_is_waited_for);
+    RUN(errors_are_told);
+    RUN(holders_are_told_once_each);
+    RUN(locks_of_other_files_do_not_count);
+    return finish();
+}
