@@ -1,247 +1,154 @@
-"""The demonstration: several processes work on one array, and nobody copies it.
+"""`posixshm demo`: worker processes brighten a film, in shared memory and through pipes.
 
-The array is a film of float32 frames in one shared-memory object. Workers attach to
-it by name and develop their part of the frames where they lie. Beside it the same
-workers do the same to the same film sent through a `multiprocessing` Pipe, a few
-frames at a time, and sent back. The parent checks every pixel of both.
-
-Nothing stays behind, whatever ends it: the name is removed as soon as every worker
-has attached, before that by the handle's `delete=True`; workers end with the pipe to
-their parent; and a signal leaves through the same `with` blocks as everything else.
+The film is a numpy array. Both ways run the same code: the parent process sends each frame to a
+worker, and the worker brightens it and sends it back. A frame of a `posixshm.array` is sent as a
+reference of a few hundred bytes, a frame of a plain array as its four million bytes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import secrets
 import signal
-import statistics
-import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from posixshm import SharedMemory, listdir
-from posixshm._command.progress import progress
-from posixshm._demo_crew import (
-    COUNTER,
-    FRAME,
-    SIDE,
-    Crew,
-    DemoError,
-    Film,
-    Job,
-    Stopped,
-    Stopper,
-    develop,
-    lay_out,
-    share,
-    shoot,
-)
+from posixshm import array
+from posixshm._command.errors import cleaning_up
+from posixshm._command.text import how_many, size_text
 
-PREFIX = "posixshm-demo-"
-# Frames in one message of the Pipe. From 1 to 4 it is at its fastest, and from 16 on
-# slower and slower, since the copies leave the processor's cache.
-MESSAGE = 4
+Film = npt.NDArray[np.float32]
+
+SIDE = 1024  # of a frame, in pixels
+FRAME = SIDE * SIDE * 4  # bytes
+FRAMES = 16  # if /dev/shm has room for them
+ROUNDS = 3
 
 
-class Round(NamedTuple):
-    """What one way of doing the job took."""
-
-    seconds: float
-    pipe_bytes: int
-
-
-class Demo:
-    """One film, one crew, and a bar that is told of each frame."""
-
-    def __init__(self, crew: Crew, frames: int, advance: Callable[[str, int], None]) -> None:
-        self.crew = crew
-        self.frames = frames
-        self.advance = advance
-        random = np.random.default_rng(20)
-        self.scene = random.random((SIDE, SIDE), dtype=np.float32)
-
-    def shoot_film(self, film: Film) -> None:
-        for number in range(self.frames):
-            shoot(film[number], self.scene, number)
-            self.advance("preparing the film", 1)
-
-    def check(self, film: Film) -> None:
-        expected = np.empty((SIDE, SIDE), np.float32)
-        for number in range(self.frames):
-            shoot(expected, self.scene, number)
-            develop(expected)
-            if not np.array_equal(film[number], expected):
-                raise DemoError(f"frame {number} is wrong")
-            self.advance("checking every pixel", 1)
-
-    def in_shared_memory(self) -> Round:
-        """The workers attach by name and work in place."""
-        crew = self.crew
-        name = f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
-        size = self.frames * FRAME + crew.count * COUNTER
-
-        def fill(buffer: memoryview) -> None:
-            self.shoot_film(lay_out(buffer, self.frames, crew.count)[0])
-
-        with SharedMemory.create(name, size, init=fill, delete=True) as shm:
-            film, counters = lay_out(shm.buf, self.frames, crew.count)
-            start = time.perf_counter()
-            sent = 0
-            for worker, pipe in enumerate(crew.pipes):
-                sent += crew.tell(pipe, Job(name, self.frames, crew.count, worker))
-            attached = done = shown = 0
-            while done < crew.count:
-                for pipe in crew.watch(crew.pipes, 0.05):
-                    word, length = crew.hear(pipe, "attached", "done")
-                    sent += length
-                    if word == "done":
-                        done += 1
-                        continue
-                    attached += 1
-                    if attached == crew.count:
-                        # Nobody needs the name any more, so not even SIGKILL can leave it.
-                        shm.unlink()
-                frames = int(counters.sum())
-                self.advance("in place, in shared memory", frames - shown)
-                shown = frames
-            seconds = time.perf_counter() - start
-            self.check(film)
-        return Round(seconds, sent)
-
-    def through_pipes(self) -> Round:
-        """Each frame is sent to a worker and back."""
-        crew = self.crew
-        film: Film = np.empty((self.frames, SIDE, SIDE), np.float32)
-        self.shoot_film(film)
-        done = [0] * crew.count
-        failures: list[tuple[int, str]] = []
-
-        def converse(worker: int) -> None:
-            mine = share(self.frames, crew.count, worker)
-            pipe = crew.pipes[worker]
-            try:
-                for first in mine[::MESSAGE]:
-                    last = min(first + MESSAGE, mine.stop)
-                    pipe.send(film[first:last])
-                    reply = pipe.recv()
-                    if isinstance(reply, str):
-                        failures.append((worker, reply))
-                        return
-                    film[first:last] = reply
-                    done[worker] += last - first
-            # TypeError: a signal came as this thread began, and its pipe was closed.
-            except (EOFError, OSError, TypeError):
-                failures.append((worker, ""))
-            except MemoryError:
-                failures.append((worker, "not enough memory for a message"))
-
-        # A thread for each pipe: one alone would keep the workers waiting.
-        threads = [
-            threading.Thread(target=converse, args=(worker,), daemon=True)
-            for worker in range(crew.count)
-        ]
-        start = time.perf_counter()
-        shown = 0
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(timeout=0.05)
-                    frames = sum(done)
-                    self.advance("through a Pipe and back", frames - shown)
-                    shown = frames
-            seconds = time.perf_counter() - start
-        except BaseException:
-            crew.kill()  # which ends what the threads wait for
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
-            raise
-        for worker, text in failures:
-            raise DemoError(f"a worker failed: {text}" if text else crew.obituary(worker))
-        self.check(film)
-        return Round(seconds, 2 * film.nbytes)
+def brighten(frame: Film) -> None:
+    """Stretch the values to the range 0 to 1 and take their square roots, in place."""
+    frame -= frame.min()
+    frame /= frame.max()
+    np.sqrt(frame, out=frame)
 
 
-def run(size_mib: int, workers: int, rounds: int, method: str) -> int:
-    """Show it, and return the exit code of the command."""
-    frames = size_mib * (1 << 20) // FRAME
-    workers = min(workers, frames)
+def work(pipe: Connection) -> None:
+    """The worker process: it ends when the parent closes the pipe or ends."""
+    with suppress(EOFError, ConnectionError):
+        while True:
+            frame = pipe.recv()
+            brighten(frame)
+            pipe.send(frame)
+
+
+@contextmanager
+def workers(count: int) -> Iterator[list[Connection]]:
+    """Start worker processes and yield a pipe to each. None of them outlives the block."""
+    context = get_context("spawn")
+    processes, pipes = [], []
     try:
-        with Stopper() as stopper:
-            show(frames, workers, rounds, method, stopper)
-    except Stopped as stopped:
-        name = signal.Signals(stopped.signum).name
-        print(f"posixshm: demo: stopped by {name}; nothing is left behind", file=sys.stderr)
-        return 128 + stopped.signum
-    except BrokenPipeError:  # of standard output
-        raise
-    except MemoryError as error:
-        print(f"posixshm: demo: not enough memory: {error}", file=sys.stderr)
-    except OSError as error:
-        advice = "; or ask for less (--size-mib)" if error.errno == errno.ENOSPC else ""
-        print(f"posixshm: demo: {error.strerror or error}{advice}", file=sys.stderr)
-    except DemoError as error:
-        print(f"posixshm: demo: {error}", file=sys.stderr)
-    else:
-        return 0
-    return 1
+        # A new process inherits the blocked signals, so Ctrl-C interrupts only the parent.
+        resource_tracker.ensure_running()  # some versions of it unblock signals
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            for _ in range(count):
+                ours, theirs = context.Pipe()
+                pipes.append(ours)
+                with theirs:
+                    process = context.Process(target=work, args=(theirs,), daemon=True)
+                    processes.append(process)
+                    process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        yield pipes
+    except (EOFError, ConnectionError):
+        raise ChildProcessError("a worker process ended before its work was done") from None
+    finally:
+        for pipe in pipes:
+            pipe.close()
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
 
 
-def show(frames: int, workers: int, rounds: int, method: str, stopper: Stopper) -> None:
-    size = f"{frames * FRAME >> 20} MiB"
-    print(f"An array of {size}: a film of {frames} frames, {SIDE} x {SIDE} float32.")
-    print("The job: stretch each frame to the full range of brightness, then gamma 2.", flush=True)
-    shared: list[Round] = []
-    piped: list[Round] = []
-    with Crew(workers, method, stopper) as crew:
-        crew.wait_until_ready()
-        pids = [str(process.pid) for process in crew.processes]
-        some = ", ".join(pids[:8]) + (", ..." if len(pids) > 8 else "")
-        print(f"The workers: {workers} by {method}, pid {some}.", flush=True)
-        # Each frame is prepared, worked on and checked, in each round, on both sides.
-        with progress("", frames * 6 * rounds, in_bytes=False) as bar:
-
-            def advance(what: str, frames: int) -> None:
-                stopper.check()
-                bar(frames, what)
-
-            demo = Demo(crew, frames, advance)
-            for _ in range(rounds):
-                shared.append(demo.in_shared_memory())
-                piped.append(demo.through_pipes())
-    report(frames, workers, shared, piped)
+class Result(NamedTuple):
+    seconds: float
+    sent: int  # bytes through all pipes
 
 
-def report(frames: int, workers: int, shared: Sequence[Round], piped: Sequence[Round]) -> None:
-    fast, slow = (statistics.median(each.seconds for each in way) for way in (shared, piped))
-    pixels = frames * SIDE * SIDE
-    left = [name for name in listdir() if name.startswith(f"{PREFIX}{os.getpid()}-")]
+def process_film(film: Film, pipes: list[Connection]) -> Result:
+    """Have the workers brighten every frame."""
+    start = time.perf_counter()
+    for first in range(0, len(film), len(pipes)):
+        turn = list(zip(film[first:], pipes, strict=False))
+        for frame, pipe in turn:
+            pipe.send(frame)
+        for frame, pipe in turn:
+            result = pipe.recv()
+            if not np.may_share_memory(frame, result):
+                frame[:] = result
+    seconds = time.perf_counter() - start
+    return Result(seconds, 2 * len(film) * len(ForkingPickler.dumps(film[0])))
 
-    def line(what: str, way: Sequence[Round], median: float, sent: str) -> str:
-        times = " ".join(f"{each.seconds:.3f}" for each in way)
-        return f"  {what:<25}{median:6.3f} s   {sent:<40}{times}"
 
-    print()
-    processes = "process" if workers == 1 else "processes"
-    print(f"{workers} {processes} attached to one object by its name and worked on the frames")
-    print("where they lie. No frame was copied.")
-    print()
-    print(f"  {'':<25}{'median':>8}   {'through pipes, each round':<40}rounds")
-    sent = f"{shared[0].pipe_bytes} bytes: the name, and who does what"
-    print(line("in shared memory", shared, fast, sent))
-    sent = f"{piped[0].pipe_bytes >> 20} MiB: every frame, there and back"
-    print(line("through a Pipe and back", piped, slow, sent))
-    print()
-    print(f"In shared memory {slow / fast:.1f} times as fast: same film, same steps, same workers.")
-    runs = len(shared) + len(piped)
-    print(f"Checked after each of the {runs} runs: all {pixels:,} pixels equal, bit for bit,")
-    print("what the same steps give in this process alone.")
-    print(f"Left in /dev/shm: {', '.join(left) or 'nothing'}.")
+def frames_that_fit() -> int:
+    """FRAMES, or as many as half of the free memory of /dev/shm can hold."""
+    mount = os.statvfs("/dev/shm")
+    if mount.f_blocks == 0:  # mounted without a limit
+        return FRAMES
+    free = mount.f_bavail * mount.f_frsize
+    if free < 2 * FRAME:
+        text = f"{size_text(free)} are free; the demo needs {size_text(2 * FRAME)}"
+        raise OSError(errno.ENOSPC, text, "/dev/shm")
+    return min(FRAMES, free // (2 * FRAME))
+
+
+def run(plot: str | None) -> int:
+    """Run both ways, print what they took, and write a picture of it to the file `plot`."""
+    original = np.random.default_rng(0).random((frames_that_fit(), SIDE, SIDE), np.float32)
+    plain = np.empty_like(original)
+    count = min(4, len(original), len(os.sched_getaffinity(0)))
+    print(f"A film of {len(original)} frames, {SIDE} x {SIDE} float32", end=" ")
+    crew = how_many(count, "worker process", "worker processes")
+    print(f"({size_text(original.nbytes)}), for {crew}:", flush=True)
+    in_memory, piped = [], []
+    # If the process ends in any way but SIGKILL, delete=True removes the name; after SIGKILL the
+    # resource tracker of multiprocessing does (track=True).
+    name = f"posixshm-demo-{os.getpid()}"
+    with cleaning_up(), workers(count) as pipes:
+        with array.create(name, original.shape, "f4", delete=True, track=True) as shared:
+            for _ in range(ROUNDS):
+                shared[:] = plain[:] = original
+                in_memory.append(process_film(shared, pipes))
+                piped.append(process_film(plain, pipes))
+            same = np.array_equal(shared, plain)
+    best = {"in shared memory": min(in_memory), "through pipes": min(piped)}
+    for way, result in best.items():
+        print(f"  {way:<18}{result.seconds:7.3f} s {size_text(result.sent):>12} sent")
+    ratio = best["through pipes"].seconds / best["in shared memory"].seconds
+    results = "equal" if same else "NOT equal"
+    print(f"Shared memory is {ratio:.1f} times as fast. The results are {results}.")
+    if plot is not None:
+        write_plot(plot, {way: result.seconds for way, result in best.items()})
+        print(f"The picture is in {plot}.")
+    return 0 if same else 1
+
+
+def write_plot(path: str, seconds: dict[str, float]) -> None:
+    from matplotlib.figure import Figure
+
+    figure: Any = Figure(figsize=(6, 2), layout="constrained")
+    axes = figure.subplots()
+    axes.bar_label(axes.barh(list(seconds), list(seconds.values())), fmt="%.3f s", padding=4)
+    axes.set(xlabel="seconds for the same work, shorter is better", xmargin=0.15)
+    axes.invert_yaxis()
+    figure.savefig(path)

@@ -306,10 +306,10 @@ def _add_more(commands: Commands) -> None:
     )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     demo = commands.add(
-        "demo", "showing.demo", "See several processes work on one array without copying it."
+        "demo",
+        "showing.demo",
+        "Process one array in several processes, in shared memory and through pipes.",
+        "posixshm demo",
+        "posixshm demo --plot demo.png",
     )
-    demo.add_argument("--size-mib", type=count, default=256, metavar="N", help="of the array (256)")
-    demo.add_argument("--workers", type=count, metavar="N", help="processes (as many as CPUs)")
-    demo.add_argument("--rounds", type=count, default=3, metavar="N", help="the median counts (3)")
-    methods = ("spawn", "forkserver", "fork")
-    demo.add_argument("--start-method", choices=methods, default="spawn", help="of the workers")
+    demo.add_argument("--plot", metavar="FILE", help="write a picture; it needs matplotlib")
