@@ -3,7 +3,6 @@
 import inspect
 import pickle
 import pydoc
-import re
 
 import pytest
 from _primitives import KINDS, name_of
@@ -34,27 +33,6 @@ def test_the_error_is_an_oserror_that_can_be_told_apart():
     assert issubclass(OwnerDiedError, OSError) and OwnerDiedError.__module__ == "posixshm"
     error = pickle.loads(pickle.dumps(OwnerDiedError(130, "text")))
     assert type(error) is OwnerDiedError and error.errno == 130
-
-
-@pytest.mark.parametrize("name", [*MEMBERS, *MAKERS, "Atomic", "OwnerDiedError", "sem_unlink"])
-def test_everything_has_a_text(name):
-    member = MEMBERS.get(name) or getattr(posixshm, name)
-    text = inspect.getdoc(member)
-    assert text and text[0].isupper(), text
-    assert "--\n" not in text and not re.search(r"\b(TODO|FIXME|XXX)\b", text)
-    assert all(len(line) <= 88 for line in text.splitlines())
-
-
-NEVER_FAIL = {"close", "locked", "recovered", "lock", "parties", "n_waiting", "broken"}
-NEVER_FAIL |= {"name", "offset", "closed", "format", "shm"}
-
-
-@pytest.mark.parametrize("name", MEMBERS)
-def test_what_can_fail_says_what_it_raises(name):
-    """Or which other method it is: Lock.acquire."""
-    text = inspect.getdoc(MEMBERS[name])
-    if name.partition(".")[2] not in NEVER_FAIL:
-        assert re.search(r"[Rr]aises|: Lock\.", text), text
 
 
 def parameters(function):

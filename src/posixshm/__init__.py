@@ -1,9 +1,50 @@
-"""POSIX shared memory for Python: shm_overview(7), natively.
+"""POSIX shared memory for Python: shm_overview(7).
 
-SharedMemory is an object in shared memory, with or without a name; MemoryMap is
-a range of memory that lives as long as anything that can reach it; View is such
-memory as an array, for numpy and DLPack. Lock, RLock, Condition, Event,
-Semaphore, Barrier, RWLock and Atomic synchronise processes.
+Objects in shared memory:
+
+    SharedMemory    an object, with or without a name; create(), open(), anonymous() make one
+    MemoryMap       a mapped range of an object, which lives as long as any view of it
+    View            such a range as an array, for numpy, DLPack and the buffer protocol
+
+Synchronization of processes, as in the threading module:
+
+    Lock, RLock     mutual exclusion; the next owner learns that an owner died (OwnerDiedError)
+    RWLock          many readers or one writer
+    Condition       wait until another process changes something, under a lock
+    Event           a flag to wait for
+    Barrier         processes that wait for each other
+    Semaphore       a POSIX semaphore: a counter to wait for
+    Atomic          one integer in shared memory, with the operations of C11's stdatomic.h
+
+Names in /dev/shm:
+
+    listdir(), exists()             the names of objects
+    holders() -> Holders of Holder  the processes that use an object
+    reclaim() -> list of Reclaimed  remove the objects that no process uses
+    shm_open(), shm_unlink(), sem_unlink()
+                                    the POSIX functions
+
+guard() turns a bus error into an exception, BusError.
+
+Submodules, imported when they are first used:
+
+    posixshm.array          named numpy arrays
+    posixshm.arrow          tables of pyarrow, pandas and polars
+    posixshm.shared_memory  a drop-in for multiprocessing.shared_memory
+    posixshm.aio            waiting for locks in asyncio
+
+Constants:
+
+    PROT_NONE, PROT_READ, PROT_WRITE    for protect(): mprotect(2)
+    MADV_...                            for advise(): madvise(2)
+    MS_SYNC, MS_ASYNC, MS_INVALIDATE    for sync(): msync(2)
+    F_SEAL_...                          for add_seals() and require_seals=: fcntl(2)
+    NAME_MAX                            bytes in a name, without the slash
+    PAGESIZE                            bytes in a page
+    SEM_VALUE_MAX                       the largest value of a semaphore
+
+"posixshm docs" in a shell lists the guides and the reference; "posixshm docs SharedMemory.resize"
+shows one entry.
 """
 
 from . import _core, _support

@@ -36,35 +36,66 @@ _Shape: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
 _Format: TypeAlias = Literal["i", "I", "q", "Q"]
 
 F_SEAL_EXEC: Final[int]
+"""The execute permission of the object cannot change (Linux 6.3)."""
 F_SEAL_FUTURE_WRITE: Final[int]
+"""The object cannot be mapped for writing or written to again; existing mappings can still be
+written through."""
 F_SEAL_GROW: Final[int]
+"""The object cannot become larger."""
 F_SEAL_SEAL: Final[int]
+"""No further seal can be added."""
 F_SEAL_SHRINK: Final[int]
+"""The object cannot become smaller."""
 F_SEAL_WRITE: Final[int]
+"""The bytes cannot change. It cannot be added while a writable mapping exists."""
 MADV_COLD: Final[int]
+"""The pages are not needed soon; the kernel reclaims them first (Linux 5.4)."""
 MADV_COLLAPSE: Final[int]
+"""Replace the pages by huge pages now (Linux 6.1)."""
 MADV_DODUMP: Final[int]
+"""Include the pages in a core dump: undoes `MADV_DONTDUMP`."""
 MADV_DOFORK: Final[int]
+"""A forked child inherits the mapping, which is the default."""
 MADV_DONTDUMP: Final[int]
+"""Leave the pages out of a core dump."""
 MADV_DONTNEED: Final[int]
+"""This process does not need the pages soon; the object keeps its bytes."""
 MADV_HUGEPAGE: Final[int]
+"""Use huge pages if possible."""
 MADV_NOHUGEPAGE: Final[int]
+"""Do not use huge pages."""
 MADV_NORMAL: Final[int]
+"""The default."""
 MADV_PAGEOUT: Final[int]
+"""Write the pages to swap now (Linux 5.4)."""
 MADV_POPULATE_READ: Final[int]
+"""Map the pages for reading now (Linux 5.14)."""
 MADV_POPULATE_WRITE: Final[int]
+"""Map the pages for writing now (Linux 5.14)."""
 MADV_RANDOM: Final[int]
+"""Expect accesses in random order."""
 MADV_SEQUENTIAL: Final[int]
+"""Expect accesses in sequential order."""
 MADV_WILLNEED: Final[int]
+"""Expect an access soon: read the pages ahead."""
 MS_ASYNC: Final[int]
+"""Start to write the pages and return."""
 MS_INVALIDATE: Final[int]
+"""Let other mappings of the file see the written bytes."""
 MS_SYNC: Final[int]
+"""Write the pages and wait until they are on the disk."""
 NAME_MAX: Final[int]
+"""The largest number of bytes in a name, without the slash: 255."""
 PAGESIZE: Final[int]
+"""The size of a page in bytes. Offsets of mappings are multiples of it."""
 PROT_NONE: Final[int]
+"""The pages cannot be accessed."""
 PROT_READ: Final[int]
+"""The pages can be read."""
 PROT_WRITE: Final[int]
+"""The pages can be written."""
 SEM_VALUE_MAX: Final[int]
+"""The largest value of a semaphore."""
 
 def shm_open(name: str, flags: int, mode: int = 0o600) -> int: ...
 def shm_unlink(name: str) -> None: ...

@@ -16,25 +16,25 @@ Key = tuple[int, int]  # device and inode
 
 
 class Holder(NamedTuple):
-    """A process that uses an object.
-
-    pid, uid: its process id and effective user id. command: its command line, or its name in
-    brackets. how: one or more of 'map' (it maps the object), 'fd' (it has it open) and 'use lock'
-    (it took the lock that protects the object from reclaim()).
-    """
+    """A process that uses an object: an item of the list that holders() returns."""
 
     pid: int
+    """Process id."""
     uid: int
+    """Effective user id."""
     command: str
+    """The command line, or the name of the process in brackets."""
     how: tuple[str, ...]
+    """One or more of 'map' (the process maps the object), 'fd' (the process has the object open)
+    and 'use lock' (the process acquired the lock that protects the object from reclaim())."""
 
 
 class Holders(list[Holder]):
-    """The processes that use an object, ordered by pid.
+    """A list of Holder, ordered by pid, that holders() returns."""
 
-    uninspected: the number of processes of /proc that this process may not inspect. Only if it is 0
-    does an empty list mean that no process of this PID namespace uses the object.
-    """
+    uninspected: int
+    """The number of processes in /proc that the caller cannot inspect. If it is 0, an empty list
+    means that no process of this PID namespace uses the object."""
 
     def __init__(self, found: Collection[Holder] = (), uninspected: int = 0) -> None:
         super().__init__(found)
@@ -42,15 +42,17 @@ class Holders(list[Holder]):
 
 
 def holders(name: str) -> Holders:
-    """The processes that map an object, have it open, or hold its use lock: proc(5).
+    """Return the processes that map an object, have it open, or hold its use lock: proc(5).
 
-    name: of an object, or 'sem.NAME' for a POSIX semaphore. A list of Holder(pid, uid, command,
-    how), whose attribute uninspected is the number of processes that this process may not inspect:
-    those of other users, unless it is root. Processes of other PID namespaces, and those that the
-    mount option hidepid hides, are not counted.
+    name: of an object, or 'sem.NAME' for a POSIX semaphore.
 
-    Raises FileNotFoundError, OSError (EINVAL if it is not a regular file); ValueError for a bad
-    name.
+    Returns a list of Holder(pid, uid, command, how). Its attribute uninspected is the number of
+    processes that the caller cannot inspect, which are those of other users unless the caller is
+    root. Processes of other PID namespaces, and those that the mount option hidepid hides, are not
+    counted.
+
+    Raises FileNotFoundError; OSError (EINVAL) if the name is not that of a regular file; ValueError
+    for a bad name.
     """
     import errno
     import stat

@@ -1,11 +1,12 @@
-"""Waiting in asyncio without blocking the event loop.
+"""Waiting for locks in asyncio without blocking the event loop.
 
-An Event, a Semaphore, a Barrier or an Atomic belongs to nobody, so a thread can wait for it:
-`await asyncio.to_thread(event.wait, timeout)`; and a Condition in a function that acquires it,
-waits and releases it, all in that thread. Cancelling the task does not end the thread's wait, for
-which asyncio.run() waits in the end: give it a timeout. A Lock, an RLock and an RWLock belong to
-the thread that acquired them, which must be the event loop's: the functions here ask again and
-again, and let the loop run in between.
+A Lock, an RLock and an RWLock belong to the thread that acquired them, which must be the thread of
+the event loop. The functions here try again and again, and the loop runs in between.
+
+An Event, a Semaphore, a Barrier and an Atomic do not have an owner, so a thread can wait for them:
+`await asyncio.to_thread(event.wait, timeout)`. A function that acquires a Condition, waits for it
+and releases it can run in such a thread as well. Give a timeout: if the task is cancelled, the
+thread continues to wait, and asyncio.run() waits for the thread.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""Named arrays: numpy arrays in shared memory, without a copy.
+"""Named numpy arrays in shared memory, without a copy.
 
-What lies in /dev/shm is a .npy file, so np.load("/dev/shm/NAME", mmap_mode="r") reads it, and
-load() reads what np.save wrote there. An array keeps its memory for as long as anything refers to
-it, whatever becomes of the name and of the handle, and is pickled by reference.
+An object in /dev/shm contains a .npy file. np.load("/dev/shm/NAME", mmap_mode="r") reads it, and
+load() reads the files that np.save() wrote there. The memory of an array exists as long as anything
+refers to it, even after its name was removed and its handle was closed. Arrays are pickled by
+reference.
 
-create() makes one of zeros, save() a copy of another array; open() and load() attach to one;
-exists(), list() and unlink() take names.
+create() makes an array of zeros, and save() a copy of another array. open() and load() attach to an
+array. exists(), list() and unlink() take names.
+
+The module needs numpy: pip install 'posixshm[numpy]'.
 """
 
 from __future__ import annotations

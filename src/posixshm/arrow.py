@@ -1,11 +1,11 @@
-"""Tables in shared memory: pyarrow's, and with them those of pandas and polars.
+"""Tables of pyarrow, pandas and polars in shared memory.
 
-A table is an object that holds an Arrow IPC file, which also is a Feather file (version 2), from
-byte 0 on: /dev/shm/NAME can be opened by every program that reads these. Of the two IPC formats it
-is the file, and not the stream, because a stream that was cut between two of its messages reads as
-a shorter table, and nothing tells. See https://arrow.apache.org/docs/format/Columnar.html
+An object in /dev/shm contains an Arrow IPC file, which is also a Feather file (version 2), from
+byte 0 on: every program that reads these can open /dev/shm/NAME. The format is that of a file, not
+of a stream: a stream that was truncated between two messages reads as a shorter table, without an
+error. See https://arrow.apache.org/docs/format/Columnar.html
 
-It needs pyarrow: pip install 'posixshm[arrow]'.
+The module needs pyarrow when a function is called: pip install 'posixshm[arrow]'.
 """
 
 # pyarrow may not be there, and brings no types.

@@ -1,18 +1,19 @@
-"""A drop-in for multiprocessing.shared_memory: a program changes the line that imports it.
+"""A drop-in for multiprocessing.shared_memory: only the import changes.
 
     from posixshm import shared_memory
 
-Both sides are equals: a process with this module and one with the standard library's share segments
-and lists. Where this one differs, it keeps what the other loses:
+A process that uses this module and a process that uses the standard library's can share objects and
+lists. The differences:
 
-- An attacher is never registered for deletion, so its end leaves the object to the others. The
-  creator is, unless it says track=False.
-- close() works while views are in use, and they stay valid.
-- The size is reserved at creation: a full /dev/shm is an OSError then, not a bus error later. A
-  program that asks for far more than it will use sets `shared_memory.SharedMemory.reserve = False`.
-- An object has its size, and a list its items, before anybody can see the name.
-- unlink() removes the name only while it is this object's.
-- A pickled handle or list refuses to attach to another object that has the name by then.
+- A process that attaches is not registered for deletion: when it ends, the object remains. The
+  creator is registered, unless track=False.
+- close() works while views are in use, and the views stay valid.
+- The memory is reserved when an object is created: if /dev/shm is full, the constructor raises
+  OSError, and no later access is a bus error. A program that asks for far more than it uses sets
+  `shared_memory.SharedMemory.reserve = False`.
+- An object has its size, and a list its items, before it has its name.
+- unlink() removes the name only if the name still refers to this object.
+- An unpickled handle or list raises OSError if another object has the name by then.
 """
 
 from __future__ import annotations

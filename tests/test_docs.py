@@ -1,0 +1,174 @@
+"""The reference: its pages are current, complete and linked, and their examples run."""
+
+import builtins
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from _documents import (
+    PAGES,
+    REFERENCE,
+    ROOT,
+    anchors,
+    api_names,
+    blocks,
+    dead_links,
+    examples,
+    links,
+    run_examples,
+)
+from _surface import MODULES
+
+import posixshm
+
+GENERATOR = ROOT / ".ci/reference"
+GUIDES = [page for page in PAGES if not page.name.startswith("api-")]
+# A checkout has files of tools beside its own; a source distribution has no repository.
+FOLDERS = ("", ".github", "benchmarks", "csrc", "src/posixshm", "src/posixshm/docs", "tests")
+DOCUMENTS = sorted(
+    {page for folder in FOLDERS for page in (ROOT / folder).glob("*.md")}
+    | set((ROOT / "csrc").rglob("*.md"))
+    | set((ROOT / "tests").rglob("*.md"))
+)
+
+
+def path_of(page):
+    return str(page.relative_to(ROOT)) if isinstance(page, Path) else None
+
+
+documents = pytest.mark.parametrize("page", DOCUMENTS, ids=path_of)
+reference = pytest.mark.parametrize("page", [REFERENCE / "README.md", *PAGES], ids=path_of)
+
+
+# -- the pages ----------------------------------------------------------------------------------
+
+
+@pytest.mark.once
+def test_the_pages_of_the_api_are_current():
+    if not GENERATOR.is_dir():
+        pytest.skip("a source distribution does not contain .ci/reference")
+    done = subprocess.run(
+        [sys.executable, GENERATOR, "--check"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, (
+        f"{done.stdout[-4000:]}{done.stderr}\n"
+        "A docstring, a signature or the title of a page has changed. Build, then write the pages "
+        f"and commit them:\n\n    {sys.executable} .ci/reference\n"
+    )
+
+
+def public():
+    """(name, object) of each public class, function, method and attribute of this library."""
+    for module in map(importlib.import_module, MODULES):
+        prefix = module.__name__.partition(".")[2]
+        for name in module.__all__:
+            value = getattr(module, name)
+            if isinstance(value, int | str):
+                continue
+            dotted = f"{prefix}.{name}".lstrip(".")
+            yield dotted, value
+            if isinstance(value, type):
+                for member in vars(value):
+                    static = inspect.getattr_static(value, member)
+                    ours = getattr(static, "__module__", "posixshm") or "posixshm"
+                    documented = callable(static) or hasattr(static, "__get__")
+                    if not member.startswith("_") and documented and "posixshm" in ours:
+                        yield f"{dotted}.{member}", getattr(value, member, static)
+
+
+# Those that numpy describes; and the fields of a record, whose text is a note in the class's.
+def is_described_elsewhere(name, value):
+    owner, _, member = name.rpartition(".")
+    if owner == "array.SharedArray":
+        numpy = importlib.import_module("numpy")
+        return hasattr(numpy.ndarray, member)
+    return owner in ("Holder", "Reclaimed")
+
+
+PUBLIC = {name: value for name, value in public() if not is_described_elsewhere(name, value)}
+
+
+def test_every_public_name_is_on_a_page():
+    constants = {name for name in posixshm.__all__ if name.isupper()}
+    missing = (PUBLIC.keys() | constants) - api_names()
+    # A member that two classes have in common is on the page once.
+    for page in PAGES:
+        for owner, members in re.findall(
+            r"^## ([\w.]+)(?:.(?!^## ))*?^As in [^:]+: (.*?)\.$",
+            page.read_text(),
+            re.MULTILINE | re.DOTALL,
+        ):
+            missing -= {f"{owner}.{name}" for name in re.findall(r"`(\w+)(?:\(\))?`", members)}
+    assert not missing
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_docstring_has_the_form_that_the_pages_need(name):
+    """A sentence first, and exceptions that exist. The words are not tested."""
+    text = inspect.getdoc(PUBLIC[name]) or ""
+    first = text.partition("\n\n")[0]
+    assert re.match(r"[A-Z`]", first) and first.endswith("."), f"{name}: {first!r}"
+    assert "--\n" not in text, "the signature's mark is in the text"
+    for raised in re.findall(r"\b[A-Z]\w*Error\b", text):
+        found = any(hasattr(module, raised) for module in (builtins, posixshm, threading))
+        assert found, f"{name} names {raised}, which does not exist"
+
+
+def test_no_heading_of_a_page_has_the_anchor_of_another():
+    for page in DOCUMENTS:
+        found = anchors(page.read_text())
+        assert sorted(set(found)) == sorted(found), page
+
+
+# -- links --------------------------------------------------------------------------------------
+
+
+@documents
+def test_links_lead_somewhere(page):
+    assert not dead_links(page)
+
+
+@reference
+def test_the_reference_links_only_to_what_is_installed_with_it(page):
+    """Other files by their address: the pages are part of the wheel and of the site."""
+    for link in links(page.read_text()):
+        if not re.match(r"[a-z]+:|#", link):
+            target = (page.parent / link.partition("#")[0]).resolve()
+            assert target.parent in (REFERENCE, REFERENCE / "docs"), link
+            assert target.suffix == ".md", link
+
+
+def test_the_index_lists_every_page():
+    listed = links((REFERENCE / "README.md").read_text())
+    assert {f"docs/{page.name}" for page in PAGES} <= set(listed)
+
+
+# -- examples -----------------------------------------------------------------------------------
+
+
+@reference
+def test_examples_run(page, run_python, tmp_path):
+    if examples(page):
+        run_examples(page, run_python, tmp_path)
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=path_of)
+def test_a_block_says_what_is_done_with_it(page):
+    """python: it runs here. py: it needs what may not be here. Others are shown."""
+    for language, code in blocks(page.read_text()):
+        assert language, f"a block without a language: {code[:60]!r}"
+        if language == "py":
+            compile(code, str(page), "exec")
+
+
+def test_the_names_of_methods_that_the_pages_mention_exist():
+    classes = [value for value in PUBLIC.values() if isinstance(value, type)]
+    for page in [ROOT / "README.md", *GUIDES]:
+        names = set(re.findall(r"`(?:SharedMemory)?\.([a-z_]+)\(\)`", page.read_text()))
+        missing = {name for name in names if not any(hasattr(cls, name) for cls in classes)}
+        assert not missing, page
