@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from posixshm import PAGESIZE, PROT_NONE, PROT_READ, PROT_WRITE, SharedMemory
 
 SHM = "/dev/shm/"
 DEADLINE = 60
+FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 METHODS = ["fork", "forkserver", "spawn"]
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -582,6 +584,34 @@ def test_threads_that_pickle_unpickle_and_close(shm, run_threads):
     run_threads(*[work] * 8)
     reader.close()
     assert maps_of(shm) == ["rw-s"]
+
+
+def test_protection_beside_a_thread_that_unpickles(shm, run_threads):
+    """The new handle shares the memory, or protect() changes it: never both."""
+    rounds = 10_000 if FREE_THREADED else 500
+    barrier = threading.Barrier(2, timeout=DEADLINE)
+    protected, rights = None, set()
+
+    def protect():
+        for _ in range(rounds):
+            barrier.wait()
+            protected.protect(PROT_READ)
+            barrier.wait()
+
+    def unpickle():
+        nonlocal protected
+        for _ in range(rounds):
+            protected = SharedMemory.open(shm.name)
+            data = pickle.dumps(protected)
+            barrier.wait()
+            other = pickle.loads(data)
+            barrier.wait()
+            rights.add((protected.readonly, other.readonly))
+            other.close()
+            protected.close()
+
+    run_threads(protect, unpickle)
+    assert rights == {(True, False)}
 
 
 # -- through multiprocessing --------------------------------------------------------------------

@@ -86,6 +86,7 @@ separate(SharedMemoryObject *self, MemoryMapObject *map)
     }
     if (own != NULL) {
         ((MemoryMapObject *)own)->readonly = map->readonly;
+        (void)mapping_decide((MemoryMapObject *)own, MAPPING_SINGLE);
         if (handle_replace_map(self, map, (MemoryMapObject *)Py_NewRef(own))
             < 0) {
             Py_CLEAR(own);
@@ -108,11 +109,15 @@ handle_protect(PyObject *op, PyObject *value)
     if (map == NULL) {
         return NULL;
     }
-    if (atomic_load_explicit(&map->several, memory_order_relaxed)) {
-        if (map->prot == prot) {
+    if (map->prot == prot) {
+        /* No change; and protect() of another handle must not find one. */
+        if (atomic_load_explicit(&map->use, memory_order_acquire)
+            == MAPPING_SHARED) {
             Py_DECREF(map);
             Py_RETURN_NONE;
         }
+    }
+    else if (!mapping_decide(map, MAPPING_SINGLE)) {
         map = separate(self, map);
         if (map == NULL) {
             return NULL;

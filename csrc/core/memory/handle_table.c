@@ -100,13 +100,12 @@ handle_table_take(struct handle_table *table, struct pshm_identity id,
         fields_lock(&at->fields);
         if (at->open && at->body.fd != NULL
             && pshm_identity_same(at->body.id, id)
-            && at->body.map->prot == prot) {
+            && at->body.map->prot == prot
+            && mapping_decide(at->body.map, MAPPING_SHARED)) {
             body->fd = fdref_take(at->body.fd);
             body->map = (MemoryMapObject *)Py_NewRef(at->body.map);
             body->locked = at->body.locked;
             body->last = at->body.last;
-            atomic_store_explicit(&body->map->several, true,
-                                  memory_order_relaxed);
             found = true;
         }
         fields_unlock(&at->fields);

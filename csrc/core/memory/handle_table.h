@@ -19,7 +19,8 @@ void handle_table_add(struct handle_table *table, SharedMemoryObject *self);
 void handle_table_remove(SharedMemoryObject *self);
 
 /* Does the table have an open handle of that object and access, with all its
- * rights?  If so, fill body with new references to its descriptor and map. */
+ * rights, whose map protect() has not changed?  If so, fill body with new
+ * references to its descriptor and map. */
 bool handle_table_take(struct handle_table *table, struct pshm_identity id,
                        bool readonly, handle_state *body);
 

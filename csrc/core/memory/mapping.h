@@ -9,6 +9,9 @@
 #include "core/core.h"
 #include "core/fields.h"
 
+/* Handles share a mapping, or protect() of one handle may change it. */
+enum mapping_use { MAPPING_UNDECIDED, MAPPING_SHARED, MAPPING_SINGLE };
+
 typedef struct {
     PyObject_HEAD
     fields_mutex fields;
@@ -26,7 +29,7 @@ typedef struct {
     unsigned changing_in;               /* ... of this process: pshm_forks */
     bool readonly;                      /* for good, whatever the descriptor
                                            would allow; set when adopted */
-    atomic_bool several;                /* more than one handle had it */
+    atomic_int use;                     /* enum mapping_use */
     struct pshm_region *shared;         /* with owners that are no Python
                                            objects, from the first on */
     struct last *last;                  /* last.h; or NULL */
@@ -91,6 +94,19 @@ void mapping_trim(MemoryMapObject *self);
  * was at it when this process was forked off nobody is any more; prot has then
  * no right that the pages lack.  Returns whether it was free. */
 bool mapping_claim_locked(MemoryMapObject *self);
+
+/* Decide what self is used for, if that is undecided.  The first decision
+ * stays, so that no handle gets a mapping that protect() is about to change.
+ * Returns whether the decision is use. */
+static inline bool
+mapping_decide(MemoryMapObject *self, enum mapping_use use)
+{
+    int decided = MAPPING_UNDECIDED;
+    return atomic_compare_exchange_strong_explicit(
+               &self->use, &decided, use, memory_order_acq_rel,
+               memory_order_acquire)
+           || decided == (int)use;
+}
 
 /* mprotect; filename as for mapping_from_fd.  Returns 0, or -1 with
  * BufferError where a right would go that was granted, or OSError (EACCES:
