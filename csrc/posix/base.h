@@ -1,11 +1,11 @@
-/* What every file of this room starts from.
+/* The basis of every file of this room.
  *
- * The room: plain C11 and POSIX, no Python.  Every function returns 0 (or a
- * value >= 0 that its contract names) or -errno, and reads errno once, right
- * after the call that set it.  Static variables are only for what belongs to
- * the process or to a thread, such as the handler of a signal.  -EINTR is
- * returned to the caller, who looks at signals and calls again; long calls
- * return it now and then to have that done. */
+ * The posix room is plain C11 and POSIX, without Python. Every function
+ * returns 0 (or another value >= 0 that its contract names) or -errno, and
+ * reads errno once, right after the call that set it. Static variables hold
+ * only what belongs to the process or to a thread, such as the handler of a
+ * signal. A function that can wait or take long returns -EINTR so that its
+ * caller can run signal handlers; the caller then calls again. */
 #ifndef PSHM_BASE_H
 #define PSHM_BASE_H
 
@@ -20,10 +20,10 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
-/* Where Linux keeps the objects of shm_open(3): shm_overview(7). */
+/* The directory of the objects of shm_open(3): shm_overview(7). */
 #define PSHM_DIR "/dev/shm"
 
-/* Which object it is, whatever it is called at the moment. */
+/* Identifies an object, whatever its name is. */
 struct pshm_identity {
     dev_t dev;
     ino_t ino;
@@ -35,7 +35,8 @@ pshm_identity_same(struct pshm_identity a, struct pshm_identity b)
     return a.dev == b.dev && a.ino == b.ino;
 }
 
-/* The one place where the C library's -1 becomes -errno. */
+/* Turns the result of a C library call into 0 or more, or -errno. Must be
+ * called right after it. */
 static inline int
 pshm_result(int rc)
 {

@@ -13,6 +13,6 @@ pshm_clock(void)
 int
 pshm_sleep(double seconds)
 {
-    struct timespec span = {.tv_nsec = (long)(seconds * 1e9)};
-    return -clock_nanosleep(CLOCK_MONOTONIC, 0, &span, NULL);
+    struct timespec timeout = {.tv_nsec = (long)(seconds * 1e9)};
+    return -clock_nanosleep(CLOCK_MONOTONIC, 0, &timeout, NULL);
 }

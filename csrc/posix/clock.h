@@ -1,4 +1,4 @@
-/* Short pauses between two looks, and the clock that deadlines are set by. */
+/* The clock that deadlines refer to, and short sleeps. */
 #ifndef PSHM_CLOCK_H
 #define PSHM_CLOCK_H
 
@@ -7,7 +7,7 @@
 /* Seconds on the monotonic clock. */
 double pshm_clock(void);
 
-/* Sleep for that many seconds, less than 1; or until a signal.
+/* Sleep for the given number of seconds, less than 1, or until a signal.
  * Returns 0 or -EINTR. */
 int pshm_sleep(double seconds);
 

@@ -1,35 +1,36 @@
-/* Where we are: which run of which host, and which process of it. */
+/* Identifies the boot of the machine, the process, and its forks. */
 #ifndef PSHM_HOST_H
 #define PSHM_HOST_H
 
 #include "posix/base.h"
 
-/* The boot id, which no object outlives: 36 characters and a NUL, as
- * PSHM_BOOT_ID has it.  Returns 0 or -errno. */
+/* The boot id, which no object outlives: 36 characters and a NUL, as the file
+ * PSHM_BOOT_ID has it. Returns 0 or -errno. */
 #define PSHM_BOOT_ID "/proc/sys/kernel/random/boot_id"
 #define PSHM_BOOT_ID_SIZE 37
 int pshm_boot_id(char out[PSHM_BOOT_ID_SIZE]);
 
-/* This process's id; a forked child has another. */
+/* The id of this process. A forked child has another. */
 pid_t pshm_process_id(void);
 
-/* How many forks lie between this process and its first one; cheap.  The
- * process's own, like its id. */
+/* The number of forks between this process and the first one that loaded the
+ * library. Like a process id, it tells a forked child from its parent, but
+ * reading it costs no system call. */
 static inline unsigned
 pshm_forks(void)
 {
     extern unsigned pshm_fork_count;
     return pshm_fork_count;
 }
-/* The same, and how often this process has forked: what a descriptor was opened
- * under is shared with no other process while this is as it was. */
+/* The number of times that this process has forked. If it has not changed
+ * since a descriptor was opened, no other process shares the descriptor. */
 unsigned pshm_forks_seen(void);
 
-/* To be called once before these count. */
+/* Start counting. Must be called once before the two functions above. */
 void pshm_forks_watch(void);
 
-/* Which space of process ids this is: two processes of different ones may have
- * the same id.  0 where that cannot be known. */
+/* Identifies the PID namespace: processes of two namespaces may have the same
+ * id. Returns 0 if it is unknown. */
 uint32_t pshm_process_space(void);
 
 #endif

@@ -21,7 +21,8 @@ static unsigned *
 find(const struct state *s)
 {
     unsigned i = hash(s) & (table_size - 1);
-    while (table[i] != 0 && memcmp(&states[table[i] - 1], s, sizeof(*s)) != 0) {
+    while (table[i] != 0
+           && memcmp(&states[table[i] - 1], s, sizeof(*s)) != 0) {
         i = (i + 1) & (table_size - 1);
     }
     return &table[i];

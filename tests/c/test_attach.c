@@ -433,7 +433,8 @@ restless_name_ends_in_eagain(void)
     (void)make_plain(&restless, 1, 0600, 0);
     pshm_fault_hook(replace_again, NULL);
     pshm_fault_arm("lstat", 1, PSHM_FAULT_HOOK_BEFORE, 0);
-    CHECK_IS(pshm_attach(&restless, false, &PSHM_ACCEPT_ANY, &object), -EAGAIN);
+    CHECK_IS(pshm_attach(&restless, false, &PSHM_ACCEPT_ANY, &object),
+             -EAGAIN);
     (void)pshm_fault_disarm();
     CHECK_IS(object.fd, -1);
     remove_plain(&restless);

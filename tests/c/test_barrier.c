@@ -66,7 +66,7 @@ await_round(struct side *side, const struct pshm_arrival *a)
                                &side->mstate, deadline);
     } while (rc == -EINTR && atomic_load(&side->place->one_is_missed) == 0);
     if (rc < 0) {
-        pshm_barrier_abandon(&side->place->barrier, a);
+        pshm_barrier_leave(&side->place->barrier, a);
     }
     return rc;
 }
@@ -144,7 +144,7 @@ meet(struct side *side)
 
 /* ---- rounds ---- */
 
-/* Nobody is a round ahead of another. */
+/* Nobody is a generation ahead of another. */
 static int
 meet_again_and_again(void *context)
 {
@@ -195,7 +195,7 @@ rounds_go_on_past_the_last_number(void)
     for (int i = 0; i < 4; i++) {
         CHECK_IS(arrive(&side, &a), 0);
         CHECK(a.last && !a.action && a.index == 0);
-        CHECK_IS(a.round, 0xfffffffeU + (unsigned)i);
+        CHECK_IS(a.generation, 0xfffffffeU + (unsigned)i);
         CHECK_IS(wait_for_end(&side, &a), 0);
     }
     CHECK(barrier->state == UINT64_C(2) << 32);
@@ -211,7 +211,7 @@ waits_end_in_time(void)
     struct pshm_arrival a;
     side.acts = true;
     CHECK_IS(arrive(&side, &a), 0);
-    CHECK(!a.last && !a.action && a.index == 0 && a.round == 0);
+    CHECK(!a.last && !a.action && a.index == 0 && a.generation == 0);
     CHECK_IS(pshm_barrier_waiting(barrier), 1);
     int64_t start = pshm_now();
     CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &side.mstate,
@@ -284,7 +284,7 @@ abandoning_an_older_round_changes_nothing(void)
     struct side side = make(1);
     struct pshm_arrival a;
     CHECK_IS(arrive(&side, &a), 0);
-    pshm_barrier_abandon(&side.place->barrier, &a);
+    pshm_barrier_leave(&side.place->barrier, &a);
     CHECK(!pshm_barrier_broken(&side.place->barrier));
     CHECK_IS(end_action(&side, &a), -EPIPE);
     unmake(&side);
@@ -330,7 +330,7 @@ reset_is_remembered_for_its_round(void)
     pshm_barrier_reset(barrier);
     CHECK_IS(arrive(&side, &first), 0);
     CHECK_IS(arrive(&side, &second), 0);
-    CHECK(second.last && first.round == second.round);
+    CHECK(second.last && first.generation == second.generation);
     CHECK_IS(wait_for_end(&side, &first), 0);
     CHECK_IS(wait_for_end(&side, &old), -EPIPE);
     unmake(&side);
@@ -351,10 +351,10 @@ who_arrives_completes_a_reset(void)
     CHECK_IS(pshm_barrier_waiting(barrier), 0);
     CHECK_IS(wait_for_end(&side, &old), -EPIPE);
     CHECK_IS(arrive(&side, &first), 0);
-    CHECK(first.index == 0 && first.round == old.round + 1);
+    CHECK(first.index == 0 && first.generation == old.generation + 1);
     CHECK_IS(wait_for_end(&side, &old), -EPIPE);
     (void)atomic_fetch_or(&barrier->state, reset_flag);
-    pshm_barrier_abandon(barrier, &first);      /* it ended by the reset */
+    pshm_barrier_leave(barrier, &first);      /* it ended by the reset */
     CHECK(!pshm_barrier_broken(barrier));
     CHECK_IS(arrive(&side, &first), 0);
     CHECK_IS(arrive(&side, &last), 0);
@@ -378,7 +378,7 @@ be_late(void *context)
     struct pshm_arrival a;
     CHECK_IS(arrive_until(side, 0, &a), -ETIMEDOUT);
     CHECK_IS(arrive(side, &a), -EAGAIN);
-    CHECK_IS(a.round, 0);
+    CHECK_IS(a.generation, 0);
     CHECK_IS(pshm_barrier_wait(&side->place->barrier, &a,
                                &side->place->runner, &side->mstate, in_ms(20)),
              -ETIMEDOUT);
@@ -556,24 +556,24 @@ tell_that_one_is_missed(struct side *side, pid_t survivor)
     CHECK_IS(status, 0);
 }
 
-/* Who came and was killed counts for its round; then it is missed. */
+/* Who came and was killed counts for its generation; then it is missed. */
 static void
 killed_at_any_moment_the_others_are_told(void)
 {
     struct side side = make(PARTIES);
     struct place *place = side.place;
-    for (int round = 0; round < ROUNDS(200); round++) {
-        check_about("round %d", round);
+    for (int generation = 0; generation < ROUNDS(200); generation++) {
+        check_about("generation %d", generation);
         pid_t pids[PARTIES];
-        side.acts = round % 2;
+        side.acts = generation % 2;
         unsigned rounds = atomic_load(&place->rounds);
         for (int i = 0; i < PARTIES; i++) {
             pids[i] = child_start(meet_until_broken, &side);
         }
         await(&place->rounds, rounds + 2 * PARTIES);
-        kill_within(pids[round % PARTIES], 300);
+        kill_within(pids[generation % PARTIES], 300);
         for (int i = 1; i < PARTIES; i++) {
-            tell_that_one_is_missed(&side, pids[(round + i) % PARTIES]);
+            tell_that_one_is_missed(&side, pids[(generation + i) % PARTIES]);
         }
         CHECK(pshm_barrier_broken(&place->barrier));
         pshm_barrier_reset(&place->barrier);
@@ -613,7 +613,8 @@ meet_or_reset(void *context)
 {
     struct side *side = context;
     return atomic_fetch_add(&side->place->acting, 1) == PARTIES
-               ? reset_until_all_have_ended(side) : meet_whatever_is_said(side);
+               ? reset_until_all_have_ended(side)
+               : meet_whatever_is_said(side);
 }
 
 static void
@@ -711,7 +712,7 @@ static void
 abandon_the_old_one(void *context)
 {
     struct side *side = context;
-    pshm_barrier_abandon(&side->place->barrier, &side->place->old);
+    pshm_barrier_leave(&side->place->barrier, &side->place->old);
 }
 
 static void
@@ -743,7 +744,7 @@ two_that_arrive_at_once_have_two_places(void)
     meet_in(3, false, arrive_first, arrive_second, both_have_arrived);
 }
 
-/* The last party ended the round, or the reset did before. */
+/* The last party ended the generation, or the reset did before. */
 static void
 round_has_ended_once(void *context)
 {
@@ -770,7 +771,7 @@ it_is_empty_in_the_next_round(void *context)
     CHECK_IS(outcome_of_old(side), -EPIPE);
     CHECK(!pshm_barrier_broken(&side->place->barrier));
     CHECK_IS(arrive(side, &a), 0);
-    CHECK(a.index == 0 && a.round == side->place->old.round + 1);
+    CHECK(a.index == 0 && a.generation == side->place->old.generation + 1);
 }
 
 /* ... with an action, for which the last party holds the runner. */
@@ -802,7 +803,7 @@ arrive_twice(void *context)
     }
 }
 
-/* The reset ends the round that it found, and no other one. */
+/* The reset ends the generation that it found, and no other one. */
 static void
 reset_ended_at_most_one_round(void *context)
 {
@@ -886,7 +887,7 @@ abort_completes_each_reset_before(void)
     unmake(&side);
 }
 
-/* In the action's round, or in the next one. */
+/* In the action's generation, or in the next one. */
 static void
 abort_at_any_step_of_an_action_breaks_it(void)
 {

@@ -175,7 +175,8 @@ check_waiters(const struct state *s)
                     || (at == LOCK && s->p[i].then == CLAIM))
                    && s->p[i].round == s->words[EPOCH];
     }
-    rule(s->owner != FREE || waiting <= s->words[WAITERS], "all waiters count");
+    rule(s->owner != FREE || waiting <= s->words[WAITERS],
+         "all waiters count");
 }
 
 /* A consumer locks and looks; a producer locks, makes an item and notifies. */

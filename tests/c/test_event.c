@@ -33,7 +33,7 @@ wait_since(struct pshm_event *event, unsigned seen)
 static int
 wait_for(struct pshm_event *event)
 {
-    return wait_since(event, pshm_event_look(event));
+    return wait_since(event, pshm_event_read(event));
 }
 
 static void
@@ -49,7 +49,7 @@ flag_goes_up_and_down(void)
         CHECK(pshm_event_is_set(event));
         pshm_event_set(event);
         CHECK(pshm_event_is_set(event));
-        CHECK_IS(pshm_event_wait(event, pshm_event_look(event), 0), 0);
+        CHECK_IS(pshm_event_wait(event, pshm_event_read(event), 0), 0);
         pshm_event_clear(event);
         pshm_event_clear(event);
         CHECK(!pshm_event_is_set(event));
@@ -76,7 +76,7 @@ waiter_that_the_flag_reaches_at_its_end(void)
 {
     for (int cleared = 0; cleared < 2; cleared++) {
         struct place *place = make();
-        unsigned seen = pshm_event_look(&place->event);
+        unsigned seen = pshm_event_read(&place->event);
         pshm_fault_hook(cleared ? set_and_clear_it : set_it, &place->event);
         pshm_fault_arm("futex", 1, PSHM_FAULT_HOOK_AFTER, 0);
         CHECK_IS(pshm_event_wait(&place->event, seen, 0), 0);
@@ -90,7 +90,7 @@ static void
 waits_end_in_time(void)
 {
     struct place *place = make();
-    unsigned seen = pshm_event_look(&place->event);
+    unsigned seen = pshm_event_read(&place->event);
     int64_t start = pshm_now();
     CHECK_IS(pshm_event_wait(&place->event, seen, start + 20 * MS),
              -ETIMEDOUT);
@@ -107,11 +107,11 @@ static void
 set_and_cleared_again_ends_the_wait(void)
 {
     struct place *place = make();
-    unsigned seen = pshm_event_look(&place->event);
+    unsigned seen = pshm_event_read(&place->event);
     pshm_event_set(&place->event);
     pshm_event_clear(&place->event);
     CHECK_IS(pshm_event_wait(&place->event, seen, 0), 0);
-    CHECK_IS(pshm_event_wait(&place->event, pshm_event_look(&place->event),
+    CHECK_IS(pshm_event_wait(&place->event, pshm_event_read(&place->event),
                              0),
              -ETIMEDOUT);
     unmake(place);
@@ -121,7 +121,7 @@ static int
 wait_once(void *context)
 {
     struct place *place = context;
-    unsigned seen = pshm_event_look(&place->event);
+    unsigned seen = pshm_event_read(&place->event);
     (void)atomic_fetch_add(&place->waiting, 1);
     CHECK_IS(wait_since(&place->event, seen), 0);
     CHECK_IS(place->written, 1);

@@ -89,8 +89,9 @@ find_it_taken(void *context)
     CHECK(pshm_lock_held(&side->place->lock));
     CHECK_IS(try(side), -EBUSY);
     int64_t start = pshm_now();
-    CHECK_IS(pshm_lock_wait(&side->place->lock, &side->mstate, start + 20 * MS),
-             -ETIMEDOUT);
+    CHECK_IS(
+        pshm_lock_wait(&side->place->lock, &side->mstate, start + 20 * MS),
+        -ETIMEDOUT);
     CHECK(took(start, 20));
     start = pshm_now();
     CHECK_IS(pshm_lock_wait(&side->place->lock, &side->mstate, PSHM_NEVER),
@@ -136,7 +137,7 @@ inconsistent_one_has_a_dead_owner_until_it_is_held(void)
     struct side side = make(0);
     CHECK(!pshm_lock_owner_died(&side.place->lock, &side.mstate));
     CHECK_IS(lock(&side), 0);
-    pshm_lock_give_up(&side.place->lock, &side.mstate);
+    pshm_lock_release_unrepaired(&side.place->lock, &side.mstate);
     CHECK(pshm_lock_owner_died(&side.place->lock, &side.mstate));
     CHECK_IS(lock(&side), -EOWNERDEAD);
     CHECK(!pshm_lock_owner_died(&side.place->lock, &side.mstate));
@@ -232,7 +233,7 @@ object_that_is_gone_while_its_thread_lives(void)
             await(&holder.state, 3);
             CHECK_IS(pshm_lock_try(&side.place->lock, &other), -EOWNERDEAD);
             CHECK(pshm_region_is_own(region));
-            pshm_lock_give_up(&side.place->lock, &other);
+            pshm_lock_release_unrepaired(&side.place->lock, &other);
             atomic_store(&holder.state, 4);
         }
         CHECK(pthread_join(thread, &wrong) == 0);
@@ -304,9 +305,9 @@ is_told(void *context)
 {
     struct side *side = context;
     CHECK_IS(try(side), -EOWNERDEAD);
-    pshm_lock_give_up(&side->place->lock, &side->mstate);
+    pshm_lock_release_unrepaired(&side->place->lock, &side->mstate);
     CHECK_IS(lock(side), -EOWNERDEAD);
-    pshm_lock_give_up(&side->place->lock, &side->mstate);
+    pshm_lock_release_unrepaired(&side->place->lock, &side->mstate);
     return 0;
 }
 
@@ -370,7 +371,7 @@ change_both_for_ever(void *context)
         if (rc == -EOWNERDEAD) {
             (void)atomic_fetch_add(&place->told, 1);
             if (random_below(2) == 0) {
-                pshm_lock_give_up(&place->lock, &side->mstate);
+                pshm_lock_release_unrepaired(&place->lock, &side->mstate);
                 continue;
             }
             place->second = place->first;

@@ -859,9 +859,9 @@ killed_at_each_step_of_making(void)
 {
     for (int i = 0; i < 8; i++) {
         int action = i & 1 ? PSHM_FAULT_KILL_BEFORE : PSHM_FAULT_KILL_AFTER;
-        struct death death = {
-            .action = action,
-            .making = {.new = PSHM_NEW_OBJECT_NONE, .name = name_of("object")}};
+        struct death death = {.action = action,
+                              .making = {.new = PSHM_NEW_OBJECT_NONE,
+                                         .name = name_of("object")}};
         struct making *making = &death.making;
         making->spec = spec_of(PSHM_NAMED, &making->name, 70000);
         making->spec.mode = 0640;

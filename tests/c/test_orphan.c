@@ -45,7 +45,8 @@ make(struct orphan *orphan)
     pshm_region_keep(orphan->region);
     CHECK(pthread_create(&orphan->thread, NULL, hold_it, orphan) == 0);
     await(&orphan->state, 1);
-    CHECK_IS(pshm_robust_abandon(orphan->mutex, &orphan->mstate, NULL), -EBUSY);
+    CHECK_IS(pshm_robust_abandon(orphan->mutex, &orphan->mstate, NULL),
+             -EBUSY);
 }
 
 static void
@@ -133,9 +134,9 @@ keep_one_that_is_lost(void *context)
     orphan.region = pshm_region_new(orphan.mutex, PAGE);
     CHECK_IS(pshm_robust_abandon(orphan.mutex, &orphan.mstate, NULL), -EBUSY);
     keep(&orphan);
-    pshm_orphans_look();
+    pshm_orphans_check();
     CHECK(atomic_load(&pshm_orphans) != NULL);
-    pshm_orphans_look();
+    pshm_orphans_check();
     CHECK(pshm_region_is_own(orphan.region));
     return 0;
 }

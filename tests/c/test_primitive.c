@@ -65,7 +65,8 @@ static const struct pshm_primitive_params owned = {
     .kind = PSHM_PRIMITIVE_EVENT, .size = sizeof(struct wide), .owned = true};
 
 static int
-make(struct pshm_primitive *primitive, const struct pshm_primitive_params *what)
+make(struct pshm_primitive *primitive,
+     const struct pshm_primitive_params *what)
 {
     int rc;
     PATIENTLY(rc, pshm_primitive_make(primitive, what, before_long(), NULL));
@@ -198,7 +199,8 @@ kernel_without_robust_mutexes_is_told(void)
             int rc = make(&place->wide.primitive, &spec);
             failed = pshm_fault_disarm() >= nth;
             CHECK_IS(rc, failed ? -ENOTSUP : 0);
-            CHECK_IS(make(&place->wide.primitive, &spec), failed ? 0 : -EEXIST);
+            CHECK_IS(make(&place->wide.primitive, &spec),
+                     failed ? 0 : -EEXIST);
             CHECK(is_filled(&place->wide, 'x'));
             CHECK(munmap(place, PAGE) == 0);
         }

@@ -163,8 +163,9 @@ owner_does_not_wait_for_itself(void)
         CHECK_IS(lock(&side), 0);
         int rc = try(&side);
         CHECK(again ? rc == 0 : rc == -EDEADLK || rc == -EBUSY);
-        CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.mstate, PSHM_NEVER),
-                 again ? 0 : -EDEADLK);
+        CHECK_IS(
+            pshm_robust_lock(&side.place->mutex, &side.mstate, PSHM_NEVER),
+            again ? 0 : -EDEADLK);
         if (!again) {
             int64_t start = pshm_now();
             CHECK_IS(pshm_robust_lock(&side.place->mutex, &side.mstate,
@@ -1235,7 +1236,14 @@ object_of_an_ended_thread_may_go(void)
 static void
 object_of_a_thread_that_lives_stays(void)
 {
-    enum { NOTED, NOT_NOTED, HELD_BY_ANOTHER, NOTED_BY_ANOTHER, NO_WORD, HOWS };
+    enum {
+        NOTED,
+        NOT_NOTED,
+        HELD_BY_ANOTHER,
+        NOTED_BY_ANOTHER,
+        NO_WORD,
+        HOWS
+    };
     for (int how = 0; how < HOWS; how++) {
         check_about("way %d", how);
         struct replay replay = {.side = make(0)};

@@ -6,10 +6,10 @@
 #include <pthread.h>
 #include <sched.h>
 
-/* The gate, and what is protected: two words that are equal while nobody
+/* The turnstile, and what is protected: two words that are equal while nobody
  * writes, but for a death. */
 struct place {
-    struct pshm_lock gate;
+    struct pshm_lock turnstile;
     volatile long first, second;
     atomic_uint readers, writers, most_readers;
     atomic_uint steps, told, stopped;
@@ -19,7 +19,7 @@ struct place {
  * the slots begin the page after that. */
 struct side {
     struct place *place;
-    struct pshm_lock *gate;
+    struct pshm_lock *turnstile;
     struct pshm_rwlock *rw;
     struct pshm_rw_state mstate;
 };
@@ -34,12 +34,12 @@ static struct side
 make(void)
 {
     struct side side = {.place = shared_memory(4 * PAGE)};
-    side.gate = &side.place->gate;
+    side.turnstile = &side.place->turnstile;
     side.rw = (struct pshm_rwlock *)(void *)(page_of(&side, 2)
                                              - offsetof(struct pshm_rwlock,
                                                         slots));
-    CHECK_IS(pshm_rw_init(side.gate, side.rw), 0);
-    CHECK_IS(pshm_rw_open(side.gate, side.rw, &side.mstate), 0);
+    CHECK_IS(pshm_rw_init(side.turnstile, side.rw), 0);
+    CHECK_IS(pshm_rw_open(side.turnstile, side.rw, &side.mstate), 0);
     return side;
 }
 
@@ -55,24 +55,25 @@ read_until(struct side *side, enum pshm_rw_patience patience, int64_t deadline,
 {
     struct pshm_rw_attempt attempt = {0};
     int rc;
-    PATIENTLY(rc, pshm_rw_read(side->gate, side->rw, &side->mstate, &attempt,
-                               patience, deadline, slot));
+    PATIENTLY(rc, pshm_rw_read(side->turnstile, side->rw, &side->mstate,
+                               &attempt, patience, deadline, slot));
     if (rc == -EOWNERDEAD) {
-        pshm_rw_undo(side->gate, side->rw, &side->mstate,
+        pshm_rw_undo(side->turnstile, side->rw, &side->mstate,
                      &attempt);
     }
     return rc;
 }
 
 static int
-write_until(struct side *side, enum pshm_rw_patience patience, int64_t deadline)
+write_until(struct side *side, enum pshm_rw_patience patience,
+            int64_t deadline)
 {
     struct pshm_rw_attempt attempt = {0};
     int rc;
-    PATIENTLY(rc, pshm_rw_write(side->gate, side->rw,
+    PATIENTLY(rc, pshm_rw_write(side->turnstile, side->rw,
                                 &side->mstate, &attempt, patience, deadline));
     if (rc == -EOWNERDEAD) {
-        pshm_rw_undo(side->gate, side->rw, &side->mstate,
+        pshm_rw_undo(side->turnstile, side->rw, &side->mstate,
                      &attempt);
     }
     return rc;
@@ -81,7 +82,7 @@ write_until(struct side *side, enum pshm_rw_patience patience, int64_t deadline)
 static bool
 is_held(const struct pshm_rw_state *mstate)
 {
-    bool held = pshm_mutex_state_held(&mstate->gate);
+    bool held = pshm_mutex_state_held(&mstate->turnstile);
     for (int i = 0; i < PSHM_SLOTS; i++) {
         held = held || pshm_mutex_state_held(&mstate->slots[i]);
     }
@@ -106,13 +107,13 @@ begin_to_repair(struct side *side)
 {
     struct pshm_rw_attempt attempt = {0};
     int rc, told;
-    PATIENTLY(told, pshm_rw_write(side->gate, side->rw,
+    PATIENTLY(told, pshm_rw_write(side->turnstile, side->rw,
                                   &side->mstate, &attempt, PSHM_RW_WAIT,
                                   before_long()));
     if (told != -EOWNERDEAD) {
         return told;
     }
-    PATIENTLY(rc, pshm_rw_write(side->gate, side->rw,
+    PATIENTLY(rc, pshm_rw_write(side->turnstile, side->rw,
                                 &side->mstate, &attempt, PSHM_RW_WAIT,
                                 before_long()));
     return rc == 0 ? told : rc;
@@ -127,14 +128,14 @@ stop_reading(struct side *side, int slot)
 static int
 stop_writing(struct side *side)
 {
-    return pshm_rw_done(side->gate, side->rw, &side->mstate);
+    return pshm_rw_done(side->turnstile, side->rw, &side->mstate);
 }
 
 static void
 repair_it(struct side *side)
 {
     CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
-    pshm_rw_repair(side->gate);
+    pshm_rw_repair(side->turnstile);
     CHECK_IS(stop_writing(side), 0);
 }
 
@@ -291,15 +292,15 @@ kernel_without_robust_mutexes_is_told(void)
     for (int nth = 1; nth <= 1 + PSHM_SLOTS; nth++) {
         check_about("mutex %d", nth);
         pshm_fault_arm("pthread_mutex_init", nth, PSHM_FAULT_FAIL, ENOTSUP);
-        CHECK_IS(pshm_rw_open(side.gate, side.rw, &mstate), -ENOTSUP);
+        CHECK_IS(pshm_rw_open(side.turnstile, side.rw, &mstate), -ENOTSUP);
         pshm_fault_arm("pthread_mutex_init", nth, PSHM_FAULT_FAIL, ENOTSUP);
-        CHECK_IS(pshm_rw_init(side.gate, side.rw), -ENOTSUP);
+        CHECK_IS(pshm_rw_init(side.turnstile, side.rw), -ENOTSUP);
         CHECK_IS(pshm_fault_disarm(), nth);
     }
     unmake(&side);
 }
 
-/* ---- a reader on its way through the gate ---- */
+/* ---- a reader on its way through the turnstile ---- */
 
 struct passing {
     struct side side;
@@ -308,18 +309,19 @@ struct passing {
     int rc;
 };
 
-/* 1: has the gate; 2: releases it; 3: has. */
+/* 1: has the turnstile; 2: releases it; 3: has. */
 static void *
-pass_through_the_gate(void *context)
+pass_through_the_turnstile(void *context)
 {
     struct passing *passing = context;
     struct side *side = &passing->side;
-    intptr_t wrong = pshm_lock_try(side->gate, &side->mstate.gate) != 0;
+    intptr_t wrong =
+        pshm_lock_try(side->turnstile, &side->mstate.turnstile) != 0;
     atomic_store(&passing->state, 1);
     while (atomic_load(&passing->state) != 2) {
         (void)usleep(20);
     }
-    wrong |= pshm_lock_release(side->gate, &side->mstate.gate) != 0;
+    wrong |= pshm_lock_release(side->turnstile, &side->mstate.turnstile) != 0;
     atomic_store(&passing->state, 3);
     return (void *)wrong;
 }
@@ -329,7 +331,7 @@ begin_to_pass(void *context)
 {
     struct passing *passing = context;
     atomic_store(&passing->state, 0);
-    CHECK(pthread_create(&passing->thread, NULL, pass_through_the_gate,
+    CHECK(pthread_create(&passing->thread, NULL, pass_through_the_turnstile,
                          passing)
           == 0);
     await(&passing->state, 1);
@@ -364,7 +366,7 @@ it_was_waited_for_or_not(void *context)
 }
 
 static void
-reader_that_passes_the_gate_is_waited_for(void)
+reader_that_passes_the_turnstile_is_waited_for(void)
 {
     struct passing passing = {.side = make()};
     meet_at_each_step(&(struct meeting){begin_to_pass, write_in_passing,
@@ -542,14 +544,16 @@ parts_that_a_thread_has_are_kept(void)
         struct passing passing = {.side = make(), .rc = -writes};
         struct side *side = &passing.side;
         struct kept kept = {0};
-        pshm_rw_abandon(side->gate, side->rw, &side->mstate, keep_it, &kept);
+        pshm_rw_abandon(side->turnstile, side->rw, &side->mstate, keep_it,
+                        &kept);
         CHECK_IS(kept.count, 0);
         CHECK(pthread_create(&passing.thread, NULL, read_and_stay, &passing)
               == 0);
         await(&passing.state, 1);
-        pshm_rw_abandon(side->gate, side->rw, &side->mstate, keep_it, &kept);
+        pshm_rw_abandon(side->turnstile, side->rw, &side->mstate, keep_it,
+                        &kept);
         CHECK_IS(kept.count, 1);
-        CHECK(kept.last == (writes ? &side->gate->mutex
+        CHECK(kept.last == (writes ? &side->turnstile->mutex
                                    : &side->rw->slots[passing.rc]));
         end_to_pass(&passing);
         unmake(side);
@@ -560,14 +564,14 @@ parts_that_a_thread_has_are_kept(void)
 
 /* Others may have been in beside it. */
 static void
-writer_whose_gate_was_written_over_leaves_it_inconsistent(void)
+writer_whose_turnstile_was_written_over_leaves_it_inconsistent(void)
 {
     struct side side = make();
     CHECK_IS(begin_to_write(&side), 0);
-    side.gate->mutex.mutex.__data.__kind ^= 2;
+    side.turnstile->mutex.mutex.__data.__kind ^= 2;
     CHECK_IS(stop_writing(&side), -EBADMSG);
     CHECK(!pshm_rw_writes(&side.mstate));
-    side.gate->mutex.mutex.__data.__kind ^= 2;
+    side.turnstile->mutex.mutex.__data.__kind ^= 2;
     repair_it(&side);
     CHECK_IS(child_run(can_write, &side), 0);
     unmake(&side);
@@ -635,10 +639,10 @@ failed_attempt_gives_back_what_it_had(void)
     struct pshm_robust *last = &side.rw->slots[PSHM_SLOTS - 1];
     struct pshm_mutex_state *mstate = &side.mstate.slots[PSHM_SLOTS - 1];
     CHECK_IS(pshm_robust_try(last, mstate), 0);
-    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.mstate, &attempt,
+    CHECK_IS(pshm_rw_write(side.turnstile, side.rw, &side.mstate, &attempt,
                            PSHM_RW_WAIT, PSHM_NEVER),
              -EDEADLK);
-    CHECK(!attempt.gate);
+    CHECK(!attempt.turnstile);
     CHECK_IS(attempt.slots, 0);
     CHECK_IS(pshm_robust_unlock(last, mstate), 0);
     CHECK(!is_held(&side.mstate));
@@ -668,27 +672,27 @@ writer_that_waits_keeps_new_readers_out(void)
     pid_t reader = child_start(read_until_stopped, &side);
     await(&side.place->steps, 1);
     int64_t start = pshm_now();
-    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.mstate,
+    CHECK_IS(pshm_rw_write(side.turnstile, side.rw, &side.mstate,
                            &attempt, PSHM_RW_WAIT, PSHM_NEVER),
              -EINTR);
     CHECK(took(start, 50));
-    CHECK(attempt.gate);
+    CHECK(attempt.turnstile);
     CHECK(!pshm_rw_writes(&side.mstate));
     CHECK_IS(child_run(cannot_read, &side), 0);
     CHECK_IS(child_run(cannot_write, &side), 0);
     /* it need not go on */
-    pshm_rw_undo(side.gate, side.rw, &side.mstate, &attempt);
-    CHECK(!attempt.gate);
+    pshm_rw_undo(side.turnstile, side.rw, &side.mstate, &attempt);
+    CHECK(!attempt.turnstile);
     CHECK(!is_held(&side.mstate));
     CHECK_IS(child_run(can_read, &side), 0);
     /* or may */
-    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.mstate,
+    CHECK_IS(pshm_rw_write(side.turnstile, side.rw, &side.mstate,
                            &attempt, PSHM_RW_WAIT, PSHM_NEVER),
              -EINTR);
     atomic_store(&side.place->stopped, 1);
     int rc;
-    PATIENTLY(rc, pshm_rw_write(side.gate, side.rw, &side.mstate, &attempt,
-                                PSHM_RW_WAIT, before_long()));
+    PATIENTLY(rc, pshm_rw_write(side.turnstile, side.rw, &side.mstate,
+                                &attempt, PSHM_RW_WAIT, before_long()));
     CHECK_IS(rc, 0);
     CHECK_IS(stop_writing(&side), 0);
     CHECK_IS(child_wait(reader), 0);
@@ -783,7 +787,7 @@ give_up_the_repair(void *context)
     struct side *side = context;
     CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
     CHECK(pshm_rw_writes(&side->mstate));
-    pshm_rw_give_up(side->gate, side->rw, &side->mstate);
+    pshm_rw_release_unrepaired(side->turnstile, side->rw, &side->mstate);
     CHECK(!is_held(&side->mstate));
     return 0;
 }
@@ -838,14 +842,14 @@ attempt_to_repair_that_fails_tells_the_next_one(void)
     struct pshm_robust *mutex = &side.rw->slots[5];
     CHECK_IS(child_run(write_and_die, &side), -SIGKILL);
     CHECK_IS(pshm_robust_try(mutex, &side.mstate.slots[5]), 0);
-    CHECK_IS(pshm_rw_write(side.gate, side.rw, &side.mstate, &attempt,
+    CHECK_IS(pshm_rw_write(side.turnstile, side.rw, &side.mstate, &attempt,
                            PSHM_RW_WAIT, before_long()),
              -EOWNERDEAD);
-    CHECK(attempt.gate);
-    int rc = pshm_rw_write(side.gate, side.rw, &side.mstate, &attempt,
+    CHECK(attempt.turnstile);
+    int rc = pshm_rw_write(side.turnstile, side.rw, &side.mstate, &attempt,
                            PSHM_RW_PASS, 0);
     CHECK(rc == -EDEADLK || rc == -EBUSY);      /* this thread sits there */
-    CHECK(!attempt.gate);
+    CHECK(!attempt.turnstile);
     CHECK_IS(pshm_robust_unlock(mutex, &side.mstate.slots[5]), 0);
     CHECK_IS(is_told(&side), 0);
     repair_it(&side);
@@ -861,7 +865,7 @@ wait_to_write(void *context)
     return 1;
 }
 
-/* It has the gate and some of the slots, but has not written. */
+/* It has the turnstile and some of the slots, but has not written. */
 static void
 death_of_a_writer_that_waits_is_not_told(void)
 {
@@ -870,9 +874,10 @@ death_of_a_writer_that_waits_is_not_told(void)
     CHECK_IS(begin_to_read(&side, &slot), 0);
     pid_t child = child_start(wait_to_write, &side);
     await(&side.place->steps, 1);
-    while (pshm_robust_try(&side.gate->mutex, &side.mstate.gate)
+    while (pshm_robust_try(&side.turnstile->mutex, &side.mstate.turnstile)
            != -EBUSY) {
-        (void)pshm_robust_unlock(&side.gate->mutex, &side.mstate.gate);
+        (void)pshm_robust_unlock(&side.turnstile->mutex,
+                                 &side.mstate.turnstile);
         (void)usleep(100);
     }
     (void)usleep(2000);
@@ -947,7 +952,7 @@ die_before_the_repair_is_over(void *context)
 {
     struct side *side = context;
     CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
-    pshm_rw_repair(side->gate);
+    pshm_rw_repair(side->turnstile);
     die_at_writing(side, AT_THE_STORE);
     (void)stop_writing(side);
     return 1;
@@ -958,7 +963,7 @@ die_after_the_repair(void *context)
 {
     struct side *side = context;
     CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
-    pshm_rw_repair(side->gate);
+    pshm_rw_repair(side->turnstile);
     die_at_writing(side, GATE);
     (void)stop_writing(side);
     return 1;
@@ -968,11 +973,11 @@ static void
 undo_and_die(struct side *side, int after)
 {
     struct pshm_rw_attempt attempt = {0};
-    CHECK_IS(pshm_rw_write(side->gate, side->rw, &side->mstate, &attempt,
+    CHECK_IS(pshm_rw_write(side->turnstile, side->rw, &side->mstate, &attempt,
                            PSHM_RW_PASS, 0),
              -EOWNERDEAD);
     die_at_writing(side, after);
-    pshm_rw_undo(side->gate, side->rw, &side->mstate, &attempt);
+    pshm_rw_undo(side->turnstile, side->rw, &side->mstate, &attempt);
 }
 
 static int
@@ -995,7 +1000,7 @@ die_before_it_has_given_up(void *context)
     struct side *side = context;
     CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
     die_at_writing(side, AT_THE_STORE);
-    pshm_rw_give_up(side->gate, side->rw, &side->mstate);
+    pshm_rw_release_unrepaired(side->turnstile, side->rw, &side->mstate);
     return 1;
 }
 
@@ -1005,7 +1010,7 @@ die_when_it_has_given_up(void *context)
     struct side *side = context;
     CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
     die_at_writing(side, GATE);
-    pshm_rw_give_up(side->gate, side->rw, &side->mstate);
+    pshm_rw_release_unrepaired(side->turnstile, side->rw, &side->mstate);
     return 1;
 }
 
@@ -1079,11 +1084,12 @@ write_for_ever(void *context)
         if (rc == -EOWNERDEAD && repairs) {
             (void)atomic_fetch_add(&place->told, 1);
             if (random_below(2) == 0) {
-                pshm_rw_give_up(side->gate, side->rw, &side->mstate);
+                pshm_rw_release_unrepaired(side->turnstile, side->rw,
+                                           &side->mstate);
                 continue;
             }
             place->second = place->first;
-            pshm_rw_repair(side->gate);
+            pshm_rw_repair(side->turnstile);
         }
         else if (rc == -EOWNERDEAD) {
             continue;
@@ -1138,14 +1144,14 @@ main(void)
     RUN(writer_does_not_read_beside_itself);
     RUN(readers_are_counted);
     RUN(kernel_without_robust_mutexes_is_told);
-    RUN(reader_that_passes_the_gate_is_waited_for);
+    RUN(reader_that_passes_the_turnstile_is_waited_for);
     RUN(slots_of_orphans_keep_readers_out_but_no_writer);
     RUN(slot_may_be_orphaned_while_it_is_waited_for);
     RUN(slot_may_be_orphaned_while_a_reader_waits_for_it);
     RUN(slot_of_an_orphan_that_is_freed_is_given);
     RUN(parts_that_a_thread_has_are_kept);
 #ifdef PSHM_ROBUST_LINKS
-    RUN(writer_whose_gate_was_written_over_leaves_it_inconsistent);
+    RUN(writer_whose_turnstile_was_written_over_leaves_it_inconsistent);
 #endif
     RUN(threads_are_told_apart);
     RUN(there_are_so_many_slots);

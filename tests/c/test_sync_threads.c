@@ -116,7 +116,7 @@ static int
 wait_for(struct pshm_event *event)
 {
     int rc;
-    unsigned seen = pshm_event_look(event);
+    unsigned seen = pshm_event_read(event);
     PATIENTLY(rc, pshm_event_wait(event, seen, before_long()));
     return rc;
 }
@@ -142,7 +142,7 @@ use_the_events(struct worker *worker)
     }
     /* the others: look at what changes all the time */
     for (int i = 0; worker->index >= 2 && i < TIMES(10000); i++) {
-        (void)pshm_event_wait(&place->event, pshm_event_look(&place->event),
+        (void)pshm_event_wait(&place->event, pshm_event_read(&place->event),
                               0);
     }
 }
@@ -203,9 +203,9 @@ use_the_rwlock(struct worker *worker)
         struct pshm_rw_attempt attempt = {0};
         int rc, slot;
         if (i % 4 == worker->index) {
-            PATIENTLY(rc, pshm_rw_write(&place->lock, &place->rw,
-                                        &place->rw_grip, &attempt, PSHM_RW_WAIT,
-                                        before_long()));
+            PATIENTLY(rc,
+                      pshm_rw_write(&place->lock, &place->rw, &place->rw_grip,
+                                    &attempt, PSHM_RW_WAIT, before_long()));
             expect(worker, rc == 0);
             place->plain++;
             place->other++;

@@ -229,7 +229,7 @@ await_round(BarrierObject *self, const struct pshm_arrival *a, int64_t deadline)
     if (rc == 0) {
         return 0;
     }
-    pshm_barrier_abandon(self->barrier, a);
+    pshm_barrier_leave(self->barrier, a);
     return rc == -EINTR ? -1 : raise_broken();
 }
 

@@ -142,7 +142,7 @@ event_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
     struct pshm_event *event = flag_of(self);
     int rc = pshm_event_is_set(event) ? 0 : -ETIMEDOUT;
     if (rc < 0 && !how_long.now) {
-        unsigned seen = pshm_event_look(event);
+        unsigned seen = pshm_event_read(event);
         do {
             Py_BEGIN_ALLOW_THREADS
             rc = pshm_event_wait(event, seen, how_long.deadline);

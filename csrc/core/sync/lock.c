@@ -251,7 +251,7 @@ lock_clear(PyObject *op)
 static int
 look_at_orphans(void *Py_UNUSED(unused))
 {
-    pshm_orphans_look();
+    pshm_orphans_check();
     return 0;
 }
 

@@ -51,7 +51,7 @@ call_recover(LockObject *self)
     PyObject *result = PyObject_CallOneArg(self->recover, (PyObject *)self);
     atomic_store(&self->recovering, 0);
     if (result == NULL) {
-        pshm_lock_give_up(self->lock, &self->mstate);
+        pshm_lock_release_unrepaired(self->lock, &self->mstate);
         return -1;
     }
     Py_DECREF(result);
@@ -69,7 +69,7 @@ owner_died(LockObject *self, bool recover)
     if (self->recover != NULL) {
         return call_recover(self);
     }
-    pshm_lock_give_up(self->lock, &self->mstate);
+    pshm_lock_release_unrepaired(self->lock, &self->mstate);
     return lock_raise_owner_died(core_state_of_type(Py_TYPE(self)),
                                  -EOWNERDEAD);
 }

@@ -22,7 +22,7 @@ static int
 attempt(RWLockObject *self, bool writes, wait_timeout *how_long,
         struct pshm_rw_attempt *progress)
 {
-    int rc = progress->gate ? -EBUSY
+    int rc = progress->turnstile ? -EBUSY
                             : attempt_once(self, writes, PSHM_RW_TRY, 0,
                                            progress);
     if (rc != -EBUSY) {
@@ -53,7 +53,7 @@ repair(RWLockObject *self, bool by_caller)
                                                (PyObject *)self);
         atomic_store(&self->recovering, 0);
         if (result == NULL) {
-            pshm_rw_give_up(self->gate, self->rw, self->mstate);
+            pshm_rw_release_unrepaired(self->gate, self->rw, self->mstate);
             return -1;
         }
         Py_DECREF(result);

@@ -2,7 +2,7 @@
 
 #include "posix/sync/futex.h"
 
-/* The compilers' functions want the order as a constant. */
+/* The built-in functions of compilers need a constant order. */
 #define FOR_ORDER(order, CALL)                                               \
     switch (order) {                                                         \
     case memory_order_relaxed:                                               \
@@ -73,8 +73,8 @@ pshm_atomic_apply(enum pshm_atomic_op op, void *word, size_t size,
                      : apply_uint64_t(op, word, value, order);
 }
 
-/* A load that is to release, or a store that is to acquire, does not exist: what
- * is not one of the allowed orders is taken as the strongest. */
+/* A load cannot release and a store cannot acquire: an order that is not
+ * allowed is replaced by the strongest one. */
 uint64_t
 pshm_atomic_load(const void *word, size_t size, memory_order order)
 {
@@ -143,7 +143,8 @@ pshm_atomic_store(void *word, size_t size, uint64_t value, memory_order order)
 DEFINE_COMPARE(uint32_t)
 DEFINE_COMPARE(uint64_t)
 
-/* A failure that is ordered makes the whole as strong as can be. */
+/* If the failure order is not relaxed, both orders become sequentially
+ * consistent. */
 bool
 pshm_atomic_compare_exchange(void *word, size_t size, uint64_t *expected,
                              uint64_t desired, memory_order success,

@@ -8,8 +8,8 @@
 #define BROKEN (UINT64_C(1) << 31)
 #define ACTION (UINT64_C(1) << 30)      /* one is running */
 #define RESET (UINT64_C(1) << 29)       /* one is under way: complete it */
-#define MISSED (UINT64_C(1) << 28)      /* the next round begins broken */
-#define ROUND (UINT64_C(1) << 32)
+#define MISSED (UINT64_C(1) << 28)      /* the next generation begins broken */
+#define GENERATION (UINT64_C(1) << 32)
 
 static uint64_t
 load(const struct pshm_barrier *b)
@@ -25,15 +25,15 @@ replace(struct pshm_barrier *b, uint64_t *old, uint64_t state)
 }
 
 static uint32_t
-round_of(uint64_t state)
+generation_of(uint64_t state)
 {
-    return (uint32_t)(state / ROUND);
+    return (uint32_t)(state / GENERATION);
 }
 
 static uint64_t
-next_round(uint64_t state)
+next_generation(uint64_t state)
 {
-    return (uint64_t)(round_of(state) + 1) * ROUND;
+    return (uint64_t)(generation_of(state) + 1) * GENERATION;
 }
 
 /* The word that waiters sleep on. */
@@ -56,39 +56,39 @@ wake_all(struct pshm_barrier *b)
 
 /* ---- Resetting ---- */
 
-/* Its index says the lowest bits of the round.  Never 0, which a new barrier
- * has. */
+/* The value that records a reset of the generation. The index in the array
+ * gives its lowest bits. It is never 0, the value in a new barrier. */
 static unsigned
-reset_mark(uint32_t round)
+reset_entry(uint32_t generation)
 {
-    return round - round % PSHM_RESETS + 1;
+    return generation - generation % PSHM_RESETS + 1;
 }
 
-/* Record that a reset ended the round.  Does not replace the mark of a later
- * round: its waiters may not have seen it yet, and this process may have been
- * stopped for long. */
+/* Record that a reset ended the generation, unless a later one is recorded
+ * there: its waiters may not have read it yet, and this process may have been
+ * stopped for a long time. */
 static void
-leave_mark(struct pshm_barrier *b, uint32_t round)
+record_reset(struct pshm_barrier *b, uint32_t generation)
 {
-    atomic_uint *mark = &b->resets[round % PSHM_RESETS];
-    unsigned new = reset_mark(round);
-    unsigned there = atomic_load_explicit(mark, memory_order_relaxed);
+    atomic_uint *entry = &b->resets[generation % PSHM_RESETS];
+    unsigned new = reset_entry(generation);
+    unsigned there = atomic_load_explicit(entry, memory_order_relaxed);
     while ((there == 0 || (int32_t)(new - there) > 0)
            && !atomic_compare_exchange_weak_explicit(
-               mark, &there, new, memory_order_release,
+               entry, &there, new, memory_order_release,
                memory_order_relaxed)) {
     }
 }
 
-/* The second step of a reset of that round.  Any number of processes may do
+/* The second step of a reset of the generation. Any number of processes may do
  * it. */
 static void
-complete_reset(struct pshm_barrier *b, uint32_t round)
+complete_reset(struct pshm_barrier *b, uint32_t generation)
 {
-    leave_mark(b, round);
+    record_reset(b, generation);
     uint64_t state = load(b);
-    while (round_of(state) == round
-           && !replace(b, &state, next_round(state))) {
+    while (generation_of(state) == generation
+           && !replace(b, &state, next_generation(state))) {
     }
     wake_all(b);
 }
@@ -97,29 +97,30 @@ void
 pshm_barrier_reset(struct pshm_barrier *b)
 {
     uint64_t state = load(b);
-    uint32_t round = round_of(state);
+    uint32_t generation = generation_of(state);
     do {
         if ((state & (COUNT | ACTION | BROKEN | RESET)) == 0
-            || round_of(state) != round) {
-            return;                     /* empty, now or between two rounds */
+            || generation_of(state) != generation) {
+            return;                     /* empty, now or between two
+                                           generations */
         }
     } while (!replace(b, &state, state | RESET));
-    complete_reset(b, round);
+    complete_reset(b, generation);
 }
 
 /* ---- Breaking ---- */
 
-/* a: NULL, or the arrival whose round is broken if it has not ended. */
+/* a: NULL, or an arrival: break its generation if it has not ended. */
 static void
-break_round(struct pshm_barrier *b, const struct pshm_arrival *a)
+break_generation(struct pshm_barrier *b, const struct pshm_arrival *a)
 {
     uint64_t state = load(b);
     do {
         if (state & RESET) {
-            complete_reset(b, round_of(state));
+            complete_reset(b, generation_of(state));
             state = load(b);
         }
-        if (a != NULL && round_of(state) != a->round) {
+        if (a != NULL && generation_of(state) != a->generation) {
             return;
         }
     } while (state & RESET || !replace(b, &state, state | BROKEN));
@@ -129,13 +130,13 @@ break_round(struct pshm_barrier *b, const struct pshm_arrival *a)
 void
 pshm_barrier_abort(struct pshm_barrier *b)
 {
-    break_round(b, NULL);
+    break_generation(b, NULL);
 }
 
 void
-pshm_barrier_abandon(struct pshm_barrier *b, const struct pshm_arrival *a)
+pshm_barrier_leave(struct pshm_barrier *b, const struct pshm_arrival *a)
 {
-    break_round(b, a);
+    break_generation(b, a);
 }
 
 void
@@ -147,12 +148,12 @@ pshm_barrier_miss(struct pshm_barrier *b)
             return;
         }
     }
-    break_round(b, NULL);
+    break_generation(b, NULL);
 }
 
 /* ---- Arriving ---- */
 
-/* The runner's owner died: so did its action, if it had begun one. */
+/* If the owner of the runner died, the action that it ran did not complete. */
 static int
 lock_runner(struct pshm_barrier *b, struct pshm_robust *runner,
             struct pshm_mutex_state *mstate, int64_t deadline)
@@ -171,7 +172,7 @@ lock_runner(struct pshm_barrier *b, struct pshm_robust *runner,
     return rc;
 }
 
-/* Does this thread run the action, by this grip or another one? */
+/* Does this thread run the action, through any mutex state? */
 static bool
 runs_action(const struct pshm_robust *runner)
 {
@@ -195,13 +196,13 @@ pshm_barrier_arrive(struct pshm_barrier *b, struct pshm_robust *runner,
     while (rc == 0 && !arrived) {
         unsigned before = (unsigned)(state & COUNT);
         *a = (struct pshm_arrival){
-            .round = round_of(state),
+            .generation = generation_of(state),
             .index = before,
             .last = before + 1 >= b->parties,
         };
         a->action = a->last && action;
         if (state & RESET) {
-            complete_reset(b, a->round);
+            complete_reset(b, a->generation);
             state = load(b);
         }
         else if (state & BROKEN) {
@@ -221,7 +222,7 @@ pshm_barrier_arrive(struct pshm_barrier *b, struct pshm_robust *runner,
             arrived = replace(b, &state,
                               !a->last    ? state + 1
                               : a->action ? (state + 1) | ACTION
-                                          : next_round(state));
+                                          : next_generation(state));
         }
     }
     if (locked && !(arrived && a->action)) {
@@ -235,16 +236,19 @@ pshm_barrier_arrive(struct pshm_barrier *b, struct pshm_robust *runner,
 
 int
 pshm_barrier_done(struct pshm_barrier *b, struct pshm_robust *runner,
-                  struct pshm_mutex_state *mstate, const struct pshm_arrival *a)
+                  struct pshm_mutex_state *mstate,
+                  const struct pshm_arrival *a)
 {
     uint64_t state = load(b);
     int rc;
     do {
-        rc = state & (BROKEN | RESET) || round_of(state) != a->round ? -EPIPE
-                                                                     : 0;
-    } while (rc == 0
-             && !replace(b, &state,
-                         next_round(state) | (state & MISSED ? BROKEN : 0)));
+        rc = state & (BROKEN | RESET) || generation_of(state) != a->generation
+                 ? -EPIPE
+                 : 0;
+    } while (
+        rc == 0
+        && !replace(b, &state,
+                    next_generation(state) | (state & MISSED ? BROKEN : 0)));
     if (rc == 0) {
         wake_all(b);
     }
@@ -254,28 +258,31 @@ pshm_barrier_done(struct pshm_barrier *b, struct pshm_robust *runner,
 
 void
 pshm_barrier_fail(struct pshm_barrier *b, struct pshm_robust *runner,
-                  struct pshm_mutex_state *mstate, const struct pshm_arrival *a)
+                  struct pshm_mutex_state *mstate,
+                  const struct pshm_arrival *a)
 {
-    break_round(b, a);
+    break_generation(b, a);
     unlock_runner(runner, mstate);
 }
 
 /* ---- Waiting ---- */
 
-/* 1: the round goes on; 0: all parties arrived; -EPIPE: broken or reset. */
+/* Returns 1: the generation has not ended; 0: all parties arrived; -EPIPE:
+ * broken or reset. */
 static int
-outcome(struct pshm_barrier *b, uint32_t round)
+outcome(struct pshm_barrier *b, uint32_t generation)
 {
     uint64_t state = load(b);
-    uint32_t later = round_of(state) - round;
+    uint32_t later = generation_of(state) - generation;
     if (later == 0) {
         return state & (BROKEN | RESET) ? -EPIPE : 1;
     }
-    unsigned reset = atomic_load_explicit(&b->resets[round % PSHM_RESETS],
+    unsigned reset = atomic_load_explicit(&b->resets[generation % PSHM_RESETS],
                                           memory_order_acquire);
-    /* The mark of a later round may have replaced this round's. */
-    return reset != 0 && (int32_t)(reset - reset_mark(round)) >= 0 ? -EPIPE
-                                                                   : 0;
+    /* Another reset may have replaced the entry of this generation. */
+    return reset != 0 && (int32_t)(reset - reset_entry(generation)) >= 0
+               ? -EPIPE
+               : 0;
 }
 
 int
@@ -284,14 +291,14 @@ pshm_barrier_wait(struct pshm_barrier *b, const struct pshm_arrival *a,
                   const struct pshm_mutex_state *mstate, int64_t deadline)
 {
     for (int rc = 0;;) {
-        int end = outcome(b, a->round);
+        int end = outcome(b, a->generation);
         if (end <= 0 || rc < 0) {
             return end <= 0 ? end : rc;
         }
-        rc = pshm_futex_wait(upper_half(b), a->round, deadline);
+        rc = pshm_futex_wait(upper_half(b), a->generation, deadline);
         if (rc == -EINTR && load(b) & ACTION
             && pshm_robust_owner_gone(runner, mstate)) {
-            break_round(b, a);
+            break_generation(b, a);
         }
     }
 }

@@ -4,7 +4,7 @@
 
 #include "posix/sync/futex.h"
 
-/* The lock orders all but what a sleeper looks at. */
+/* The lock orders all accesses except those of a sleeping waiter. */
 static unsigned
 get(const atomic_uint *word)
 {
@@ -20,16 +20,16 @@ put(atomic_uint *word, unsigned value)
 void
 pshm_condition_enter(struct pshm_condition *c, struct pshm_waiter *w)
 {
-    w->came = w->seen = get(&c->count);
-    w->epoch = get(&c->epoch);
+    w->arrived = w->seen = get(&c->count);
+    w->generation = get(&c->generation);
     put(&c->waiters, get(&c->waiters) + 1);
 }
 
 static bool
-may_go_on(const struct pshm_condition *c, const struct pshm_waiter *w)
+may_continue(const struct pshm_condition *c, const struct pshm_waiter *w)
 {
-    return get(&c->epoch) != w->epoch
-           || (get(&c->tokens) > 0 && get(&c->count) != w->came);
+    return get(&c->generation) != w->generation
+           || (get(&c->tokens) > 0 && get(&c->count) != w->arrived);
 }
 
 int
@@ -37,17 +37,17 @@ pshm_condition_sleep(struct pshm_condition *c, const struct pshm_waiter *w,
                      int64_t deadline)
 {
     int rc = pshm_futex_wait(&c->count, w->seen, deadline);
-    return rc < 0 && may_go_on(c, w) ? 0 : rc;
+    return rc < 0 && may_continue(c, w) ? 0 : rc;
 }
 
 bool
 pshm_condition_claim(struct pshm_condition *c, struct pshm_waiter *w)
 {
     w->seen = get(&c->count);
-    if (!may_go_on(c, w)) {
+    if (!may_continue(c, w)) {
         return false;
     }
-    if (get(&c->epoch) == w->epoch) {
+    if (get(&c->generation) == w->generation) {
         put(&c->tokens, get(&c->tokens) - 1);
         if (get(&c->waiters) > 0) {
             put(&c->waiters, get(&c->waiters) - 1);
@@ -60,7 +60,7 @@ void
 pshm_condition_leave(struct pshm_condition *c, const struct pshm_waiter *w)
 {
     unsigned waiters = get(&c->waiters);
-    if (get(&c->epoch) == w->epoch && waiters > 0) {
+    if (get(&c->generation) == w->generation && waiters > 0) {
         put(&c->waiters, waiters - 1);
         if (get(&c->tokens) > waiters - 1) {
             put(&c->tokens, waiters - 1);
@@ -68,9 +68,9 @@ pshm_condition_leave(struct pshm_condition *c, const struct pshm_waiter *w)
     }
 }
 
-/* Whoever is killed between two of these steps had the lock, and the next one
- * who gets it is told; what it finds is a notify done or not done, but for
- * waiters that are counted twice. */
+/* A thread that is killed between two of these steps held the lock, so the
+ * next owner learns of its death. That owner finds the notify either done or
+ * not done, except that waiters may be counted twice. */
 void
 pshm_condition_notify(struct pshm_condition *c, unsigned n)
 {
@@ -80,7 +80,7 @@ pshm_condition_notify(struct pshm_condition *c, unsigned n)
     }
     bool all = tokens >= waiters || n >= waiters - tokens;
     if (all) {
-        put(&c->epoch, get(&c->epoch) + 1);
+        put(&c->generation, get(&c->generation) + 1);
         put(&c->tokens, 0);
         put(&c->waiters, 0);
     }

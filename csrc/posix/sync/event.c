@@ -5,7 +5,7 @@
 #include "posix/sync/futex.h"
 
 unsigned
-pshm_event_look(const struct pshm_event *event)
+pshm_event_read(const struct pshm_event *event)
 {
     return atomic_load_explicit(&event->word, memory_order_acquire);
 }
@@ -13,14 +13,14 @@ pshm_event_look(const struct pshm_event *event)
 bool
 pshm_event_is_set(const struct pshm_event *event)
 {
-    return pshm_event_look(event) & 1;
+    return pshm_event_read(event) & 1;
 }
 
-/* Returns whether the flag was not as wanted. */
+/* Returns true if this call changed the flag. */
 static bool
 change(struct pshm_event *event, unsigned flag)
 {
-    unsigned word = pshm_event_look(event);
+    unsigned word = pshm_event_read(event);
     while ((word & 1) != flag) {
         if (atomic_compare_exchange_weak_explicit(
                 &event->word, &word, word + 1, memory_order_acq_rel,
@@ -31,8 +31,8 @@ change(struct pshm_event *event, unsigned flag)
     return false;
 }
 
-/* Wakes also where the flag is up already: who put it there may have died
- * before it did. */
+/* Also wakes the waiters if the flag is set already: the process that set it
+ * may have been killed before it woke them. */
 void
 pshm_event_set(struct pshm_event *event)
 {
@@ -51,13 +51,13 @@ pshm_event_wait(struct pshm_event *event, unsigned seen, int64_t deadline)
 {
     int rc = 0;
     while (rc == 0) {
-        unsigned word = pshm_event_look(event);
+        unsigned word = pshm_event_read(event);
         if (word & 1 || word != seen) {
             return 0;
         }
         rc = pshm_futex_wait(&event->word, word, deadline);
     }
-    /* What came with the end of the sleep counts too. */
-    unsigned word = pshm_event_look(event);
+    /* A change at the end of the sleep counts, too. */
+    unsigned word = pshm_event_read(event);
     return word & 1 || word != seen ? 0 : rc;
 }

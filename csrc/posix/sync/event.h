@@ -1,13 +1,14 @@
-/* Event: a flag that many can wait for.
+/* Event: a flag that any number of threads can wait for.
  *
- * One word: its lowest bit is the flag, the rest counts how often it changed.
- * Who waits sleeps on the word as it was when the flag was down, so no change
- * after that look is lost: either the kernel sees another word and does not let
- * it sleep, or the wake comes after it sleeps.  And where the flag goes up and
- * down again before it is awake, it still sees another word.
+ * The state is one word. Its lowest bit is the flag, and the other bits count
+ * the changes. A waiter sleeps on the value that it read while the flag was
+ * clear, so no change after the read is lost: either the kernel finds another
+ * value and does not let the waiter sleep, or the wake-up comes after the
+ * waiter fell asleep. If the flag is set and cleared before the waiter runs,
+ * the waiter still finds another value.
  *
- * Who sets the flag and is killed before it wakes the others has changed the
- * word already: they see that at the end of their slice (futex.h). */
+ * If a process sets the flag and is killed before it wakes the waiters, they
+ * find the new value at the end of their poll interval (futex.h). */
 #ifndef PSHM_EVENT_H
 #define PSHM_EVENT_H
 
@@ -15,21 +16,21 @@
 
 #include "posix/base.h"
 
-/* All zeros: not set. */
+/* All zeros: the flag is clear. */
 struct pshm_event {
     atomic_uint word;
 };
 
 bool pshm_event_is_set(const struct pshm_event *event);
 
-/* Whoever waits sees what happened before the set. */
+/* A waiter sees what the setting thread wrote before the call. */
 void pshm_event_set(struct pshm_event *event);
 void pshm_event_clear(struct pshm_event *event);
 
-/* Wait until it is set.  *seen: the word at the first call, from
- * pshm_event_look.  Returns 0, also where it was set and cleared since; or
- * -EINTR, -ETIMEDOUT as pshm_futex_wait. */
-unsigned pshm_event_look(const struct pshm_event *event);
+/* Wait until the flag is set. seen: the word as pshm_event_read returned it
+ * before the first call. Returns 0 if the flag is set or was set in the
+ * meantime; or -EINTR, -ETIMEDOUT as pshm_futex_wait. */
+unsigned pshm_event_read(const struct pshm_event *event);
 int pshm_event_wait(struct pshm_event *event, unsigned seen, int64_t deadline);
 
 #endif

@@ -8,7 +8,8 @@
 
 #define NANO 1000000000
 
-/* Where time_t has 64 bits and long has not, the older call would misread it. */
+/* If time_t has 64 bits and long has 32, SYS_futex would misread a timespec.
+ */
 #if defined(SYS_futex_time64) && !defined(__LP64__)
 #define FUTEX_CALL SYS_futex_time64
 #else
@@ -32,18 +33,18 @@ pshm_now_coarse(void)
 }
 
 struct timespec
-pshm_timespec(int64_t moment)
+pshm_timespec(int64_t time)
 {
-    return (struct timespec){.tv_sec = (time_t)(moment / NANO),
-                             .tv_nsec = (long)(moment % NANO)};
+    return (struct timespec){.tv_sec = (time_t)(time / NANO),
+                             .tv_nsec = (long)(time % NANO)};
 }
 
 struct timespec
-pshm_timespec_realtime(int64_t moment)
+pshm_timespec_realtime(int64_t time)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_REALTIME, &now);
-    int64_t left = moment - pshm_now();
+    int64_t left = time - pshm_now();
     return pshm_timespec((int64_t)now.tv_sec * NANO + now.tv_nsec
                        + (left > 0 ? left : 0));
 }
@@ -51,11 +52,12 @@ pshm_timespec_realtime(int64_t moment)
 int64_t
 pshm_poll_end(int64_t deadline)
 {
-    int64_t slice = pshm_now() + PSHM_POLL_INTERVAL;
-    return slice < deadline ? slice : deadline;
+    int64_t end = pshm_now() + PSHM_POLL_INTERVAL;
+    return end < deadline ? end : deadline;
 }
 
-/* FUTEX_WAIT_BITSET, for only that takes a moment and not a span. */
+/* FUTEX_WAIT_BITSET takes an absolute time; FUTEX_WAIT takes a relative one.
+ */
 int
 pshm_futex_wait(atomic_uint *word, unsigned expected, int64_t deadline)
 {
@@ -67,8 +69,9 @@ pshm_futex_wait(atomic_uint *word, unsigned expected, int64_t deadline)
     if (rc == -EAGAIN) {
         rc = 0;
     }
-    /* Also if the word never stays as expected until the call: a writer that
-     * changes it all the time must not keep the caller past its timeout. */
+    /* Also checked if the word never equals expected when the call is made: a
+     * writer that changes it all the time must not keep the caller past its
+     * deadline. */
     if (rc == -ETIMEDOUT || (rc == 0 && pshm_now() >= end)) {
         rc = pshm_poll_over(end, deadline);
     }
@@ -82,7 +85,7 @@ pshm_futex_wake(atomic_uint *word, int most)
         (int)syscall(FUTEX_CALL, word, FUTEX_WAKE, most, NULL, NULL, 0));
 }
 
-/* FUTEX_CMP_REQUEUE of no waiter to nowhere: what is left of it is to compare. */
+/* Requeue 0 waiters to a private word: only the comparison is left. */
 int
 pshm_futex_compare(uintptr_t address, unsigned expected)
 {

@@ -1,7 +1,8 @@
 /* Sleeping until a word in shared memory changes: futex(2).
  *
- * Between processes, so words are found by the object they lie in, whatever
- * address it has here.  A word is 32 bits, aligned. */
+ * The words are shared between processes, so the kernel identifies a word by
+ * its object, not by its address in a process. A word has 32 bits and is
+ * aligned. */
 #ifndef PSHM_FUTEX_H
 #define PSHM_FUTEX_H
 
@@ -10,43 +11,47 @@
 
 #include "posix/base.h"
 
-/* Moments are nanoseconds on the monotonic clock. */
+/* All times are nanoseconds on the monotonic clock. */
 #define PSHM_NEVER INT64_MAX
 
-/* The longest that a wait sleeps before it returns -EINTR, so that its caller
- * can look at signals, and it at what a dead process could not tell. */
+/* The longest sleep of one wait, in nanoseconds. After it the wait returns
+ * -EINTR, so that the caller can run signal handlers and check for changes
+ * that a killed process did not announce. */
 #define PSHM_POLL_INTERVAL ((int64_t)50 * 1000 * 1000)
 
 int64_t pshm_now(void);
-int64_t pshm_now_coarse(void);          /* some ms behind, but cheaper */
+int64_t pshm_now_coarse(void);          /* up to a few ms late, but cheaper */
 
-/* A moment as system calls take it; and as those take it that know only the
- * real-time clock, where it is right until somebody sets that. */
-struct timespec pshm_timespec(int64_t moment);
-struct timespec pshm_timespec_realtime(int64_t moment);
+/* Convert a time for system calls on the monotonic clock, or for system calls
+ * that only accept the real-time clock. The second result is wrong if the
+ * real-time clock is set afterwards. */
+struct timespec pshm_timespec(int64_t time);
+struct timespec pshm_timespec_realtime(int64_t time);
 
-/* The end of the sleep that begins now: until, or a slice from now. */
+/* Returns the end of a sleep that begins now: the deadline, or the end of one
+ * poll interval. */
 int64_t pshm_poll_end(int64_t deadline);
 
-/* After a sleep that was to end at `end` did: -ETIMEDOUT where that was until,
- * or -EINTR. */
+/* After a sleep until `end`: returns -ETIMEDOUT if that was the deadline, or
+ * else -EINTR. */
 static inline int
 pshm_poll_over(int64_t end, int64_t deadline)
 {
     return end < deadline ? -EINTR : -ETIMEDOUT;
 }
 
-/* Sleep for as long as *word is expected, until woken.  Returns 0: look at the
- * word again, it may be as before; -EINTR: a slice is over or a signal came;
- * -ETIMEDOUT: it is until. */
+/* Sleep while *word equals expected, until a wake-up. Returns 0: the word may
+ * have changed, so read it again; -EINTR: a poll interval has passed or a
+ * signal arrived; -ETIMEDOUT: the deadline has passed. */
 int pshm_futex_wait(atomic_uint *word, unsigned expected, int64_t deadline);
 
-/* Wake at most `most` of those who sleep on word.  Returns how many. */
+/* Wake at most `most` waiters of the word. Returns how many were woken. */
 int pshm_futex_wake(atomic_uint *word, int most);
 
-/* Is the word at an address, where there may be no memory, the expected one?
- * No other call that can tell is allowed in every sandbox.  Returns 0: it is;
- * -EAGAIN: it is another; -EFAULT: no memory; -EINVAL: no address of a word. */
+/* Compare the word at an address that may be unmapped. This call is allowed in
+ * every sandbox that allows futexes, unlike other calls that could answer.
+ * Returns 0: it equals expected; -EAGAIN: it does not; -EFAULT: the address is
+ * not mapped; -EINVAL: it is not aligned. */
 int pshm_futex_compare(uintptr_t address, unsigned expected);
 
 #endif

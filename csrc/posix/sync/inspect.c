@@ -17,7 +17,7 @@ open_for_reading(const struct pshm_name *name, int flags)
         pshm_result(shm_open(pshm_name_posix(name), flags, 0)));
 }
 
-/* The object at name could not be opened: rc says why. */
+/* The object could not be opened, for the reason rc. */
 static int
 inspect_refused(const struct pshm_name *name, int rc,
                 struct pshm_inspected *out)
@@ -29,7 +29,7 @@ inspect_refused(const struct pshm_name *name, int rc,
     if (found < 0) {
         return found;
     }
-    /* -EAGAIN: another process holds a lease. */
+    /* -EAGAIN: another process holds a file lease (F_SETLEASE). */
     out->state = rc == -EAGAIN ? PSHM_IN_USE : PSHM_UNKNOWN;
     out->head_length = rc;
     out->acl = lgetxattr(name->path, ACL, NULL, 0) > 0;

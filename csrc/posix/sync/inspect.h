@@ -1,8 +1,9 @@
-/* Reading what an object is, without changing anything that a user can see.
+/* Inspecting an object without a change that a user can see.
  *
- * The object is not mapped, its use lock is not taken, and its access time stays:
- * its bytes are read only if the kernel grants O_NOATIME, that is to the owner and
- * to a process with CAP_FOWNER.  No link is followed, and nothing waits. */
+ * The object is not mapped, no use lock is taken, and the access time stays as
+ * it is: the bytes are read only if the kernel grants O_NOATIME, which it does
+ * for the owner and for a process with CAP_FOWNER. Symbolic links are not
+ * followed, and no call waits. */
 #ifndef PSHM_INSPECT_H
 #define PSHM_INSPECT_H
 
@@ -13,14 +14,15 @@
 
 struct pshm_inspected {
     struct stat st;
-    enum pshm_state state;              /* by a write lease or a use lock */
-    bool acl;                           /* has an access control list */
-    int head_length;                    /* bytes in head; -errno: not read */
+    enum pshm_state state;              /* from a write lease or a use lock */
+    bool acl;                           /* it has an access control list */
+    int head_length;                    /* bytes in head; -errno: could not be
+                                           read */
     unsigned char head[PSHM_HEAD];      /* the first bytes of the object */
 };
 
-/* Inspect the object called name.  Returns 0; -ENOENT: the name is free or not
- * that of a regular file; or -errno. */
+/* Inspect the object called name. Returns 0; -ENOENT: no regular file has the
+ * name; or -errno. */
 int pshm_inspect(const struct pshm_name *name, struct pshm_inspected *out);
 
 #endif

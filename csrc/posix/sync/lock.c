@@ -32,8 +32,7 @@ set_inconsistent(struct pshm_lock *lock)
     atomic_store_explicit(&lock->inconsistent, 1, memory_order_relaxed);
 }
 
-/* A thread that has it already, and locks it once more, was told the first
- * time. */
+/* A thread that locks it once more got -EOWNERDEAD the first time. */
 static int
 note_locked(struct pshm_lock *lock, struct pshm_mutex_state *mstate, int rc)
 {
@@ -83,7 +82,8 @@ pshm_lock_begin_repair(struct pshm_lock *lock)
 }
 
 void
-pshm_lock_give_up(struct pshm_lock *lock, struct pshm_mutex_state *mstate)
+pshm_lock_release_unrepaired(struct pshm_lock *lock,
+                             struct pshm_mutex_state *mstate)
 {
     pshm_lock_begin_repair(lock);
     mstate->depth = 1;

@@ -1,10 +1,12 @@
-/* Lock: a robust mutex that stays inconsistent until a thread repairs it.
+/* Lock: a robust mutex that stays inconsistent until a thread repairs the
+ * data.
  *
- * When its owner dies, the thread that locks it next is told (-EOWNERDEAD), has
- * it, and either repairs what it protects (pshm_lock_repair) or gives it up
- * (pshm_lock_give_up): then the next one is told likewise.  The order is such
- * that a death at any point leaves it as it was: inconsistent is set before the
- * mutex is marked consistent, and cleared by a repair while it is still held. */
+ * If the owner dies, the next thread that locks the mutex gets -EOWNERDEAD and
+ * holds it. It either repairs the protected data (pshm_lock_repair) or
+ * releases the lock as it is (pshm_lock_release_unrepaired); then the next
+ * thread gets -EOWNERDEAD, too. A death at any point leaves the lock
+ * inconsistent: the word `inconsistent` is set before the mutex is marked
+ * consistent, and a repair clears it while the mutex is still held. */
 #ifndef PSHM_LOCK_H
 #define PSHM_LOCK_H
 
@@ -13,7 +15,7 @@
 #include "posix/object/region.h"
 #include "posix/sync/robust.h"
 
-/* 64 bytes, the payload of a cell; the mutex begins it. */
+/* 64 bytes: the payload of a primitive, with the mutex at offset 0. */
 struct pshm_lock {
     struct pshm_robust mutex;
     atomic_uint inconsistent;
@@ -23,8 +25,9 @@ struct pshm_lock {
 
 _Static_assert(sizeof(struct pshm_lock) == 64, "a lock fills a payload");
 
-/* All as pshm_robust_init, ..._open with ..._watch, ..._try with ..._busy, ..._lock
- * and ..._unlock.  A recursive one can be locked again by the same grip only. */
+/* As pshm_robust_init; pshm_robust_open and _watch; pshm_robust_try and _busy;
+ * pshm_robust_lock; pshm_robust_unlock. A recursive lock can be locked again
+ * only with the same mutex state. */
 int pshm_lock_init(struct pshm_lock *lock, unsigned flags);
 int pshm_lock_open(struct pshm_lock *lock, unsigned flags,
                    struct pshm_mutex_state *mstate);
@@ -33,26 +36,29 @@ int pshm_lock_wait(struct pshm_lock *lock, struct pshm_mutex_state *mstate,
                    int64_t deadline);
 int pshm_lock_release(struct pshm_lock *lock, struct pshm_mutex_state *mstate);
 
-/* After -EOWNERDEAD, by its owner.  First, if the repair is to lock and unlock a
- * recursive one again meanwhile: that can be done only while the mutex is
- * consistent.  The next owner is told until the repair is done. */
+/* For the owner after -EOWNERDEAD. Must be called first if the repair locks
+ * and unlocks a recursive lock again, which needs a consistent mutex. Until
+ * the repair is done, the next owner still gets -EOWNERDEAD. */
 void pshm_lock_begin_repair(struct pshm_lock *lock);
 
-/* In the end one of these; the second however often this thread has it. */
+/* Then one of these. The second releases the lock completely, also if this
+ * thread locked it several times. */
 void pshm_lock_repair(struct pshm_lock *lock);
-void pshm_lock_give_up(struct pshm_lock *lock, struct pshm_mutex_state *mstate);
+void pshm_lock_release_unrepaired(struct pshm_lock *lock,
+                                  struct pshm_mutex_state *mstate);
 
-/* The object that has the grip goes away.  If it is held, the next owner is told.
- * Returns 0; or -EBUSY: a thread of this process
- * still has it in its list, so the caller must hand a reference to the region to
- * pshm_orphan_keep. */
+/* The Python object of this mutex state is being deallocated. If it holds the
+ * lock, the next owner gets -EOWNERDEAD. Returns 0; or -EBUSY: the mutex is
+ * still in the list of a thread of this process, so the caller must pass a
+ * reference to the region to pshm_orphan_keep. */
 int pshm_lock_abandon(struct pshm_lock *lock, struct pshm_mutex_state *mstate);
 
-/* Was it held just now?  A dead owner counts until a thread was told. */
+/* Is the lock held? A dead owner counts until another thread gets -EOWNERDEAD.
+ * The answer may be out of date when the caller gets it. */
 bool pshm_lock_held(const struct pshm_lock *lock);
 
-/* Would the next thread to lock it be told of a death, if it could have it now?
- * Takes no lock; some microseconds. */
+/* Would the next thread that locks it get -EOWNERDEAD? Takes no lock; takes
+ * some microseconds. */
 bool pshm_lock_owner_died(struct pshm_lock *lock,
                           const struct pshm_mutex_state *mstate);
 

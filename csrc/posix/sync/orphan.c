@@ -9,14 +9,15 @@ struct pshm_orphan {
     struct pshm_robust *mutex;
     struct pshm_mutex_state mstate;
     struct pshm_region *region;
-    int64_t looked;                     /* whether its thread lives */
+    int64_t looked;                     /* when the owner was last checked */
 };
 
-/* A stack that is taken as a whole: who has taken it works on it alone, so a
- * fork in between costs the child no more than what was taken. */
+/* A stack that a thread removes as a whole and then processes alone. If the
+ * process forks in between, the child loses only what the thread had removed.
+ */
 _Atomic(struct pshm_orphan *) pshm_orphans;
 
-/* How many there ever were. */
+/* The number of orphans ever kept. */
 static atomic_uint kept;
 
 static void
@@ -38,14 +39,15 @@ pshm_orphan_keep(struct pshm_robust *r, const struct pshm_mutex_state *mstate,
         orphan->mstate = *mstate;
         orphan->region = region;
         orphan->looked = pshm_now();
-        pshm_thread_at_end(pshm_orphans_look);
+        pshm_thread_at_end(pshm_orphans_check);
         push(orphan);
-        /* Release: a thread that sees the number sees it among the others. */
+        /* Release: a thread that reads the new number also finds the orphan.
+         */
         atomic_fetch_add_explicit(&kept, 1, memory_order_release);
     }
 }
 
-/* May its memory go? */
+/* May the memory of the orphan be unmapped? */
 static bool
 is_over(struct pshm_orphan *orphan)
 {
@@ -61,7 +63,7 @@ is_over(struct pshm_orphan *orphan)
 }
 
 void
-pshm_orphans_look(void)
+pshm_orphans_check(void)
 {
     struct pshm_orphan *next, *orphan = atomic_exchange(&pshm_orphans, NULL);
     for (; orphan != NULL; orphan = next) {
@@ -77,7 +79,7 @@ pshm_orphans_look(void)
 }
 
 void
-pshm_orphans_look_in_time(void)
+pshm_orphans_check_in_time(void)
 {
     static PSHM_THREAD_LOCAL unsigned seen;
     static PSHM_THREAD_LOCAL int64_t looked;
@@ -86,6 +88,6 @@ pshm_orphans_look_in_time(void)
     if (seen != now_kept || now - looked >= PSHM_POLL_INTERVAL) {
         seen = now_kept;
         looked = now;
-        pshm_orphans_look();
+        pshm_orphans_check();
     }
 }

@@ -18,7 +18,8 @@
 #define LIBRARY 2                       /* musl */
 #endif
 
-/* Word by word, for another process may be making the cell at this moment. */
+/* Reads whole words: another process may be making the primitive at the same
+ * time. */
 #if defined(__SANITIZE_THREAD__)
 __attribute__((no_sanitize_thread))
 #elif defined(__has_feature)
@@ -46,7 +47,7 @@ is_blank(const struct pshm_primitive *primitive, size_t size)
                        size - sizeof(*primitive));
 }
 
-/* The words of a guard that was just made. */
+/* The words of an unlocked guard. */
 enum { GUARD_WORDS = sizeof(struct pshm_robust) / sizeof(unsigned) };
 
 static int
@@ -63,8 +64,9 @@ model_guard(unsigned words[GUARD_WORDS])
     return rc;
 }
 
-/* No magic yet: zeros, or with the guard, as far as its makers have come?  While
- * the cell is made all but the guard may be anything.  Returns 0 or -EBADMSG. */
+/* The magic number is not final: is the memory all zeros except for a guard
+ * that other processes may have written in part? While the primitive is being
+ * made, only the guard is checked. Returns 0 or -EBADMSG. */
 static int
 check_unmade(const struct pshm_primitive *primitive, size_t size,
              unsigned magic, const unsigned words[GUARD_WORDS])
@@ -91,10 +93,10 @@ check_unmade(const struct pshm_primitive *primitive, size_t size,
     return 0;
 }
 
-/* Returns 1: the magic has changed meanwhile; -ENOENT: there is no cell yet;
- * -EBADMSG; or -errno. */
+/* Returns 1: the magic number has changed meanwhile; -ENOENT: there is no
+ * primitive yet; -EBADMSG; or -errno. */
 static int
-look_at_unmade(const struct pshm_primitive *primitive, size_t size,
+inspect_unmade(const struct pshm_primitive *primitive, size_t size,
                unsigned magic)
 {
     unsigned words[GUARD_WORDS];
@@ -103,7 +105,8 @@ look_at_unmade(const struct pshm_primitive *primitive, size_t size,
         return rc;
     }
     rc = check_unmade(primitive, size, magic, words);
-    /* Acquire: who saw a maker's bytes sees that it was at it. */
+    /* Acquire: a process that read a maker's bytes also reads its magic
+     * number. */
     atomic_thread_fence(memory_order_acquire);
     if (atomic_load_explicit(&primitive->header.magic, memory_order_relaxed)
         != magic) {
@@ -114,15 +117,16 @@ look_at_unmade(const struct pshm_primitive *primitive, size_t size,
 
 int
 pshm_primitive_check(const struct pshm_primitive *primitive,
-                     const struct pshm_primitive_params *spec,
+                     const struct pshm_primitive_params *params,
                      enum pshm_primitive_kind *found)
 {
     const struct pshm_header *header = &primitive->header;
-    unsigned magic = atomic_load_explicit(&header->magic, memory_order_acquire);
-    /* It goes from zero by way of MAKING to the one of a cell. */
+    unsigned magic =
+        atomic_load_explicit(&header->magic, memory_order_acquire);
+    /* The magic number changes from 0 to MAKING to MAGIC. */
     for (int i = 0; i < 2 && (magic == 0 || magic == PSHM_PRIMITIVE_MAKING);
          i++) {
-        int rc = look_at_unmade(primitive, spec->size, magic);
+        int rc = inspect_unmade(primitive, params->size, magic);
         if (rc <= 0) {
             return rc;
         }
@@ -136,23 +140,26 @@ pshm_primitive_check(const struct pshm_primitive *primitive,
         || header->sem_size != sizeof(sem_t)) {
         return -ENOEXEC;
     }
-    if (header->kind != spec->kind) {
+    if (header->kind != params->kind) {
         if (found != NULL) {
             *found = (enum pshm_primitive_kind)header->kind;
         }
         return -EPROTOTYPE;
     }
-    /* Acquire: who sees a renewed cell's space sees all of it. */
-    uint32_t space = atomic_load_explicit(&header->space, memory_order_acquire);
-    uint32_t here = spec->owned && space != 0 ? pshm_process_space() : 0;
+    /* Acquire: a process that reads the namespace of a renewed primitive reads
+     * all of it. */
+    uint32_t space =
+        atomic_load_explicit(&header->space, memory_order_acquire);
+    uint32_t here = params->owned && space != 0 ? pshm_process_space() : 0;
     return here != 0 && here != space ? -EXDEV : 0;
 }
 
-/* Make the guard of what was seen to be zeros, as any number of processes may at
- * once: all of them set the same words, none of which changes afterwards, and
- * each only from zero.  Then the magic says so.  Returns 0 or -errno. */
+/* Write the guard into memory that was all zeros. Any number of processes may
+ * do this at once: all write the same words, each only in place of a zero, and
+ * none changes afterwards. Then set the magic number to MAKING. Returns 0 or
+ * -errno. */
 static int
-raise_guard(struct pshm_primitive *primitive)
+write_guard(struct pshm_primitive *primitive)
 {
     unsigned words[GUARD_WORDS], none = 0;
     if (atomic_load(&primitive->header.magic) != 0) {
@@ -182,30 +189,31 @@ wipe(struct pshm_primitive *primitive, size_t size)
            size - sizeof(*primitive));
 }
 
-/* Under the guard, while it is being made. */
+/* The caller holds the guard. */
 static int
 make_guarded(struct pshm_primitive *primitive,
-             const struct pshm_primitive_params *spec)
+             const struct pshm_primitive_params *params)
 {
     struct pshm_header *header = &primitive->header;
-    if (!is_blank(primitive, spec->size)) {
+    if (!is_blank(primitive, params->size)) {
         return -EBADMSG;
     }
-    int rc = spec->init == NULL ? 0 : spec->init(primitive, spec->how);
+    int rc = params->init == NULL ? 0 : params->init(primitive, params->how);
     if (rc < 0) {
-        wipe(primitive, spec->size);
+        wipe(primitive, params->size);
         return rc;
     }
     header->version = VERSION;
-    header->kind = (uint8_t)spec->kind;
-    header->flags = spec->flags;
+    header->kind = (uint8_t)params->kind;
+    header->flags = params->flags;
     header->library = LIBRARY;
     header->mutex_size = sizeof(pthread_mutex_t);
     header->sem_size = sizeof(sem_t);
     atomic_store_explicit(&header->space,
-                          spec->owned ? pshm_process_space() : 0,
+                          params->owned ? pshm_process_space() : 0,
                           memory_order_relaxed);
-    /* Release: who sees the magic sees all of the cell. */
+    /* Release: a process that reads the magic number reads all of the
+     * primitive. */
     atomic_store_explicit(&header->magic, PSHM_PRIMITIVE_MAGIC,
                           memory_order_release);
     return 0;
@@ -213,15 +221,15 @@ make_guarded(struct pshm_primitive *primitive,
 
 int
 pshm_primitive_make(struct pshm_primitive *primitive,
-                    const struct pshm_primitive_params *spec, int64_t deadline,
-                    enum pshm_primitive_kind *found)
+                    const struct pshm_primitive_params *params,
+                    int64_t deadline, enum pshm_primitive_kind *found)
 {
     struct pshm_mutex_state mstate = {0};
-    int rc = pshm_primitive_check(primitive, spec, found);
+    int rc = pshm_primitive_check(primitive, params, found);
     if (rc != -ENOENT) {
         return rc == 0 ? -EEXIST : rc;
     }
-    rc = raise_guard(primitive);
+    rc = write_guard(primitive);
     if (rc == 0) {
         rc = pshm_robust_open(&primitive->header.guard, 0, &mstate);
     }
@@ -231,15 +239,16 @@ pshm_primitive_make(struct pshm_primitive *primitive,
     if (rc < 0 && rc != -EOWNERDEAD) {
         return rc;
     }
-    /* Release: who sees what is written from here on sees the magic. */
+    /* Release: a process that reads any byte written from here on also reads
+     * the magic number. */
     atomic_thread_fence(memory_order_release);
     bool died = rc == -EOWNERDEAD;
-    rc = pshm_primitive_check(primitive, spec, found);
+    rc = pshm_primitive_check(primitive, params, found);
     if (rc == -ENOENT) {
         if (died) {
-            wipe(primitive, spec->size);
+            wipe(primitive, params->size);
         }
-        rc = make_guarded(primitive, spec);
+        rc = make_guarded(primitive, params);
     }
     else if (rc == 0) {
         rc = -EEXIST;
@@ -255,22 +264,23 @@ pshm_primitive_make(struct pshm_primitive *primitive,
 
 int
 pshm_primitive_renew(struct pshm_primitive *primitive,
-                     const struct pshm_primitive_params *spec)
+                     const struct pshm_primitive_params *params)
 {
     struct pshm_header *header = &primitive->header;
     unsigned words[GUARD_WORDS];
     int rc = model_guard(words);
-    wipe(primitive, spec->size);
-    if (rc == 0 && spec->init != NULL) {
-        rc = spec->init(primitive, spec->how);
+    wipe(primitive, params->size);
+    if (rc == 0 && params->init != NULL) {
+        rc = params->init(primitive, params->how);
     }
     if (rc < 0) {
-        wipe(primitive, spec->size);
+        wipe(primitive, params->size);
         return rc;
     }
     memcpy(&header->guard, words, sizeof(header->guard));
-    header->flags = spec->flags;
-    /* Release: who sees the space sees all of the cell. */
+    header->flags = params->flags;
+    /* Release: a process that reads the namespace reads all of the primitive.
+     */
     atomic_store_explicit(&header->space, pshm_process_space(),
                           memory_order_release);
     return 0;

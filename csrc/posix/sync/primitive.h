@@ -1,18 +1,20 @@
-/* Cells: the memory of a primitive in a segment, and the tag that says so.
+/* The memory of a primitive in a segment, and the header that identifies it.
  *
- * A cell begins at a multiple of PSHM_PRIMITIVE_ALIGNMENT.  Its first 64 bytes are
- * the primitive itself (a sem_t or pthread_mutex_t begins the cell, so a C
- * program can share it), the next 64 its tag, which is never written again, and
- * what does not fit follows.
+ * A primitive begins at a multiple of PSHM_PRIMITIVE_ALIGNMENT. Its first 64
+ * bytes are the payload: a sem_t or pthread_mutex_t lies at offset 0, so that
+ * a C program can share it. The next 64 bytes are the header, which does not
+ * change after the primitive was made. Data that does not fit into the payload
+ * follows the header.
  *
- * No line of a cell, of PSHM_PRIMITIVE_ALIGNMENT bytes, is ever all zeros, used or
- * not: where the primitive's own words may be, its last word is a mark.  So no
- * part of a cell looks like memory that another one can be made of.
+ * No line of PSHM_PRIMITIVE_ALIGNMENT bytes of a primitive is ever all zeros:
+ * if the words of a line may all be 0, its last word has a constant value
+ * (pshm_primitive_mark). So no part of a primitive looks like unused memory,
+ * and no other primitive can be made there.
  *
- * Bytes that are all zero, as those of a new object, are no cell yet.  Who
- * makes one of them says so in the tag's magic, and holds the guard in the tag
- * meanwhile, a robust mutex: if he dies, the next one wipes what he left and
- * makes it himself. */
+ * Memory that is all zeros, as in a new object, has no primitive yet. A
+ * process that makes one sets the magic number PSHM_PRIMITIVE_MAKING and holds
+ * the guard, a robust mutex in the header. If the process dies, the next one
+ * clears the memory and makes the primitive. */
 #ifndef PSHM_PRIMITIVE_H
 #define PSHM_PRIMITIVE_H
 
@@ -25,7 +27,7 @@
 
 #define PSHM_PRIMITIVE_ALIGNMENT 64
 #define PSHM_PRIMITIVE_MAGIC 0x4d485350U     /* "PSHM" */
-#define PSHM_PRIMITIVE_MAKING 0x6d687370U    /* "pshm": a cell in the making */
+#define PSHM_PRIMITIVE_MAKING 0x6d687370U    /* "pshm": being made */
 
 enum pshm_primitive_kind {
     PSHM_PRIMITIVE_NONE,
@@ -39,13 +41,14 @@ enum pshm_primitive_kind {
 };
 
 struct pshm_header {
-    atomic_uint magic;                  /* written last; 0: no cell yet */
+    atomic_uint magic;                  /* written last; 0: no primitive yet */
     uint8_t version;                    /* of this layout */
     uint8_t kind;
-    uint8_t flags;                      /* the kind's own */
-    uint8_t library;                    /* the C library */
-    uint16_t mutex_size, sem_size;      /* its types', bytes */
-    atomic_uint space;                  /* of process ids, or 0: any */
+    uint8_t flags;                      /* defined by the kind */
+    uint8_t library;                    /* the C library that made it */
+    uint16_t mutex_size, sem_size;      /* sizes of its types, bytes */
+    atomic_uint space;                  /* inode of the PID namespace, or 0:
+                                           any */
     struct pshm_robust guard;
 };
 
@@ -55,52 +58,58 @@ struct pshm_primitive {
 };
 
 _Static_assert(sizeof(struct pshm_primitive) == 128,
-               "a cell's head is 128 bytes");
+               "payload and header have 128 bytes");
 
-/* A kind of cell, as it is to be made or expected. */
+/* The primitive that a caller makes or expects. */
 struct pshm_primitive_params {
     enum pshm_primitive_kind kind;
-    size_t size;                        /* bytes, whole cell */
-    bool owned;                         /* by threads, known by their ids */
+    size_t size;                        /* bytes, with header and payload */
+    bool owned;                         /* it has owners, identified by thread
+                                           ids */
     uint8_t flags;
-    /* Fill a cell of zeros; may be NULL.  Returns 0 or -errno. */
+    /* Initialise a primitive whose bytes are all zeros; may be NULL. Returns 0
+     * or -errno. */
     int (*init)(struct pshm_primitive *primitive, const void *how);
     const void *how;
 };
 
-/* What is there?  Returns 0: a cell as specified, whatever its flags; or
- *   -ENOENT    zeros, or a cell in the making
- *   -EBADMSG   neither a cell nor zeros
- *   -EPROTOTYPE  a cell of another kind: *found, if not NULL
- *   -ENOEXEC   one of another C library, word size or version of this one
- *   -EXDEV     one of processes in another space of process ids */
+/* Check for a primitive. Returns 0: there is one as params describe, with any
+ * flags; or
+ *
+ * -ENOENT     all zeros, or a primitive that is being made
+ * -EBADMSG    other bytes
+ * -EPROTOTYPE a primitive of another kind; *found, unless NULL
+ * -ENOEXEC    made by another C library, word size or version of this library
+ * -EXDEV      its owners are in another PID namespace */
 int pshm_primitive_check(const struct pshm_primitive *primitive,
-                   const struct pshm_primitive_params *spec,
+                   const struct pshm_primitive_params *params,
                    enum pshm_primitive_kind *found);
 
-/* Make it, if there is none.  Waits for another who is at it, but not past
- * until.  Returns 0; -EEXIST: there is one, as specified; or as pshm_primitive_check,
- * -EINTR, -ETIMEDOUT or what init returns, with nothing made; or -EBADMSG, or
- * -ENOTRECOVERABLE: the guard was written over meanwhile, and after the latter it
- * still is in this thread's list, so the memory must stay mapped for good. */
+/* Make a primitive if there is none. If another process is making it, wait for
+ * that process until the deadline. Returns 0; -EEXIST: there is one as params
+ * describe; the other errors of pshm_primitive_check, -EINTR, -ETIMEDOUT, or
+ * the result of init: nothing was made; -EBADMSG or -ENOTRECOVERABLE: another
+ * program overwrote the guard meanwhile. After -ENOTRECOVERABLE the guard is
+ * still in the list of this thread, so the memory must stay mapped. */
 int pshm_primitive_make(struct pshm_primitive *primitive,
-                        const struct pshm_primitive_params *spec,
+                        const struct pshm_primitive_params *params,
                         int64_t deadline, enum pshm_primitive_kind *found);
 
-/* After -EXDEV, by the only process that uses the object: make it anew for this
- * space of process ids, whatever state it is in.  Until the last step it is what
- * it was to others, and to the next one where this process is killed.  Returns 0
- * or what init returns. */
+/* After -EXDEV, if no other process uses the object: make the primitive again
+ * for this PID namespace, whatever its state. Until the last step, other
+ * processes still get -EXDEV, also if this process is killed. Returns 0 or the
+ * result of init. */
 int pshm_primitive_renew(struct pshm_primitive *primitive,
-                         const struct pshm_primitive_params *spec);
+                         const struct pshm_primitive_params *params);
 
-/* For a message: is there an object called name, and which primitive begins it?
- * Returns 1, 0 or -errno; *found: PSHM_PRIMITIVE_NONE for other bytes, or for an object
- * that this process may not read. */
+/* For error messages: is there an object called name, and with which primitive
+ * does it begin? Returns 1, 0 or -errno. *found is PSHM_PRIMITIVE_NONE if the
+ * object begins with other bytes or if this process may not read it. */
 int pshm_primitive_named(const struct pshm_name *name,
                          enum pshm_primitive_kind *found);
 
-/* By an init: mark a line whose words may all be 0 in a valid cell. */
+/* To be called by an init function: mark a line whose words may all be 0 in a
+ * valid primitive. */
 static inline void
 pshm_primitive_mark(void *line)
 {
@@ -109,7 +118,7 @@ pshm_primitive_mark(void *line)
            sizeof(mark));
 }
 
-/* Has nobody written over the tag of an open cell?  Cheap. */
+/* Is the header of an open primitive intact? Cheap. */
 static inline bool
 pshm_primitive_intact(const struct pshm_primitive *primitive,
                       enum pshm_primitive_kind kind)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "posix/sync/futex.h"
+#include "posix/sync/robust_links.h"
 #include "posix/clock.h"
 #include "posix/object/procmaps.h"
 
@@ -19,7 +20,8 @@ pshm_robust_init(struct pshm_robust *r, unsigned flags)
                                         ? PTHREAD_MUTEX_RECURSIVE
                                         : PTHREAD_MUTEX_ERRORCHECK);
     (void)pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-    /* Fails, or makes init fail, if the kernel has no lists of mutexes. */
+    /* Fails, or makes init fail, if the kernel does not have lists of robust
+     * mutexes. */
     int rc = -pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
     if (rc == 0) {
         rc = -pthread_mutex_init(&r->mutex, &attributes);
@@ -27,237 +29,6 @@ pshm_robust_init(struct pshm_robust *r, unsigned flags)
     (void)pthread_mutexattr_destroy(&attributes);
     return rc;
 }
-
-/* ---- Its place in the list of its owner's mutexes ---- */
-
-#ifdef PSHM_ROBUST_LINKS
-
-static bool links_known;
-
-/* Is the word there another one, or none?  Where the kernel no longer lets us ask,
- * what the caller has no proof of is `unproven`. */
-static bool
-differs(uintptr_t where, unsigned word, bool unproven)
-{
-    int rc = pshm_futex_compare(where, word);
-    return rc == -EAGAIN || rc == -EFAULT || rc == -EINVAL
-           || (rc < 0 && unproven);
-}
-
-/* Is it this address, apart from the flag in its lowest bit, that lies where
- * there may be no memory? */
-static bool
-holds(uintptr_t where, uintptr_t address, bool unproven)
-{
-    unsigned half[sizeof(address) / sizeof(unsigned)];
-    for (uintptr_t flag = 0; flag <= 1; flag++) {
-        uintptr_t word = address | flag;
-        size_t same = 0;
-        memcpy(half, &word, sizeof(word));
-        while (same < sizeof(half) / sizeof(*half)
-               && !differs(where + same * sizeof(*half), half[same],
-                           unproven)) {
-            same++;
-        }
-        if (same == sizeof(half) / sizeof(*half)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static const uintptr_t flag_bit = 1;
-
-/* Is that where the list of this thread begins, or in a mutex that it has?  What
- * is left of a dead thread may confirm a link too. */
-static bool
-is_neighbour(uintptr_t address, bool unproven)
-{
-    const struct pshm_thread *self = pshm_thread();
-    uintptr_t word = address
-                     - offsetof(pthread_mutex_t, __data.__list.__next)
-                     + offsetof(pthread_mutex_t, __data.__lock);
-    return self->list == 0 || address == self->list
-           || !differs(word, self->id, unproven)
-           || !differs(word, self->id | FUTEX_WAITERS, unproven);
-}
-
-/* Does the neighbour to which this link leads confirm it?  It leads to the
- * neighbour's link forward, before which its link back lies; the lowest bit is a
- * flag.  side: 0: the one before r, 1: the one behind it. */
-static bool
-is_confirmed(const struct pshm_robust *r, uintptr_t link, int side,
-             bool unproven)
-{
-    uintptr_t self = (uintptr_t)&r->mutex.__data.__list.__next;
-    uintptr_t where = (link & ~flag_bit) - (side == 0 ? 0 : sizeof(self));
-    return is_neighbour(link & ~flag_bit, unproven)
-           && holds(where, self, unproven);
-}
-
-static bool
-are_confirmed(const struct pshm_robust *r)
-{
-    uintptr_t links[2];
-    pshm_robust_read_links(r, links);
-    return is_confirmed(r, links[0], 0, false)
-           && is_confirmed(r, links[1], 1, false);
-}
-
-/* Is that how this C library does it?  Tried once, with two of our own. */
-static void
-try_links(void)
-{
-    static struct pshm_robust first, second;
-    (void)pshm_robust_init(&first, 0);
-    (void)pshm_robust_init(&second, 0);
-    (void)pthread_mutex_lock(&first.mutex);
-    (void)pthread_mutex_lock(&second.mutex);
-    links_known = are_confirmed(&first) && are_confirmed(&second);
-    (void)pthread_mutex_unlock(&second.mutex);
-    (void)pthread_mutex_unlock(&first.mutex);
-}
-
-static void
-learn_links(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&once, try_links);
-}
-
-/* Addresses by which this library ever locked a mutex, as a filter: where the bits
- * of one are not set it is not among them. */
-enum { FILTER_BITS = 1 << 19 };
-static atomic_uchar filter[FILTER_BITS / 8];
-
-static unsigned
-filter_bit(uintptr_t link, int which)
-{
-    uint64_t mixed = (uint64_t)link / sizeof(link)
-                     * UINT64_C(0x9e3779b97f4a7c15);
-    return (unsigned)(mixed >> (which == 0 ? 44 : 24)) % FILTER_BITS;
-}
-
-static void
-note_as_ours(uintptr_t link)
-{
-    for (int i = 0; i < 2; i++) {
-        unsigned bit = filter_bit(link, i);
-        atomic_fetch_or_explicit(&filter[bit / 8],
-                                 (unsigned char)(1U << bit % 8),
-                                 memory_order_relaxed);
-    }
-}
-
-static bool
-may_be_ours(uintptr_t link)
-{
-    for (int i = 0; i < 2; i++) {
-        unsigned bit = filter_bit(link, i);
-        if ((atomic_load_explicit(&filter[bit / 8], memory_order_relaxed)
-             >> bit % 8 & 1) == 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* What this thread knows is right unless the mutex of another library came
- * between, which confirms what is found then.  One of ours would be known. */
-static bool
-is_right(const struct pshm_robust *r, const uintptr_t *right, uintptr_t found,
-         int side, bool unproven)
-{
-    if (right == NULL) {
-        return is_confirmed(r, found, side, unproven);
-    }
-    return found == right[side]
-           || (!is_confirmed(r, right[side], side, true)
-               && !may_be_ours(found & ~flag_bit)
-               && is_confirmed(r, found, side, unproven));
-}
-
-bool
-pshm_robust_linked(const struct pshm_robust *r)
-{
-    uintptr_t found[2], right[2];
-    pshm_robust_read_links(r, found);
-    bool known = pshm_thread_neighbours(pshm_robust_link(r), right);
-    for (int side = 0; links_known && side < 2; side++) {
-        if (!is_right(r, known ? right : NULL, found[side], side, false)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* It would confirm to its neighbours what is not so any more.  What else is there
- * may be another owner's. */
-static void
-forget_links(struct pshm_robust *r, const uintptr_t links[2])
-{
-    uintptr_t found[2];
-    pshm_robust_read_links(r, found);
-    if (found[0] == links[0]) {
-        r->mutex.__data.__list.__prev = NULL;
-    }
-    if (found[1] == links[1]) {
-        r->mutex.__data.__list.__next = NULL;
-    }
-}
-
-/* Take it out of this thread's list, by the links that its neighbours confirm.
- * Returns whether that was possible. */
-static bool
-unlink_by_neighbours(struct pshm_robust *r)
-{
-    uintptr_t found[2], right[2], links[2];
-    pshm_robust_read_links(r, found);
-    bool known = pshm_thread_neighbours(pshm_robust_link(r), right);
-    for (int side = 0; side < 2; side++) {
-        bool confirmed = known && is_confirmed(r, right[side], side, true);
-        links[side] = confirmed ? right[side] : found[side];
-        if (!links_known
-            || !(confirmed || is_right(r, known ? right : NULL, found[side],
-                                       side, true))) {
-            return false;
-        }
-    }
-    memcpy((void *)((links[1] & ~flag_bit) - sizeof(*links)), &links[0],
-           sizeof(*links));
-    memcpy((void *)(links[0] & ~flag_bit), &links[1], sizeof(*links));
-    forget_links(r, links);
-    return true;
-}
-
-#else
-
-static void
-learn_links(void)
-{
-}
-
-static void
-note_as_ours(uintptr_t link)
-{
-    (void)link;
-}
-
-bool
-pshm_robust_linked(const struct pshm_robust *r)
-{
-    (void)r;
-    return true;
-}
-
-static bool
-unlink_by_neighbours(struct pshm_robust *r)
-{
-    (void)r;
-    return false;
-}
-
-#endif
 
 int
 pshm_robust_open(const struct pshm_robust *r, unsigned flags,
@@ -269,8 +40,8 @@ pshm_robust_open(const struct pshm_robust *r, unsigned flags,
     if (rc < 0) {
         return rc;
     }
-    learn_links();
-    note_as_ours(pshm_robust_link(r));
+    pshm_robust_learn_links();
+    pshm_robust_note_as_ours(pshm_robust_link(r));
     mstate->kind = pshm_robust_kind(&model);
     mstate->flags = flags;
     (void)pthread_mutex_destroy(&model.mutex);
@@ -284,15 +55,15 @@ pshm_robust_watch(struct pshm_mutex_state *mstate, struct pshm_owner *note)
     mstate->note = note;
 }
 
-/* ---- An owner that died ---- */
+/* ---- Dead owners ---- */
 
-/* The note stays as it is if its owner dies, and a program that is not this
- * library may take the mutex over then, and lock it again at any later time,
- * without a note.  So does a thread have it that lives, that is not the one that
- * the note says started then, and that can have locked it?  Then the note is
- * not about this thread, even if their ids are the same. */
+/* If an owner dies, its record stays. Another program may then take over the
+ * mutex and lock it later without a record. So: does a living thread hold the
+ * mutex that is not the one recorded, and that can have locked it? Then the
+ * record is not about that thread, even if the ids are equal. */
 static bool
-is_held_without_note(const struct pshm_robust *r, unsigned id, unsigned started)
+is_held_without_note(const struct pshm_robust *r, unsigned id,
+                     unsigned started)
 {
     return id != 0 && started != 0 && pshm_thread_has_ended(id, started)
            && !pshm_thread_has_ended(id, 0) && pshm_maps_share(id, r) != 0;
@@ -310,7 +81,7 @@ is_orphaned(const struct pshm_robust *r, const struct pshm_mutex_state *mstate)
                                     memory_order_relaxed));
 }
 
-/* Has the thread ended that this word of r names? */
+/* Has the thread ended that this value of the word names? */
 static bool
 holder_has_ended(const struct pshm_robust *r, unsigned word,
                  const struct pshm_mutex_state *mstate)
@@ -320,7 +91,7 @@ holder_has_ended(const struct pshm_robust *r, unsigned word,
         || pshm_process_space() != mstate->space) {
         return false;
     }
-    /* A program that is not this library notes nothing. */
+    /* Another program does not record its owner. */
     if (mstate->note != NULL
         && atomic_load_explicit(&mstate->note->thread, memory_order_acquire)
                == id) {
@@ -331,7 +102,7 @@ holder_has_ended(const struct pshm_robust *r, unsigned word,
            && !is_held_without_note(r, id, started);
 }
 
-/* As the kernel does for what a thread held when it ended. */
+/* Mark the mutex as the kernel does when the owner ends. */
 static void
 mark_dead(struct pshm_robust *r, unsigned word)
 {
@@ -342,7 +113,8 @@ mark_dead(struct pshm_robust *r, unsigned word)
     }
 }
 
-/* Is its owner dead, as the kernel says, or else as we find and say then? */
+/* Is the owner dead, as the kernel says or as this function finds out? In the
+ * second case the mutex is marked. */
 static bool
 is_dead(struct pshm_robust *r, const struct pshm_mutex_state *mstate)
 {
@@ -384,7 +156,8 @@ pshm_robust_busy(struct pshm_robust *r, struct pshm_mutex_state *mstate)
 
 /* ---- Locking ---- */
 
-/* Is it in the list of a thread that does not know it by this grip any more? */
+/* Is the mutex in the list of a thread that is not recorded in this state any
+ * more? */
 static bool
 is_lost(const struct pshm_mutex_state *mstate)
 {
@@ -397,9 +170,9 @@ is_lost(const struct pshm_mutex_state *mstate)
                                                 memory_order_relaxed)));
 }
 
-/* The kernel says that an owner has died shortly before the thread has ended, so
- * that is waited for: some microseconds, or a poll interval at most if the bytes
- * were written over and the thread lives. */
+/* The kernel marks the mutexes of an owner shortly before the thread has
+ * ended, so wait for that: some microseconds, or up to one poll interval if
+ * the bytes were overwritten and the thread lives. */
 static bool
 has_ended_by_now(unsigned thread, unsigned started)
 {
@@ -412,7 +185,7 @@ has_ended_by_now(unsigned thread, unsigned started)
     return ended;
 }
 
-/* A dead one's list is gone with it. */
+/* The list of a dead thread does not exist any more. */
 void
 pshm_robust_overtaken(struct pshm_mutex_state *mstate)
 {
@@ -428,8 +201,8 @@ pshm_robust_overtaken(struct pshm_mutex_state *mstate)
                           memory_order_relaxed);
 }
 
-/* glibc's trylock says ENOTRECOVERABLE and keeps the mutex, which no unlock
- * undoes: all others would find it taken for ever.  This releases it. */
+/* glibc's trylock returns ENOTRECOVERABLE and keeps the mutex locked, and no
+ * unlock releases it. This releases it for other threads. */
 static void
 undo_unrecoverable(struct pshm_robust *r)
 {
@@ -443,8 +216,8 @@ undo_unrecoverable(struct pshm_robust *r)
 #endif
 }
 
-/* Of what the C library may say of a sound mutex the rest means that this one is
- * not. */
+/* Every other result of the C library means that the bytes are not those of a
+ * valid mutex. */
 int
 pshm_robust_refused(struct pshm_robust *r, int rc)
 {
@@ -468,7 +241,8 @@ pshm_robust_again(struct pshm_robust *r, struct pshm_mutex_state *mstate)
     uintptr_t links[2];
     bool mine = pshm_mutex_state_mine(mstate);
     if (pshm_robust_holder(r) != pshm_thread()->id) {
-        return -EBADMSG;                /* it has, but the bytes say other */
+        return -EBADMSG;                /* it is locked, but its bytes say
+                                           otherwise */
     }
     if (mine && mstate->flags & PSHM_RECURSIVE) {
         mstate->depth++;
@@ -477,14 +251,14 @@ pshm_robust_again(struct pshm_robust *r, struct pshm_mutex_state *mstate)
     pshm_robust_read_links(r, links);
 #ifdef PSHM_ROBUST_LINKS
     if (links[0] == 0 || links[1] == 0) {
-        return -EBADMSG;                /* it is in no thread's list */
+        return -EBADMSG;                /* it is in no list */
     }
 #endif
     return -EDEADLK;
 }
 
-/* The C library's function that takes a clock, where it has it: glibc 2.30.
- * Elsewhere its address is NULL. */
+/* The C library's function that takes a clock, since glibc 2.30. Its address
+ * is NULL if the C library does not have it. */
 /* NOLINTNEXTLINE(readability-redundant-declaration) */
 int pthread_mutex_clocklock(pthread_mutex_t *, clockid_t,
                             const struct timespec *)
@@ -507,7 +281,7 @@ pshm_robust_lock(struct pshm_robust *r, struct pshm_mutex_state *mstate,
 {
     int rc = pshm_robust_try(r, mstate);
     if (rc == -EDEADLK && deadline != PSHM_NEVER) {
-        /* Until then: a signal handler may release it. */
+        /* Wait until the deadline: a signal handler may unlock it. */
         atomic_uint *word = pshm_robust_word(r);
         rc = pshm_futex_wait(word, atomic_load(word), deadline);
         return rc == 0 ? -EINTR : rc;
@@ -538,7 +312,7 @@ pshm_robust_repair(struct pshm_robust *r)
 int
 pshm_robust_force(struct pshm_robust *r, struct pshm_mutex_state *mstate)
 {
-    if (!unlink_by_neighbours(r)) {
+    if (!pshm_robust_unlink_by_neighbours(r)) {
         pshm_robust_note(mstate, PSHM_ORPHANED);
         return -EBADMSG;
     }
@@ -552,7 +326,8 @@ pshm_robust_force(struct pshm_robust *r, struct pshm_mutex_state *mstate)
     return -EBADMSG;
 }
 
-/* By its owner.  The word is for a program that is not this library. */
+/* For the owner. The word is for other programs, which do not read
+ * `inconsistent`. */
 static int
 abandon_mine(struct pshm_robust *r, struct pshm_mutex_state *mstate)
 {
@@ -584,7 +359,8 @@ pshm_robust_abandon(struct pshm_robust *r, struct pshm_mutex_state *mstate,
     if (pshm_thread_has_ended(owner, mstate->started)) {
         return free;
     }
-    /* Not if the kernel has marked it just now, and another thread has it. */
+    /* Not if the kernel has just marked the mutex and another thread holds it.
+     */
     if (pshm_robust_holder(r) == owner && mstate->note != NULL
         && atomic_compare_exchange_strong(&mstate->note->thread, &owner,
                                           PSHM_ORPHANED)

@@ -1,15 +1,16 @@
-/* A mutex whose next owner is told that the last one died while it had it:
+/* A robust mutex: if its owner dies, the next owner gets -EOWNERDEAD:
  * pthread_mutexattr_setrobust(3).
  *
- * While a thread holds it the C library keeps it in a list of that thread, by
- * addresses in the mutex itself.  So the memory must stay mapped as long as a
- * thread of this process holds it; and bytes written over those addresses would
- * crash the owner.  So each thread remembers, in private memory, which mutexes it
- * has and in what order (thread.h): that says what the addresses must be.
+ * While a thread holds such a mutex, the C library keeps it in a list of that
+ * thread, whose links are addresses in the mutex itself. So the memory must
+ * stay mapped as long as a thread of this process holds the mutex, and bytes
+ * written over the links would crash the owner. Each thread therefore records
+ * in private memory which mutexes it holds and in which order (thread.h). This
+ * tells what the links must be.
  *
- * When a thread ends, the kernel walks that list and marks each mutex.  A mutex
- * that was written over ends the walk, and those behind it keep an owner that
- * does not exist any more.  So a thread that waits looks at each poll interval
+ * When a thread ends, the kernel follows the list and marks each mutex. A
+ * mutex that was overwritten ends the list, and the mutexes after it keep an
+ * owner that does not exist any more. So a waiter checks at each poll interval
  * whether the owner still exists, and marks the mutex itself if not. */
 #ifndef PSHM_ROBUST_H
 #define PSHM_ROBUST_H
@@ -30,115 +31,129 @@ enum pshm_robust_flags {
 struct pshm_robust {
     union {
         pthread_mutex_t mutex;
-        unsigned char room[48];         /* of any C library's */
+        unsigned char room[48];         /* enough for every C library */
     };
 };
 
 _Static_assert(sizeof(pthread_mutex_t) <= 48, "a robust mutex has no room");
 
-/* What the owner notes of itself in shared memory, beside the mutex. */
+/* The owner, as it records itself in shared memory beside the mutex. */
 struct pshm_owner {
     atomic_uint thread;                 /* its id; 0: not held */
     atomic_uint started;                /* as in struct pshm_thread */
 };
 
-/* In place of an id: the object that held the mutex is gone, or could not unlock
- * it, but the mutex still is in the list of a thread that lives. */
+/* In place of an id: the Python object that held the mutex was deallocated, or
+ * could not unlock it, but the mutex is still in the list of a living thread.
+ */
 #define PSHM_ORPHANED UINT32_MAX
 
-/* One process's side of a mutex, zeroed at first; for any number of threads.  A
- * thread that locks it by one grip unlocks it by that. */
+/* The state of a mutex in one process; all zeros at first. Any number of
+ * threads may share it. A thread unlocks a mutex with the state with which it
+ * locked it. */
 struct pshm_mutex_state {
     int kind;
     unsigned flags;
-    uint32_t space;                     /* of process ids, as pshm_robust_watch
-                                           found it; 0: owners are not looked
-                                           for */
+    uint32_t space;                     /* inode of the PID namespace, set by
+                                           pshm_robust_watch; 0: owners are not
+                                           checked */
     struct pshm_owner *note;            /* or NULL */
-    _Atomic(int64_t) looked;            /* ... the last time, nanoseconds */
-    atomic_uintptr_t owner;             /* number of the thread that has it by
-                                           this grip */
-    atomic_uint forks;                  /* ... since how many forks */
-    atomic_bool lost;                   /* another one locked it by this grip
-                                           before its owner unlocked it, so it
-                                           still is in that one's list ... */
-    atomic_uint before, before_started; /* ... if this one has not ended */
-    /* its owner's: */
+    _Atomic(int64_t) looked;            /* when the owner was last checked,
+                                           nanoseconds */
+    atomic_uintptr_t owner;             /* number of the thread that holds the
+                                           mutex with this state */
+    atomic_uint forks;                  /* pshm_forks() when it was locked */
+    atomic_bool lost;                   /* a second thread locked the mutex
+                                           with this state before its owner
+                                           unlocked it, so it is still in the
+                                           list of the first one ... */
+    atomic_uint before, before_started; /* ... unless this thread has ended */
+    /* written by the owner only: */
     unsigned depth;
     unsigned thread, started;           /* as in struct pshm_thread */
 };
 
-/* Does this thread hold it by this grip?  Does any thread of this process? */
-static inline bool pshm_mutex_state_mine(const struct pshm_mutex_state *mstate);
-static inline bool pshm_mutex_state_held(const struct pshm_mutex_state *mstate);
+/* Does this thread hold the mutex with this state? Does any thread of this
+ * process? */
+static inline bool
+pshm_mutex_state_mine(const struct pshm_mutex_state *mstate);
+static inline bool
+pshm_mutex_state_held(const struct pshm_mutex_state *mstate);
 
-/* Make r, which is all zeros and not shared yet.  Returns 0 or -errno. */
+/* Make r, whose bytes are all zeros and which is not shared yet. Returns 0 or
+ * -errno. */
 int pshm_robust_init(struct pshm_robust *r, unsigned flags);
 
-/* Use r, which was made with these flags.  Returns 0; -EBADMSG: it is not of that
- * kind; or -errno. */
+/* Attach to r, which was made with the same flags. Returns 0; -EBADMSG: it was
+ * made with other flags or is not a mutex; or -errno. */
 int pshm_robust_open(const struct pshm_robust *r, unsigned flags,
                      struct pshm_mutex_state *mstate);
 
-/* From now on find out by oneself whether the owner of a mutex has ended, and
- * note there when locking it who that is; note: zeros at first, or NULL.  Only if
- * all threads that lock it are of one space of process ids. */
+/* From now on, check whether the owner of the mutex has ended, and record the
+ * owner in note when locking; note: all zeros at first, or NULL. Allowed only
+ * if all threads that lock the mutex are in one PID namespace. */
 void pshm_robust_watch(struct pshm_mutex_state *mstate,
                        struct pshm_owner *note);
 
-/* Lock it.  Returns 0; -EOWNERDEAD: locked, but its last owner died with it, and
- * it is to be repaired; or it is not locked:
- *   -EBUSY       it is held
- *   -EINPROGRESS it is held, and orphaned (pshm_robust_abandon): it cannot be
- *                taken over yet
- *   -EDEADLK     this thread holds it
- *   -ENOTRECOVERABLE  a thread that was told of a death unlocked it without a
- *                repair
- *   -EBADMSG     it was written over
- *   -EINTR, -ETIMEDOUT  as pshm_futex_wait
- * pshm_robust_lock returns -EDEADLK only if it would wait for ever. */
+/* Lock the mutex. Returns 0; or -EOWNERDEAD: locked, but the last owner died
+ * while it held the mutex, so the data must be repaired; or, not locked:
+ *
+ * -EBUSY       another thread holds it
+ * -EINPROGRESS it is held and orphaned (orphan.h): it cannot be taken
+ *              over yet
+ * -EDEADLK     this thread holds it
+ * -ENOTRECOVERABLE  a thread that got -EOWNERDEAD unlocked it without a
+ *              repair
+ * -EBADMSG     its bytes were overwritten
+ * -EINTR, -ETIMEDOUT  as pshm_futex_wait
+ *
+ * pshm_robust_lock returns -EDEADLK only if it would wait indefinitely. */
 static inline int pshm_robust_try(struct pshm_robust *r,
                                   struct pshm_mutex_state *mstate);
 int pshm_robust_lock(struct pshm_robust *r, struct pshm_mutex_state *mstate,
                      int64_t deadline);
 
-/* After -EBUSY of the first: what is to be said of it?  Returns that, or what
- * another try returned after its owner was found to have ended.  Looks for the
- * owner at most once in a poll interval. */
+/* After pshm_robust_try returned -EBUSY: returns the error to report, or the
+ * result of another attempt if the owner has ended. Checks the owner at most
+ * once in a poll interval. */
 int pshm_robust_busy(struct pshm_robust *r, struct pshm_mutex_state *mstate);
 
-/* After -EOWNERDEAD, and before it is unlocked. */
+/* After -EOWNERDEAD, before the mutex is unlocked: mark it consistent. */
 void pshm_robust_repair(struct pshm_robust *r);
 
-/* Did its owner die, and has no thread locked it since; or is it orphaned?  Also
- * if the kernel did not mark the owner, for a grip that is watched.  Only reads
- * a word, so the mutex stays free for others; some microseconds. */
+/* Did the owner die, so that the next thread to lock the mutex gets
+ * -EOWNERDEAD; or is the mutex orphaned? If owners are checked
+ * (pshm_robust_watch), this also finds a dead owner that the kernel did not
+ * mark. Does not lock the mutex. Takes some microseconds. */
 bool pshm_robust_owner_gone(struct pshm_robust *r,
                             const struct pshm_mutex_state *mstate);
 
-/* Returns 0; -EPERM: this thread does not hold it by this grip; -EBADMSG: it was
- * written over.  Then it is taken out of the list, if its neighbours there say
- * where it is, and the next owner is told; if not, the grip still is held, and
- * the mutex is orphaned. */
+/* Unlock the mutex. Returns 0; -EPERM: this thread does not hold it with this
+ * state; or -EBADMSG: its bytes were overwritten. In the last case the mutex
+ * is removed from the list if its neighbours there confirm its place, and the
+ * next owner gets -EOWNERDEAD; otherwise it stays held, and is orphaned. */
 static inline int pshm_robust_unlock(struct pshm_robust *r,
                                      struct pshm_mutex_state *mstate);
 
-/* The object that has the grip goes away; by any thread.  If it is held, it is
- * unlocked for the next owner to be told, by the kernel's word and by
- * *inconsistent, if not NULL, which becomes 1.  Returns 0: the memory may be
- * unmapped; or -EBUSY: it still is in the list of a thread (orphan.h). */
+/* The Python object of this state is being deallocated, by any thread. If the
+ * mutex is held, it is unlocked so that the next owner gets -EOWNERDEAD;
+ * *inconsistent, if not NULL, becomes 1. Returns 0: the memory may be
+ * unmapped; or -EBUSY: the mutex is still in the list of a thread (orphan.h).
+ */
 int pshm_robust_abandon(struct pshm_robust *r, struct pshm_mutex_state *mstate,
                         atomic_uint *inconsistent);
 
-/* ---- What a lock does each time that it is not contended ----
+/* ---- The operations on a free mutex ----
  *
- * Here, because the calls would cost more than what they do. */
+ * They are inline because the function calls would take longer than the work.
+ */
 
 #if defined(__GLIBC__) && __PTHREAD_MUTEX_HAVE_PREV
-#define PSHM_ROBUST_LINKS               /* we know where they are */
+#define PSHM_ROBUST_LINKS               /* the members of glibc's mutex are
+                                           known */
 #endif
 
-/* What init sets and nothing changes. */
+/* The kind, which init sets and nothing changes. */
 static inline int
 pshm_robust_kind(const struct pshm_robust *r)
 {
@@ -151,7 +166,7 @@ pshm_robust_kind(const struct pshm_robust *r)
 #endif
 }
 
-/* The word that says which thread has it. */
+/* The word that contains the id of the owner. */
 static inline atomic_uint *
 pshm_robust_word(const struct pshm_robust *r)
 {
@@ -162,7 +177,7 @@ pshm_robust_word(const struct pshm_robust *r)
 #endif
 }
 
-/* The id of the thread that has it, or 0. */
+/* The id of the owner, or 0. */
 static inline unsigned
 pshm_robust_holder(const struct pshm_robust *r)
 {
@@ -170,8 +185,8 @@ pshm_robust_holder(const struct pshm_robust *r)
            & FUTEX_TID_MASK;
 }
 
-/* Each by itself: a load of both at once would have to wait until the two
- * stores of locking have come to the cache. */
+/* Reads the links one by one: a single load of both would have to wait until
+ * the two stores of the locking thread have reached the cache. */
 static inline void
 pshm_robust_read_links(const struct pshm_robust *r, uintptr_t links[2])
 {
@@ -186,7 +201,7 @@ pshm_robust_read_links(const struct pshm_robust *r, uintptr_t links[2])
 #endif
 }
 
-/* What the lists of mutexes know it by. */
+/* The address that identifies the mutex in the lists. */
 static inline uintptr_t
 pshm_robust_link(const struct pshm_robust *r)
 {
@@ -197,9 +212,9 @@ pshm_robust_link(const struct pshm_robust *r)
 #endif
 }
 
-/* Are its links right, though they do not lead to the mutexes of this library
- * that this thread locked before and after it?  True where that cannot be
- * told. */
+/* Are the links valid although they do not lead to the mutexes that this
+ * thread locked before and after it through this library? True if that cannot
+ * be determined. */
 bool pshm_robust_linked(const struct pshm_robust *r);
 
 static inline bool
@@ -235,11 +250,11 @@ pshm_robust_note(const struct pshm_mutex_state *mstate, unsigned thread)
     }
 }
 
-/* A thread has locked it by a grip that another one has: that one is dead, or the
- * bytes were written over. */
+/* A thread has locked the mutex with a state whose recorded owner did not
+ * unlock it: that owner died, or the bytes were overwritten. */
 void pshm_robust_overtaken(struct pshm_mutex_state *mstate);
 
-/* Note in the grip what an attempt to lock has returned, and return it. */
+/* Record in mstate the result of an attempt to lock, and return it. */
 static inline int
 pshm_robust_locked(const struct pshm_robust *r,
                    struct pshm_mutex_state *mstate, int rc)
@@ -266,12 +281,12 @@ pshm_robust_locked(const struct pshm_robust *r,
     return rc;
 }
 
-/* What an attempt means that did not simply lock it. */
+/* The error that a failed attempt means. */
 int pshm_robust_refused(struct pshm_robust *r, int rc);
 
-/* This thread holds it, by this grip or another one: the C library is not to
- * lock it again, for that would put it into the list a second time or count what
- * was written over. */
+/* This thread holds the mutex, with this or another state. The C library must
+ * not lock it again, because that would add it to the list a second time, or
+ * count on overwritten bytes. */
 int pshm_robust_again(struct pshm_robust *r, struct pshm_mutex_state *mstate);
 
 static inline int
@@ -293,8 +308,8 @@ pshm_robust_try(struct pshm_robust *r, struct pshm_mutex_state *mstate)
     return pshm_robust_locked(r, mstate, rc);
 }
 
-/* Do its links lead where this thread knows that they should?  A C library whose
- * links we do not know has none that we know to be wrong. */
+/* Do the links lead to the neighbours that this thread recorded? True if the C
+ * library's links are not known. */
 static inline bool
 pshm_robust_in_order(const struct pshm_robust *r)
 {
@@ -309,7 +324,7 @@ pshm_robust_in_order(const struct pshm_robust *r)
 #endif
 }
 
-/* Is it as its owner left it? */
+/* Are its bytes as the owner left them? */
 static inline bool
 pshm_robust_intact(const struct pshm_robust *r,
                    const struct pshm_mutex_state *mstate)
@@ -322,7 +337,7 @@ pshm_robust_intact(const struct pshm_robust *r,
            && (pshm_robust_in_order(r) || pshm_robust_linked(r));
 }
 
-/* Unlock one that is not intact, or that the C library did not unlock. */
+/* Unlock a mutex that is not intact, or that the C library did not unlock. */
 int pshm_robust_force(struct pshm_robust *r, struct pshm_mutex_state *mstate);
 
 static inline int
@@ -332,14 +347,15 @@ pshm_robust_unlock(struct pshm_robust *r, struct pshm_mutex_state *mstate)
     if (!pshm_mutex_state_is_of(mstate, self)) {
         return -EPERM;
     }
-    if (mstate->depth > 1) {              /* the C library has it once only */
+    if (mstate->depth > 1) {              /* the C library counts one */
         mstate->depth--;
         return 0;
     }
     if (!pshm_robust_intact(r, mstate)) {
         return pshm_robust_force(r, mstate);
     }
-    /* Before, for afterwards they may be another thread's. */
+    /* Before the mutex is unlocked: afterwards another thread may own these
+     * fields. */
     pshm_robust_note(mstate, 0);
     atomic_store_explicit(&mstate->owner, 0, memory_order_relaxed);
     if (pthread_mutex_unlock(&r->mutex) == 0) {

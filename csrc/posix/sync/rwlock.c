@@ -3,7 +3,7 @@
 #include "posix/sync/futex.h"
 #include "posix/sync/orphan.h"
 
-/* What a reader may take to come through the gate, nanoseconds. */
+/* How long a reader may hold the turnstile, nanoseconds. */
 #define PASSING ((int64_t)1000 * 1000)
 
 static struct pshm_owner *
@@ -14,9 +14,9 @@ owner_of(struct pshm_rwlock *rw, int slot)
 }
 
 int
-pshm_rw_init(struct pshm_lock *gate, struct pshm_rwlock *rw)
+pshm_rw_init(struct pshm_lock *turnstile, struct pshm_rwlock *rw)
 {
-    int rc = pshm_lock_init(gate, 0);
+    int rc = pshm_lock_init(turnstile, 0);
     for (int i = 0; rc == 0 && i < PSHM_SLOTS; i++) {
         rc = pshm_robust_init(&rw->slots[i], 0);
     }
@@ -24,13 +24,13 @@ pshm_rw_init(struct pshm_lock *gate, struct pshm_rwlock *rw)
 }
 
 int
-pshm_rw_open(struct pshm_lock *gate, struct pshm_rwlock *rw,
+pshm_rw_open(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
              struct pshm_rw_state *mstate)
 {
-    int rc = pshm_lock_open(gate, 0, &mstate->gate);
+    int rc = pshm_lock_open(turnstile, 0, &mstate->turnstile);
     for (int i = 0; rc == 0 && i < PSHM_SLOTS; i++) {
         rc = pshm_robust_open(&rw->slots[i], 0, &mstate->slots[i]);
-        mstate->slots[i].space = mstate->gate.space;
+        mstate->slots[i].space = mstate->turnstile.space;
         mstate->slots[i].note = owner_of(rw, i);
     }
     return rc;
@@ -50,64 +50,67 @@ set_writing(struct pshm_rwlock *rw, struct pshm_rw_state *mstate, bool writing)
 }
 
 static bool
-is_inconsistent(const struct pshm_lock *gate)
+is_inconsistent(const struct pshm_lock *turnstile)
 {
-    return atomic_load_explicit(&gate->inconsistent, memory_order_relaxed)
+    return atomic_load_explicit(&turnstile->inconsistent, memory_order_relaxed)
            != 0;
 }
 
-/* In this order, so that a death in between is still told. */
+/* In this order, so that the next owner gets -EOWNERDEAD even if this thread
+ * dies between the two steps. */
 static void
-mark_inconsistent(struct pshm_lock *gate, struct pshm_rwlock *rw,
+mark_inconsistent(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
                   struct pshm_rw_state *mstate)
 {
-    atomic_store_explicit(&gate->inconsistent, 1, memory_order_relaxed);
+    atomic_store_explicit(&turnstile->inconsistent, 1, memory_order_relaxed);
     set_writing(rw, mstate, false);
 }
 
-/* ---- Coming in ---- */
+/* ---- Acquiring ---- */
 
 static int
-lock_gate(struct pshm_lock *gate, const struct pshm_rwlock *rw,
+lock_turnstile(struct pshm_lock *turnstile, const struct pshm_rwlock *rw,
           struct pshm_mutex_state *mstate, enum pshm_rw_patience patience,
           int64_t deadline)
 {
     if (patience == PSHM_RW_WAIT) {
-        return pshm_lock_wait(gate, mstate, deadline);
+        return pshm_lock_wait(turnstile, mstate, deadline);
     }
-    int rc = pshm_lock_try(gate, mstate);
+    int rc = pshm_lock_try(turnstile, mstate);
     if (rc == -EBUSY && patience == PSHM_RW_PASS
-        && atomic_load_explicit(&rw->coming, memory_order_relaxed) == 0) {
-        rc = pshm_lock_wait(gate, mstate, pshm_now() + PASSING);
+        && atomic_load_explicit(&rw->writer_waits, memory_order_relaxed)
+               == 0) {
+        rc = pshm_lock_wait(turnstile, mstate, pshm_now() + PASSING);
         rc = rc == -ETIMEDOUT ? -EBUSY : rc;
     }
     return rc == -EDEADLK ? -EBUSY : rc;
 }
 
-/* 0 or -EOWNERDEAD with the gate. */
+/* Returns 0 or -EOWNERDEAD with the turnstile locked, or another error. */
 static int
-take_gate(struct pshm_lock *gate, struct pshm_rwlock *rw,
+acquire_turnstile(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
           struct pshm_rw_state *mstate, struct pshm_rw_attempt *attempt,
           enum pshm_rw_patience patience, int64_t deadline)
 {
-    if (attempt->gate) {
+    if (attempt->turnstile) {
         return 0;
     }
-    int rc = lock_gate(gate, rw, &mstate->gate, patience, deadline);
+    int rc =
+        lock_turnstile(turnstile, rw, &mstate->turnstile, patience, deadline);
     if (rc != 0 && rc != -EOWNERDEAD) {
         return rc;
     }
-    attempt->gate = true;
+    attempt->turnstile = true;
     mstate->writing = false;
-    if (rc == -EOWNERDEAD && !is_inconsistent(gate) && !was_writing(rw)) {
-        atomic_store_explicit(&rw->coming, 0, memory_order_relaxed);
-        pshm_lock_repair(gate);         /* it only came or went */
+    if (rc == -EOWNERDEAD && !is_inconsistent(turnstile) && !was_writing(rw)) {
+        atomic_store_explicit(&rw->writer_waits, 0, memory_order_relaxed);
+        pshm_lock_repair(turnstile);         /* the dead owner did not write */
         rc = 0;
     }
     return rc;
 }
 
-/* 0: locked.  A slot whose owner died is free. */
+/* Returns 0: locked. A slot whose owner died is free. */
 static int
 repaired(struct pshm_robust *slot, int rc)
 {
@@ -125,8 +128,9 @@ is_orphaned(struct pshm_rwlock *rw, int slot)
                                 memory_order_relaxed) == PSHM_ORPHANED;
 }
 
-/* No slot will be left by another reader: all are this thread's, so that only a
- * signal handler can release one, or orphans, whose threads may end. */
+/* No other reader will release a slot: all slots are held by this thread, so
+ * that only a signal handler can release one, or orphaned, so that their
+ * owners may end. */
 static int
 wait_for_any(struct pshm_rwlock *rw, int slot, bool all_mine, int64_t deadline)
 {
@@ -138,8 +142,9 @@ wait_for_any(struct pshm_rwlock *rw, int slot, bool all_mine, int64_t deadline)
     return rc == 0 ? -EINTR : rc;
 }
 
-/* The first free one, from the one on that this thread's number leads to; if none
- * is free, the first one that another reader will leave is waited for. */
+/* Lock the first free slot, beginning at an index that depends on this
+ * thread's number. If no slot is free, wait for the first one that another
+ * reader will release. */
 static int
 find_slot(struct pshm_rwlock *rw, struct pshm_rw_state *mstate,
           enum pshm_rw_patience patience, int64_t deadline, int *slot)
@@ -168,8 +173,9 @@ find_slot(struct pshm_rwlock *rw, struct pshm_rw_state *mstate,
     return repaired(&rw->slots[other], rc == -EINPROGRESS ? -EINTR : rc);
 }
 
-/* By the gate's owner, so that it stays free: no reader, or one whose object is
- * gone.  Of a dead one the kernel leaves no id. */
+/* For the owner of the turnstile, so that the slot stays free: it has no
+ * reader, or one whose Python object was deallocated. The kernel clears the id
+ * of a dead owner. */
 static bool
 is_free(struct pshm_rwlock *rw, int i)
 {
@@ -194,57 +200,59 @@ wait_for_slot(struct pshm_rwlock *rw, struct pshm_rw_state *mstate, int i,
 }
 
 void
-pshm_rw_undo(struct pshm_lock *gate, struct pshm_rwlock *rw,
+pshm_rw_undo(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
              struct pshm_rw_state *mstate, struct pshm_rw_attempt *attempt)
 {
-    if (attempt->gate) {
-        atomic_store_explicit(&rw->coming, 0, memory_order_relaxed);
-        if (was_writing(rw) || is_inconsistent(gate)) {
-            mark_inconsistent(gate, rw, mstate);
-            pshm_lock_give_up(gate, &mstate->gate);
+    if (attempt->turnstile) {
+        atomic_store_explicit(&rw->writer_waits, 0, memory_order_relaxed);
+        if (was_writing(rw) || is_inconsistent(turnstile)) {
+            mark_inconsistent(turnstile, rw, mstate);
+            pshm_lock_release_unrepaired(turnstile, &mstate->turnstile);
         }
         else {
-            (void)pshm_lock_release(gate, &mstate->gate);
+            (void)pshm_lock_release(turnstile, &mstate->turnstile);
         }
     }
     *attempt = (struct pshm_rw_attempt){0};
 }
 
-/* What an attempt returns, with the attempt undone where it has failed. */
+/* Returns the result of an attempt, which is undone if it failed. */
 static int
-conclude(struct pshm_lock *gate, struct pshm_rwlock *rw,
+conclude(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
          struct pshm_rw_state *mstate, struct pshm_rw_attempt *attempt, int rc)
 {
     if (rc < 0 && rc != -EINTR && rc != -EOWNERDEAD) {
-        pshm_rw_undo(gate, rw, mstate, attempt);
+        pshm_rw_undo(turnstile, rw, mstate, attempt);
     }
     return rc;
 }
 
 int
-pshm_rw_read(struct pshm_lock *gate, struct pshm_rwlock *rw,
+pshm_rw_read(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
              struct pshm_rw_state *mstate, struct pshm_rw_attempt *attempt,
              enum pshm_rw_patience patience, int64_t deadline, int *slot)
 {
-    int rc = take_gate(gate, rw, mstate, attempt, patience, deadline);
+    int rc =
+        acquire_turnstile(turnstile, rw, mstate, attempt, patience, deadline);
     if (rc == 0) {
         rc = find_slot(rw, mstate, patience, deadline, slot);
     }
     if (rc == 0) {
-        (void)pshm_lock_release(gate, &mstate->gate);
+        (void)pshm_lock_release(turnstile, &mstate->turnstile);
         *attempt = (struct pshm_rw_attempt){0};
     }
-    return conclude(gate, rw, mstate, attempt, rc);
+    return conclude(turnstile, rw, mstate, attempt, rc);
 }
 
 int
-pshm_rw_write(struct pshm_lock *gate, struct pshm_rwlock *rw,
+pshm_rw_write(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
               struct pshm_rw_state *mstate, struct pshm_rw_attempt *attempt,
               enum pshm_rw_patience patience, int64_t deadline)
 {
-    int rc = take_gate(gate, rw, mstate, attempt, patience, deadline);
+    int rc =
+        acquire_turnstile(turnstile, rw, mstate, attempt, patience, deadline);
     if (rc == 0) {
-        atomic_store_explicit(&rw->coming, 1, memory_order_relaxed);
+        atomic_store_explicit(&rw->writer_waits, 1, memory_order_relaxed);
     }
     while (rc == 0 && attempt->slots < PSHM_SLOTS) {
         int i = attempt->slots;
@@ -256,23 +264,23 @@ pshm_rw_write(struct pshm_lock *gate, struct pshm_rwlock *rw,
         set_writing(rw, mstate, true);
         *attempt = (struct pshm_rw_attempt){0};
     }
-    return conclude(gate, rw, mstate, attempt, rc);
+    return conclude(turnstile, rw, mstate, attempt, rc);
 }
 
-/* ---- Leaving ---- */
+/* ---- Releasing ---- */
 
 void
-pshm_rw_repair(struct pshm_lock *gate)
+pshm_rw_repair(struct pshm_lock *turnstile)
 {
-    pshm_lock_repair(gate);
+    pshm_lock_repair(turnstile);
 }
 
 void
-pshm_rw_give_up(struct pshm_lock *gate, struct pshm_rwlock *rw,
+pshm_rw_release_unrepaired(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
                 struct pshm_rw_state *mstate)
 {
-    pshm_lock_begin_repair(gate);
-    (void)pshm_rw_done(gate, rw, mstate);
+    pshm_lock_begin_repair(turnstile);
+    (void)pshm_rw_done(turnstile, rw, mstate);
 }
 
 int
@@ -283,28 +291,30 @@ pshm_rw_leave(struct pshm_rwlock *rw, struct pshm_rw_state *mstate, int slot)
 }
 
 int
-pshm_rw_done(struct pshm_lock *gate, struct pshm_rwlock *rw,
+pshm_rw_done(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
              struct pshm_rw_state *mstate)
 {
     if (!pshm_rw_writes(mstate)) {
         return -EPERM;
     }
     set_writing(rw, mstate, false);
-    atomic_store_explicit(&rw->coming, 0, memory_order_relaxed);
-    int rc = pshm_lock_release(gate, &mstate->gate);
+    atomic_store_explicit(&rw->writer_waits, 0, memory_order_relaxed);
+    int rc = pshm_lock_release(turnstile, &mstate->turnstile);
     if (rc < 0) {
-        /* Others may have been in beside this writer. */
-        atomic_store_explicit(&gate->inconsistent, 1, memory_order_relaxed);
-        mstate->writing = pshm_mutex_state_mine(&mstate->gate);
+        /* Other threads may have held the lock at the same time. */
+        atomic_store_explicit(&turnstile->inconsistent, 1,
+                              memory_order_relaxed);
+        mstate->writing = pshm_mutex_state_mine(&mstate->turnstile);
     }
     return rc;
 }
 
-/* The gate's owner comes or writes: its slots are not a reader's. */
+/* The owner of the turnstile acquires or writes: it is not a reader of the
+ * slots that it checks. */
 int
 pshm_rw_my_slot(const struct pshm_rw_state *mstate)
 {
-    if (pshm_mutex_state_mine(&mstate->gate)) {
+    if (pshm_mutex_state_mine(&mstate->turnstile)) {
         return -1;
     }
     for (int i = 0; i < PSHM_SLOTS; i++) {
@@ -318,18 +328,18 @@ pshm_rw_my_slot(const struct pshm_rw_state *mstate)
 bool
 pshm_rw_writes(const struct pshm_rw_state *mstate)
 {
-    return pshm_mutex_state_mine(&mstate->gate) && mstate->writing;
+    return pshm_mutex_state_mine(&mstate->turnstile) && mstate->writing;
 }
 
 void
-pshm_rw_abandon(struct pshm_lock *gate, struct pshm_rwlock *rw,
+pshm_rw_abandon(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
                 struct pshm_rw_state *mstate,
                 void (*keep)(void *context, struct pshm_robust *r,
                              const struct pshm_mutex_state *mstate),
                 void *context)
 {
-    if (pshm_lock_abandon(gate, &mstate->gate) < 0) {
-        keep(context, &gate->mutex, &mstate->gate);
+    if (pshm_lock_abandon(turnstile, &mstate->turnstile) < 0) {
+        keep(context, &turnstile->mutex, &mstate->turnstile);
     }
     for (int i = 0; i < PSHM_SLOTS; i++) {
         if (pshm_robust_abandon(&rw->slots[i], &mstate->slots[i], NULL) < 0) {

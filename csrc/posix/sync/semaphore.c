@@ -7,7 +7,7 @@
 
 #include "posix/sync/futex.h"
 
-/* What the C library puts before the name of a semaphore's file. */
+/* The prefix that the C library adds to the name of a semaphore. */
 #ifdef __GLIBC__
 #define PREFIX "sem."
 #else
@@ -28,14 +28,14 @@ pshm_sem_init(sem_t *sem, unsigned value)
 
 #if defined(__GLIBC__) && defined(__LP64__)
 
-/* What sem_trywait(3), sem_clockwait(3) and sem_post(3) do, on the words of
- * glibc's sem_t since 2.21: the value in the lower half of one word, the number of
- * waiters in its upper half.
+/* The algorithms of sem_trywait(3), sem_clockwait(3) and sem_post(3) on the
+ * words of glibc's sem_t since 2.21: the value is in the lower half of one
+ * 64-bit word, the number of waiters in its upper half.
  *
- * The C library's functions pass a further word of the sem_t to futex(2), and
- * abort the process if the call refuses it.  Another process can write that word
- * at any time, so a check before the call would not help.  Here every value of
- * every word has a meaning, and n are released in one step. */
+ * The C library's functions pass another word of the sem_t to futex(2), and
+ * abort the process if the call fails. Another process can write that word at
+ * any time, so a check before the call would not help. Here every value of
+ * every word is valid, and n units are added in one step. */
 #define WAITER (UINT64_C(1) << 32)
 
 static _Atomic(uint64_t) *
@@ -84,8 +84,8 @@ pshm_sem_try(sem_t *sem)
     return -EBUSY;
 }
 
-/* A waiter that was woken takes one or has seen that there is none, also if its
- * time is over: else the wake-up of another would be lost. */
+/* A waiter that was woken decrements the value or finds it 0, even after its
+ * deadline. Otherwise it would lose a wake-up that another waiter needs. */
 int
 pshm_sem_wait(sem_t *sem, int64_t deadline)
 {
@@ -158,7 +158,8 @@ pshm_sem_wait(sem_t *sem, int64_t deadline)
     return rc == -ETIMEDOUT ? pshm_poll_over(end, deadline) : rc;
 }
 
-/* Others may post at the same time, so of n some may be there at -EOVERFLOW. */
+/* Other processes may post at the same time, so some of the n units may have
+ * been added when this returns -EOVERFLOW. */
 int
 pshm_sem_post(sem_t *sem, unsigned n)
 {

@@ -1,4 +1,4 @@
-/* POSIX semaphores: sem_overview(7).  In a segment, or with a name. */
+/* POSIX semaphores, in a segment or with a name: sem_overview(7). */
 #ifndef PSHM_SEMAPHORE_H
 #define PSHM_SEMAPHORE_H
 
@@ -13,26 +13,27 @@ unsigned pshm_sem_most(void);
 /* sem_init(3), for processes.  Returns 0 or -errno. */
 int pshm_sem_init(sem_t *sem, unsigned value);
 
-/* Take one.  Returns 0; -EBUSY: there is none; or -EINTR, -ETIMEDOUT as
+/* Decrement the value. Returns 0; -EBUSY: it is 0; or -EINTR, -ETIMEDOUT as
  * pshm_futex_wait. */
 int pshm_sem_try(sem_t *sem);
 int pshm_sem_wait(sem_t *sem, int64_t deadline);
 
-/* Add n.  Returns 0, or -EOVERFLOW with nothing added. */
+/* Add n to the value. Returns 0; or -EOVERFLOW, with nothing added. */
 int pshm_sem_post(sem_t *sem, unsigned n);
 
-/* The value of now, 0 to SEM_VALUE_MAX.  Only reads. */
+/* The current value, 0 to SEM_VALUE_MAX. Does not write. */
 int pshm_sem_value(const sem_t *sem);
 
 /* ---- With a name ----
  *
- * sem_open(3) makes a file in PSHM_DIR that is a bare sem_t. */
+ * sem_open(3) makes a file in PSHM_DIR that consists of one sem_t. */
 
-/* Where sem_open(3) keeps it.  Returns 0, or -ENAMETOOLONG: above 251 bytes
- * where the C library puts "sem." before it. */
+/* The name of the file of a semaphore. Returns 0; or -ENAMETOOLONG: more than
+ * 251 bytes, if the C library prepends "sem.". */
 int pshm_sem_name(const struct pshm_name *name, struct pshm_name *out);
 
-/* A semaphore's name, of the name of its file; neither has a slash. */
+/* The name of a semaphore, given the name of its file. Neither begins with a
+ * slash. */
 const char *pshm_sem_plain(const char *file);
 
 /* sem_unlink(3).  Returns 0 or -errno. */

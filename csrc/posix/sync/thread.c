@@ -12,8 +12,8 @@
 
 PSHM_THREAD_LOCAL struct pshm_thread pshm_this_thread;
 
-/* The inode of the first time namespace.  In another one /proc shows other
- * times, which must not be compared. */
+/* The inode of the initial time namespace. In another one, /proc shows other
+ * start times, which cannot be compared. */
 #define FIRST_TIME_SPACE 0xeffffffaU
 
 static bool
@@ -24,7 +24,7 @@ times_can_be_compared(void)
            || (unsigned)st.st_ino == FIRST_TIME_SPACE;
 }
 
-/* Read /proc/ID/stat: the state, and when it started.  Returns 0 or -errno. */
+/* Read the state and start time from /proc/ID/stat. Returns 0 or -errno. */
 static int
 read_stat(unsigned id, char *state, unsigned *started)
 {
@@ -40,12 +40,12 @@ read_stat(unsigned id, char *state, unsigned *started)
         return (int)n;
     }
     text[n] = '\0';
-    /* The name before it may contain anything.  The state is the third field,
-     * the start the 22nd. */
+    /* The name of the program may contain any character except NUL. The state
+     * is the third field, the start time the 22nd. */
     const char *fields = strrchr(text, ')');
     unsigned long long ticks = 0;
     if (fields == NULL
-        /* What the kernel has for a number is one, and fits. */
+        /* The kernel writes a number there, and it fits. */
         /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
         || sscanf(fields,
                   ") %c %*s %*s %*s %*s %*s %*s %*s %*s %*s"
@@ -58,7 +58,7 @@ read_stat(unsigned id, char *state, unsigned *started)
     return 0;
 }
 
-/* ---- The mutexes that it has ---- */
+/* ---- The mutexes that the thread holds ---- */
 
 enum { FIRST_ROOM = sizeof(pshm_this_thread.first_held)
                     / sizeof(*pshm_this_thread.first_held) };
@@ -105,7 +105,7 @@ pshm_thread_unlocked_inner(struct pshm_thread *self, uintptr_t link)
     }
 }
 
-/* ---- What is done at the end of a thread ---- */
+/* ---- The end of a thread ---- */
 
 static void (*_Atomic at_end)(void);
 static pthread_key_t end_key;
@@ -144,7 +144,7 @@ pshm_thread_at_end(void (*function)(void))
     atomic_store(&at_end, function);
 }
 
-/* ---- This one ---- */
+/* ---- The calling thread ---- */
 
 const struct pshm_thread *
 pshm_thread_enter(void)
@@ -161,7 +161,7 @@ pshm_thread_enter(void)
     size_t size;
     self->list = syscall(SYS_get_robust_list, 0, &list, &size) < 0
                      ? 0 : (uintptr_t)list;
-    /* A child that was forked has none of them. */
+    /* A forked child holds no mutex. */
     forget_held(self);
     self->held_unknown = false;
     self->forks = pshm_forks();
@@ -178,8 +178,8 @@ pshm_thread_has_ended(unsigned id, unsigned started)
 {
     char state;
     unsigned started_now;
-    /* kill(2) finds any thread by its id, and the first one of a process that
-     * has ended but was not waited for yet. */
+    /* kill(2) also finds a thread that is not the first one of its process,
+     * and a zombie process. */
     if (pshm_result(kill((pid_t)id, 0)) == -ESRCH) {
         return true;
     }

@@ -1,15 +1,16 @@
-/* Threads, as the owners of locks: which one this is, and whether one has ended.
+/* Threads as the owners of locks: identifies the calling thread, and tells
+ * whether a thread has ended.
  *
- * The id of a thread (gettid(2)) is given to another one when the thread ends.
- * So an owner also notes when it started, which /proc tells. */
+ * The kernel reuses the id of a thread (gettid(2)) after the thread has ended.
+ * So an owner also records its start time, which /proc shows. */
 #ifndef PSHM_THREAD_H
 #define PSHM_THREAD_H
 
 #include "posix/base.h"
 #include "posix/host.h"
 
-/* glibc keeps room for what a library that is loaded late has by the cheaper of
- * the models; musl does not. */
+/* glibc reserves room for thread-local variables of a library that is loaded
+ * late, in the cheaper access model; musl does not. */
 #ifdef __GLIBC__
 #define PSHM_THREAD_LOCAL                                                    \
     _Thread_local __attribute__((tls_model("initial-exec")))
@@ -18,25 +19,28 @@
 #endif
 
 struct pshm_thread {
-    uintptr_t number;                   /* no other thread of this process ever
-                                           has it; 0: not known yet */
-    unsigned forks;                     /* as pshm_forks when the rest was read */
+    uintptr_t number;                   /* unique in this process; 0: not set
+                                           yet */
+    unsigned forks;                     /* pshm_forks() when the other fields
+                                           were read */
     unsigned id;
     unsigned started;                   /* ticks; 0: unknown */
-    uintptr_t list;                     /* the head of its robust mutexes:
+    uintptr_t list;                     /* head of its list of robust mutexes:
                                            get_robust_list(2); 0: unknown */
-    /* Those that it locked by this library, by the address of their link forward,
-     * the last one at the end. */
+    /* The mutexes that it locked through this library, in order, each as the
+     * address of its forward link. */
     uintptr_t *held;
     unsigned held_count, held_room;
-    bool held_unknown;                  /* there was no memory for all */
+    bool held_unknown;                  /* an allocation failed, so some are
+                                           missing */
     uintptr_t first_held[8];
 };
 
 extern PSHM_THREAD_LOCAL struct pshm_thread pshm_this_thread;
 const struct pshm_thread *pshm_thread_enter(void);
 
-/* The calling thread.  Cheap but for the first call after its start or a fork. */
+/* The calling thread. Cheap except for the first call after the thread started
+ * or the process forked. */
 static inline const struct pshm_thread *
 pshm_thread(void)
 {
@@ -45,8 +49,8 @@ pshm_thread(void)
                ? self : pshm_thread_enter();
 }
 
-/* Note that the calling thread has locked, or unlocked, the mutex whose link
- * forward has this address. */
+/* Record that the calling thread has locked, or unlocked, the mutex with this
+ * forward link. */
 void pshm_thread_more_room(struct pshm_thread *self);
 void pshm_thread_unlocked_inner(struct pshm_thread *self, uintptr_t link);
 
@@ -74,7 +78,7 @@ pshm_thread_unlocked(uintptr_t link)
     }
 }
 
-/* Has the calling thread locked it? */
+/* Has the calling thread locked the mutex with this forward link? */
 static inline bool
 pshm_thread_has_locked(uintptr_t link)
 {
@@ -86,9 +90,9 @@ pshm_thread_has_locked(uintptr_t link)
     return i > 0;
 }
 
-/* Where its neighbours in the thread's list have their links forward: of the
- * one locked after it, and of the one before; the head where there is none.
- * Returns false where that is not known. */
+/* The forward links of the neighbours of a mutex in the thread's list: of the
+ * mutex locked after it, and of the one locked before it; the head of the list
+ * if there is no such mutex. Returns false if they are unknown. */
 static inline bool
 pshm_thread_neighbours(uintptr_t link, uintptr_t neighbours[2])
 {
@@ -105,13 +109,13 @@ pshm_thread_neighbours(uintptr_t link, uintptr_t neighbours[2])
     return true;
 }
 
-/* From now on call the function in each thread that was here, when it ends.  One
- * function. */
+/* Have function called at the end of each thread that has called
+ * pshm_thread(). Only one function can be set. */
 void pshm_thread_at_end(void (*function)(void));
 
-/* Has the thread of this id, which started then (0: unknown), ended?  False
- * where that cannot be known.  A zombie has ended, and so has a thread whose id
- * another one has now.  Some microseconds. */
+/* Has the thread with this id and start time (0: unknown) ended? Returns true
+ * for a zombie, and if another thread has the id now; false if the answer is
+ * unknown. Takes some microseconds. */
 bool pshm_thread_has_ended(unsigned id, unsigned started);
 
 #endif
