@@ -48,6 +48,7 @@ def test_bash_completes_commands_options_and_values(command):
     assert bash(["posixshm", "ls", "--so"], command) == ["--sort"]
     assert bash(["posixshm", "ls", "--sort", "al"], command) == ["allocated"]
     assert bash(["posixshm", "completion", "f"], command) == ["fish"]
+    assert bash(["posixshm", "docs", "api-ob"], command) == ["api-objects"]
 
 
 def test_bash_completes_names_and_files(command, make, names, tmp_path):

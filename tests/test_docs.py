@@ -125,6 +125,11 @@ def test_no_heading_of_a_page_has_the_anchor_of_another():
         assert sorted(set(found)) == sorted(found), page
 
 
+@reference
+def test_every_terminal_can_show_a_page(page):
+    assert page.read_text(encoding="utf-8").isascii()
+
+
 # -- links --------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import argparse
 import re
 from typing import NamedTuple
 
+from posixshm._command.docs import topics
 from posixshm._command.parser import make_parser
 
 
@@ -46,6 +47,8 @@ def _command(name: str, text: str, parser: argparse.ArgumentParser) -> Command:
             words = values
         elif action.metavar == "FILE":
             kinds.add("files")
+        elif action.metavar == "TOPIC":
+            words = topics()
         elif action.metavar in ("NAME", "GLOB", "NEW"):
             kinds.add("names")
     completes = "words" if words else "both" if len(kinds) == 2 else "".join(kinds)

@@ -297,6 +297,17 @@ def _add_more(commands: Commands) -> None:
         "posixshm doctor",
         json=_JSON["doctor"],
     )
+    docs = commands.add(
+        "docs",
+        "docs.docs",
+        "Show the guides and the reference. Without a topic: the list of topics.",
+        "posixshm docs",
+        "posixshm docs restarting",
+        "posixshm docs SharedMemory.resize",
+    )
+    docs.add_argument(
+        "topic", nargs="*", metavar="TOPIC", help="a page, a public name, or words of a title"
+    )
     completion = commands.add(
         "completion",
         "completion.completion",
