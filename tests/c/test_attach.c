@@ -186,23 +186,23 @@ descriptor_is_looked_at_and_stays_the_callers(void)
     struct pshm_identity id = make_plain(&name, 7, 0600, 0);
     struct pshm_object object;
     int fd = open(name.path, O_RDONLY | O_CLOEXEC);
-    CHECK_IS(pshm_attach_look(fd, &object), 0);
+    CHECK_IS(pshm_attach_inspect(fd, &object), 0);
     CHECK_IS(object.fd, fd);
     CHECK_IS(object.size, 7);
     CHECK(pshm_identity_same(object.id, id));
     CHECK(truncate(name.path, 0) == 0);
-    CHECK_IS(pshm_attach_look(fd, &object), -ENODATA);
+    CHECK_IS(pshm_attach_inspect(fd, &object), -ENODATA);
     CHECK(fcntl(fd, F_GETFD) >= 0);
     (void)close(fd);
     remove_plain(&name);
-    CHECK_IS(pshm_attach_look(fd, &object), -EBADF);
+    CHECK_IS(pshm_attach_inspect(fd, &object), -EBADF);
 
     fd = open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CHECK_IS(pshm_attach_look(fd, &object), -EISDIR);
+    CHECK_IS(pshm_attach_inspect(fd, &object), -EISDIR);
     (void)close(fd);
     int ends[2];
     CHECK(pipe2(ends, O_CLOEXEC) == 0);
-    CHECK_IS(pshm_attach_look(ends[0], &object), -EINVAL);
+    CHECK_IS(pshm_attach_inspect(ends[0], &object), -EINVAL);
     CHECK_IS(object.mode & S_IFMT, S_IFIFO);
     (void)close(ends[0]);
     (void)close(ends[1]);

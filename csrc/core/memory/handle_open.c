@@ -424,7 +424,7 @@ adopt_fd(int fd, const attach_params *params, handle_state *body,
 {
     int own = fd < PSHM_FD_FIRST ? pshm_fd_copy(fd) : fd;
     pshm_gate_enter();
-    int rc = own < 0 ? own : pshm_attach_look(own, object);
+    int rc = own < 0 ? own : pshm_attach_inspect(own, object);
     if (rc == 0) {
         rc = make_body(object, params, body);
     }

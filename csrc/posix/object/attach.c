@@ -9,11 +9,11 @@
 #include "posix/object/mark.h"
 #include "posix/clock.h"
 
-/* A name that changes hands this often while we look is not worth a loop. */
+/* The number of attempts if the name refers to another object each time. */
 #define MOST_TRIES 100
 
-/* A reclaimer holds a write lease for microseconds, or what the scheduler makes
- * of them.  Seconds. */
+/* A reclaimer holds a write lease for microseconds, or longer if the scheduler
+ * suspends it. Seconds. */
 #define LONGEST_LEASE 1.0
 #define LEASE_PAUSE 200e-6
 
@@ -27,7 +27,7 @@ check_kind(mode_t mode)
 }
 
 int
-pshm_attach_look(int fd, struct pshm_object *out)
+pshm_attach_inspect(int fd, struct pshm_object *out)
 {
     struct stat st;
     out->fd = fd;
@@ -52,7 +52,8 @@ pshm_exists(const struct pshm_name *name)
     return rc == 0 ? S_ISREG(st.st_mode) : rc == -ENOENT ? 0 : rc;
 }
 
-/* Does name still lead to the object?  1 with its size of now, 0, or -errno. */
+/* Does name still refer to the object? Returns 1 with its current size, 0, or
+ * -errno. */
 static int
 confirm_name(const struct pshm_name *name, struct pshm_object *object)
 {
@@ -66,7 +67,7 @@ confirm_name(const struct pshm_name *name, struct pshm_object *object)
         object->id, (struct pshm_identity){st.st_dev, st.st_ino});
 }
 
-/* open(2) refuses a socket with ENXIO, and some kinds of device likewise. */
+/* open(2) fails with ENXIO for a socket and for some devices. */
 int
 pshm_attach_refusal(const struct pshm_name *name, int rc, mode_t *mode)
 {
@@ -79,7 +80,7 @@ pshm_attach_refusal(const struct pshm_name *name, int rc, mode_t *mode)
     return rc;
 }
 
-/* O_NONBLOCK: a FIFO of that name must not hang us. */
+/* O_NONBLOCK: opening a FIFO of that name must not block. */
 int
 pshm_attach_open(const struct pshm_name *name, int flags, mode_t mode)
 {
@@ -158,9 +159,9 @@ pshm_attach(const struct pshm_name *name, bool readonly,
             return fd == -EINTR ? fd
                                 : pshm_attach_refusal(name, fd, &out->mode);
         }
-        int rc = pshm_attach_look(fd, out);
+        int rc = pshm_attach_inspect(fd, out);
         if (rc == 0 || rc == -ENODATA) {
-            /* In this order: last.c. */
+            /* The order matters: last.c. */
             out->last = pshm_mark_inherit(fd);
             rc = pshm_use_lock_wait(fd);
             out->locked = rc == 0;
@@ -180,7 +181,7 @@ pshm_attach(const struct pshm_name *name, bool readonly,
         if (rc < 0) {
             return rc;
         }
-        /* The name is gone or another object's: look again. */
+        /* The name was removed or refers to another object: try again. */
     }
     return -EAGAIN;
 }

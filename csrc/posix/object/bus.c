@@ -7,16 +7,16 @@
 
 #include "posix/sync/thread.h"
 
-/* The actions that were replaced, the last one at the end.  There is more than
- * one if a handler that may call ours was installed on top of it, and ours on
- * top of that again. */
+/* The replaced actions, the most recent one last. There are several if another
+ * program installed a handler on top of this handler, and this handler was
+ * installed again on top of that. */
 enum { MOST = 8 };
 static struct sigaction previous[MOST];
 static atomic_uint previous_count;
 
 static const struct pshm_bus_calls *_Atomic current_calls;
 
-/* How many previous actions the calling thread is inside of. */
+/* The number of previous actions that are running in this thread. */
 static PSHM_THREAD_LOCAL unsigned chained;
 static PSHM_THREAD_LOCAL bool postponed;
 
@@ -27,8 +27,9 @@ set_default(void)
     (void)sigaction(SIGBUS, &action, NULL);
 }
 
-/* SIG_DFL.  An access is made again when the handler returns, and then the
- * kernel ends the process there; any other signal has to be sent again. */
+/* SIG_DFL. After a faulting access, the kernel repeats the access when the
+ * handler returns, and then ends the process; any other SIGBUS must be sent
+ * again. */
 static void
 end_process(const siginfo_t *info)
 {
@@ -44,7 +45,7 @@ end_process(const siginfo_t *info)
     }
 }
 
-/* The kernel has blocked SIGBUS for our handler. */
+/* The kernel blocks SIGBUS while the handler runs. */
 static void
 call_previous(const struct sigaction *action, int number, siginfo_t *info,
               void *context)
@@ -68,9 +69,9 @@ call_previous(const struct sigaction *action, int number, siginfo_t *info,
     (void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
-/* If the previous handler calls ours, it is the turn of the one before.  And if
- * another thread has removed ours since the kernel called it, of the current
- * action. */
+/* If the previous handler calls this handler, continue with the action before
+ * it. If another thread has removed this handler since the kernel called it,
+ * use the current action. */
 static void
 chain(int number, siginfo_t *info, void *context)
 {
@@ -122,7 +123,7 @@ is_ours(const struct sigaction *action)
            && action->sa_sigaction == on_bus_error;
 }
 
-/* Those above an action that is the current one again are gone. */
+/* The actions above one that is the current one again were removed. */
 static void
 push(const struct sigaction *action)
 {

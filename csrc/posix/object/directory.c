@@ -25,7 +25,8 @@ pshm_names_add(struct pshm_names *names, const char *name)
     return 0;
 }
 
-/* Returns 1, 0 or -errno; 0 also if the name was removed since it was read. */
+/* Returns 1, 0 or -errno. Returns 0 if the name was removed since it was
+ * listed. */
 static int
 is_object(int dir, const struct dirent *entry)
 {
@@ -34,7 +35,7 @@ is_object(int dir, const struct dirent *entry)
     if (strncmp(name, SEMAPHORE_PREFIX, strlen(SEMAPHORE_PREFIX)) == 0) {
         return 0;
     }
-    /* One system call less for each of many objects. */
+    /* This saves a system call for each object. */
     if (entry->d_type != DT_UNKNOWN) {
         return entry->d_type == DT_REG;
     }

@@ -14,24 +14,24 @@
 #include "posix/object/map.h"
 #include "posix/sync/thread.h"
 
-/* The handler reads it at any time, also while another thread enters or leaves.
- * It acts on what it reads only of guards that the interrupted thread entered,
- * which change in the meantime only if another thread leaves them. */
+/* The handler reads a guard at any time, also while another thread enters or
+ * leaves it. It acts only on guards that the interrupted thread entered, and
+ * those change in the meantime only if another thread leaves them. */
 struct pshm_guard {
     struct pshm_guard *next;            /* set before it is in the list */
-    atomic_uintptr_t thread;            /* its number; 0: not guarding */
+    atomic_uintptr_t thread;            /* number of its thread; 0: unused */
     atomic_uintptr_t base, end;
-    /* The pages that are zeros, or were since it began: see noted(). */
+    /* The pages that are zeros, or were since the guard began: see noted(). */
     atomic_uintptr_t low, high;
-    atomic_uint pieces;                 /* that they were replaced in */
-    /* Under the lock: */
+    atomic_uint pieces;                 /* number of replaced pieces */
+    /* Protected by the lock: */
     bool used;
     bool unblocked;                     /* SIGBUS was blocked before */
     int prot;
     char *spare;                        /* a second mapping, never accessed */
 };
 
-/* Never freed, for a handler may read one; but used again. */
+/* Never freed, because a handler may be reading it, but used again. */
 static struct pshm_guard *_Atomic guards;
 
 static struct pshm_guard *
@@ -42,8 +42,8 @@ first_guard(void)
 
 /* ---- The lock for entering and leaving ---- */
 
-/* 1 + pshm_forks() of the process whose thread has it, or 0.  In a child that
- * was forked while another thread had it, it is free. */
+/* 1 + pshm_forks() of the process whose thread holds the lock, or 0. A child
+ * that was forked while another thread held the lock finds it free. */
 static atomic_uint locked_in;
 
 static void
@@ -64,14 +64,14 @@ unlock(void)
     atomic_store(&locked_in, 0);
 }
 
-/* ---- In the handler ---- */
+/* ---- The handler ---- */
 
-/* Only what is lost is replaced, page by page; but each piece is a mapping, of
- * which a process can have a number only (vm.max_map_count).  After so many, all
- * from there on. */
+/* Only lost pages are replaced, one by one. Each piece is a mapping, of which
+ * a process can have only so many (vm.max_map_count). After a number of
+ * pieces, everything from there to the end is replaced. */
 enum { MOST_PIECES = 64 };
 
-/* They can be written, for an access that was a write is made again. */
+/* The zeros are writable, because an access that was a write is repeated. */
 static bool
 map_zeros(uintptr_t start, uintptr_t end)
 {
@@ -98,8 +98,9 @@ widen(struct pshm_guard *guard, uintptr_t start, uintptr_t end)
     }
 }
 
-/* For all guards of the mapping, because their blocks may read the zeros: those
- * of other threads, and those of other coroutines of this one. */
+/* Recorded in all guards of the mapping, because code in any of them may read
+ * the zeros: in guards of other threads, and in other coroutines of this
+ * thread. */
 static void
 note(struct pshm_guard *mine, uintptr_t start, uintptr_t end)
 {
@@ -113,9 +114,9 @@ note(struct pshm_guard *mine, uintptr_t start, uintptr_t end)
     }
 }
 
-/* Noted before, so that a thread that leaves maps the object's pages again; and
- * noted after, for a guard that was entered in between and has mapped those
- * again that were noted before. */
+/* Recorded before the pages are replaced, so that a thread that leaves maps
+ * the object's pages again; and recorded after it, for a guard that was
+ * entered in between and mapped the pages again that were recorded before. */
 static bool
 replace(struct pshm_guard *mine, uintptr_t start, uintptr_t end)
 {
@@ -187,8 +188,9 @@ find_unused(void)
     return guard;
 }
 
-/* A second mapping of the same pages: mremap(2) with an old size of 0.  Of the
- * spare of another guard, because there may be zeros in the mapping itself. */
+/* A second mapping of the same pages: mremap(2) with an old size of 0. If
+ * another guard of the mapping exists, its spare is copied, because the
+ * mapping itself may contain zeros. */
 static int
 map_spare(uintptr_t base, size_t length, int prot, char **spare)
 {
@@ -211,13 +213,14 @@ map_spare(uintptr_t base, size_t length, int prot, char **spare)
         pshm_unmap(made, length);
         return rc;
     }
-    /* If the pages are locked in memory, so are those of the new mapping. */
+    /* If the pages are locked in memory, those of the new mapping are locked
+     * as well. */
     (void)munlock(made, length);
     *spare = made;
     return 0;
 }
 
-/* Map the object's pages again where the handler mapped zeros. */
+/* Map the pages of the object again in place of the zeros. */
 static int
 restore(const struct pshm_guard *guard, uintptr_t low, uintptr_t high,
         int prot)
@@ -231,15 +234,16 @@ restore(const struct pshm_guard *guard, uintptr_t low, uintptr_t high,
     if (mremap(from, 0, high - low, flags, low) != MAP_FAILED) {
         return 0;
     }
-    /* It may have unmapped them, and the addresses must stay in use; and if the
-     * process has as many mappings as it may have, this makes them fewer. */
+    /* mremap may have unmapped the pages, and the addresses must stay in use.
+     * If the process has as many mappings as it may have, this reduces the
+     * number. */
     (void)map_zeros(low, high);
     return mremap(from, 0, high - low, flags, low) == MAP_FAILED ? -errno : 0;
 }
 
-/* The pages that handlers have noted for a guard.  One of them may note late what
- * was lost of the mapping that the guard was for before it was used again: only
- * what lies in its own mapping counts. */
+/* The pages that handlers have recorded for a guard. A handler may be late and
+ * record a page of the mapping that the guard was used for before, so only
+ * pages of its current mapping count. */
 static bool
 noted(const struct pshm_guard *guard, uintptr_t *low, uintptr_t *high)
 {
@@ -252,8 +256,8 @@ noted(const struct pshm_guard *guard, uintptr_t *low, uintptr_t *high)
     return *low < *high;
 }
 
-/* This guard has noted nothing, so it must not find the zeros that another one
- * of the mapping has noted. */
+/* This guard has not recorded anything, so it must not find the zeros that
+ * another guard of the mapping has recorded. */
 static int
 restore_noted(struct pshm_guard *guard)
 {
@@ -275,7 +279,8 @@ forget(struct pshm_guard *guard)
 {
     uintptr_t length = atomic_load(&guard->end) - atomic_load(&guard->base);
     atomic_store(&guard->thread, 0);
-    guard->used = false;    /* before, for another thread may fork in between */
+    guard->used = false;    /* before the next line: another thread may fork in
+                               between */
     pshm_unmap(guard->spare, length);
 }
 

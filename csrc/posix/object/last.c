@@ -18,8 +18,8 @@
 #define LONGEST_END 2.0
 #define END_PAUSE 2e-3
 
-/* Returns a descriptor, or -1.  Without a use lock, which would look like that
- * of another process. */
+/* Returns a descriptor, or -1. It takes no use lock, which would look like
+ * that of another process. */
 static int
 open_marked(const struct pshm_name *name, struct pshm_identity id)
 {
@@ -54,7 +54,8 @@ pshm_last_begin(const struct pshm_name *name, struct pshm_identity id,
     }
 }
 
-/* With the name lock.  By the descriptor that this process has. */
+/* The caller holds the name lock. Uses the descriptor that this process has.
+ */
 static int
 remove_by_locked(int fd, const struct pshm_name *name,
                  struct pshm_identity id)
@@ -81,7 +82,8 @@ pshm_last_end(struct pshm_last *last, const struct pshm_name *name,
         }
         (void)pshm_sleep(LOOK_PAUSE);
     }
-    /* To close it may free all the memory, and others need not wait for that. */
+    /* Closing it may free all the memory, which takes long; other processes
+     * need not wait for that. */
     if (rc == 0) {
         pshm_name_lock_release(last->name_lock);
         last->name_lock = -1;
@@ -91,8 +93,8 @@ pshm_last_end(struct pshm_last *last, const struct pshm_name *name,
     return rc;
 }
 
-/* Of a process that shares its open file with others, which the lease does not
- * show: its children and its parent. */
+/* For a process that shares its open file with its children or parent: the
+ * write lease does not show these. */
 static int
 leave_relatives(int fd, const struct pshm_name *name, struct pshm_identity id)
 {
@@ -110,8 +112,8 @@ leave_relatives(int fd, const struct pshm_name *name, struct pshm_identity id)
     return rc;
 }
 
-/* Has another process a use lock?  If not, this one keeps its own, and if so it
- * loses it. */
+/* Does another process have a use lock? If not, this process keeps its own;
+ * otherwise it loses it. */
 static bool
 others_use(int fd)
 {
@@ -135,7 +137,7 @@ pshm_last_leave(int fd, bool alone, const struct pshm_name *name,
         bool leave = rc != -EBUSY || others_use(fd);
         pshm_name_lock_release(name_lock);
         now = pshm_clock();
-        /* A mark goes a moment before the kernel has closed the file. */
+        /* A mark disappears shortly before the kernel has closed the file. */
         if (marked) {
             look_until = now + LONGEST_LOOK;
         }

@@ -19,8 +19,8 @@ pshm_link_holds(const struct pshm_name *name, struct pshm_identity id)
                               (struct pshm_identity){st.st_dev, st.st_ino});
 }
 
-/* link(2) by descriptor.  By AT_EMPTY_PATH it is cheaper, but older kernels
- * want a capability for that, and say ENOENT without it. */
+/* link(2) for a descriptor. AT_EMPTY_PATH is cheaper, but older kernels
+ * require a capability for it and fail with ENOENT. */
 static int
 link_fd(int fd, const char *path)
 {
@@ -34,8 +34,8 @@ link_fd(int fd, const char *path)
     return rc;
 }
 
-/* The system call itself: not every C library has a function for it.  On a file
- * system without it the object has both names for a moment. */
+/* The system call itself: not every C library has a function for it. On a file
+ * system without it, the object has both names for a short time. */
 static int
 rename_if_free(const char *from, const char *to)
 {
@@ -53,11 +53,11 @@ rename_if_free(const char *from, const char *to)
     return rc;
 }
 
-/* May this user remove the name at path?  An object without a name can be given
- * one only once, so this must be known before it gets a temporary one.  Only
- * the kernel knows (sticky directories, user namespaces, security modules):
- * rmdir(2) is refused for what may not be removed before it is for what is not
- * a directory.  0, also for a name that is free; or -errno. */
+/* May the caller remove the name at path? An unlinked object can be given a
+ * name only once, so this must be known before it gets a temporary one. Only
+ * the kernel can tell (sticky directories, user namespaces, security modules):
+ * rmdir(2) checks the permission before it checks that the file is a
+ * directory. Returns 0, also if the name is free; or -errno. */
 static int
 check_may_remove(const char *path)
 {
@@ -90,7 +90,7 @@ pshm_link_replace_locked(int fd, const struct pshm_name *name,
         *left = temporary;
     }
     else {
-        /* If name was this very object's already, rename(2) did nothing. */
+        /* If name was already this object's, rename(2) did nothing. */
         (void)unlink(temporary.path);
     }
     return rc;
@@ -145,7 +145,7 @@ pshm_link_remove(const struct pshm_name *name, struct pshm_identity id)
     return rc;
 }
 
-/* With the name lock. */
+/* The caller holds the name lock. */
 static int
 rename_locked(struct pshm_identity id, const struct pshm_name *from,
               const struct pshm_name *to, bool replace)

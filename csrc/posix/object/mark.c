@@ -7,7 +7,8 @@
 #define OF_ONE_PROCESS 65536
 #define TRIES 64
 
-/* Not in all PID namespaces, but other processes have the same pid rarely. */
+/* Processes in different PID namespaces may have the same pid, but rarely do.
+ */
 static off_t
 own_first(void)
 {
@@ -25,8 +26,8 @@ lock_of(short type, off_t start, off_t length)
     };
 }
 
-/* Each open file has a byte of its own.  A forked child may still have the open
- * file of which the number is used again here. */
+/* Each open file locks a byte of its own. A forked child may still have the
+ * open file whose number is used again here. */
 int
 pshm_mark_set(int fd)
 {
@@ -39,7 +40,7 @@ pshm_mark_set(int fd)
     return rc < 0 ? rc : 0;
 }
 
-/* A program that locks the whole file, from its start, has set no mark. */
+/* A program that locks the whole file, from its start, has not set a mark. */
 static bool
 seen_in(int fd, off_t start, off_t length)
 {

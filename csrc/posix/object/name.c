@@ -41,7 +41,8 @@ with_digits(const char *path, size_t keep, const char *mark,
             struct pshm_name *out)
 {
     uint64_t random;
-    /* Eight bytes are never cut short; EINTR only before the pool is ready. */
+    /* The kernel never returns fewer than eight bytes; EINTR only occurs
+     * before the random pool is ready. */
     int rc = pshm_result((int)getrandom(&random, sizeof(random), 0));
     if (rc < 0) {
         return rc;
@@ -63,8 +64,8 @@ pshm_name_beside(const struct pshm_name *name, struct pshm_name *out)
     size_t keep = strlen(name->path);
     size_t most = sizeof(PSHM_DIR) + PSHM_NAME_MAX - DIGITS - 1;
     if (keep > most) {
-        /* Not in the middle of a character of UTF-8, which has at most three
-         * bytes after its first. */
+        /* Do not cut a UTF-8 character, which has up to three bytes after its
+         * first. */
         for (keep = most; most - keep < 3; keep--) {
             if (((unsigned char)name->path[keep] & 0xC0) != 0x80) {
                 break;

@@ -12,7 +12,7 @@
 #define FIRST_PAUSE 20e-6
 #define LAST_PAUSE 1e-3
 
-/* The lock is held for some 10 us.  A flock(2) that waits has no timeout. */
+/* The lock is held for about 10 us. flock(2) has no timeout, so this polls. */
 #define YIELDS 4
 
 int
@@ -34,15 +34,15 @@ pshm_name_lock_acquire(void)
         if (now >= deadline) {
             break;
         }
-        /* A signal makes it shorter, which does no harm. */
+        /* A signal shortens the sleep, which does no harm. */
         (void)pshm_sleep(pause);
         pause = pause * 2 < LAST_PAUSE ? pause * 2 : LAST_PAUSE;
     }
     return fd;
 }
 
-/* A child that was forked meanwhile has a copy of the descriptor, so to close
- * it is not enough. */
+/* A forked child may have a copy of the descriptor, so closing it would not
+ * release the lock. */
 void
 pshm_name_lock_release(int name_lock)
 {

@@ -14,12 +14,12 @@ pshm_open_raw(const struct pshm_name *name, int flags, mode_t mode,
     *kind = 0;
     int fd = pshm_attach_open(name, flags, mode);
     if (fd < 0) {
-        /* Who wants a new one does not care what is in the way. */
+        /* With O_EXCL any file that has the name is an error. */
         return fd == -EINTR || fd == -EEXIST
                    ? fd
                    : pshm_attach_refusal(name, fd, kind);
     }
-    int rc = pshm_attach_look(fd, &object);
+    int rc = pshm_attach_inspect(fd, &object);
     if (rc < 0 && rc != -ENODATA) {
         *kind = object.mode;
         pshm_fd_close(fd);

@@ -14,9 +14,9 @@
 #include "posix/object/procmaps.h"
 #include "posix/object/name_lock.h"
 
-/* ctime, which no process can set: when the object was linked, sized, or given
- * a mode or owner.  Of writes to mapped memory only the first to a page counts,
- * if any. */
+/* The ctime, which no process can set: the time at which the object was
+ * linked, resized, or given a mode or owner. Of writes to mapped memory, at
+ * most the first one to a page counts. */
 static double
 age_of(const struct stat *st)
 {
@@ -26,7 +26,7 @@ age_of(const struct stat *st)
            + (double)(now.tv_nsec - st->st_ctim.tv_nsec) / 1e9;
 }
 
-/* Note what it is; is it an object, and old enough? */
+/* Store the attributes. Is the file an object, and old enough? */
 static bool
 is_selected(struct pshm_candidate *candidate, const struct stat *st,
             double older_than)
@@ -37,7 +37,7 @@ is_selected(struct pshm_candidate *candidate, const struct stat *st,
     return S_ISREG(st->st_mode) && candidate->age >= older_than;
 }
 
-/* Is a refusal a proof that another process has the object?  Older kernels
+/* Does a refusal prove that another process has the object open? Older kernels
  * refuse every write lease on tmpfs. */
 static bool
 refusal_is_proof(void)
@@ -45,14 +45,15 @@ refusal_is_proof(void)
     struct utsname system = {0};
     unsigned major = 0, minor = 0;
     (void)uname(&system);
-    /* What the kernel has for a number is one, and fits. */
+    /* The kernel writes a number there, and it fits. */
     /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
     (void)sscanf(system.release, "%u.%u", &major, &minor);
     return major * 1000 + minor >= 5003;
 }
 
-/* An open(2) that has to wait for the lease makes the kernel send the signal of
- * F_SETSIG: SIGURG, which is ignored by default, and not SIGIO, which kills. */
+/* If an open(2) has to wait for the write lease, the kernel sends the signal
+ * of F_SETSIG: SIGURG, which is ignored by default, instead of SIGIO, which
+ * ends the process. */
 int
 pshm_write_lease_take(int fd)
 {
@@ -76,7 +77,8 @@ pshm_state_of(int fd)
     if (rc == -EAGAIN && refusal_is_proof()) {
         return PSHM_IN_USE;
     }
-    rc = pshm_use_lock_try_exclusive(fd);          /* does this library use it? */
+    rc = pshm_use_lock_try_exclusive(fd);          /* does a user of this
+                                                      library have it? */
     pshm_use_lock_release(fd);
     return rc == -EAGAIN ? PSHM_IN_USE : PSHM_UNKNOWN;
 }
@@ -95,7 +97,7 @@ remove_name(struct pshm_candidate *candidate)
     }
 }
 
-/* Of what open(2) refused. */
+/* The state after open(2) failed. */
 static enum pshm_state
 state_of_refused(struct pshm_candidate *candidate, double older_than, int rc)
 {
@@ -105,7 +107,7 @@ state_of_refused(struct pshm_candidate *candidate, double older_than, int rc)
         || !is_selected(candidate, &st, older_than)) {
         return PSHM_NOT_SELECTED;
     }
-    /* -EAGAIN: another process holds a lease. */
+    /* -EAGAIN: another process holds a file lease (F_SETLEASE). */
     return rc == -EAGAIN ? PSHM_IN_USE : PSHM_UNKNOWN;
 }
 
@@ -130,7 +132,8 @@ reclaim_by_proof(double older_than, bool remove, int *name_lock,
             remove_name(out);
         }
     }
-    /* To close it may free all the memory, and others need not wait for that. */
+    /* Closing it may free all the memory, which takes long; other processes
+     * need not wait for that. */
     if (out->removed) {
         pshm_name_lock_release(*name_lock);
         *name_lock = -1;
@@ -138,8 +141,8 @@ reclaim_by_proof(double older_than, bool remove, int *name_lock,
     pshm_fd_close(fd);
 }
 
-/* With the name lock, or the descriptors of two reclaimers would refuse each
- * other the lease. */
+/* The caller holds the name lock; otherwise the descriptors of two reclaimers
+ * would make the kernel refuse both write leases. */
 void
 pshm_reclaim(const char *name, double older_than, bool remove,
              struct pshm_candidate *out)
@@ -167,7 +170,7 @@ pshm_reclaim_unknown(struct pshm_candidate *candidates, size_t count,
         }
         if (!looked) {
             rc = pshm_uses_find(candidate->id.dev, &uses);
-            rc = rc == -ENOENT ? 0 : rc;        /* there is no /proc */
+            rc = rc == -ENOENT ? 0 : rc;        /* /proc is not mounted */
             looked = true;
         }
         candidate->uninspected = uses.uninspected;

@@ -35,10 +35,12 @@ pshm_layout_is_contiguous(const struct pshm_layout *layout, char order)
 
 struct copy {
     const struct pshm_layout *layout;
-    int outer;                          /* dimensions that are walked; what */
-    size_t run;                         /* is within lies in one piece, bytes */
+    int outer;                          /* number of dimensions that are
+                                           iterated */
+    size_t run;                         /* bytes of a contiguous run inside of
+                                           them */
     bool gather;
-    char *items;                        /* the next one */
+    char *items;                        /* the next item */
 };
 
 static void

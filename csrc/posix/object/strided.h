@@ -1,5 +1,5 @@
-/* Copies between an array in memory, whatever its strides, and its items one
- * after the other, the last index running fastest. */
+/* Copies between an array with any strides and a contiguous sequence of its
+ * items in C order. */
 #ifndef PSHM_STRIDED_H
 #define PSHM_STRIDED_H
 
@@ -18,12 +18,12 @@ struct pshm_layout {
 
 ssize_t pshm_layout_items(const struct pshm_layout *layout);
 
-/* Do the items lie one after the other without a gap, the last index running
- * fastest ('C') or the first ('F')?  Of an array without items they do. */
+/* Are the items contiguous, in C order ('C') or in Fortran order ('F')? True
+ * for an array without items. */
 bool pshm_layout_is_contiguous(const struct pshm_layout *layout, char order);
 
-/* data: the address of the item whose indexes are all 0.  The two must not
- * overlap. */
+/* data: the address of the item whose indexes are all 0. The two memory areas
+ * must not overlap. */
 void pshm_gather(char *items, const char *data,
                  const struct pshm_layout *layout);
 void pshm_scatter(char *data, const char *items,

@@ -23,7 +23,7 @@ last_change(const struct stat *st)
                                                    : st->st_ctim.tv_sec;
 }
 
-/* Returns 0; -EAGAIN: try again; or as pshm_unused_hold. */
+/* Returns 0; -EAGAIN: try again; or an error of pshm_unused_hold. */
 static int
 prove(const struct pshm_name *name, struct pshm_unused *out)
 {
@@ -37,7 +37,8 @@ prove(const struct pshm_name *name, struct pshm_unused *out)
     out->changed = last_change(&st);
     switch (pshm_state_of(out->fd)) {
     case PSHM_FREE:
-        /* The name may have changed before the lease was granted. */
+        /* The name may have been removed before the write lease was granted.
+         */
         rc = pshm_link_holds(name, out->id);
         return rc == 1 ? 0 : rc == 0 ? -EAGAIN : rc;
     case PSHM_IN_USE:
@@ -47,8 +48,8 @@ prove(const struct pshm_name *name, struct pshm_unused *out)
     }
 }
 
-/* With the name lock, or the descriptors of two processes would refuse each
- * other the lease. */
+/* The caller holds the name lock; otherwise the descriptors of two processes
+ * would make the kernel refuse both write leases. */
 static int
 hold_once(const struct pshm_name *name, struct pshm_unused *out)
 {
@@ -77,8 +78,8 @@ pshm_unused_hold(const struct pshm_name *name, struct pshm_unused *out)
     return rc;
 }
 
-/* A child that was forked meanwhile has a copy of the descriptor, so to close
- * it does not end the lease. */
+/* A forked child may have a copy of the descriptor, so closing it would not
+ * end the write lease. */
 void
 pshm_unused_release(struct pshm_unused *unused)
 {

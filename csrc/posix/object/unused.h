@@ -1,8 +1,8 @@
 /* The proof that no process uses the object called by a name.
  *
- * It is the write lease of reclaim.h.  While the lease is held no process can
- * open the object, so its name can be removed or given to another object, and
- * a process that opens the name finds the result. */
+ * It is the write lease of reclaim.h. While the write lease is held, no
+ * process can open the object, so its name can be removed or given to another
+ * object, and a process that opens the name meanwhile finds the result. */
 #ifndef PSHM_UNUSED_H
 #define PSHM_UNUSED_H
 
@@ -12,19 +12,21 @@
 #include "posix/object/name.h"
 
 struct pshm_unused {
-    int fd;                             /* it has the write lease; or -1 */
-    int name_lock;                           /* the name lock, or -1: name_lock.h */
+    int fd;                             /* with the write lease; or -1 */
+    int name_lock;                           /* the name lock (name_lock.h), or
+                                                -1 */
     struct pshm_identity id;
     uid_t uid;                          /* the owner */
-    time_t changed;                     /* last, its bytes or its status */
+    time_t changed;                     /* time of the last change of its bytes
+                                           or status */
 };
 
 /* Take the name lock, and hold the object until pshm_unused_release, which the
- * caller calls at once.  Waits 50 ms at most for a process that has the object
- * open without a use lock, because most of them only inspect it.
- * Returns 0; -EBUSY: a process uses the object; -EPERM: that is unknown;
- * -ENOENT; -EINTR; or -errno if it cannot be opened.  Unless it is 0 nothing is
- * held. */
+ * caller must call soon. Waits for up to 50 ms for a process that has the
+ * object open without a use lock, because such a process mostly only inspects
+ * it. Returns 0; -EBUSY: a process uses the object; -EPERM: that is unknown;
+ * -ENOENT; -EINTR; or -errno if it cannot be opened. After an error, nothing
+ * is held. */
 int pshm_unused_hold(const struct pshm_name *name, struct pshm_unused *out);
 void pshm_unused_release(struct pshm_unused *unused);
 

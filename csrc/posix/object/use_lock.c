@@ -84,7 +84,7 @@ pshm_use_lock_holders(const char *path, pid_t *pids, size_t room)
         unsigned int major, minor;
         uint64_t inode;
         int pid;
-        /* What the kernel has for a number is one, and fits. */
+        /* The kernel writes a number there, and it fits. */
         /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
         if (sscanf(line, "%*s FLOCK %*s %*s %d %x:%x:%" SCNu64, &pid, &major,
                    &minor, &inode) == 4

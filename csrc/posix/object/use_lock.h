@@ -1,40 +1,41 @@
-/* The use lock: what proves to a reclaimer that an object is in use.
+/* The use lock: the proof for a reclaimer that an object is in use.
  *
- * A handle holds a shared flock(2) on its object.  The kernel drops it with the
- * last descriptor and the last mapping of that open file, however the process
- * ends.
+ * A handle holds a shared flock(2) on its object. The kernel releases it with
+ * the last descriptor and the last mapping of that open file, however the
+ * process ends.
  *
- * flock(2) needs no more than a descriptor for reading, so any process that may
- * read an object can lock it exclusively for ever.  Then an attach goes on
- * without a use lock, after a wait that is longer than a reclaimer keeps its
+ * flock(2) only needs a descriptor for reading, so any process that may read
+ * an object can lock it exclusively, for any time. Then an attach continues
+ * without a use lock, after a wait that is longer than a reclaimer holds its
  * exclusive lock.
  *
- * A reclaimer locks exclusively, and removes the name.  An attacher takes its
- * use lock, and then looks if the name still leads to the object.  So the
- * second of the two sees the first. */
+ * A reclaimer locks exclusively and then removes the name. An attaching
+ * process takes its use lock and then checks that the name still refers to the
+ * object. So the second of the two notices the first. */
 #ifndef PSHM_USE_LOCK_H
 #define PSHM_USE_LOCK_H
 
 #include "posix/base.h"
 
-/* Take a shared lock.  Never waits.  Returns 0; -EAGAIN: another process has
- * an exclusive one; or -errno. */
+/* Take a shared lock. Never waits. Returns 0; -EAGAIN: another process has an
+ * exclusive one; or -errno. */
 int pshm_use_lock_take(int fd);
 
-/* The same, but wait for a moment (20 ms at most) while a process has an
- * exclusive lock.  Returns also -EINTR. */
+/* The same, but wait for up to 20 ms while a process has an exclusive lock.
+ * Also returns -EINTR. */
 int pshm_use_lock_wait(int fd);
 
-/* Take an exclusive lock, until fd is closed.  Never waits.  Returns 0; -EAGAIN:
+/* Take an exclusive lock, until fd is closed. Never waits. Returns 0; -EAGAIN:
  * another process has a lock; or -errno. */
 int pshm_use_lock_try_exclusive(int fd);
 void pshm_use_lock_release(int fd);
 
-/* Has another open file a lock on it?  Ends the lock of fd. */
+/* Does another open file have a lock on the object? Releases the lock of fd.
+ */
 bool pshm_use_lock_is_shared(int fd);
 
-/* The processes that have a lock of flock(2) on the file at path, as far as
- * /proc/locks shows them: up to room of them in pids.  Returns how many. */
+/* The processes that hold a flock(2) on the file at path, as far as
+ * /proc/locks shows them: up to room of them in pids. Returns how many. */
 int pshm_use_lock_holders(const char *path, pid_t *pids, size_t room);
 
 #endif
