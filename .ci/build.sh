@@ -44,14 +44,14 @@ copy_tree() { # copy_tree FOLDER: what a clean clone has, with the changes not c
 }
 
 # Pinned, for a newer one finds other things: it comes by a change of its own.
-linters=(clang-tidy==23.1.4 ruff==0.17.6)
+linters=(check-jsonschema==0.39.0 clang-tidy==23.1.4 ruff==0.17.6 zizmor==1.32.0)
 type_checker=mypy==2.4.1
 
 install_tools() {
     copy_tree "$tree"
     python3 -m venv "$tools"
     "$tools/bin/pip" install -qq "${linters[@]}" "$type_checker" \
-        build numpy 'pip>=25' pytest pyyaml rich 'setuptools>=77'
+        build numpy 'pip>=25' pytest rich 'setuptools>=77'
 }
 
 make_sdist() {

@@ -65,8 +65,10 @@ lint_gcc_analyzer() {
     done
 }
 
+# Their form, and what an attacker could use: actions without a commit, rights, text that is run.
 lint_workflows() {
-    "$tools/bin/python" "$tree/.ci/release/check_workflows" "$tree"
+    "$tools/bin/check-jsonschema" --builtin-schema vendor.github-workflows "$tree"/.github/workflows/*.yml
+    "$tools/bin/zizmor" --offline --no-progress --min-severity medium "$tree/.github/workflows"
 }
 
 build_strict() { # build_strict COMPILER: a release build of the sources, all warnings errors

@@ -1,4 +1,4 @@
-# The README's two commands, as root and as an ordinary user.
+# The README's two commands, as root and as an ordinary user; and the site of the documents.
 
 readme_command() { # readme_command PATTERN: the line of the README that matches it
     awk '/^```/ { inside = !inside; next } inside' "$tree/README.md" | grep -m 1 -E -- "$1" ||
@@ -19,6 +19,13 @@ run_readme() {
     printf '$ %s\n' "$tests"
     own_shm bash -euo pipefail -c "$tests"
     .venv/bin/python -c "$python_version" >>"$ran"
+}
+
+run_site() {
+    local status=0
+    "$tree/.ci/site" "$scratch/site" || status=$?
+    [ "$status" != 3 ] || echo "NOT TESTED: mkdocs-material cannot be installed here"
+    [ "$status" = 0 ] || { [ "$status" = 3 ] && [ "${CI:-}" != true ]; }
 }
 
 user=$scratch/user # the home of an ordinary user, with a clone in it

@@ -1,4 +1,4 @@
-"""The documents of the repository: their headings, links and examples."""
+"""The documents of the repository and of the installed package: headings, links, examples."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,9 @@ from _processes import PATH, can_mount
 import posixshm
 
 ROOT = Path(__file__).resolve().parent.parent
-REFERENCE = ROOT / "src/posixshm"
+REFERENCE = Path(posixshm.__file__).resolve().parent
 PAGES = sorted((REFERENCE / "docs").glob("*.md"))
+IN_CHECKOUT = (ROOT / ".github").is_dir()  # a source distribution is not the whole repository
 BLOB = "https://github.com/posixshm/posixshm/blob/main/"
 
 _FENCE = re.compile(r"^( *)(```+)([^\n`]*)\n(.*?)^\1\2`* *$", re.MULTILINE | re.DOTALL)
@@ -76,6 +77,8 @@ def dead_links(path):
     for link in links(path.read_text()):
         target, _, anchor = link.removeprefix(BLOB).partition("#")
         if link.startswith(BLOB):
+            if not IN_CHECKOUT:
+                continue
             file = ROOT / target
         elif re.match(r"[a-z]+:", link):
             continue

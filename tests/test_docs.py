@@ -7,10 +7,10 @@ import re
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 from _documents import (
+    IN_CHECKOUT,
     PAGES,
     REFERENCE,
     ROOT,
@@ -28,21 +28,21 @@ import posixshm
 
 GENERATOR = ROOT / ".ci/reference"
 GUIDES = [page for page in PAGES if not page.name.startswith("api-")]
-# A checkout has files of tools beside its own; a source distribution has no repository.
-FOLDERS = ("", ".github", "benchmarks", "csrc", "src/posixshm", "src/posixshm/docs", "tests")
-DOCUMENTS = sorted(
-    {page for folder in FOLDERS for page in (ROOT / folder).glob("*.md")}
-    | set((ROOT / "csrc").rglob("*.md"))
-    | set((ROOT / "tests").rglob("*.md"))
+OTHERS = sorted(
+    {page for folder in ("", ".github", "benchmarks") for page in (ROOT / folder).glob("*.md")}
+    | {page for folder in ("csrc", "tests") for page in (ROOT / folder).rglob("*.md")}
 )
 
 
-def path_of(page):
-    return str(page.relative_to(ROOT)) if isinstance(page, Path) else None
+def name_of(page):
+    root = ROOT if page in OTHERS else REFERENCE.parent
+    return str(page.relative_to(root))
 
 
-documents = pytest.mark.parametrize("page", DOCUMENTS, ids=path_of)
-reference = pytest.mark.parametrize("page", [REFERENCE / "README.md", *PAGES], ids=path_of)
+reference = pytest.mark.parametrize("page", [REFERENCE / "README.md", *PAGES], ids=name_of)
+documents = pytest.mark.parametrize(
+    "page", [REFERENCE / "README.md", *PAGES, *(OTHERS if IN_CHECKOUT else [])], ids=name_of
+)
 
 
 # -- the pages ----------------------------------------------------------------------------------
@@ -119,12 +119,14 @@ def test_a_docstring_has_the_form_that_the_pages_need(name):
         assert found, f"{name} names {raised}, which does not exist"
 
 
-def test_no_heading_of_a_page_has_the_anchor_of_another():
-    for page in DOCUMENTS:
-        found = anchors(page.read_text())
-        assert sorted(set(found)) == sorted(found), page
+@pytest.mark.once
+@documents
+def test_no_heading_of_a_page_has_the_anchor_of_another(page):
+    found = anchors(page.read_text())
+    assert sorted(set(found)) == sorted(found)
 
 
+@pytest.mark.once
 @reference
 def test_every_terminal_can_show_a_page(page):
     assert page.read_text(encoding="utf-8").isascii()
@@ -133,11 +135,13 @@ def test_every_terminal_can_show_a_page(page):
 # -- links --------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @documents
 def test_links_lead_somewhere(page):
     assert not dead_links(page)
 
 
+@pytest.mark.once
 @reference
 def test_the_reference_links_only_to_what_is_installed_with_it(page):
     """Other files by their address: the pages are part of the wheel and of the site."""
@@ -148,6 +152,7 @@ def test_the_reference_links_only_to_what_is_installed_with_it(page):
             assert target.suffix == ".md", link
 
 
+@pytest.mark.once
 def test_the_index_lists_every_page():
     listed = links((REFERENCE / "README.md").read_text())
     assert {f"docs/{page.name}" for page in PAGES} <= set(listed)
@@ -162,7 +167,8 @@ def test_examples_run(page, run_python, tmp_path):
         run_examples(page, run_python, tmp_path)
 
 
-@pytest.mark.parametrize("page", GUIDES, ids=path_of)
+@pytest.mark.once
+@pytest.mark.parametrize("page", GUIDES, ids=name_of)
 def test_a_block_says_what_is_done_with_it(page):
     """python: it runs here. py: it needs what may not be here. Others are shown."""
     for language, code in blocks(page.read_text()):
@@ -173,7 +179,7 @@ def test_a_block_says_what_is_done_with_it(page):
 
 def test_the_names_of_methods_that_the_pages_mention_exist():
     classes = [value for value in PUBLIC.values() if isinstance(value, type)]
-    for page in [ROOT / "README.md", *GUIDES]:
+    for page in GUIDES:
         names = set(re.findall(r"`(?:SharedMemory)?\.([a-z_]+)\(\)`", page.read_text()))
         missing = {name for name in names if not any(hasattr(cls, name) for cls in classes)}
         assert not missing, page
