@@ -43,14 +43,12 @@ copy_tree() { # copy_tree FOLDER: what a clean clone has, with the changes not c
         tar -C "$checkout" --null --files-from=- --ignore-failed-read -c | tar -C "$1" -x
 }
 
-# Pinned, for a newer one finds other things: it comes by a change of its own.
-linters=(check-jsonschema==0.39.0 clang-tidy==23.1.4 ruff==0.17.6 zizmor==1.32.0)
-type_checker=mypy==2.4.1
+type_checker=$(grep '^mypy==' "$checkout/.ci/requirements.txt")
 
 install_tools() {
     copy_tree "$tree"
     python3 -m venv "$tools"
-    "$tools/bin/pip" install -qq "${linters[@]}" "$type_checker" \
+    "$tools/bin/pip" install -qq -r "$checkout/.ci/requirements.txt" \
         build numpy 'pip>=25' pytest rich 'setuptools>=77'
 }
 

@@ -1,10 +1,5 @@
 # What can be said of the sources and of a build without running it.
 
-fail() {
-    printf '%s\n' "$@" >&2
-    return 1
-}
-
 # tests_are_there NAME...: of files in tests, and of tests in them, to be left out.  pytest says nothing
 # of one that it does not know, and leaves out with each all whose names begin with its own.
 tests_are_there() {
@@ -18,6 +13,11 @@ tests_are_there() {
             [[ " $* " == *" ${test%%::*}::$longer "* ]] || fail "with $test goes $longer"
         done
     done
+}
+
+lint_language() {
+    cd "$checkout"
+    .ci/language
 }
 
 lint_ruff() {

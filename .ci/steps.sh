@@ -121,24 +121,6 @@ finish_all() {
     while [ ${#running[@]} != 0 ]; do finish; done
 }
 
-# own_shm COMMAND...: runs it with a /dev/shm of its own, which it must leave empty.
-own_shm() {
-    if ! can_own_shm; then
-        "$@"
-        return
-    fi
-    unshare --mount --propagation private bash -euc '
-        mount -t tmpfs -o mode=1777 tmpfs /dev/shm
-        export POSIXSHM_TEST_OWN_SHM=1
-        "$@"
-        left=$(ls -A /dev/shm)
-        if [ -n "$left" ]; then printf "left in /dev/shm:\n%s\n" "$left"; exit 1; fi' own_shm "$@"
-}
-
-can_own_shm() {
-    unshare --mount --propagation private mount -t tmpfs tmpfs /dev/shm 2>/dev/null
-}
-
 lanes=1
 if can_own_shm; then lanes=$(nproc); fi # more would make the deadlines of tests meet
 

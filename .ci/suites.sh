@@ -94,36 +94,13 @@ run_sanitized() {
         [[ $symbols == *" __${sanitizer}_"* ]] || fail "the extension was built without $sanitizer"
     done
     cd "$tree"
-    # What AddressSanitizer turns off (mlock), dies of itself (no mapping left), keeps for a while
-    # (freed memory) or hangs of itself (test_storm.py: a child that is forked while another thread is in
-    # the sanitizer's allocator waits for the lock of that for ever, in the control of that test as well,
-    # and is ended by SIGABRT); and the commands and what is Python on top of numpy, which call nothing that the
-    # others do not. Nor what is marked "once", for the C tests have sanitizers of their own; and what is long
-    # runs only if this step is asked for by name.
+    # Not what is marked "once", for the C tests have sanitizers of their own; and what is long runs only if
+    # this step is asked for by name.
     local which="not once and not long"
     [ -z "$pattern" ] || which="not once"
-    local left_out=(
-        test_limits.py::test_locked_memory_limit
-        test_limits.py::test_a_limit_on_locked_memory_is_named
-        test_pickle.py::test_ten_thousand_of_them_take_no_memory
-        test_limits.py::test_too_many_maps
-        test_mapping.py::test_lock_pages
-        test_mapping.py::test_lock_pages_over_the_limit
-        test_leaks.py test_demo.py test_array_header.py test_array_pickle.py
-        test_storm.py::test_no_thread_and_no_forked_child_hangs
-        test_command.py test_command_completion.py test_command_copying.py test_command_doctor.py
-        test_command_kinds.py test_command_listing.py test_command_removing.py test_command_rights.py
-        test_command_terminal.py test_command_waiting.py
-    )
-    tests_are_there "${left_out[@]}"
-    echo "NOT TESTED with sanitizers, see .ci/suites.sh: ${left_out[*]}"
-    # The suite makes processes die by SIGSEGV and SIGBUS on purpose, and asks for impossible sizes.
-    own_shm env \
-        LD_PRELOAD="$(gcc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
-        ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:handle_segv=0:handle_sigbus=0:allocator_may_return_null=1 \
-        UBSAN_OPTIONS=print_stacktrace=1 POSIXSHM_ROUNDS=20 \
-        "$venv/bin/python" -m pytest -p no:cacheprovider -o timeout=600 --durations=8 -m "$which" \
-        "${left_out[@]/#/--deselect=tests/}"
+    tests_are_there "${not_sanitized[@]}"
+    echo "NOT TESTED with sanitizers, see .ci/shared.sh: ${not_sanitized[*]}"
+    pytest_sanitized "$venv/bin/python" --durations=8 -m "$which"
 }
 
 # How much of csrc the C tests and part of the Python suite reach; the floor is a little less than what they
@@ -173,10 +150,7 @@ run_musl() {
 run_benchmarks() {
     make_main_venv
     cd "$tree"
-    own_shm "$main_venv/bin/python" benchmarks/bench_calls.py --quick
-    own_shm "$main_venv/bin/python" benchmarks/bench_sync.py --quick
-    own_shm "$main_venv/bin/python" benchmarks/bench_arrays.py --quick
-    own_shm "$main_venv/bin/python" benchmarks/bench_command.py --quick
+    quick_benchmarks "$main_venv/bin/python"
     # Figures are noise on a machine like this; which calls are made is not.
     local status=0
     own_shm "$main_venv/bin/python" benchmarks/bench_calls.py --calls --check || status=$?

@@ -10,6 +10,7 @@ scratch=$(mktemp -d)
 cache=${POSIXSHM_CI_CACHE:-${XDG_CACHE_HOME:-/var/tmp}/posixshm-ci} # interpreters, kept between runs
 shared_tools=${POSIXSHM_SHARED_TOOLS:-$checkout/../shared/tools}
 
+. "$checkout/.ci/shared.sh"
 . "$checkout/.ci/steps.sh"
 . "$checkout/.ci/build.sh"
 . "$checkout/.ci/lint.sh"

@@ -1,0 +1,59 @@
+# What .ci/run, the checks before a release and .ci/dev share.
+
+fail() {
+    printf '%s\n' "$@" >&2
+    return 1
+}
+
+# own_shm COMMAND...: runs it with a /dev/shm of its own, which it must leave empty.
+own_shm() {
+    if ! can_own_shm; then
+        "$@"
+        return
+    fi
+    unshare --mount --propagation private bash -euc '
+        mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+        export POSIXSHM_TEST_OWN_SHM=1
+        "$@"
+        left=$(ls -A /dev/shm)
+        if [ -n "$left" ]; then printf "left in /dev/shm:\n%s\n" "$left"; exit 1; fi' own_shm "$@"
+}
+
+can_own_shm() {
+    unshare --mount --propagation private mount -t tmpfs tmpfs /dev/shm 2>/dev/null
+}
+
+# The tests that do not run with the sanitizers. AddressSanitizer turns off mlock(), keeps freed memory for a
+# while, and fails if no mapping is left; a child that is forked while another thread is in its allocator can
+# wait for the lock of that allocator forever. The commands, and Python code on top of numpy, make no call of
+# the library that other tests do not make.
+not_sanitized=(
+    test_limits.py::test_locked_memory_limit
+    test_limits.py::test_a_limit_on_locked_memory_is_named
+    test_pickle.py::test_ten_thousand_of_them_take_no_memory
+    test_limits.py::test_too_many_maps
+    test_mapping.py::test_lock_pages
+    test_mapping.py::test_lock_pages_over_the_limit
+    test_leaks.py test_demo.py test_array_header.py test_array_pickle.py
+    test_storm.py::test_no_thread_and_no_forked_child_hangs
+    test_command.py test_command_completion.py test_command_copying.py test_command_doctor.py
+    test_command_kinds.py test_command_listing.py test_command_removing.py test_command_rights.py
+    test_command_terminal.py test_command_waiting.py
+)
+
+# pytest_sanitized PYTHON ARGUMENT...: runs tests with an extension that was built with ASan and UBSan. Tests
+# make processes die by SIGSEGV and SIGBUS on purpose, and ask for impossible sizes.
+pytest_sanitized() {
+    own_shm env LD_PRELOAD="$(gcc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
+        ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:handle_segv=0:handle_sigbus=0:allocator_may_return_null=1 \
+        UBSAN_OPTIONS=print_stacktrace=1 POSIXSHM_ROUNDS=20 \
+        "$1" -m pytest -p no:cacheprovider -o timeout=600 "${not_sanitized[@]/#/--deselect=tests/}" "${@:2}"
+}
+
+# quick_benchmarks PYTHON: shows that the benchmarks run; the figures are not meaningful.
+quick_benchmarks() {
+    local file
+    for file in benchmarks/bench_*.py; do
+        own_shm "$1" "$file" --quick
+    done
+}
