@@ -183,6 +183,16 @@ def test_everything_has_a_signature(name):
     )
 
 
+def test_every_public_function_and_class_has_a_signature():
+    """Also those that are written in Python, and that a submodule has."""
+    for module in map(importlib.import_module, ("posixshm", *PARTS)):
+        for name in module.__all__:
+            value = getattr(module, name)
+            is_error = isinstance(value, type) and issubclass(value, BaseException)
+            if callable(value) and not is_error:  # Python has none for OSError either
+                assert str(inspect.signature(value)).startswith("("), name
+
+
 def test_defaults_in_signatures_are_true(name):
     """A call that writes all defaults out does the same."""
 
