@@ -20,6 +20,7 @@ if (
     )
 
 import os
+import re
 import subprocess
 import tempfile
 from glob import glob
@@ -85,7 +86,18 @@ class hardened_build_ext(build_ext):
         return []
 
 
+# PyPI shows the README without the repository, so the relative links become absolute.
+REPOSITORY = "https://github.com/posixshm/posixshm"
+with open("README.md", encoding="utf-8") as file:
+    readme = re.sub(
+        r"(!?)(\[[^]]*\]\()(?![a-z]+:|#)",
+        lambda link: f"{link[1]}{link[2]}{REPOSITORY}/{'raw' if link[1] else 'blob'}/main/",
+        file.read(),
+    )
+
 setup(
+    long_description=readme,
+    long_description_content_type="text/markdown",
     ext_modules=[
         Extension(
             "posixshm._core",

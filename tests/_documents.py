@@ -42,11 +42,15 @@ def examples(path):
 
 
 def run_examples(path, run_python, folder):
-    """Run each example in an interpreter of its own, in order: together they leave nothing."""
-    found = examples(path)
+    """Run each example of a page, as run_programs() does."""
+    run_programs(examples(path), run_python, folder)
+
+
+def run_programs(programs, run_python, folder):
+    """Run each program in an interpreter of its own, in order: together they leave nothing."""
     # Files, because multiprocessing's spawn imports the main module again.
-    scripts = [folder / f"example{number}.py" for number in range(len(found))]
-    for script, code in zip(scripts, found, strict=True):
+    scripts = [folder / f"example{number}.py" for number in range(len(programs))]
+    for script, code in zip(scripts, programs, strict=True):
         script.write_text(code)
     run_python(_RUN, can_mount(), *scripts, env=PATH, timeout=110)
 

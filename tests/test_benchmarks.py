@@ -98,3 +98,9 @@ def test_raw_c_makes_the_system_calls_that_posixshm_makes():
         cannot_be_tested(done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "DIFFERENT" not in done.stdout
+
+
+def test_the_picture_of_the_readme_shows_the_figures_beside_it():
+    done = bench("plot_arrays.py", str(BENCHMARKS / "arrays.json"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (BENCHMARKS / "arrays.svg").read_text()
