@@ -149,7 +149,7 @@ def test_long_headers(name, fields, offset):
     """Up to what numpy reads; where that is no whole number of pages, the items begin in one."""
     source = np.ones(3, [(f"a field of number {number}", "<f8") for number in range(fields)])
     if offset is None:
-        with pytest.raises(ValueError, match="360 fields.*no header of more than 10000"):
+        with pytest.raises(ValueError, match="360 fields.*at most 10000"):
             posixshm.array.save(name, source)
         assert not os.path.exists(SHM + name)
         return
@@ -220,7 +220,7 @@ def test_exist_ok(name):
     assert first.tolist() == [[8, 8, 8], [7, 7, 7]]
     for other in (dict(shape=(3, 2)), dict(dtype=">i4"), dict(dtype="i1"), dict(order="C")):
         with pytest.raises(
-            FileExistsError, match=r"The array exists, but has shape \(2, 3\), .*'F'"
+            FileExistsError, match=r"The array exists with shape \(2, 3\), .*'F'"
         ):
             posixshm.array.create(name, **{**arguments, **other})
     with pytest.raises(FileExistsError):
@@ -229,7 +229,7 @@ def test_exist_ok(name):
         posixshm.array.create(name, **{**arguments, "shape": (2000, 3)})
     removed(first)
     with SharedMemory.create(name, 9000, delete=True):
-        with pytest.raises(ValueError, match="holds no array"):
+        with pytest.raises(ValueError, match="does not contain an array"):
             posixshm.array.create(name, **arguments)
 
 
@@ -271,7 +271,7 @@ def test_an_anonymous_one(name):
 
 @pytest.mark.parametrize("dtype", ["S0", "V0", "U0", []])
 def test_items_of_no_bytes_are_refused(name, dtype):
-    with pytest.raises(ValueError, match="no bytes"):
+    with pytest.raises(ValueError, match="0 bytes"):
         posixshm.array.create(name, 3, np.dtype(dtype))
     assert name not in posixshm.listdir()
 
@@ -311,7 +311,7 @@ def test_arrays_of_objects_are_not_saved(name, value, replace):
         (dict(shape=3, order=None), "order"),
         (
             dict(shape=3, dtype=dict(names=["a", "b"], formats=["<i4", "<i4"], offsets=[0, 2])),
-            "said",
+            "cannot describe",
         ),
     ],
     ids=str,
@@ -536,7 +536,7 @@ def test_names_of_arrays(names):
         assert posixshm.array.exists(name)
         assert not posixshm.array.exists(other) and not posixshm.array.exists(missing)
         assert name in posixshm.array.list() and other not in posixshm.array.list()
-        with pytest.raises(ValueError, match=f"'{other}' holds no array; posixshm.shm_unlink"):
+        with pytest.raises(ValueError, match=f"'{other}' is not an array; posixshm.shm_unlink"):
             posixshm.array.unlink(other)
         assert other in posixshm.listdir()
     with pytest.raises(FileNotFoundError):

@@ -75,7 +75,7 @@ def test_items_anywhere(name, offset):
 @pytest.mark.parametrize("length", [*range(1, 12), 40, 10 + len(GOOD) - 1, 10 + len(GOOD) + 23])
 def test_cut(refused, length):
     data = (header(GOOD) + bytes(24))[:length]
-    assert any(word in refused(data) for word in ("begins with", "version", "cut", "ends at byte"))
+    assert any(word in refused(data) for word in ("begins with", "version", "truncated", "ends at byte"))
 
 
 def test_an_empty_file(refused):
@@ -98,7 +98,7 @@ def test_a_wrong_length(refused, version, length):
     if version == (1, 0) and length > 65_535:
         return
     message = refused(header(GOOD, version, length) + bytes(24))
-    assert any(word in message for word in ("damaged", "cut", "more than", "ends at byte")), message
+    assert any(word in message for word in ("damaged", "truncated", "more than", "ends at byte")), message
 
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
@@ -119,7 +119,7 @@ SHAPES = {
                      f"({2**63 - 1},)", f"({2**32}, {2**32})"],
     "damaged": ["5", "[2, 3]", "(2.0, 3)", "('2', 3)", "None", "(2, None)", "{}", "((2,), 3)",
                 f"({10**300}, 2)", f"(0, {10**300})", "(02, 3)", "(2 3)", "(,)", "(2,,)"],
-    "holds no array": [f"(0, {2**63})", f"(0, {2**62}, {2**62})", "(1,) * 65", str((1,) * 65),
+    "does not contain an array": [f"(0, {2**63})", f"(0, {2**62}, {2**62})", "(1,) * 65", str((1,) * 65),
                        str((1,) * 2000)],
 }  # fmt: skip
 
@@ -155,7 +155,7 @@ def test_python_objects(refused, descr):
 @pytest.mark.parametrize("descr", ["'|S0'", "'<U0'", "'|V0'", "[]"])
 def test_items_of_no_bytes(refused, descr):
     """Any number of them would fit, and whoever goes through them never comes back."""
-    assert "no bytes" in refused(header(with_(descr=descr, shape="(4611686018427387904,)")))
+    assert "0 bytes" in refused(header(with_(descr=descr, shape="(4611686018427387904,)")))
 
 
 @pytest.mark.parametrize(

@@ -276,7 +276,7 @@ def test_it_was_made_smaller(name):
     data = pickle.dumps(array[500:]), pickle.dumps(array[:100:-3])
     os.truncate(SHM + name, 4096 + 200)
     for each in data:
-        with pytest.raises(ValueError, match=f"'{name}' became too small"):
+        with pytest.raises(ValueError, match=f"'{name}' is too small"):
             pickle.loads(each)
     array.shm.close()
 

@@ -8,7 +8,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    # Nothing has been made yet: Ctrl-C simply ends the process, and not with a traceback.
+    # Nothing has been created yet, so Ctrl-C may end the process without a traceback.
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,8 +1,8 @@
-"""Access control lists: the text of getfacl(1), and the attribute that the kernel keeps.
+"""Access control lists: the text form of getfacl(1), and the extended attribute of the kernel.
 
-A list is a dict of rights (read 4, write 2, execute 1) by tag and id. A tag is one of the kernel's
-(linux/posix_acl.h), and the id of an entry without a name is _NO_ID. In the order of their keys
-the entries are as acl(5) wants them: owner, users, owning group, groups, mask, others.
+A list is a dict that maps (tag, id) to rights (read 4, write 2, execute 1). The tags are those of
+the kernel (linux/posix_acl.h), and the id of an entry without a name is _NO_ID. Sorted by key, the
+entries have the order of acl(5): owner, users, owning group, groups, mask, others.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _LETTERS = {"r": 4, "w": 2, "x": 1}
 _VERSION = 2
 _HEADER = struct.Struct("<I")
 _ENTRY = struct.Struct("<HHI")  # tag, rights, id
-_MOST = (65536 - _HEADER.size) // _ENTRY.size  # what fits into an attribute
+_MOST = (65536 - _HEADER.size) // _ENTRY.size  # the most entries of an attribute
 
 
-# -- what an object has -------------------------------------------------------------------------
+# -- the attribute of an object -------------------------------------------------------------
 
 
 def of_object(attribute: bytes, mode: int) -> _List:
-    """The list of an object; attribute: empty if it has a mode only."""
+    """Return the list of an object; attribute: empty if the object has only a mode."""
     if not attribute:
         return {
             (_OWNER, _NO_ID): mode >> 6 & 7,
@@ -47,16 +47,16 @@ def of_object(attribute: bytes, mode: int) -> _List:
     if version != _VERSION:
         raise ValueError(
             f"the object's access control list has version {version} of the kernel's format; this "
-            f"package knows version {_VERSION}"
+            f"package supports version {_VERSION}"
         )
     return {(tag, id): rights for tag, rights, id in _ENTRY.iter_unpack(attribute[_HEADER.size :])}
 
 
 def encode(text: str | None, mode: int, current: bytes) -> tuple[bytes, int]:
-    """The attribute that text makes of an object with that mode and attribute; and the mode then.
+    """Return the new attribute and mode of an object, given a text and its mode and attribute.
 
-    An entry of the owner, the owning group or others that text lacks keeps its rights, and those of
-    the group are what the mask leaves of them: no right is added that text does not name.
+    If the text does not have an entry for the owner, the owning group or others, that entry keeps
+    its effective rights: no right is added that the text does not name.
     """
     entries = parse(text)
     before = of_object(current, mode)
@@ -75,13 +75,13 @@ def encode(text: str | None, mode: int, current: bytes) -> tuple[bytes, int]:
 
 
 def pack(entries: _List) -> bytes:
-    """The attribute of a complete list."""
+    """Return the attribute of a complete list."""
     packed = [_ENTRY.pack(tag, rights, id) for (tag, id), rights in sorted(entries.items())]
     return _HEADER.pack(_VERSION) + b"".join(packed)
 
 
 def _union(entries: _List) -> int:
-    """The mask that lets all entries have their rights."""
+    """Return the mask that limits no entry."""
     union = 0
     for (tag, _), rights in entries.items():
         if tag in _MASKED:
@@ -90,7 +90,7 @@ def _union(entries: _List) -> int:
 
 
 def _mode(entries: _List) -> int:
-    """Its permission bits: those of the group are the mask, if there is one."""
+    """Return the permission bits of a list: the bits of the group are the mask if it has a mask."""
     group = entries.get((_MASK, _NO_ID), entries[_OWNING_GROUP, _NO_ID])
     return entries[_OWNER, _NO_ID] << 6 | group << 3 | entries[_OTHER, _NO_ID]
 
@@ -99,7 +99,7 @@ def _mode(entries: _List) -> int:
 
 
 def to_text(entries: _List, numeric: bool) -> str:
-    """The long text form, as getfacl(1) prints it."""
+    """Return the long text form, as getfacl(1) prints it."""
     lines = []
     mask = entries.get((_MASK, _NO_ID), 7)
     for (tag, id), rights in sorted(entries.items()):
@@ -116,7 +116,7 @@ def _rights_text(rights: int) -> str:
 
 
 def _name(tag: int, id: int) -> str:
-    """The name of a user or a group; the id if it has none, or one that reads like an id."""
+    """Return the name of a user or group; its id if the name is missing or looks like an id."""
     try:
         name = pwd.getpwuid(id).pw_name if tag == _USER else grp.getgrgid(id).gr_name
     except KeyError:
@@ -146,9 +146,10 @@ def _is_number(name: str) -> bool:
 
 
 def parse(text: str | None) -> _List:
-    """The entries of a text, the long form or the short one. It need not be a complete list.
+    """Return the entries of a text in the long or short form. The list may be incomplete.
 
-    Raises TypeError; ValueError for a bad or a second entry; LookupError for an unknown name.
+    Raises TypeError; ValueError for a bad entry or two entries for one subject; LookupError for an
+    unknown name.
     """
     if text is None:
         return {}
@@ -171,7 +172,7 @@ def parse(text: str | None) -> _List:
 
 
 def _split(text: str) -> Iterator[str]:
-    """The entries, without comments and the space around them."""
+    """Yield the entries, without comments and surrounding space."""
     for line in text.split("\n"):
         line = re.sub(r"(^|\s)#.*", "", line).strip()
         if line:
@@ -194,8 +195,8 @@ def _entry(words: str) -> tuple[_Key, int]:
         first = _SHORT[first]
     if first == "default":
         raise ValueError(
-            "a default entry is for what is made in a directory, and a shared memory object is not "
-            "a directory; leave it out"
+            "a default entry applies to new files in a directory, and a shared memory object is "
+            "not a directory; leave it out"
         )
     if first in _SINGLE:
         # "mask::rw" and, as setfacl(1) takes it, "mask:rw".
@@ -218,7 +219,7 @@ _OWNS = {"user": "the owner", "group": "the owning group"}
 
 def _id(kind: str, name: str) -> int:
     if _is_number(name):
-        number = int(name[:11])  # of too many digits one more than an id has is enough
+        number = int(name[:11])  # one digit more than the longest id is enough
         if number >= _NO_ID or name != str(number):
             raise ValueError(f"an id is a decimal number from 0 to {_NO_ID - 1}, not {name}")
         return number
@@ -226,10 +227,10 @@ def _id(kind: str, name: str) -> int:
     try:
         return find(_unquote(name))
     except UnicodeEncodeError:
-        raise ValueError("a name must not contain a surrogate") from None
+        raise ValueError("a name must not contain a surrogate character") from None
     except KeyError:
         raise LookupError(
-            f"no {kind} is called {name!r} on this machine; a numeric id needs no name"
+            f"the {kind} {name!r} does not exist on this machine; a numeric id always works"
         ) from None
 
 
@@ -246,10 +247,10 @@ def _rights(letters: str) -> int:
         return int(letters)
     plain = letters.replace("-", "")
     if not letters or len(set(plain)) != len(plain) or not set(plain) <= _LETTERS.keys():
-        hint = "; X depends on what the object is, write x" if "X" in letters else ""
+        hint = "; write x instead of X" if "X" in letters else ""
         raise ValueError(
-            f"rights are letters of rwx, each once, a digit from 0 to 7, or '-' for none, "
-            f"not {letters!r}{hint}"
+            "rights are the letters r, w and x, each at most once, a digit from 0 to 7, or '-' for "
+            f"no rights, not {letters!r}{hint}"
         )
     return sum(map(_LETTERS.__getitem__, plain))
 
@@ -258,7 +259,7 @@ def _rights(letters: str) -> int:
 
 
 def explain(device: int) -> str:
-    """Why objects of a device have no access control lists, and what to do."""
+    """Return why the objects of a device do not have access control lists, and what to do."""
     instead = "mode= and gid=, or chmod() and chown(), give access to a group"
     for number, mount, kind, options in _mounts():
         if number != f"{os.major(device)}:{os.minor(device)}":
@@ -273,13 +274,13 @@ def explain(device: int) -> str:
 
 
 def _mounts() -> Iterator[tuple[str, str, str, list[str]]]:
-    """Device, folder, file system and its options of all mounts: proc_pid_mountinfo(5)."""
+    """Yield device, folder, file system type and options of all mounts: proc_pid_mountinfo(5)."""
     try:
         with open("/proc/self/mountinfo", errors="surrogateescape") as mounts:
             lines = list(mounts)
     except OSError:
         return
-    for line in reversed(lines):  # what was mounted last covers what was there
+    for line in reversed(lines):  # a later mount hides an earlier one
         mount, _, system = line.partition(" - ")
         fields, (kind, _, options) = mount.split(), system.split(maxsplit=2)
         yield fields[2], fields[4], kind, options.strip().split(",")

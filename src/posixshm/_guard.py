@@ -1,4 +1,4 @@
-"""guard(): a bus error in shared memory becomes an exception."""
+"""guard(): raise an exception instead of a bus error in shared memory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class BusError(OSError):
-    """Memory that was accessed in a guard() is gone: errno is EFAULT, filename the object's name.
+    """An access in a guard() block found memory that the object has lost.
 
-    Another process truncated the object, or there was no memory for a page that was not used
-    before. What the block read there were zeros, and what it wrote there is lost. See signal(7),
-    SIGBUS.
+    errno is EFAULT, and filename the name of the object. Another process truncated the object, or
+    there was no memory for a page that was not used before. The block read zeros there, and what it
+    wrote there is lost. See SIGBUS in signal(7).
     """
 
     __module__ = "posixshm"
@@ -34,18 +34,21 @@ class guard:
     """Raise BusError at the end of a `with` block, instead of ending the process with SIGBUS.
 
     memory: one or more of SharedMemory, MemoryMap, View, memoryview and numpy arrays in shared
-    memory. In the block, an access by this thread to a page that the object lost (another process
-    truncated it), or that cannot be had (a full file system), finds zeros; when the block ends, the
-    object's pages are mapped again, and BusError is raised. If the block raised another exception,
-    it is the __context__ of the BusError; one that is not an Exception, such as KeyboardInterrupt,
-    is raised on, with a note. A handle's memory is that which it has when the block begins.
+        memory. Of a handle, the memory that it has when the block begins is guarded.
 
-    Guards nest. One guard serves one block at a time. The handler of SIGBUS is installed while
-    there is a block, calls the previous handler for every other bus error, and uses sigaction(2).
+    In the block, this thread reads zeros from a page that the object has lost, because another
+    process truncated it or the file system is full. When the block ends, the pages of the object
+    are mapped again and BusError is raised. If the block raised another exception, that is the
+    __context__ of the BusError; an exception that is not an Exception, such as KeyboardInterrupt,
+    is raised itself, with a note.
 
-    Raises TypeError for other memory; ValueError for a closed handle; OSError: EINVAL or EFAULT
-    (huge pages of hugetlbfs, a device), ENOMEM (address space for a second mapping), EAGAIN (locked
-    pages, RLIMIT_MEMLOCK).
+    Guards can be nested. A guard can have one block at a time. While a block is running, a handler
+    of SIGBUS is installed with sigaction(2), which calls the previous handler for every other bus
+    error.
+
+    Raises TypeError for other memory; ValueError for a closed handle; OSError with errno EINVAL or
+    EFAULT (huge pages of hugetlbfs, a device), ENOMEM (no address space for a second mapping), or
+    EAGAIN (locked pages and RLIMIT_MEMLOCK).
     """
 
     __module__ = "posixshm"
@@ -53,17 +56,17 @@ class guard:
 
     def __init__(self, *memory: _Memory) -> None:
         if not memory:
-            raise TypeError("guard() takes the memory to guard: guard(shm)")
+            raise TypeError("guard() needs the memory to guard: guard(shm)")
         self._memory = memory
-        # What the block has entered; empty if there is no block.
+        # The guards of the running block; empty if no block is running.
         self._block: dict[str, list[tuple[_Memory, Any]]] = {}
 
     def __enter__(self) -> None:
         entered: list[tuple[_Memory, Any]] = []
-        # One step: another thread may be here, too.
+        # setdefault() is one step, so only one of several threads can start a block.
         if self._block.setdefault("entered", entered) is not entered:
-            raise RuntimeError("this guard has a block already; each block takes its own guard()")
-        # A guard that is not left by __exit__ is left when it is collected.
+            raise RuntimeError("this guard has a running block; use one guard() for each block")
+        # A guard that __exit__ does not leave is left when it is deallocated.
         try:
             maps = [(memory, _map_of(memory)) for memory in self._memory]
             entered.extend((memory, _guard_enter(map)) for memory, map in maps)
@@ -91,13 +94,13 @@ class guard:
 
 
 _CAUSE = (
-    "Another process truncated the object, or there is no memory for a page of it. What the block "
-    "read there were zeros, and what it wrote there is lost"
+    "Another process truncated the object, or there is no memory for a page of it. The block read "
+    "zeros there, and what it wrote there is lost"
 )
 
 
 def _leave(memory: _Memory, entered: Any) -> str | None:
-    """What was lost; None if nothing was."""
+    """Leave a guard. Return a text that says what was lost, or None."""
     name = _name(memory)
     of = "" if name is None else f" of {name!r}"
     try:
@@ -115,19 +118,19 @@ def _size_now(memory: _Memory, end: int) -> str:
         return ""
     try:
         size = memory.stat().st_size
-    except (OSError, ValueError, ImportError):  # the last one while the interpreter ends
+    except (OSError, ValueError, ImportError):  # ImportError: the interpreter is shutting down
         return ""
     return f", which has {size} bytes now" if size < end else ""
 
 
 def _name(memory: _Memory) -> str | None:
-    """The object's name; also of a SharedArray, which has one."""
+    """Return the name of the object, or None."""
     name = getattr(memory, "name", None)
     return name if isinstance(name, str) else None
 
 
 def _map_of(memory: object) -> MemoryMap:
-    """The MemoryMap that has the memory."""
+    """Return the MemoryMap that contains the memory."""
     numpy = imported("numpy")
     found = memory
     while not isinstance(found, MemoryMap):

@@ -1,7 +1,7 @@
 """The processes that use an object, as /proc shows them: proc(5).
 
-An object is told by its device and inode: the path in a process's list of mappings may be the name
-of another object by now.
+An object is identified by its device and inode. The list of mappings of a process shows a name that
+another object may have by now.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def holders(name: str) -> Holders:
 
 
 def scan(keys: Collection[Key]) -> tuple[dict[Key, list[Holder]], int]:
-    """The holders of many objects in one pass over /proc, and how many processes refused."""
+    """Return the holders of objects, and the number of processes that could not be inspected."""
     uses: dict[Key, dict[int, set[str]]] = {}
     refused = set()
     lockers = _lockers(keys)
@@ -84,12 +84,11 @@ def scan(keys: Collection[Key]) -> tuple[dict[Key, list[Holder]], int]:
                 uses.setdefault(key, {}).setdefault(pid, set()).add(how)
         except PermissionError:
             refused.add(pid)
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
     for key, pids in lockers.items():
         for pid in pids:
-            # The kernel names the process that took the lock, which may have ended since; another
-            # one may have its pid now.
+            # The process that took the lock may have ended, and another one may have its pid now.
             if pid in uses.get(key, ()) or pid in refused:
                 uses.setdefault(key, {}).setdefault(pid, set()).add("use lock")
     found = {
@@ -106,7 +105,7 @@ def _pids() -> list[int]:
 
 
 def _mapping_of(device: int) -> tuple[int, bytes, re.Pattern[bytes]]:
-    """The device; what a line of maps with it contains; and such a line, with the inode."""
+    """Return the device, a part of each line of maps about it, and a pattern for the inode."""
     text = b"%02x:%02x" % (os.major(device), os.minor(device))
     return device, b" %b " % text, re.compile(rb"^\S+ \S+ \S+ %b (\d+)" % text, re.MULTILINE)
 
@@ -135,7 +134,7 @@ _LOCK = re.compile(rb"^\S+ FLOCK +\S+ +\S+ (\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) "
 
 
 def _lockers(keys: Collection[Key]) -> dict[Key, set[int]]:
-    """The processes that took a lock of flock(2) on these objects."""
+    """Return the processes that hold a flock(2) on the objects."""
     try:
         with open("/proc/locks", "rb", 0) as file:
             locks = file.read()
@@ -163,13 +162,13 @@ def _read(path: str) -> bytes:
 
 
 def uid_of(pid: int) -> int:
-    """The effective user id of a process; -1 if it has ended."""
+    """Return the effective user id of a process, or -1 if it has ended."""
     found = re.search(rb"^Uid:\s+\d+\s+(\d+)", _read(f"/proc/{pid}/status"), re.MULTILINE)
     return int(found[1]) if found else -1
 
 
 def command_of(pid: int) -> str:
-    """The command line of a process, or its name in brackets; '' if it has ended."""
+    """Return the command line of a process, or its name in brackets; '' if it has ended."""
     line = _read(f"/proc/{pid}/cmdline").rstrip(b"\0")
     if line:
         return os.fsdecode(line.replace(b"\0", b" "))

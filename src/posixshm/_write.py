@@ -1,4 +1,4 @@
-"""Writing a new object by its descriptor, before it has its name."""
+"""Writing a new object through its descriptor, before it has its name."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager, suppress
 
 from ._core import SharedMemory
 
-# Bytes of a call: long enough to cost nothing, and so short that Ctrl-C is answered between two.
+# Bytes per call: large enough for full speed, small enough to answer Ctrl-C between two calls.
 _MOST = 8 << 20
 
 
 def write(fd: int, data: bytes | memoryview, offset: int) -> int:
-    """Write all of data at offset, and return the offset behind it. Raises OSError (ENOSPC)."""
+    """Write all of data at offset. Return the offset of its end. Raises OSError (ENOSPC)."""
     rest = memoryview(data)
     while rest:
         written = os.pwrite(fd, rest[:_MOST], offset)
@@ -24,7 +24,7 @@ def write(fd: int, data: bytes | memoryview, offset: int) -> int:
 
 @contextmanager
 def named(name: str | None) -> Iterator[None]:
-    """Put the name that the object is to have into an OSError of the object without a name."""
+    """Add the name that the new object will have to an OSError without a file name."""
     try:
         yield
     except OSError as error:
@@ -34,14 +34,14 @@ def named(name: str | None) -> Iterator[None]:
 
 
 def undo(handle: SharedMemory) -> None:
-    """Remove the name of the object that the caller has made in `handle`, and close that.
+    """Remove the name of the object that the caller created in `handle`, and close the handle.
 
-    For a function that is left by an exception after the object had its name: a signal handler may
-    raise after any call. What a signal handler raises in here is raised then.
+    For a function that raises after the object got its name, because a signal handler may raise
+    after any call. If a signal handler raises in this function, that exception is raised.
     """
     try:
-        with suppress(OSError, ValueError):  # the name is another object's by now, or there is none
-            SharedMemory.unlink(handle)  # whatever a subclass makes of it
+        with suppress(OSError, ValueError):  # the name was removed, or another object has it
+            SharedMemory.unlink(handle)  # not the method of a subclass
     finally:
         SharedMemory.close(handle)
 
@@ -49,7 +49,7 @@ def undo(handle: SharedMemory) -> None:
 def check_options(
     function: str, options: Mapping[str, object], accepted: Iterable[str], others: Mapping[str, str]
 ) -> None:
-    """Raise TypeError for an option that is not accepted; others: what to do instead of some."""
+    """Raise TypeError for an option that is not accepted; others: alternatives, for the message."""
     for option in options.keys() - set(accepted):
         hint = f": {others[option]}" if option in others else ""
         raise TypeError(f"{function} got an unexpected keyword argument {option!r}{hint}")

@@ -1,7 +1,8 @@
 """Waiting for locks in asyncio without blocking the event loop.
 
 A Lock, an RLock and an RWLock belong to the thread that acquired them, which must be the thread of
-the event loop. The functions here try again and again, and the loop runs in between.
+the event loop. The functions of this module try to acquire the lock at intervals of 0.5 to 10 ms,
+and other tasks run in between.
 
 An Event, a Semaphore, a Barrier and an Atomic do not have an owner, so a thread can wait for them:
 `await asyncio.to_thread(event.wait, timeout)`. A function that acquires a Condition, waits for it
@@ -20,13 +21,13 @@ from ._core import Lock, RLock, RWLock
 
 __all__ = ["acquire", "acquire_read", "acquire_write", "hold", "reading", "writing"]
 
-# Pauses between two tries, in seconds.
+# Intervals between two attempts, in seconds.
 _SHORTEST = 0.0005
 _LONGEST = 0.01
 
 
 async def _until(attempt: Callable[[], bool], timeout: float | None) -> bool:
-    """Call `attempt` until it succeeds, or `timeout` seconds (None: no limit) are over."""
+    """Call `attempt` until it returns True, for at most `timeout` seconds (None: no limit)."""
     if timeout is not None and not (timeout < 0 or timeout >= 0):  # NaN
         raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
     deadline = None if timeout is None else monotonic() + timeout
@@ -46,26 +47,30 @@ async def _until(attempt: Callable[[], bool], timeout: float | None) -> bool:
 async def acquire(
     lock: Lock | RLock, timeout: float | None = None, *, recover: bool = False
 ) -> bool:
-    """Acquire `lock` for the event loop's thread: True, or False if it was not free in time.
+    """Acquire `lock` for the thread of the event loop.
 
-    timeout: seconds; 0 or less: one try; None: no limit. recover: as for Lock.acquire. Tasks of one
-    loop share its thread: a Lock that one of them holds is not free for the others, an RLock is.
-    Raises as Lock.acquire; a task that is cancelled while it waits does not hold the lock.
+    timeout: seconds; 0 or less: one attempt; None: no limit. recover: as for Lock.acquire.
+
+    Returns True, or False if the lock was not free in time. The tasks of a loop share its thread:
+    while one task holds a Lock, other tasks cannot acquire it; an RLock they can acquire again. A
+    task that is cancelled while it waits does not hold the lock. Raises as Lock.acquire does, and
+    ValueError for a bad timeout.
     """
     return await _until(lambda: lock.acquire(False, recover=recover), timeout)
 
 
 async def acquire_read(lock: RWLock, timeout: float | None = None) -> bool:
-    """Acquire `lock` to read, as acquire() does."""
+    """Acquire `lock` to read. Parameters and result as for acquire()."""
     return await _until(lambda: lock.acquire_read(False), timeout)
 
 
 async def acquire_write(
     lock: RWLock, timeout: float | None = None, *, recover: bool = False
 ) -> bool:
-    """Acquire `lock` to write, as acquire() does.
+    """Acquire `lock` to write. Parameters and result as for acquire().
 
-    Only a thread that waits keeps new readers out; readers that never pause can keep this waiting.
+    This does not keep new readers out while it waits, as a waiting thread does, so readers that
+    overlap all the time can delay it indefinitely.
     """
     return await _until(lambda: lock.acquire_write(False, recover=recover), timeout)
 
@@ -77,7 +82,7 @@ def _check(got: bool) -> None:
 
 @asynccontextmanager
 async def hold(lock: Lock | RLock, timeout: float | None = None) -> AsyncIterator[None]:
-    """`async with hold(lock):` acquires and releases it. TimeoutError: not free in time."""
+    """Acquire `lock` for an `async with` block. Raises TimeoutError if it was not free in time."""
     _check(await acquire(lock, timeout))
     try:
         yield
@@ -87,7 +92,7 @@ async def hold(lock: Lock | RLock, timeout: float | None = None) -> AsyncIterato
 
 @asynccontextmanager
 async def reading(lock: RWLock, timeout: float | None = None) -> AsyncIterator[None]:
-    """`async with reading(lock):` as hold(), to read."""
+    """Acquire `lock` to read for an `async with` block, as hold() does."""
     _check(await acquire_read(lock, timeout))
     try:
         yield
@@ -97,7 +102,7 @@ async def reading(lock: RWLock, timeout: float | None = None) -> AsyncIterator[N
 
 @asynccontextmanager
 async def writing(lock: RWLock, timeout: float | None = None) -> AsyncIterator[None]:
-    """`async with writing(lock):` as hold(), to write."""
+    """Acquire `lock` to write for an `async with` block, as hold() does."""
     _check(await acquire_write(lock, timeout))
     try:
         yield

@@ -58,7 +58,7 @@ else:
 
 
 class _Options(TypedDict, total=False):
-    """Options of SharedMemory.create, with their meaning and their defaults there."""
+    """The options of SharedMemory.create that create() and save() pass on."""
 
     mode: int
     uid: int | None
@@ -83,7 +83,7 @@ class _SaveOptions(_CreateOptions, total=False):
 
 
 class _AttachOptions(TypedDict, total=False):
-    """Options of SharedMemory.open, with their meaning and their defaults there."""
+    """The options of SharedMemory.open that load() passes on."""
 
     timeout: float | None
     owner: _Owner
@@ -92,14 +92,14 @@ class _AttachOptions(TypedDict, total=False):
 
 
 _ANONYMOUS_OPTIONS = ("max_size", "reserve", "populate", "huge_pages")
-_INSTEAD_OF = {"init": "the array is what is saved"}
+_INSTEAD_OF = {"init": "save() fills the new array itself"}
 
 
 class _Object(np.ndarray[Any, np.dtype[np.uint8]]):
-    """All bytes of an object: what the arrays in it lie in.
+    """An array of all bytes of an object, and the base of every SharedArray in the object.
 
-    Through their .base an array finds it, and no array needs an attribute: numpy makes their views
-    as quickly as its own.
+    A SharedArray finds its handle through its base, so it needs no attribute of its own, and numpy
+    makes views of it as quickly as of its own arrays.
     """
 
     shm: SharedMemory
@@ -109,19 +109,19 @@ class _Object(np.ndarray[Any, np.dtype[np.uint8]]):
 class SharedArray(_Base[Any, np.dtype[_ItemT]]):
     """A numpy.ndarray in shared memory, made by create(), open(), load() and save().
 
-    A view of one (a slice, a field, .T, .reshape() where it need not copy) is one too; a result of
-    arithmetic, a reduction or a copy is a plain array in this process's own memory.
+    A view of a SharedArray (a slice, a field, .T, .reshape() without a copy) is a SharedArray, too.
+    A copy and the result of arithmetic or of a reduction are plain arrays in the memory of the
+    process. A `with` statement closes the handle at its end; the array stays valid.
 
-    In a `with` statement the handle is closed at the end, and the array stays valid.
-
-    Pickling sends the object's name and where in it the items lie, also of a view, and no item;
-    unpickling attaches, and raises as it does for SharedMemory: FileNotFoundError; OSError (ESTALE:
-    another object has the name now; EREMOTE: another host). An array without a name travels
-    through multiprocessing only. np.array(a) is a copy that travels by value.
+    A SharedArray and its views are pickled by reference: the pickle contains the name of the object
+    and the place of the items in it, but no items. An array without a name can be sent only through
+    multiprocessing. Unpickling attaches to the object and raises as for SharedMemory:
+    FileNotFoundError; OSError with errno ESTALE (another object has the name now) or EREMOTE
+    (another host). np.array(a) makes a copy that is pickled by value.
     """
 
     __slots__ = ()
-    # Below that of numpy.ndarray: what numpy makes of several arrays is plain.
+    # Below that of numpy.ndarray, so that the result of an operation on several arrays is plain.
     __array_priority__ = -1.0
 
     def __new__(cls, *args: Any, **keywords: Any) -> Self:
@@ -135,37 +135,37 @@ class SharedArray(_Base[Any, np.dtype[_ItemT]]):
 
     @property
     def shm(self) -> SharedMemory:
-        """The handle of the object, which all views of this array share."""
+        """The handle of the object (a SharedMemory). All views of the array share it."""
         whole = _object(self)
         if whole is None:
-            raise AttributeError("this array is a copy, and not in shared memory")
+            raise AttributeError("the array is a copy that is not in shared memory")
         return whole.shm
 
     @property
     def name(self) -> str | None:
-        """The object's name; None where it has none."""
+        """The name of the object, or None if it does not have a name."""
         return self.shm.name
 
     def is_linked(self) -> bool:
-        """Whether the name leads to this very object.
+        """Return whether the name refers to this object.
 
-        False once another array was saved under it, or it was unlinked; where there never was a
-        name. Raises OSError where that cannot be seen.
+        False if the name was removed, another array was saved under it, or the object never had a
+        name. Raises OSError if /dev/shm cannot be read.
         """
         return self.shm.is_linked()
 
     def unlink(self) -> None:
-        """Remove the name; every array in the object stays valid.
+        """Remove the name. Every array in the object stays valid.
 
-        Raises FileNotFoundError if the name is gone or refers to another object; ValueError if the
-        object never had a name; PermissionError, OSError.
+        Raises FileNotFoundError if the name was removed or refers to another object; ValueError if
+        the object never had a name; PermissionError; OSError. See shm_unlink(3).
         """
         self.shm.unlink()
 
     def close(self) -> None:
-        """Close the handle, and with it the descriptor. This array and all others stay valid.
+        """Close the handle and its descriptor. This array and all others stay valid.
 
-        The memory is unmapped when the last array in it is gone. May be called twice.
+        The memory is unmapped when no array in it exists any more. May be called twice.
         """
         self.shm.close()
 
@@ -181,13 +181,13 @@ class SharedArray(_Base[Any, np.dtype[_ItemT]]):
     ) -> None:
         self.close()
 
-    # -- what stays in shared memory, and what is plain --
+    # -- results: in shared memory or plain --
 
     def __array_wrap__(
         self, array: Any, context: Any = None, return_scalar: bool = False, /
     ) -> Any:
         result = _plain(array)
-        # numpy 1 leaves it to this method whether it is to be a scalar.
+        # numpy 1 leaves it to this method to convert the result to a scalar.
         if return_scalar or (_NUMPY_1 and result.ndim == 0 and type(result) is np.ndarray):
             return result[()]
         return result
@@ -204,12 +204,12 @@ class SharedArray(_Base[Any, np.dtype[_ItemT]]):
     # -- pickling --
 
     def _offset(self) -> int | None:
-        """Bytes from the object's first one to this array's first item; None outside of it."""
+        """Return the offset of the first item in the object, in bytes; None if it is outside."""
         whole = _object(self)
         if whole is None:
             return None
         offset = _address(self) - _address(whole)
-        if self.size == 0:  # numpy puts it anywhere
+        if self.size == 0:  # numpy may place it anywhere
             return min(max(offset, 0), whole.nbytes)
         inside = _lies_within(whole.nbytes, self.dtype, self.shape, self.strides, offset)
         return offset if inside else None
@@ -229,8 +229,10 @@ _NUMPY_1 = np.lib.NumpyVersion(np.__version__) < "2.0.0"
 
 
 def _object(array: NDArray[Any]) -> _Object | None:
-    """What the array lies in; None for one to which numpy gave a copy and this type, as
-    np.array(a, subok=True) does."""
+    """Return the object that the array lies in.
+
+    None for a copy that numpy gave this type, as np.array(a, subok=True) does.
+    """
     base = array.base
     while isinstance(base, np.ndarray):
         if type(base) is _Object:
@@ -240,7 +242,7 @@ def _object(array: NDArray[Any]) -> _Object | None:
 
 
 def _plain(result: Any) -> Any:
-    """What came out of numpy; a plain array where that is not in shared memory."""
+    """Return a result of numpy, as a plain array unless it lies in shared memory."""
     if isinstance(result, SharedArray) and _object(result) is None:
         return result.view(np.ndarray)
     return result
@@ -258,7 +260,7 @@ def _lies_within(
     strides: tuple[int, ...],
     offset: int,
 ) -> bool:
-    """Whether all items lie in `size` bytes."""
+    """Return whether all items lie in the first `size` bytes."""
     low = high = offset
     if 0 not in shape:
         for extent, stride in zip(shape, strides, strict=True):
@@ -279,8 +281,8 @@ def _plainly(name: str) -> Callable[..., Any]:
     return plainly
 
 
-# numpy's methods, written in C, whose result has the type of the array and may be a copy. Those of
-# indexing and copy() are in csrc/core/view/array.c.
+# The methods of numpy, written in C, whose result has the type of the array and may be a copy.
+# Indexing and copy() are in csrc/core/view/array.c.
 for _name in (
     "argmax argmin argpartition argsort astype byteswap choose compress cumprod"
     " cumsum diagonal dot flatten max min prod ravel repeat reshape round sum take trace"
@@ -288,11 +290,11 @@ for _name in (
     setattr(SharedArray, _name, _plainly(_name))
 
 
-# -- making and finding -----------------------------------------------------------------------
+# -- creating and attaching --------------------------------------------------------------------
 
 
 def _fill(header: _npy.Header, data: bytes, buffer: memoryview) -> NDArray[Any]:
-    """Write the header of a new object. The array behind it, a plain one."""
+    """Write the header of a new object. Return a plain array of its items."""
     array: NDArray[Any] = np.ndarray(
         header.shape, header.dtype, buffer, header.offset, order=header.order
     )
@@ -308,7 +310,7 @@ def _on(
     offset: int,
     strides: tuple[int, ...] | None = None,
 ) -> SharedArray[Any]:
-    """An array on a handle's memory. offset and strides: bytes."""
+    """Return an array in the memory of a handle. offset and strides: bytes."""
     buffer = shm.buf
     whole = np.ndarray.__new__(_Object, buffer.nbytes, np.uint8, buffer)
     whole.shm = shm
@@ -318,7 +320,7 @@ def _on(
 
 @contextmanager
 def _closed_on_error(shm: SharedMemory) -> Iterator[None]:
-    """Not only when the exception goes, whose traceback holds the handle."""
+    """Close a handle at once, although the traceback of the exception still refers to it."""
     try:
         yield
     except BaseException:
@@ -327,15 +329,16 @@ def _closed_on_error(shm: SharedMemory) -> Iterator[None]:
 
 
 def _found(shm: SharedMemory) -> tuple[SharedArray[Any], _npy.Header]:
-    """The array that an object holds."""
+    """Return the array that an object contains, and its header."""
     with _closed_on_error(shm):
         try:
             header = _npy.read(shm.fileno())
             if header.end > shm.size:
-                raise _npy.Refused("another process truncated it meanwhile")
+                raise _npy.Refused("another process truncated it while it was read")
             return _on(shm, *header), header
         except _npy.Refused as error:
-            raise ValueError(f"shared memory {shm.name!r} holds no array: {error}") from error
+            text = f"shared memory {shm.name!r} does not contain an array: {error}"
+            raise ValueError(text) from error
 
 
 def create(
@@ -350,19 +353,26 @@ def create(
     delete: _Delete = False,
     **options: Unpack[_CreateOptions],
 ) -> SharedArray[Any]:
-    """Make an array of zeros. It gets its name when it is complete.
+    """Create an array of zeros. It gets its name when it is complete.
 
-    name: of the object; None: an anonymous one, for the processes of multiprocessing. shape: an
-    int, or any number of them, from 0. dtype: without Python objects. order: 'C' or 'F', how the
-    items lie. init: called with the array, a plain one, to fill it before anyone else can see it;
-    if it raises, there is no object. exist_ok: attach to an array of that name, if it has this
-    shape, dtype and order. replace, delete and options, among them stale: as for
-    SharedMemory.create; an anonymous array has reserve, populate and huge_pages.
+    name: the name of the object; None: an anonymous object, which can be sent only through
+        multiprocessing.
+    shape: an int or an iterable of ints >= 0.
+    dtype: any dtype of fixed size without Python objects.
+    order: 'C' or 'F', the memory layout.
+    init: a function that is called with the array (a plain numpy.ndarray) to fill it before the
+        object has its name. If it raises, no object remains.
+    exist_ok: if the name is taken, attach to that array; it must have the same shape, dtype and
+        order.
+    replace, delete and the other options: as for SharedMemory.create. An anonymous array takes
+        max_size, reserve, populate and huge_pages.
 
-    Returns a writable SharedArray; its items begin at a multiple of 4096 bytes (of 64, where
-    hundreds of fields make a header of more than 8192). Raises as SharedMemory.create does:
-    FileExistsError, also where exist_ok finds another array; ValueError for a bad shape, a dtype
-    that a .npy header cannot say, or where exist_ok finds no array.
+    Returns a writable SharedArray. Its items begin at a multiple of 4096 bytes in the object (of 64
+    bytes, if hundreds of fields need a header of more than 8192 bytes).
+
+    Raises as SharedMemory.create does; FileExistsError also if exist_ok finds an array with another
+    shape, dtype or order; ValueError for a bad shape, a dtype that a .npy header cannot describe,
+    or if exist_ok finds an object that is not an array.
     """
     header, data = _npy.make(shape, dtype, order)
 
@@ -373,7 +383,7 @@ def create(
 
     if name is None:
         if exist_ok or replace or delete:
-            text = "an anonymous array (name=None) takes no exist_ok, no replace and no delete"
+            text = "exist_ok, replace and delete need a name; this array is anonymous (name=None)"
             raise ValueError(text)
         shm = SharedMemory.anonymous(header.end, **options)  # type: ignore[misc]
         with _closed_on_error(shm):
@@ -401,7 +411,7 @@ def create(
     if there[:3] != header[:3]:
         shm.close()
         del array
-        _raise_unfit(name, f"The array exists, but has {there} where {header} are asked for")
+        _raise_unfit(name, f"The array exists with {there}, but the caller asked for {header}")
     return array
 
 
@@ -414,16 +424,19 @@ def open(
     mode_at_most: int | None = None,
     size_at_least: SupportsIndex = 0,
 ) -> SharedArray[Any]:
-    """Attach to the array called name: no item is read or copied, and nothing is changed.
+    """Attach to the array called name. No item is read or copied, and nothing is changed.
 
-    mode: 'r' for reading only, in the pages too; 'r+' to write as well. timeout: seconds to wait
-    for the name to appear; None: for ever. owner, mode_at_most, size_at_least (bytes, with the
-    header): as for SharedMemory.open. Reads versions 1.0 to 3.0 of the format, whichever program
-    wrote the file.
+    mode: 'r' to read only: the array, and the pages of its memory, cannot be written; 'r+' to read
+        and write.
+    timeout: seconds to wait for the name to appear; None: no limit.
+    owner, mode_at_most, size_at_least (bytes, with the header): as for SharedMemory.open.
 
-    Raises FileNotFoundError, TimeoutError, PermissionError, OSError as SharedMemory.open;
-    ValueError for a bad name or mode, or for what is no array: another file, a damaged header, one
-    with Python objects, fewer bytes than the header says.
+    Returns a SharedArray. Files of the versions 1.0 to 3.0 of the .npy format are accepted, from
+    any program.
+
+    Raises FileNotFoundError, TimeoutError, PermissionError and OSError as SharedMemory.open does;
+    ValueError for a bad name or mode, or if the object does not contain an array: other bytes, a
+    damaged header, a dtype with Python objects, or fewer bytes than the header requires.
     """
     if mode not in ("r", "r+"):
         raise ValueError(f"mode must be 'r' or 'r+', not {mode!r}")
@@ -439,33 +452,36 @@ def open(
 
 
 def load(name: str, **options: Unpack[_AttachOptions]) -> SharedArray[Any]:
-    """Attach to the array called name for reading only: open(name, 'r')."""
+    """Attach to the array called name, to read only: open(name, 'r')."""
     return open(name, **options)
 
 
 def save(
     name: str | None, array: ArrayLike, *, replace: bool = False, **options: Unpack[_SaveOptions]
 ) -> SharedArray[Any]:
-    """Copy an array into a new object, and give it its name when all is there.
+    """Copy an array into a new object, which gets its name when the copy is complete.
 
-    name: as for create(). array: whatever np.asarray takes, without Python objects and without a
-    mask; its dtype, byte order and Fortran order stay. replace: take over the name of another
-    object, in one step: processes that open the name get either the old array or this one, and
-    processes that have the old one keep it. options: as for create(); with exist_ok=True an array
-    that is there already is not written to: see .shm.created.
+    name: as for create().
+    array: anything that np.asarray accepts, except dtypes with Python objects and masked arrays.
+        Its dtype, byte order and Fortran order are kept.
+    replace: if the name is taken, give it to the new object in one step. A process that opens the
+        name gets either the old array or the new one, and a process that has the old array keeps
+        it.
+    options: as for create(). With exist_ok=True, an array that exists already is returned
+        unchanged, and .shm.created is False.
 
-    Returns the new array, a writable SharedArray. Raises as SharedMemory.create and .link do,
-    FileExistsError for one; ValueError for a dtype that a .npy header cannot say, or for
-    replace=True without a name; TypeError for a masked array.
+    Returns a writable SharedArray. Raises as SharedMemory.create and SharedMemory.link do, such as
+    FileExistsError; ValueError for a dtype that a .npy header cannot describe, or for replace=True
+    without a name; TypeError for a masked array.
     """
     if name is None and replace:
-        raise ValueError("replace=True takes the name of the object to replace")
+        raise ValueError("replace=True needs the name of the object to replace")
     accepted = _ANONYMOUS_OPTIONS if name is None else _SAVE_OPTIONS
     check_options("save()" if name else "save() without a name", options, accepted, _INSTEAD_OF)
-    masked = imported("numpy.ma")  # numpy itself imports it when it is used
+    masked = imported("numpy.ma")  # numpy imports it when a program uses it
     if masked is not None and isinstance(array, masked.MaskedArray):
-        raise TypeError("a masked array has no .npy form; save its .data and its .mask")
-    # A view of its own keeps its shape and dtype if another thread assigns to those of the array.
+        raise TypeError("a .npy file cannot contain a masked array; save its .data and its .mask")
+    # A new view keeps its shape and dtype even if another thread assigns to those of the array.
     source = np.asarray(array).view()
     fortran = source.flags.f_contiguous and not source.flags.c_contiguous
     header, data = _npy.make(source.shape, source.dtype, "F" if fortran else "C")
@@ -480,7 +496,7 @@ def save(
         except OSError as error:
             if error.errno not in (_NO_TMPFILE if replace else _NO_UNLINKED):
                 raise
-    # create() has all options, and can make an object through a temporary name.
+    # create() accepts all options, and can make an object through a temporary name.
     kind: DTypeLike = header.dtype
     return create(
         name,
@@ -495,7 +511,7 @@ def save(
 
 _SAVE_OPTIONS = _SaveOptions.__annotations__.keys()
 _NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR}
-# Or if there is no /proc to link through.
+# These mean that /proc, which link() needs, is not mounted.
 _NO_UNLINKED = _NO_TMPFILE | {errno.ENOENT, errno.EACCES, errno.EPERM}
 
 
@@ -507,9 +523,10 @@ def _written(
     name: str | None = None,
     replace: bool = False,
 ) -> SharedArray[Any]:
-    """The array, after its header and its items are in the object, and that has its name.
+    """Write the header and the items into the object, give it its name, and return the array.
 
-    By the descriptor: through the mapping, each page would cost a fault, and be cleared before.
+    Writes through the descriptor: writing through the mapping would cost a page fault and a cleared
+    page for each page.
     """
     try:
         with named(name):
@@ -522,7 +539,7 @@ def _written(
                 shm.link(name, replace)
         return _on(shm, *header)
     except BaseException:
-        if replace:  # the name may have been another object's, which is gone
+        if replace:  # the old object may have lost its name already
             shm.close()
         else:
             undo(shm)
@@ -533,7 +550,7 @@ _PIECE = 1 << 20  # bytes
 
 
 def _pieces(source: NDArray[Any]) -> Iterator[memoryview]:
-    """The bytes of the items in C order; copies, one after the other, if they lie otherwise."""
+    """Yield the bytes of the items in C order, as copies of parts unless contiguous."""
     if source.size == 0:
         return
     if source.flags.c_contiguous:
@@ -549,9 +566,9 @@ def _pieces(source: NDArray[Any]) -> Iterator[memoryview]:
 
 
 def exists(name: str) -> bool:
-    """Whether the object called name holds an array, which load() would attach to.
+    """Return whether an object called name exists that load() could attach to.
 
-    Raises ValueError for a bad name; PermissionError, OSError if the object cannot be read.
+    Raises ValueError for a bad name; PermissionError or OSError if the object cannot be read.
     """
     try:
         with _descriptor(name) as fd:
@@ -562,9 +579,9 @@ def exists(name: str) -> bool:
 
 
 def list() -> builtins.list[str]:
-    """The names of all arrays, of those objects that this process may read. A moment's picture.
+    """Return the names of all arrays among the objects that this process may read.
 
-    Raises OSError if the directory cannot be read.
+    Raises OSError if /dev/shm cannot be read.
     """
     return [name for name in listdir() if _holds_array(name)]
 
@@ -573,20 +590,20 @@ def _holds_array(name: str) -> bool:
     try:
         with _descriptor(name) as fd:
             return _npy.is_array(fd)
-    except (OSError, ValueError):  # gone, another user's, a name that is not UTF-8
+    except (OSError, ValueError):  # removed, of another user, or with a name that is not UTF-8
         return False
 
 
 def unlink(name: str) -> None:
-    """Remove the name of an array; every process that has the array keeps it.
+    """Remove the name of an array. Every process that has the array keeps it.
 
-    Raises FileNotFoundError, PermissionError, OSError; ValueError for a bad name, or if the object
-    is not an array: posixshm.shm_unlink() removes the name of any object.
+    Raises FileNotFoundError; PermissionError; OSError; ValueError for a bad name, or if the object
+    is not an array: posixshm.shm_unlink() removes the name of any object. See shm_unlink(3).
     """
     with SharedMemory.open(name, readonly=True) as shm:
         if not _npy.is_array(shm.fileno()):
             raise ValueError(
-                f"shared memory {name!r} holds no array; posixshm.shm_unlink() removes any name"
+                f"shared memory {name!r} is not an array; posixshm.shm_unlink() removes any name"
             )
         shm.unlink()
 
@@ -608,21 +625,21 @@ def _attach(
     offset: int,
     writeable: bool,
 ) -> SharedArray[Any]:
-    """What a pickle of an array says. Nothing that it says leads out of the object."""
+    """Unpickle an array, which lies inside the object whatever the pickle contains."""
     if not isinstance(shm, SharedMemory) or not isinstance(dtype, np.dtype):
         raise TypeError(
-            f"an array's pickle has a SharedMemory and a dtype, not {type(shm).__name__} and "
+            f"the pickle of an array has a SharedMemory and a dtype, not {type(shm).__name__} and "
             f"{type(dtype).__name__}"
         )
     _check_dtype(dtype)
     extents, steps = (tuple(map(operator.index, numbers)) for numbers in (shape, strides))
     start = operator.index(offset)
     if len(extents) != len(steps) or any(extent < 0 for extent in extents):
-        raise ValueError(f"no array has shape {extents} and strides {steps}")
+        raise ValueError(f"an array cannot have shape {extents} and strides {steps}")
     if not _lies_within(shm.size, dtype, extents, steps, start):
         raise ValueError(
-            f"shared memory {shm.name!r} became too small: {shm.size} bytes do not hold items of "
-            f"shape {extents}, strides {steps} and dtype {dtype} from byte {start} on"
+            f"shared memory {shm.name!r} is too small: its {shm.size} bytes do not contain shape "
+            f"{extents}, strides {steps} and dtype {dtype} from byte {start} on"
         )
     array = _on(shm, dtype, extents, "C", start, steps)
     if not writeable:
@@ -631,7 +648,7 @@ def _attach(
 
 
 def _check_dtype(dtype: np.dtype[Any]) -> None:
-    """A pickle of a dtype may say anything of flags, sizes and offsets."""
+    """Check a dtype from a pickle, which may contain any flags, sizes and offsets."""
     if dtype.hasobject or dtype.kind == "O":
         raise ValueError(f"dtype {dtype.str} holds Python objects, which live in one process only")
     if dtype.itemsize < 0:

@@ -8,7 +8,7 @@ error. See https://arrow.apache.org/docs/format/Columnar.html
 The module needs pyarrow when a function is called: pip install 'posixshm[arrow]'.
 """
 
-# pyarrow may not be there, and brings no types.
+# pyarrow may be missing, and does not have types.
 # mypy: disable-error-code="import-not-found,import-untyped"
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SAFE = (14, 0, 1)  # older ones unpickle, and so run, what an extension type of
 
 
 def _pyarrow() -> Any:
-    """Not before it is used, so that this module can be imported without it."""
+    """Import pyarrow when it is needed, so that this module can be imported without it."""
     try:
         import pyarrow
     except ModuleNotFoundError as error:
@@ -63,33 +63,36 @@ def _safe_pyarrow() -> Any:
 
 
 def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> None:
-    """Put a copy of `table` into a new object called `name`, which appears once it is whole.
+    """Copy a table into a new object, which gets its name when the copy is complete.
 
-    table: a pyarrow Table or RecordBatch, or what pyarrow.table() takes: the frames of polars and
-    pandas are among that. replace: an object that has the name loses it in the same step, and
-    processes that have read it keep it. options: mode, uid, gid, acl, max_size, reserve, populate
-    and huge_pages; exist_ok, stale, owner and mode_at_most: as for SharedMemory.create. With
-    exist_ok=True an object that is there is left as it is.
+    name: the name of the object.
+    table: a pyarrow Table or RecordBatch, or anything that pyarrow.table() accepts, such as a
+        DataFrame of polars or pandas.
+    replace: if the name is taken, give it to the new object in one step. A process that has read
+        the old table keeps it.
+    options: mode, uid, gid, acl, max_size, reserve, populate, huge_pages, exist_ok, stale, owner
+        and mode_at_most, as for SharedMemory.create. With exist_ok=True, an object that exists
+        already is not changed.
 
-    The columns of a large table are copied once, into the object itself. The chunks of the table
-    are kept; those of a column of dictionaries get one dictionary.
+    The columns of a large table are copied once, directly into the object. The chunks of the table
+    are kept; the chunks of a dictionary column get one common dictionary.
 
-    Raises FileExistsError; what SharedMemory.unlinked raises, OSError (ENOSPC) if there is no room;
-    TypeError or ValueError for what is no table, or cannot be written in the format.
+    Raises FileExistsError; OSError as SharedMemory.create does, with errno ENOSPC if /dev/shm is
+    full; TypeError or ValueError if table is not a table or cannot be written in the Arrow format.
     """
     check_options("write()", options, _OPTIONS + _EXISTING, _INSTEAD_OF)
     pa = _pyarrow()
     polars = imported("polars")
     if polars is not None and isinstance(table, polars.DataFrame):
-        # Of objects polars hands over the addresses, as bytes.
+        # For Python objects polars would pass their addresses, as bytes.
         objects = [name for name, kind in table.schema.items() if kind == polars.Object]
         if objects:
-            text = f"columns {objects} hold Python objects, which live in one process only"
+            text = f"columns {objects} contain Python objects, which other processes cannot use"
             raise TypeError(text)
     if not isinstance(table, pa.Table):
         table = pa.table(table)
     little = table.get_total_buffer_size() < _LITTLE
-    # A little table is copied once more, which takes less than to measure it before.
+    # A small table is copied twice, which is faster than measuring it first.
     sink = pa.BufferOutputStream() if little else pa.MockOutputStream()
     _write(sink, table)
     data = sink.getvalue() if little else None
@@ -117,7 +120,7 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
             shm.link(name, replace)
         shm.close()
     except BaseException:
-        if replace:  # the name may have been another object's, which is gone
+        if replace:  # the old object may have lost its name already
             shm.close()
         else:
             undo(shm)
@@ -132,9 +135,9 @@ def _write(sink: Any, table: pyarrow.Table) -> None:
 
 
 class _File:
-    """A file for pyarrow, whose bytes go to an object by its descriptor.
+    """A file for pyarrow that writes to an object through its descriptor.
 
-    Through a mapping of the object, each page would cost a fault, and be cleared before.
+    Writing through a mapping would cost a page fault and a cleared page for each page.
     """
 
     closed = False
@@ -173,25 +176,27 @@ def read(
     size_at_least: int = 0,
     validate: bool = True,
 ) -> pyarrow.Table:
-    """The table in the object called `name`, without a copy: its columns are the object's bytes.
+    """Return the table in the object called `name`, a pyarrow.Table, without a copy.
 
-    They are read-only, keep the memory as long as anything uses them, and lie at multiples of 8
-    bytes. Only what was written compressed, or in the other byte order, is copied.
+    Its columns are the bytes of the object. They are read-only, keep the memory mapped as long as a
+    column exists, and are aligned to 8 bytes. Only compressed columns and columns in the other byte
+    order are copied.
 
-    timeout: seconds to wait for the name to appear; None: for ever. owner,
-    mode_at_most and size_at_least: as for SharedMemory.open. validate: look at all that one value
-    says of where another one is (offsets, indices) and at the text: a damaged table is an error
-    here, and no crash later. That reads the columns of text, lists and dictionaries, and takes no
-    time for numbers. Without it, read what you wrote yourself. A process that may write to the
-    object can still change it afterwards.
+    timeout: seconds to wait for the name to appear; None: no limit.
+    owner, mode_at_most, size_at_least (bytes): as for SharedMemory.open.
+    validate: check the offsets and indices in all columns, and that text is UTF-8, so that a
+        damaged table raises ValueError here instead of crashing the process later. This reads the
+        columns of text, lists and dictionaries, but not those of numbers. validate=False is for
+        tables from a trusted writer. Even after a check, a process that may write to the object can
+        change it.
 
-    No code that a table contains is run; an extension type that this program has registered with
-    pyarrow is given its metadata. A compressed table takes the memory that it expands to;
-    MemoryError if a table, which may be damaged, says that this is more than there is.
+    Code that a table contains is not run; an extension type that the program has registered with
+    pyarrow receives its metadata. A compressed table needs memory for the uncompressed columns.
 
-    Raises ValueError for what is no Arrow IPC file, or one that was cut or damaged; what
-    SharedMemory.open raises: FileNotFoundError, TimeoutError, PermissionError; ImportError for
-    pyarrow before 14.0.1, which runs what a table contains.
+    Raises FileNotFoundError, TimeoutError and PermissionError as SharedMemory.open does; ValueError
+    if the object is not an Arrow IPC file, or a truncated or damaged one; MemoryError if there is
+    not enough memory for the uncompressed columns; ImportError for pyarrow before 14.0.1, which
+    runs code that a file contains (CVE-2023-47248).
     """
     pa = _safe_pyarrow()
     with SharedMemory.open(
@@ -211,15 +216,15 @@ def read(
     except Exception as error:
         if not _is_pyarrows(error, pa):
             raise
-        raise ValueError(f"{name!r} does not hold a sound Arrow IPC file: {error}") from error
+        raise ValueError(f"{name!r} is not a valid Arrow IPC file: {error}") from error
     return table
 
 
 def _is_pyarrows(error: Exception, pa: Any) -> bool:
-    """Whether pyarrow itself raised it: of many classes, an OSError without an errno among them.
+    """Return whether pyarrow itself raised the exception, which may be of many classes.
 
-    What a signal handler or an extension type raised has its own frame. MemoryError says nothing
-    of the file.
+    An exception of a signal handler or an extension type has a frame of its own. A MemoryError is
+    not about the file.
     """
     if isinstance(error, (MemoryError, pa.ArrowCancelled)):
         return False
@@ -239,8 +244,10 @@ _BLOCKS = (2, 3)
 
 
 def _check_blocks(file: memoryview, pa: Any) -> None:
-    """Refuse blocks that overlap: a small file that names one block many times would be many times
-    as large in memory. pyarrow has verified the footer."""
+    """Raise an error if blocks overlap. pyarrow has verified the footer.
+
+    A small file that names one block many times would need many times its size in memory.
+    """
     length = int.from_bytes(file[-10:-6], "little")
     footer = file[len(file) - 10 - length : len(file) - 10]
 
@@ -248,7 +255,7 @@ def _check_blocks(file: memoryview, pa: Any) -> None:
         (found,) = struct.unpack_from(kind, footer, place)
         return int(found)
 
-    spans = []
+    blocks_at = []
     table = number("<I", 0)
     fields = table - number("<i", table)
     for field in _BLOCKS:
@@ -257,8 +264,8 @@ def _check_blocks(file: memoryview, pa: Any) -> None:
         if place:
             vector = table + place + number("<I", table + place)
             blocks = footer[vector + 4 :][: number("<I", vector) * _BLOCK.size]
-            spans += [(start, start + a + b) for start, a, b in _BLOCK.iter_unpack(blocks)]
-    spans.sort()
-    for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+            blocks_at += [(start, start + a + b) for start, a, b in _BLOCK.iter_unpack(blocks)]
+    blocks_at.sort()
+    for (_, end), (start, _) in zip(blocks_at, blocks_at[1:], strict=False):
         if start < end:
-            raise pa.ArrowInvalid(f"two of its {len(spans)} blocks overlap at byte {start}")
+            raise pa.ArrowInvalid(f"two of its {len(blocks_at)} blocks overlap at byte {start}")

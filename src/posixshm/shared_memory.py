@@ -1,19 +1,19 @@
-"""A drop-in for multiprocessing.shared_memory: only the import changes.
+"""A replacement for multiprocessing.shared_memory: only the import changes.
 
     from posixshm import shared_memory
 
-A process that uses this module and a process that uses the standard library's can share objects and
-lists. The differences:
+Processes that use this module and processes that use the standard library can share objects and
+lists. The differences are:
 
-- A process that attaches is not registered for deletion: when it ends, the object remains. The
-  creator is registered, unless track=False.
+- The resource tracker only removes names that the process created, unless track=False; the end of
+  a process that attached does not remove the name.
 - close() works while views are in use, and the views stay valid.
 - The memory is reserved when an object is created: if /dev/shm is full, the constructor raises
-  OSError, and no later access is a bus error. A program that asks for far more than it uses sets
-  `shared_memory.SharedMemory.reserve = False`.
-- An object has its size, and a list its items, before it has its name.
+  OSError, and a later access is not a bus error. A program that creates objects much larger than
+  what it uses can set `shared_memory.SharedMemory.reserve = False`.
+- An object gets its name after it has its size, and a list after it has its items.
 - unlink() removes the name only if the name still refers to this object.
-- An unpickled handle or list raises OSError if another object has the name by then.
+- Unpickling a handle or a list raises OSError if another object has the name by then.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T", bound=int | float | bool | str | bytes | None)
 _V = TypeVar("_V")
 
-# Private there, but programs and subclasses use them; for compatibility only. The module there also
-# has `resource_tracker`: see __getattr__.
+# Private names of the standard library's module that programs and subclasses use. Its name
+# `resource_tracker` is in __getattr__.
 _USE_POSIX = True
 _posixshmem = SimpleNamespace(shm_open=_core.shm_open, shm_unlink=_core.shm_unlink)
 _O_CREX = os.O_CREAT | os.O_EXCL
@@ -49,14 +49,14 @@ _SHM_SAFE_NAME_LENGTH = 14
 
 
 def _make_filename() -> str:
-    """A random name, with the slash, that is short enough for every system."""
+    """Return a random name with a slash, short enough for every system."""
     digits = _SHM_SAFE_NAME_LENGTH - len(_SHM_NAME_PREFIX)
     return _SHM_NAME_PREFIX + os.urandom(digits // 2).hex()
 
 
 def __getattr__(name: str) -> object:
     if name == "resource_tracker":
-        # The one that this library registers names with, so what a program puts there is used.
+        # The module with which this library registers names, so that a program can replace it.
         from multiprocessing import resource_tracker
 
         return resource_tracker
@@ -64,10 +64,10 @@ def __getattr__(name: str) -> object:
 
 
 class _Private(Generic[_V]):
-    """An attribute that is private there, which programs read and assign to all the same.
+    """A private attribute of the standard library's class that programs read and assign.
 
-    Of the class it is `default`, as there; of a handle what `read` returns, or what a program
-    assigned to it since the constructor was called.
+    The class has the value `default`. A handle has the value that `read` returns, or the value that
+    a program has assigned since the constructor was called.
     """
 
     def __init__(self, read: Callable[[SharedMemory], _V], default: _V) -> None:
@@ -93,7 +93,7 @@ class _Private(Generic[_V]):
 
 
 def _descriptor(shm: SharedMemory) -> int:
-    """The descriptor, which stays the handle's; -1 once the handle is closed."""
+    """Return the descriptor, which the handle still owns; -1 if the handle is closed."""
     try:
         return shm.fileno()
     except ValueError:
@@ -101,46 +101,49 @@ def _descriptor(shm: SharedMemory) -> int:
 
 
 def _second_map(shm: SharedMemory) -> mmap.mmap | None:
-    """An mmap.mmap of the object, made when a program first asks for it, with a descriptor of its
-    own; None once the handle is closed."""
+    """Return an mmap.mmap of the object, made at the first use, with a descriptor of its own.
+
+    None if the handle is closed.
+    """
     import mmap
 
     fd = _descriptor(shm)
     if fd < 0:
         return None
     made = mmap.mmap(fd, 0, access=mmap.ACCESS_READ if shm.readonly else mmap.ACCESS_WRITE)
-    shm._mmap = made  # for the next time: it has a position, and a program may close it
+    shm._mmap = made  # for the next use: it has a position, and a program may close it
     return made
 
 
 class SharedMemory(_core.SharedMemory):
     """Create a shared memory object, or attach to one by its name.
 
-    name: with create=True, None means a fresh one.
-    size: bytes, for create=True; an attacher gets the object's own size.
-    track: the creator's name is removed by the resource tracker of multiprocessing when the last
-        process of the program has ended without unlink().
+    name: the name of the object. None: a random name; only with create=True.
+    create: create an object, which must not exist yet.
+    size: bytes, for create=True. When attaching, the object keeps its size.
+    track: with create=True, register the name with the resource tracker of multiprocessing, which
+        removes it if the program ends without unlink().
 
-    reserve: an attribute of the class, True unless a program or a subclass sets it: take the whole
-        size when an object is created, so that a full /dev/shm is an error there. False: take
-        memory when it is first written to, as the standard library does; a write to a full
-        /dev/shm is then a bus error.
+    The class attribute `reserve` is True unless a program or a subclass sets it: the memory is
+    reserved when the object is created, so that a full /dev/shm raises OSError. False: memory is
+    allocated at the first write, as in the standard library, and a write to a full /dev/shm is a
+    bus error.
 
-    FileExistsError if the name is taken, FileNotFoundError if there is none to attach to.
-    ValueError for a size that is not positive or a name that cannot be one, and for attaching to
-    an object of size 0. OSError (ENOSPC) if the memory cannot be had.
+    Raises FileExistsError if the name is taken; FileNotFoundError if no object has the name;
+    ValueError for a size that is not positive, a bad name, or an object of size 0; OSError with
+    errno ENOSPC if there is not enough memory. See shm_open(3).
     """
 
     reserve: ClassVar[bool] = True
 
-    # A subclass may set these: with O_CREAT alone it attaches to an object of this user or of root,
-    # and creates only what is not there.
-    # The mode is given as it stands, whatever the umask is.
+    # A subclass may set these. With O_CREAT and without O_EXCL the constructor attaches to an
+    # object of this user or of root, and creates one if no object has the name. The umask does not
+    # change the mode.
     _flags = os.O_RDWR
     _mode = 0o600
     _prepend_leading_slash = True
     _track = True
-    # What a program assigned to the attributes that are private there.
+    # The values that a program assigned to private attributes.
     _given: dict[str, Any] | None = None
 
     def __init__(
@@ -155,13 +158,13 @@ class SharedMemory(_core.SharedMemory):
             raise ValueError(f"size must not be negative, not {size!r}")
         if create:
             if size == 0:
-                raise ValueError("to create an object takes a size above 0")
+                raise ValueError("create=True needs a size of at least 1 byte")
             self._flags = _O_CREX | os.O_RDWR
-        # Subclasses that bring `track` to old Pythons set it themselves, and before this call.
+        # Subclasses that add `track` for old Pythons set self._track before this call.
         self._track = self._track and track
         self._given = None
 
-        had_one = self.created  # a constructor may be called once more
+        had_one = self.created  # __init__ may be called again
         try:
             if name is None:
                 if not self._flags & os.O_EXCL:
@@ -185,7 +188,7 @@ class SharedMemory(_core.SharedMemory):
         try:
             super().__init__(name, track=self._track)
         except OSError as error:
-            # What mmap of the standard library calls it; programs that poll expect that.
+            # The standard library raises ValueError, which programs that poll expect.
             if error.errno != errno.ENODATA:
                 raise
             raise ValueError(f"the object {name!r} is empty: its size is 0") from error
@@ -204,19 +207,19 @@ class SharedMemory(_core.SharedMemory):
                 continue
 
     def _demand_owner(self) -> None:
-        """Refuse another user's object, as the kernel does with O_CREAT (fs.protected_regular)."""
+        """Reject another user's object, as the kernel does with O_CREAT (fs.protected_regular)."""
         uid, accepted = self.uid, (os.geteuid(), 0)
         if uid not in accepted:
             self.close()
             raise PermissionError(
                 errno.EACCES,
-                f"The object belongs to the user with uid {uid}, and O_CREAT attaches only to one "
+                f"The object belongs to the user with uid {uid}, and O_CREAT accepts only objects "
                 f"of uid {accepted[0]} or 0; attach without O_CREAT",
                 self.name,
             )
 
     def __del__(self) -> None:
-        # Not needed here, but overriding methods call it.
+        # Not needed here, but the methods of subclasses call it.
         self.close()
 
     def __repr__(self) -> str:
@@ -224,7 +227,7 @@ class SharedMemory(_core.SharedMemory):
 
     @property
     def buf(self) -> memoryview | None:  # type: ignore[override]
-        """A memoryview of the whole object; None once the handle is closed."""
+        """A memoryview of the whole object; None if the handle is closed."""
         if self._given is not None and "_buf" in self._given:
             return cast("memoryview | None", self._given["_buf"])
         try:
@@ -234,7 +237,7 @@ class SharedMemory(_core.SharedMemory):
 
     @property
     def size(self) -> int:
-        """Size in bytes; known after close() too."""
+        """The size in bytes, also after close()."""
         given = self._given
         return given["_size"] if given is not None and "_size" in given else super().size
 
@@ -249,11 +252,11 @@ class SharedMemory(_core.SharedMemory):
         return "/" + name if name is not None and self._prepend_leading_slash else name
 
     def close(self) -> None:
-        """Close the handle: see SharedMemory.close. May be called twice.
+        """Close the handle, as SharedMemory.close() does. May be called twice.
 
-        What a program assigned to _buf and _mmap is forgotten, and valid for those that still use
-        it. If it assigned another descriptor to _fd, that one is closed, and the handle's own is
-        the program's.
+        Values that the program assigned to _buf and _mmap are dropped, but stay valid. If the
+        program assigned another descriptor to _fd, that descriptor is closed, and the program then
+        owns the descriptor of the handle.
         """
         given, self._given = self._given, None
         if given is not None:
@@ -269,17 +272,18 @@ class SharedMemory(_core.SharedMemory):
         state = super().__getstate__()
         if self._given is None:
             return state
-        # What a program assigned is of this process.
+        # Assigned values are valid in this process only.
         own, *slots = state if isinstance(state, tuple) else (state,)
         own = {key: value for key, value in own.items() if key != "_given"}
         return (own, *slots) if slots else own
 
     def unlink(self) -> None:
-        """Remove the name; the memory stays with those who have it. Works after close() too.
+        """Remove the name; processes that have attached keep the memory. Works after close(), too.
 
-        Without a name, as after a constructor that failed, it does nothing. FileNotFoundError if
-        the name is gone or has become another object's. ValueError if the program assigned another
-        name to the handle; if that is None, it does nothing.
+        Does nothing if the handle does not have a name, as after a constructor that failed. Raises
+        FileNotFoundError if the name was removed or refers to another object; ValueError if the
+        program has assigned another name to the handle (but does nothing if that is None). See
+        shm_unlink(3).
         """
         if self.name is None:
             return
@@ -287,8 +291,8 @@ class SharedMemory(_core.SharedMemory):
             return
         if self._name != self._own_name():
             raise ValueError(
-                f"the handle's name was changed to {self._name!r}, "
-                f"and unlink() removes only what it made or attached to: {self.name!r}"
+                f"the program changed the name of the handle to {self._name!r}, but unlink() only "
+                f"removes the name of its object, {self.name!r}"
             )
         super().unlink()
 
@@ -301,32 +305,32 @@ def _with_fresh_name(create: Callable[[str], None]) -> None:
             continue
 
 
-# A list lies in its object as the standard library's lies in its own, so either can read the
-# other's. Numbers are in the machine's byte order, one part follows the other without a gap:
+# The memory layout of a list is that of the standard library, so both modules can read each other's
+# lists. Numbers are in the byte order of the machine. The parts follow each other without padding:
 #
 #     int64            n, the number of items
-#     int64[n + 1]     where each slot starts, counted from the first; the last entry is their end
-#     bytes            the slots: 8 bytes, or for a text the next multiple of 8 above the number
-#                      of its characters; what is in a slot may change, its room never does
-#     char[n][8]       what each slot holds, as a format of the struct module, filled up with NULs:
+#     int64[n + 1]     the offset of each slot from the first slot, and the end of the last slot
+#     bytes            the slots: 8 bytes, or for a text the next multiple of 8 above the number of
+#                      its characters; the size of a slot never changes
+#     char[n][8]       the format of each slot, for the struct module, padded with NULs:
 #                      "q" an int, "d" a float, "xxxxxxx?" a bool, "xxxxxx?x" None, "24s" a text
-#     int8[n]          what becomes of that value: 0 it is the item, 1 str in UTF-8, 2 bytes (both
-#                      without the NULs at their end), 3 None
+#     int8[n]          the conversion of that value to the item: 0 none; 1 str in UTF-8 and 2 bytes,
+#                      both without trailing NULs; 3 None
 #
-# Bytes that end in NULs have a format of their exact length and the code 0, which the standard
-# library reads whole. A str that ends in NULs has an exact length with a 0 before it ("03s"): this
-# module reads it whole, the standard library without its NULs.
+# bytes that end in NULs have a format with their exact length and the code 0, which the standard
+# library reads completely. A str that ends in NULs has a format with its exact length and a leading
+# 0 ("03s"): this module reads it completely, the standard library without its trailing NULs.
 #
-# There is no lock and no mark of a change under way: a reader beside a writer may get a mixture.
+# A list does not have a lock: a reader may get a mixture of an old and a new item.
 
 _PLAIN, _STR, _BYTES, _NONE = range(4)
 _FORMATS = {int: "q", float: "d", bool: "xxxxxxx?", type(None): "xxxxxx?x"}
 _WORD = 8
-_ROOM_MAX = 9_999_999  # the most that a format of 8 characters can say
+_ROOM_MAX = 9_999_999  # the largest size that a format of 8 characters can express
 
 
 def _encode(value: object) -> tuple[str | None, int, bytes]:
-    """Format, code and bytes of an item; no format for a text, which fills the room it gets."""
+    """Return format, code and bytes of an item; the format of a text is None: its whole slot."""
     if isinstance(value, str):
         data = value.encode()
         return f"0{len(data)}s" if data.endswith(b"\0") else None, _STR, data
@@ -334,7 +338,7 @@ def _encode(value: object) -> tuple[str | None, int, bytes]:
         return (f"{len(value)}s", _PLAIN, value) if value.endswith(b"\0") else (None, _BYTES, value)
     if type(value) not in _FORMATS:
         raise TypeError(
-            "a ShareableList holds int, float, bool, str, bytes and None, "
+            "the items of a ShareableList are int, float, bool, str, bytes and None, "
             f"not {type(value).__name__}"
         )
     scalar = _FORMATS[type(value)]
@@ -343,18 +347,18 @@ def _encode(value: object) -> tuple[str | None, int, bytes]:
 
 def _stored_format(kind: str) -> bytes:
     if len(kind) > _WORD:
-        raise ValueError(f"a str of {kind[1:-1]} bytes that ends in NULs is too long")
+        raise ValueError(f"a str that ends in NULs has at most 999999 bytes, not {kind[1:-1]}")
     return kind.encode().ljust(_WORD, b"\0")
 
 
 def _image(values: Iterable[Any]) -> bytes:
-    """The bytes of a whole list."""
+    """Return the bytes of a whole list."""
     slots, formats, codes = [], [], []
     for value in values:
         kind, code, data = _encode(value)
         if isinstance(value, str | bytes):
-            # By its characters, as the other side does it; but there, a text of which that cuts off
-            # the end in UTF-8 cannot be read back.
+            # By the number of characters, as in the standard library, but at least by the number of
+            # bytes: the standard library loses the end of a text with many non-ASCII characters.
             room = _WORD * max(len(value) // _WORD + 1, -(-len(data) // _WORD))
             if room > _ROOM_MAX:
                 raise ValueError(
@@ -373,17 +377,19 @@ def _image(values: Iterable[Any]) -> bytes:
 class ShareableList(Generic[_T]):
     """A list of fixed length in shared memory: int (64 bits), float, bool, str, bytes, None.
 
-    sequence: the items of a new list. name: its name, None for a fresh one; without a sequence,
-    the list to attach to. `.shm` is the SharedMemory: close() and unlink() are its.
+    sequence: the items of a new list.
+    name: the name of the new list (None: a random name); without a sequence, the name of the list
+        to attach to.
 
-    An item may be replaced by one of another type, and by a text that is no longer than its slot.
-    The standard library's side reads a str without the NULs at its end. Nothing locks: processes
-    that write while others read must do that.
+    The attribute shm is the SharedMemory, which has close() and unlink(). An item can be replaced
+    by an item of another type, or by a text that is not longer than its slot. A list does not have
+    a lock: processes that read and write at the same time need one.
 
-    TypeError for an item of another type, struct.error for an int of more than 64 bits, ValueError
-    for a text above 9,999,991 bytes; no name is left then. Attaching raises ValueError if the
-    object does not begin and end as a list does, and reading or replacing an item if what is said
-    of that item is damaged. Attaching costs no more for a long list.
+    Raises TypeError for an item of another type; struct.error for an int of more than 64 bits;
+    ValueError for a text of more than 9,999,991 bytes. The name is then not created. Attaching
+    raises ValueError if the object does not contain a list, and reading or replacing an item raises
+    ValueError if the description of that item is damaged. Attaching takes the same time for a list
+    of any length.
     """
 
     shm: SharedMemory
@@ -397,7 +403,7 @@ class ShareableList(Generic[_T]):
 
     def __init__(self, sequence: Iterable[_T] | None = None, *, name: str | None = None) -> None:
         if sequence is None and name is not None:
-            self._adopt(SharedMemory(name))
+            self._attach_to(SharedMemory(name))
             return
         image = _image(() if sequence is None else sequence)
 
@@ -408,10 +414,10 @@ class ShareableList(Generic[_T]):
             try:
                 _core._create_in(shm, name, len(image), init=fill, track=True)
             except FileExistsError as error:
-                found = (error.strerror or "").partition(": ")[0]  # and the processes that use it
+                found = (error.strerror or "").partition(": ")[0]  # not which processes use it
                 error.strerror = (
                     f"{found}: ShareableList(name=name) attaches to a list, and "
-                    "ShareableList(sequence) chooses a name that is free"
+                    "ShareableList(sequence) chooses a random name"
                 )
                 raise
 
@@ -421,17 +427,17 @@ class ShareableList(Generic[_T]):
                 _with_fresh_name(create)
             else:
                 create(name)
-            self._adopt(shm)
+            self._attach_to(shm)
         except BaseException:
             if shm.created:
                 undo(shm)
             raise
 
-    def _adopt(self, shm: SharedMemory) -> None:
-        """Take `shm` for this list's, if its beginning says so.
+    def _attach_to(self, shm: SharedMemory) -> None:
+        """Use `shm` for this list, after checking its first and last words.
 
-        What is said of an item is checked when the item is used, and each time: a table of all
-        would be as long as the object, and an object of any size costs its writer nothing.
+        The description of an item is checked each time that the item is used. A table of all
+        checked items would be as long as the object, which may have any size without having memory.
         """
         buf = shm.buf
         if buf is None:
@@ -439,7 +445,7 @@ class ShareableList(Generic[_T]):
 
         def demand(is_so: bool, what: str) -> None:
             if not is_so:
-                raise ValueError(f"{shm.name!r} holds no ShareableList: {what}")
+                raise ValueError(f"{shm.name!r} does not contain a ShareableList: {what}")
 
         size = len(buf)
         demand(size >= 2 * _WORD, f"{size} bytes are too few")
@@ -450,8 +456,8 @@ class ShareableList(Generic[_T]):
         slots = (count + 2) * _WORD
         demand(first == 0 and end >= count * _WORD, "its slots do not follow one another")
         demand(end <= size - slots - count * (_WORD + 1), "its items reach past its end")
-        # A process that writes the count last is not done yet, or it is something else.
-        demand(count > 0 or size == 2 * _WORD, "it has no items, but room for some")
+        # A process that writes the count last has not finished, or the object is not a list.
+        demand(count > 0 or size == 2 * _WORD, "it has 0 items, but memory for more")
         self.shm = shm
         self._list_len: int = count
         self._slots = slots
@@ -467,7 +473,7 @@ class ShareableList(Generic[_T]):
         return buf
 
     def _position(self, position: SupportsIndex, message: str) -> int:
-        """The position counted from the start, or IndexError."""
+        """Return the position counted from the start. Raises IndexError."""
         index = operator.index(position)
         if index < 0:
             index += self._list_len
@@ -479,12 +485,12 @@ class ShareableList(Generic[_T]):
         return ValueError(f"item {index} of the list {self.shm.name!r} is damaged: {what}")
 
     def _slot(self, buf: memoryview, index: int) -> tuple[int, int]:
-        """Where the slot of an item begins, and its length."""
+        """Return the offset of the slot of an item, and its length, in bytes."""
         start, end = struct.unpack_from("2q", buf, (index + 1) * _WORD)
         if not (0 <= start and _WORD <= end - start <= _ROOM_MAX):
             raise self._damaged(index, f"its slot goes from {start} to {end}")
         if self._slots + end > self._formats:
-            raise self._damaged(index, "its slot reaches past those of all items")
+            raise self._damaged(index, "its slot reaches past the last slot")
         return self._slots + start, end - start
 
     def _format_at(self, buf: memoryview, index: int, room: int) -> str:
@@ -496,11 +502,11 @@ class ShareableList(Generic[_T]):
             if not (stored.endswith(b"s") and digits.isdigit()):
                 raise self._damaged(index, f"its format is {kind!r}")
             if int(digits) > room:
-                raise self._damaged(index, f"{kind!r} is more than its slot")
+                raise self._damaged(index, f"the format {kind!r} is larger than its slot")
         return kind
 
     def _get_packing_format(self, position: SupportsIndex) -> str:
-        """How the item at `position` is stored, in the terms of the struct module."""
+        """Return the format of the item at `position`, for the struct module."""
         index = self._position(position, "list index out of range")
         buf = self._buffer()
         return self._format_at(buf, index, self._slot(buf, index)[1])
@@ -533,7 +539,7 @@ class ShareableList(Generic[_T]):
         return result
 
     def __setitem__(self, position: SupportsIndex, value: _T) -> None:
-        """Replace an item. ValueError if a text does not fit; the item then stays as it was."""
+        """Replace an item. Raises ValueError, and changes nothing, if a text is too long."""
         index = self._position(position, "list assignment index out of range")
         kind, code, data = _encode(value)
         buf = self._buffer()
@@ -559,25 +565,25 @@ class ShareableList(Generic[_T]):
             yield self[index]
 
     def __repr__(self) -> str:
-        # Not list(self), which takes memory for len(self) items before it has read one.
+        # Not list(self), which allocates memory for len(self) items before it reads the first one.
         items = [item for item in self]
         return f"{type(self).__name__}({items}, name={self.shm.name!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _adopted, (type(self), self.shm)
+        return _unpickled, (type(self), self.shm)
 
     @property
     def format(self) -> str:
-        """How all items are stored, in the terms of the struct module."""
-        self._buffer()  # or it raises
+        """The formats of all items, for the struct module."""
+        self._buffer()  # raises ValueError if the list is closed
         return "".join(map(self._get_packing_format, range(self._list_len)))
 
     def count(self, value: object) -> int:
-        """How many items are equal to `value`."""
+        """Return the number of items that are equal to `value`."""
         return sum(item == value for item in self)
 
     def index(self, value: object) -> int:
-        """The position of the first item equal to `value`; ValueError if there is none."""
+        """Return the position of the first item equal to `value`. Raises ValueError."""
         for index, item in enumerate(self):
             if item == value:
                 return index
@@ -587,8 +593,8 @@ class ShareableList(Generic[_T]):
         __class_getitem__ = classmethod(GenericAlias)
 
 
-def _adopted(cls: type[ShareableList[Any]], shm: SharedMemory) -> ShareableList[Any]:
+def _unpickled(cls: type[ShareableList[Any]], shm: SharedMemory) -> ShareableList[Any]:
     """Unpickle a list."""
     self = cls.__new__(cls)
-    self._adopt(shm)
+    self._attach_to(shm)
     return self

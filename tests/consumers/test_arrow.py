@@ -279,7 +279,7 @@ def as_file(table):
 
 
 def refused(name, **options):
-    with pytest.raises(ValueError, match=f"'{name}' does not hold a sound Arrow IPC file: "):
+    with pytest.raises(ValueError, match=f"'{name}' is not a valid Arrow IPC file: "):
         posixshm.arrow.read(name, **options)
 
 
