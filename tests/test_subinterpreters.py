@@ -125,6 +125,27 @@ exec(USE)
     )
 
 
+def test_a_mapping_of_an_interpreter_forbids_all_of_them_to_shrink_the_object(run):
+    """They share one address space."""
+    run(
+        """
+from posixshm import SharedMemory
+with SharedMemory.create(name, 100_000, delete=True) as shm:
+    interpreter = create()
+    run(interpreter, f"from posixshm import SharedMemory; view = SharedMemory.open({name!r}).buf")
+    try:
+        shm.resize(10, shrink=True)
+    except BufferError as error:
+        assert "another mapping of the object" in str(error), error
+    else:
+        raise AssertionError("the object shrank")
+    run(interpreter, "view[-1] = 1; del view")
+    destroy(interpreter)
+    assert shm.resize(10, shrink=True) == 10
+"""
+    )
+
+
 def test_one_after_the_other_leaves_nothing(run):
     run(
         """

@@ -51,7 +51,7 @@ typedef struct {
     bool registered;                    /* handle_pickle.c, under fields */
     struct handle_table *known_handles; /* handle_table.c */
     Py_ssize_t page_size;               /* bytes */
-    struct pshm_way way;
+    bool has_proc;                      /* pshm_has_proc, at import */
 } core_state;
 
 _Static_assert(offsetof(core_state, owner_died_type)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "posix/object/directory.h"
+#include "posix/object/size.h"
 
 /* OSError itself picks its subclass when it is called with an errno. */
 static void
@@ -256,6 +257,12 @@ raise_populate(int rc, int object, int where, off_t start, off_t end)
 {
     struct pshm_status status;
     struct pshm_room room;
+    if (rc == -EINVAL) {
+        return raise_errno_words(rc, NULL,
+                                 "The kernel cannot populate this memory: it "
+                                 "needs Linux 5.14 or later, and does not "
+                                 "populate memory of a device");
+    }
     if (rc != -EFAULT) {
         return raise_no_memory(rc, NULL, where, end - start);
     }

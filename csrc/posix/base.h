@@ -4,8 +4,9 @@
  * returns 0 (or another value >= 0 that its contract names) or -errno, and
  * reads errno once, right after the call that set it. Static variables hold
  * only what belongs to the process or to a thread, such as the handler of a
- * signal. A function that can wait or take long returns -EINTR so that its
- * caller can run signal handlers; the caller then calls again. */
+ * signal. A function that waits returns -EINTR so that its caller can run signal
+ * handlers, and call again; a function that works for long takes a callback for
+ * that (interrupt.h). */
 #ifndef PSHM_BASE_H
 #define PSHM_BASE_H
 

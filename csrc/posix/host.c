@@ -68,3 +68,9 @@ pshm_process_space(void)
     struct stat st;
     return stat("/proc/self/ns/pid", &st) < 0 ? 0 : (uint32_t)st.st_ino;
 }
+
+bool
+pshm_has_proc(void)
+{
+    return access("/proc/self/fd", X_OK) == 0;
+}

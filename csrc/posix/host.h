@@ -33,4 +33,7 @@ void pshm_forks_watch(void);
  * id. Returns 0 if it is unknown. */
 uint32_t pshm_process_space(void);
 
+/* Whether descriptors have names in /proc. */
+bool pshm_has_proc(void);
+
 #endif

@@ -117,6 +117,26 @@ finish(void)
     return failed > 0;
 }
 
+/* ---- signals of long calls ---- */
+
+int
+count_interrupt(void *context)
+{
+    struct interrupts *interrupts = context;
+    interrupts->calls++;
+    return interrupts->raises > 0 && interrupts->calls >= interrupts->raises
+               ? -EINTR : 0;
+}
+
+static int
+no_interrupt(void *context)
+{
+    (void)context;
+    return 0;
+}
+
+const struct pshm_interrupt go_on = {no_interrupt, NULL};
+
 /* ---- names and objects ---- */
 
 /* The whole program has a deadline as well. */

@@ -21,6 +21,7 @@
 
 #include "faults.h"
 #include "posix/base.h"
+#include "posix/interrupt.h"
 #include "posix/object/name.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -69,6 +70,18 @@ bool check_equal(long long actual, long long expected, const char *file,
 /* What the next failed checks are about; NULL: nothing in particular. */
 void check_about(const char *format, ...)
     __attribute__((format(printf, 1, 2)));
+
+/* ---- signals of long calls ---- */
+
+/* The context of count_interrupt, which counts its calls, and from call number
+ * `raises` on (0: never) returns -EINTR, as after a handler that raises. */
+struct interrupts {
+    int calls, raises;
+};
+int count_interrupt(void *context);
+
+/* No handler raises. */
+extern const struct pshm_interrupt go_on;
 
 /* ---- tests ---- */
 

@@ -107,13 +107,12 @@ static void
 draft_has_its_list_and_its_mode(void)
 {
     char buffer[PSHM_ACL_MAX];
-    struct pshm_way way = {0};
     struct pshm_new_object_params spec = {
         .kind = PSHM_UNNAMED, .size = 100, .length = 100, .mode = 04640,
         .uid = (uid_t)-1, .gid = (gid_t)-1, .acl = &named,
         .acl_size = size_of(5)};
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-    CHECK_IS(pshm_new_object_make(&spec, &way, &new), 0);
+    CHECK_IS(pshm_new_object_make(&spec, &go_on, &new), 0);
     CHECK(!new.acl_refused);
     CHECK_IS(mode_of(new.fd), 04640);
     CHECK_IS(pshm_acl_get(new.fd, buffer, sizeof(buffer)),
@@ -121,7 +120,7 @@ draft_has_its_list_and_its_mode(void)
     CHECK_IS(memcmp(buffer, &named, size_of(5)), 0);
     pshm_new_object_discard(&new);
     pshm_fault_arm("fsetxattr", 1, PSHM_FAULT_FAIL, EOPNOTSUPP);
-    CHECK_IS(pshm_new_object_make(&spec, &way, &new), -EOPNOTSUPP);
+    CHECK_IS(pshm_new_object_make(&spec, &go_on, &new), -EOPNOTSUPP);
     CHECK_IS(pshm_fault_disarm(), 1);
     CHECK(new.acl_refused);
     pshm_new_object_discard(&new);

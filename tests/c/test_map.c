@@ -216,16 +216,6 @@ limit_to_locked_memory_is_told(void)
 }
 
 static void
-populated_range_is_not_populated_again(void)
-{
-    size_t done = PAGE;
-    pshm_fault_arm("madvise", 1, PSHM_FAULT_FAIL, EIO);
-    CHECK_IS(pshm_map_populate(&done, PAGE, true, &done), 0);
-    CHECK_IS(pshm_fault_disarm(), 0);
-    CHECK_IS(done, PAGE);
-}
-
-static void
 lack_of_address_space_is_told(void)
 {
     if (SANITIZED) {
@@ -278,25 +268,10 @@ too_many_mappings_are_told(void)
 
 /* ---- populating ---- */
 
-enum populate_way { BY_KERNEL, BY_TOUCHING };
-
-/* Look at no signals, and go on. */
 static int
-populate_all(void *base, size_t length, bool write, size_t *done)
+populate_all(void *base, size_t length, bool write)
 {
-    int rc, calls = 0;
-    do {
-        rc = pshm_map_populate(base, length, write, done);
-    } while (rc == -EINTR && ++calls < 100);
-    return rc;
-}
-
-static void
-arm_way(enum populate_way way)
-{
-    if (way == BY_TOUCHING) {
-        pshm_fault_arm("madvise", 1, PSHM_FAULT_FAIL_ON, EINVAL);
-    }
+    return pshm_map_populate(base, length, write, &go_on);
 }
 
 static void
@@ -304,29 +279,24 @@ all_pages_are_brought_in(void)
 {
     static const off_t sizes[] = {1, 5000, 1 << 20, (5 << 20) + 1};
     for (size_t i = 0; i < COUNT(sizes); i++) {
-        for (int way = BY_KERNEL; way <= BY_TOUCHING; way++) {
-            for (int write = 0; write < 2; write++) {
-                void *base = NULL;
-                size_t done = 0, resident = 0;
-                size_t length = (size_t)sizes[i];
-                size_t pages = (length + PAGE - 1) / PAGE;
-                int fd = memory_file(sizes[i]);
-                check_about("size %zu, way %d, write %d", length, way, write);
-                CHECK_IS(pshm_map(fd, 0, length, PROT_READ | PROT_WRITE,
-                                  &base),
-                         0);
-                CHECK_IS(pshm_map_resident(base, length, &resident), 0);
-                CHECK_IS(resident, 0);
-                arm_way((enum populate_way)way);
-                CHECK_IS(populate_all(base, length, write, &done), 0);
-                (void)pshm_fault_disarm();
-                CHECK_IS(done, length);
-                CHECK_IS(memory_of(fd), pages * PAGE);
-                CHECK_IS(pshm_map_resident(base, length, &resident), 0);
-                CHECK_IS(resident, pages * PAGE);
-                pshm_unmap(base, length);
-                (void)close(fd);
-            }
+        for (int write = 0; write < 2; write++) {
+            void *base = NULL;
+            size_t resident = 0;
+            size_t length = (size_t)sizes[i];
+            size_t pages = (length + PAGE - 1) / PAGE;
+            int fd = memory_file(sizes[i]);
+            check_about("size %zu, write %d", length, write);
+            CHECK_IS(pshm_map(fd, 0, length, PROT_READ | PROT_WRITE,
+                              &base),
+                     0);
+            CHECK_IS(pshm_map_resident(base, length, &resident), 0);
+            CHECK_IS(resident, 0);
+                    CHECK_IS(populate_all(base, length, write), 0);
+            CHECK_IS(memory_of(fd), pages * PAGE);
+            CHECK_IS(pshm_map_resident(base, length, &resident), 0);
+            CHECK_IS(resident, pages * PAGE);
+            pshm_unmap(base, length);
+            (void)close(fd);
         }
     }
 }
@@ -359,71 +329,57 @@ mapped_kib(const void *base)
 static void
 pages_are_mapped_and_not_only_there(void)
 {
-    for (int way = BY_KERNEL; way <= BY_TOUCHING; way++) {
-        void *base = NULL;
-        size_t done = 0;
-        int fd = memory_file(MIB);
-        CHECK(fallocate(fd, 0, 0, MIB) == 0);
-        CHECK_IS(pshm_map(fd, 0, (size_t)MIB, PROT_READ | PROT_WRITE, &base),
-                 0);
-        CHECK_IS(mapped_kib(base), 0);
-        arm_way((enum populate_way)way);
-        CHECK_IS(populate_all(base, (size_t)MIB, true, &done), 0);
-        (void)pshm_fault_disarm();
-        CHECK_IS(mapped_kib(base), 1024);
+    void *base = NULL;
+    int fd = memory_file(MIB);
+    CHECK(fallocate(fd, 0, 0, MIB) == 0);
+    CHECK_IS(pshm_map(fd, 0, (size_t)MIB, PROT_READ | PROT_WRITE, &base),
+             0);
+    CHECK_IS(mapped_kib(base), 0);
+    CHECK_IS(populate_all(base, (size_t)MIB, true), 0);
+    (void)pshm_fault_disarm();
+    CHECK_IS(mapped_kib(base), 1024);
 
-        /* no store takes a fault any more */
-        struct rusage before, after;
-        CHECK(getrusage(RUSAGE_SELF, &before) == 0);
-        for (size_t at = 0; at < (size_t)MIB; at += PAGE) {
-            ((volatile char *)base)[at] = 1;
-        }
-        CHECK(getrusage(RUSAGE_SELF, &after) == 0);
-        check_about("way %d", way);
-        CHECK(after.ru_minflt - before.ru_minflt < 32);
-        check_about(NULL);
-        pshm_unmap(base, (size_t)MIB);
-        (void)close(fd);
+    /* no store takes a fault any more */
+    struct rusage before, after;
+    CHECK(getrusage(RUSAGE_SELF, &before) == 0);
+    for (size_t at = 0; at < (size_t)MIB; at += PAGE) {
+        ((volatile char *)base)[at] = 1;
     }
+    CHECK(getrusage(RUSAGE_SELF, &after) == 0);
+    CHECK(after.ru_minflt - before.ru_minflt < 100);
+    check_about(NULL);
+    pshm_unmap(base, (size_t)MIB);
+    (void)close(fd);
 }
 
 static void
 populating_changes_no_bytes(void)
 {
-    for (int way = BY_KERNEL; way <= BY_TOUCHING; way++) {
-        void *base = NULL;
-        size_t done = 0;
-        int fd = memory_file(MIB);
-        CHECK(pwrite(fd, "bytes", 5, MIB / 2) == 5);
-        CHECK_IS(pshm_map(fd, 0, (size_t)MIB, PROT_READ | PROT_WRITE, &base),
-                 0);
-        arm_way((enum populate_way)way);
-        CHECK_IS(populate_all(base, (size_t)MIB, true, &done), 0);
-        (void)pshm_fault_disarm();
-        CHECK(memcmp((char *)base + MIB / 2, "bytes", 5) == 0);
-        CHECK(((char *)base)[0] == 0);
-        pshm_unmap(base, (size_t)MIB);
-        (void)close(fd);
-    }
+    void *base = NULL;
+    int fd = memory_file(MIB);
+    CHECK(pwrite(fd, "bytes", 5, MIB / 2) == 5);
+    CHECK_IS(pshm_map(fd, 0, (size_t)MIB, PROT_READ | PROT_WRITE, &base),
+             0);
+    CHECK_IS(populate_all(base, (size_t)MIB, true), 0);
+    (void)pshm_fault_disarm();
+    CHECK(memcmp((char *)base + MIB / 2, "bytes", 5) == 0);
+    CHECK(((char *)base)[0] == 0);
+    pshm_unmap(base, (size_t)MIB);
+    (void)close(fd);
 }
 
 static void
 page_past_the_end_is_an_error_and_no_signal(void)
 {
-    for (int way = BY_KERNEL; way <= BY_TOUCHING; way++) {
-        void *base = NULL;
-        size_t done = 0;
-        int fd = memory_file(5000);
-        struct census before = census_take();
-        CHECK_IS(pshm_map(fd, 0, 4 * PAGE, PROT_READ | PROT_WRITE, &base), 0);
-        arm_way((enum populate_way)way);
-        CHECK_IS(populate_all(base, 4 * PAGE, true, &done), -EFAULT);
-        (void)pshm_fault_disarm();
-        CHECK_IS(done, 0);
-        pshm_unmap(base, 4 * PAGE);
-        CHECK_NOTHING_LEFT(before);
-        (void)close(fd);
-    }
+    void *base = NULL;
+    int fd = memory_file(5000);
+    struct census before = census_take();
+    CHECK_IS(pshm_map(fd, 0, 4 * PAGE, PROT_READ | PROT_WRITE, &base), 0);
+    CHECK_IS(populate_all(base, 4 * PAGE, true), -EFAULT);
+    (void)pshm_fault_disarm();
+    pshm_unmap(base, 4 * PAGE);
+    CHECK_NOTHING_LEFT(before);
+    (void)close(fd);
 }
 
 static int
@@ -433,21 +389,17 @@ populate_small_mount(void *context)
     if (mount_own(PSHM_DIR, "size=1m") != 0) {
         return CANNOT;
     }
-    for (int way = BY_KERNEL; way <= BY_TOUCHING; way++) {
-        void *base = NULL;
-        size_t done = 0;
-        int fd = open(PSHM_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-        CHECK(ftruncate(fd, 2 * MIB) == 0);
-        CHECK_IS(pshm_map(fd, 0, (size_t)(2 * MIB), PROT_READ | PROT_WRITE,
-                          &base),
-                 0);
-        arm_way((enum populate_way)way);
-        CHECK_IS(populate_all(base, (size_t)(2 * MIB), true, &done),
-                 -EFAULT);
-        (void)pshm_fault_disarm();
-        pshm_unmap(base, (size_t)(2 * MIB));
-        (void)close(fd);
-    }
+    void *base = NULL;
+    int fd = open(PSHM_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    CHECK(ftruncate(fd, 2 * MIB) == 0);
+    CHECK_IS(pshm_map(fd, 0, (size_t)(2 * MIB), PROT_READ | PROT_WRITE,
+                      &base),
+             0);
+    CHECK_IS(populate_all(base, (size_t)(2 * MIB), true),
+             -EFAULT);
+    (void)pshm_fault_disarm();
+    pshm_unmap(base, (size_t)(2 * MIB));
+    (void)close(fd);
     return 0;
 }
 
@@ -465,27 +417,20 @@ full_mount_is_an_error_and_no_signal(void)
 
 struct populating {
     void *base;
-    size_t length, done;
+    size_t length;
 };
 
 static int
 populate(void *context)
 {
-    struct populating *populating = context;
-    int rc = pshm_map_populate(populating->base, populating->length, true,
-                               &populating->done);
-    if (rc < 0 && rc != -EINTR) {
-        populating->done = 0;
-    }
-    return rc;
+    const struct populating *populating = context;
+    return populate_all(populating->base, populating->length, true);
 }
 
 static void
-undo_populating(void *context)
+nothing(void *context)
 {
-    struct populating *populating = context;
-    CHECK_IS(populating->done, populating->length);
-    populating->done = 0;
+    (void)context;
 }
 
 static void
@@ -493,7 +438,7 @@ each_failure_of_populating_is_told(void)
 {
     struct populating populating = {.length = (size_t)(66 * MIB)};
     struct operation op = {
-        .name = "populate", .act = populate, .undo = undo_populating,
+        .name = "populate", .act = populate, .undo = nothing,
         .context = &populating, .resumes = true};
     int fd = memory_file(66 * MIB);
     CHECK_IS(pshm_map(fd, 0, populating.length, PROT_READ | PROT_WRITE,
@@ -504,40 +449,36 @@ each_failure_of_populating_is_told(void)
     (void)close(fd);
 }
 
-/* madvise is not there, and one of the calls of the other way fails. */
 static void
-each_failure_of_touching_is_told(void)
+signals_are_checked_between_pieces(void)
 {
-    static const struct {
-        const char *call;
-        int err;
-    } faults[] = {{"pipe2", EMFILE},  {"pipe2", ENFILE}, {"writev", EFAULT},
-                  {"writev", EINTR},  {"writev", ENOMEM}, {"read", EINTR},
-                  {"read", EIO}};
-    size_t length = 3000 * PAGE;
-    int fd = memory_file((off_t)length);
+    size_t length = (size_t)(80 * MIB);
     void *base = NULL;
+    int fd = memory_file((off_t)length);
     CHECK_IS(pshm_map(fd, 0, length, PROT_READ | PROT_WRITE, &base), 0);
-    struct census before = census_take();
-    /* For want of two faults at once, the kernel says EINVAL by itself: this
-     * mapping cannot be populated for writing. */
-    CHECK_IS(pshm_map_protect(base, length, PROT_READ), 0);
-    for (size_t i = 0; i < COUNT(faults); i++) {
-        for (int nth = 1; nth <= (strcmp(faults[i].call, "pipe2") ? 3 : 1);
-             nth++) {
-            size_t done = 0;
-            check_about("call %d of %s, errno %d", nth, faults[i].call,
-                        faults[i].err);
-            pshm_fault_arm(faults[i].call, nth, PSHM_FAULT_FAIL,
-                           faults[i].err);
-            CHECK_IS(pshm_map_populate(base, length, true, &done),
-                     -faults[i].err);
-            CHECK_IS(pshm_fault_disarm(), nth);
-            CHECK_NOTHING_LEFT(before);
-            CHECK_IS(populate_all(base, length, true, &done), 0);
-        }
+    for (int raises = 0; raises < 4; raises++) {
+        struct interrupts interrupts = {.raises = raises};
+        const struct pshm_interrupt interrupt = {count_interrupt,
+                                                 &interrupts};
+        check_about("a handler raises at check %d", raises);
+        int rc = pshm_map_populate(base, length, false, &interrupt);
+        CHECK_IS(rc, raises == 1 || raises == 2 ? -EINTR : 0);
+        CHECK_IS(interrupts.calls, raises == 1 ? 1 : 2);
     }
     pshm_unmap(base, length);
+    (void)close(fd);
+}
+
+/* As before Linux 5.14.  The kernel also refuses to populate for writing what is
+ * mapped for reading. */
+static void
+kernel_that_cannot_populate_is_an_error(void)
+{
+    int fd = memory_file((off_t)PAGE);
+    void *base = NULL;
+    CHECK_IS(pshm_map(fd, 0, PAGE, PROT_READ, &base), 0);
+    CHECK_IS(populate_all(base, PAGE, true), -EINVAL);
+    pshm_unmap(base, PAGE);
     (void)close(fd);
 }
 
@@ -747,12 +688,6 @@ act_resident(void *context)
 }
 
 static void
-nothing(void *context)
-{
-    (void)context;
-}
-
-static void
 each_failure_is_told(void)
 {
     static int (*const acts[])(void *context) = {
@@ -782,7 +717,6 @@ main(void)
     RUN(huge_pages_are_mapped_whole);
     RUN(large_blocks_are_no_huge_pages);
     RUN(limit_to_locked_memory_is_told);
-    RUN(populated_range_is_not_populated_again);
     RUN(lack_of_address_space_is_told);
     RUN(too_many_mappings_are_told);
     RUN(all_pages_are_brought_in);
@@ -791,7 +725,8 @@ main(void)
     RUN(page_past_the_end_is_an_error_and_no_signal);
     RUN(full_mount_is_an_error_and_no_signal);
     RUN(each_failure_of_populating_is_told);
-    RUN(each_failure_of_touching_is_told);
+    RUN(signals_are_checked_between_pieces);
+    RUN(kernel_that_cannot_populate_is_an_error);
     RUN(protecting_takes_and_gives);
     RUN(unsafe_advice_is_known);
     RUN(safe_advice_keeps_the_bytes);

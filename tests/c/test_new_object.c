@@ -1,4 +1,5 @@
 #include "check.h"
+#include "posix/host.h"
 #include "posix/object/attach.h"
 #include "posix/object/new_object.h"
 #include "posix/object/use_lock.h"
@@ -19,42 +20,11 @@ spec_of(enum pshm_kind kind, const struct pshm_name *name, off_t size)
         .gid = (gid_t)-1, .reserve = true};
 }
 
-/* Look at no signals, and go on. */
 static int
-make(const struct pshm_new_object_params *spec, struct pshm_way *way,
-     struct pshm_new_object *new)
+make(const struct pshm_new_object_params *spec, struct pshm_new_object *new)
 {
-    int rc, calls = 0;
-    do {
-        rc = pshm_new_object_make(spec, way, new);
-    } while (rc == -EINTR && ++calls < 100);
-    return rc;
+    return pshm_new_object_make(spec, &go_on, new);
 }
-
-/* The way for machines without /proc. */
-static struct pshm_way
-by_temporary_name(void)
-{
-    struct pshm_way way = {0};
-    struct pshm_name name = name_of("probe");
-    struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
-    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-    pshm_fault_arm("access", 1, PSHM_FAULT_FAIL, ENOENT);
-    CHECK_IS(make(&spec, &way, &new), 0);
-    CHECK_IS(pshm_fault_disarm(), 1);
-    CHECK_IS(names_with(pshm_name_plain(&name)), 1);
-    pshm_new_object_discard(&new);
-    return way;
-}
-
-static struct pshm_way
-by_descriptor(void)
-{
-    return (struct pshm_way){0};
-}
-
-static struct pshm_way (*const ways[])(void) = {by_descriptor,
-                                                by_temporary_name};
 
 static bool
 all_bytes_are(const void *base, size_t length, char byte)
@@ -73,14 +43,14 @@ all_bytes_are(const void *base, size_t length, char byte)
 static void
 draft_has_no_name_until_it_is_published(void)
 {
-    for (size_t i = 0; i < COUNT(ways); i++) {
-        struct pshm_way way = ways[i]();
+    for (int i = 0; i < 2; i++) {
         struct pshm_name name = name_of("object");
         struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 5000);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        spec.temporary = i;
         struct stat st;
-        check_about("way %zu", i);
-        CHECK_IS(make(&spec, &way, &new), 0);
+        check_about("temporary %d", i);
+        CHECK_IS(make(&spec, &new), 0);
         CHECK_IS(identity_of(&name).ino, 0);
         CHECK(new.fd > 2);
         CHECK_IS(fcntl(new.fd, F_GETFD), FD_CLOEXEC);
@@ -113,8 +83,7 @@ mode_does_not_depend_on_the_umask(void)
 {
     static const mode_t umasks[] = {0, 077, 0777};
     static const mode_t modes[] = {0, 0400, 0600, 0640, 0666, 0777, 01660};
-    for (size_t i = 0; i < COUNT(ways) * COUNT(umasks) * COUNT(modes); i++) {
-        struct pshm_way way = ways[i % 2]();
+    for (size_t i = 0; i < 2 * COUNT(umasks) * COUNT(modes); i++) {
         mode_t mask = umasks[i / 2 % COUNT(umasks)];
         mode_t mode = modes[i / 2 / COUNT(umasks)];
         struct pshm_name name = name_of("object");
@@ -122,9 +91,11 @@ mode_does_not_depend_on_the_umask(void)
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
         struct stat st;
         spec.mode = mode;
-        check_about("way %zu, umask %o, mode %o", i % 2, mask, mode);
+        spec.temporary = i % 2;
+        check_about("temporary %d, umask %o, mode %o", spec.temporary, mask,
+                    mode);
         mode_t old = umask(mask);
-        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(make(&spec, &new), 0);
         CHECK_IS(pshm_new_object_publish(&new, &name), 0);
         (void)umask(old);
         CHECK(stat(name.path, &st) == 0);
@@ -141,16 +112,16 @@ owner_is_set_before_the_mode(void)
         skip("only root may give an object away");
         return;
     }
-    for (size_t i = 0; i < COUNT(ways); i++) {
-        struct pshm_way way = ways[i]();
+    for (int i = 0; i < 2; i++) {
         struct pshm_name name = name_of("object");
         struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        spec.temporary = i;
         struct stat st;
         spec.uid = 12;
         spec.gid = 34;
         spec.mode = 06755;
-        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(make(&spec, &new), 0);
         CHECK_IS(pshm_new_object_publish(&new, &name), 0);
         CHECK(stat(name.path, &st) == 0);
         CHECK_IS(st.st_uid, 12);
@@ -170,20 +141,20 @@ give_away_as_nobody(void *context)
     if (status != 0) {
         return status;
     }
-    for (size_t i = 0; i < COUNT(ways); i++) {
-        struct pshm_way way = ways[i]();
+    for (int i = 0; i < 2; i++) {
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        spec.temporary = i;
         spec.uid = (uid_t)-1;
-        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(make(&spec, &new), 0);
         CHECK_IS(pshm_new_object_publish(&new, &name), 0);
         CHECK_IS(pshm_link_remove(&name, new.id), 0);
         pshm_new_object_discard(&new);
         spec.uid = 0;
-        CHECK_IS(make(&spec, &way, &new), -EPERM);
+        CHECK_IS(make(&spec, &new), -EPERM);
         pshm_new_object_discard(&new);
         /* the name of another user's object is taken; and it can go elsewhere */
         spec.uid = (uid_t)-1;
-        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(make(&spec, &new), 0);
         CHECK_IS(pshm_new_object_publish(&new, context), -EEXIST);
         struct pshm_name spare = name_of("spare");
         CHECK_IS(pshm_new_object_publish(&new, &spare), 0);
@@ -213,14 +184,14 @@ unprivileged_user_may_make_his_own(void)
 static void
 taken_name_leaves_the_draft_as_it_was(void)
 {
-    for (size_t i = 0; i < COUNT(ways); i++) {
-        struct pshm_way way = ways[i]();
+    for (int i = 0; i < 2; i++) {
         struct pshm_name name = name_of("object"), free = name_of("free");
         struct pshm_identity id = make_plain(&name, 1, 0600, 0);
         struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        check_about("way %zu", i);
-        CHECK_IS(make(&spec, &way, &new), 0);
+        spec.temporary = i;
+        check_about("temporary %d", i);
+        CHECK_IS(make(&spec, &new), 0);
         CHECK_IS(pshm_new_object_publish(&new, &name), -EEXIST);
         CHECK_IS(pshm_new_object_publish(&new, &name), -EEXIST);
         CHECK(pshm_identity_same(identity_of(&name), id));
@@ -235,11 +206,10 @@ taken_name_leaves_the_draft_as_it_was(void)
 static void
 unnamed_object_can_be_published_later(void)
 {
-    struct pshm_way way = {0};
     struct pshm_name name = name_of("object");
     struct pshm_new_object_params spec = spec_of(PSHM_UNNAMED, NULL, 10);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-    CHECK_IS(make(&spec, &way, &new), 0);
+    CHECK_IS(make(&spec, &new), 0);
     CHECK_IS(names_with(prefix()), 0);
     struct pshm_name left;
     CHECK_IS(pshm_link(new.fd, &name, false, &left), 0);
@@ -249,7 +219,7 @@ unnamed_object_can_be_published_later(void)
 
     /* without O_TMPFILE there is no such thing */
     pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, EOPNOTSUPP);
-    CHECK_IS(make(&spec, &way, &new), -EOPNOTSUPP);
+    CHECK_IS(make(&spec, &new), -EOPNOTSUPP);
     CHECK_IS(pshm_fault_disarm(), 1);
     pshm_new_object_discard(&new);
 }
@@ -259,12 +229,11 @@ named_object_without_o_tmpfile(void)
 {
     static const int errnos[] = {EOPNOTSUPP, EISDIR, ENOENT, EACCES, EPERM};
     for (size_t i = 0; i < COUNT(errnos); i++) {
-        struct pshm_way way = {0};
         struct pshm_name name = name_of("object");
         struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
         pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, errnos[i]);
-        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(make(&spec, &new), 0);
         CHECK_IS(pshm_fault_disarm(), 2);
         CHECK_IS(identity_of(&name).ino, 0);
         CHECK_IS(names_with(pshm_name_plain(&name)), 1);
@@ -278,7 +247,6 @@ named_object_without_o_tmpfile(void)
 static int
 make_without_proc(void *context)
 {
-    struct pshm_way way = {0};
     struct pshm_name name = name_of("object");
     struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
@@ -288,10 +256,12 @@ make_without_proc(void *context)
     if (*(bool *)context && become_nobody() != 0) {
         return CANNOT;
     }
-    CHECK_IS(make(&spec, &way, &new), 0);
+    CHECK(!pshm_has_proc());
+    spec.temporary = true;
+    CHECK_IS(make(&spec, &new), 0);
     CHECK_IS(pshm_new_object_publish(&new, &name), 0);
     CHECK_IS(names_with(prefix()), 1);
-    CHECK_IS(make(&spec, &way, &new), 0);
+    CHECK_IS(make(&spec, &new), 0);
     pshm_new_object_discard(&new);
     remove_plain(&name);
     return 0;
@@ -324,19 +294,32 @@ static void
 draft_that_is_reclaimed_at_once_is_made_again(void)
 {
     for (int how = 0; how < 3; how++) {
-        check_about("way %d", how);
+        check_about("temporary %d", how);
         struct intruder intruder = {.name = name_of("object"), .how = how,
                                     .fd = -1};
-        struct pshm_way way = by_temporary_name();
         struct pshm_new_object_params spec =
             spec_of(PSHM_NAMED, &intruder.name, 10);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        struct interrupts interrupts = {.raises = 1};
+        const struct pshm_interrupt interrupt = {count_interrupt,
+                                                 &interrupts};
+        spec.temporary = true;
         pshm_fault_hook(meddle, &intruder);
         pshm_fault_arm("open", 1, PSHM_FAULT_HOOK_AFTER, 0);
-        CHECK_IS(pshm_new_object_make(&spec, &way, &new), -EINTR);
+        CHECK_IS(pshm_new_object_make(&spec, &interrupt, &new), -EINTR);
         CHECK_IS(pshm_fault_disarm(), 1);
+        CHECK_IS(interrupts.calls, 1);
         CHECK_IS(names_with(prefix()), how == 1);
-        CHECK_IS(make(&spec, &way, &new), 0);
+        if (intruder.fd >= 0) {
+            (void)close(intruder.fd);
+        }
+        if (how == 1) {
+            struct pshm_name left = first_with(prefix());
+            remove_plain(&left);
+        }
+        pshm_fault_arm("open", 1, PSHM_FAULT_HOOK_AFTER, 0);
+        CHECK_IS(make(&spec, &new), 0);
+        CHECK_IS(pshm_fault_disarm(), 2);
         CHECK(new.locked);
         CHECK_IS(pshm_new_object_publish(&new, &intruder.name), 0);
         pshm_new_object_discard(&new);
@@ -370,12 +353,11 @@ named_object_without_proc(void)
 static void
 memfd_is_sealed_against_shrinking(void)
 {
-    struct pshm_way way = {0};
     struct pshm_new_object_params spec = spec_of(PSHM_MEMFD, NULL, 5000);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
     for (int old_kernel = 0; old_kernel < 2; old_kernel++) {
         pshm_fault_arm("memfd_create", old_kernel, PSHM_FAULT_FAIL, EINVAL);
-        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(make(&spec, &new), 0);
         CHECK_IS(pshm_fault_disarm(), 1 + old_kernel);
         CHECK_IS(fcntl(new.fd, F_GETFD), FD_CLOEXEC);
         CHECK((pshm_seals_of(new.fd) & F_SEAL_SHRINK) != 0);
@@ -404,11 +386,10 @@ memfd_is_sealed_against_shrinking(void)
 static void
 more_may_be_mapped_than_there_is(void)
 {
-    struct pshm_way way = {0};
     struct pshm_new_object_params spec = spec_of(PSHM_UNNAMED, NULL, 4096);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
     spec.length = (size_t)(10 * MIB);
-    CHECK_IS(make(&spec, &way, &new), 0);
+    CHECK_IS(make(&spec, &new), 0);
     CHECK_IS(new.length, 10 * MIB);
     CHECK(ftruncate(new.fd, 10 * MIB) == 0);
     ((volatile char *)new.base)[10 * MIB - 1] = 1;
@@ -422,7 +403,6 @@ memory_is_as_asked_for(void)
 {
     static const enum pshm_kind kinds[] = {PSHM_UNNAMED, PSHM_MEMFD};
     for (int i = 0; i < 16; i++) {
-        struct pshm_way way = {0};
         struct pshm_new_object_params spec =
             spec_of(kinds[i & 1], NULL, 3 * MIB + 1);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
@@ -432,7 +412,7 @@ memory_is_as_asked_for(void)
         spec.huge_pages = i & 8;
         check_about("reserve %d, populate %d, huge pages %d", spec.reserve,
                     spec.populate, spec.huge_pages);
-        CHECK_IS(make(&spec, &way, &new), 0);
+        CHECK_IS(make(&spec, &new), 0);
         CHECK(fstat(new.fd, &st) == 0);
         CHECK_IS(st.st_size, spec.size);
         if (spec.reserve || spec.populate) {
@@ -462,19 +442,19 @@ make_where_there_is_little(void *context)
     }
     CHECK(statvfs(PSHM_DIR, &before) == 0);
     for (int i = 1; i < 16; i++) {
-        struct pshm_way way = ways[i & 1]();
         struct pshm_name name = name_of("object");
         struct pshm_new_object_params spec =
             spec_of(PSHM_NAMED, &name, space->size);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+        spec.temporary = i & 1;
         spec.reserve = i & 2;
         spec.populate = i & 4;
         spec.huge_pages = i & 8;
-        check_about("%s, %lld bytes, way %d, reserve %d, populate %d, huge "
+        check_about("%s, %lld bytes, temporary %d, reserve %d, populate %d, huge "
                     "pages %d",
                     space->options, (long long)space->size, i & 1,
                     spec.reserve, spec.populate, spec.huge_pages);
-        int rc = make(&spec, &way, &new);
+        int rc = make(&spec, &new);
         CHECK_IS(rc, spec.reserve || spec.populate ? space->rc : 0);
         pshm_new_object_discard(&new);
         CHECK_IS(names_with(prefix()), 0);
@@ -489,12 +469,11 @@ static int
 make_big_pages(int err)
 {
     struct pshm_name name = name_of("object");
-    struct pshm_way way = {0};
     struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
     spec.huge_pages = true;
     pshm_fault_arm("madvise", 1, PSHM_FAULT_FAIL, err);
-    int rc = make(&spec, &way, &new);
+    int rc = make(&spec, &new);
     CHECK(pshm_fault_disarm() >= 1);
     pshm_new_object_discard(&new);
     return rc;
@@ -510,14 +489,13 @@ list_is_set_before_there_is_a_name(void)
               {{1, 6, (uint32_t)-1}, {4, 4, (uint32_t)-1},
                {32, 0, (uint32_t)-1}}};
     struct pshm_name name = name_of("object");
-    struct pshm_way way = {0};
     struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
     struct stat st;
     spec.acl = &list;
     spec.acl_size = sizeof(list);
     spec.mode = 0640;
-    CHECK_IS(make(&spec, &way, &new), 0);
+    CHECK_IS(make(&spec, &new), 0);
     CHECK(!new.acl_refused);
     CHECK(fstat(new.fd, &st) == 0);
     CHECK_IS(st.st_mode & 07777, 0640);
@@ -534,13 +512,15 @@ refused_list_is_told_apart(void)
     } cases[] = {{EINTR, false}, {EPERM, true}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct pshm_name name = name_of("object");
-        struct pshm_way way = {0};
         struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
         spec.acl = "list";
         spec.acl_size = 4;
         pshm_fault_arm("fsetxattr", 1, PSHM_FAULT_FAIL, cases[i].err);
-        CHECK_IS(pshm_new_object_make(&spec, &way, &new), -cases[i].err);
+        struct interrupts interrupts = {.raises = 1};
+        const struct pshm_interrupt interrupt = {count_interrupt,
+                                                 &interrupts};
+        CHECK_IS(pshm_new_object_make(&spec, &interrupt, &new), -cases[i].err);
         CHECK_IS(pshm_fault_disarm(), 1);
         CHECK_IS(new.acl_refused, cases[i].refused);
         pshm_new_object_discard(&new);
@@ -560,13 +540,12 @@ pages_that_cannot_be_brought_in_are_reserved_or_told(void)
 {
     for (int reserve = 0; reserve < 2; reserve++) {
         struct pshm_name name = name_of("object");
-        struct pshm_way way = {0};
         struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
         spec.populate = true;
         spec.reserve = reserve;
         pshm_fault_arm("madvise", 1, PSHM_FAULT_FAIL, EFAULT);
-        CHECK_IS(make(&spec, &way, &new), reserve ? 0 : -ENOSPC);
+        CHECK_IS(make(&spec, &new), reserve ? 0 : -ENOSPC);
         CHECK_IS(pshm_fault_disarm(), 1);
         pshm_new_object_discard(&new);
     }
@@ -609,21 +588,20 @@ make_without_inodes(void *context)
     (void)make_plain(&first, 1, 0600, 0);
     (void)make_plain(&second, 1, 0600, 0);
     for (int i = 0; i < 2; i++) {
-        struct pshm_way way = {0};
         struct pshm_new_object_params spec =
             spec_of(i ? PSHM_UNNAMED : PSHM_NAMED, &name, 1);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        CHECK_IS(make(&spec, &way, &new), -ENOSPC);
+        CHECK_IS(make(&spec, &new), -ENOSPC);
         pshm_new_object_discard(&new);
     }
     remove_plain(&second);
     /* one is free: enough to make one and to publish it */
     for (int i = 0; i < 2; i++) {
-        struct pshm_way way = ways[i]();
         struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        check_about("way %d", i);
-        CHECK_IS(make(&spec, &way, &new), 0);
+        spec.temporary = i;
+        check_about("temporary %d", i);
+        CHECK_IS(make(&spec, &new), 0);
         CHECK_IS(pshm_new_object_publish(&new, &name), 0);
         pshm_new_object_discard(&new);
         remove_plain(&name);
@@ -649,7 +627,6 @@ lack_of_inodes_is_told(void)
 static int
 make_under_limits(void *context)
 {
-    struct pshm_way way = *(struct pshm_way *)context;
     struct pshm_name name = name_of("object");
     struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 8193);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
@@ -659,13 +636,14 @@ make_under_limits(void *context)
         spec.reserve = i & 1;
         spec.populate = i & 2;
         spec.kind = i & 4 ? PSHM_MEMFD : PSHM_NAMED;
-        CHECK_IS(make(&spec, &way, &new), -EFBIG);
+        spec.temporary = *(int *)context;
+        CHECK_IS(make(&spec, &new), -EFBIG);
         pshm_new_object_discard(&new);
     }
     limit_to(RLIMIT_NOFILE, 0);
     for (int kind = PSHM_NAMED; kind <= PSHM_MEMFD; kind++) {
         spec = spec_of((enum pshm_kind)kind, &name, 1);
-        CHECK_IS(make(&spec, &way, &new), -EMFILE);
+        CHECK_IS(make(&spec, &new), -EMFILE);
         pshm_new_object_discard(&new);
     }
     return 0;
@@ -674,9 +652,8 @@ make_under_limits(void *context)
 static void
 limits_of_the_process_are_errors(void)
 {
-    for (size_t i = 0; i < COUNT(ways); i++) {
-        struct pshm_way way = ways[i]();
-        CHECK_IS(child_run(make_under_limits, &way), 0);
+    for (int i = 0; i < 2; i++) {
+        CHECK_IS(child_run(make_under_limits, &i), 0);
         CHECK_IS(names_with(prefix()), 0);
     }
 }
@@ -689,7 +666,6 @@ impossible_size_is_an_error(void)
     static const off_t sizes[] = {INT64_MAX, INT64_MAX - 4095,
                                   (off_t)1 << 45};
     for (int i = 0; i < 27; i++) {
-        struct pshm_way way = {0};
         struct pshm_name name = name_of("object");
         struct pshm_new_object_params spec =
             spec_of((enum pshm_kind)(i % 3), &name, sizes[i / 9]);
@@ -699,7 +675,7 @@ impossible_size_is_an_error(void)
         check_about("kind %d, reserve %d, populate %d, size %lld", i % 3,
                     spec.reserve, spec.populate, (long long)spec.size);
         pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, EIO);
-        int rc = pshm_new_object_make(&spec, &way, &new);
+        int rc = make(&spec, &new);
         (void)pshm_fault_disarm();
         CHECK(rc == -EFBIG || rc == -ENOSPC || rc == -ENOMEM
               || rc == -EINVAL);
@@ -711,8 +687,6 @@ impossible_size_is_an_error(void)
 
 struct making {
     struct pshm_new_object_params spec;
-    struct pshm_way way;
-    int known;                  /* of the way, at first */
     struct pshm_new_object new;
     struct pshm_name name;
 };
@@ -722,15 +696,12 @@ act_make(void *context)
 {
     struct making *making = context;
     struct pshm_new_object *new = &making->new;
-    if (new->stage == 0) {
-        making->way.known = making->known;
-    }
-    int rc = pshm_new_object_make(&making->spec, &making->way, new);
+    int rc = make(&making->spec, new);
     if (rc == 0 && making->spec.kind == PSHM_NAMED) {
         rc = pshm_new_object_publish(new, &making->name);
-    }
-    if (rc < 0 && rc != -EINTR) {
-        pshm_new_object_discard(new);
+        if (rc < 0) {
+            pshm_new_object_discard(new);
+        }
     }
     return rc;
 }
@@ -765,8 +736,7 @@ each_failure_is_told(void)
             .context = &making, .resumes = true,
             .overcomes = " access open fstatvfs close unlink munmap lstat "};
         making.spec = spec_of(PSHM_NAMED, &making.name, 70000);
-        struct pshm_way way = ways[i & 1]();
-        making.known = way.known;
+        making.spec.temporary = i & 1;
         making.spec.reserve = i & 2;
         making.spec.populate = i & 4;
         making.spec.huge_pages = i & 8;
@@ -806,7 +776,7 @@ make_and_be_killed(void *context)
     struct death *death = context;
     struct making *making = &death->making;
     pshm_fault_arm(NULL, death->nth, death->action, 0);
-    int rc = make(&making->spec, &making->way, &making->new);
+    int rc = make(&making->spec, &making->new);
     if (rc == 0) {
         memset(making->new.base, FILL, making->new.length);
         rc = pshm_new_object_publish(&making->new, &making->name);
@@ -865,7 +835,7 @@ killed_at_each_step_of_making(void)
         struct making *making = &death.making;
         making->spec = spec_of(PSHM_NAMED, &making->name, 70000);
         making->spec.mode = 0640;
-        making->way = ways[i / 2 & 1]();
+        making->spec.temporary = i & 2;
         making->spec.populate = i & 4;
         int status = -SIGKILL;
         struct census before = census_take();
@@ -907,18 +877,17 @@ reclaim_by_prefix(void *context)
 static void
 draft_is_not_reclaimed(void)
 {
-    for (size_t i = 0; i < COUNT(ways); i++) {
-        struct pshm_way way = ways[i]();
+    for (int i = 0; i < 2; i++) {
         struct visitor visitor = {.name = name_of("object")};
         struct pshm_new_object_params spec =
             spec_of(PSHM_NAMED, &visitor.name, 70000);
         struct census before = census_take();
         for (int nth = 1, seen = nth; nth <= seen; nth++) {
             struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-            check_about("way %zu, reclaimed before call %d", i, nth);
+            check_about("temporary %d, reclaimed before call %d", i, nth);
             pshm_fault_hook(reclaim_by_prefix, &visitor);
             pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
-            CHECK_IS(make(&spec, &way, &new), 0);
+            CHECK_IS(make(&spec, &new), 0);
             CHECK_IS(pshm_new_object_publish(&new, &visitor.name), 0);
             seen = pshm_fault_disarm();
             CHECK(pshm_identity_same(identity_of(&visitor.name), new.id));
@@ -934,7 +903,7 @@ static int
 publish_after_a_stop(void *context)
 {
     struct making *making = context;
-    CHECK_IS(make(&making->spec, &making->way, &making->new), 0);
+    CHECK_IS(make(&making->spec, &making->new), 0);
     (void)raise(SIGSTOP);
     int rc = pshm_new_object_publish(&making->new, &making->name);
     CHECK(rc == 0 || rc == -EEXIST);
@@ -953,7 +922,7 @@ one_of_two_publishers_wins(void)
                                 .name = name_of("object")};
         making.spec = spec_of(PSHM_NAMED, &making.name, 10);
         for (size_t i = 0; i < COUNT(children); i++) {
-            making.way = ways[(round / 2 + (int)i * round) % 2]();
+            making.spec.temporary = (round / 2 + (int)i * round) % 2;
             children[i] = child_start(publish_after_a_stop, &making);
         }
         for (size_t i = 0; i < COUNT(children); i++) {
@@ -973,7 +942,7 @@ one_of_two_publishers_wins(void)
 
 struct traffic {
     struct pshm_name name;
-    struct pshm_way way;
+    bool temporary;
     atomic_bool stop;
 };
 
@@ -985,10 +954,11 @@ publish_again_and_again(void *context)
     struct traffic *traffic = context;
     struct pshm_new_object_params spec =
         spec_of(PSHM_NAMED, &traffic->name, TRAFFIC_SIZE);
+    spec.temporary = traffic->temporary;
     spec.mode = 0660;
     for (unsigned int i = 0; !atomic_load(&traffic->stop); i++) {
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        CHECK_IS(make(&spec, &traffic->way, &new), 0);
+        CHECK_IS(make(&spec, &new), 0);
         memset(new.base, 'a' + (char)(i % 26), new.length);
         CHECK_IS(pshm_new_object_publish(&new, &traffic->name),
                  0);
@@ -1027,8 +997,8 @@ nobody_sees_a_half_made_object(void)
     for (int i = 0; i < 2; i++) {
         struct traffic *traffic = shared_memory(sizeof(*traffic));
         traffic->name = name_of("object");
-        traffic->way = ways[i]();
-        check_about("way %d", i);
+        traffic->temporary = i;
+        check_about("temporary %d", i);
         pid_t child = child_start(publish_again_and_again, traffic);
         int seen = 0, looks = 0, wanted = SANITIZED ? 1000 : 5000;
         for (; looks < 40 * wanted && (looks < wanted || seen < 100);

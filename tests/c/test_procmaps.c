@@ -21,114 +21,6 @@ identity_of_fd(int fd)
     return (struct pshm_identity){st.st_dev, st.st_ino};
 }
 
-/* ---- how far this process's mappings reach ---- */
-
-static void
-check_reach(int fd, off_t size)
-{
-    struct pshm_identity id = identity_of_fd(fd);
-    size_t length = (size_t)size;
-    CHECK_IS(pshm_maps_reach(id, 0, NULL, 0), 0);
-    void *base = map_at(fd, 0, length);
-    CHECK_IS(pshm_maps_reach(id, 0, NULL, 0), 1);
-    CHECK_IS(pshm_maps_reach(id, size - 1 - (off_t)PAGE, NULL, 0), 1);
-    CHECK_IS(pshm_maps_reach(id, size, NULL, 0), 0);
-    /* its last page, whole */
-    CHECK_IS(pshm_maps_reach(id, size - 1, NULL, 0), 1);
-    CHECK_IS(pshm_maps_reach(id, size - 1, base, length), 0);
-    CHECK_IS(pshm_maps_reach(id, INT64_MAX - (off_t)PAGE, NULL, 0), 0);
-    /* the caller's own mapping */
-    CHECK_IS(pshm_maps_reach(id, 0, base, length), 0);
-    CHECK_IS(pshm_maps_reach(id, 0, base, length - 1), 0);
-    CHECK_IS(pshm_maps_reach(id, 0, base, length - PAGE), 1);
-    /* in pieces, for its parts are protected differently */
-    CHECK(mprotect((char *)base + PAGE, PAGE, PROT_READ) == 0);
-    CHECK_IS(pshm_maps_reach(id, 0, base, length), 0);
-    CHECK_IS(pshm_maps_reach(id, 0, base, PAGE), 1);
-    /* a second one, of a later part */
-    void *part = map_at(fd, 2 * (off_t)PAGE, 10);
-    CHECK_IS(pshm_maps_reach(id, 2 * (off_t)PAGE, base, length), 1);
-    CHECK_IS(pshm_maps_reach(id, 2 * (off_t)PAGE + 10, base, length), 1);
-    CHECK_IS(pshm_maps_reach(id, 3 * (off_t)PAGE, base, length), 0);
-    /* also where the kernel shows another device than fstat(2), as on btrfs */
-    struct pshm_identity elsewhere = {id.dev + 1, id.ino};
-    CHECK_IS(pshm_maps_reach(elsewhere, 2 * (off_t)PAGE, base, length), 1);
-    CHECK_IS(pshm_maps_reach(elsewhere, 3 * (off_t)PAGE, base, length), 0);
-    CHECK(munmap(part, 10) == 0);
-    CHECK_IS(pshm_maps_reach(id, 2 * (off_t)PAGE, base, length), 0);
-    /* another object */
-    struct pshm_identity other = {id.dev, id.ino + 12345};
-    CHECK_IS(pshm_maps_reach(other, 0, NULL, 0), 0);
-    CHECK(munmap(base, length) == 0);
-    CHECK_IS(pshm_maps_reach(id, 0, NULL, 0), 0);
-}
-
-static void
-own_mappings_are_found(void)
-{
-    off_t size = 4 * (off_t)PAGE;
-    int memory = memfd_create("with spaces\nand more", MFD_CLOEXEC);
-    CHECK(ftruncate(memory, size) == 0);
-    check_reach(memory, size);
-    (void)close(memory);
-
-    struct pshm_name name = name_of("a b\n(deleted) 00:00 7");
-    (void)make_plain(&name, size, 0600, 0);
-    int fd = open(name.path, O_RDWR | O_CLOEXEC);
-    check_reach(fd, size);
-    remove_plain(&name);
-    check_reach(fd, size);
-    (void)close(fd);
-}
-
-/* Private mappings of it reach there as well. */
-static void
-private_mapping_counts(void)
-{
-    int fd = memfd_create("test", MFD_CLOEXEC);
-    CHECK(ftruncate(fd, 8192) == 0);
-    void *base = mmap(NULL, 8192, PROT_READ, MAP_PRIVATE, fd, 0);
-    CHECK_IS(pshm_maps_reach(identity_of_fd(fd), 4096, NULL, 0), 1);
-    CHECK(munmap(base, 8192) == 0);
-    (void)close(fd);
-}
-
-static struct pshm_identity looked_for;
-static void *own;
-
-static int
-look_for_reach(void *context)
-{
-    (void)context;
-    return pshm_maps_reach(looked_for, 0, own, PAGE);
-}
-
-static void
-nothing(void *context)
-{
-    (void)context;
-}
-
-/* No error may pass for "nothing reaches there". */
-static void
-each_failure_of_looking_is_told(void)
-{
-    struct operation op = {.name = "reach", .act = look_for_reach,
-                           .undo = nothing,
-#ifdef __GLIBC__
-                           .overcomes = " close "};
-#else                                   /* getline asks for less then, and not */
-                           .overcomes = " close realloc getline "};
-#endif                                  /* as often each time */
-    int fd = memfd_create("test", MFD_CLOEXEC);
-    CHECK(ftruncate(fd, (off_t)PAGE) == 0);
-    looked_for = identity_of_fd(fd);
-    own = map_at(fd, 0, PAGE);
-    CHECK(fail_each(&op) >= 3);
-    CHECK(munmap(own, PAGE) == 0);
-    (void)close(fd);
-}
-
 static int
 look_without_proc(void *context)
 {
@@ -137,8 +29,6 @@ look_without_proc(void *context)
     if (mount_own("/proc", "size=4k") != 0) {
         return CANNOT;
     }
-    CHECK_IS(pshm_maps_reach((struct pshm_identity){1, 1}, 0, NULL, 0),
-             -ENOENT);
     int rc = pshm_uses_find(1, &mapped);
     CHECK(rc == 0 || rc == -ENOENT);
     CHECK_IS(mapped.count, 0);
@@ -304,7 +194,7 @@ failures_of_collecting_are_told(void)
     (void)close(fd);
 }
 
-/* Others map and unmap, and come and go, meanwhile. */
+/* Another thread maps and unmaps meanwhile. */
 static void *
 map_and_unmap(void *context)
 {
@@ -320,22 +210,21 @@ map_and_unmap(void *context)
 }
 
 static void
-looking_while_others_map(void)
+maps_that_change_meanwhile_are_read_whole(void)
 {
     bool stop = false;
     pthread_t thread;
     struct pshm_name name = name_of("object");
-    struct pshm_identity id = make_plain(&name, 2 * (off_t)PAGE, 0600, 0);
+    (void)make_plain(&name, (off_t)PAGE, 0600, 0);
     int fd = open(name.path, O_RDWR | O_CLOEXEC);
-    void *base = map_at(fd, 0, 2 * PAGE);
+    void *base = map_at(fd, 0, PAGE);
     CHECK(pthread_create(&thread, NULL, map_and_unmap, &stop) == 0);
     for (int i = 0; i < (SANITIZED ? 100 : 500); i++) {
-        CHECK_IS(pshm_maps_reach(id, (off_t)PAGE, NULL, 0), 1);
-        CHECK_IS(pshm_maps_reach(id, (off_t)PAGE, base, 2 * PAGE), 0);
+        CHECK_IS(pshm_maps_share((unsigned)getpid(), base), 1);
     }
     __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
     CHECK(pthread_join(thread, NULL) == 0);
-    CHECK(munmap(base, 2 * PAGE) == 0);
+    CHECK(munmap(base, PAGE) == 0);
     (void)close(fd);
     remove_plain(&name);
 }
@@ -567,9 +456,6 @@ each_failure_of_collecting_is_told(void)
 int
 main(void)
 {
-    RUN(own_mappings_are_found);
-    RUN(private_mapping_counts);
-    RUN(each_failure_of_looking_is_told);
     RUN(proc_may_be_missing);
     RUN(every_object_is_collected_once);
     RUN(other_processes_are_seen);
@@ -578,8 +464,8 @@ main(void)
     RUN(memory_without_an_object_is_told);
     RUN(object_in_a_folder_that_is_gone_is_not_told);
     RUN(object_that_cannot_be_opened_is_not_told);
+    RUN(maps_that_change_meanwhile_are_read_whole);
     RUN(failures_of_collecting_are_told);
     RUN(each_failure_of_collecting_is_told);
-    RUN(looking_while_others_map);
     return finish();
 }

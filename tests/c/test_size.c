@@ -4,18 +4,6 @@
 
 #include <sys/syscall.h>
 #include <sys/statvfs.h>
-#include <sys/time.h>
-
-/* Look at no signals, and go on. */
-static int
-set_all(int fd, off_t size, bool reserve, struct pshm_progress *progress)
-{
-    int rc, calls = 0;
-    do {
-        rc = pshm_size_set(fd, size, reserve, progress);
-    } while (rc == -EINTR && ++calls < 100);
-    return rc;
-}
 
 static int
 open_fresh(const struct pshm_name *name)
@@ -60,22 +48,19 @@ has_room(off_t bytes)
 static int
 limited(void *context)
 {
-    struct pshm_progress progress = {0};
     int fd = *(int *)context;
     limit_to(RLIMIT_FSIZE, 8192);
     CHECK_IS(pshm_size_check(8192), 0);
     CHECK_IS(pshm_size_check(8193), -EFBIG);
     CHECK_IS(pshm_size_check(INT64_MAX), -EFBIG);
     /* SIGXFSZ would end this child. */
-    CHECK_IS(set_all(fd, 8193, false, &progress), -EFBIG);
-    CHECK_IS(set_all(fd, 8193, true, &progress), -EFBIG);
+    CHECK_IS(pshm_size_set(fd, 8193, false, &go_on), -EFBIG);
+    CHECK_IS(pshm_size_set(fd, 8193, true, &go_on), -EFBIG);
     CHECK_IS(size_of(fd), 0);
-    CHECK_IS(set_all(fd, 4096, true, &progress), 0);
-    progress = (struct pshm_progress){0};
-    CHECK_IS(pshm_size_grow(fd, 4096, 8193, false, &progress), -EFBIG);
-    CHECK_IS(pshm_size_grow(fd, 4096, 8193, true, &progress), -EFBIG);
+    CHECK_IS(pshm_size_set(fd, 4096, true, &go_on), 0);
+    CHECK_IS(pshm_size_grow(fd, 4096, 8193, &go_on), -EFBIG);
     CHECK_IS(size_of(fd), 4096);
-    CHECK_IS(pshm_size_grow(fd, 4096, 8192, true, &progress), 0);
+    CHECK_IS(pshm_size_grow(fd, 4096, 8192, &go_on), 0);
     CHECK_IS(size_of(fd), 8192);
     return 0;
 }
@@ -99,9 +84,8 @@ impossible_sizes_are_errors(void)
     int fd = open_fresh(&name);
     for (size_t i = 0; i < COUNT(sizes); i++) {
         check_about("size %lld", (long long)sizes[i]);
-        struct pshm_progress progress = {0};
         /* not again and again: there must be an end before memory has one */
-        int rc = pshm_size_set(fd, sizes[i], true, &progress);
+        int rc = pshm_size_set(fd, sizes[i], true, &go_on);
         CHECK(sizes[i] > 0 ? rc == -EFBIG || rc == -ENOSPC
                            : rc <= 0);
         CHECK_IS(size_of(fd), 0);
@@ -120,11 +104,10 @@ fresh_object_gets_size_and_memory(void)
     for (size_t i = 0; i < COUNT(sizes); i++) {
         for (int reserve = 0; reserve < 2; reserve++) {
             struct pshm_name name = name_of("object");
-            struct pshm_progress progress = {0};
             int fd = open_fresh(&name);
             check_about("size %lld, reserve %d", (long long)sizes[i],
                         reserve);
-            CHECK_IS(set_all(fd, sizes[i], reserve, &progress), 0);
+            CHECK_IS(pshm_size_set(fd, sizes[i], reserve, &go_on), 0);
             CHECK_IS(size_of(fd), sizes[i]);
             CHECK(reserve ? memory_of(fd) >= sizes[i] : memory_of(fd) == 0);
             (void)close(fd);
@@ -137,14 +120,13 @@ static void
 large_object_is_made_in_pieces(void)
 {
     struct pshm_name name = name_of("object");
-    struct pshm_progress progress = {0};
     off_t size = 66 * MIB + 5;
     if (!has_room(size)) {
         return;
     }
     int fd = open_fresh(&name);
     pshm_fault_arm("fallocate", 0, PSHM_FAULT_FAIL, 0);
-    CHECK_IS(set_all(fd, size, true, &progress), 0);
+    CHECK_IS(pshm_size_set(fd, size, true, &go_on), 0);
     CHECK(pshm_fault_disarm() > 1);
     CHECK_IS(size_of(fd), size);
     CHECK(memory_of(fd) >= size);
@@ -155,15 +137,14 @@ large_object_is_made_in_pieces(void)
 static int
 grow_without_fallocate(void *context)
 {
-    struct pshm_progress progress = {0};
     int fd = *(int *)context;
     if (forbid(SYS_fallocate, EOPNOTSUPP) != 0) {
         return 0;
     }
     pshm_fault_arm("fstat", 1, PSHM_FAULT_FAIL, EIO);
-    CHECK_IS(pshm_size_grow(fd, 20000, 30000, true, &progress), -EIO);
+    CHECK_IS(pshm_size_grow(fd, 20000, 30000, &go_on), -EIO);
     (void)pshm_fault_disarm();
-    CHECK_IS(pshm_size_grow(fd, 10000, 15000, true, &progress), 0);
+    CHECK_IS(pshm_size_grow(fd, 10000, 15000, &go_on), 0);
     CHECK_IS(size_of(fd), 20000);
     return 0;
 }
@@ -172,13 +153,11 @@ static void
 file_system_that_cannot_reserve_gets_the_size(void)
 {
     struct pshm_name name = name_of("object");
-    struct pshm_progress progress = {0};
     int fd = open_fresh(&name);
     pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, EOPNOTSUPP);
-    CHECK_IS(set_all(fd, 10000, true, &progress), 0);
+    CHECK_IS(pshm_size_set(fd, 10000, true, &go_on), 0);
     CHECK_IS(size_of(fd), 10000);
-    progress = (struct pshm_progress){0};
-    CHECK_IS(pshm_size_grow(fd, 10000, 20000, true, &progress), 0);
+    CHECK_IS(pshm_size_grow(fd, 10000, 20000, &go_on), 0);
     CHECK_IS(size_of(fd), 20000);
     (void)pshm_fault_disarm();
     CHECK_IS(child_run(grow_without_fallocate, &fd), 0);
@@ -192,20 +171,15 @@ struct sizing {
     int fd;
     off_t from, to;
     bool reserve;
-    struct pshm_progress progress;
 };
-
-static const struct pshm_progress small_pieces = {.piece = 1 << 20};
 
 static int
 set_size(void *context)
 {
-    struct sizing *sizing = context;
-    int rc = pshm_size_set(sizing->fd, sizing->to, sizing->reserve,
-                           &sizing->progress);
-    if (rc < 0 && rc != -EINTR) {
+    const struct sizing *sizing = context;
+    int rc = pshm_size_set(sizing->fd, sizing->to, sizing->reserve, &go_on);
+    if (rc < 0) {
         CHECK(ftruncate(sizing->fd, 0) == 0);
-        sizing->progress = small_pieces;
     }
     return rc;
 }
@@ -213,15 +187,11 @@ set_size(void *context)
 static int
 grow_size(void *context)
 {
-    struct sizing *sizing = context;
-    int rc = pshm_size_grow(sizing->fd, sizing->from, sizing->to,
-                            sizing->reserve, &sizing->progress);
+    const struct sizing *sizing = context;
+    int rc = pshm_size_grow(sizing->fd, sizing->from, sizing->to, &go_on);
     if (rc < 0) {
         CHECK_IS(size_of(sizing->fd), sizing->from);
         CHECK(memory_of(sizing->fd) < sizing->from + (off_t)PAGE);
-    }
-    if (rc < 0 && rc != -EINTR) {
-        sizing->progress = small_pieces;
     }
     return rc;
 }
@@ -233,7 +203,6 @@ undo_sizing(void *context)
     CHECK_IS(size_of(sizing->fd), sizing->to);
     CHECK(!sizing->reserve || memory_of(sizing->fd) >= sizing->to);
     CHECK(ftruncate(sizing->fd, sizing->from) == 0);
-    sizing->progress = small_pieces;
 }
 
 static void
@@ -241,13 +210,13 @@ each_failure_is_told(void)
 {
     struct pshm_name name = name_of("object");
     struct sizing sizing = {
-        .fd = open_fresh(&name), .progress = small_pieces};
+        .fd = open_fresh(&name)};
     struct operation op = {
         .undo = undo_sizing, .context = &sizing, .resumes = true};
     for (int reserve = 0; reserve < 2; reserve++) {
         sizing.reserve = reserve;
         sizing.from = 0;
-        sizing.to = 5 * MIB / 2;
+        sizing.to = 40 * MIB + 1;
         op.name = reserve ? "set and reserve" : "set";
         op.act = set_size;
         CHECK(fail_each(&op) >= 2);
@@ -255,7 +224,8 @@ each_failure_is_told(void)
         sizing.from = 10000;
         CHECK(fallocate(sizing.fd, 0, 0, sizing.from) == 0);
         sizing.to = 3 * MIB + 10;
-        op.name = reserve ? "grow and reserve" : "grow";
+        sizing.reserve = true;
+        op.name = "grow";
         op.act = grow_size;
         CHECK(fail_each(&op) >= 2);
         CHECK(ftruncate(sizing.fd, 0) == 0);
@@ -272,13 +242,11 @@ growing_keeps_the_bytes(void)
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 5000, 0600, 'x');
     int fd = open(name.path, O_RDWR | O_CLOEXEC);
-    for (int reserve = 0; reserve < 2; reserve++) {
-        struct pshm_progress progress = {0};
+    for (int round = 0; round < 2; round++) {
         off_t from = size_of(fd);
-        CHECK_IS(pshm_size_grow(fd, from, from + 50000, reserve, &progress),
-                 0);
+        CHECK_IS(pshm_size_grow(fd, from, from + 50000, &go_on), 0);
         CHECK_IS(size_of(fd), from + 50000);
-        CHECK(!reserve || memory_of(fd) >= 50000);
+        CHECK(memory_of(fd) >= from + 50000);
     }
     char bytes[5001];
     CHECK_IS(pread(fd, bytes, sizeof(bytes), 0), sizeof(bytes));
@@ -293,12 +261,9 @@ growing_never_shrinks(void)
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 90000, 0600, 'x');
     int fd = open(name.path, O_RDWR | O_CLOEXEC);
-    for (int reserve = 0; reserve < 2; reserve++) {
-        struct pshm_progress progress = {0};
-        /* another has grown it since we looked */
-        CHECK_IS(pshm_size_grow(fd, 1000, 50000, reserve, &progress), 0);
-        CHECK_IS(size_of(fd), 90000);
-    }
+    /* another process has grown it since its size was read */
+    CHECK_IS(pshm_size_grow(fd, 1000, 50000, &go_on), 0);
+    CHECK_IS(size_of(fd), 90000);
     (void)close(fd);
     remove_plain(&name);
 }
@@ -326,10 +291,7 @@ grow_at_random(void *context)
         if (to > growth->most) {
             to = growth->most;
         }
-        struct pshm_progress progress = {0};
-        CHECK_IS(pshm_size_grow(fd, from, to, growth->seed & 1 << 16,
-                                &progress),
-                 0);
+        CHECK_IS(pshm_size_grow(fd, from, to, &go_on), 0);
         last = to;
     }
     (void)close(fd);
@@ -393,20 +355,21 @@ failed_growth_leaves_what_others_grew(void)
     int fd = open_fresh(&name), other = open(name.path, O_RDWR | O_CLOEXEC);
     for (int nth = 1, seen = nth; nth <= seen; nth++) {
         for (size_t i = 0; i < COUNT(errnos); i++) {
-            struct pshm_progress progress = {0};
             check_about("another grows it before call %d", nth);
             CHECK(ftruncate(fd, 0) == 0 && ftruncate(fd, 10000) == 0);
             pshm_fault_hook(grow_and_write, &other);
             pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
-            CHECK_IS(pshm_size_grow(fd, 10000, 130 * MIB, true, &progress),
+            CHECK_IS(pshm_size_grow(fd, 10000, 130 * MIB, &go_on),
                      0);
             seen = pshm_fault_disarm();
             check_theirs(fd, seen >= nth);
 
             check_about("another has grown it, and errno %d", errnos[i]);
-            progress = (struct pshm_progress){0};
+            struct interrupts interrupts = {.raises = 1};
+            const struct pshm_interrupt raise_once = {count_interrupt,
+                                                      &interrupts};
             pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, errnos[i]);
-            CHECK_IS(pshm_size_grow(fd, 10000, 200 * MIB, true, &progress),
+            CHECK_IS(pshm_size_grow(fd, 10000, 200 * MIB, &raise_once),
                      -errnos[i]);
             (void)pshm_fault_disarm();
             check_theirs(fd, seen >= nth);
@@ -426,14 +389,13 @@ fail_beside_another(void *context)
         return CANNOT;
     }
     struct pshm_name name = name_of("object");
-    struct pshm_progress progress = {0};
     int fd = open_fresh(&name);
     CHECK(ftruncate(fd, 10000) == 0);
     /* another has memory past the end, and has not said the size yet */
     CHECK(fallocate(fd, FALLOC_FL_KEEP_SIZE, 50 * MIB, MIB) == 0);
     CHECK_IS(memory_of(fd), MIB);
     pshm_fault_arm("fstatvfs", 1, PSHM_FAULT_FAIL_ON, EIO);
-    CHECK_IS(pshm_size_grow(fd, 10000, 201 * MIB, true, &progress), -ENOSPC);
+    CHECK_IS(pshm_size_grow(fd, 10000, 201 * MIB, &go_on), -ENOSPC);
     (void)pshm_fault_disarm();
     CHECK_IS(size_of(fd), 10000);
     CHECK_IS(memory_of(fd), MIB);
@@ -452,18 +414,14 @@ kernel_undoes_only_its_own(void)
     }
 }
 
-struct two_growers {
-    int fd;
-    struct pshm_progress progress;
-};
-
-/* While another grows it, we are interrupted. */
+/* Be interrupted, while another process grows it. */
 static void
 be_interrupted(void *context)
 {
-    struct two_growers *two = context;
+    struct interrupts interrupts = {.raises = 1};
+    const struct pshm_interrupt interrupt = {count_interrupt, &interrupts};
     pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL, EINTR);
-    CHECK_IS(pshm_size_grow(two->fd, 10000, 200 * MIB, true, &two->progress),
+    CHECK_IS(pshm_size_grow(*(int *)context, 10000, 200 * MIB, &interrupt),
              -EINTR);
     (void)pshm_fault_disarm();
 }
@@ -475,22 +433,20 @@ interrupted_growth_leaves_what_others_reserved(void)
     if (!has_room(200 * MIB)) {
         return;
     }
-    struct two_growers two = {.fd = open_fresh(&name)};
+    int fd = open_fresh(&name);
     int other = open(name.path, O_RDWR | O_CLOEXEC);
     for (int nth = 1, seen = nth; nth <= seen; nth++) {
-        struct pshm_progress progress = {0};
-        check_about("another gives up before call %d of growing", nth);
-        two.progress = progress;
+        check_about("another process is interrupted before call %d", nth);
         CHECK(ftruncate(other, 0) == 0 && ftruncate(other, 10000) == 0);
-        pshm_fault_hook(be_interrupted, &two);
+        pshm_fault_hook(be_interrupted, &fd);
         pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
-        int rc = pshm_size_grow(other, 10000, 100 * MIB, true, &progress);
+        int rc = pshm_size_grow(other, 10000, 100 * MIB, &go_on);
         seen = pshm_fault_disarm();
         CHECK_IS(rc, 0);
         CHECK(size_of(other) >= 100 * MIB);
         CHECK(memory_of(other) >= 100 * MIB - 10000);
     }
-    (void)close(two.fd);
+    (void)close(fd);
     (void)close(other);
     remove_plain(&name);
 }
@@ -517,122 +473,45 @@ shrinking_is_to_the_byte(void)
 
 /* ---- signals ---- */
 
-static volatile sig_atomic_t alarms;
-
+/* Some kernels end fallocate(2) with EINTR, and others do not. */
 static void
-count_alarm(int number)
-{
-    (void)number;
-    alarms++;
-}
-
-/* Some kernels end fallocate(2) by EINTR only for a signal that kills, so that
- * nothing may be interrupted here; the next tests are about the others.
- * In a child: a timer of real time would take the place of our deadline. */
-static int
-reserve_under_signals(void *context)
-{
-    int fd = *(int *)context;
-    struct sigaction action = {.sa_handler = count_alarm};
-    struct itimerval timer = {{0, 2000}, {0, 2000}};
-    struct pshm_progress progress = {0};
-    off_t size = 200 * MIB;
-    int rc, calls = 0;
-    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
-    CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
-    do {
-        rc = pshm_size_set(fd, size, true, &progress);
-        calls++;
-    } while (rc == -EINTR && calls < 100000);
-    CHECK_IS(rc, 0);
-    CHECK_IS(size_of(fd), size);
-    CHECK(memory_of(fd) >= size);
-
-    progress = (struct pshm_progress){0};
-    calls = 0;
-    do {
-        rc = pshm_size_grow(fd, size, 2 * size, true, &progress);
-        calls++;
-    } while (rc == -EINTR && calls < 100000);
-    CHECK_IS(rc, 0);
-    CHECK_IS(size_of(fd), 2 * size);
-    CHECK(memory_of(fd) >= 2 * size);
-    CHECK(alarms > 0);
-    timer = (struct itimerval){{0, 0}, {0, 0}};
-    CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
-    return 0;
-}
-
-static void
-frequent_signals_do_not_stop_it(void)
+interrupted_call_goes_on(void)
 {
     struct pshm_name name = name_of("object");
-    if (!has_room(400 * MIB)) {
+    int fd = open_fresh(&name);
+    pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL, EINTR);
+    CHECK_IS(pshm_size_set(fd, 10000, true, &go_on), 0);
+    CHECK_IS(pshm_fault_disarm(), 2);
+    CHECK_IS(size_of(fd), 10000);
+    pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL, EINTR);
+    CHECK_IS(pshm_size_grow(fd, 10000, 20000, &go_on), 0);
+    CHECK_IS(pshm_fault_disarm(), 2);
+    CHECK_IS(size_of(fd), 20000);
+    pshm_fault_arm("ftruncate", 1, PSHM_FAULT_FAIL, EINTR);
+    CHECK_IS(pshm_size_set(fd, 30000, false, &go_on), 0);
+    CHECK_IS(pshm_fault_disarm(), 2);
+    CHECK_IS(size_of(fd), 30000);
+    (void)close(fd);
+    remove_plain(&name);
+}
+
+static void
+signals_are_checked_between_pieces(void)
+{
+    struct pshm_name name = name_of("object");
+    if (!has_room(40 * MIB)) {
         return;
     }
     int fd = open_fresh(&name);
-    CHECK_IS(child_run(reserve_under_signals, &fd), 0);
-    (void)close(fd);
-    remove_plain(&name);
-}
-
-static void
-pieces_get_smaller_until_one_fits(void)
-{
-    struct pshm_name name = name_of("object");
-    struct pshm_progress progress = {0};
-    int fd = open_fresh(&name);
-    off_t last = INT64_MAX;
-    pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, EINTR);
-    for (int i = 0; i < 20; i++) {
-        CHECK_IS(pshm_size_set(fd, 3 * MIB, true, &progress), -EINTR);
-        CHECK(progress.piece > 0 && progress.piece <= last);
-        last = progress.piece;
-    }
-    CHECK(last < MIB);
-    (void)pshm_fault_disarm();
-    pshm_fault_arm("fallocate", 0, PSHM_FAULT_FAIL, 0);
-    CHECK_IS(set_all(fd, 3 * MIB, true, &progress), 0);
-    CHECK_IS(pshm_fault_disarm(), 3 * MIB / last);
-    CHECK_IS(size_of(fd), 3 * MIB);
-    (void)close(fd);
-    remove_plain(&name);
-}
-
-static void
-look_at_signal_mask(void *context)
-{
-    CHECK(sigprocmask(SIG_BLOCK, NULL, context) == 0);
-}
-
-static void
-growing_holds_signals_off_in_the_end(void)
-{
-    struct pshm_name name = name_of("object");
-    struct pshm_progress progress = {0};
-    int fd = open_fresh(&name), calls = 0;
-    sigset_t before, during, after;
-    CHECK(ftruncate(fd, 10000) == 0);
-    CHECK(sigprocmask(SIG_BLOCK, NULL, &before) == 0);
-    pshm_fault_hook(look_at_signal_mask, &during);
-    do {
-        pshm_fault_arm("fallocate", 1, PSHM_FAULT_HOOK_BEFORE, 0);
-        CHECK_IS(pshm_size_grow(fd, 10000, 20000, true, &progress), 0);
-        CHECK(ftruncate(fd, 10000) == 0);
-        (void)pshm_fault_disarm();
-        calls++;
-        if (sigismember(&during, SIGINT)) {
-            break;
-        }
-        pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL, EINTR);
-        CHECK_IS(pshm_size_grow(fd, 10000, 20000, true, &progress), -EINTR);
-        CHECK_IS(size_of(fd), 10000);
-    } while (calls < 100);
-    (void)pshm_fault_disarm();
-    CHECK(calls > 2 && calls < 100);
-    CHECK(sigprocmask(SIG_BLOCK, NULL, &after) == 0);
-    for (int number = 1; number < NSIG; number++) {
-        CHECK_IS(sigismember(&after, number), sigismember(&before, number));
+    for (int raises = 0; raises < 4; raises++) {
+        struct interrupts interrupts = {.raises = raises};
+        const struct pshm_interrupt interrupt = {count_interrupt,
+                                                 &interrupts};
+        check_about("a handler raises at check %d", raises);
+        int rc = pshm_size_set(fd, 40 * MIB, true, &interrupt);
+        CHECK_IS(rc, raises == 1 || raises == 2 ? -EINTR : 0);
+        CHECK_IS(interrupts.calls, raises == 1 ? 1 : 2);
+        CHECK(ftruncate(fd, 0) == 0);
     }
     (void)close(fd);
     remove_plain(&name);
@@ -648,7 +527,6 @@ fill_small_mount(void *context)
         return CANNOT;
     }
     struct pshm_name name = name_of("object");
-    struct pshm_progress progress = {0};
     struct pshm_room room;
     int fd = open_fresh(&name);
     CHECK_IS(pshm_room_of(fd, &room), 0);
@@ -657,27 +535,23 @@ fill_small_mount(void *context)
     CHECK_IS(pshm_room_of(-1, &room), 0);
     CHECK_IS(room.total_bytes, MIB);
 
-    CHECK_IS(set_all(fd, 2 * MIB, true, &progress), -ENOSPC);
+    CHECK_IS(pshm_size_set(fd, 2 * MIB, true, &go_on), -ENOSPC);
     CHECK(ftruncate(fd, 0) == 0);
-    progress = (struct pshm_progress){0};
-    CHECK_IS(set_all(fd, MIB / 2, true, &progress), 0);
-    progress = (struct pshm_progress){0};
-    CHECK_IS(pshm_size_grow(fd, MIB / 2, MIB + 1, true, &progress), -ENOSPC);
+    CHECK_IS(pshm_size_set(fd, MIB / 2, true, &go_on), 0);
+    CHECK_IS(pshm_size_grow(fd, MIB / 2, MIB + 1, &go_on), -ENOSPC);
     CHECK_IS(size_of(fd), MIB / 2);
     CHECK_IS(memory_of(fd), MIB / 2);
     CHECK_IS(pshm_room_of(fd, &room), 0);
     CHECK_IS(room.free_bytes, MIB / 2);
-    CHECK_IS(pshm_size_grow(fd, MIB / 2, MIB, true, &progress), 0);
+    CHECK_IS(pshm_size_grow(fd, MIB / 2, MIB, &go_on), 0);
     CHECK_IS(pshm_room_of(fd, &room), 0);
     CHECK_IS(room.free_bytes, 0);
     /* no room for the last page */
-    progress = (struct pshm_progress){0};
-    CHECK_IS(pshm_size_grow(fd, MIB, 2 * MIB, false, &progress), -ENOSPC);
+    CHECK_IS(pshm_size_grow(fd, MIB, 2 * MIB, &go_on), -ENOSPC);
     CHECK_IS(size_of(fd), MIB);
     /* but a size alone takes none */
     int sparse = open(PSHM_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    progress = (struct pshm_progress){0};
-    CHECK_IS(set_all(sparse, 100 * MIB, false, &progress), 0);
+    CHECK_IS(pshm_size_set(sparse, 100 * MIB, false, &go_on), 0);
     return 0;
 }
 
@@ -714,11 +588,10 @@ static void
 missing_memory_is_told(void)
 {
     struct pshm_name name = name_of("object");
-    struct pshm_progress progress = {.room_known = true};
     int fd = open_fresh(&name), other = open("/proc/self/maps", O_RDONLY);
     CHECK(ftruncate(fd, 4 * (off_t)PAGE) == 0);
     CHECK_IS(pshm_size_missing(fd, 4 * (off_t)PAGE), 4 * PAGE);
-    CHECK_IS(pshm_size_reserve(fd, (off_t)PAGE, &progress), 0);
+    CHECK_IS(pshm_size_reserve(fd, (off_t)PAGE, &go_on), 0);
     CHECK_IS(pshm_size_missing(fd, 4 * (off_t)PAGE), 3 * PAGE);
     CHECK_IS(pshm_size_missing(fd, (off_t)PAGE), 0);
     CHECK_IS(pshm_size_missing(other, 1000), 0);
@@ -765,29 +638,26 @@ fill_larger_mount(void *context)
         return CANNOT;
     }
     struct pshm_name name = name_of("object");
-    struct pshm_progress progress = {0};
     struct pshm_room room;
     int fd = open_fresh(&name);
     pshm_fault_arm("fallocate", 0, PSHM_FAULT_FAIL, 0);
     CHECK_IS(pshm_size_room(fd, 101 * MIB), -ENOSPC);
     CHECK_IS(pshm_size_room(fd, 100 * MIB), 0);
-    CHECK_IS(set_all(fd, 101 * MIB, true, &progress), -ENOSPC);
+    CHECK_IS(pshm_size_set(fd, 101 * MIB, true, &go_on), -ENOSPC);
     CHECK_IS(pshm_fault_disarm(), 0);
     CHECK_IS(memory_of(fd), 0);
 
     CHECK(fallocate(fd, 0, 0, 10 * MIB) == 0);
     /* the kernel knows better than statvfs */
     pshm_fault_arm("fstatvfs", 1, PSHM_FAULT_FAIL_ON, EIO);
-    progress = (struct pshm_progress){0};
-    CHECK_IS(pshm_size_grow(fd, 10 * MIB, 120 * MIB, true, &progress),
+    CHECK_IS(pshm_size_grow(fd, 10 * MIB, 120 * MIB, &go_on),
              -ENOSPC);
     (void)pshm_fault_disarm();
     CHECK_IS(size_of(fd), 10 * MIB);
     CHECK_IS(memory_of(fd), 10 * MIB);
     CHECK_IS(pshm_room_of(fd, &room), 0);
     CHECK_IS(room.free_bytes, 90 * MIB);
-    progress = (struct pshm_progress){0};
-    CHECK_IS(pshm_size_grow(fd, 10 * MIB, 100 * MIB, true, &progress), 0);
+    CHECK_IS(pshm_size_grow(fd, 10 * MIB, 100 * MIB, &go_on), 0);
     return 0;
 }
 
@@ -807,12 +677,11 @@ static void
 memfd_has_no_limit(void)
 {
     struct pshm_room room;
-    struct pshm_progress progress = {0};
     int fd = memfd_create("test", MFD_CLOEXEC);
     CHECK_IS(pshm_room_of(fd, &room), 0);
     CHECK_IS(room.total_bytes, 0);
     CHECK_IS(pshm_size_room(fd, 100 * MIB), 0);
-    CHECK_IS(set_all(fd, 100 * MIB, false, &progress), 0);
+    CHECK_IS(pshm_size_set(fd, 100 * MIB, false, &go_on), 0);
     CHECK_IS(pshm_room_of(99, &room), -EBADF);
     pshm_fault_arm(NULL, 1, PSHM_FAULT_FAIL, EIO);
     CHECK_IS(pshm_room_of(-1, &room), -EIO);
@@ -837,10 +706,8 @@ more_than_the_machine_has_is_refused(void)
     }
     /* None is ever asked for: that would end processes, this one too. */
     pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, EIO);
-    struct pshm_progress progress = {0};
-    CHECK_IS(pshm_size_set(fd, (off_t)1 << 45, true, &progress), -ENOMEM);
-    progress = (struct pshm_progress){0};
-    CHECK_IS(pshm_size_grow(fd, 0, (off_t)1 << 45, true, &progress), -ENOMEM);
+    CHECK_IS(pshm_size_set(fd, (off_t)1 << 45, true, &go_on), -ENOMEM);
+    CHECK_IS(pshm_size_grow(fd, 0, (off_t)1 << 45, &go_on), -ENOMEM);
     CHECK_IS(pshm_fault_disarm(), 0);
     CHECK_IS(size_of(fd), 0);
     CHECK_IS(memory_of(fd), 0);
@@ -863,9 +730,8 @@ main(void)
     RUN(kernel_undoes_only_its_own);
     RUN(interrupted_growth_leaves_what_others_reserved);
     RUN(shrinking_is_to_the_byte);
-    RUN(frequent_signals_do_not_stop_it);
-    RUN(pieces_get_smaller_until_one_fits);
-    RUN(growing_holds_signals_off_in_the_end);
+    RUN(interrupted_call_goes_on);
+    RUN(signals_are_checked_between_pieces);
     RUN(memory_is_told_by_proc_if_it_can);
     RUN(missing_memory_is_told);
     RUN(limit_that_cannot_be_read_is_an_error);

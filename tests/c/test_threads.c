@@ -16,7 +16,6 @@ enum { THREADS = 4 };
 struct worker {
     pthread_t thread;
     int index, rounds;
-    struct pshm_way *way;
     pthread_barrier_t *start;
     struct pshm_name shared, own;
     atomic_int *published;
@@ -42,11 +41,7 @@ make(struct worker *worker, struct pshm_new_object *new)
         .kind = PSHM_NAMED, .name = &worker->own, .size = 10000,
         .length = 10000, .mode = 0600, .uid = (uid_t)-1, .gid = (gid_t)-1,
         .reserve = true, .populate = worker->index & 1};
-    int rc;
-    do {
-        rc = pshm_new_object_make(&spec, worker->way, new);
-    } while (rc == -EINTR);
-    return rc;
+    return pshm_new_object_make(&spec, &go_on, new);
 }
 
 static void
@@ -140,7 +135,6 @@ static void
 threads_do_everything_at_once(void)
 {
     struct worker workers[THREADS] = {0};
-    struct pshm_way way = {0};
     atomic_int published = 0;
     pthread_barrier_t start;
     CHECK(pthread_barrier_init(&start, NULL, THREADS) == 0);
@@ -148,7 +142,7 @@ threads_do_everything_at_once(void)
         char suffix[16];
         (void)snprintf(suffix, sizeof(suffix), "own%d", i);
         workers[i] = (struct worker){
-            .index = i, .rounds = SANITIZED ? 100 : 500, .way = &way,
+            .index = i, .rounds = SANITIZED ? 100 : 500,
             .start = &start, .shared = name_of("shared"),
             .own = name_of(suffix), .published = &published};
         CHECK(pthread_create(&workers[i].thread, NULL, work, &workers[i])

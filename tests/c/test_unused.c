@@ -105,20 +105,17 @@ static struct pshm_new_object
 draft_of(const struct pshm_name *name, bool by_temporary_name)
 {
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-    struct pshm_way way = {0};
     const struct pshm_new_object_params spec = {
         .kind = PSHM_NAMED,
         .name = name,
+        .temporary = by_temporary_name,
         .size = 100,
         .length = 100,
         .mode = 0600,
         .uid = (uid_t)-1,
         .gid = (gid_t)-1,
     };
-    if (by_temporary_name) {
-        atomic_store(&way.known, 2);
-    }
-    CHECK_IS(pshm_new_object_make(&spec, &way, &new), 0);
+    CHECK_IS(pshm_new_object_make(&spec, &go_on, &new), 0);
     return new;
 }
 

@@ -3,6 +3,7 @@
 
 #include "core/audit.h"
 #include "core/errors.h"
+#include "core/interrupt.h"
 #include "core/memory/taken.h"
 
 #include "posix/constants.h"
@@ -26,32 +27,36 @@ publish_new_object(const create_params *req, struct pshm_new_object *new)
                : pshm_new_object_publish(new, req->spec.name);
 }
 
-/* Everything up to the name, and where nothing of Python's is to come in
- * between (publish) the name too.  0, or -1 with an exception and the draft
- * abandoned; -EEXIST in *publish_rc is not an error here. */
+/* Make the object and give its mapping to state; and if publish, give it its name
+ * too, with what became of that in *publish_rc.  The mapping is counted before
+ * other threads can find the object.  Returns 0, or -1 with an exception and the
+ * object discarded. */
 static int
 make_new_object(core_state *state, const create_params *req, bool publish,
-           struct pshm_new_object *new, int *publish_rc)
+                struct pshm_new_object *new, handle_state *body,
+                int *publish_rc)
 {
-    int rc;
     *publish_rc = 0;
-    do {
-        Py_BEGIN_ALLOW_THREADS
-        rc = pshm_new_object_make(&req->spec, &state->way, new);
-        if (rc == 0 && publish) {
+    PyThreadState *released = PyEval_SaveThread();
+    const struct pshm_interrupt interrupt = core_interrupt(&released);
+    int rc = pshm_new_object_make(&req->spec, &interrupt, new);
+    if (rc == 0) {
+        (void)mapping_set(body->map, new->base, new->length, req->size,
+                          PROT_READ | PROT_WRITE, new->id, 0);
+        new->base = NULL;
+        if (publish) {
             *publish_rc = publish_new_object(req, new);
         }
-        Py_END_ALLOW_THREADS
-    } while (try_again(rc));
+    }
+    PyEval_RestoreThread(released);
     if (rc < 0) {
-        bool acl_refused = new->acl_refused;
-        struct pshm_identity id = new->id;
-        /* First, so that what it had taken already counts as free. */
-        Py_BEGIN_ALLOW_THREADS
-        pshm_new_object_discard(new);
-        Py_END_ALLOW_THREADS
-        if (acl_refused) {
-            handle_raise_acl(state, rc, req->name, id);
+        if (new->acl_refused) {
+            handle_raise_acl(state, rc, req->name, new->id);
+        }
+        else if (rc == -EINVAL && req->spec.populate) {
+            raise_errno_words(rc, req->name,
+                              "The kernel cannot populate memory: it needs "
+                              "Linux 5.14 or later (populate=False)");
         }
         else if (rc == -ENOMEM && req->max_size > 0
             && (uint64_t)req->size <= pshm_memory_available()) {
@@ -63,16 +68,6 @@ make_new_object(core_state *state, const create_params *req, bool publish,
         return -1;
     }
     return 0;
-}
-
-/* The mapping goes to body; the draft keeps the rest until it is published. */
-static void
-take_mapping(const create_params *req, struct pshm_new_object *new,
-             handle_state *body)
-{
-    mapping_adopt(body->map, new->base, new->length, req->size,
-                  PROT_READ | PROT_WRITE);
-    new->base = NULL;
 }
 
 static void
@@ -120,10 +115,9 @@ make_once(core_state *state, const create_params *req, SharedMemoryObject *self,
     bool staged = req->init != NULL || req->fill != NULL
                   || req->deletion == DELETE_OWN;
     int rc;
-    if (make_new_object(state, req, named && !staged, &new, &rc) < 0) {
+    if (make_new_object(state, req, named && !staged, &new, body, &rc) < 0) {
         return -1;
     }
-    take_mapping(req, &new, body);
     bool failed = false;
     if (named && staged) {
         if (req->init != NULL) {
@@ -316,6 +310,7 @@ make_body(core_state *state, create_params *req, SharedMemoryObject *self,
             handle_state_clear(body);
             return -1;
         }
+        req->spec.temporary = !state->has_proc;
         rc = make_once(state, req, self, body, duty);
         if (rc != 0) {
             handle_state_clear(body);

@@ -6,12 +6,13 @@
 #include "core/args.h"
 #include "core/audit.h"
 #include "core/errors.h"
+#include "core/interrupt.h"
 
 #include "posix/constants.h"
 #include "posix/object/attach.h"
 #include "posix/object/new_object.h"
 #include "posix/object/fd.h"
-#include "posix/object/gate.h"
+#include "posix/object/region.h"
 #include "posix/object/use_lock.h"
 #include "posix/object/map.h"
 #include "posix/clock.h"
@@ -44,10 +45,11 @@ handle_alloc(core_state *state, PyObject *type)
 /* ---- Attaching ---- */
 
 /* Map an attached object and make a body of it.  Owns object->fd.
- * Returns 0; -ERANGE: larger than max_size; or -errno. */
+ * Returns 0; -ERANGE: larger than max_size; -ESTALE: shrunk meanwhile, start
+ * again; or -errno. */
 static int
 make_body(const struct pshm_object *object, const attach_params *params,
-          handle_state *body)
+          unsigned shrinks, handle_state *body)
 {
     void *base;
     bool readonly = params->readonly;
@@ -61,7 +63,10 @@ make_body(const struct pshm_object *object, const attach_params *params,
     if (rc < 0) {
         return rc;
     }
-    mapping_adopt(body->map, base, length, (Py_ssize_t)object->size, prot);
+    if (!mapping_set(body->map, base, length, (Py_ssize_t)object->size, prot,
+                     object->id, shrinks)) {
+        return -ESTALE;
+    }
     body->map->readonly = readonly;
     body->fd->fd = object->fd;
     body->fd->id = object->id;
@@ -99,21 +104,21 @@ handle_attach(core_state *state, const struct pshm_name *path,
         return rc;
     }
     Py_BEGIN_ALLOW_THREADS
-    pshm_gate_enter();
+    unsigned shrinks = pshm_region_shrinks();
     rc = pshm_attach(path, params->readonly, &params->accepted, object);
     if (rc == 0) {
-        rc = make_body(object, params, body);
+        rc = make_body(object, params, shrinks, body);
         if (rc < 0) {
             pshm_fd_close(object->fd);
         }
     }
-    pshm_gate_leave();
     Py_END_ALLOW_THREADS
     body->path = *path;
     if (rc < 0) {
         handle_state_clear(body);
     }
-    return rc;
+    return rc == -ESTALE ? handle_attach(state, path, params, body, object)
+                         : rc;
 }
 
 PyObject *
@@ -190,24 +195,20 @@ reserve_body(handle_state *body, PyObject *name)
 {
     MemoryMapObject *map = body->map;
     off_t size = (off_t)mapping_size(map);
-    struct pshm_progress progress = {.room_known = true};
-    size_t done = 0;
     off_t missing;
     int rc;
     Py_BEGIN_ALLOW_THREADS
     missing = pshm_size_missing(body->fd->fd, size);
     rc = missing < 0 ? (int)missing : pshm_size_room(body->fd->fd, missing);
     Py_END_ALLOW_THREADS
-    while (rc == 0) {
-        Py_BEGIN_ALLOW_THREADS
+    if (rc == 0) {
+        PyThreadState *released = PyEval_SaveThread();
+        const struct pshm_interrupt interrupt = core_interrupt(&released);
         rc = body->readonly
-                 ? pshm_map_populate(map->base, (size_t)size, false, &done)
-                 : pshm_size_reserve(body->fd->fd, size, &progress);
-        Py_END_ALLOW_THREADS
-        if (!try_again(rc)) {
-            break;
-        }
-        rc = 0;
+                 ? pshm_map_populate(map->base, (size_t)size, false,
+                                     &interrupt)
+                 : pshm_size_reserve(body->fd->fd, size, &interrupt);
+        PyEval_RestoreThread(released);
     }
     if (rc < 0) {
         raise_no_memory(rc == -EFAULT ? -ENOSPC : rc, name, body->fd->fd,
@@ -423,12 +424,11 @@ adopt_fd(int fd, const attach_params *params, handle_state *body,
          struct pshm_object *object)
 {
     int own = fd < PSHM_FD_FIRST ? pshm_fd_copy(fd) : fd;
-    pshm_gate_enter();
+    unsigned shrinks = pshm_region_shrinks();
     int rc = own < 0 ? own : pshm_attach_inspect(own, object);
     if (rc == 0) {
-        rc = make_body(object, params, body);
+        rc = make_body(object, params, shrinks, body);
     }
-    pshm_gate_leave();
     if (rc == 0) {
         rc = pshm_use_lock_take(own);
         body->locked = rc == 0;
@@ -481,18 +481,22 @@ handle_from_fd(PyObject *type, PyObject *const *args, Py_ssize_t count,
     handle_state body;
     struct pshm_object object = {.fd = -1};
     int rc = handle_register(state);
-    if (rc == 0) {
-        rc = prepare_body(state, &body);
-    }
+    do {
+        if (rc == 0 || rc == -ESTALE) {
+            rc = prepare_body(state, &body);
+        }
+        if (rc < 0) {
+            Py_DECREF(self);
+            return rc == -ENOMEM ? PyErr_NoMemory() : NULL;
+        }
+        Py_BEGIN_ALLOW_THREADS
+        rc = adopt_fd((int)fd, &params, &body, &object);
+        Py_END_ALLOW_THREADS
+        if (rc < 0) {
+            handle_state_clear(&body);
+        }
+    } while (rc == -ESTALE);
     if (rc < 0) {
-        Py_DECREF(self);
-        return rc == -ENOMEM ? PyErr_NoMemory() : NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    rc = adopt_fd((int)fd, &params, &body, &object);
-    Py_END_ALLOW_THREADS
-    if (rc < 0) {
-        handle_state_clear(&body);
         Py_DECREF(self);
         return handle_raise_attach(rc, values[0], &params, &object);
     }

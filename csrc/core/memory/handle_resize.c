@@ -3,19 +3,19 @@
 
 #include "core/args.h"
 #include "core/errors.h"
+#include "core/interrupt.h"
 
 #include "posix/object/attach.h"
 #include "posix/constants.h"
 #include "posix/object/new_object.h"
-#include "posix/object/gate.h"
 #include "posix/object/map.h"
-#include "posix/object/procmaps.h"
+#include "posix/object/region.h"
 #include "posix/object/size.h"
 
 /* A mapping of [0, size) that takes the place of old, with its rights. */
 static MemoryMapObject *
-map_like(core_state *state, MemoryMapObject *old, int fd, Py_ssize_t size,
-         PyObject *name)
+map_like(core_state *state, MemoryMapObject *old, struct fdref *fd,
+         Py_ssize_t size, PyObject *name)
 {
     MemoryMapObject *map = mapping_new(state);
     if (map == NULL) {
@@ -24,7 +24,11 @@ map_like(core_state *state, MemoryMapObject *old, int fd, Py_ssize_t size,
     void *base;
     int rc, prot = old->prot;
     Py_BEGIN_ALLOW_THREADS
-    rc = pshm_map(fd, 0, (size_t)size, prot, &base);
+    rc = pshm_map(fd->fd, 0, (size_t)size, prot, &base);
+    if (rc == 0) {
+        /* The old mapping is counted, so no other handle can shrink it. */
+        (void)mapping_set(map, base, (size_t)size, size, prot, fd->id, 0);
+    }
     Py_END_ALLOW_THREADS
     if (rc < 0) {
         Py_DECREF(map);
@@ -36,7 +40,6 @@ map_like(core_state *state, MemoryMapObject *old, int fd, Py_ssize_t size,
         }
         return NULL;
     }
-    mapping_adopt(map, base, (size_t)size, size, prot);
     map->readonly = old->readonly;
     return map;
 }
@@ -58,13 +61,10 @@ typedef struct {
 static int
 grow_object(size_change *c)
 {
-    struct pshm_progress progress = {0};
-    int rc;
-    do {
-        Py_BEGIN_ALLOW_THREADS
-        rc = pshm_size_grow(c->fd->fd, c->from, c->to, true, &progress);
-        Py_END_ALLOW_THREADS
-    } while (try_again(rc));
+    PyThreadState *released = PyEval_SaveThread();
+    const struct pshm_interrupt interrupt = core_interrupt(&released);
+    int rc = pshm_size_grow(c->fd->fd, c->from, c->to, &interrupt);
+    PyEval_RestoreThread(released);
     if (rc < 0) {
         /* The limit on a file is one on its size, not on what is added. */
         raise_no_memory(rc, c->name, c->fd->fd,
@@ -106,7 +106,7 @@ grow(size_change *c)
     /* Mapped first: a range past the end may be mapped, and then nothing that
      * can fail is left once the object has grown. */
     MemoryMapObject *map =
-        map_like(c->state, c->map, c->fd->fd, c->to, c->name);
+        map_like(c->state, c->map, c->fd, c->to, c->name);
     if (map == NULL) {
         return -1;
     }
@@ -117,21 +117,19 @@ grow(size_change *c)
     return handle_replace_map(c->self, c->map, map);
 }
 
-/* From here on nobody gets a view of what is about to go.  NULL, or why not. */
+/* Make the end unreachable for new views, if no view can reach it.  Returns
+ * NULL, or why it remains. */
 static const char *
 hide_end(size_change *c)
 {
     SharedMemoryObject *self = c->self;
     const char *why = NULL;
     fields_lock_both(&self->fields, &c->map->fields);
-    /* c->map is one reference, the handle has the other. */
-    if (self->exported || self->kept != NULL) {
-        why = "the handle's own buffer was taken, and its address may be in "
-              "use past the new end";
-    }
-    else if (self->body.map != c->map
-             || !mapping_is_private_locked(c->map, 2)) {
-        why = "a view of this process reaches past the new end";
+    /* The handle and c have a reference each. */
+    if (self->exported || self->kept != NULL || self->body.map != c->map
+        || !mapping_is_private_locked(c->map, 2)) {
+        why = "a buffer of this handle was exported, and its consumer may still "
+              "use the address";
     }
     else {
         mapping_set_size(c->map, c->to);
@@ -142,90 +140,40 @@ hide_end(size_change *c)
     return why;
 }
 
-/* With the gate closed.  It runs no Python code, which might want to pass the
- * gate, so it raises nothing either.  *why: why it may not be, or NULL.
- * Returns 0 or -errno. */
-static int
-shrink_closed(size_change *c, const char **why)
+static void
+show_end(size_change *c)
 {
-    SharedMemoryObject *self = c->self;
-    struct pshm_status status;
-    *why = NULL;
-    int rc = pshm_status_of(c->fd->fd, &status);
-    if (rc < 0 || status.size <= c->to) {
-        return rc;
-    }
-    int seals = pshm_seals_of(c->fd->fd);
-    if (seals > 0 && seals & F_SEAL_SHRINK) {
-        return -EPERM;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    rc = pshm_maps_reach(status.id, c->to, c->map->base, c->map->reserved);
-    Py_END_ALLOW_THREADS
-    if (rc < 0) {
-        return rc;
-    }
-    Py_ssize_t size = mapping_size(c->map);
-    *why = rc > 0 ? "another mapping of this process reaches past the new end"
-                  : hide_end(c);
-    if (*why != NULL) {
-        return 0;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    rc = pshm_size_shrink(c->fd->fd, c->to);
-    Py_END_ALLOW_THREADS
-    if (rc < 0) {
-        fields_lock(&self->fields);
-        mapping_set_size(c->map, size);
-        self->size = size;
-        fields_unlock(&self->fields);
-    }
-    else if (c->max_size == 0) {
-        mapping_trim(c->map);
-    }
-    return rc;
+    fields_lock(&c->self->fields);
+    mapping_set_size(c->map, c->from);
+    c->self->size = c->from;
+    fields_unlock(&c->self->fields);
 }
 
-/* Inside the gate it was not known yet that the object is to shrink, so leave
- * and close it behind; without the GIL, which those inside may need. */
+/* The end of the range remains mapped: it cannot be reached. */
 static int
 shrink(size_change *c)
 {
-    const char *why = NULL;
-    int rc, closed;
-    Py_BEGIN_ALLOW_THREADS
-    pshm_gate_leave();
-    closed = pshm_gate_close();
-    Py_END_ALLOW_THREADS
-    rc = closed;
-    if (closed == 0) {
-        rc = shrink_closed(c, &why);
-        pshm_gate_open();
-    }
-    Py_BEGIN_ALLOW_THREADS
-    pshm_gate_enter();
-    Py_END_ALLOW_THREADS
-    if (closed == -EBUSY) {
-        PyErr_SetString(PyExc_BufferError,
-                        "cannot shrink now: a thread is in the middle of "
-                        "mapping or growing an object; it can be tried again");
-        return -1;
-    }
-    if (why != NULL) {
-        PyErr_Format(PyExc_BufferError,
-                     "cannot shrink: %s; its next access there would be a bus "
-                     "error, or find zeros",
-                     why);
-        return -1;
-    }
-    if (rc == -EPERM) {
-        raise_errno_words(rc, c->name,
+    int rc = -EBUSY, seals = pshm_seals_of(c->fd->fd);
+    if (seals > 0 && seals & F_SEAL_SHRINK) {
+        raise_errno_words(-EPERM, c->name,
                           "The object is sealed against shrinking");
+        return -1;
     }
-    else if (rc == -ENOENT) {
-        raise_errno_words(rc, c->name,
-                          "What this process has mapped cannot be seen, so "
-                          "nothing is cut off (is /proc mounted?)");
+    const char *why = hide_end(c);
+    if (why == NULL) {
+        why = "another mapping of the object exists in this process";
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_region_shrink(c->map->region, c->fd->fd, c->to);
+        Py_END_ALLOW_THREADS
+        if (rc < 0) {
+            show_end(c);
+        }
+    }
+    if (rc == -EBUSY) {
+        PyErr_Format(PyExc_BufferError,
+                     "cannot shrink the object: %s; delete the views, maps and "
+                     "other handles of the object first",
+                     why);
     }
     else if (rc < 0) {
         raise_errno(rc, c->name);
@@ -265,14 +213,10 @@ change_begin(size_change *c, PyObject *op)
         c->max_size = c->self->body.max_size;
         c->readonly = c->self->body.readonly;
         fields_unlock(&c->self->fields);
-        Py_BEGIN_ALLOW_THREADS
-        pshm_gate_enter();
-        Py_END_ALLOW_THREADS
         rc = look_at_size(c);
         if (rc == 0) {
             return 0;
         }
-        pshm_gate_leave();
         handle_release(c->self);
     }
     Py_XDECREF(c->map);
@@ -284,7 +228,6 @@ change_begin(size_change *c, PyObject *op)
 static void
 change_end(size_change *c)
 {
-    pshm_gate_leave();
     handle_release(c->self);
     Py_DECREF(c->map);
     Py_XDECREF(c->name);
@@ -306,7 +249,7 @@ follow(size_change *c)
         return 0;
     }
     MemoryMapObject *map =
-        map_like(c->state, c->map, c->fd->fd, c->from, c->name);
+        map_like(c->state, c->map, c->fd, c->from, c->name);
     return map == NULL ? -1 : handle_replace_map(c->self, c->map, map);
 }
 
@@ -330,13 +273,14 @@ const char handle_resize_doc[] =
     "signal before it is through.  With max_size it happens in place: old views\n"
     "stay valid, and every process that has mapped it with max_size sees the\n"
     "growth.  Without, the handle gets a new mapping, and old views\n"
-    "stay valid on the old one.  To shrink takes shrink=True, and nobody else\n"
-    "who uses the end: other processes cannot be asked.  What this process has\n"
-    "mapped otherwise (older views, other handles) counts by whole pages.\n\n"
-    "Raises ValueError; BufferError where a view of this process reaches past\n"
-    "the new end, another thread is resizing it, or threads are mapping or\n"
-    "growing objects and are not through after 50 ms; PermissionError for a\n"
-    "read-only handle or a sealed object; OSError: ENOSPC, EFBIG, ENOMEM.";
+    "stay valid on the old one.  An object shrinks only with shrink=True, and\n"
+    "if this process has no other mapping of it (another handle, an older\n"
+    "view) and no exported buffer of this handle.  The caller must ensure that\n"
+    "no other process uses the end.\n\n"
+    "Raises ValueError; BufferError if this process has another mapping of the\n"
+    "object or an exported buffer of the handle, or another thread is resizing\n"
+    "it; PermissionError for a read-only handle or a sealed object; OSError:\n"
+    "ENOSPC, EFBIG, ENOMEM.";
 
 PyObject *
 handle_resize(PyObject *op, PyObject *const *args, Py_ssize_t count,

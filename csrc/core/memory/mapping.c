@@ -6,7 +6,6 @@
 #include "core/errors.h"
 #include "core/memory/last.h"
 
-#include "posix/object/gate.h"
 #include "posix/host.h"
 #include "posix/object/map.h"
 #include "posix/object/region.h"
@@ -21,11 +20,18 @@ MemoryMapObject *
 mapping_new(core_state *state)
 {
     PyTypeObject *type = state->mapping_type;
-    PyObject *self = type->tp_alloc(type, 0);
-    if (self != NULL) {
-        PyObject_GC_UnTrack(self);
+    PyObject *op = type->tp_alloc(type, 0);
+    if (op == NULL) {
+        return NULL;
     }
-    return as_mapping(self);
+    PyObject_GC_UnTrack(op);
+    as_mapping(op)->region = pshm_region_new(NULL, 0);
+    if (as_mapping(op)->region == NULL) {
+        Py_DECREF(op);
+        PyErr_NoMemory();
+        return NULL;
+    }
+    return as_mapping(op);
 }
 
 void
@@ -36,14 +42,16 @@ mapping_complete(MemoryMapObject *self)
     }
 }
 
-void
-mapping_adopt(MemoryMapObject *self, void *base, size_t reserved,
-              Py_ssize_t size, int prot)
+bool
+mapping_set(MemoryMapObject *self, void *base, size_t reserved,
+            Py_ssize_t size, int prot, struct pshm_identity id,
+            unsigned shrinks)
 {
     self->base = base;
     self->reserved = reserved;
     self->prot = prot;
     mapping_set_size(self, size);
+    return pshm_region_set(self->region, base, reserved, id, shrinks);
 }
 
 static void
@@ -56,25 +64,18 @@ mapping_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    if (self->last != NULL && self->base != NULL && self->shared == NULL) {
+    if (self->last != NULL && self->base != NULL && pshm_region_is_own(self->region)) {
         /* It takes long for much memory, and others wait for the name lock. */
         Py_BEGIN_ALLOW_THREADS
         (void)pshm_map_advise(self->base, self->reserved, MADV_DONTNEED);
         Py_END_ALLOW_THREADS
     }
     last_before(self->last, &time);
-    if (self->base != NULL) {
-        char *base = self->base;
-        size_t reserved = self->reserved;
-        struct pshm_region *shared = self->shared;
-        self->base = NULL;
+    if (self->region != NULL) {
+        struct pshm_region *region = self->region;
+        self->region = NULL;
         Py_BEGIN_ALLOW_THREADS
-        if (shared != NULL) {
-            pshm_region_drop(shared);
-        }
-        else {
-            pshm_unmap(base, reserved);
-        }
+        pshm_region_drop(region);
         Py_END_ALLOW_THREADS
     }
     last_after(self->last, &time);
@@ -136,11 +137,20 @@ mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
     off_t mapped = length;
     struct pshm_map_seen seen;
     int rc, prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+    bool valid = true;
     Py_BEGIN_ALLOW_THREADS
-    pshm_gate_enter();
+    unsigned shrinks = pshm_region_shrinks();
     rc = pshm_map_range(fd, offset, &mapped, prot, device, &base, &seen);
-    pshm_gate_leave();
+    if (rc == 0) {
+        valid = mapping_set(self, base, (size_t)mapped, (Py_ssize_t)mapped,
+                            prot, seen.id, shrinks);
+    }
     Py_END_ALLOW_THREADS
+    if (!valid) {
+        Py_DECREF(self);
+        return mapping_from_fd(state, fd, offset, length, readonly, device,
+                               filename);
+    }
     if (rc < 0) {
         Py_DECREF(self);
         if (rc == -EINVAL && seen.size < 0 && !device) {
@@ -149,7 +159,6 @@ mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
         return rc == -ERANGE ? raise_range(offset, length, &seen)
                              : raise_errno(rc, filename);
     }
-    mapping_adopt(self, base, (size_t)mapped, (Py_ssize_t)mapped, prot);
     mapping_complete(self);
     return (PyObject *)self;
 }
@@ -248,20 +257,8 @@ mapping_grant(MemoryMapObject *self, bool *readonly)
 struct pshm_region *
 mapping_share(MemoryMapObject *self)
 {
-    struct pshm_region *region;
-    fields_lock(&self->fields);
-    if (self->shared == NULL) {
-        self->shared = pshm_region_new(self->base, self->reserved);
-    }
-    region = self->shared;
-    if (region != NULL) {
-        pshm_region_keep(region);
-    }
-    fields_unlock(&self->fields);
-    if (region == NULL) {
-        PyErr_NoMemory();
-    }
-    return region;
+    pshm_region_keep(self->region);
+    return self->region;
 }
 
 static int
@@ -290,49 +287,7 @@ mapping_is_private_locked(MemoryMapObject *self, Py_ssize_t references)
 {
     return has_references((PyObject *)self, references)
            && __atomic_load_n(&self->weakrefs, __ATOMIC_ACQUIRE) == NULL
-           && (self->shared == NULL || pshm_region_is_own(self->shared));
-}
-
-bool
-mapping_claim_locked(MemoryMapObject *self)
-{
-    if (self->changing && self->changing_in == pshm_forks()) {
-        return false;
-    }
-    self->changing = true;
-    self->changing_in = pshm_forks();
-    return true;
-}
-
-/* Under the claim of a change of protection, which goes by what is reserved.
- * What is left may have other owners by now, of all the size that is left.  Where
- * another thread has that claim the rest stays mapped: nobody gets it.
- * The rest is given up before it is unmapped: a child that is forked in
- * between must not take for its own what may be somebody else's by then. */
-void
-mapping_trim(MemoryMapObject *self)
-{
-    size_t page = pshm_page_size();
-    size_t used = ((size_t)mapping_size(self) + page - 1) / page * page;
-    size_t reserved = used;
-    fields_lock(&self->fields);
-    if (self->reserved > used && mapping_claim_locked(self)) {
-        reserved = self->reserved;
-        self->reserved = used;
-        if (self->shared != NULL) {
-            pshm_region_shrink(self->shared, used);
-        }
-    }
-    fields_unlock(&self->fields);
-    if (reserved == used) {
-        return;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    pshm_unmap(self->base + used, reserved - used);
-    Py_END_ALLOW_THREADS
-    fields_lock(&self->fields);
-    self->changing = false;
-    fields_unlock(&self->fields);
+           && pshm_region_is_own(self->region);
 }
 
 static PyObject *

@@ -25,13 +25,13 @@ typedef struct {
                                            others may look at it */
     atomic_int granted;                 /* rights that ever were */
     atomic_bool released;               /* a view of the kind below was */
-    bool changing;                      /* a thread changes prot or reserved */
+    bool changing;                      /* a thread changes prot */
     unsigned changing_in;               /* ... of this process: pshm_forks */
     bool readonly;                      /* for good, whatever the descriptor
                                            would allow; set when adopted */
     atomic_int use;                     /* enum mapping_use */
-    struct pshm_region *shared;         /* with owners that are no Python
-                                           objects, from the first on */
+    struct pshm_region *region;         /* the memory, which may have owners
+                                           that are not Python objects */
     struct last *last;                  /* last.h; or NULL */
     PyObject *weakrefs;
 } MemoryMapObject;
@@ -40,9 +40,11 @@ typedef struct {
  * not show it to other threads before mapping_complete. */
 MemoryMapObject *mapping_new(core_state *state);
 
-/* Give it what pshm_map returned. */
-void mapping_adopt(MemoryMapObject *self, void *base, size_t reserved,
-                   Py_ssize_t size, int prot);
+/* Give it the memory that pshm_map returned for the object id.  shrinks, and the
+ * result: as for pshm_region_set.  Needs no GIL. */
+bool mapping_set(MemoryMapObject *self, void *base, size_t reserved,
+                 Py_ssize_t size, int prot, struct pshm_identity id,
+                 unsigned shrinks);
 
 /* Let the collector show it, if it does not yet: it has what it was given. */
 void mapping_complete(MemoryMapObject *self);
@@ -78,22 +80,13 @@ int mapping_get_buffer(MemoryMapObject *self, Py_buffer *view, int flags);
  * or -1 with BufferError where it cannot be read. */
 int mapping_grant(MemoryMapObject *self, bool *readonly);
 
-/* Its memory, for one more owner that drops it by itself; NULL with an
- * exception. */
+/* Its memory, for one more owner, which releases it with pshm_region_drop. */
 struct pshm_region *mapping_share(MemoryMapObject *self);
 
 /* Does nobody have it but those who hold these many references, all of them
  * known to the caller, who keeps others from getting one meanwhile?  Under
  * fields, by which an owner that is no Python object comes to have it. */
 bool mapping_is_private_locked(MemoryMapObject *self, Py_ssize_t references);
-
-/* Unmap what is past size, of a private mapping whose size that is already. */
-void mapping_trim(MemoryMapObject *self);
-
-/* Claim the right to change prot or reserved, under fields.  Where a thread
- * was at it when this process was forked off nobody is any more; prot has then
- * no right that the pages lack.  Returns whether it was free. */
-bool mapping_claim_locked(MemoryMapObject *self);
 
 /* Decide what self is used for, if that is undecided.  The first decision
  * stays, so that no handle gets a mapping that protect() is about to change.

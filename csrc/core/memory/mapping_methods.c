@@ -5,8 +5,10 @@
 
 #include "core/args.h"
 #include "core/errors.h"
+#include "core/interrupt.h"
 #include "core/view/view.h"
 
+#include "posix/host.h"
 #include "posix/object/fd.h"
 #include "posix/object/map.h"
 #include "posix/object/procmaps.h"
@@ -39,11 +41,23 @@ mapping_parse_prot(PyObject *value, int *prot)
     return Py_None;
 }
 
+/* In a child that was forked while a thread changed it, that thread is gone; and
+ * prot has no right that the pages lack. */
+static bool
+start_changing_locked(MemoryMapObject *self)
+{
+    if (self->changing && self->changing_in == pshm_forks()) {
+        return false;
+    }
+    self->changing = true;
+    self->changing_in = pshm_forks();
+    return true;
+}
+
 /* Claim the right to change it.  What is taken away cannot be handed out from
- * here on.  Returns the old protection, and how much there is to change, or -1.
- */
+ * here on.  Returns the old protection, or -1. */
 static int
-begin_change(MemoryMapObject *self, int prot, size_t *reserved)
+begin_change(MemoryMapObject *self, int prot)
 {
     int old = -1;
     fields_lock(&self->fields);
@@ -54,13 +68,12 @@ begin_change(MemoryMapObject *self, int prot, size_t *reserved)
             "taken away; protect the memory before taking views of it, or "
             "map it a second time");
     }
-    else if (!mapping_claim_locked(self)) {
+    else if (!start_changing_locked(self)) {
         PyErr_SetString(PyExc_BufferError,
                         "another thread is changing the protection");
     }
     else {
         old = self->prot;
-        *reserved = self->reserved;
         self->prot &= prot;
     }
     fields_unlock(&self->fields);
@@ -79,18 +92,17 @@ end_change(MemoryMapObject *self, int prot)
 int
 mapping_protect(MemoryMapObject *self, int prot, PyObject *filename)
 {
-    size_t reserved;
     if (self->readonly && prot & PROT_WRITE) {
         raise_errno_words(-EACCES, filename, "The shared memory is read-only");
         return -1;
     }
-    int old = begin_change(self, prot, &reserved);
+    int old = begin_change(self, prot);
     if (old < 0) {
         return -1;
     }
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = pshm_map_protect(self->base, reserved, prot);
+    rc = pshm_map_protect(self->base, self->reserved, prot);
     Py_END_ALLOW_THREADS
     end_change(self, rc < 0 ? old : prot);
     if (rc < 0) {
@@ -304,18 +316,15 @@ populate(MemoryMapObject *self, const struct pshm_mapped *where,
          Py_ssize_t offset, Py_ssize_t length)
 {
     bool write = self->prot & PROT_WRITE;
-    size_t done = 0;
-    int rc;
     off_t start = where->offset + (off_t)offset, end = start + (off_t)length;
     if (check_room(where->object, start, end) < 0) {
         return NULL;
     }
-    do {
-        Py_BEGIN_ALLOW_THREADS
-        rc = pshm_map_populate(self->base + offset, (size_t)length, write,
-                               &done);
-        Py_END_ALLOW_THREADS
-    } while (try_again(rc));
+    PyThreadState *released = PyEval_SaveThread();
+    const struct pshm_interrupt interrupt = core_interrupt(&released);
+    int rc = pshm_map_populate(self->base + offset, (size_t)length, write,
+                               &interrupt);
+    PyEval_RestoreThread(released);
     if (rc == 0) {
         Py_RETURN_NONE;
     }
@@ -324,7 +333,7 @@ populate(MemoryMapObject *self, const struct pshm_mapped *where,
                : raise_populate(
                    rc, where->object,
                    where->object >= 0 ? where->object : where->folder,
-                   start + (off_t)done, end);
+                   start, end);
 }
 
 PyObject *

@@ -2,12 +2,12 @@
 
 #include <linux/magic.h>
 #include <sys/resource.h>
-#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include "posix/constants.h"
 
+/* Bytes that are populated between two checks for signals. */
 #define POPULATE_PIECE ((size_t)32 << 20)
 
 size_t
@@ -27,8 +27,8 @@ pshm_map(int fd, off_t offset, size_t length, int prot, void **base)
     return 0;
 }
 
-/* The size of the pages of a hugetlbfs, or 0: elsewhere a block may be larger
- * than a page, too. */
+/* The size of the pages of a hugetlbfs, or 0.  The size of a block does not tell:
+ * other file systems have blocks larger than a page, too. */
 static long
 huge_page_of(int fd, const struct stat *st)
 {
@@ -50,6 +50,7 @@ pshm_map_range(int fd, off_t offset, off_t *length, int prot, bool device,
     if (rc < 0) {
         return rc;
     }
+    seen->id = (struct pshm_identity){st.st_dev, st.st_ino};
     seen->mode = st.st_mode;
     if (S_ISREG(st.st_mode)) {
         seen->size = st.st_size;
@@ -59,7 +60,7 @@ pshm_map_range(int fd, off_t offset, off_t *length, int prot, bool device,
         if (*length < 0) {
             *length = st.st_size - offset;
         }
-        /* munmap(2) takes whole ones only. */
+        /* munmap(2) accepts only whole huge pages. */
         seen->huge_page = huge_page_of(fd, &st);
         if (seen->huge_page > 0
             && (offset % seen->huge_page != 0
@@ -108,7 +109,7 @@ pshm_map_lock(void *base, size_t length)
     return pshm_result(mlock(base, length));
 }
 
-_Static_assert(RLIM_INFINITY == UINT64_MAX, "no limit is the largest one");
+_Static_assert(RLIM_INFINITY == UINT64_MAX, "RLIM_INFINITY is the largest number");
 
 uint64_t
 pshm_map_lock_limit(void)
@@ -131,7 +132,7 @@ pshm_advice_is_safe(int advice)
     case MADV_RANDOM:
     case MADV_SEQUENTIAL:
     case MADV_WILLNEED:
-    case MADV_DONTNEED:         /* shared pages keep their bytes */
+    case MADV_DONTNEED:                 /* shared pages keep their bytes */
     case MADV_DOFORK:
     case MADV_HUGEPAGE:
     case MADV_NOHUGEPAGE:
@@ -144,79 +145,35 @@ pshm_advice_is_safe(int advice)
     case MADV_COLLAPSE:
         return true;
     default:
-        /* REMOVE takes reserved memory away, DONTFORK makes a child crash,
-         * GUARD_INSTALL and HWPOISON make us crash. */
+        /* REMOVE frees reserved memory; with DONTFORK a child crashes, and with
+         * GUARD_INSTALL and HWPOISON this process. */
         return false;
     }
 }
 
-/* Have the kernel read one byte of each page, into a pipe: if there is no page
- * it says EFAULT where we would get a SIGBUS.  Shared memory is mapped with
- * its full rights by a read, so this serves for writing as well. */
-static int
-touch_pages(int pipe_in, int pipe_out, char *base, size_t length)
+int
+pshm_map_populate(void *base, size_t length, bool write,
+                  const struct pshm_interrupt *interrupt)
 {
-    enum { MOST = 1024 };       /* IOV_MAX, and what fits into any pipe */
-    struct iovec pages[MOST];
-    char drain[MOST];
-    size_t page = pshm_page_size();
-    for (size_t at = 0; at < length;) {
-        int count = 0;
-        for (; count < MOST && at < length; at += page) {
-            pages[count++] = (struct iovec){base + at, 1};
+    int advice = write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
+    for (size_t done = 0; done < length;) {
+        size_t piece = length - done;
+        if (piece > POPULATE_PIECE) {
+            piece = POPULATE_PIECE;
         }
-        for (int sent = 0; sent < count;) {
-            ssize_t n = writev(pipe_in, pages + sent, count - sent);
-            if (n < 0) {
-                return -errno;
-            }
-            sent += (int)n;
-            while (n > 0) {
-                ssize_t gone = read(pipe_out, drain, (size_t)n);
-                if (gone < 0) {
-                    return -errno;
-                }
-                n -= gone;
+        int rc = pshm_result(madvise((char *)base + done, piece, advice));
+        if (rc < 0 && rc != -EINTR) {
+            return rc;
+        }
+        done += rc == 0 ? piece : 0;
+        if (done < length) {
+            rc = pshm_interrupt_check(interrupt);
+            if (rc < 0) {
+                return rc;
             }
         }
     }
     return 0;
-}
-
-static int
-populate_by_touch(char *base, size_t length)
-{
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) < 0) {
-        return -errno;
-    }
-    int rc = touch_pages(ends[1], ends[0], base, length);
-    (void)close(ends[0]);
-    (void)close(ends[1]);
-    return rc;
-}
-
-int
-pshm_map_populate(void *base, size_t length, bool write, size_t *done)
-{
-    int advice = write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
-    if (*done >= length) {
-        return 0;
-    }
-    char *start = (char *)base + *done;
-    size_t piece = length - *done;
-    if (piece > POPULATE_PIECE) {
-        piece = POPULATE_PIECE;
-    }
-    int rc = pshm_result(madvise(start, piece, advice));
-    if (rc == -EINVAL) {
-        rc = populate_by_touch(start, piece);
-    }
-    if (rc < 0) {
-        return rc;
-    }
-    *done += piece;
-    return *done < length ? -EINTR : 0;
 }
 
 int

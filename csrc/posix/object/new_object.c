@@ -2,25 +2,16 @@
 
 #include <unistd.h>
 
-#include "posix/object/acl.h"
 #include "posix/constants.h"
+#include "posix/object/acl.h"
 #include "posix/object/fd.h"
-#include "posix/object/use_lock.h"
 #include "posix/object/link.h"
 #include "posix/object/map.h"
 #include "posix/object/name_lock.h"
+#include "posix/object/size.h"
 #include "posix/object/unused.h"
+#include "posix/object/use_lock.h"
 
-/* struct pshm_way: what is known */
-enum { UNKNOWN, BY_DESCRIPTOR, BY_TEMPORARY_NAME };
-
-enum stage { OPEN, LEASE, OWN, SIZE, MAP, ADVISE, POPULATE, RESERVE, FINISH,
-             READY };
-
-/* O_TMPFILE needs a file system that has it, and a security module that does
- * not refuse files without a name (a confined program may make files with its
- * own prefix only); to link the file afterwards takes /proc, or a kernel that
- * lets every user link by descriptor. */
 static int
 open_tmpfile(mode_t mode)
 {
@@ -28,6 +19,8 @@ open_tmpfile(mode_t mode)
         pshm_result(open(PSHM_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, mode)));
 }
 
+/* The file system cannot make files without a name, or a security module refuses
+ * them: a confined program may make files with its own prefix only. */
 static bool
 lacks_tmpfile(int rc)
 {
@@ -50,22 +43,16 @@ open_temporary(const struct pshm_name *name, struct pshm_new_object *new)
 }
 
 static int
-open_named(const struct pshm_new_object_params *spec, struct pshm_way *way,
+open_named(const struct pshm_new_object_params *params,
            struct pshm_new_object *new)
 {
-    int known = atomic_load_explicit(&way->known, memory_order_relaxed);
-    if (known == UNKNOWN) {
-        known = access("/proc/self/fd", X_OK) == 0 ? BY_DESCRIPTOR
-                                                   : BY_TEMPORARY_NAME;
-        atomic_store_explicit(&way->known, known, memory_order_relaxed);
-    }
-    if (known == BY_DESCRIPTOR) {
-        int fd = open_tmpfile(spec->mode);
+    if (!params->temporary) {
+        int fd = open_tmpfile(params->mode);
         if (!lacks_tmpfile(fd)) {
             return fd;
         }
     }
-    return open_temporary(spec->name, new);
+    return open_temporary(params->name, new);
 }
 
 static int
@@ -80,53 +67,43 @@ open_memfd(const char *label)
 }
 
 static int
-open_object(const struct pshm_new_object_params *spec, struct pshm_way *way,
+open_object(const struct pshm_new_object_params *params,
             struct pshm_new_object *new)
 {
-    int fd = spec->kind == PSHM_MEMFD     ? open_memfd(spec->label)
-             : spec->kind == PSHM_UNNAMED ? open_tmpfile(spec->mode)
-                                          : open_named(spec, way, new);
-    if (fd < 0) {
-        return fd;
-    }
-    new->fd = fd;
-    return 0;
+    new->fd = params->kind == PSHM_MEMFD     ? open_memfd(params->label)
+              : params->kind == PSHM_UNNAMED ? open_tmpfile(params->mode)
+                                             : open_named(params, new);
+    return new->fd < 0 ? new->fd : 0;
 }
 
-/* Before all else, for until then a file with a temporary name looks unused.
- * If it is reclaimed in that moment, start again. */
+/* Take the use lock first: without it, a file with a temporary name looks unused.
+ * Returns -EINTR, to start again, if it was reclaimed before that. */
 static int
-lease_object(struct pshm_new_object *new)
+lock_object(struct pshm_new_object *new)
 {
-    struct stat st;
     int rc = pshm_use_lock_take(new->fd);
     new->locked = rc == 0;
-    if (!new->has_temporary) {
-        return rc;
-    }
-    if (rc == 0) {
+    if (rc == 0 && new->has_temporary) {
+        struct stat st;
         rc = pshm_result(fstat(new->fd, &st));
+        if (rc == 0) {
+            rc = pshm_link_holds(&new->temporary, (struct pshm_identity){
+                                                      st.st_dev, st.st_ino});
+        }
+        if (rc == 0 || rc == -ENOENT) {
+            /* The name is another object's now, or free. */
+            new->has_temporary = false;
+            rc = -EINTR;
+        }
     }
-    if (rc == 0) {
-        rc = pshm_link_holds(&new->temporary, (struct pshm_identity){
-                                                    st.st_dev, st.st_ino});
-    }
-    if (rc == 1) {
-        return 0;
-    }
-    if (rc < 0 && rc != -ENOENT && rc != -EAGAIN) {
-        return rc;
-    }
-    new->has_temporary = rc == -EAGAIN;       /* else it is not ours now */
-    pshm_new_object_discard(new);
-    return -EINTR;
+    return rc == -EAGAIN && new->has_temporary ? -EINTR : rc < 0 ? rc : 0;
 }
 
-/* Owner before mode: a change of owner may clear bits of the mode.  List before
- * mode: until the list is there, the mode could let in a group that the list does
- * not, if the object has a temporary name. */
+/* Owner before mode: a change of the owner may clear bits of the mode.  List
+ * before mode: an object with a temporary name must not, even briefly, have group
+ * bits that the list does not grant. */
 static int
-own_object(const struct pshm_new_object_params *spec,
+own_object(const struct pshm_new_object_params *params,
            struct pshm_new_object *new)
 {
     struct stat st;
@@ -135,130 +112,138 @@ own_object(const struct pshm_new_object_params *spec,
         return rc;
     }
     new->id = (struct pshm_identity){st.st_dev, st.st_ino};
-    if (spec->kind == PSHM_MEMFD) {
+    if (params->kind == PSHM_MEMFD) {
         return 0;
     }
-    bool chown = spec->uid != (uid_t)-1 || spec->gid != (gid_t)-1;
+    bool chown = params->uid != (uid_t)-1 || params->gid != (gid_t)-1;
     if (chown) {
-        rc = pshm_result(fchown(new->fd, spec->uid, spec->gid));
+        rc = pshm_result(fchown(new->fd, params->uid, params->gid));
     }
-    if (rc == 0 && spec->acl != NULL) {
-        rc = pshm_acl_set(new->fd, spec->acl, spec->acl_size, spec->mode);
+    if (rc == 0 && params->acl != NULL) {
+        rc = pshm_acl_set(new->fd, params->acl, params->acl_size,
+                          params->mode);
         new->acl_refused = rc < 0 && rc != -EINTR;
     }
-    if (rc == 0 && (chown || (st.st_mode & 07777) != spec->mode)) {
-        rc = pshm_result(fchmod(new->fd, spec->mode));
+    if (rc == 0 && (chown || (st.st_mode & 07777) != params->mode)) {
+        rc = pshm_result(fchmod(new->fd, params->mode));
     }
     return rc;
 }
 
-/* Pages that are to be huge, or mapped, are made by populating: memory that
- * fallocate(2) takes is in small pages, and costs a second walk to map. */
+/* Huge pages, and pages that are to be mapped, are taken by populating: the
+ * memory of fallocate(2) is in small pages, and to map it takes a second pass. */
 static bool
-populates(const struct pshm_new_object_params *spec)
+populates(const struct pshm_new_object_params *params)
 {
-    return spec->populate || (spec->huge_pages && spec->reserve);
+    return params->populate || (params->huge_pages && params->reserve);
 }
 
+/* Populating would not report a lack of room until it had filled the mount. */
 static int
-advise_object(const struct pshm_new_object_params *spec,
-              struct pshm_new_object *new)
-{
-    if (!spec->huge_pages) {
-        return 0;
-    }
-    int rc = pshm_map_advise(new->base, new->length, MADV_HUGEPAGE);
-    return rc == -EINVAL ? 0 : rc;      /* a kernel without huge pages */
-}
-
-static int
-populate_object(const struct pshm_new_object_params *spec,
-                struct pshm_new_object *new)
-{
-    if (!populates(spec)) {
-        return 0;
-    }
-    int rc = pshm_map_populate(new->base, (size_t)spec->size, true,
-                               &new->populated);
-    /* No room, or so it seems: reserving finds out and says it properly. */
-    return rc == -EFAULT && spec->reserve ? 0 : rc == -EFAULT ? -ENOSPC : rc;
-}
-
-/* Memory that populating will take is not taken here, but there must be room:
- * populating would not notice before it had filled the mount. */
-static int
-size_object(const struct pshm_new_object_params *spec,
+size_object(const struct pshm_new_object_params *params,
+            const struct pshm_interrupt *interrupt,
             struct pshm_new_object *new)
 {
-    bool later = populates(spec);
-    int rc = 0;
-    if (later) {
-        rc = pshm_size_room(new->fd, spec->size);
-        new->progress.room_known = true;
-    }
-    if (rc == 0) {
-        rc = pshm_size_set(new->fd, spec->size, spec->reserve && !later,
-                           &new->progress);
+    bool later = populates(params);
+    int rc = later ? pshm_size_room(new->fd, params->size) : 0;
+    return rc < 0 ? rc
+                  : pshm_size_set(new->fd, params->size,
+                                  params->reserve && !later, interrupt);
+}
+
+static int
+map_object(const struct pshm_new_object_params *params,
+           struct pshm_new_object *new)
+{
+    new->length = params->length;
+    int rc = pshm_map(new->fd, 0, new->length, PROT_READ | PROT_WRITE,
+                      &new->base);
+    if (rc == 0 && params->huge_pages) {
+        rc = pshm_map_advise(new->base, new->length, MADV_HUGEPAGE);
+        rc = rc == -EINVAL ? 0 : rc;    /* a kernel without huge pages */
     }
     return rc;
 }
 
-/* What has been sized must not shrink under those it is passed to.  And when an
- * ordinary user changes the size, the kernel clears two bits of the mode. */
+/* If populating fails but the memory may be reserved otherwise, that is done, and
+ * reports a lack of room properly. */
 static int
-finish_object(const struct pshm_new_object_params *spec,
+populate_object(const struct pshm_new_object_params *params,
+                const struct pshm_interrupt *interrupt,
+                struct pshm_new_object *new)
+{
+    if (!populates(params)) {
+        return 0;
+    }
+    int rc = pshm_map_populate(new->base, (size_t)params->size, true,
+                               interrupt);
+    if (rc == -EFAULT && !params->reserve) {
+        return -ENOSPC;
+    }
+    if (rc == -EFAULT || (rc == -EINVAL && !params->populate)) {
+        rc = 0;
+    }
+    if (rc == 0 && params->reserve) {
+        rc = pshm_size_reserve(new->fd, params->size, interrupt);
+        rc = rc == -EOPNOTSUPP ? 0 : rc;
+    }
+    return rc;
+}
+
+/* Seal a memfd, so that processes that receive it cannot get a bus error.  Set the
+ * mode again, because the kernel clears two bits of it when an ordinary user
+ * changes the size. */
+static int
+finish_object(const struct pshm_new_object_params *params,
               struct pshm_new_object *new)
 {
-    if (spec->kind == PSHM_MEMFD) {
+    if (params->kind == PSHM_MEMFD) {
         return pshm_seals_add(new->fd, F_SEAL_SHRINK);
     }
-    return spec->mode & (S_ISUID | S_ISGID)
-               ? pshm_result(fchmod(new->fd, spec->mode)) : 0;
+    return params->mode & (S_ISUID | S_ISGID)
+               ? pshm_result(fchmod(new->fd, params->mode)) : 0;
 }
 
 static int
-do_stage(const struct pshm_new_object_params *spec, struct pshm_way *way,
-         struct pshm_new_object *new)
+make_once(const struct pshm_new_object_params *params,
+          const struct pshm_interrupt *interrupt, struct pshm_new_object *new)
 {
-    switch ((enum stage)new->stage) {
-    case OPEN:
-        return open_object(spec, way, new);
-    case LEASE:
-        return lease_object(new);
-    case OWN:
-        return own_object(spec, new);
-    case SIZE:
-        return size_object(spec, new);
-    case MAP:
-        new->length = spec->length;
-        return pshm_map(new->fd, 0, spec->length, PROT_READ | PROT_WRITE,
-                        &new->base);
-    case ADVISE:
-        return advise_object(spec, new);
-    case POPULATE:
-        return populate_object(spec, new);
-    case RESERVE:
-        return spec->reserve && populates(spec)
-                   ? pshm_size_set(new->fd, spec->size, true,
-                                   &new->progress)
-                   : 0;
-    case FINISH:
-    default:
-        return finish_object(spec, new);
+    *new = PSHM_NEW_OBJECT_NONE;
+    int rc = open_object(params, new);
+    if (rc == 0) {
+        rc = lock_object(new);
     }
+    if (rc == 0) {
+        rc = own_object(params, new);
+    }
+    if (rc == 0) {
+        rc = size_object(params, interrupt, new);
+    }
+    if (rc == 0) {
+        rc = map_object(params, new);
+    }
+    if (rc == 0) {
+        rc = populate_object(params, interrupt, new);
+    }
+    if (rc == 0) {
+        rc = finish_object(params, new);
+    }
+    if (rc < 0) {
+        pshm_new_object_discard(new);
+    }
+    return rc;
 }
 
 int
-pshm_new_object_make(const struct pshm_new_object_params *spec,
-                     struct pshm_way *way, struct pshm_new_object *new)
+pshm_new_object_make(const struct pshm_new_object_params *params,
+                     const struct pshm_interrupt *interrupt,
+                     struct pshm_new_object *new)
 {
-    for (; new->stage < READY; new->stage++) {
-        int rc = do_stage(spec, way, new);
-        if (rc < 0) {
-            return rc;
-        }
-    }
-    return 0;
+    int rc;
+    do {
+        rc = make_once(params, interrupt, new);
+    } while (rc == -EINTR && pshm_interrupt_check(interrupt) == 0);
+    return rc;
 }
 
 int
@@ -318,7 +303,9 @@ pshm_new_object_discard(struct pshm_new_object *new)
     }
     pshm_unmap(new->base, new->length);
     pshm_fd_close(new->fd);
-    *new = PSHM_NEW_OBJECT_NONE;
+    new->has_temporary = false;
+    new->base = NULL;
+    new->fd = -1;
 }
 
 int

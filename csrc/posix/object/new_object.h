@@ -1,85 +1,77 @@
-/* An object in the making, that nobody else can see yet.
+/* A new object, which no other process sees until it has a name.
  *
- * make -> (fill the bytes) -> publish, or abandon at any point.  All that can
- * fail comes before publish gives the object its name. */
+ * make -> (fill the bytes) -> publish or replace, and discard at the end or at
+ * any point before.  All that can fail comes before the object gets its name. */
 #ifndef PSHM_NEW_OBJECT_H
 #define PSHM_NEW_OBJECT_H
 
-#include <stdatomic.h>
-
 #include "posix/base.h"
+#include "posix/interrupt.h"
 #include "posix/object/name.h"
-#include "posix/object/size.h"
 
 enum pshm_kind {
     PSHM_NAMED,         /* to be published under a name at once */
     PSHM_UNNAMED,       /* in PSHM_DIR, to be published later, or never */
-    PSHM_MEMFD,         /* memfd_create(2): never has a name; cannot shrink */
+    PSHM_MEMFD,         /* memfd_create(2): cannot get a name, nor shrink */
 };
 
 struct pshm_new_object_params {
     enum pshm_kind kind;
     const struct pshm_name *name;       /* of PSHM_NAMED */
+    bool temporary;                     /* make a PSHM_NAMED one under a
+                                           temporary name: for a machine without
+                                           /proc, which linkat(2) may need */
     const char *label;                  /* of PSHM_MEMFD, for /proc */
     off_t size;                         /* bytes, > 0 */
     size_t length;                      /* bytes to map, >= size */
-    mode_t mode;                        /* permissions, whatever the umask */
+    mode_t mode;                        /* permissions, regardless of the umask */
     uid_t uid;                          /* or (uid_t)-1: the process's */
-    gid_t gid;                          /* likewise */
-    const void *acl;                    /* a list (acl.h), or NULL; mode is what
-                                           it makes of the mode */
+    gid_t gid;                          /* or (gid_t)-1: the process's */
+    const void *acl;                    /* a list (acl.h) or NULL; mode is what
+                                           the list makes of the mode */
     size_t acl_size;                    /* bytes */
-    bool reserve;                       /* memory for all of it, now */
-    bool populate;                      /* and mapped */
-    bool huge_pages;                    /* ask for huge ones */
-};
-
-/* How this machine lets an object get its name; found out once by the first
- * draft, so zero it and keep it.  Any number of threads may share it. */
-struct pshm_way {
-    atomic_int known;
+    bool reserve;                       /* take the memory now */
+    bool populate;                      /* and map it */
+    bool huge_pages;                    /* ask for huge pages */
 };
 
 struct pshm_new_object {
     int fd;                             /* or -1 */
     struct pshm_identity id;
     bool locked;                        /* it has a use lock (use_lock.h) */
-    bool acl_refused;                   /* what failed was to set spec.acl */
+    bool acl_refused;                   /* make failed to set the list */
     void *base;                         /* or NULL */
     size_t length;                      /* of the mapping */
-    /* the rest is this file's own */
-    int stage;
+    /* private: */
     bool has_temporary;
     struct pshm_name temporary;
-    struct pshm_progress progress;
-    size_t populated;
 };
 
-/* What an empty draft is; it may be abandoned as it is. */
+/* An empty one, which may be discarded. */
 #define PSHM_NEW_OBJECT_NONE ((struct pshm_new_object){.fd = -1})
 
-/* Make what spec says.  Returns 0; -EINTR: look at signals, then call again
- * with the same arguments, or abandon; or -errno: abandon. */
-int pshm_new_object_make(const struct pshm_new_object_params *spec,
-                         struct pshm_way *way, struct pshm_new_object *new);
+/* Returns 0, -EINTR or -errno.  Unless it is 0, *new is discarded, and only its
+ * id and acl_refused may be read. */
+int pshm_new_object_make(const struct pshm_new_object_params *params,
+                         const struct pshm_interrupt *interrupt,
+                         struct pshm_new_object *new);
 
-/* Link the object to its name; nothing can fail after that.
- * Returns 0, -EEXIST (the draft is as before, and may be published again), or
- * -errno. */
+/* Link the object to its name.  Returns 0; -EEXIST: the object is unchanged and
+ * can be published again; or -errno. */
 int pshm_new_object_publish(struct pshm_new_object *new,
-                       const struct pshm_name *name);
+                            const struct pshm_name *name);
 
-/* The same, but an object that has the name loses it in the same step.  unused:
- * it must be one that no process uses.
- * Returns 0; -EEXIST: unused, and a process uses the object or that is unknown
- * (the draft is as before); or -errno. */
+/* Link it also if another object has the name, which that loses in the same step.
+ * unused: only if no process uses the other object.
+ * Returns 0; -EEXIST: a process uses it, or that is unknown, and this object is
+ * unchanged; or -errno. */
 int pshm_new_object_replace(struct pshm_new_object *new,
                             const struct pshm_name *name, bool unused);
 
-/* Undo everything: unmap, close, remove a temporary name. */
+/* Unmap and close the object, and remove a temporary name. */
 void pshm_new_object_discard(struct pshm_new_object *new);
 
-/* fcntl(2): the seals of a memfd.  Returns the seals, 0, or -errno: -EINVAL
+/* The seals of a memfd: fcntl(2).  Returns the seals, 0, or -errno: -EINVAL
  * (cannot be sealed), -EPERM (sealed against that), -EBUSY (F_SEAL_WRITE while
  * a writable mapping exists). */
 int pshm_seals_of(int fd);

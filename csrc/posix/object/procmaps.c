@@ -11,7 +11,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-struct span {
+struct range {
     uintptr_t start, end;
     uint64_t offset;
     struct pshm_identity id;
@@ -19,10 +19,10 @@ struct span {
 };
 
 /* Called for each mapping of a file; a result other than 0 ends the walk. */
-typedef int (*span_visitor)(const struct span *span, void *context);
+typedef int (*range_visitor)(const struct range *range, void *context);
 
 static int
-walk_maps(const char *path, span_visitor visit, void *context)
+walk_maps(const char *path, range_visitor visit, void *context)
 {
     int fd = pshm_result(open(path, O_RDONLY | O_CLOEXEC));
     if (fd < 0) {
@@ -39,23 +39,23 @@ walk_maps(const char *path, span_visitor visit, void *context)
     int rc = 0;
     errno = 0;
     while (rc == 0 && getline(&line, &room, file) > 0) {
-        struct span span;
+        struct range range;
         unsigned int device[2];
         uint64_t inode = 0;
         int name = 0;
-        /* What the kernel has for a number is one, and fits. */
+        /* The kernel's numbers are valid, and fit. */
         /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
         (void)sscanf(line,
                      "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNx64
                      " %x:%x %" SCNu64 " %n",
-                     &span.start, &span.end, &span.offset, &device[0],
+                     &range.start, &range.end, &range.offset, &device[0],
                      &device[1], &inode, &name);
         if (inode != 0) {
-            span.path = line + name;
-            span.path[strcspn(span.path, "\n")] = '\0';
-            span.id = (struct pshm_identity){makedev(device[0], device[1]),
+            range.path = line + name;
+            range.path[strcspn(range.path, "\n")] = '\0';
+            range.id = (struct pshm_identity){makedev(device[0], device[1]),
                                              (ino_t)inode};
-            rc = visit(&span, context);
+            rc = visit(&range, context);
         }
         errno = 0;
     }
@@ -67,65 +67,40 @@ walk_maps(const char *path, span_visitor visit, void *context)
     return rc;
 }
 
-struct reach {
+struct shared {
     struct pshm_identity id;
-    uint64_t past;
-    uintptr_t except, except_end;
+    uintptr_t address;
 };
 
+/* Find the identity that the kernel shows for the mapping at an address: on btrfs
+ * and overlayfs the device differs from that of fstat(2). */
 static int
-visit_reach(const struct span *span, void *context)
+visit_own(const struct range *range, void *context)
 {
-    const struct reach *reach = context;
-    bool excepted = span->start >= reach->except
-                    && span->end <= reach->except_end;
-    return pshm_identity_same(span->id, reach->id) && !excepted
-           && span->offset + (span->end - span->start) > reach->past;
-}
-
-/* Which object the kernel shows for the mapping at except: on btrfs and
- * overlayfs the device is not the one of fstat(2). */
-static int
-visit_own(const struct span *span, void *context)
-{
-    struct reach *reach = context;
-    bool found = span->start <= reach->except && reach->except < span->end;
+    struct shared *shared = context;
+    bool found = range->start <= shared->address
+                 && shared->address < range->end;
     if (found) {
-        reach->id = span->id;
+        shared->id = range->id;
     }
     return found;
 }
 
-int
-pshm_maps_reach(struct pshm_identity id, off_t past, const void *except,
-                size_t length)
-{
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    struct reach reach = {
-        .id = id,
-        .past = (uint64_t)past,
-        .except = (uintptr_t)except,
-        .except_end = ((uintptr_t)except + length + page - 1) / page * page,
-    };
-    int rc = walk_maps("/proc/self/maps", visit_own, &reach);
-    return rc < 0 ? rc : walk_maps("/proc/self/maps", visit_reach, &reach);
-}
-
 static int
-visit_same(const struct span *span, void *context)
+visit_same(const struct range *range, void *context)
 {
-    const struct reach *reach = context;
-    return pshm_identity_same(span->id, reach->id);
+    const struct shared *shared = context;
+    return pshm_identity_same(range->id, shared->id);
 }
 
 int
 pshm_maps_share(unsigned thread, const void *address)
 {
     char path[40];
-    struct reach reach = {.except = (uintptr_t)address};
+    struct shared shared = {.address = (uintptr_t)address};
     (void)snprintf(path, sizeof(path), "/proc/%u/maps", thread);
-    int rc = walk_maps("/proc/self/maps", visit_own, &reach);
-    return rc <= 0 ? rc : walk_maps(path, visit_same, &reach);
+    int rc = walk_maps("/proc/self/maps", visit_own, &shared);
+    return rc <= 0 ? rc : walk_maps(path, visit_same, &shared);
 }
 
 /* A descriptor of what has the path, if it is of that device, and with ino != 0
@@ -172,30 +147,30 @@ struct place {
 /* The path is the one that the object had when it was opened: none, if it was made
  * without a name and got it later. */
 static int
-visit_place(const struct span *span, void *context)
+visit_place(const struct range *range, void *context)
 {
     struct place *place = context;
-    if (place->address < span->start || place->address >= span->end) {
+    if (place->address < range->start || place->address >= range->end) {
         return 0;
     }
     struct pshm_mapped *mapped = &place->mapped;
-    mapped->offset = (off_t)(span->offset + (place->address - span->start));
-    mapped->object = open_known(AT_FDCWD, span->path, span->id);
+    mapped->offset = (off_t)(range->offset + (place->address - range->start));
+    mapped->object = open_known(AT_FDCWD, range->path, range->id);
     if (mapped->object < 0) {
-        mapped->object = open_listed("/proc/self/fd", true, span->id);
+        mapped->object = open_listed("/proc/self/fd", true, range->id);
     }
-    size_t folder = strlen(span->path);
-    while (folder > 0 && span->path[folder] != '/') {
+    size_t folder = strlen(range->path);
+    while (folder > 0 && range->path[folder] != '/') {
         folder--;
     }
     if (mapped->object >= 0 || folder == 0) {
         return 1;
     }
-    span->path[folder] = '\0';
-    mapped->folder = open_known(AT_FDCWD, span->path,
-                                (struct pshm_identity){.dev = span->id.dev});
+    range->path[folder] = '\0';
+    mapped->folder = open_known(AT_FDCWD, range->path,
+                                (struct pshm_identity){.dev = range->id.dev});
     if (mapped->folder >= 0) {
-        mapped->object = open_listed(span->path, false, span->id);
+        mapped->object = open_listed(range->path, false, range->id);
     }
     return 1;
 }
@@ -238,9 +213,9 @@ collect(struct collection *collection, struct pshm_identity id)
 }
 
 static int
-visit_collect(const struct span *span, void *context)
+visit_collect(const struct range *range, void *context)
 {
-    return collect(context, span->id);
+    return collect(context, range->id);
 }
 
 static int

@@ -1,4 +1,4 @@
-/* What processes have mapped and open: /proc/PID/maps and /proc/PID/fd, proc(5).
+/* The objects that processes map and have open: /proc/PID/maps and /proc/PID/fd, proc(5).
  *
  * A process may inspect those of its own user, and root all of them, if they
  * are in its PID namespace. */
@@ -7,18 +7,12 @@
 
 #include "posix/base.h"
 
-/* Does this process map a part of the object from its byte `past` on, other
- * than in [except, except + length)?  A mapping ends with a page, so one that
- * has the page of that byte does.  Returns 1, 0, or -errno. */
-int pshm_maps_reach(struct pshm_identity id, off_t past, const void *except,
-                    size_t length);
-
 /* Does the process of that thread map the file that this process has mapped at
  * address?  Returns 1, 0 (also if there is none), or -errno: -EACCES if that
  * process may not be inspected. */
 int pshm_maps_share(unsigned thread, const void *address);
 
-/* What is mapped at an address of this process. */
+/* The object that is mapped at an address of this process. */
 struct pshm_mapped {
     off_t offset;                       /* of the address in the object, bytes */
     int object;                         /* a descriptor of the object, or -1 */
@@ -28,7 +22,7 @@ struct pshm_mapped {
 
 /* Find it by its name, or by any descriptor that this process has of it.  The
  * caller owns both descriptors, which are O_PATH: they serve for fstat(2) and
- * fstatvfs(3), whoever may open the object.  Returns 0; -ENOENT: no file is
+ * fstatvfs(3), and need no permission for the object.  Returns 0; -ENOENT: no file is
  * mapped there; or -errno, with both -1. */
 int pshm_maps_find(const void *address, struct pshm_mapped *out);
 

@@ -3,8 +3,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -16,11 +14,13 @@
 
 #include "posix/object/fd.h"
 
-#define PIECE_MOST ((off_t)64 << 20)
-#define PIECE_LEAST ((off_t)256 << 10)
-#define INTERRUPTIONS_MOST 8
+/* Bytes that are reserved between two checks for signals. */
+#define PIECE ((off_t)16 << 20)
 
-_Static_assert(RLIM_INFINITY == UINT64_MAX, "no limit is the largest one");
+/* Bytes for which the room is checked before any of it is taken. */
+#define LARGE ((off_t)64 << 20)
+
+_Static_assert(RLIM_INFINITY == UINT64_MAX, "RLIM_INFINITY is the largest number");
 
 int
 pshm_size_limit(uint64_t *out)
@@ -61,14 +61,14 @@ pshm_memory_available(void)
 {
     char text[2048];
     unsigned long long available = 0, swap = 0;
-    /* If the kernel refuses to say: any. */
+    /* Any amount, if sysinfo(2) fails. */
     struct sysinfo all = {.totalram = ULONG_MAX, .mem_unit = 1};
     int fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
     pshm_fd_close(fd);
     text[n < 0 ? 0 : n] = '\0';
-    /* NOLINTBEGIN(bugprone-unchecked-string-to-number-conversion): what the
-     * kernel counts fits. */
+    /* NOLINTBEGIN(bugprone-unchecked-string-to-number-conversion): the
+     * kernel's numbers fit. */
     const char *line = strstr(text, "MemAvailable:"),
                *swap_line = strstr(text, "SwapFree:");
     if (line != NULL && swap_line != NULL) {
@@ -89,42 +89,15 @@ pshm_size_room(int fd, off_t bytes)
         && (uint64_t)bytes > room.free_bytes) {
         return -ENOSPC;
     }
-    return bytes > PIECE_MOST && (uint64_t)bytes > pshm_memory_available()
+    return bytes > LARGE && (uint64_t)bytes > pshm_memory_available()
                ? -ENOMEM : 0;
 }
 
+/* If a small one fails midway, not much memory was taken in vain. */
 static int
-know_room(int fd, off_t bytes, struct pshm_progress *progress)
+check_room(int fd, off_t bytes)
 {
-    /* What one piece takes is discarded with the object. */
-    int rc = progress->room_known || bytes <= PIECE_MOST
-                 ? 0 : pshm_size_room(fd, bytes);
-    progress->room_known = true;
-    return rc;
-}
-
-/* fallocate in pieces, with a look at signals after each.  Where a signal makes
- * the kernel undo the piece it is in, pieces get smaller until one fits between
- * two signals. */
-static int
-reserve_pieces(int fd, off_t size, struct pshm_progress *progress)
-{
-    if (progress->piece == 0) {
-        progress->piece = PIECE_MOST;
-    }
-    off_t length = size - progress->done;
-    if (length > progress->piece) {
-        length = progress->piece;
-    }
-    int rc = pshm_result(fallocate(fd, 0, progress->done, length));
-    if (rc == -EINTR && progress->piece > PIECE_LEAST) {
-        progress->piece /= 2;
-    }
-    if (rc < 0) {
-        return rc;
-    }
-    progress->done += length;
-    return progress->done < size ? -EINTR : 0;
+    return bytes > LARGE ? pshm_size_room(fd, bytes) : 0;
 }
 
 off_t
@@ -146,77 +119,87 @@ pshm_size_missing(int fd, off_t size)
     return taken < size ? size - taken : 0;
 }
 
+/* In pieces, to answer signals. */
 int
-pshm_size_reserve(int fd, off_t size, struct pshm_progress *progress)
+pshm_size_reserve(int fd, off_t size, const struct pshm_interrupt *interrupt)
 {
-    return reserve_pieces(fd, size, progress);
+    off_t done = 0, piece = size < PIECE ? size : PIECE;
+    for (;;) {
+        int rc = pshm_result(fallocate(fd, 0, done, piece));
+        if (rc < 0 && rc != -EINTR) {
+            return rc;
+        }
+        done += rc == 0 ? piece : 0;
+        if (done >= size) {
+            return 0;
+        }
+        rc = pshm_interrupt_check(interrupt);
+        if (rc < 0) {
+            return rc;
+        }
+        piece = size - done < PIECE ? size - done : PIECE;
+    }
+}
+
+static int
+set_plainly(int fd, off_t size, const struct pshm_interrupt *interrupt)
+{
+    int rc;
+    do {
+        rc = pshm_result(ftruncate(fd, size));
+    } while (rc == -EINTR && pshm_interrupt_check(interrupt) == 0);
+    return rc;
 }
 
 int
 pshm_size_set(int fd, off_t size, bool reserve,
-              struct pshm_progress *progress)
+              const struct pshm_interrupt *interrupt)
 {
     int rc = pshm_size_check(size);
     if (rc == 0 && reserve) {
-        rc = know_room(fd, size, progress);
+        rc = check_room(fd, size);
         if (rc == 0) {
-            rc = reserve_pieces(fd, size, progress);
+            rc = pshm_size_reserve(fd, size, interrupt);
         }
         if (rc != -EOPNOTSUPP) {
             return rc;
         }
         rc = 0;
     }
-    return rc < 0 ? rc : pshm_result(ftruncate(fd, size));
+    return rc < 0 ? rc : set_plainly(fd, size, interrupt);
 }
 
-/* Not in pieces: each would have to set the size along with the memory, or
- * another who grows the object at the same time could not tell its memory from
- * ours; and then it would stay grown part of the way.  Where signals keep
- * coming, they have to wait for this once. */
+/* Without fallocate.  If another process grows the object further between the
+ * two calls, that growth is lost. */
 static int
-grow_reserved(int fd, off_t from, off_t to, struct pshm_progress *progress)
-{
-    sigset_t all, old;
-    bool block = progress->interrupted >= INTERRUPTIONS_MOST;
-    if (block) {
-        (void)sigfillset(&all);
-        (void)pthread_sigmask(SIG_BLOCK, &all, &old);
-    }
-    int rc = pshm_result(fallocate(fd, 0, from, to - from));
-    if (block) {
-        (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    }
-    progress->interrupted += rc == -EINTR;
-    return rc;
-}
-
-/* Where there is no fallocate.  Another who grows the object further in this
- * very moment would lose that again. */
-static int
-grow_plainly(int fd, off_t to)
+grow_plainly(int fd, off_t to, const struct pshm_interrupt *interrupt)
 {
     struct stat st;
-    /* What a bad descriptor gives is EBADF, which does not lead to here. */
+    /* A bad descriptor gives EBADF, which does not lead to here. */
     /* NOLINTNEXTLINE(clang-analyzer-unix.StdCLibraryFunctions) */
     int rc = pshm_result(fstat(fd, &st));
-    return rc == 0 && st.st_size < to ? pshm_result(ftruncate(fd, to)) : rc;
+    return rc == 0 && st.st_size < to ? set_plainly(fd, to, interrupt) : rc;
 }
 
+/* Not in pieces: each would set the size along with the memory, and another
+ * process that grows the object could not tell the memory of the
+ * two apart.
+ * Unlike ftruncate, fallocate past the end cannot make an object smaller. */
 int
-pshm_size_grow(int fd, off_t from, off_t to, bool reserve,
-               struct pshm_progress *progress)
+pshm_size_grow(int fd, off_t from, off_t to,
+               const struct pshm_interrupt *interrupt)
 {
     int rc = pshm_size_check(to);
-    if (rc == 0 && reserve) {
-        rc = know_room(fd, to - from, progress);
-    }
-    /* Unlike ftruncate, a fallocate past the end can only make it longer. */
     if (rc == 0) {
-        rc = reserve ? grow_reserved(fd, from, to, progress)
-                     : pshm_result(fallocate(fd, 0, to - 1, 1));
+        rc = check_room(fd, to - from);
     }
-    return rc == -EOPNOTSUPP ? grow_plainly(fd, to) : rc;
+    if (rc < 0) {
+        return rc;
+    }
+    do {
+        rc = pshm_result(fallocate(fd, 0, from, to - from));
+    } while (rc == -EINTR && pshm_interrupt_check(interrupt) == 0);
+    return rc == -EOPNOTSUPP ? grow_plainly(fd, to, interrupt) : rc;
 }
 
 int
