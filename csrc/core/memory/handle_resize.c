@@ -44,7 +44,7 @@ map_like(core_state *state, MemoryMapObject *old, struct fdref *fd,
     return map;
 }
 
-/* What a change of size works on. */
+/* A change of size. */
 typedef struct {
     SharedMemoryObject *self;
     core_state *state;
@@ -234,7 +234,7 @@ change_end(size_change *c)
     fdref_drop(c->fd);
 }
 
-/* Make the handle's mapping fit the object, whose size somebody changed. */
+/* Make the handle's mapping fit the object, whose size another process changed. */
 static int
 follow(size_change *c)
 {
@@ -265,22 +265,24 @@ last_size(SharedMemoryObject *self)
 
 const char handle_resize_doc[] =
     "resize($self, /, size, *, shrink=False)\n--\n\n"
-    "Make the object at least size bytes long: " MAN(fallocate, 2) ", " MAN(ftruncate, 2)
+    "Grow the object to at least size bytes: " MAN(fallocate, 2) ", " MAN(ftruncate, 2)
     ".\n\n"
-    "Returns the size that it has then, which is larger if another process\n"
-    "made it so.  With shrink=True it is cut to size.\n\n"
-    "Growing takes the memory at once, in one system call that may answer no\n"
-    "signal before it is through.  With max_size it happens in place: old views\n"
-    "stay valid, and every process that has mapped it with max_size sees the\n"
-    "growth.  Without, the handle gets a new mapping, and old views\n"
-    "stay valid on the old one.  An object shrinks only with shrink=True, and\n"
-    "if this process has no other mapping of it (another handle, an older\n"
-    "view) and no exported buffer of this handle.  The caller must ensure that\n"
-    "no other process uses the end.\n\n"
-    "Raises ValueError; BufferError if this process has another mapping of the\n"
-    "object or an exported buffer of the handle, or another thread is resizing\n"
-    "it; PermissionError for a read-only handle or a sealed object; OSError:\n"
-    "ENOSPC, EFBIG, ENOMEM.";
+    "Returns the new size in bytes, which is larger than size if another\n"
+    "process has grown the object further. The new memory is reserved in one\n"
+    "system call, which may not answer a signal before it ends.\n\n"
+    "With max_size the object grows in place: old views stay valid, and every\n"
+    "process that has mapped it with max_size sees the growth. Without\n"
+    "max_size the handle gets a new mapping, and old views stay valid on the\n"
+    "old one.\n\n"
+    "shrink: also make a larger object smaller. This is refused if this\n"
+    "process has another mapping of the object (an older view, another\n"
+    "handle) or an exported buffer of this handle. The caller must ensure\n"
+    "that no other process, and no other library of this process, uses the\n"
+    "end of the object.\n\n"
+    "Raises BufferError if shrinking is refused, or if another thread is\n"
+    "resizing the handle; PermissionError for a read-only handle or a sealed\n"
+    "object; ValueError for a size that is less than 1 or more than max_size,\n"
+    "and after close(); OSError: ENOSPC, EFBIG, ENOMEM.";
 
 PyObject *
 handle_resize(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -318,11 +320,12 @@ handle_resize(PyObject *op, PyObject *const *args, Py_ssize_t count,
 
 const char handle_refresh_doc[] =
     "refresh($self, /)\n--\n\n"
-    "Look at the object's size again, which another process may have changed,\n"
-    "and map it anew if need be: " MAN(fstat, 2) ", " MAN(mmap, 2) ".\n\n"
-    "Returns the size in bytes.  Old views stay valid on the old mapping.\n"
-    "With max_size .size and .buf are always current.  Raises ValueError after\n"
-    "close(); OSError (ENODATA: the size is 0; ENOMEM).";
+    "Read the size of the object, and map it again if that has changed:\n"
+    MAN(fstat, 2) ", " MAN(mmap, 2) ".\n\n"
+    "Returns the size in bytes. Old views stay valid on the old mapping. A\n"
+    "handle with max_size does not need this: its .size and .buf are always\n"
+    "current. Raises ValueError after close(); OSError: ENODATA (the size is\n"
+    "0), ENOMEM.";
 
 PyObject *
 handle_refresh(PyObject *op, PyObject *Py_UNUSED(unused))

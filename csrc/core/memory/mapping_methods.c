@@ -268,16 +268,14 @@ mapping_unlock_pages(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(
     populate_doc,
     "populate($self, /, offset=0, length=None)\n--\n\n"
-    "Bring every page in and map it, so that no access faults later:\n" MAN(
-        madvise, 2) " with MADV_POPULATE_WRITE (READ where the mapping is\n"
-                    "read-only), or on kernels without that by touching the "
-                    "pages.\n\n" RANGE_DOC
-                    ":\nENOSPC if no room is left for a page; EFAULT if it is "
-                    "past the object's\n"
-                    "end.  If it is known before that there is no room, none "
-                    "is taken: the object\n"
-                    "is looked for by its name, and among the descriptors of "
-                    "this process.");
+    "Bring every page of a range in and map it, so that no later access\n"
+    "faults: " MAN(madvise, 2) ", MADV_POPULATE_WRITE, or MADV_POPULATE_READ if\n"
+    "the mapping is read-only. Needs Linux 5.14.\n\n"
+    RANGE_DOC ":\n"
+    "ENOSPC if the file system has no room; EFAULT if a page is past the end of\n"
+    "the object; EINVAL if the kernel cannot populate this memory. The room is\n"
+    "checked first, so that a mount is not filled in vain, if the object can be\n"
+    "found by its name or among the descriptors of this process.");
 
 /* What was taken stays taken, because another process may have written to it; so
  * ask for the room first, and do not fill the mount in vain.  At least so much is
