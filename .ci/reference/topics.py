@@ -50,6 +50,7 @@ TOPICS = [
 ]
 # The guides in the order in which a reader needs them; others follow.
 GUIDES = [
+    "questions",
     "arrays",
     "synchronization",
     "process-death",
@@ -59,6 +60,7 @@ GUIDES = [
     "containers",
     "c-and-cpp",
     "security",
+    "performance",
     "limits",
     "command",
     "migrating",
