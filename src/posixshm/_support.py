@@ -12,11 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+    from weakref import ReferenceType
 
     from ._core import SharedMemory
-
-# After the program's own finalizers, which may still use the object.
-_WORKER_END_PRIORITY = -100
 
 
 def imported(module: str) -> Any:
@@ -28,14 +26,54 @@ def imported(module: str) -> Any:
     return sys.modules[module] if module in sys.modules else None  # noqa: SIM401
 
 
-def call_at_end(handle: SharedMemory, remove: Callable[[Any], object], duty: Any) -> None:
-    """Have remove(duty) called when the handle goes, or its process ends."""
-    import weakref
+class _AtEnd:
+    """Handles that have something to do when the process ends, each by a weak reference.
 
-    weakref.finalize(handle, remove, duty)
-    if _is_worker():
-        util = imported("multiprocessing.util")
-        util.Finalize(handle, remove, (duty,), exitpriority=_WORKER_END_PRIORITY)
+    Threads may add handles, and drop them, while the process ends. So every step on the dict is one
+    call that is atomic: nothing iterates over it.
+    """
+
+    def __init__(self) -> None:
+        self.started = False
+        self._worker: int | None = None
+        self._entries: dict[int, tuple[ReferenceType[Any], Any]] = {}  # by the id of the reference
+
+    def add(self, handle: SharedMemory, call: Callable[[], object] | None = None) -> None:
+        """call: also when the handle is collected."""
+        import weakref
+
+        reference = weakref.ref(handle, self._collected)
+        self._entries[id(reference)] = reference, call
+
+    def _collected(self, reference: ReferenceType[Any]) -> None:
+        _, call = self._entries.pop(id(reference), (None, None))
+        if call is not None:
+            call()
+
+    def handles(self) -> list[SharedMemory]:
+        found = [reference() for reference, _ in list(self._entries.values())]
+        return [handle for handle in found if handle is not None]
+
+    def call_all(self) -> None:
+        """The newest first. What a thread adds meanwhile is not called."""
+        for key in reversed(list(self._entries)):
+            _, call = self._entries.pop(key, (None, None))
+            if call is not None:
+                call()
+
+    def forget(self) -> None:
+        """In a forked child, where a thread that was not forked may have the old dict's lock."""
+        self._entries = {}
+
+    def at_end_of_worker(self, call: Callable[[], None]) -> None:
+        """Have it called once, at the end of this process, which multiprocessing has started."""
+        import os
+
+        if self._worker != os.getpid():
+            self._worker = os.getpid()
+            util = imported("multiprocessing.util")
+            # After the program's own finalizers, which may still use the objects.
+            util.Finalize(None, call, exitpriority=-100)
 
 
 def _is_worker() -> bool:
@@ -45,25 +83,46 @@ def _is_worker() -> bool:
     return process is not None and util is not None and process.parent_process() is not None
 
 
-_ending: Any = None  # the handles that leave_at_end() has got
-_ending_worker: int | None = None  # the worker of multiprocessing whose end is seen to
+# -- delete=True --------------------------------------------------------------------------------
+
+_deleting = _AtEnd()
+
+
+def call_at_end(handle: SharedMemory, remove: Callable[[Any], object], duty: Any) -> None:
+    """Have remove(duty) called when the handle is collected, or its process ends."""
+    if not _deleting.started:
+        import os
+        import weakref
+
+        # One finalizer for all handles, for weakref iterates over its finalizers at the end, and a
+        # thread that adds one then makes it print a RuntimeError. Those that the program makes
+        # later are called before.
+        weakref.finalize(_deleting, _deleting.call_all)
+        os.register_at_fork(after_in_child=_deleting.forget)
+        _deleting.started = True  # the other order would lose the end if a signal handler raised
+    _deleting.add(handle, lambda: remove(duty))
+    if _is_worker():
+        _deleting.at_end_of_worker(_deleting.call_all)
+
+
+# -- delete="last" ------------------------------------------------------------------------------
+
+_leaving = _AtEnd()
 _workers_told = False  # those that this process forks
 
 
 def leave_at_end(handle: SharedMemory) -> None:
     """Have _leave(handle) called when the process ends, if the handle is still there."""
-    global _ending
-    if _ending is None:
+    if not _leaving.started:
         import atexit
         import os
-        import weakref
 
-        _ending = weakref.WeakSet()
         atexit.register(_leave_all)
         os.register_at_fork(before=_before_fork)
-    _ending.add(handle)
+        _leaving.started = True
+    _leaving.add(handle)
     if _is_worker():
-        _at_end_of_worker(_leave_all)
+        _leaving.at_end_of_worker(_leave_all)
 
 
 def _before_fork() -> None:
@@ -72,23 +131,13 @@ def _before_fork() -> None:
     util = imported("multiprocessing.util")
     if util is not None and not _workers_told:
         _workers_told = True
-        util.register_after_fork(_ending, lambda _: _at_end_of_worker(_close_all))
-
-
-def _at_end_of_worker(call: Callable[[], None]) -> None:
-    global _ending_worker
-    import os
-
-    if _ending_worker != os.getpid():
-        _ending_worker = os.getpid()
-        util = imported("multiprocessing.util")
-        util.Finalize(None, call, exitpriority=_WORKER_END_PRIORITY)
+        util.register_after_fork(_leaving, lambda each: each.at_end_of_worker(_close_all))
 
 
 def _leave_all() -> None:
     from ._core import _leave
 
-    for handle in list(_ending):
+    for handle in _leaving.handles():
         _leave(handle)
 
 
@@ -101,7 +150,7 @@ def _close_all() -> None:
 
     _leave_all()
     if all(each.daemon or each is threading.main_thread() for each in threading.enumerate()):
-        for handle in list(_ending):
+        for handle in _leaving.handles():
             handle.close()
 
 
