@@ -72,6 +72,12 @@ def test_an_unknown_topic_names_similar_ones():
     assert code == 2 and "'posixshm docs' lists all" in message
 
 
+def test_an_unknown_topic_names_the_sections_that_mention_it():
+    code, message = bad("docs", "O_TMPFILE")
+    assert code == 2
+    assert "SharedMemory.unlinked" in message.partition("mentioned in: ")[2]
+
+
 def test_a_topic_with_several_meanings_names_them():
     code, message = bad("docs", "close")
     assert code == 2

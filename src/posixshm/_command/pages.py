@@ -12,7 +12,7 @@ from posixshm._command.markdown import words
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 _API = "api-"
-_MANY = 12  # names of a message
+_MANY, _FEW = 12, 4  # names in a message
 
 
 class Section(NamedTuple):
@@ -129,10 +129,24 @@ def _by_words(topic: str, query: str, every: list[Page], entries: dict[str, Sect
     known = {name.lower(): name for name in entries}
     known |= {page.name.removeprefix(_API): page.name.removeprefix(_API) for page in every}
     last = {name.rpartition(".")[2].lower(): name for name in entries}
-    close = difflib.get_close_matches(query.lower(), [*known, *last], 4, 0.6)
+    close = difflib.get_close_matches(query.lower(), [*known, *last], _FEW, 0.6)
     names = dict.fromkeys((known | last)[name] for name in close)
     like = f"; similar: {', '.join(names)}" if names else ""
+    if mentions := _mentions(query, every):
+        like += f"; mentioned in: {', '.join(mentions)}"
     raise LookupError(f"{topic!r} is not a topic{like} ('posixshm docs' lists all)")
+
+
+def _mentions(query: str, every: list[Page]) -> list[str]:
+    """The titles of the sections that have the words most often."""
+    word = re.compile(rf"(?<!\w){re.escape(query)}(?!\w)", re.IGNORECASE)
+    counts = {
+        section.title: len(word.findall(section.text.partition("\n#")[0]))
+        for page in every
+        for section in page.sections
+    }
+    found = sorted((title for title in counts if counts[title]), key=lambda title: -counts[title])
+    return found[:_FEW] if query else []
 
 
 def _only(topic: str, names: list[str]) -> str:
