@@ -5,6 +5,9 @@ worker, and the worker brightens it and sends it back. A frame of a `posixshm.ar
 reference of a few hundred bytes, a frame of a plain array as its four million bytes.
 """
 
+# matplotlib is installed only for --plot.
+# mypy: disable-error-code="import-not-found,import-untyped"
+
 from __future__ import annotations
 
 import errno
