@@ -324,6 +324,6 @@ def test_memory_that_is_smaller_than_a_word():
     with SharedMemory.anonymous(4) as shm:
         for offset in (0, 8):
             with pytest.raises(
-                ValueError, match=f"8 bytes at offset {offset} are past the end at 4"
+                ValueError, match=f"an Atomic at offset {offset} takes 8 bytes, past the end at 4"
             ):
                 Atomic.at(shm, offset)

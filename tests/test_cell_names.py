@@ -332,11 +332,11 @@ def test_a_semaphore_beside_another_primitive_is_told_from_it(kind, name):
 def test_a_semaphore_beside_plain_shared_memory_is_told_from_it(name):
     for size in (8, 16384):  # less than a primitive begins with, and more
         with SharedMemory.create(name, size, mode=0o200 if size == 8 else 0o600, delete=True):
-            with pytest.raises(FileNotFoundError, match="There is shared memory .* no named sem"):
+            with pytest.raises(FileNotFoundError, match="There is a shared memory object .* no named sem"):
                 Semaphore(name)
     with SharedMemory.create(name, 16384, delete=True) as shm:
         Semaphore.at(shm, create=True)
-        with pytest.raises(FileNotFoundError, match="There is shared memory .* no named sem"):
+        with pytest.raises(FileNotFoundError, match="There is a shared memory object .* no named sem"):
             Semaphore(name)
     long = "n" * 255  # too long for a semaphore
     with pytest.raises(FileNotFoundError, match="No object has this name"):

@@ -24,7 +24,7 @@ typedef struct {
         struct {
             PyTypeObject *mapping_type, *handle_type, *view_type;
             PyTypeObject *reclaimed_type;       /* a struct sequence */
-            PyTypeObject *side_type;            /* rwlock.c */
+            PyTypeObject *rwlock_context_type;  /* rwlock.c */
             union {
                 PyTypeObject *placed_types[8];
                 struct {

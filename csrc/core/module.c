@@ -162,7 +162,7 @@ static PyMethodDef *const functions[] = {
     raw_methods,   directory_methods, inspect_methods,
     array_methods, pickle_methods,    create_methods,
     delete_methods, track_methods,    guard_methods,
-    taken_methods, placed_functions,
+    taken_methods,
 };
 
 /* ---- The module ---- */
@@ -213,21 +213,6 @@ add_type(PyObject *module, PyType_Spec *spec)
 }
 
 static int
-add_primitives(PyObject *module, core_state *state)
-{
-    state->open_placed_function =
-        PyObject_GetAttrString(module, "_open_placed");
-    return state->open_placed_function == NULL
-           || lock_add_types(module, state) < 0
-           || semaphore_add_type(module, state) < 0
-           || condition_add_type(module, state) < 0
-           || event_add_type(module, state) < 0
-           || barrier_add_type(module, state) < 0
-           || rwlock_add_types(module, state) < 0
-           || atomic_add_type(module, state) < 0 ? -1 : 0;
-}
-
-static int
 core_exec(PyObject *module)
 {
     core_state *state = core_state_of_module(module);
@@ -257,7 +242,7 @@ core_exec(PyObject *module)
     }
     return state->remove_function == NULL || state->attach_function == NULL
            || state->known_handles == NULL
-           || add_primitives(module, state) < 0 ? -1 : 0;
+           || placed_add_types(module, state) < 0 ? -1 : 0;
 }
 
 static int

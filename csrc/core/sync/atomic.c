@@ -1,12 +1,18 @@
-/* Atomic: a word in shared memory, as C's and C++'s atomics have it. */
-#include "core/sync/atomic.h"
+/* Atomic: a word in shared memory, as C11's _Atomic. */
+#include "core/sync/placed.h"
 
 #include <limits.h>
 
-#include "core/args.h"
 #include "core/sync/waiting.h"
 
 #include "posix/sync/atomics.h"
+
+typedef struct {
+    PlacedObject base;
+    char *word;
+    size_t width;                       /* 4 or 8 bytes */
+    bool is_signed;
+} AtomicObject;
 
 static AtomicObject *
 as_atomic(PyObject *op)
@@ -16,91 +22,151 @@ as_atomic(PyObject *op)
 
 /* ---- Opening ---- */
 
+static const struct {
+    const char *name;
+    size_t width;
+    bool is_signed;
+} formats[] = {{"q", 8, true}, {"Q", 8, false}, {"i", 4, true},
+               {"I", 4, false}};
+
+/* format; params->value: its index in formats. */
 static int
-parse_format(PyObject *value, AtomicObject *self)
+atomic_parse(placed_params *params)
 {
-    static const struct {
-        const char *name;
-        size_t width;
-        bool is_signed;
-    } formats[] = {{"q", 8, true}, {"Q", 8, false}, {"i", 4, true},
-                   {"I", 4, false}};
-    if (value != NULL && !PyUnicode_Check(value)) {
+    PyObject *format = params->values[0];
+    if (format != NULL && !PyUnicode_Check(format)) {
         PyErr_Format(PyExc_TypeError, "format must be a str, not %.200s",
-                     Py_TYPE(value)->tp_name);
+                     Py_TYPE(format)->tp_name);
         return -1;
     }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(formats); i++) {
-        if (value == NULL
-            || PyUnicode_CompareWithASCIIString(value, formats[i].name) == 0) {
-            self->width = formats[i].width;
-            self->is_signed = formats[i].is_signed;
+    for (unsigned i = 0; i < Py_ARRAY_LENGTH(formats); i++) {
+        if (format == NULL
+            || PyUnicode_CompareWithASCIIString(format, formats[i].name)
+                   == 0) {
+            params->value = i;
+            params->size = params->alignment = (Py_ssize_t)formats[i].width;
             return 0;
         }
     }
     PyErr_Format(PyExc_ValueError,
-                 "format must be 'i', 'I', 'q' or 'Q', not %R", value);
+                 "format must be 'i', 'I', 'q' or 'Q', not %R", format);
     return -1;
 }
 
-PyDoc_STRVAR(
-    at_doc,
-    "at($type, /, shm, offset=0, format='q')\n--\n\n"
-    "The word at an offset of a segment, whatever it contains.\n\n"
-    "shm: a SharedMemory or MemoryMap; if it is read-only, load() and wait()\n"
-    "work, and what writes raises PermissionError.  format: as of the\n"
-    "struct module: 'i' and 'I' (4 bytes, signed and not), 'q' and 'Q' (8).\n"
-    "offset: bytes, a multiple of those.\n\n"
-    "Raises ValueError for a bad offset or format; PermissionError.");
-
-static PyObject *
-word_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
-          PyObject *kwnames)
+static int
+atomic_attach(PlacedObject *base, const placed_params *params)
 {
-    static const char *const names[] = {"shm", "offset", "format", NULL};
-    static const struct signature signature = {"at", 3, 1, names};
-    PyObject *values[3];
-    Py_ssize_t offset = 0;
-    AtomicObject word;
-    bool readonly;
-    if (args_match(&signature, args, count, kwnames, values) < 0
-        || (values[1] != NULL
-            && arg_offset(values[1], "offset", &offset) < 0)
-        || parse_format(values[2], &word) < 0) {
-        return NULL;
+    AtomicObject *self = (AtomicObject *)base;
+    self->word = placed_memory(base);
+    self->width = formats[params->value].width;
+    self->is_signed = formats[params->value].is_signed;
+    return 0;
+}
+
+/* ---- Values and memory orders ---- */
+
+/* The value of bits; a word of 4 bytes is their lower half. */
+static PyObject *
+value_of(const AtomicObject *self, uint64_t bits)
+{
+    if (self->width == 4) {
+        return self->is_signed ? PyLong_FromLong((int32_t)(uint32_t)bits)
+                               : PyLong_FromUnsignedLong((uint32_t)bits);
     }
-    core_state *state = core_state_of_type((PyTypeObject *)type);
-    MemoryMapObject *map =
-        placed_take_map(state, values[0], "Atomic", &readonly);
-    if (map == NULL) {
-        return NULL;
-    }
-    Py_ssize_t width = (Py_ssize_t)word.width, have = mapping_size(map);
-    if (offset % width != 0) {
-        PyErr_Format(PyExc_ValueError,
-                     "offset must be a multiple of %zd, not %zd", width,
-                     offset);
-    }
-    else if (width > have || offset > have - width) {
-        PyErr_Format(PyExc_ValueError,
-                     "%zd bytes at offset %zd are past the end at %zd", width,
-                     offset, have);
-    }
-    else {
-        AtomicObject *self = (AtomicObject *)placed_alloc((PyTypeObject *)type);
-        if (self != NULL) {
-            self->base.map = map;
-            self->base.offset = offset;
-            self->base.readonly = readonly;
-            self->base.shm = Py_NewRef(values[0]);
-            self->word = map->base + offset;
-            self->width = word.width;
-            self->is_signed = word.is_signed;
-            return placed_complete(&self->base);
+    return self->is_signed ? PyLong_FromLongLong((int64_t)bits)
+                           : PyLong_FromUnsignedLongLong(bits);
+}
+
+/* The bits of an int.  Returns 0; or -1 if it does not fit, perhaps with
+ * another exception. */
+static int
+convert(const AtomicObject *self, PyObject *number, uint64_t *bits)
+{
+    int overflow;
+    long long value = PyLong_AsLongLongAndOverflow(number, &overflow);
+    *bits = (uint64_t)value;
+    if (self->width == 8) {
+        if (overflow > 0 && !self->is_signed) {
+            *bits = PyLong_AsUnsignedLongLong(number);
+            return PyErr_Occurred() ? -1 : 0;
         }
+        return overflow != 0 || (!self->is_signed && value < 0) ? -1 : 0;
     }
-    Py_DECREF(map);
-    return NULL;
+    *bits = (uint32_t)value;
+    return overflow != 0
+           || (self->is_signed ? value < INT32_MIN || value > INT32_MAX
+                               : value < 0 || value > UINT32_MAX) ? -1 : 0;
+}
+
+/* Returns 0, or -1 with TypeError, or OverflowError if the value does not
+ * fit. */
+static int
+parse_value(const AtomicObject *self, const char *what, PyObject *value,
+            uint64_t *bits)
+{
+    if (PyBool_Check(value) || !PyIndex_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "%s must be an int, not %.200s", what,
+                     Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    PyObject *number = PyNumber_Index(value);
+    if (number == NULL) {
+        return -1;
+    }
+    int rc = convert(self, number, bits);
+    if (rc < 0) {
+        PyErr_Format(PyExc_OverflowError,
+                     "%s must fit %s integer of %zu bytes, not %R", what,
+                     self->is_signed ? "a signed" : "an unsigned", self->width,
+                     number);
+    }
+    Py_DECREF(number);
+    return rc;
+}
+
+enum { LOADS = 1, STORES = 2, BOTH = 3 };
+
+/* order, for an operation that does this; NULL: seq_cst.  Returns 0, or -1 with
+ * TypeError or ValueError. */
+static int
+parse_order(PyObject *value, int does, memory_order *order)
+{
+    static const struct {
+        const char *name;
+        memory_order order;
+        int allowed;                    /* besides an operation that does both */
+    } orders[] = {
+        {"seq_cst", memory_order_seq_cst, BOTH},
+        {"relaxed", memory_order_relaxed, BOTH},
+        {"acquire", memory_order_acquire, LOADS},
+        {"release", memory_order_release, STORES},
+        {"acq_rel", memory_order_acq_rel, 0},
+    };
+    *order = memory_order_seq_cst;
+    if (value == NULL) {
+        return 0;
+    }
+    if (!PyUnicode_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "order must be a str, not %.200s",
+                     Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(orders); i++) {
+        if (PyUnicode_CompareWithASCIIString(value, orders[i].name) != 0) {
+            continue;
+        }
+        if (does != BOTH && (orders[i].allowed & does) == 0) {
+            PyErr_Format(PyExc_ValueError, "order %R is not for a %s", value,
+                         does == LOADS ? "load" : "store");
+            return -1;
+        }
+        *order = orders[i].order;
+        return 0;
+    }
+    PyErr_Format(PyExc_ValueError,
+                 "order must be 'relaxed', 'acquire', 'release', 'acq_rel' or "
+                 "'seq_cst', not %R", value);
+    return -1;
 }
 
 /* ---- Operations ---- */
@@ -109,48 +175,49 @@ word_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
     "order: 'seq_cst', 'acq_rel', 'acquire', 'release' or 'relaxed', as in\n"\
     "C11 (stdatomic.h)"
 
-PyDoc_STRVAR(load_doc,
-             "load($self, /, order='seq_cst')\n--\n\nThe value.  " ORDER_DOC
-             ";\n'seq_cst', 'acquire' or 'relaxed' here.  Raises ValueError for "
-             "another.");
+PARAMETERS(load, 1, 0, "order");
+PARAMETERS(store, 2, 1, "value", "order");
+PARAMETERS(compare_exchange, 4, 2, "expected", "desired", "order", "failure");
+PARAMETERS(wait, 2, 1, "expected", "timeout");
+PARAMETERS(notify, 1, 0, "n");
+
+PyDoc_STRVAR(word_load_doc,
+             "load($self, /, order='seq_cst')\n--\n\n"
+             "Return the value.\n\n" ORDER_DOC ";\n'seq_cst', 'acquire' or "
+             "'relaxed' here.  Raises ValueError for another\norder.");
 
 static PyObject *
-word_load_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
+word_load(PyObject *op, PyObject *const *args, Py_ssize_t count,
                    PyObject *kwnames)
 {
-    static const char *const names[] = {"order", NULL};
-    static const struct signature signature = {"load", 1, 0, names};
     AtomicObject *self = as_atomic(op);
-    PyObject *values[1] = {NULL};
+    PyObject *value = NULL;
     memory_order order;
     if (((count > 0 || kwnames != NULL)
-         && args_match(&signature, args, count, kwnames, values) < 0)
-        || word_parse_order(values[0], LOADS, &order) < 0) {
+         && args_match(&load_signature, args, count, kwnames, &value) < 0)
+        || parse_order(value, LOADS, &order) < 0) {
         return NULL;
     }
-    return word_to_python(self,
-                          pshm_atomic_load(self->word, self->width, order));
+    return value_of(self, pshm_atomic_load(self->word, self->width, order));
 }
 
-PyDoc_STRVAR(store_doc,
+PyDoc_STRVAR(word_store_doc,
              "store($self, /, value, order='seq_cst')\n--\n\n"
-             "Put value there.  " ORDER_DOC
-             ";\n'seq_cst', 'release' or 'relaxed' here.  Raises OverflowError\n"
-             "for a value that does not fit.");
+             "Store value.\n\n" ORDER_DOC ";\n'seq_cst', 'release' or "
+             "'relaxed' here.  Raises ValueError for another\norder; "
+             "OverflowError if value does not fit.");
 
 static PyObject *
-word_store_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
+word_store(PyObject *op, PyObject *const *args, Py_ssize_t count,
                     PyObject *kwnames)
 {
-    static const char *const names[] = {"value", "order", NULL};
-    static const struct signature signature = {"store", 2, 1, names};
     AtomicObject *self = as_atomic(op);
     PyObject *values[2];
     memory_order order;
     uint64_t bits;
-    if (args_match(&signature, args, count, kwnames, values) < 0
-        || word_to_bits(self, "value", values[0], &bits) < 0
-        || word_parse_order(values[1], STORES, &order) < 0
+    if (args_match(&store_signature, args, count, kwnames, values) < 0
+        || parse_value(self, "value", values[0], &bits) < 0
+        || parse_order(values[1], STORES, &order) < 0
         || placed_check_writable(&self->base) < 0) {
         return NULL;
     }
@@ -160,10 +227,8 @@ word_store_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
 
 static PyObject *
 apply(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *kwnames,
-      const char *function, enum pshm_atomic_op what)
+      const struct signature *signature, enum pshm_atomic_op operation)
 {
-    static const char *const names[] = {"value", "order", NULL};
-    const struct signature signature = {function, 2, 1, names};
     AtomicObject *self = as_atomic(op);
     PyObject *values[2] = {NULL, NULL};
     memory_order order;
@@ -171,63 +236,63 @@ apply(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *kwnames,
     if (count == 1 && kwnames == NULL) {
         values[0] = args[0];
     }
-    else if (args_match(&signature, args, count, kwnames, values) < 0) {
+    else if (args_match(signature, args, count, kwnames, values) < 0) {
         return NULL;
     }
-    if (word_to_bits(self, "value", values[0], &bits) < 0
-        || word_parse_order(values[1], BOTH, &order) < 0
+    if (parse_value(self, "value", values[0], &bits) < 0
+        || parse_order(values[1], BOTH, &order) < 0
         || placed_check_writable(&self->base) < 0) {
         return NULL;
     }
-    return word_to_python(self, pshm_atomic_apply(what, self->word, self->width,
-                                             bits, order));
+    return value_of(self, pshm_atomic_apply(operation, self->word, self->width,
+                                            bits, order));
 }
 
-#define APPLY(name, operation, text)                                          \
+#define APPLY(method, operation, summary)                                     \
+    PARAMETERS(method, 2, 1, "value", "order");                               \
     PyDoc_STRVAR(                                                             \
-        name##_doc,                                                           \
-        #name "($self, /, value, order='seq_cst')\n--\n\n" text               \
-              "  Returns what was there\nbefore.  " ORDER_DOC                 \
-              ".\nRaises OverflowError for a value that does not fit.");      \
-    static PyObject *word_##name(PyObject *op, PyObject *const *args,       \
-                                   Py_ssize_t count, PyObject *kwnames)       \
+        word_##method##_doc,                                                \
+        #method "($self, /, value, order='seq_cst')\n--\n\n" summary          \
+                "\n\nReturns the previous value.\n" ORDER_DOC                  \
+                ".\nRaises OverflowError if value does not fit.");            \
+    static PyObject *word_##method(PyObject *op, PyObject *const *args,     \
+                                     Py_ssize_t count, PyObject *kwnames)     \
     {                                                                         \
-        return apply(op, args, count, kwnames, #name, operation);             \
+        return apply(op, args, count, kwnames, &method##_signature,           \
+                     operation);                                              \
     }
 
-APPLY(exchange, PSHM_EXCHANGE, "Put value there.")
-APPLY(fetch_add, PSHM_FETCH_ADD, "Add value; the sum wraps.")
-APPLY(fetch_sub, PSHM_FETCH_SUB, "Subtract value; the difference wraps.")
-APPLY(fetch_and, PSHM_FETCH_AND, "Put the bitwise and with value there.")
-APPLY(fetch_or, PSHM_FETCH_OR, "Put the bitwise or with value there.")
-APPLY(fetch_xor, PSHM_FETCH_XOR, "Put the exclusive or with value there.")
+APPLY(exchange, PSHM_EXCHANGE, "Store value.")
+APPLY(fetch_add, PSHM_FETCH_ADD, "Add value; the sum wraps around.")
+APPLY(fetch_sub, PSHM_FETCH_SUB, "Subtract value; the difference wraps around.")
+APPLY(fetch_and, PSHM_FETCH_AND, "Store the bitwise AND with value.")
+APPLY(fetch_or, PSHM_FETCH_OR, "Store the bitwise OR with value.")
+APPLY(fetch_xor, PSHM_FETCH_XOR, "Store the bitwise exclusive OR with value.")
 
 PyDoc_STRVAR(
-    compare_exchange_doc,
+    word_compare_exchange_doc,
     "compare_exchange($self, /, expected, desired, order='seq_cst',\n"
     "                 failure=None)\n--\n\n"
-    "Put desired there if expected is.  Returns (done, seen): whether it did,\n"
-    "and what was there.\n" ORDER_DOC ".\nfailure: that of the load where it "
-    "did not; None: order without its\nrelease.  Raises OverflowError for a "
-    "value that does not fit.");
+    "Store desired if the value equals expected.\n\n"
+    "Returns (done, previous): whether desired was stored, and the previous\n"
+    "value.\n" ORDER_DOC ".\n"
+    "failure: the order of the load if the value differs; None: order without\n"
+    "its release.  Raises OverflowError if a value does not fit.");
 
 static PyObject *
 word_compare_exchange(PyObject *op, PyObject *const *args, Py_ssize_t count,
                         PyObject *kwnames)
 {
-    static const char *const names[] = {"expected", "desired", "order",
-                                        "failure", NULL};
-    static const struct signature signature = {"compare_exchange", 4, 2,
-                                               names};
     AtomicObject *self = as_atomic(op);
     PyObject *values[4];
     memory_order order, failure;
     uint64_t expected, desired;
-    if (args_match(&signature, args, count, kwnames, values) < 0
-        || word_to_bits(self, "expected", values[0], &expected) < 0
-        || word_to_bits(self, "desired", values[1], &desired) < 0
-        || word_parse_order(values[2], BOTH, &order) < 0
-        || word_parse_order(values[3] == Py_None ? NULL : values[3], LOADS,
+    if (args_match(&compare_exchange_signature, args, count, kwnames, values)
+            < 0
+        || parse_value(self, "expected", values[0], &expected) < 0
+        || parse_value(self, "desired", values[1], &desired) < 0
+        || parse_order(values[2], BOTH, &order) < 0
+        || parse_order(values[3] == Py_None ? NULL : values[3], LOADS,
                        &failure) < 0
         || placed_check_writable(&self->base) < 0) {
         return NULL;
@@ -240,44 +305,35 @@ word_compare_exchange(PyObject *op, PyObject *const *args, Py_ssize_t count,
     bool done = pshm_atomic_compare_exchange(self->word, self->width,
                                              &expected, desired, order,
                                              failure);
-    PyObject *seen = word_to_python(self, expected);
-    return seen == NULL ? NULL : Py_BuildValue("(ON)",
-                                               done ? Py_True : Py_False,
-                                               seen);
+    return Py_BuildValue("(ON)", done ? Py_True : Py_False,
+                         value_of(self, expected));
 }
 
 PyDoc_STRVAR(
-    wait_doc,
+    word_wait_doc,
     "wait($self, /, expected, timeout=None)\n--\n\n"
-    "Wait while the value equals expected: True; or False if it did not change\n"
-    "in time: " MAN(futex, 2) ".  The writer calls notify() after a change.  Of\n"
-    "a word of 8 bytes, the kernel compares the lower half.\n\n"
-    "timeout: seconds, on the monotonic clock; 0 or less: do not wait; None: no\n"
-    "limit.  "
-    "Raises OverflowError for an expected value that does not fit.");
+    "Wait while the value equals expected: " MAN(futex, 2) ".\n\n"
+    "The writer calls notify() after a change.  Of a word of 8 bytes the kernel\n"
+    "compares the lower half.  timeout: seconds, on the monotonic clock; 0 or\n"
+    "less: do not wait; None: no limit.  Returns True, or False if the value\n"
+    "did not change in time.  Raises OverflowError if expected does not fit.");
 
 static PyObject *
 word_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
             PyObject *kwnames)
 {
-    static const char *const names[] = {"expected", "timeout", NULL};
-    static const struct signature signature = {"wait", 2, 1, names};
     AtomicObject *self = as_atomic(op);
     PyObject *values[2];
     uint64_t expected;
-    wait_timeout how_long;
-    if (args_match(&signature, args, count, kwnames, values) < 0
-        || word_to_bits(self, "expected", values[0], &expected) < 0
-        || timeout_of_wait(values[1], &how_long) < 0) {
+    wait_timeout timeout;
+    if (args_match(&wait_signature, args, count, kwnames, values) < 0
+        || parse_value(self, "expected", values[0], &expected) < 0
+        || timeout_of_wait(values[1], &timeout) < 0) {
         return NULL;
     }
     int rc;
-    do {
-        Py_BEGIN_ALLOW_THREADS
-        rc = pshm_atomic_wait(self->word, self->width, expected,
-                              how_long.deadline);
-        Py_END_ALLOW_THREADS
-    } while (wait_on(rc));
+    WAIT_WITHOUT_GIL(rc, pshm_atomic_wait(self->word, self->width, expected,
+                                          timeout.deadline));
     if (rc == 0 || rc == -ETIMEDOUT) {
         return PyBool_FromLong(rc == 0);
     }
@@ -286,23 +342,21 @@ word_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
 }
 
 PyDoc_STRVAR(
-    notify_doc,
+    word_notify_doc,
     "notify($self, /, n=None)\n--\n\n"
-    "Wake at most n, at least 1, of those who wait, None: all: " MAN(futex, 2)
-    ".\nReturns how many that were.  Raises ValueError for another n.");
+    "Wake at most n waiters, n at least 1; None: all: " MAN(futex, 2) ".\n\n"
+    "Returns how many were woken.  Raises ValueError for another n.");
 
 static PyObject *
 word_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
               PyObject *kwnames)
 {
-    static const char *const names[] = {"n", NULL};
-    static const struct signature signature = {"notify", 1, 0, names};
     AtomicObject *self = as_atomic(op);
-    PyObject *values[1];
+    PyObject *value;
     long long n = INT_MAX;
-    if (args_match(&signature, args, count, kwnames, values) < 0
-        || (values[0] != NULL && values[0] != Py_None
-            && arg_long(values[0], "n", 1, INT_MAX, &n) < 0)) {
+    if (args_match(&notify_signature, args, count, kwnames, &value) < 0
+        || (value != NULL && value != Py_None
+            && arg_long(value, "n", 1, INT_MAX, &n) < 0)) {
         return NULL;
     }
     int woken = pshm_atomic_notify(self->word, self->width, (int)n);
@@ -316,13 +370,13 @@ word_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
 /* ---- The type ---- */
 
 static const char *
-format_of(AtomicObject *self)
+format_of(const AtomicObject *self)
 {
     return self->width == 8 ? (self->is_signed ? "q" : "Q")
                             : (self->is_signed ? "i" : "I");
 }
 
-PyDoc_STRVAR(format_doc, "Its format: 'i', 'I', 'q' or 'Q'.");
+PyDoc_STRVAR(word_format_doc, "Format of the word: 'i', 'I', 'q' or 'Q'.");
 
 static PyObject *
 word_get_format(PyObject *op, void *Py_UNUSED(closure))
@@ -331,106 +385,78 @@ word_get_format(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
-word_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
+atomic_own_values(PlacedObject *self)
 {
-    return placed_reduce(as_placed(op),
-                       Py_BuildValue("{ss}", "format",
-                                     format_of(as_atomic(op))));
+    return Py_BuildValue("{ss}", "format", format_of((AtomicObject *)self));
 }
 
 static PyObject *
-word_repr(PyObject *op)
+atomic_state(PlacedObject *base)
 {
-    AtomicObject *self = as_atomic(op);
-    PyObject *value = word_to_python(
+    AtomicObject *self = (AtomicObject *)base;
+    PyObject *value = value_of(
         self, pshm_atomic_load(self->word, self->width, memory_order_relaxed));
     PyObject *state = value == NULL
                           ? NULL : PyUnicode_FromFormat("value=%S", value);
     Py_XDECREF(value);
-    return placed_repr(op, state);
-}
-
-static int
-word_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    return placed_traverse(as_placed(op), visit, arg);
-}
-
-static int
-word_clear(PyObject *op)
-{
-    return placed_clear(as_placed(op));
-}
-
-static void
-word_dealloc(PyObject *op)
-{
-    placed_end(as_placed(op));
-    placed_free(as_placed(op));
+    return state;
 }
 
 PyDoc_STRVAR(
-    atomic_doc,
-    "A word in shared memory, to be shared with C's _Atomic and C++'s\n"
-    "std::atomic: made by Atomic.at().  It is the bare word, without a tag,\n"
-    "so what it starts with is what the bytes say: 0 in a new object.");
+    atomic_at_doc,
+    "at($type, /, shm, offset=0, format='q')\n--\n\n"
+    "Open the word at an offset of shared memory, whatever its value is.\n\n"
+    "shm: a SharedMemory or MemoryMap; if it is read-only, load() and wait()\n"
+    "work, and methods that write raise PermissionError.  format: as in the\n"
+    "struct module: 'i' or 'I' (4 bytes, signed or not), 'q' or 'Q' (8 bytes).\n"
+    "offset: bytes, a multiple of the size of the word.\n\n"
+    "Raises ValueError for a bad offset or format; PermissionError.");
 
-#define ATOMIC_METHOD(name, function)                                        \
-    {#name, PLACED_CAST(function), METH_FASTCALL | METH_KEYWORDS, name##_doc}
+PyDoc_STRVAR(
+    atomic_doc,
+    "A word in shared memory, opened by Atomic.at().\n\n"
+    "C programs share it as an _Atomic integer, and C++ programs as a\n"
+    "std::atomic.  It does not have a header, so its first value is what the\n"
+    "bytes say: 0 in a new object.");
 
 static PyMethodDef atomic_methods[] = {
-    {"at", PLACED_CAST(word_at), METH_CLASS | METH_FASTCALL | METH_KEYWORDS,
-     at_doc},
-    ATOMIC_METHOD(load, word_load_method),
-    ATOMIC_METHOD(store, word_store_method),
-    ATOMIC_METHOD(exchange, word_exchange),
-    ATOMIC_METHOD(compare_exchange, word_compare_exchange),
-    ATOMIC_METHOD(fetch_add, word_fetch_add),
-    ATOMIC_METHOD(fetch_sub, word_fetch_sub),
-    ATOMIC_METHOD(fetch_and, word_fetch_and),
-    ATOMIC_METHOD(fetch_or, word_fetch_or),
-    ATOMIC_METHOD(fetch_xor, word_fetch_xor),
-    ATOMIC_METHOD(wait, word_wait),
-    ATOMIC_METHOD(notify, word_notify),
-    {"__reduce__", word_reduce, METH_NOARGS, placed_reduce_doc},
+    KEYWORD_METHOD(word, load),
+    KEYWORD_METHOD(word, store),
+    KEYWORD_METHOD(word, exchange),
+    KEYWORD_METHOD(word, compare_exchange),
+    KEYWORD_METHOD(word, fetch_add),
+    KEYWORD_METHOD(word, fetch_sub),
+    KEYWORD_METHOD(word, fetch_and),
+    KEYWORD_METHOD(word, fetch_or),
+    KEYWORD_METHOD(word, fetch_xor),
+    KEYWORD_METHOD(word, wait),
+    KEYWORD_METHOD(word, notify),
+    PLACED_AT(atomic_at_doc),
+    PLACED_REDUCE,
     {0},
 };
 
 static PyGetSetDef atomic_getset[] = {
-    {"format", word_get_format, NULL, format_doc, NULL},
-    {"offset", placed_get_offset, NULL, placed_offset_doc, NULL},
-    {"shm", placed_get_shm, NULL, placed_shm_doc, NULL},
+    ATTRIBUTE(word, format),
+    ATTRIBUTE(placed, offset),
+    ATTRIBUTE(placed, shm),
     {0},
 };
 
-static PyMemberDef atomic_members[] = {
-    PLACED_MEMBERS(AtomicObject),
-    {0},
+const struct placed_type atomic_type = {
+    .name = "Atomic",
+    .doc = atomic_doc,
+    .methods = atomic_methods,
+    .getset = atomic_getset,
+    .object_size = sizeof(AtomicObject),
+    .kind = PSHM_PRIMITIVE_NONE,
+    .size = 8,
+    .alignment = 8,
+    .reads = true,
+    .own = {"format"},
+    .positional = 1,
+    .parse = atomic_parse,
+    .attach = atomic_attach,
+    .own_values = atomic_own_values,
+    .state = atomic_state,
 };
-
-static PyType_Slot atomic_slots[] = {
-    {Py_tp_doc, (void *)atomic_doc},
-    {Py_tp_dealloc, word_dealloc},
-    {Py_tp_traverse, word_traverse},
-    {Py_tp_clear, word_clear},
-    {Py_tp_repr, word_repr},
-    {Py_tp_methods, atomic_methods},
-    {Py_tp_getset, atomic_getset},
-    {Py_tp_members, atomic_members},
-    {0, NULL},
-};
-
-static PyType_Spec atomic_spec = {
-    .name = "posixshm.Atomic",
-    .basicsize = sizeof(AtomicObject),
-    .flags = PLACED_TYPE_FLAGS
-             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = atomic_slots,
-};
-
-int
-atomic_add_type(PyObject *module, core_state *state)
-{
-    state->atomic_type = placed_add_type(module, &atomic_spec, 8, 8);
-    return state->atomic_type == NULL ? -1 : 0;
-}

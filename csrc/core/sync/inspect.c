@@ -8,8 +8,8 @@
 
 #include "posix/sync/inspect.h"
 
-/* As many objects as are inspected without the GIL between two looks at
- * signals. */
+/* The number of objects that are inspected without the GIL, before signals are
+ * checked. */
 #define BATCH 64
 
 static const char *const state_names[] = {

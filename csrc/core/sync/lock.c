@@ -1,176 +1,223 @@
 /* Lock and RLock. */
 #include "core/sync/lock.h"
 
-#include "core/args.h"
+#include <limits.h>
 
+#include "core/errors.h"
+
+#include "posix/sync/condition.h"
 #include "posix/sync/orphan.h"
+
+static LockObject *
+as_lock(PyObject *op)
+{
+    return (LockObject *)op;
+}
 
 /* ---- Opening ---- */
 
-int
-lock_check_recover(PyObject *recover)
+static int
+init_lock(struct pshm_primitive *primitive, const void *Py_UNUSED(value))
 {
-    if (recover != NULL && recover != Py_None && !PyCallable_Check(recover)) {
-        PyErr_Format(PyExc_TypeError,
-                     "on_owner_died must be callable, not %.200s",
-                     Py_TYPE(recover)->tp_name);
-        return -1;
-    }
-    return 0;
+    return pshm_lock_init((struct pshm_lock *)(void *)primitive->payload, 0);
 }
 
 static int
-init_placed(struct pshm_primitive *place, const void *how)
+init_rlock(struct pshm_primitive *primitive, const void *Py_UNUSED(value))
 {
-    return pshm_lock_init((struct pshm_lock *)(void *)place->payload,
-                          *(const unsigned *)how);
+    return pshm_lock_init((struct pshm_lock *)(void *)primitive->payload,
+                          PSHM_RECURSIVE);
 }
 
-/* Fill in what is a lock's own.  Returns 0, or -1 with an exception. */
 static int
-fill_in(LockObject *self, unsigned flags, PyObject *recover)
+lock_parse(placed_params *params)
 {
-    self->lock = (struct pshm_lock *)(void *)self->base.place->payload;
-    if (recover != Py_None) {
-        self->recover = Py_XNewRef(recover);
-    }
-    int rc = pshm_lock_open(self->lock, flags, &self->mstate);
+    return recovery_check(params->values[0]);
+}
+
+static int
+attach(LockObject *self, PyObject *on_owner_died)
+{
+    self->lock = placed_memory(&self->base);
+    recovery_set(&self->recovery, on_owner_died);
+    int rc = pshm_lock_open(self->lock, self->base.type->flags, &self->mstate);
     return rc < 0 ? placed_raise(&self->base, rc) : 0;
 }
 
-LockObject *
-lock_inside(core_state *state, PlacedObject *owner, PyObject *recover)
+static int
+lock_attach(PlacedObject *self, const placed_params *params)
 {
-    PyTypeObject *type = state->rlock_type;
-    LockObject *self = as_lock(placed_alloc(type));
+    return attach((LockObject *)self, params->values[0]);
+}
+
+LockObject *
+lock_new_inside(core_state *state, PlacedObject *owner,
+                PyObject *on_owner_died)
+{
+    LockObject *self = (LockObject *)placed_alloc(state->rlock_type);
     if (self == NULL) {
         return NULL;
     }
+    self->base.type = &rlock_type;
     self->base.map = (MemoryMapObject *)Py_NewRef(owner->map);
-    self->base.place = owner->place;
+    self->base.primitive = owner->primitive;
     self->base.kind = owner->kind;
     self->base.offset = owner->offset;
-    return as_lock(fill_in(self, PSHM_RECURSIVE, recover) < 0
-                       ? placed_discard(&self->base)
-                       : placed_complete(&self->base));
+    if (attach(self, on_owner_died) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (LockObject *)placed_complete(&self->base);
 }
 
-static PyObject *
-open_lock(PyTypeObject *type, const placed_arguments *where, PyObject *recover)
+/* ---- Acquiring ---- */
+
+/* The last owner's data is consistent again.  The waiters of a condition were
+ * not notified of what that owner changed before it died. */
+static int
+repaired(LockObject *self)
 {
-    core_state *state = core_state_of_type(type);
-    bool recursive = type == state->rlock_type;
-    unsigned flags = recursive ? PSHM_RECURSIVE : 0;
-    placed_params how = {
-        .state = state,
-        .type = type,
-        .what = recursive ? "RLock" : "Lock",
-        .spec = {
-            .kind = recursive ? PSHM_PRIMITIVE_RLOCK : PSHM_PRIMITIVE_LOCK,
-            .size = sizeof(struct pshm_primitive),
-            .owned = true,
-            .flags = (uint8_t)flags,
-            .init = init_placed,
-            .how = &flags,
-        },
-        .reads = true,
-    };
-    if (opening_parse(&how, where) < 0 || lock_check_recover(recover) < 0) {
-        return NULL;
+    pshm_lock_repair(self->lock);
+    atomic_store(&self->recovery.recovered, true);
+    if (self->base.kind == PSHM_PRIMITIVE_CONDITION) {
+        pshm_condition_notify((void *)(self->base.primitive + 1), UINT_MAX);
     }
-    PlacedObject *self = placed_open(&how, where);
-    if (self == NULL) {
-        return NULL;
-    }
-    return fill_in((LockObject *)self, flags, recover) < 0
-               ? placed_discard(self) : placed_complete(self);
+    return 1;
 }
 
-#define LOCK_DOC_KEYWORDS                                                     \
-    "on_owner_died: called with the lock, held, when its last owner died; if it\n" \
-    "returns, the lock is in order again and acquire() goes on.\n"
+/* The lock is held, and its last owner died.  Returns 1 or -1. */
+static int
+recover_from_death(LockObject *self, bool recover)
+{
+    if (recover) {
+        return repaired(self);
+    }
+    if (self->recovery.callback == NULL) {
+        pshm_lock_release_unrepaired(self->lock, &self->mstate);
+        return recovery_raise(&self->base, -EOWNERDEAD);
+    }
+    pshm_lock_begin_repair(self->lock);
+    if (recovery_call(&self->recovery, (PyObject *)self) < 0) {
+        pshm_lock_release_unrepaired(self->lock, &self->mstate);
+        return -1;
+    }
+    return repaired(self);
+}
+
+/* After an attempt that did not simply acquire the lock. */
+static int
+acquire_slowly(LockObject *self, int rc, wait_timeout timeout, bool recover)
+{
+    if ((rc == -EBUSY || rc == -EDEADLK) && !timeout.now) {
+        timeout_begin(&timeout);
+        WAIT_WITHOUT_GIL(rc, pshm_lock_wait(self->lock, &self->mstate,
+                                            timeout.deadline));
+    }
+    switch (rc) {
+    case 0:
+        atomic_store(&self->recovery.recovered, false);
+        return 1;
+    case -EBUSY:
+    case -ETIMEDOUT:
+        return 0;
+    case -EOWNERDEAD:
+        return recover_from_death(self, recover);
+    case -EINPROGRESS:
+        return recovery_raise(&self->base, rc);
+    case -EDEADLK:
+        if (timeout.now) {
+            return 0;
+        }
+        return placed_raise_words(
+            &self->base, rc,
+            "This thread already holds the %U, by this object or another one, "
+            "so it would wait for itself; release it first, or give a timeout "
+            "(an RLock can be acquired again by the same object)");
+    default:
+        return placed_raise(&self->base, rc);
+    }
+}
+
+int
+lock_acquire(LockObject *self, wait_timeout timeout, bool recover)
+{
+    if (placed_check_writable(&self->base) < 0) {
+        return -1;
+    }
+    int rc = pshm_lock_try(self->lock, &self->mstate);
+    if (rc != 0) {
+        return acquire_slowly(self, rc, timeout, recover);
+    }
+    if (self->mstate.depth == 1) {
+        atomic_store_explicit(&self->recovery.recovered, false,
+                              memory_order_relaxed);
+    }
+    return 1;
+}
+
+PARAMETERS(acquire, 2, 0, "blocking", "timeout", "recover");
 
 PyDoc_STRVAR(
-    at_doc,
-    "at($type, /, shm, offset=0, *, create=False, exist_ok=False,\n"
-    "   on_owner_died=None)\n--\n\n"
-    "The lock at an offset of shared memory.\n\n" PLACED_DOC_AT
-    LOCK_DOC_KEYWORDS
-    PLACED_DOC_READS "\n" PLACED_DOC_RAISES);
-
-static PyObject *
-lock_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
-        PyObject *kwnames)
-{
-    static const char *const names[] = {"shm", "offset", "create", "exist_ok",
-                                        "on_owner_died", NULL};
-    static const struct signature signature = {"at", 2, 1, names};
-    PyObject *values[5];
-    if (args_match(&signature, args, count, kwnames, values) < 0) {
-        return NULL;
-    }
-    placed_arguments where = {.shm = values[0], .offset = values[1],
-                       .options = values + 2};
-    return open_lock((PyTypeObject *)type, &where, values[4]);
-}
-
-static PyObject *
-lock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
-{
-    static const char *const names[] = {
-        "name", PLACED_OPTIONS, "on_owner_died", NULL};
-    const struct signature signature = {
-        type == core_state_of_type(type)->rlock_type ? "RLock" : "Lock", 1, 0,
-        names};
-    PyObject *values[2 + PLACED_OPTION_COUNT];
-    if (args_match_dict(&signature, args, kwargs, values) < 0) {
-        return NULL;
-    }
-    placed_arguments where = {.name = values[0], .options = values + 1};
-    return open_lock(type, &where, values[1 + PLACED_OPTION_COUNT]);
-}
-
-/* ---- Methods ---- */
-
-PyDoc_STRVAR(
-    acquire_doc,
+    lock_acquire_doc,
     "acquire($self, /, blocking=True, timeout=-1, *, recover=False)\n--\n\n"
-    "Acquire the lock: True; or False if it was not free in time.\n\n"
-    "timeout: seconds, on the monotonic clock; -1 or None: for ever; 0: as\n"
-    "blocking=False.  recover: also if its last owner died with it (see\n"
-    ".recovered): what it protects is the caller's to repair.\n\n"
-    "Raises OwnerDiedError, not holding the lock, if its last owner died, or\n"
-    "the object that held it was deallocated: everyone is told until somebody\n"
-    "acquires it with recover.  Without a timeout, raises OSError (EDEADLK) if\n"
-    "this thread holds it already, unless it is an RLock held by this object.\n"
-    "ValueError after close().  See " MAN(pthread_mutexattr_setrobust, 3) ".");
+    "Acquire the lock: " MAN(pthread_mutexattr_setrobust, 3) ".\n\n"
+    "timeout: seconds, on the monotonic clock; -1 or None: no limit; 0: as\n"
+    "blocking=False.  " RECOVER_DOC
+    "Returns True, or False if the lock was not free in time.\n\n"
+    "Raises OwnerDiedError, and does not acquire the lock, if its last owner\n"
+    "died or the Python object that held it was deallocated, until an\n"
+    "acquire() recovers the lock.  Without a timeout, raises OSError\n"
+    "(EDEADLK) if this thread already holds the lock, unless it is an RLock\n"
+    "that this object holds.  Raises ValueError after close().");
 
-static PyObject *
+PyObject *
 lock_acquire_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
                     PyObject *kwnames)
 {
-    static const char *const names[] = {"blocking", "timeout", "recover",
-                                        NULL};
-    static const struct signature signature = {"acquire", 2, 0, names};
     PyObject *values[3];
-    wait_timeout how_long = {.deadline = PSHM_NEVER};
+    wait_timeout timeout = WAIT_FOREVER;
     bool recover = false;
-    if (count > 0 || kwnames != NULL) {
-        if (args_match(&signature, args, count, kwnames, values) < 0
-            || timeout_of_acquire(values[0], values[1], &how_long) < 0
-            || arg_bool(values[2], &recover) < 0) {
-            return NULL;
-        }
+    if ((count > 0 || kwnames != NULL)
+        && (args_match(&acquire_signature, args, count, kwnames, values) < 0
+            || timeout_of_acquire(values[0], values[1], &timeout) < 0
+            || arg_bool(values[2], &recover) < 0)) {
+        return NULL;
     }
-    int got = lock_acquire(as_lock(op), how_long, recover);
-    return got < 0 ? NULL : PyBool_FromLong(got);
+    int acquired = lock_acquire(as_lock(op), timeout, recover);
+    return acquired < 0 ? NULL : PyBool_FromLong(acquired);
+}
+
+static PyObject *
+lock_enter(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    return lock_acquire(as_lock(op), WAIT_FOREVER, false) < 0
+               ? NULL : Py_NewRef(Py_True);
+}
+
+/* ---- Releasing ---- */
+
+int
+lock_release(LockObject *self)
+{
+    if (!pshm_primitive_intact(self->base.primitive, self->base.kind)) {
+        return placed_raise(&self->base, -EBADMSG);
+    }
+    if (atomic_load_explicit(&self->recovery.running, memory_order_relaxed)
+        && lock_is_mine(self) && self->mstate.depth == 1
+        && recovery_check_release(&self->recovery) < 0) {
+        return -1;
+    }
+    int rc = pshm_lock_release(self->lock, &self->mstate);
+    return rc == -EPERM ? recovery_raise_not_held()
+           : rc < 0     ? placed_raise(&self->base, rc) : 0;
 }
 
 PyDoc_STRVAR(
-    release_doc,
+    lock_release_doc,
     "release($self, /)\n--\n\n"
-    "Release the lock.  Raises RuntimeError where this thread has not acquired\n"
-    "it by this object; OSError (EBADMSG) where its bytes were written over.");
+    "Release the lock.\n\n"
+    "Raises RuntimeError if this thread has not acquired it by this object;\n"
+    "OSError (EBADMSG) if its bytes were written over.");
 
 static PyObject *
 lock_release_method(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -178,11 +225,24 @@ lock_release_method(PyObject *op, PyObject *Py_UNUSED(unused))
     return lock_release(as_lock(op)) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
+PyObject *
+lock_exit(PyObject *op, PyObject *const *args, Py_ssize_t count)
+{
+    LockObject *self = as_lock(op);
+    bool raising = count > 0 && args[0] != Py_None;
+    if (!(raising && !lock_is_mine(self)) && lock_release(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- The rest ---- */
+
 PyDoc_STRVAR(
-    locked_doc,
+    lock_locked_doc,
     "locked($self, /)\n--\n\n"
-    "Whether anyone holds it at this moment.  Of a dead owner True, until a\n"
-    "thread was told.");
+    "Return True if a thread holds the lock.\n\n"
+    "A dead owner counts until the next acquire() raises OwnerDiedError.");
 
 static PyObject *
 lock_locked(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -190,66 +250,21 @@ lock_locked(PyObject *op, PyObject *Py_UNUSED(unused))
     return PyBool_FromLong(pshm_lock_held(as_lock(op)->lock));
 }
 
-static PyObject *
-lock_enter(PyObject *op, PyObject *Py_UNUSED(unused))
+PyObject *
+lock_state(PlacedObject *self)
 {
-    int got = lock_acquire(as_lock(op), (wait_timeout){.deadline = PSHM_NEVER},
-                           false);
-    return got < 0 ? NULL : Py_NewRef(Py_True);
+    bool held = pshm_lock_held(((LockObject *)self)->lock);
+    return PyUnicode_FromString(held ? "locked" : "unlocked");
 }
 
 static PyObject *
-lock_exit(PyObject *op, PyObject *const *args, Py_ssize_t count)
+lock_own_values(PlacedObject *self)
 {
-    return lock_leave(as_lock(op), args, count);
-}
-
-PyDoc_STRVAR(recovered_doc,
-             "Whether the last one who acquired it by this object took it over\n"
-             "from an owner that had died.");
-
-static PyObject *
-lock_get_recovered(PyObject *op, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(atomic_load(&as_lock(op)->recovered));
-}
-
-static PyObject *
-lock_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
-{
-    LockObject *self = as_lock(op);
-    return placed_reduce(&self->base,
-                       Py_BuildValue("{sO}", "on_owner_died",
-                                     self->recover != NULL ? self->recover
-                                                           : Py_None));
-}
-
-static PyObject *
-lock_repr(PyObject *op)
-{
-    return placed_repr(op, PyUnicode_FromString(
-                             pshm_lock_held(as_lock(op)->lock) ? "locked"
-                                                               : "unlocked"));
-}
-
-/* ---- The types ---- */
-
-static int
-lock_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    Py_VISIT(as_lock(op)->recover);
-    return placed_traverse(as_placed(op), visit, arg);
+    return recovery_values(&((LockObject *)self)->recovery);
 }
 
 static int
-lock_clear(PyObject *op)
-{
-    Py_CLEAR(as_lock(op)->recover);
-    return placed_clear(as_placed(op));
-}
-
-static int
-look_at_orphans(void *Py_UNUSED(unused))
+release_orphans(void *Py_UNUSED(unused))
 {
     pshm_orphans_check();
     return 0;
@@ -264,9 +279,9 @@ lock_keep_orphan(void *map, struct pshm_robust *r,
     struct pshm_region *region = mapping_share(map);
     if (region != NULL) {
         pshm_orphan_keep(r, mstate, region);
-        /* If it is the main thread's, at once; any other one does it when it
-         * uses a lock. */
-        (void)Py_AddPendingCall(look_at_orphans, NULL);
+        /* The main thread releases its own ones now; another thread does it
+         * when it uses a lock. */
+        (void)Py_AddPendingCall(release_orphans, NULL);
     }
     else {
         Py_INCREF(map);
@@ -274,115 +289,82 @@ lock_keep_orphan(void *map, struct pshm_robust *r,
     PyErr_Restore(type, value, traceback);
 }
 
-/* If it is held, its owner is dead. */
+/* If this object holds the lock, the next acquire() raises OwnerDiedError. */
 static void
-lock_dealloc(PyObject *op)
+lock_finalize(PlacedObject *op)
 {
-    LockObject *self = as_lock(op);
-    placed_end(&self->base);
-    Py_CLEAR(self->recover);
+    LockObject *self = (LockObject *)op;
     if (self->lock != NULL
         && pshm_lock_abandon(self->lock, &self->mstate) < 0) {
-        lock_keep_orphan(self->base.map, &self->lock->mutex, &self->mstate);
+        lock_keep_orphan(op->map, &self->lock->mutex, &self->mstate);
     }
-    placed_free(&self->base);
 }
 
+/* ---- The types ---- */
+
+PyDoc_STRVAR(
+    lock_at_doc,
+    "at($type, /, shm, offset=0, *, create=False, exist_ok=False,\n"
+    "   on_owner_died=None)\n--\n\n"
+    "Open the lock at an offset of shared memory.\n\n"
+    PLACED_DOC_AT RECOVERY_DOC PLACED_DOC_READS "\n" PLACED_DOC_RAISES);
+
 static PyMethodDef lock_methods[] = {
-    {"at", PLACED_CAST(lock_at), METH_CLASS | METH_FASTCALL | METH_KEYWORDS,
-     at_doc},
-    {"acquire", PLACED_CAST(lock_acquire_method), METH_FASTCALL | METH_KEYWORDS,
-     acquire_doc},
-    {"release", lock_release_method, METH_NOARGS, release_doc},
-    {"locked", lock_locked, METH_NOARGS, locked_doc},
-    {"__enter__", lock_enter, METH_NOARGS, NULL},
-    {"__exit__", PLACED_CAST(lock_exit), METH_FASTCALL, NULL},
-    {"__reduce__", lock_reduce, METH_NOARGS, placed_reduce_doc},
-    PLACED_METHODS,
+    {"acquire", (PyCFunction)(void (*)(void))lock_acquire_method,
+     METH_FASTCALL | METH_KEYWORDS, lock_acquire_doc},
+    {"release", lock_release_method, METH_NOARGS, lock_release_doc},
+    PLAIN_METHOD(lock, locked),
+    WITH_METHODS(lock),
+    PLACED_METHODS(lock_at_doc),
     {0},
 };
 
 static PyGetSetDef lock_getset[] = {
-    {"recovered", lock_get_recovered, NULL, recovered_doc, NULL},
+    RECOVERED_ATTRIBUTE(LockObject),
     PLACED_GETSET,
     {0},
 };
 
-static PyMemberDef lock_members[] = {
-    PLACED_MEMBERS(LockObject),
-    {0},
+#define LOCK_DOC(name, summary)                                               \
+    name "(name=None, *, " PLACED_OPTIONS_SIGNATURE ",\n"                     \
+    "    on_owner_died=None)\n--\n\n" summary                                 \
+    "\n\nThe thread that acquires it is its owner.  If the owner dies, the\n" \
+    "next acquire() raises OwnerDiedError, and the caller can repair what the\n"\
+    "lock protects: " MAN(pthread_mutexattr_setrobust, 3) ".\n\n"             \
+    PLACED_DOC_NAME PLACED_DOC_OPTIONS RECOVERY_DOC "\n" PLACED_DOC_RAISES
+
+#define LOCK_TYPE                                                             \
+    .methods = lock_methods,                                                  \
+    .getset = lock_getset,                                                    \
+    .object_size = sizeof(LockObject),                                        \
+    .references = {offsetof(LockObject, recovery.callback)},                  \
+    .size = sizeof(struct pshm_primitive),                                    \
+    .alignment = PSHM_PRIMITIVE_ALIGNMENT,                                    \
+    .owned = true,                                                            \
+    .reads = true,                                                            \
+    .own = {"on_owner_died"},                                                 \
+    .parse = lock_parse,                                                      \
+    .attach = lock_attach,                                                    \
+    .finalize = lock_finalize,                                                \
+    .own_values = lock_own_values,                                            \
+    .state = lock_state
+
+const struct placed_type lock_type = {
+    .name = "Lock",
+    .doc = LOCK_DOC("Lock", "A lock between processes, as threading.Lock is "
+                            "between threads."),
+    .kind = PSHM_PRIMITIVE_LOCK,
+    .init = init_lock,
+    LOCK_TYPE,
 };
 
-#define LOCK_DOC(name, text)                                                 \
-    name "(name=None, *, " PLACED_OPTIONS_SIGNATURE ",\n"                       \
-    "    on_owner_died=None)\n--\n\n" text                                   \
-    "\n\nA thread owns it.  When its owner dies, the next acquire() raises\n"\
-    "OwnerDiedError, and that thread can repair what the lock protects.\n\n" \
-    PLACED_DOC_NAME PLACED_DOC_OPTIONS LOCK_DOC_KEYWORDS "\n" PLACED_DOC_RAISES    \
-    "See " MAN(pthread_mutexattr_setrobust, 3) "."
-
-static const char plain_doc[] = LOCK_DOC(
-    "Lock", "A lock between processes, as threading.Lock is between threads.");
-static const char recursive_doc[] = LOCK_DOC(
-    "RLock",
-    "A lock between processes that its owner may acquire again, as\n"
-    "threading.RLock is between threads.");
-
-#define LOCK_SLOTS(doc)                                                      \
-    {                                                                        \
-        {Py_tp_doc, (void *)(doc)},                                          \
-        {Py_tp_new, lock_tp_new},                                            \
-        {Py_tp_dealloc, lock_dealloc},                                       \
-        {Py_tp_traverse, lock_traverse},                                     \
-        {Py_tp_clear, lock_clear},                                           \
-        {Py_tp_repr, lock_repr},                                             \
-        {Py_tp_methods, lock_methods},                                       \
-        {Py_tp_getset, lock_getset},                                         \
-        {Py_tp_members, lock_members},                                       \
-        {0, NULL},                                                           \
-    }
-
-static PyType_Slot plain_slots[] = LOCK_SLOTS(plain_doc);
-static PyType_Slot recursive_slots[] = LOCK_SLOTS(recursive_doc);
-
-static PyType_Spec plain_spec = {
-    .name = "posixshm.Lock",
-    .basicsize = sizeof(LockObject),
-    .flags = PLACED_TYPE_FLAGS,
-    .slots = plain_slots,
+const struct placed_type rlock_type = {
+    .name = "RLock",
+    .doc = LOCK_DOC("RLock",
+                    "A lock between processes that its owner may acquire "
+                    "again, as\nthreading.RLock is between threads."),
+    .kind = PSHM_PRIMITIVE_RLOCK,
+    .flags = PSHM_RECURSIVE,
+    .init = init_rlock,
+    LOCK_TYPE,
 };
-
-static PyType_Spec recursive_spec = {
-    .name = "posixshm.RLock",
-    .basicsize = sizeof(LockObject),
-    .flags = PLACED_TYPE_FLAGS,
-    .slots = recursive_slots,
-};
-
-static PyObject *
-make_owner_died(PyObject *module)
-{
-    PyObject *type = PyErr_NewExceptionWithDoc(
-        "posixshm.OwnerDiedError",
-        "The process or thread that held a lock died with it (EOWNERDEAD).\n"
-        "Who is told does not hold it.",
-        PyExc_OSError, NULL);
-    if (type != NULL && PyModule_AddObjectRef(module, "OwnerDiedError", type)
-                            < 0) {
-        Py_CLEAR(type);
-    }
-    return type;
-}
-
-int
-lock_add_types(PyObject *module, core_state *state)
-{
-    const Py_ssize_t size = sizeof(struct pshm_primitive);
-    state->owner_died_type = make_owner_died(module);
-    state->lock_type = placed_add_type(module, &plain_spec, size,
-                                     PSHM_PRIMITIVE_ALIGNMENT);
-    state->rlock_type = placed_add_type(module, &recursive_spec, size,
-                                      PSHM_PRIMITIVE_ALIGNMENT);
-    return state->owner_died_type == NULL || state->lock_type == NULL
-           || state->rlock_type == NULL ? -1 : 0;
-}

@@ -1,48 +1,43 @@
-/* What all primitives have in common: a cell in shared memory.
+/* Placed objects: primitives in shared memory, at an offset of a mapping.
  *
- * An object of theirs keeps the mapping that its cell lies in, so the address
- * is good for as long as the object lives, whatever happens to the handle. */
+ * An object owns a reference to its mapping, so its address is valid until the
+ * object is deallocated, also after the SharedMemory was closed.
+ *
+ * Most primitives have a header (posix/sync/primitive.h) that says what they
+ * are.  An Atomic is a bare word and a named semaphore is a bare sem_t, so they
+ * do not have one.
+ *
+ * The types are made from one template: each primitive's file describes its
+ * type in a struct placed_type and implements its behaviour. */
 #ifndef CORE_PLACED_H
 #define CORE_PLACED_H
 
 #include "core/args.h"
 #include "core/core.h"
-#include "core/fields.h"
 #include "core/memory/mapping.h"
 
-#include "posix/object/attach.h"
 #include "posix/sync/primitive.h"
+
+struct placed_type;
 
 typedef struct {
     PyObject_HEAD
-    MemoryMapObject *map;                       /* or NULL */
-    struct pshm_primitive *place;            /* NULL: memory without a header */
-    enum pshm_primitive_kind kind;
+    const struct placed_type *type;
+    MemoryMapObject *map;               /* or NULL: not opened yet */
+    struct pshm_primitive *primitive;   /* with its header; or NULL */
+    enum pshm_primitive_kind kind;      /* of the header */
     Py_ssize_t offset;                  /* bytes */
-    PyObject *shm;                      /* what it was opened in, or NULL */
-    bool own;                           /* shm is its own */
-    bool readonly;                      /* the memory; set when it is opened */
+    PyObject *shm;                      /* the SharedMemory or MemoryMap it was
+                                           opened in; NULL for the lock that is
+                                           a part of a condition */
+    bool own;                           /* shm contains nothing else */
+    bool readonly;                      /* the memory; does not change */
     atomic_bool closed;
     PyObject *weakrefs;
 } PlacedObject;
 
-static inline PlacedObject *
-as_placed(PyObject *op)
-{
-    return (PlacedObject *)op;
-}
-
-/* Where a primitive is to be: the arguments of its constructor or of at(). */
-typedef struct {
-    PyObject *name;                     /* the constructor's; NULL: None */
-    PyObject *shm, *offset;             /* at()'s */
-    PyObject **options;                 /* PLACED_OPTIONS; of at() the first two */
-} placed_arguments;
-
-/* The constructor's options, as its array of names has them. */
-#define PLACED_OPTIONS                                                         \
-    "create", "exist_ok", "mode", "owner", "delete", "track", "mode_at_most", \
-    "acl", "stale", "replace"
+/* The parameters of the constructor that all types share; at() has the first
+ * two. */
 enum {
     PLACED_CREATE,
     PLACED_EXIST_OK,
@@ -56,178 +51,238 @@ enum {
     PLACED_REPLACE,
     PLACED_OPTION_COUNT,
 };
-#define PLACED_OPTIONS_SIGNATURE                                               \
-    "create=False, exist_ok=False, mode=0o600,\n"                            \
-    "    owner='self', delete=False, track=False, mode_at_most=None,\n"       \
-    "    acl=None, stale='attach', replace=False"
 
-/* How one is to be opened. */
+/* The most parameters that a type has of its own. */
+#define PLACED_OWN_MAX 3
+
+/* A call of a constructor or of at(), or an unpickling. */
 typedef struct {
     core_state *state;
-    PyTypeObject *type;
-    const char *what;                   /* "Lock", for messages */
-    const char *first;                  /* what the constructor takes after the
-                                           name, or NULL; for messages */
-    struct pshm_primitive_params spec;
-    bool reads;                         /* has methods that only read, so it can
-                                           be opened in read-only memory */
-    /* Of opening_parse: */
+    const struct placed_type *type;
+    PyObject *shm;                      /* of at(), or NULL */
+    PyObject *offset;                   /* of at(), or NULL */
+    PyObject *name;                     /* of the constructor; NULL: None */
+    PyObject *values[PLACED_OWN_MAX];   /* of the type's own parameters */
+    PyObject *options[PLACED_OPTION_COUNT];
+    /* Of placed_parse: */
+    Py_ssize_t size, alignment;         /* bytes */
+    unsigned value;                     /* for init, as the type's parse says */
     bool create;
+    bool own;
     struct existing existing;
     enum deletion deletion;
     bool track;
     mode_t mode;
-    PyObject *acl;                      /* a text, borrowed, or NULL */
-    struct pshm_accepted accepted;      /* by exist_ok, or to open */
+    struct pshm_accepted accepted;      /* of an object that exists */
 } placed_params;
 
-/* Check name and options, and put them into how.  Returns 0 or -1. */
-int opening_parse(placed_params *how, const placed_arguments *where);
+/* The file of a named primitive that another interface defines. */
+struct placed_file {
+    Py_ssize_t size;                    /* bytes */
+    /* The file's name.  Returns 0, or -1 with an exception. */
+    int (*name)(PyObject *given, struct pshm_name *out);
+    const char *(*plain)(const char *file);     /* and back */
+    int (*init)(void *memory, unsigned value);  /* 0 or -errno */
+};
 
-/* A new object of how->type with its cell as how and where say: at an offset
- * of a SharedMemory or MemoryMap, in an object that has the name, or in an
- * anonymous one.  Until it is complete the collector does not show it to other
- * threads: the caller ends with placed_complete or placed_discard.  NULL with an
- * exception. */
-PlacedObject *placed_open(placed_params *how, const placed_arguments *where);
+struct placed_type {
+    const char *name;                   /* "Lock" */
+    const char *doc;
+    PyMethodDef *methods;               /* with PLACED_METHODS */
+    PyGetSetDef *getset;                /* with PLACED_GETSET */
+    Py_ssize_t object_size;             /* of its Python object, bytes */
+    size_t references[3];               /* offsets of its PyObject *fields */
+    bool keeps_references;              /* until the object is deallocated */
+    /* Its contents in shared memory. */
+    enum pshm_primitive_kind kind;      /* PSHM_PRIMITIVE_NONE: no header, and
+                                           made only by at() */
+    Py_ssize_t size, alignment;         /* bytes */
+    bool owned;                         /* by threads */
+    uint8_t flags;                      /* of the header */
+    bool reads;                         /* some methods only read, so that it
+                                           can be opened in read-only memory */
+    int (*init)(struct pshm_primitive *primitive, const void *value);
+    const struct placed_file *file;     /* of a named one, or NULL */
+    /* Its own parameters.  The constructor takes the first ones by position
+     * after the name, and at() those of a type without a header. */
+    const char *own[PLACED_OWN_MAX + 1];
+    int positional;
+    int (*parse)(placed_params *params);            /* 0 or -1; or NULL */
+    /* Set the object's own fields.  Returns 0, or -1 with an exception. */
+    int (*attach)(PlacedObject *self, const placed_params *params);
+    void (*finalize)(PlacedObject *self);           /* or NULL */
+    PyObject *(*own_values)(PlacedObject *self);    /* a dict; NULL: empty */
+    PyObject *(*state)(PlacedObject *self);         /* a str, for repr() */
+};
 
-/* Returns self, which is complete. */
-PyObject *placed_complete(PlacedObject *self);
+extern const struct placed_type lock_type, rlock_type, semaphore_type,
+    condition_type, event_type, barrier_type, rwlock_type, atomic_type;
 
-/* Undo placed_open, with an exception set.  Returns NULL. */
-PyObject *placed_discard(PlacedObject *self);
+static inline PlacedObject *
+as_placed(PyObject *op)
+{
+    return (PlacedObject *)op;
+}
 
-/* A new object of that type, all zeros, that the collector does not show to
- * others before PyObject_GC_Track.  May be dropped at any time. */
+/* ---- Opening: placed_open.c, placed_header.c ---- */
+
+/* Check the arguments of a call.  Returns 0, or -1 with an exception. */
+int placed_parse(placed_params *params);
+
+/* A new object: at an offset of a SharedMemory or MemoryMap, in an object that
+ * has the name, or in an anonymous one.  NULL with an exception. */
+PyObject *placed_open(placed_params *params);
+
+/* The same for the primitive that shm contains. */
+PyObject *placed_open_in(const placed_params *params, PyObject *shm);
+
+/* Make the header and payload at self, or check them.  where: for messages, a
+ * str.  Returns 0, or -1 with an exception. */
+int placed_open_header(const placed_params *params, PlacedObject *self,
+                       PyObject *shm, PyObject *where);
+
+/* Make the header and payload in a new object that no other process can open
+ * yet.  Returns 0 or -errno; -EINTR with an exception. */
+int placed_make_header(const placed_params *params, void *memory);
+
+/* ---- The template: placed_type.c ---- */
+
+/* A new object of the type or of another one with its layout, all zeros, that
+ * the collector does not track yet.  NULL with an exception. */
 PyObject *placed_alloc(PyTypeObject *type);
 
-/* A SharedMemory of the object called path: attached to; or as how says made,
- * of size bytes, which fill makes of zeros before another process can see
- * them.  given: the name for messages.  NULL with an exception. */
-PyObject *placed_open_object(const placed_params *how, PyObject *given,
-                           const struct pshm_name *path, Py_ssize_t size,
-                           int (*fill)(void *base, void *arg), void *arg);
+/* Another thread can find the object from now on.  Returns self. */
+PyObject *placed_complete(PlacedObject *self);
 
-/* With an exception set: if that made the object, its name goes again. */
-void placed_discard_object(PyObject *shm);
+/* The type of a kind, as a message names it: "a Lock". */
+const char *placed_article(const char *type_name);
+const char *placed_kind_name(enum pshm_primitive_kind kind);
 
-/* The mapping that shm is or has: a new reference, or NULL.  Its protection does
- * not become less.  *readonly: whether it is; NULL: it must not be. */
-MemoryMapObject *placed_take_map(core_state *state, PyObject *shm,
-                                 const char *what, bool *readonly);
+PyObject *placed_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
+                    PyObject *kwnames);
+PyObject *placed_reduce(PyObject *op, PyObject *unused);
 
-/* Before a use: is it open and nobody has written over its tag?  Returns 0, or
- * -1 with ValueError or OSError (EBADMSG). */
-int placed_refuse(PlacedObject *self);            /* the slow half */
+/* The Python type of a placed type. */
+PyTypeObject *placed_python_type(core_state *state,
+                                 const struct placed_type *type);
+
+/* Add all types, and what belongs to them.  Returns 0 or -1. */
+int placed_add_types(PyObject *module, core_state *state);
+int recovery_add_type(PyObject *module, core_state *state);
+int rwlock_add_context_type(PyObject *module, core_state *state);
+extern PyMethodDef semaphore_functions[];       /* sem_unlink */
+
+/* ---- The object: placed.c ---- */
+
+/* Before a use: is it open, and is its header intact?  Returns 0, or -1 with
+ * ValueError or OSError (EBADMSG). */
+int placed_raise_unusable(PlacedObject *self);
 
 static inline int
 placed_check(PlacedObject *self)
 {
     return !atomic_load_explicit(&self->closed, memory_order_relaxed)
-           && (self->place == NULL
-               || pshm_primitive_intact(self->place, self->kind))
-               ? 0 : placed_refuse(self);
+           && (self->primitive == NULL
+               || pshm_primitive_intact(self->primitive, self->kind))
+               ? 0 : placed_raise_unusable(self);
 }
 
 /* Before a use that writes: also PermissionError. */
 static inline int
 placed_check_writable(PlacedObject *self)
 {
-    return self->readonly ? placed_refuse(self) : placed_check(self);
+    return self->readonly ? placed_raise_unusable(self) : placed_check(self);
 }
 
-/* Raise what a use returned: -EBADMSG, or -errno.  Returns -1. */
+/* The first byte of the primitive, its payload. */
+static inline void *
+placed_memory(PlacedObject *self)
+{
+    return self->map->base + self->offset;
+}
+
+/* Raise what a use returned, -errno.  Returns -1. */
 int placed_raise(PlacedObject *self, int rc);
 
-/* The same in words of our own, in which "%U" is placed_describe().  Returns
- * -1. */
+/* The same with a message in which "%U" is placed_describe().  Returns -1. */
 int placed_raise_words(PlacedObject *self, int rc, const char *format);
 
-/* Which primitive it is, as repr() says it: "Lock 'jobs'", "Lock at offset
- * 64".  A new str, or NULL. */
+/* "Lock 'jobs'", "Lock at offset 64" or "Lock without a name": a new str, or
+ * NULL. */
 PyObject *placed_describe(PlacedObject *self);
 
-/* Slots.  A type with fields of its own calls these from its slots. */
-int placed_traverse(PlacedObject *self, visitproc visit, void *arg);
-int placed_clear(PlacedObject *self);
-void placed_end(PlacedObject *self);              /* first of all: nobody finds it now */
-void placed_free(PlacedObject *self);             /* last of all */
+/* The name without a slash, or None: a new reference, or NULL. */
+PyObject *placed_get_name(PyObject *op, void *closure);
 
-/* repr(): <posixshm.Lock 'jobs': state>.  Owns state, a str, or NULL with an
- * exception; "closed" takes its place. */
-PyObject *placed_repr(PyObject *op, PyObject *state);
-
-/* (opener, (type, shm, offset, own, options)): pickling by reference.
- * Owns options, a dict, or NULL. */
-PyObject *placed_reduce(PlacedObject *self, PyObject *options);
-extern PyMethodDef placed_functions[];    /* the opener */
-
-/* Methods and attributes of all. */
 PyObject *placed_close(PyObject *op, PyObject *unused);
 PyObject *placed_unlink(PyObject *op, PyObject *unused);
 PyObject *placed_stat(PyObject *op, PyObject *unused);
-PyObject *placed_get_name(PyObject *op, void *closure);
 PyObject *placed_get_offset(PyObject *op, void *closure);
 PyObject *placed_get_closed(PyObject *op, void *closure);
 PyObject *placed_get_shm(PyObject *op, void *closure);
 PyObject *placed_get_uid(PyObject *op, void *closure);
+
+/* ---- Tables and docstrings ---- */
+
 extern const char placed_close_doc[], placed_unlink_doc[], placed_stat_doc[],
     placed_name_doc[], placed_offset_doc[], placed_closed_doc[],
     placed_shm_doc[], placed_uid_doc[], placed_reduce_doc[];
 
-#define PLACED_CAST(function) (PyCFunction)(void (*)(void))(function)
+/* The parameters of a method, as args_match takes them. */
+#define PARAMETERS(method, positional, required, ...)                         \
+    static const struct signature method##_signature = {                      \
+        #method, positional, required,                                        \
+        (const char *const[]){__VA_ARGS__, NULL}}
 
-#define PLACED_METHODS                                                         \
-    {"close", placed_close, METH_NOARGS, placed_close_doc},                      \
-    {"unlink", placed_unlink, METH_NOARGS, placed_unlink_doc},                   \
-    {"stat", placed_stat, METH_NOARGS, placed_stat_doc}
+/* An entry for type_method(), which has parameters, or for a method that does
+ * not have any; the docstring is type_method_doc. */
+#define KEYWORD_METHOD(type, method)                                          \
+    {#method, (PyCFunction)(void (*)(void))type##_##method,                   \
+     METH_FASTCALL | METH_KEYWORDS, type##_##method##_doc}
+#define PLAIN_METHOD(type, method)                                            \
+    {#method, type##_##method, METH_NOARGS, type##_##method##_doc}
+#define WITH_METHODS(type)                                                    \
+    {"__enter__", type##_enter, METH_NOARGS, NULL},                           \
+    {"__exit__", (PyCFunction)(void (*)(void))type##_exit, METH_FASTCALL, NULL}
+#define ATTRIBUTE(type, attribute)                                            \
+    {#attribute, type##_get_##attribute, NULL, type##_##attribute##_doc, NULL}
 
-#define PLACED_GETSET                                                          \
-    {"name", placed_get_name, NULL, placed_name_doc, NULL},                      \
-    {"offset", placed_get_offset, NULL, placed_offset_doc, NULL},                \
-    {"closed", placed_get_closed, NULL, placed_closed_doc, NULL},                \
-    {"shm", placed_get_shm, NULL, placed_shm_doc, NULL},                         \
-    {"uid", placed_get_uid, NULL, placed_uid_doc, NULL}
+#define PLACED_AT(doc)                                                        \
+    {"at", (PyCFunction)(void (*)(void))placed_at,                            \
+     METH_CLASS | METH_FASTCALL | METH_KEYWORDS, doc}
+#define PLACED_REDUCE                                                         \
+    {"__reduce__", placed_reduce, METH_NOARGS, placed_reduce_doc}
+#define PLACED_METHODS(at_doc)                                                \
+    PLACED_AT(at_doc), PLACED_REDUCE, PLAIN_METHOD(placed, close),            \
+    PLAIN_METHOD(placed, unlink), PLAIN_METHOD(placed, stat)
+#define PLACED_GETSET                                                         \
+    ATTRIBUTE(placed, name), ATTRIBUTE(placed, offset),                       \
+    ATTRIBUTE(placed, closed), ATTRIBUTE(placed, shm), ATTRIBUTE(placed, uid)
 
-#define PLACED_MEMBERS(type)                                                   \
-    {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(type, base.weakrefs),     \
-     Py_READONLY, NULL}
-
-#define PLACED_DOC_AT                                                          \
-    "shm: a SharedMemory or MemoryMap that can be written.  offset: bytes, a\n"\
-    "multiple of .alignment; it takes .nbytes bytes.  create: make it, of\n" \
-    "bytes that are all zero; exist_ok: or open the one that is there.\n"
-#define PLACED_DOC_READS                                                       \
-    "In read-only memory it can be read; what writes raises PermissionError.\n"
-#define PLACED_DOC_NAME                                                        \
-    "name: it lies in an object of its own that has this name; None: in an\n"\
-    "anonymous one, which is new, for this process and those that get it\n" \
-    "through multiprocessing.\n"
-#define PLACED_DOC_OPTIONS                                                     \
-    "create: make it; exist_ok: or open the one that exists.  mode:\n"       \
-    "permissions, whatever the umask is.  owner, delete, track, acl,\n"     \
-    "mode_at_most, stale and replace: as for SharedMemory.create(); owner and\n"\
-    "mode_at_most also without create.\n"
-#define PLACED_DOC_RAISES                                                      \
-    "Raises FileNotFoundError: there is none; FileExistsError; ValueError:\n"\
-    "something else is there, or a bad name or offset; PermissionError;\n"   \
-    "OSError: EXDEV (made in another PID namespace, see exist_ok), ENOEXEC\n"\
-    "(by another C library or word size), ENOSPC, EMFILE.\n"
-
-#define PLACED_TYPE_FLAGS                                                      \
-    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE)
-
-/* Add a type to the module, with size and alignment.  Returns it, or NULL. */
-PyTypeObject *placed_add_type(PyObject *module, PyType_Spec *spec,
-                            Py_ssize_t size, Py_ssize_t alignment);
-
-/* Each primitive's file: add its types.  Returns 0 or -1. */
-int lock_add_types(PyObject *module, core_state *state);
-int semaphore_add_type(PyObject *module, core_state *state);
-int condition_add_type(PyObject *module, core_state *state);
-int event_add_type(PyObject *module, core_state *state);
-int barrier_add_type(PyObject *module, core_state *state);
-int rwlock_add_types(PyObject *module, core_state *state);
-int atomic_add_type(PyObject *module, core_state *state);
+#define PLACED_OPTIONS_SIGNATURE                                              \
+    "create=False, exist_ok=False, mode=0o600,\n"                             \
+    "    owner='self', delete=False, track=False, mode_at_most=None,\n"       \
+    "    acl=None, stale='attach', replace=False"
+#define PLACED_DOC_AT                                                         \
+    "shm: a SharedMemory or MemoryMap.  offset: bytes, a multiple of\n"       \
+    ".alignment; the primitive takes .nbytes bytes.  create: create it in\n"  \
+    "bytes that are all zero; with exist_ok, open it if it exists.\n"
+#define PLACED_DOC_READS                                                      \
+    "In read-only memory, methods that write raise PermissionError.\n"
+#define PLACED_DOC_NAME                                                       \
+    "name: the name of a shared memory object of its own; None: a new\n"      \
+    "anonymous object, for this process and the processes that receive the\n" \
+    "primitive through multiprocessing.\n"
+#define PLACED_DOC_OPTIONS                                                    \
+    "create: create it; with exist_ok, open it if it exists.  mode:\n"        \
+    "permissions, regardless of the umask.  owner, delete, track, acl,\n"     \
+    "mode_at_most, stale and replace: as for SharedMemory.create(); owner\n"  \
+    "and mode_at_most also apply without create.\n"
+#define PLACED_DOC_RAISES                                                     \
+    "Raises FileNotFoundError if it does not exist; FileExistsError;\n"       \
+    "ValueError if the memory contains something else, or for a bad name or\n"\
+    "offset; PermissionError; OSError: EXDEV (created in another PID\n"       \
+    "namespace, see exist_ok), ENOEXEC (created with another C library or\n"  \
+    "word size), ENOSPC, EMFILE."
 
 #endif

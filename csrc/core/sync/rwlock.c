@@ -1,454 +1,509 @@
 /* RWLock: many readers or one writer. */
-#include "core/sync/rwlock.h"
+#include "core/sync/lock.h"
 
-#include "core/args.h"
 #include "core/errors.h"
 
-struct rwlock_placed {
-    struct pshm_primitive head;
+#include "posix/sync/rwlock.h"
+
+typedef struct {
+    PlacedObject base;
+    struct recovery recovery;           /* from a writer that died */
+    struct pshm_lock *gate;
+    struct pshm_rwlock *rw;
+    struct pshm_rw_state *mstate;       /* or NULL: not attached */
+} RWLockObject;
+
+struct rwlock_memory {
+    struct pshm_primitive head;         /* its payload is rw's lock */
     struct pshm_rwlock rw;
 };
 
-_Static_assert(sizeof(struct rwlock_placed) % 64 == 0
-                   && offsetof(struct rwlock_placed, rw.owners) % 64 == 0,
+_Static_assert(sizeof(struct rwlock_memory) % 64 == 0
+                   && offsetof(struct rwlock_memory, rw.owners) % 64 == 0,
                "whole lines");
 
-/* rw.read() or rw.write(), for a with block. */
+/* The context manager that read() and write() return. */
 typedef struct {
     PyObject_HEAD
-    PyObject *rw;
-    wait_timeout how_long;
+    RWLockObject *rwlock;
+    wait_timeout timeout;
     bool writes;
-} RWLockSideObject;
+} RWLockContextObject;
 
-static RWLockSideObject *
-as_side(PyObject *op)
+static RWLockObject *
+as_rwlock(PyObject *op)
 {
-    return (RWLockSideObject *)op;
+    return (RWLockObject *)op;
 }
 
 /* ---- Opening ---- */
 
-static struct pshm_rwlock *
-words_of(struct pshm_primitive *place)
-{
-    return &((struct rwlock_placed *)(void *)place)->rw;
-}
-
-static struct pshm_lock *
-gate_of(struct pshm_primitive *place)
-{
-    return (struct pshm_lock *)(void *)place->payload;
-}
-
 static int
-init_placed(struct pshm_primitive *place, const void *Py_UNUSED(how))
+init_rwlock(struct pshm_primitive *primitive, const void *Py_UNUSED(value))
 {
-    struct pshm_rwlock *words = words_of(place);
-    pshm_primitive_mark(words);
+    struct pshm_rwlock *rw = (void *)(primitive + 1);
+    pshm_primitive_mark(rw);
     for (int i = 0; i < PSHM_OWNER_LINES; i++) {
-        pshm_primitive_mark(&words->owners[i]);
+        pshm_primitive_mark(&rw->owners[i]);
     }
-    return pshm_rw_init(gate_of(place), words_of(place));
+    return pshm_rw_init((void *)primitive->payload, rw);
 }
 
 static int
-fill_in(RWLockObject *self, PyObject *recover)
+rwlock_parse(placed_params *params)
 {
-    self->gate = gate_of(self->base.place);
-    self->rw = words_of(self->base.place);
+    return recovery_check(params->values[0]);
+}
+
+static int
+rwlock_attach(PlacedObject *base, const placed_params *params)
+{
+    RWLockObject *self = (RWLockObject *)base;
+    self->gate = placed_memory(base);
+    self->rw = (void *)(base->primitive + 1);
     self->mstate = PyMem_RawCalloc(1, sizeof(*self->mstate));
     if (self->mstate == NULL) {
         PyErr_NoMemory();
         return -1;
     }
+    recovery_set(&self->recovery, params->values[0]);
     int rc = pshm_rw_open(self->gate, self->rw, self->mstate);
-    if (rc < 0) {
+    return rc < 0 ? placed_raise(base, rc) : 0;
+}
+
+/* ---- Acquiring ---- */
+
+static int
+attempt_once(RWLockObject *self, bool writes, enum pshm_rw_patience patience,
+             int64_t deadline, struct pshm_rw_attempt *progress)
+{
+    int slot;
+    return writes ? pshm_rw_write(self->gate, self->rw, self->mstate, progress,
+                                  patience, deadline)
+                  : pshm_rw_read(self->gate, self->rw, self->mstate, progress,
+                                 patience, deadline, &slot);
+}
+
+/* Returns as pshm_rw_read or pshm_rw_write; -EINTR only with an exception, and
+ * the attempt is undone. */
+static int
+attempt(RWLockObject *self, bool writes, wait_timeout *timeout,
+        struct pshm_rw_attempt *progress)
+{
+    int rc = progress->turnstile ? -EBUSY
+                            : attempt_once(self, writes, PSHM_RW_TRY, 0,
+                                           progress);
+    if (rc != -EBUSY) {
+        return rc;
+    }
+    timeout_begin(timeout);
+    WAIT_WITHOUT_GIL(rc, attempt_once(self, writes,
+                                      timeout->now ? PSHM_RW_PASS
+                                                   : PSHM_RW_WAIT,
+                                      timeout->deadline, progress));
+    if (rc == -EINTR) {
+        pshm_rw_undo(self->gate, self->rw, self->mstate, progress);
+    }
+    return rc;
+}
+
+#define TEXT_OF(number) TEXT_OF_VALUE(number)
+#define TEXT_OF_VALUE(number) #number
+
+/* Returns 1; 0: not in time; or -1 with an exception. */
+static int
+conclude(RWLockObject *self, int rc)
+{
+    switch (rc) {
+    case 0:
+        return 1;
+    case -EBUSY:
+    case -ETIMEDOUT:
+        return 0;
+    case -EOWNERDEAD:
+    case -EINPROGRESS:
+        return recovery_raise(&self->base, rc);
+    case -EDEADLK:
+        return placed_raise_words(
+            &self->base, rc,
+            "This thread already holds the %U, so it would wait for itself; "
+            "release it first, or give a timeout");
+    case -EAGAIN:
+        return placed_raise_words(
+            &self->base, -EDEADLK,
+            "An RWLock can be held by at most " TEXT_OF(PSHM_SLOTS)
+            " readers, and this thread has acquired the %U "
+            TEXT_OF(PSHM_SLOTS) " times to read, so it would wait for itself; "
+            "release it first, acquire it once around all reads, or give a "
+            "timeout");
+    default:
         return placed_raise(&self->base, rc);
     }
-    self->recover = recover == Py_None ? NULL : Py_XNewRef(recover);
-    return 0;
 }
 
-static PyObject *
-open_rwlock(PyTypeObject *type, const placed_arguments *where,
-            PyObject *recover)
+/* This thread writes, after a writer that died.  Returns 1; or -1 with an
+ * exception, released. */
+static int
+recover_from_death(RWLockObject *self, bool recover)
 {
-    placed_params how = {
-        .state = core_state_of_type(type),
-        .type = type,
-        .what = "RWLock",
-        .spec = {
-            .kind = PSHM_PRIMITIVE_RWLOCK,
-            .size = sizeof(struct rwlock_placed),
-            .owned = true,
-            .init = init_placed,
-        },
-    };
-    if (opening_parse(&how, where) < 0 || lock_check_recover(recover) < 0) {
-        return NULL;
+    if (!recover && recovery_call(&self->recovery, (PyObject *)self) < 0) {
+        pshm_rw_release_unrepaired(self->gate, self->rw, self->mstate);
+        return -1;
     }
-    PlacedObject *self = placed_open(&how, where);
-    if (self == NULL) {
-        return NULL;
-    }
-    return fill_in((RWLockObject *)self, recover) < 0 ? placed_discard(self)
-                                                : placed_complete(self);
+    pshm_rw_repair(self->gate);
+    atomic_store(&self->recovery.recovered, true);
+    return 1;
 }
+
+/* Returns 1; 0: not in time; or -1 with an exception. */
+static int
+acquire_write(RWLockObject *self, wait_timeout timeout, bool recover)
+{
+    struct pshm_rw_attempt progress = {0};
+    if (placed_check(&self->base) < 0) {
+        return -1;
+    }
+    int rc = attempt(self, true, &timeout, &progress);
+    if (rc != -EOWNERDEAD) {
+        if (rc == 0) {
+            atomic_store(&self->recovery.recovered, false);
+        }
+        return conclude(self, rc);
+    }
+    if (!recover && self->recovery.callback == NULL) {
+        pshm_rw_undo(self->gate, self->rw, self->mstate, &progress);
+        return conclude(self, rc);
+    }
+    rc = attempt(self, true, &timeout, &progress);
+    return rc == 0 ? recover_from_death(self, recover) : conclude(self, rc);
+}
+
+static int
+acquire_read(RWLockObject *self, wait_timeout timeout)
+{
+    struct pshm_rw_attempt progress = {0};
+    if (placed_check(&self->base) < 0) {
+        return -1;
+    }
+    int rc;
+    while ((rc = attempt(self, false, &timeout, &progress)) == -EOWNERDEAD) {
+        pshm_rw_undo(self->gate, self->rw, self->mstate, &progress);
+        if (self->recovery.callback == NULL) {
+            break;
+        }
+        /* Only a writer can repair the data.  Another writer may acquire the
+         * lock and die before this thread reads. */
+        int acquired = acquire_write(self, timeout, false);
+        if (acquired <= 0) {
+            return acquired;
+        }
+        (void)pshm_rw_done(self->gate, self->rw, self->mstate);
+    }
+    return conclude(self, rc);
+}
+
+#define TIMEOUT_DOC                                                           \
+    "timeout: seconds, on the monotonic clock; -1 or None: no limit; 0: as\n"\
+    "blocking=False.  "
+#define RAISES_DOC                                                            \
+    "Returns True, or False if the lock was not acquired in time.\n\n"        \
+    "Raises OwnerDiedError, and does not acquire the lock, if a writer died,\n"\
+    "until acquire_write() recovers the lock; OSError (EDEADLK) if this thread\n"\
+    "would wait for itself; ValueError after close()."
+
+PARAMETERS(acquire_read, 2, 0, "blocking", "timeout");
+PARAMETERS(acquire_write, 2, 0, "blocking", "timeout", "recover");
+PARAMETERS(read, 1, 0, "timeout");
+PARAMETERS(write, 1, 0, "timeout");
 
 PyDoc_STRVAR(
-    at_doc,
-    "at($type, /, shm, offset=0, *, create=False, exist_ok=False,\n"
-    "   on_owner_died=None)\n--\n\n"
-    "The lock at an offset of shared memory.\n\n" PLACED_DOC_AT
-    "on_owner_died: as for RWLock.\n\n" PLACED_DOC_RAISES);
-
-static PyObject *
-rwlock_at(PyObject *type, PyObject *const *args, Py_ssize_t count,
-          PyObject *kwnames)
-{
-    static const char *const names[] = {"shm", "offset", "create", "exist_ok",
-                                        "on_owner_died", NULL};
-    static const struct signature signature = {"at", 2, 1, names};
-    PyObject *values[5];
-    if (args_match(&signature, args, count, kwnames, values) < 0) {
-        return NULL;
-    }
-    placed_arguments where = {.shm = values[0], .offset = values[1],
-                       .options = values + 2};
-    return open_rwlock((PyTypeObject *)type, &where, values[4]);
-}
-
-static PyObject *
-rwlock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
-{
-    static const char *const names[] = {"name", PLACED_OPTIONS, "on_owner_died",
-                                        NULL};
-    static const struct signature signature = {"RWLock", 1, 0, names};
-    PyObject *values[2 + PLACED_OPTION_COUNT];
-    if (args_match_dict(&signature, args, kwargs, values) < 0) {
-        return NULL;
-    }
-    placed_arguments where = {.name = values[0], .options = values + 1};
-    return open_rwlock(type, &where, values[1 + PLACED_OPTION_COUNT]);
-}
-
-/* ---- Acquiring and releasing ---- */
-
-#define WAIT_DOC                                                              \
-    "timeout: seconds, on the monotonic clock; -1 or None: for ever; 0: as\n"\
-    "blocking=False.\n"
-#define RAISE_DOC                                                             \
-    "Raises OwnerDiedError, not holding the lock, if a writer died while it\n"\
-    "wrote: everyone is told until somebody acquires it to write with\n"     \
-    "recover; OSError (EDEADLK) if this thread would wait for itself for\n"  \
-    "ever; ValueError after close()."
-
-PyDoc_STRVAR(
-    acquire_read_doc,
+    rwlock_acquire_read_doc,
     "acquire_read($self, /, blocking=True, timeout=-1)\n--\n\n"
-    "Acquire it to read, beside other readers: True; or False if that was not\n"
-    "possible in time.  A writer that waits comes first, so a thread that\n"
-    "reads must not ask again; if it does, each time counts as one of the 64\n"
-    "readers of that time.\n\n" WAIT_DOC "\n" RAISE_DOC);
+    "Acquire the lock to read, together with other readers.\n\n"
+    "A writer that waits precedes new readers, so a thread that already reads\n"
+    "must not acquire the lock again.  Each acquire counts as one of the 64\n"
+    "readers.  " TIMEOUT_DOC RAISES_DOC);
 
 static PyObject *
 rwlock_acquire_read(PyObject *op, PyObject *const *args, Py_ssize_t count,
                     PyObject *kwnames)
 {
-    static const char *const names[] = {"blocking", "timeout", NULL};
-    static const struct signature signature = {"acquire_read", 2, 0, names};
     PyObject *values[2];
-    wait_timeout how_long;
-    if (args_match(&signature, args, count, kwnames, values) < 0
-        || timeout_of_acquire(values[0], values[1], &how_long) < 0) {
+    wait_timeout timeout;
+    if (args_match(&acquire_read_signature, args, count, kwnames, values) < 0
+        || timeout_of_acquire(values[0], values[1], &timeout) < 0) {
         return NULL;
     }
-    int got = rwlock_get_read(as_rwlock(op), how_long);
-    return got < 0 ? NULL : PyBool_FromLong(got);
+    int acquired = acquire_read(as_rwlock(op), timeout);
+    return acquired < 0 ? NULL : PyBool_FromLong(acquired);
 }
 
 PyDoc_STRVAR(
-    acquire_write_doc,
+    rwlock_acquire_write_doc,
     "acquire_write($self, /, blocking=True, timeout=-1, *, recover=False)\n"
     "--\n\n"
-    "Acquire it to write, alone: True; or False if that was not possible in\n"
-    "time.\n\n" WAIT_DOC
-    "recover: also if a writer died while it wrote (see .recovered): what it\n"
-    "wrote is the caller's to repair.\n\n" RAISE_DOC);
+    "Acquire the lock to write, alone.\n\n"
+    TIMEOUT_DOC RECOVER_DOC RAISES_DOC);
 
 static PyObject *
 rwlock_acquire_write(PyObject *op, PyObject *const *args, Py_ssize_t count,
                      PyObject *kwnames)
 {
-    static const char *const names[] = {"blocking", "timeout", "recover",
-                                        NULL};
-    static const struct signature signature = {"acquire_write", 2, 0, names};
     PyObject *values[3];
-    wait_timeout how_long;
+    wait_timeout timeout;
     bool recover = false;
-    if (args_match(&signature, args, count, kwnames, values) < 0
-        || timeout_of_acquire(values[0], values[1], &how_long) < 0
+    if (args_match(&acquire_write_signature, args, count, kwnames, values) < 0
+        || timeout_of_acquire(values[0], values[1], &timeout) < 0
         || arg_bool(values[2], &recover) < 0) {
         return NULL;
     }
-    int got = rwlock_get_write(as_rwlock(op), how_long, recover);
-    return got < 0 ? NULL : PyBool_FromLong(got);
+    int acquired = acquire_write(as_rwlock(op), timeout, recover);
+    return acquired < 0 ? NULL : PyBool_FromLong(acquired);
+}
+
+/* ---- Releasing ---- */
+
+static bool
+is_mine(const RWLockObject *self)
+{
+    return pshm_rw_writes(self->mstate) || pshm_rw_my_slot(self->mstate) >= 0;
+}
+
+/* Returns 0, or -1 with RuntimeError or OSError. */
+static int
+release(RWLockObject *self)
+{
+    int rc;
+    if (!pshm_primitive_intact(self->base.primitive, self->base.kind)) {
+        return placed_raise(&self->base, -EBADMSG);
+    }
+    if (pshm_rw_writes(self->mstate)) {
+        if (recovery_check_release(&self->recovery) < 0) {
+            return -1;
+        }
+        rc = pshm_rw_done(self->gate, self->rw, self->mstate);
+    }
+    else {
+        int slot = pshm_rw_my_slot(self->mstate);
+        rc = slot < 0 ? -EPERM : pshm_rw_leave(self->rw, self->mstate, slot);
+    }
+    return rc == -EPERM ? recovery_raise_not_held()
+           : rc < 0     ? placed_raise(&self->base, rc) : 0;
 }
 
 PyDoc_STRVAR(
-    release_doc,
+    rwlock_release_doc,
     "release($self, /)\n--\n\n"
-    "Release what this thread has acquired, to read or to write.  Raises\n"
-    "RuntimeError where that is nothing; OSError (EBADMSG) where its bytes\n"
-    "were written over.");
+    "Release the lock, which this thread has acquired to read or to write.\n\n"
+    "Raises RuntimeError if it has not; OSError (EBADMSG) if the bytes of the\n"
+    "lock were written over.");
 
 static PyObject *
 rwlock_release(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return rwlock_let_go(as_rwlock(op)) < 0 ? NULL : Py_NewRef(Py_None);
+    return release(as_rwlock(op)) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* ---- with rw.read(): ---- */
+/* ---- with rwlock.read(): ---- */
 
 static PyObject *
-make_side(PyObject *op, PyObject *const *args, Py_ssize_t count,
-          PyObject *kwnames, const char *function, bool writes)
+new_context(PyObject *op, PyObject *const *args, Py_ssize_t count,
+            PyObject *kwnames, const struct signature *signature, bool writes)
 {
-    static const char *const names[] = {"timeout", NULL};
-    const struct signature signature = {function, 1, 0, names};
-    PyTypeObject *type = core_state_of_type(Py_TYPE(op))->side_type;
-    PyObject *values[1];
-    wait_timeout how_long;
-    if (args_match(&signature, args, count, kwnames, values) < 0
-        || timeout_of_acquire(NULL, values[0], &how_long) < 0) {
+    PyTypeObject *type =
+        core_state_of_type(Py_TYPE(op))->rwlock_context_type;
+    PyObject *value;
+    wait_timeout timeout;
+    if (args_match(signature, args, count, kwnames, &value) < 0
+        || timeout_of_acquire(NULL, value, &timeout) < 0) {
         return NULL;
     }
-    RWLockSideObject *self = as_side(placed_alloc(type));
+    RWLockContextObject *self = (RWLockContextObject *)placed_alloc(type);
     if (self == NULL) {
         return NULL;
     }
-    self->rw = Py_NewRef(op);
-    timeout_begin(&how_long);
-    self->how_long = how_long;
+    self->rwlock = (RWLockObject *)Py_NewRef(op);
+    timeout_begin(&timeout);
+    self->timeout = timeout;
     self->writes = writes;
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }
 
-PyDoc_STRVAR(read_doc,
+PyDoc_STRVAR(rwlock_read_doc,
              "read($self, /, timeout=-1)\n--\n\n"
-             "For a with block that reads: acquire_read(), release().  Raises\n"
-             "TimeoutError where it is not acquired within timeout seconds of\n"
-             "this call.");
+             "Return a context manager that acquires the lock to read and\n"
+             "releases it.\n\n"
+             "Its __enter__ raises TimeoutError if the lock is not acquired\n"
+             "within timeout seconds of this call.");
 
 static PyObject *
 rwlock_read(PyObject *op, PyObject *const *args, Py_ssize_t count,
             PyObject *kwnames)
 {
-    return make_side(op, args, count, kwnames, "read", false);
+    return new_context(op, args, count, kwnames, &read_signature, false);
 }
 
-PyDoc_STRVAR(write_doc,
+PyDoc_STRVAR(rwlock_write_doc,
              "write($self, /, timeout=-1)\n--\n\n"
-             "For a with block that writes: acquire_write(), release().\n"
-             "Raises TimeoutError where it is not acquired within timeout\n"
-             "seconds of this call.");
+             "Return a context manager that acquires the lock to write and\n"
+             "releases it.\n\n"
+             "Its __enter__ raises TimeoutError if the lock is not acquired\n"
+             "within timeout seconds of this call.");
 
 static PyObject *
 rwlock_write(PyObject *op, PyObject *const *args, Py_ssize_t count,
              PyObject *kwnames)
 {
-    return make_side(op, args, count, kwnames, "write", true);
+    return new_context(op, args, count, kwnames, &write_signature, true);
 }
 
 static PyObject *
-side_enter(PyObject *op, PyObject *Py_UNUSED(unused))
+context_enter(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    RWLockSideObject *self = as_side(op);
-    RWLockObject *rw = as_rwlock(self->rw);
-    int got = self->writes ? rwlock_get_write(rw, self->how_long, false)
-                           : rwlock_get_read(rw, self->how_long);
-    if (got == 0) {
+    RWLockContextObject *self = (RWLockContextObject *)op;
+    int acquired = self->writes
+                       ? acquire_write(self->rwlock, self->timeout, false)
+                       : acquire_read(self->rwlock, self->timeout);
+    if (acquired == 0) {
         raise_errno_words(-ETIMEDOUT, NULL, "The lock was not free in time");
     }
-    return got <= 0 ? NULL : Py_NewRef(self->rw);
+    return acquired <= 0 ? NULL : Py_NewRef((PyObject *)self->rwlock);
 }
 
+/* As lock_exit(). */
 static PyObject *
-side_exit(PyObject *op, PyObject *const *args, Py_ssize_t count)
+context_exit(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
-    RWLockObject *rw = as_rwlock(as_side(op)->rw);
+    RWLockObject *rwlock = ((RWLockContextObject *)op)->rwlock;
     bool raising = count > 0 && args[0] != Py_None;
-    if (!(raising && !rwlock_is_mine(rw)) && rwlock_let_go(rw) < 0) {
+    if (!(raising && !is_mine(rwlock)) && release(rwlock) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
 }
 
 static int
-side_traverse(PyObject *op, visitproc visit, void *arg)
+context_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
-    Py_VISIT(as_side(op)->rw);
+    Py_VISIT(((RWLockContextObject *)op)->rwlock);
     return 0;
 }
 
 static void
-side_dealloc(PyObject *op)
+context_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    Py_CLEAR(as_side(op)->rw);
+    Py_CLEAR(((RWLockContextObject *)op)->rwlock);
     type->tp_free(op);
     Py_DECREF(type);
 }
 
-static PyMethodDef side_methods[] = {
-    {"__enter__", side_enter, METH_NOARGS, NULL},
-    {"__exit__", PLACED_CAST(side_exit), METH_FASTCALL, NULL},
-    {0},
-};
+static PyMethodDef context_methods[] = {WITH_METHODS(context), {0}};
 
-static PyType_Slot side_slots[] = {
-    {Py_tp_dealloc, side_dealloc},
-    {Py_tp_traverse, side_traverse},
-    {Py_tp_methods, side_methods},
+static PyType_Slot context_slots[] = {
+    {Py_tp_dealloc, context_dealloc},
+    {Py_tp_traverse, context_traverse},
+    {Py_tp_methods, context_methods},
     {0, NULL},
 };
 
-static PyType_Spec side_spec = {
-    .name = "posixshm._core._Side",
-    .basicsize = sizeof(RWLockSideObject),
-    .flags = PLACED_TYPE_FLAGS
-             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = side_slots,
+static PyType_Spec context_spec = {
+    .name = "posixshm._core._RWLockContext",
+    .basicsize = sizeof(RWLockContextObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = context_slots,
 };
+
+int
+rwlock_add_context_type(PyObject *module, core_state *state)
+{
+    state->rwlock_context_type = (PyTypeObject *)PyType_FromModuleAndSpec(
+        module, &context_spec, NULL);
+    return state->rwlock_context_type == NULL ? -1 : 0;
+}
 
 /* ---- The type ---- */
 
-PyDoc_STRVAR(recovered_doc,
-             "Whether the last one who acquired it by this object to write took\n"
-             "it over from a writer that had died.");
-
 static PyObject *
-rwlock_get_recovered(PyObject *op, void *Py_UNUSED(closure))
+rwlock_own_values(PlacedObject *self)
 {
-    return PyBool_FromLong(atomic_load(&as_rwlock(op)->recovered));
+    return recovery_values(&((RWLockObject *)self)->recovery);
 }
 
 static PyObject *
-rwlock_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
+rwlock_state(PlacedObject *self)
 {
-    PyObject *recover = as_rwlock(op)->recover;
-    return placed_reduce(as_placed(op),
-                       Py_BuildValue("{sO}", "on_owner_died",
-                                     recover != NULL ? recover : Py_None));
-}
-
-static PyObject *
-rwlock_repr(PyObject *op)
-{
-    int readers = pshm_rw_readers(as_rwlock(op)->rw);
-    return placed_repr(op, readers < 0
-                             ? PyUnicode_FromString("writing")
-                             : PyUnicode_FromFormat("readers=%d", readers));
-}
-
-static int
-rwlock_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    Py_VISIT(as_rwlock(op)->recover);
-    return placed_traverse(as_placed(op), visit, arg);
-}
-
-static int
-rwlock_clear(PyObject *op)
-{
-    Py_CLEAR(as_rwlock(op)->recover);
-    return placed_clear(as_placed(op));
+    int readers = pshm_rw_readers(((RWLockObject *)self)->rw);
+    return readers < 0 ? PyUnicode_FromString("writing")
+                       : PyUnicode_FromFormat("readers=%d", readers);
 }
 
 static void
-rwlock_dealloc(PyObject *op)
+rwlock_finalize(PlacedObject *base)
 {
-    RWLockObject *self = as_rwlock(op);
-    placed_end(&self->base);
-    Py_CLEAR(self->recover);
+    RWLockObject *self = (RWLockObject *)base;
     if (self->mstate != NULL) {
         pshm_rw_abandon(self->gate, self->rw, self->mstate, lock_keep_orphan,
-                        self->base.map);
+                        base->map);
     }
     PyMem_RawFree(self->mstate);
-    placed_free(&self->base);
 }
+
+PyDoc_STRVAR(
+    rwlock_at_doc,
+    "at($type, /, shm, offset=0, *, create=False, exist_ok=False,\n"
+    "   on_owner_died=None)\n--\n\n"
+    "Open the lock at an offset of shared memory.\n\n"
+    PLACED_DOC_AT RECOVERY_DOC "\n" PLACED_DOC_RAISES);
 
 PyDoc_STRVAR(
     rwlock_doc,
     "RWLock(name=None, *, " PLACED_OPTIONS_SIGNATURE ",\n"
     "    on_owner_died=None)\n--\n\n"
     "A lock between processes for many readers or one writer.\n\n"
-    "A writer that waits keeps new readers out.  At most 64 read at a time;\n"
-    "more wait.  A thread owns it.  The kernel releases what a reader held\n"
-    "that died; after a writer died, acquiring raises OwnerDiedError.\n\n"
-    PLACED_DOC_NAME PLACED_DOC_OPTIONS
-    "on_owner_died: called with the lock, held to write, after a writer died.\n"
-    "See " MAN(pthread_mutexattr_setrobust, 3) ".\n\n" PLACED_DOC_RAISES);
+    "A writer that waits precedes new readers.  At most 64 readers hold the\n"
+    "lock; more wait.  The thread that acquires it is its owner.  If a reader\n"
+    "dies, the kernel releases its part; after a writer died, acquiring the\n"
+    "lock raises OwnerDiedError: " MAN(pthread_mutexattr_setrobust, 3) ".\n\n"
+    PLACED_DOC_NAME PLACED_DOC_OPTIONS RECOVERY_DOC
+    "It then holds the lock to write.\n\n" PLACED_DOC_RAISES);
 
 static PyMethodDef rwlock_methods[] = {
-    {"at", PLACED_CAST(rwlock_at), METH_CLASS | METH_FASTCALL | METH_KEYWORDS,
-     at_doc},
-    {"acquire_read", PLACED_CAST(rwlock_acquire_read),
-     METH_FASTCALL | METH_KEYWORDS, acquire_read_doc},
-    {"acquire_write", PLACED_CAST(rwlock_acquire_write),
-     METH_FASTCALL | METH_KEYWORDS, acquire_write_doc},
-    {"release", rwlock_release, METH_NOARGS, release_doc},
-    {"read", PLACED_CAST(rwlock_read), METH_FASTCALL | METH_KEYWORDS, read_doc},
-    {"write", PLACED_CAST(rwlock_write), METH_FASTCALL | METH_KEYWORDS,
-     write_doc},
-    {"__reduce__", rwlock_reduce, METH_NOARGS, placed_reduce_doc},
-    PLACED_METHODS,
+    KEYWORD_METHOD(rwlock, acquire_read),
+    KEYWORD_METHOD(rwlock, acquire_write),
+    PLAIN_METHOD(rwlock, release),
+    KEYWORD_METHOD(rwlock, read),
+    KEYWORD_METHOD(rwlock, write),
+    PLACED_METHODS(rwlock_at_doc),
     {0},
 };
 
 static PyGetSetDef rwlock_getset[] = {
-    {"recovered", rwlock_get_recovered, NULL, recovered_doc, NULL},
+    RECOVERED_ATTRIBUTE(RWLockObject),
     PLACED_GETSET,
     {0},
 };
 
-static PyMemberDef rwlock_members[] = {
-    PLACED_MEMBERS(RWLockObject),
-    {0},
+const struct placed_type rwlock_type = {
+    .name = "RWLock",
+    .doc = rwlock_doc,
+    .methods = rwlock_methods,
+    .getset = rwlock_getset,
+    .object_size = sizeof(RWLockObject),
+    .references = {offsetof(RWLockObject, recovery.callback)},
+    .kind = PSHM_PRIMITIVE_RWLOCK,
+    .size = sizeof(struct rwlock_memory),
+    .alignment = PSHM_PRIMITIVE_ALIGNMENT,
+    .owned = true,
+    .init = init_rwlock,
+    .own = {"on_owner_died"},
+    .parse = rwlock_parse,
+    .attach = rwlock_attach,
+    .finalize = rwlock_finalize,
+    .own_values = rwlock_own_values,
+    .state = rwlock_state,
 };
-
-static PyType_Slot rwlock_slots[] = {
-    {Py_tp_doc, (void *)rwlock_doc},
-    {Py_tp_new, rwlock_tp_new},
-    {Py_tp_dealloc, rwlock_dealloc},
-    {Py_tp_traverse, rwlock_traverse},
-    {Py_tp_clear, rwlock_clear},
-    {Py_tp_repr, rwlock_repr},
-    {Py_tp_methods, rwlock_methods},
-    {Py_tp_getset, rwlock_getset},
-    {Py_tp_members, rwlock_members},
-    {0, NULL},
-};
-
-static PyType_Spec rwlock_spec = {
-    .name = "posixshm.RWLock",
-    .basicsize = sizeof(RWLockObject),
-    .flags = PLACED_TYPE_FLAGS,
-    .slots = rwlock_slots,
-};
-
-int
-rwlock_add_types(PyObject *module, core_state *state)
-{
-    state->side_type = (PyTypeObject *)PyType_FromModuleAndSpec(
-        module, &side_spec, NULL);
-    state->rwlock_type = placed_add_type(module, &rwlock_spec,
-                                       sizeof(struct rwlock_placed),
-                                       PSHM_PRIMITIVE_ALIGNMENT);
-    return state->side_type == NULL || state->rwlock_type == NULL ? -1 : 0;
-}

@@ -4,50 +4,52 @@
 
 #include "core/args.h"
 
-/* Longer than that is for ever: some 146 years. */
-#define LONGEST (4.6e18 / 1e9)
+/* A longer timeout, of about 146 years, is not a limit. */
+#define LONGEST_SECONDS (4.6e18 / 1e9)
 
 static void
 timeout_of_seconds(double seconds, wait_timeout *out)
 {
     *out = (wait_timeout){.now = seconds <= 0};
     out->deadline = out->now ? 0 : PSHM_NEVER;
-    if (!out->now && seconds <= LONGEST) {
+    if (!out->now && seconds <= LONGEST_SECONDS) {
         out->timeout = (int64_t)(seconds * 1e9) + 1;
     }
 }
 
-/* -1, as an int or a float. */
+static int
+check_blocking(bool blocks)
+{
+    if (!blocks) {
+        PyErr_SetString(PyExc_ValueError,
+                        "can't specify a timeout for a non-blocking call");
+    }
+    return blocks ? 0 : -1;
+}
+
 static bool
 is_minus_one(PyObject *value)
 {
-    return (PyLong_Check(value) || PyFloat_Check(value))
-           && PyFloat_AsDouble(value) == -1.0 && !PyErr_Occurred();
+    bool result = (PyLong_Check(value) || PyFloat_Check(value))
+                  && PyFloat_AsDouble(value) == -1.0 && !PyErr_Occurred();
+    PyErr_Clear();
+    return result;
 }
 
 int
-timeout_of_acquire(PyObject *blocking, PyObject *timeout, wait_timeout *out)
+timeout_of_acquire(PyObject *blocking, PyObject *value, wait_timeout *out)
 {
     bool blocks = true;
+    double seconds = 0;
     if (arg_bool(blocking, &blocks) < 0) {
         return -1;
     }
     *out = (wait_timeout){.now = !blocks, .deadline = PSHM_NEVER};
-    if (timeout == NULL || timeout == Py_None) {
+    if (value == NULL || value == Py_None || is_minus_one(value)) {
         return 0;
     }
-    bool none = is_minus_one(timeout);
-    PyErr_Clear();
-    if (none) {
-        return 0;
-    }
-    if (!blocks) {
-        PyErr_SetString(PyExc_ValueError,
-                        "can't specify a timeout for a non-blocking call");
-        return -1;
-    }
-    double seconds = 0;
-    if (arg_seconds(timeout, "timeout", &seconds) < 0) {
+    if (check_blocking(blocks) < 0
+        || arg_seconds(value, "timeout", &seconds) < 0) {
         return -1;
     }
     timeout_of_seconds(seconds, out);
@@ -55,10 +57,10 @@ timeout_of_acquire(PyObject *blocking, PyObject *timeout, wait_timeout *out)
 }
 
 int
-timeout_of_wait(PyObject *timeout, wait_timeout *out)
+timeout_of_wait(PyObject *value, wait_timeout *out)
 {
     double seconds = INFINITY;
-    if (arg_timeout(timeout, &seconds) < 0) {
+    if (arg_timeout(value, &seconds) < 0) {
         return -1;
     }
     timeout_of_seconds(seconds, out);
@@ -67,15 +69,11 @@ timeout_of_wait(PyObject *timeout, wait_timeout *out)
 }
 
 int
-timeout_of_semaphore(PyObject *blocking, PyObject *timeout, wait_timeout *out)
+timeout_of_semaphore(PyObject *blocking, PyObject *value, wait_timeout *out)
 {
     bool blocks = true;
-    if (arg_bool(blocking, &blocks) < 0 || timeout_of_wait(timeout, out) < 0) {
-        return -1;
-    }
-    if (!blocks && timeout != NULL && timeout != Py_None) {
-        PyErr_SetString(PyExc_ValueError,
-                        "can't specify a timeout for a non-blocking call");
+    if (arg_bool(blocking, &blocks) < 0 || timeout_of_wait(value, out) < 0
+        || (value != NULL && value != Py_None && check_blocking(blocks) < 0)) {
         return -1;
     }
     out->now |= !blocks;

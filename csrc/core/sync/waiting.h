@@ -1,4 +1,4 @@
-/* Waiting: how long, and answering signals meanwhile. */
+/* Timeouts, and waits that answer signals. */
 #ifndef CORE_WAITING_H
 #define CORE_WAITING_H
 
@@ -6,44 +6,54 @@
 
 #include "posix/sync/futex.h"
 
-/* How long a call is to wait. */
 typedef struct {
-    bool now;                           /* not at all */
-    int64_t deadline;                      /* moment of futex.h */
-    int64_t timeout;                    /* nanoseconds until then, from
-                                           timeout_begin on; 0: begun */
+    bool now;                           /* do not wait */
+    int64_t deadline;                   /* nanoseconds, as futex.h has them */
+    int64_t timeout;                    /* nanoseconds until the deadline; 0:
+                                           timeout_begin has set that */
 } wait_timeout;
 
-/* Before the first wait: only then is the clock read. */
+#define WAIT_FOREVER ((wait_timeout){.deadline = PSHM_NEVER})
+
+/* Before the first wait: read the clock only then. */
 static inline void
-timeout_begin(wait_timeout *how_long)
+timeout_begin(wait_timeout *timeout)
 {
-    if (how_long->timeout != 0) {
-        how_long->deadline = pshm_now() + how_long->timeout;
-        how_long->timeout = 0;
+    if (timeout->timeout != 0) {
+        timeout->deadline = pshm_now() + timeout->timeout;
+        timeout->timeout = 0;
     }
 }
 
-/* blocking=True, timeout=-1 as threading.Lock.acquire has them: values NULL or
- * as given; a timeout of None or -1 is no limit.  Not begun.  Returns 0 or -1. */
-int timeout_of_acquire(PyObject *blocking, PyObject *timeout,
-                       wait_timeout *out);
+/* The arguments of threading.Lock.acquire: blocking=True, timeout=-1; a value
+ * may be NULL.  A timeout of None or -1 waits without a limit.  The wait has
+ * not begun.  Returns 0 or -1. */
+int timeout_of_acquire(PyObject *blocking, PyObject *value, wait_timeout *out);
 
-/* timeout=None as threading.Condition.wait has it: a negative one is over.
- * Returns 0 or -1. */
-int timeout_of_wait(PyObject *timeout, wait_timeout *out);
+/* The argument of threading.Condition.wait: timeout=None, which waits without a
+ * limit; a negative one does not wait.  Returns 0 or -1. */
+int timeout_of_wait(PyObject *value, wait_timeout *out);
 
-/* blocking=True, timeout=None as threading.Semaphore.acquire has them: likewise.
+/* The arguments of threading.Semaphore.acquire: blocking=True, timeout=None.
  * Returns 0 or -1. */
-int timeout_of_semaphore(PyObject *blocking, PyObject *timeout,
+int timeout_of_semaphore(PyObject *blocking, PyObject *value,
                          wait_timeout *out);
 
-/* After a wait of the posix room: is it to be called again?  If it is not and rc
- * is -EINTR, a signal handler has raised. */
+/* After a wait of the posix layer: is it to be called again?  If not and rc is
+ * -EINTR, a signal handler has raised. */
 static inline bool
-wait_on(int rc)
+wait_again(int rc)
 {
     return rc == -EINTR && PyErr_CheckSignals() == 0;
 }
+
+/* Call a wait of the posix layer without the GIL until it ends; -EINTR: a
+ * signal handler has raised. */
+#define WAIT_WITHOUT_GIL(rc, call)                                            \
+    do {                                                                      \
+        Py_BEGIN_ALLOW_THREADS                                                \
+        (rc) = (call);                                                        \
+        Py_END_ALLOW_THREADS                                                  \
+    } while (wait_again(rc))
 
 #endif
