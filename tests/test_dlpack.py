@@ -1,4 +1,4 @@
-"""DLPack: views to other libraries, and what keeps their memory mapped."""
+"""DLPack: exporting views to other libraries, and the lifetime of the memory."""
 
 import contextlib
 import ctypes
@@ -30,7 +30,7 @@ def capsule_name(capsule):
 
 
 def is_mapped(view_or_mapping):
-    """A function that says whether the memory of a view still is."""
+    """Return a function that returns whether the memory of a view is still mapped."""
     address = f"{view_or_mapping.address & ~(PAGESIZE - 1):x}-"
 
     def look():
@@ -41,47 +41,25 @@ def is_mapped(view_or_mapping):
     return look
 
 
-class Producer:
-    """An array that exports as it is told to."""
-
-    def __init__(self, array, device=CPU, **wanted):
-        self.array, self.device, self.wanted, self.asked = array, device, wanted, []
-
-    def __dlpack_device__(self):
-        return self.device
-
-    def __dlpack__(self, **arguments):
-        self.asked.append(arguments)
-        return self.array.__dlpack__(**self.wanted)
-
-
-class Legacy(Producer):
-    def __dlpack__(self):
-        self.asked.append({})
-        return self.array.__dlpack__()
-
-
 # -- exporting ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-def test_numpy_takes_it_without_a_copy(shm, dtype):
+def test_numpy_shares_the_memory(shm, dtype):
     view = shm.view(dtype, (3, 4), 16)
     array = np.from_dlpack(view)
     assert (array.dtype, array.shape, array.strides) == (dtype, view.shape, view.strides)
     assert array.__array_interface__["data"] == (view.address, False)
 
 
-@pytest.mark.parametrize(
-    "key", [np.s_[1], np.s_[::2], np.s_[:, 1:3], np.s_[2, 3, ...], np.s_[0:0]]
-)
-def test_any_shape_and_strides(shm, key):
+@pytest.mark.parametrize("key", [np.s_[1], np.s_[::2], np.s_[:, 1:3], np.s_[2, 3, ...], np.s_[0:0]])
+def test_shapes_and_strides(shm, key):
     view = shm.view("i", (3, 4))
     view.numpy()[:] = np.arange(12).reshape(3, 4)
     assert np.from_dlpack(view[key]).tolist() == view[key].tolist()
 
 
-def test_the_form_is_what_the_consumer_knows(shm):
+def test_the_consumer_selects_the_form(shm):
     view = shm.view("f", 4)
     for version, name in [
         (None, "dltensor"), ((0, 8), "dltensor"), ((1, 0), "dltensor_versioned"),
@@ -104,7 +82,7 @@ def test_read_only_is_read_only(shm):
         array.flags.writeable = True
 
 
-def test_a_copy_is_the_consumers_own(shm):
+def test_a_copy_has_memory_of_its_own(shm):
     view = shm.view("i", (3, 4), readonly=True)
     for part in (view, view[::-1, ::2], view[0:0]):
         array = np.from_dlpack(part, copy=True)
@@ -119,22 +97,22 @@ def test_a_copy_is_the_consumers_own(shm):
 @pytest.mark.parametrize(
     ("format", "shape", "offset", "strides", "rule"),
     [
-        (">i4", 4, 0, None, "no such type"),
-        ("5s", 4, 0, None, "no such type"),
-        ("ih", 4, 0, None, "no such type"),
-        ("U2", 4, 0, None, "no such type"),
-        ("g", 4, 0, None, "no such type"),
-        ("Zg", 4, 0, None, "no such type"),
-        ("M8[s]", 4, 0, None, "no such type"),
-        (np.dtype([("a", "f4")]), 4, 0, None, "no such type"),
+        (">i4", 4, 0, None, "does not have such a type"),
+        ("5s", 4, 0, None, "does not have such a type"),
+        ("ih", 4, 0, None, "does not have such a type"),
+        ("U2", 4, 0, None, "does not have such a type"),
+        ("g", 4, 0, None, "does not have such a type"),
+        ("Zg", 4, 0, None, "does not have such a type"),
+        ("M8[s]", 4, 0, None, "does not have such a type"),
+        (np.dtype([("a", "f4")]), 4, 0, None, "does not have such a type"),
         ("i", 4, 2, None, "not aligned"),
         ("Zd", 4, 4, None, "not aligned"),
-        ("i", 4, 0, (6,), "not whole items"),
-        ("Zf", 4, 0, (12,), "not whole items"),
+        ("i", 4, 0, (6,), "not multiples"),
+        ("Zf", 4, 0, (12,), "not multiples"),
         ("i", 4, 12, (-4,), "negative"),
     ],
 )
-def test_what_it_cannot_say_is_refused(shm, format, shape, offset, strides, rule):
+def test_a_view_that_dlpack_cannot_describe_is_refused(shm, format, shape, offset, strides, rule):
     view = shm.view(format, shape, offset, strides)
     with pytest.raises(BufferError, match=rule):
         view.__dlpack__(max_version=(1, 0))
@@ -143,7 +121,7 @@ def test_what_it_cannot_say_is_refused(shm, format, shape, offset, strides, rule
 
 
 @pytest.mark.parametrize("stride", [-4, 3, 2**40])
-def test_the_stride_of_a_single_item_means_nothing(shm, stride):
+def test_the_stride_of_a_single_item_is_ignored(shm, stride):
     view = shm.view("i", (2, 1), 0, (8, stride))
     array = np.from_dlpack(view)
     assert array.tolist() == view.tolist()
@@ -176,16 +154,16 @@ def test_bad_arguments(shm, arguments, error):
         shm.view("f", 4).__dlpack__(**arguments)
 
 
-def test_it_takes_keywords_only(shm):
+def test_arguments_are_keyword_only(shm):
     with pytest.raises(TypeError, match="positional"):
         shm.view().__dlpack__(None)
 
 
-# -- who keeps the memory -----------------------------------------------------------------------
+# -- lifetime of the memory --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", [None, (1, 0)])
-def test_a_capsule_keeps_the_memory(version):
+def test_a_capsule_keeps_the_memory_mapped(version):
     shm = SharedMemory.anonymous(PAGESIZE)
     view = shm.view("i", 4)
     mapped = is_mapped(view)
@@ -198,7 +176,7 @@ def test_a_capsule_keeps_the_memory(version):
     assert not mapped()
 
 
-def test_a_tensor_keeps_the_memory():
+def test_a_tensor_keeps_the_memory_mapped():
     shm = SharedMemory.anonymous(PAGESIZE)
     view = shm.view("i", 4)
     mapped = is_mapped(view)
@@ -230,7 +208,7 @@ def test_an_object_does_not_shrink_under_a_tensor():
         shm.resize(2 * PAGESIZE)
 
 
-def test_a_shrunk_object_without_room_gives_its_end_back():
+def test_a_tensor_of_a_shrunk_object_is_unmapped():
     shm = SharedMemory.create(None, 4 * PAGESIZE)
     shm.unlink()
     with shm:
@@ -246,7 +224,7 @@ def test_a_shrunk_object_without_room_gives_its_end_back():
 
 @pytest.mark.long
 def test_tensors_are_made_while_the_object_shrinks(run_threads):
-    """Also in the moment between hiding the end of the mapping and unmapping it."""
+    """The test also hits the time between hiding the end of the mapping and unmapping it."""
     shm = SharedMemory.create(None, PAGESIZE)
     shm.unlink()
     shrunk = threading.Event()
@@ -258,7 +236,7 @@ def test_tensors_are_made_while_the_object_shrinks(run_threads):
                 try:
                     shm.resize(PAGESIZE, shrink=True)
                     break
-                except BufferError:         # the other thread had a tensor
+                except BufferError:  # the other thread had a tensor
                     pass
         shrunk.set()
 
@@ -275,7 +253,7 @@ def test_tensors_are_made_while_the_object_shrinks(run_threads):
     assert not mapped()
 
 
-def test_a_tensor_keeps_its_rights(shm):
+def test_a_tensor_keeps_its_permissions(shm):
     array = np.from_dlpack(shm.view("B", 10))
     with pytest.raises(BufferError, match="right"):
         shm.protect(PROT_READ)
@@ -301,12 +279,12 @@ def test_a_tensor_outlives_the_interpreter(run_python):
             kept = {build}
             shm.close()
             del shm, view
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # nobody takes it away
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # it is never deallocated
         """)
 
 
-def test_a_tensor_is_given_back_by_any_thread_without_the_interpreter(shm, run_threads):
-    """As a library written in C++ does, whose thread Python never sees."""
+def test_a_thread_without_the_interpreter_deletes_a_tensor(shm, run_threads):
+    """A library in C++ may do so in a thread of its own."""
     libc = ctypes.CDLL(None)
     view = shm.view("i", 4)
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
@@ -328,7 +306,7 @@ def test_a_tensor_is_given_back_by_any_thread_without_the_interpreter(shm, run_t
         assert libc.pthread_join(thread, None) == 0
 
 
-def test_threads_export_at_once(run_threads):
+def test_threads_export_concurrently(run_threads):
     shm = SharedMemory.anonymous(PAGESIZE)
     view = shm.view("i", 4)
     mapped = is_mapped(view)
@@ -348,8 +326,8 @@ def test_threads_export_at_once(run_threads):
 
 
 @pytest.mark.long
-def test_no_object_shrinks_under_a_tensor(name, run_threads):
-    """The view is gone, and only the tensor has the memory: its read would be a bus error."""
+def test_an_object_does_not_shrink_under_the_last_tensor(name, run_threads):
+    """Only the tensor refers to the memory, and its read could raise SIGBUS."""
     size, ended = 2 * PAGESIZE, threading.Event()
     with SharedMemory.create(name, size, max_size=size, delete=True) as shm:
 
@@ -372,4 +350,3 @@ def test_no_object_shrinks_under_a_tensor(name, run_threads):
                 ended.set()
 
         run_threads(export, shrink)
-

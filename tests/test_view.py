@@ -1,4 +1,4 @@
-"""View: a range of shared memory as an array, its indexes, its buffer and its life."""
+"""View: creation, indexing, assignment, the buffer and the lifetime of the memory."""
 
 import ctypes
 import gc
@@ -17,7 +17,7 @@ SIZE = 4096
 
 @pytest.fixture
 def shm():
-    """4096 bytes that count up."""
+    """An object of 4096 bytes that count up."""
     with SharedMemory.anonymous(SIZE) as memory:
         memory.buf[:] = bytes(range(256)) * 16
         yield memory
@@ -25,16 +25,16 @@ def shm():
 
 @pytest.fixture
 def grid(shm):
-    """A view of int32, 3 rows of 4, that count up from 0; 8 bytes into the memory."""
+    """A view of int32 that count up, 3 rows of 4, at offset 8."""
     view = shm.view("i", (3, 4), 8)
     view.numpy()[:] = np.arange(12).reshape(3, 4)
     return view
 
 
-# -- making one ---------------------------------------------------------------------------------
+# -- creation -----------------------------------------------------------------------------------
 
 
-def test_says_what_it_is(shm):
+def test_attributes_and_repr(shm):
     view = shm.view("<f4", (3, 4), 16)
     assert (view.format, view.shape, view.strides, view.ndim) == ("f", (3, 4), (16, 4), 2)
     assert (view.itemsize, view.nbytes, view.offset, view.readonly) == (4, 48, 16, False)
@@ -44,7 +44,7 @@ def test_says_what_it_is(shm):
     assert "read-only" in repr(shm.view(readonly=True))
 
 
-def test_all_of_the_memory_is_the_default(shm):
+def test_the_default_is_all_of_the_memory(shm):
     view = shm.view()
     assert (view.format, view.shape, view.strides) == ("B", (SIZE,), (1,))
     assert view.tobytes() == bytes(shm.buf)
@@ -53,7 +53,7 @@ def test_all_of_the_memory_is_the_default(shm):
     assert shm.view("d", offset=SIZE).shape == (0,)
 
 
-def test_a_mapping_makes_one_too(shm):
+def test_a_memory_map_makes_views(shm):
     assert shm.map(readonly=True).view("h", 3, 2).tolist() == [0x0302, 0x0504, 0x0706]
 
 
@@ -65,7 +65,7 @@ def test_shape_may_be_an_int_or_any_sequence(shm):
     assert shm.view("i", (1,) * 64).ndim == 64
 
 
-def test_strides_of_any_sign_or_none(shm):
+def test_strides_may_be_negative_or_zero(shm):
     back = shm.view("B", (4,), 3, (-1,))
     assert back.tolist() == [3, 2, 1, 0]
     assert back.offset == 3
@@ -96,9 +96,9 @@ def test_strides_of_any_sign_or_none(shm):
         ({"shape": 3, "strides": (2**62,)}, "2\\*\\*63 bytes"),
         ({"shape": (3, 3), "strides": (2**62 - 1, 2**62 - 1)}, "2\\*\\*63 bytes"),
         ({"shape": 3, "strides": (-(2**63),)}, "strides must be between"),
-        ({"shape": 2, "strides": (1, 1)}, "strides has 2 dimensions and shape has 1"),
-        ({"shape": (2, 2), "strides": (1,)}, "strides has 1 dimensions and shape has 2"),
-        ({"strides": (1,)}, "strides must come with a shape"),
+        ({"shape": 2, "strides": (1, 1)}, "strides has 2, shape has 1"),
+        ({"shape": (2, 2), "strides": (1,)}, "strides has 1, shape has 2"),
+        ({"strides": (1,)}, "together with shape"),
     ],
 )
 def test_a_range_outside_the_memory_is_an_error(shm, arguments, rule):
@@ -120,12 +120,12 @@ def test_a_range_outside_the_memory_is_an_error(shm, arguments, rule):
         {"format": None},
     ],
 )
-def test_what_is_no_number_is_an_error(shm, arguments):
+def test_an_argument_of_another_type_raises_type_error(shm, arguments):
     with pytest.raises(TypeError):
         shm.view(**arguments)
 
 
-def test_strides_mean_nothing_without_items(shm):
+def test_strides_are_ignored_without_items(shm):
     view = shm.view("i", (3, 0), SIZE, (2**62, -(2**62)))
     assert (view.nbytes, view.tolist(), view.tobytes()) == (0, [[], [], []], b"")
     assert view[2].tolist() == []
@@ -133,14 +133,14 @@ def test_strides_mean_nothing_without_items(shm):
     assert view.numpy().shape == (3, 0)
 
 
-def test_it_cannot_be_made_otherwise():
+def test_the_type_cannot_be_called_or_subclassed():
     with pytest.raises(TypeError, match="cannot create"):
         View()
     with pytest.raises(TypeError, match="not an acceptable base"):
         type("Sub", (View,), {})
 
 
-def test_a_closed_handle_makes_none(shm):
+def test_a_closed_handle_raises_value_error(shm):
     shm.close()
     with pytest.raises(ValueError, match="closed"):
         shm.view()
@@ -149,12 +149,12 @@ def test_a_closed_handle_makes_none(shm):
 # -- indexes ------------------------------------------------------------------------------------
 
 
-def test_an_index_for_each_dimension_gives_an_item(grid):
+def test_an_index_for_each_dimension_returns_an_item(grid):
     assert (grid[1, 2], grid[-1, -1], grid[1][2]) == (6, 11, 6)
     assert grid[np.int64(2), 0] == 8
 
 
-def test_fewer_give_a_view_of_the_same_memory(grid):
+def test_fewer_indexes_return_a_view_of_the_same_memory(grid):
     row = grid[1]
     assert isinstance(row, View)
     assert (row.shape, row.tolist(), row.address) == ((4,), [4, 5, 6, 7], grid.address + 16)
@@ -162,7 +162,7 @@ def test_fewer_give_a_view_of_the_same_memory(grid):
     assert row[0] == -4
 
 
-def test_slices_are_views(grid):
+def test_slices_return_views(grid):
     expected = np.arange(12).reshape(3, 4)
     some = [0, 1, -1, slice(None), slice(1, None), slice(None, None, -1), slice(3, 0, -2),
             slice(5, 9), slice(-100, 100, 2), ...]  # fmt: skip
@@ -174,7 +174,7 @@ def test_slices_are_views(grid):
         assert (got.tolist() if isinstance(got, View) else got) == want.tolist(), key
 
 
-def test_ellipsis_keeps_a_view_of_no_dimensions(grid):
+def test_an_ellipsis_returns_a_view_without_dimensions(grid):
     corner = grid[2, 3, ...]
     assert (corner.shape, corner.tolist(), corner[()]) == ((), 11, 11)
     corner[()] = 5
@@ -183,11 +183,11 @@ def test_ellipsis_keeps_a_view_of_no_dimensions(grid):
     assert grid[2, 3] == 6
 
 
-def test_a_view_of_no_dimensions_has_no_length(shm):
+def test_a_view_without_dimensions_does_not_have_a_length(shm):
     view = shm.view("B", ())
-    with pytest.raises(TypeError, match="no len"):
+    with pytest.raises(TypeError, match="does not have a length"):
         len(view)
-    with pytest.raises(TypeError, match="no items to go through"):
+    with pytest.raises(TypeError, match="iterate"):
         list(view)
     with pytest.raises(IndexError, match="too many"):
         view[0]
@@ -202,7 +202,7 @@ def test_length_and_iteration(grid):
 
 
 @pytest.mark.parametrize("key", [3, -4, (0, 4), (0, 0, 0), (..., ...), 2**70, (slice(None), 9)])
-def test_an_index_out_of_range(grid, key):
+def test_an_index_out_of_range_raises_index_error(grid, key):
     with pytest.raises(IndexError):
         grid[key]
     with pytest.raises(IndexError):
@@ -210,12 +210,12 @@ def test_an_index_out_of_range(grid, key):
 
 
 @pytest.mark.parametrize("key", [None, "a", 1.0, True, [0], (0, None), np.array([1])])
-def test_an_index_of_another_kind(grid, key):
+def test_an_index_of_another_type_raises_type_error(grid, key):
     with pytest.raises(TypeError):
         grid[key]
 
 
-def test_a_step_of_zero(grid):
+def test_a_step_of_zero_raises_value_error(grid):
     with pytest.raises(ValueError, match="zero"):
         grid[::0]
 
@@ -228,7 +228,7 @@ def test_items_are_assigned(grid):
     assert grid.numpy()[0, 1] == 70
 
 
-def test_ranges_take_buffers(grid):
+def test_buffers_are_assigned_to_ranges(grid):
     grid[1] = np.array([40, 50, 60, 70], "i4")
     assert grid[1].tolist() == [40, 50, 60, 70]
     grid[:, 0] = np.array([1, 2, 3, 4, 5], "i4")[::2]
@@ -237,8 +237,8 @@ def test_ranges_take_buffers(grid):
     assert grid[2].tolist() == grid[0].tolist()
 
 
-def test_ranges_take_arrays_of_ctypes(grid):
-    """Which name no strides."""
+def test_arrays_of_ctypes_are_assigned_to_ranges(grid):
+    """Their buffers do not have strides."""
     grid[1] = (ctypes.c_int * 4)(40, 50, 60, 70)
     assert grid[1].tolist() == [40, 50, 60, 70]
     grid[::2, 1:3] = ((ctypes.c_int * 2) * 2)((1, 2), (3, 4))
@@ -247,21 +247,21 @@ def test_ranges_take_arrays_of_ctypes(grid):
     assert grid[2, 3] == -1
 
 
-def test_a_range_may_be_assigned_to_itself(grid):
+def test_a_range_is_assigned_to_an_overlapping_range(grid):
     grid[0] = grid[0, ::-1]
     assert grid[0].tolist() == [3, 2, 1, 0]
     grid[1:] = grid[:2]
     assert grid.tolist() == [[3, 2, 1, 0], [3, 2, 1, 0], [4, 5, 6, 7]]
 
 
-def test_a_range_of_structures(shm):
+def test_structures_are_assigned_to_a_range(shm):
     dtype = np.dtype([("a", "i2"), ("b", "f8")])
     view = shm.view(dtype, 3)
     view[:2] = np.array([(1, 2.5), (3, 4.5)], dtype)
     assert view.numpy()["b"][:2].tolist() == [2.5, 4.5]
 
 
-def test_one_word_for_a_format_is_as_good_as_another(shm):
+def test_formats_of_the_same_numbers_are_equal(shm):
     view = shm.view("q", 2)
     view[:] = np.array([1, 2], "l")
     assert view.tolist() == [1, 2]
@@ -269,7 +269,7 @@ def test_one_word_for_a_format_is_as_good_as_another(shm):
 
 
 @pytest.mark.parametrize("dtype", ["U3", ">U3", "S3", "V3"])
-def test_a_range_of_text_and_bytes(shm, dtype):
+def test_text_and_bytes_are_assigned_to_a_range(shm, dtype):
     source = np.frombuffer(bytes(range(65, 65 + np.dtype(dtype).itemsize)), "u1").copy().view(dtype)
     view = shm.view(dtype, 1)
     view[:] = source
@@ -279,7 +279,7 @@ def test_a_range_of_text_and_bytes(shm, dtype):
             view[:] = source.view(">U3")
 
 
-def test_a_range_of_what_the_buffer_protocol_has_no_word_for(shm):
+def test_items_without_a_buffer_format_are_assigned_to_a_range(shm):
     view, other = shm.view("bfloat16", (2, 3)), shm.view("bfloat16", (2, 3), 64)
     before = other.tobytes()
     view[:] = other
@@ -288,21 +288,21 @@ def test_a_range_of_what_the_buffer_protocol_has_no_word_for(shm):
     assert view[0].tobytes() == before[4:6] + before[2:4] + before[:2]
     kept = bytes(shm.buf)
     refused = [
-        (shm.view("float8_e5m2", (2, 3)), ValueError, "float8_e5m2|such items"),
-        (shm.view("H", (2, 3)), (ImportError, ValueError), "ml_dtypes|such items"),
+        (shm.view("float8_e5m2", (2, 3)), ValueError, "same format"),
+        (shm.view("H", (2, 3)), ValueError, "same format"),
         (other[:1], ValueError, "shape"),
         (3, TypeError, "buffer"),
     ]
     for value, error, rule in refused:
         with pytest.raises(error, match=rule):
             view[:] = value
-    with pytest.raises(BufferError, match="no word"):
+    with pytest.raises(BufferError, match="does not have the format"):
         shm.view("H", (2, 3))[:] = view
     assert bytes(shm.buf) == kept
 
 
 @pytest.mark.parametrize("dtype", ["M8[s]", ">m8[ns]"])
-def test_a_range_of_times(shm, dtype):
+def test_times_are_assigned_to_a_range(shm, dtype):
     view, source = shm.view(dtype, (2, 3)), np.arange(6).astype(dtype).reshape(2, 3)
     view[:] = source
     assert np.array_equal(view.numpy(), source)
@@ -317,34 +317,19 @@ def test_a_range_of_times(shm, dtype):
     assert bytes(shm.buf) == kept
 
 
-def test_what_stands_for_numpy_makes_no_range_read_past_its_source(run_python):
-    run_python(
-        """
-        import numpy, posixshm
+def test_a_wrong_dtype_attribute_does_not_read_past_the_buffer(shm):
+    class Wrong(bytearray):
+        dtype = np.dtype("M8[s]")
 
-        class Liar:
-            dtype = numpy.dtype("M8[s]")
-            def view(self, what):
-                return self if what == self.dtype else bytes(3)
-
-        numpy.asarray = lambda value: Liar()
-        with posixshm.SharedMemory.anonymous(4096) as shm:
-            view = shm.view("M8[s]", 3)
-            try:
-                view[:] = bytes(24)
-            except ValueError as error:
-                assert "format 'B'" in str(error), error
-            else:
-                raise AssertionError
-        """
-    )
+    with pytest.raises(ValueError, match="same format"):
+        shm.view("M8[s]", 3)[:] = Wrong(24)
 
 
 @pytest.mark.parametrize(
     ("value", "error", "rule"),
     [
-        (5, TypeError, "takes a buffer"),
-        ([1, 2, 3, 4], TypeError, "takes a buffer"),
+        (5, TypeError, "must be a buffer"),
+        ([1, 2, 3, 4], TypeError, "must be a buffer"),
         (np.arange(3, dtype="i4"), ValueError, "same shape"),
         (np.zeros((1, 4), "i4"), ValueError, "same shape"),
         (np.zeros(4, "u4"), ValueError, "format"),
@@ -354,14 +339,14 @@ def test_what_stands_for_numpy_makes_no_range_read_past_its_source(run_python):
         (np.zeros(4, [("a", "i4")]), ValueError, "format"),
     ],
 )
-def test_a_range_refuses_what_does_not_fit(grid, value, error, rule):
+def test_a_value_of_another_format_or_shape_is_refused(grid, value, error, rule):
     before = grid.tobytes()
     with pytest.raises(error, match=rule):
         grid[0] = value
     assert grid.tobytes() == before
 
 
-def test_memory_is_not_deleted(grid):
+def test_items_cannot_be_deleted(grid):
     with pytest.raises(TypeError, match="cannot delete"):
         del grid[0]
 
@@ -369,7 +354,7 @@ def test_memory_is_not_deleted(grid):
 # -- cast ---------------------------------------------------------------------------------------
 
 
-def test_cast_gives_the_same_bytes_another_format(grid):
+def test_cast_changes_the_format_of_the_same_bytes(grid):
     assert grid.cast("B").tobytes() == grid.tobytes()
     assert grid.cast("<u8", (2, 3)).tolist() == grid.numpy().view("u8").reshape(2, 3).tolist()
     assert grid.cast("4i").shape == (3,)
@@ -382,19 +367,19 @@ def test_cast_gives_the_same_bytes_another_format(grid):
 @pytest.mark.parametrize(
     ("format", "shape", "rule"),
     [
-        ("i", 11, "44 bytes, and the view has 48"),
+        ("i", 11, "48 bytes to items of 4 bytes that have 44 bytes"),
         ("i", (13,), "52 bytes"),
-        ("5s", None, "no whole number of items"),
+        ("5s", None, "48 bytes to items of 5 bytes that have 45 bytes"),
         ("i", (2**40, 2**40), "2\\*\\*63 bytes"),
         ("zz", None, "bad format"),
     ],
 )
-def test_cast_refuses_what_does_not_fit(grid, format, shape, rule):
+def test_cast_keeps_the_number_of_bytes(grid, format, shape, rule):
     with pytest.raises(ValueError, match=rule):
         grid.cast(format, shape)
 
 
-def test_cast_needs_items_in_order(grid):
+def test_cast_needs_c_order(grid):
     with pytest.raises(ValueError, match="C order"):
         grid[:, 0].cast("B")
 
@@ -402,7 +387,7 @@ def test_cast_needs_items_in_order(grid):
 # -- the buffer ---------------------------------------------------------------------------------
 
 
-def test_a_memoryview_says_the_same(grid):
+def test_a_memoryview_has_the_same_attributes(grid):
     with memoryview(grid) as m:
         assert (m.format, m.shape, m.strides, m.itemsize, m.nbytes, m.ndim, m.readonly) == (
             grid.format, grid.shape, grid.strides, grid.itemsize, grid.nbytes, grid.ndim, False,
@@ -412,14 +397,14 @@ def test_a_memoryview_says_the_same(grid):
     assert np.frombuffer(grid, "i4").tolist() == list(range(12))
 
 
-def test_a_consumer_of_plain_bytes_gets_items_in_order_only(grid, tmp_path):
+def test_plain_bytes_are_exported_only_in_c_order(grid, tmp_path):
     (tmp_path / "x").write_bytes(grid)
     assert (tmp_path / "x").read_bytes() == grid.tobytes()
     with pytest.raises(BufferError, match="contiguous"):
         (tmp_path / "x").write_bytes(grid[:, 0])
 
 
-def test_a_fortran_array_is_one_to_numpy(shm):
+def test_numpy_sees_fortran_order(shm):
     view = shm.view("i", (3, 4), 0, (4, 12))
     array = view.numpy()
     assert array.flags.f_contiguous and not array.flags.c_contiguous
@@ -465,13 +450,13 @@ def test_read_only_stays_read_only(reading):
         struct.pack_into("i", reading, 0, 1)
 
 
-def test_memory_that_cannot_be_read_makes_none(shm):
+def test_memory_without_read_permission_raises_buffer_error(shm):
     shm.protect(PROT_NONE)
     with pytest.raises(BufferError, match="PROT_NONE"):
         shm.view()
 
 
-def test_a_view_keeps_its_rights(shm):
+def test_a_view_keeps_its_permissions(shm):
     view = shm.view()
     with pytest.raises(BufferError, match="right"):
         shm.protect(PROT_READ)
@@ -483,7 +468,7 @@ def test_a_view_keeps_its_rights(shm):
     assert reader.readonly and not shm.view().readonly
 
 
-def test_a_reader_needs_no_right_to_write():
+def test_a_read_only_view_does_not_keep_write_permission():
     with SharedMemory.anonymous(SIZE) as shm:
         view = shm.view(readonly=True)
         shm.protect(PROT_READ)
@@ -492,10 +477,10 @@ def test_a_reader_needs_no_right_to_write():
         assert view[3] == 0
 
 
-# -- its life -----------------------------------------------------------------------------------
+# -- lifetime -----------------------------------------------------------------------------------
 
 
-def test_it_outlives_its_handle_and_gives_the_memory_back(shm):
+def test_a_view_outlives_its_handle_and_then_unmaps_the_memory(shm):
     view = shm.view("i", (3, 4))
     array = view.numpy()
     row = view[1]
@@ -511,14 +496,14 @@ def test_it_outlives_its_handle_and_gives_the_memory_back(shm):
     assert mapping() is None
 
 
-def test_it_can_be_referred_to_weakly(shm):
+def test_a_view_supports_weak_references(shm):
     view = shm.view()
     reference = weakref.ref(view)
     del view
     assert reference() is None
 
 
-def test_the_object_does_not_shrink_under_it(name):
+def test_the_object_does_not_shrink_under_a_view(name):
     with SharedMemory.create(name, 4 * PAGESIZE, max_size=8 * PAGESIZE) as shm:
         view = shm.view("B", 10, 3 * PAGESIZE)
         with pytest.raises(BufferError, match="cannot shrink"):
@@ -533,7 +518,7 @@ def test_the_object_does_not_shrink_under_it(name):
         shm.unlink()
 
 
-def test_it_sees_what_another_process_grew(name):
+def test_a_new_view_sees_growth_by_another_handle(name):
     with SharedMemory.create(name, PAGESIZE, max_size=4 * PAGESIZE) as shm:
         with SharedMemory.open(name, max_size=4 * PAGESIZE) as other:
             other.resize(3 * PAGESIZE)
@@ -541,7 +526,7 @@ def test_it_sees_what_another_process_grew(name):
         shm.unlink()
 
 
-def test_what_argument_code_does_meanwhile_is_harmless(shm):
+def test_an_argument_that_closes_the_handle_is_harmless(shm):
     class Closing:
         def __index__(self):
             shm.close()
@@ -551,7 +536,7 @@ def test_what_argument_code_does_meanwhile_is_harmless(shm):
     assert view.tolist() == [0, 1, 2]
 
 
-def test_threads_share_one(grid, run_threads):
+def test_threads_share_a_view(grid, run_threads):
     def use(number):
         for _ in range(300):
             part = grid[number % 3]
@@ -568,26 +553,31 @@ def test_public_names():
     assert View.__module__ == "posixshm"
 
 
-def test_a_float_of_four_bytes_takes_what_fits(shm):
-    view = shm.view("f", 3)
-    for value in (-1.0, -1, float("inf"), 3.4e38):
-        view[0] = value
-        assert view[0] == struct.unpack("f", struct.pack("f", value))[0]
-    for value, error in ((1e39, ValueError), ("x", TypeError)):
-        with pytest.raises(error):
-            view[0] = value
+@pytest.mark.parametrize("code", "?bBhHiIlLqQnNfd")
+def test_items_have_the_values_of_memoryview(shm, code):
+    view, other = shm.view(code, 3), memoryview(bytearray(24)).cast(code)
+    for value in (1, -1, 1.5, True, 2**64, 1e39, float("inf"), "x", b"x", None, 1j):
+        outcomes = []
+        for target in (view, other):
+            try:
+                target[0] = value
+                outcomes.append(target[0])
+            except (TypeError, ValueError, OverflowError) as error:
+                outcomes.append((type(error), str(error)))
+        assert outcomes[0] == outcomes[1], value
 
 
-def test_a_range_takes_no_structures_that_are_said_otherwise(shm):
+def test_structures_of_another_format_are_refused(shm):
     view, other = shm.view("<h3sd", 2), shm.view("<3shd", 2, 512)
     view[:] = shm.view("<h3sd", 2, 1024)
-    with pytest.raises(ValueError, match="cannot take items of format '<3shd'"):
+    with pytest.raises(ValueError, match="View of format '<h3sd'.*same format"):
         view[:] = other
 
 
-def test_a_range_takes_no_pointers(shm):
+def test_a_buffer_with_suboffsets_is_assigned_to_a_range(shm):
     testbuffer = pytest.importorskip("_testbuffer")
     pointers = testbuffer.ndarray([1, 2, 3, 4], shape=[2, 2], format="i", flags=testbuffer.ND_PIL)
     assert memoryview(pointers).suboffsets
-    with pytest.raises(ValueError, match="suboffsets"):
-        shm.view("i", (2, 2))[:] = pointers
+    view = shm.view("i", (2, 2))
+    view[:] = pointers
+    assert view.tolist() == [[1, 2], [3, 4]]

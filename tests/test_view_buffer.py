@@ -1,8 +1,8 @@
 """The buffers of View, MemoryMap and SharedMemory against the buffer protocol's own tables.
 
-Every combination of flags is asked for, of views of every kind of layout.  The answer is compared
-with the table of the protocol (https://docs.python.org/3/c-api/buffer.html), and with what
-CPython's _testbuffer makes of the same items.
+The tests request each combination of flags from views of each kind of layout.  They compare the
+answer with the table of the protocol (https://docs.python.org/3/c-api/buffer.html), and with the
+answer of CPython's _testbuffer for the same items.
 """
 
 import ctypes
@@ -48,7 +48,7 @@ release_buffer.argtypes, release_buffer.restype = [ctypes.POINTER(Buffer)], None
 
 
 def layouts():
-    """Shape, and strides in items: C order, Fortran order, reversed, with gaps, with a gap at the end."""
+    """Yield shapes and strides in items: C and Fortran order, reversed, with gaps."""
     for shape in SHAPES:
         orders = {tuple(c_order(shape)), tuple(reversed(c_order(shape[::-1])))}
         for strides in list(orders):
@@ -79,7 +79,7 @@ def is_contiguous(shape, strides, order):
 
 
 def table(flags, shape, strides, readonly):
-    """What the protocol says: None: BufferError; else whether shape and strides are given, and ndim."""
+    """Return whether the buffer has a shape and strides, or None for BufferError."""
     c, fortran = is_contiguous(shape, strides, "C"), is_contiguous(shape, strides, "F")
     refused = (
         (flags & WRITABLE and readonly)
@@ -96,7 +96,7 @@ def table(flags, shape, strides, readonly):
 
 
 def views():
-    """A view, its layout with strides in bytes, the items in C order, and whether it is read-only."""
+    """Yield each view with its shape, its strides in bytes, and whether it is read-only."""
     shm = SharedMemory.anonymous(4096)
     shm.buf[:] = bytes(n * 7 % 251 for n in range(4096))
     for format, (shape, steps), readonly in itertools.product(FORMATS, layouts(), (False, True)):
@@ -107,7 +107,7 @@ def views():
         yield view, shape, strides, readonly
 
 
-def test_every_request_is_answered_as_the_protocol_says():
+def test_a_view_answers_each_request_by_the_protocol():
     asked = 0
     for view, shape, _, readonly in views():
         strides, itemsize = view.strides, view.itemsize
@@ -139,7 +139,7 @@ def test_every_request_is_answered_as_the_protocol_says():
 
 @pytest.mark.parametrize("kind", ["SharedMemory", "MemoryMap"])
 @pytest.mark.parametrize("readonly", [False, True])
-def test_plain_bytes_are_answered_as_the_protocol_says(kind, readonly):
+def test_plain_bytes_answer_each_request_by_the_protocol(kind, readonly):
     with SharedMemory.anonymous(100) as shm:
         thing = SharedMemory.from_fd(os.dup(shm.fileno()), readonly=readonly)
         memory = thing if kind == "SharedMemory" else thing.map(readonly=readonly)
@@ -176,10 +176,10 @@ def answer(thing, flags):
     return facts(buffer), buffer.tobytes(), buffer.tolist() if flags & FORMAT else None
 
 
-def test_every_request_is_answered_as_by_cpythons_own():
+def test_a_view_answers_each_request_like_cpython():
     if _testbuffer is None:
         cannot_be_tested(
-            "this Python comes without _testbuffer, by which CPython tests the protocol"
+            "this Python does not have _testbuffer, with which CPython tests the protocol"
         )
     for view, shape, strides, readonly in views():
         before = -sum(min(s, 0) * max(n - 1, 0) for n, s in zip(shape, strides, strict=True))

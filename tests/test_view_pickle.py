@@ -1,4 +1,4 @@
-"""Views that travel: what is sent is which bytes of which object they are, and how to read them."""
+"""Pickling views: a pickle contains a reference to the object and the layout, not the bytes."""
 
 import copy
 import gc
@@ -52,7 +52,7 @@ def test_a_view_of_a_named_object_is_pickled_by_reference(named, protocol):
     assert named.view("i")[6] == 4711
 
 
-def test_views_of_one_object_stay_so(named):
+def test_views_of_an_object_share_it_after_unpickling(named):
     one, other = pickle.loads(pickle.dumps([named.view("i"), named.view("d", 3, 8)[1:]]))
     assert one.obj is other.obj
     assert one.address + 16 == other.address
@@ -69,7 +69,7 @@ def test_read_only_stays_read_only(named):
             other[0] = 1
 
 
-def test_a_view_outlives_its_handle_and_still_travels(name):
+def test_a_view_is_pickled_after_its_handle_is_closed(name):
     shm = SharedMemory.create(name, 4096)
     view = shm.view("i", 4)
     view[1] = 5
@@ -98,14 +98,14 @@ def test_a_view_can_be_copied_after_its_handle_is_closed(name):
     assert other.tolist() == view.tolist() == [[0, 0, 0], [0, 0, 7]]
 
 
-def test_what_has_no_name_takes_multiprocessing():
+def test_a_view_of_an_unnamed_object_needs_multiprocessing():
     with SharedMemory.anonymous(4096) as shm:
         for protocol in PROTOCOLS:
             with pytest.raises(TypeError, match="multiprocessing"):
                 pickle.dumps(shm.view("i"), protocol)
 
 
-def test_a_view_of_a_mapping_says_why_it_cannot(named):
+def test_a_view_of_a_memory_map_cannot_be_pickled(named):
     fd = os.memfd_create("posixshm-test")
     os.ftruncate(fd, 4096)
     foreign = MemoryMap(fd, 4096)
@@ -117,7 +117,7 @@ def test_a_view_of_a_mapping_says_why_it_cannot(named):
         assert copy.copy(view) is view
 
 
-def test_a_handle_that_got_another_object_is_not_that_of_the_view(name):
+def test_a_handle_of_another_object_is_refused(name):
     shm = SharedMemory.create(name, 4096)
     view = shm.view("i")
     shm.unlink()
@@ -145,7 +145,7 @@ def test_a_view_does_not_keep_a_cycle_alive():
 
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_views_travel_through_multiprocessing(method, name, monkeypatch):
+def test_views_are_sent_through_multiprocessing(method, name, monkeypatch):
     monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
     context = mp.get_context(method)
     here, there = context.Pipe()

@@ -26,9 +26,6 @@
 #define CORE_SLOT_GIL
 #endif
 
-/* Does a memoryview read items of format 'e'? */
-#define CORE_MEMORYVIEW_READS_HALF (PY_VERSION_HEX >= 0x030C0000)
-
 /* Are there these many references?  Without the GIL the count is the sum of two
  * numbers that are read one after the other, so one that a thread took and one
  * that another gave up in between could make it too small; not again and again. */

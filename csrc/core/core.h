@@ -16,7 +16,7 @@
 #define MAN(page, section) #page "(" #section ")"
 
 /* The objects of the state: all that the collector needs to see. */
-#define CORE_OBJECTS 26
+#define CORE_OBJECTS 30
 
 typedef struct {
     union {
@@ -37,7 +37,9 @@ typedef struct {
                                                    needed, its methods and
                                                    "base": array.c */
             PyObject *ndarray_plain, *ndarray_copy, *base_name;
-            PyObject *asarray, *unpack, *pack;  /* core_find */
+            PyObject *asarray;                  /* core_find */
+            PyObject *known_formats, *parse_format, *format_key, *to_list,
+                *to_numpy, *to_array;           /* core_find: format.c */
             PyObject *remove_function;          /* handle_delete.c */
             PyObject *attach_function;          /* handle_pickle.c */
             PyObject *open_placed_function;

@@ -1,10 +1,10 @@
-/* What indexing and copying an array in shared memory gives: numpy's own views and
- * copies, at numpy's own speed.  A method in Python would take up to five times
- * as long. */
+/* The base class of posixshm.array's arrays: indexing and copying return
+ * numpy's views and copies, as fast as numpy.  Methods in Python would take up
+ * to five times as long. */
 #include "core/args.h"
 
-/* The base of an array that has items of its own: None, or, if numpy gave the
- * array its type afterwards, a plain array. */
+/* Is base that of an array which owns its items?  It is None then, or a plain
+ * array if numpy changed the type of a new array. */
 static bool
 has_own_items(core_state *state, PyObject *base)
 {
@@ -35,10 +35,11 @@ array_subscript(PyObject *self, PyObject *key)
 PyDoc_STRVAR(
     array_copy_doc,
     "copy($self, /, order='C')\n--\n\n"
-    "A plain numpy.ndarray with a copy of the items: ndarray.copy.");
+    "Return a plain numpy.ndarray with a copy of the items.\n\n"
+    "order: as of numpy.ndarray.copy().");
 
-/* Of a plain array on the same items, because numpy would give the copy this type,
- * and to take that from it would cost another array. */
+/* Copies a plain array of the same items: ndarray.copy() of self would return
+ * an array of this type, and changing its type would take another array. */
 static PyObject *
 array_copy(PyObject *self, PyTypeObject *type, PyObject *const *args,
            Py_ssize_t count, PyObject *kwnames)
@@ -82,15 +83,15 @@ find_methods(core_state *state, PyObject *ndarray)
            || state->base_name == NULL ? -1 : 0;
 }
 
-/* _array_type(ndarray): its subclass whose indexing gives plain arrays where
- * numpy copies. */
+/* _array_type(ndarray): return a subclass of it.  Indexing returns a plain
+ * array if numpy copies the items. */
 static PyObject *
 array_type(PyObject *module, PyObject *ndarray)
 {
     core_state *state = core_state_of_module(module);
     if (!PyType_Check(ndarray)
         || ((PyTypeObject *)ndarray)->tp_as_mapping == NULL) {
-        PyErr_SetString(PyExc_TypeError, "_array_type takes numpy.ndarray");
+        PyErr_SetString(PyExc_TypeError, "_array_type() takes numpy.ndarray");
         return NULL;
     }
     PyType_Slot slots[] = {

@@ -1,8 +1,8 @@
-/* Views to other libraries: DLPack's capsules.
+/* DLPack: views as capsules for other libraries.
  *
- * What a capsule points to shares the memory by a region (posix/region.h) and
- * owns nothing of Python's, so it can be given back at any time and in any
- * thread, without the GIL, and after the interpreter has ended. */
+ * A capsule refers to the memory through a region (posix/object/region.h) and
+ * owns no Python object, so a consumer may delete the tensor at any time, in
+ * any thread, without the GIL, and after the interpreter has ended. */
 #include "core/view/view.h"
 
 #include <stdlib.h>
@@ -15,14 +15,15 @@
 #define LEGACY "dltensor"
 #define VERSIONED "dltensor_versioned"
 
-/* One allocation of malloc.  Which of the two is used the capsule's name says. */
+/* One allocation of malloc().  The capsule's name says which member of the
+ * union it has; both begin with what the consumer gets. */
 struct export {
     union {
         struct dl_managed legacy;
         struct dl_managed_versioned versioned;
     };
-    struct pshm_region *region;
-    int64_t dimensions[];
+    struct pshm_region *region;         /* owned */
+    int64_t dimensions[];               /* the tensor's shape and strides */
 };
 
 static void
@@ -41,9 +42,9 @@ delete_versioned(struct dl_managed_versioned *managed)
     free(export);
 }
 
-/* Of a capsule that nobody took the tensor out of. */
+/* A consumer renames a capsule when it takes ownership of the tensor. */
 static void
-drop_capsule(PyObject *capsule)
+capsule_destructor(PyObject *capsule)
 {
     if (PyCapsule_IsValid(capsule, LEGACY)) {
         delete_legacy(PyCapsule_GetPointer(capsule, LEGACY));
@@ -53,7 +54,7 @@ drop_capsule(PyObject *capsule)
     }
 }
 
-/* ---- What was asked for ---- */
+/* ---- Arguments ---- */
 
 typedef struct {
     bool versioned;
@@ -61,11 +62,11 @@ typedef struct {
 } dlpack_params;
 
 static int
-parse_pair(PyObject *value, const char *what, long *first, long *second)
+parse_pair(PyObject *value, const char *name, long *first, long *second)
 {
     if (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != 2) {
         PyErr_Format(PyExc_TypeError,
-                     "%s must be None or a tuple of two ints, not %R", what,
+                     "%s must be None or a tuple of two ints, not %R", name,
                      value);
         return -1;
     }
@@ -85,13 +86,13 @@ is_given(PyObject *value)
 
 /* values: stream, max_version, dl_device, copy. */
 static int
-parse_wish(PyObject **values, dlpack_params *out)
+parse_params(PyObject **values, dlpack_params *out)
 {
     long major = 0, minor, device = DL_CPU, id = 0;
     *out = (dlpack_params){0};
     if (is_given(values[0])) {
         PyErr_Format(PyExc_BufferError,
-                     "stream must be None for memory of the CPU, not %R",
+                     "stream must be None for CPU memory, not %R",
                      values[0]);
         return -1;
     }
@@ -104,60 +105,75 @@ parse_wish(PyObject **values, dlpack_params *out)
     }
     if (device != DL_CPU || id != 0) {
         PyErr_Format(PyExc_BufferError,
-                     "dl_device must be (1, 0), the CPU, not %R", values[2]);
+                     "dl_device must be None or (1, 0), the CPU, not "
+                     "%R", values[2]);
         return -1;
     }
     out->versioned = major >= 1;
     return 0;
 }
 
-/* The BufferError of what DLPack has no words for. */
+/* Check the strides of dimensions with at least two items; DLPack ignores the
+ * others.  Returns NULL or the rule that is not met. */
+static const char *
+check_strides(ViewObject *self)
+{
+    for (int i = 0; i < self->ndim; i++) {
+        Py_ssize_t stride = self->dimensions[self->ndim + i];
+        if (self->dimensions[i] <= 1) {
+            continue;
+        }
+        if (stride % self->format.size != 0) {
+            return "the strides are not multiples of the item size; "
+                   "copy=True copies the items";
+        }
+        if (stride < 0) {
+            /* Valid in DLPack, but PyTorch before 2.14 aborts the process. */
+            return "a stride is negative, which some consumers do not "
+                   "support; copy=True copies the items";
+        }
+    }
+    return NULL;
+}
+
+/* Check that DLPack can describe the view.  Returns 0, or -1 with
+ * BufferError. */
 static int
-check_view(ViewObject *self, const dlpack_params *wanted)
+check_view(ViewObject *self, const dlpack_params *params)
 {
     const char *rule = NULL;
-    Py_ssize_t align = self->format.kind == ITEM_COMPLEX
+    Py_ssize_t align = self->format.dl_code == DL_COMPLEX
                            ? self->format.size / 2
                            : self->format.size;
     if (self->format.dl_bits == 0) {
-        rule = "DLPack has no such type";
+        rule = "DLPack does not have such a type";
     }
-    else if (wanted->copy) {
+    else if (params->copy) {
         return 0;
     }
-    else if (self->readonly && !wanted->versioned) {
-        rule = "it is read-only, which a consumer of DLPack before 1.0 cannot "
-               "know";
+    else if (self->readonly && !params->versioned) {
+        rule = "the view is read-only, which DLPack before 1.0 cannot describe";
     }
     else if ((uintptr_t)self->data % (size_t)align != 0) {
-        rule = "its items are not aligned to their size; copy=True would";
+        rule = "the items are not aligned to their size; copy=True copies "
+               "them";
     }
-    for (int i = 0; i < self->ndim && rule == NULL; i++) {
-        Py_ssize_t stride = self->dimensions[self->ndim + i];
-        if (self->dimensions[i] <= 1) {
-            continue;                   /* nothing goes by its stride */
-        }
-        if (stride % self->format.size != 0) {
-            rule = "its strides are not whole items; copy=True would be";
-        }
-        else if (stride < 0) {
-            /* DLPack has them, but PyTorch before 2.14 ends the process at
-             * one. */
-            rule = "its strides are negative, which not every consumer "
-                   "survives; copy=True would not be";
-        }
+    else {
+        rule = check_strides(self);
     }
     if (rule != NULL) {
-        PyErr_Format(PyExc_BufferError, "a view of format %R: %s",
+        PyErr_Format(PyExc_BufferError,
+                     "cannot export a View of format %R by DLPack: %s",
                      self->format.text, rule);
         return -1;
     }
     return 0;
 }
 
-/* ---- Making it ---- */
+/* ---- The tensor ---- */
 
-/* A copy of the items in memory of malloc; *data: where. */
+/* Copy the items to memory of malloc(), whose address is stored in *data.
+ * Returns a new region, or NULL with MemoryError. */
 static struct pshm_region *
 copy_items(ViewObject *self, void **data)
 {
@@ -201,7 +217,7 @@ fill_tensor(ViewObject *self, bool copied, int64_t *dimensions, void *data,
 }
 
 static struct export *
-make_export(ViewObject *self, const dlpack_params *wanted)
+make_export(ViewObject *self, const dlpack_params *params)
 {
     struct export *export = calloc(
         1, sizeof(*export) + sizeof(int64_t) * 2 * (size_t)self->ndim);
@@ -210,26 +226,26 @@ make_export(ViewObject *self, const dlpack_params *wanted)
         PyErr_NoMemory();
         return NULL;
     }
-    export->region = wanted->copy ? copy_items(self, &data)
+    export->region = params->copy ? copy_items(self, &data)
                                   : mapping_share(self->map);
     if (export->region == NULL) {
         free(export);
         return NULL;
     }
-    if (wanted->versioned) {
+    if (params->versioned) {
         struct dl_managed_versioned *managed = &export->versioned;
         managed->major = 1;
         managed->minor = self->format.dl_code >= DL_FLOAT8_E3M4 ? 1 : 0;
         managed->deleter = delete_versioned;
-        managed->flags = wanted->copy     ? DL_FLAG_IS_COPIED
+        managed->flags = params->copy     ? DL_FLAG_IS_COPIED
                          : self->readonly ? DL_FLAG_READ_ONLY
                                           : 0;
-        fill_tensor(self, wanted->copy, export->dimensions, data,
+        fill_tensor(self, params->copy, export->dimensions, data,
                     &managed->tensor);
     }
     else {
         export->legacy.deleter = delete_legacy;
-        fill_tensor(self, wanted->copy, export->dimensions, data,
+        fill_tensor(self, params->copy, export->dimensions, data,
                     &export->legacy.tensor);
     }
     return export;
@@ -238,15 +254,17 @@ make_export(ViewObject *self, const dlpack_params *wanted)
 const char view_dlpack_doc[] =
     "__dlpack__($self, /, *, stream=None, max_version=None, dl_device=None,\n"
     "           copy=None)\n--\n\n"
-    "A capsule for another library's from_dlpack(): the DLPack protocol of the\n"
-    "Python array API standard.\n\n"
-    "stream: None.  max_version: (major, minor) that the consumer knows; below\n"
-    "(1, 0) or None the tensor is of the old form.  dl_device: None or (1, 0).\n"
-    "copy: True for memory of its own.  Without it the memory stays mapped\n"
-    "until the consumer gives the tensor back.\n\n"
-    "Raises BufferError where DLPack cannot say it: a format that it has not,\n"
-    "items out of alignment, negative strides, another device, and in the old\n"
-    "form a view that is read-only.";
+    "Return a DLPack capsule for from_dlpack() of another library.\n\n"
+    "stream: None.\n"
+    "max_version: the newest version that the consumer supports, (major,\n"
+    "minor); None or less than (1, 0): the capsule has the old form.\n"
+    "dl_device: None or (1, 0).\n"
+    "copy: True copies the items.  Without a copy, the memory remains mapped\n"
+    "until the consumer deletes the tensor.\n\n"
+    "Raises BufferError if DLPack cannot describe the view: for some formats,\n"
+    "for items that are not aligned, for negative strides, for another\n"
+    "device, and, in the old form, for a read-only view.\n"
+    "https://dmlc.github.io/dlpack/latest/python_spec.html";
 
 PyObject *
 view_dlpack(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -256,18 +274,18 @@ view_dlpack(PyObject *op, PyObject *const *args, Py_ssize_t count,
                                         "copy", NULL};
     static const struct signature signature = {"__dlpack__", 0, 0, names};
     PyObject *values[4];
-    dlpack_params wanted;
+    dlpack_params params;
     if (args_match(&signature, args, count, kwnames, values) < 0
-        || parse_wish(values, &wanted) < 0
-        || check_view(as_view(op), &wanted) < 0) {
+        || parse_params(values, &params) < 0
+        || check_view(as_view(op), &params) < 0) {
         return NULL;
     }
-    struct export *export = make_export(as_view(op), &wanted);
+    struct export *export = make_export(as_view(op), &params);
     if (export == NULL) {
         return NULL;
     }
     PyObject *capsule = PyCapsule_New(
-        export, wanted.versioned ? VERSIONED : LEGACY, drop_capsule);
+        export, params.versioned ? VERSIONED : LEGACY, capsule_destructor);
     if (capsule == NULL) {
         pshm_region_drop(export->region);
         free(export);
@@ -277,7 +295,7 @@ view_dlpack(PyObject *op, PyObject *const *args, Py_ssize_t count,
 
 const char view_dlpack_device_doc[] =
     "__dlpack_device__($self, /)\n--\n\n"
-    "(1, 0): the CPU, in DLPack's numbers.";
+    "Return (1, 0), which stands for the CPU in DLPack.";
 
 PyObject *
 view_dlpack_device(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(unused))

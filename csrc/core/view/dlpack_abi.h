@@ -1,5 +1,5 @@
-/* DLPack's structures, as its specification lays them out in memory: what a
- * capsule points to.  https://dmlc.github.io/dlpack/latest/c_api.html */
+/* The structures of DLPack that a capsule points to.
+ * https://dmlc.github.io/dlpack/latest/c_api.html */
 #ifndef CORE_DLPACK_ABI_H
 #define CORE_DLPACK_ABI_H
 
@@ -39,7 +39,7 @@ struct dl_tensor {
         uint16_t lanes;
     } dtype;
     int64_t *shape;
-    int64_t *strides;                   /* items; NULL: in C order */
+    int64_t *strides;                   /* in items; NULL: C order */
     uint64_t byte_offset;
 };
 

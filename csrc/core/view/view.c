@@ -4,29 +4,30 @@
 
 PyObject *
 view_new(core_state *state, MemoryMapObject *map,
-         const struct view_origin *origin, char *data,
-         const struct item_format *format, const struct pshm_layout *layout,
-         bool readonly)
+         const struct view_origin *origin, const item_format *format,
+         const item_range *range, bool readonly)
 {
     PyTypeObject *type = state->view_type;
-    int ndim = layout->ndim;
-    ViewObject *self = (ViewObject *)type->tp_alloc(type, 2 * (Py_ssize_t)ndim);
+    int ndim = range->ndim;
+    ViewObject *self = (ViewObject *)type->tp_alloc(type,
+                                                    2 * (Py_ssize_t)ndim);
     if (self == NULL) {
         return NULL;
     }
     self->map = (MemoryMapObject *)Py_NewRef(map);
     self->origin = *origin;
     Py_XINCREF(origin->shm);
-    self->data = data;
+    self->data = range->data;
     self->format = *format;
-    Py_INCREF(self->format.text);
-    self->nbytes = pshm_layout_items(layout) * format->size;
+    Py_INCREF(self->format.record);
     self->ndim = ndim;
     self->readonly = readonly;
     for (int i = 0; i < ndim; i++) {
-        self->dimensions[i] = layout->shape[i];
-        self->dimensions[ndim + i] = layout->strides[i];
+        self->dimensions[i] = range->shape[i];
+        self->dimensions[ndim + i] = range->strides[i];
     }
+    struct pshm_layout layout = view_layout(self);
+    self->nbytes = pshm_layout_items(&layout) * format->size;
     return (PyObject *)self;
 }
 
@@ -40,14 +41,14 @@ view_dealloc(PyObject *op)
         PyObject_ClearWeakRefs(op);
     }
     Py_XDECREF(atomic_load_explicit(&self->items, memory_order_relaxed));
-    Py_XDECREF(self->format.text);
+    Py_XDECREF(self->format.record);
     Py_XDECREF(self->map);
     Py_XDECREF(self->origin.shm);
     type->tp_free(op);
     Py_DECREF(type);
 }
 
-/* Only a handle of a subclass can refer back, by its attributes. */
+/* Only the attributes of a subclass of SharedMemory can refer to the view. */
 static int
 view_traverse(PyObject *op, visitproc visit, void *arg)
 {
@@ -66,63 +67,68 @@ view_clear(PyObject *op)
 /* ---- The buffer ---- */
 
 static int
-raise_buffer(PyObject *format, const char *rule)
+raise_buffer(ViewObject *self, const char *rule)
 {
-    PyErr_Format(PyExc_BufferError, "a view of format %R: %s", format, rule);
+    PyErr_Format(PyExc_BufferError,
+                 "cannot export a View of format %R as the buffer that the "
+                 "consumer asks for: %s",
+                 self->format.text, rule);
     return -1;
 }
 
-/* Can these items be described by what was asked for? */
+static int
+raise_no_format(ViewObject *self)
+{
+    return raise_buffer(
+        self, self->format.dl_bits > 0
+                  ? "the buffer protocol does not have the format; use "
+                    ".numpy(), DLPack, or .cast() to unsigned ints"
+                  : "the buffer protocol does not have the format; use "
+                    ".numpy(), or .cast() to ints");
+}
+
+/* Check that a buffer with these flags can describe the items.  Returns 0, or
+ * -1 with BufferError. */
 static int
 check_flags(ViewObject *self, int flags)
 {
     struct pshm_layout layout = view_layout(self);
-    PyObject *format = self->format.text;
     bool c = pshm_layout_is_contiguous(&layout, 'C');
     bool fortran = pshm_layout_is_contiguous(&layout, 'F');
     if (flags & PyBUF_WRITABLE && self->readonly) {
-        return raise_buffer(format, "it is read-only");
+        return raise_buffer(self, "the view is read-only");
     }
     if (flags & PyBUF_FORMAT && !self->format.in_buffers) {
-        return raise_buffer(
-            format, self->format.dl_bits > 0
-                        ? "the buffer protocol has no word for it; take "
-                          ".numpy(), DLPack, or .cast() to unsigned ints"
-                        : "the buffer protocol has no word for it; take "
-                          ".numpy(), or .cast() to ints");
+        return raise_no_format(self);
     }
     if (flags & PyBUF_FORMAT && !(flags & PyBUF_ND)) {
-        return raise_buffer(format, "a format can be had with a shape only");
+        return raise_buffer(self, "a format needs a shape, PyBUF_ND");
     }
     if ((flags & PyBUF_F_CONTIGUOUS) == PyBUF_F_CONTIGUOUS && !fortran) {
-        return raise_buffer(
-            format, "the consumer needs a buffer that is contiguous in "
-                    "Fortran order, and this view is not; .tobytes() makes a "
-                    "copy");
+        return raise_buffer(self, "it must be contiguous in Fortran order; "
+                                  ".tobytes() makes a copy in C order");
     }
     if ((flags & PyBUF_ANY_CONTIGUOUS) == PyBUF_ANY_CONTIGUOUS && !c
         && !fortran) {
-        return raise_buffer(
-            format, "the consumer needs a contiguous buffer (in C or Fortran "
-                    "order, every stride positive, no gaps), and this view is "
-                    "not; .tobytes() makes a copy");
+        return raise_buffer(self, "it must be contiguous, in C or Fortran "
+                                  "order with positive strides and without "
+                                  "gaps; .tobytes() makes a copy that is");
     }
     if (((flags & PyBUF_C_CONTIGUOUS) == PyBUF_C_CONTIGUOUS
          || (flags & PyBUF_STRIDES) != PyBUF_STRIDES)
         && !c) {
-        return raise_buffer(
-            format, "the consumer needs a buffer that is contiguous in C "
-                    "order, and this view is not; .tobytes() makes a copy");
+        return raise_buffer(self, "it must be contiguous in C order; "
+                                  ".tobytes() makes a copy that is");
     }
     return 0;
 }
 
-int
+static int
 view_getbuffer(PyObject *op, Py_buffer *buffer, int flags)
 {
     ViewObject *self = as_view(op);
     bool counted = (flags & PyBUF_ND) == PyBUF_ND;
-    bool shape = counted && self->ndim > 0;     /* else it must be NULL */
+    bool shape = counted && self->ndim > 0;     /* else NULL: PEP 3118 */
     bool strides = shape && (flags & PyBUF_STRIDES) == PyBUF_STRIDES;
     buffer->obj = NULL;
     if (check_flags(self, flags) < 0) {
@@ -149,7 +155,8 @@ view_getbuffer(PyObject *op, Py_buffer *buffer, int flags)
     return 0;
 }
 
-/* Nothing to do; np.frombuffer asks whether it is there. */
+/* Empty, but it must exist: np.frombuffer() keeps a memoryview, which keeps the
+ * view, only if the type has bf_releasebuffer. */
 static void
 view_releasebuffer(PyObject *Py_UNUSED(op), Py_buffer *Py_UNUSED(buffer))
 {
@@ -253,18 +260,20 @@ view_repr(PyObject *op)
 
 PyDoc_STRVAR(
     view_doc,
-    "A range of shared memory as an array: format, shape and strides.\n\n"
-    "Made by SharedMemory.view() and MemoryMap.view().  Exports its items by the\n"
-    "buffer protocol (PEP 3118) and by DLPack, without a copy.  An index for\n"
-    "every dimension gives an item; fewer, slices and ... give a view of the\n"
-    "same memory.  Assigning to a range takes a buffer of the same format and\n"
-    "shape.  The memory stays mapped for as long as a view, or anything that\n"
-    "was made from one, lives; a view of a SharedMemory also keeps that\n"
-    "object, and is pickled with it, by reference.\n\n"
-    "Raises IndexError; NotImplementedError for an item that Python has not;\n"
-    "TypeError where it is read-only; ValueError for what does not fit, and for\n"
-    "text whose bytes are not code points;\n"
-    "BufferError where a consumer wants what the memory is not.");
+    "A range of shared memory as an array.\n\n"
+    "SharedMemory.view() and MemoryMap.view() create it. It exports the items\n"
+    "through the buffer protocol (PEP 3118) and DLPack, without copying. An\n"
+    "index with an int for each dimension reads or writes an item; any other\n"
+    "index, with slices, '...' or fewer ints, returns a View of the same\n"
+    "memory. A buffer of the same format and shape can be assigned to such a\n"
+    "range. The memory remains mapped as long as the view, or any object made\n"
+    "from it, exists. A view of a SharedMemory keeps a reference to it, and\n"
+    "is pickled with it, by reference.\n\n"
+    "Raises IndexError for an index outside the shape; NotImplementedError if\n"
+    "Python does not have a type for an item; TypeError if an item of a\n"
+    "read-only view is written; ValueError for a value that does not fit, and\n"
+    "for text whose bytes are not code points; BufferError if a consumer asks\n"
+    "for a buffer that cannot describe the items.");
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function)
 
@@ -287,21 +296,22 @@ static PyMethodDef view_methods[] = {
 #define ATTRIBUTE(name, text) {#name, get_##name, NULL, PyDoc_STR(text), NULL}
 
 static PyGetSetDef view_getset[] = {
-    ATTRIBUTE(format, "The format of an item, as the buffer protocol has it; "
-                      "for what that\nhas no word for, its name in DLPack or "
+    ATTRIBUTE(format, "The format of an item in the buffer protocol; if the "
+                      "protocol does not\nhave it, its name in DLPack or "
                       "numpy."),
-    ATTRIBUTE(shape, "How many items each dimension has, a tuple."),
-    ATTRIBUTE(strides, "How many bytes it is to the next item of each "
+    ATTRIBUTE(shape, "The number of items in each dimension, a tuple."),
+    ATTRIBUTE(strides, "The number of bytes from an item to the next in each "
                        "dimension, a tuple."),
-    ATTRIBUTE(ndim, "How many dimensions there are, 0 to 64."),
-    ATTRIBUTE(itemsize, "Bytes of an item."),
-    ATTRIBUTE(nbytes, "Bytes of all items, without gaps."),
-    ATTRIBUTE(offset, "Where the item with the indexes 0 is, in bytes from "
-                      "the start of obj."),
-    ATTRIBUTE(readonly, "Whether the items cannot be written through it."),
-    ATTRIBUTE(address, "Where the item with the indexes 0 is, in this "
-                       "process's memory."),
-    ATTRIBUTE(obj, "The MemoryMap whose memory it is."),
+    ATTRIBUTE(ndim, "The number of dimensions, 0 to 64."),
+    ATTRIBUTE(itemsize, "The number of bytes of an item."),
+    ATTRIBUTE(nbytes, "The number of bytes of all items, without gaps."),
+    ATTRIBUTE(offset, "The number of bytes from the start of obj to the item "
+                      "with all indexes 0."),
+    ATTRIBUTE(readonly, "Whether the items cannot be written through this "
+                        "view."),
+    ATTRIBUTE(address, "The address, in this process, of the item with all "
+                       "indexes 0."),
+    ATTRIBUTE(obj, "The MemoryMap that owns the memory."),
     {0},
 };
 

@@ -1,8 +1,8 @@
 /* View: format, shape and strides over a MemoryMap.
  *
- * It keeps its mapping, and is the obj of every buffer taken from it.  Nothing
- * of it changes once it is made but items, which is set once, so it needs no
- * lock. */
+ * A View owns a reference to its MemoryMap, and is the obj of each buffer that
+ * a consumer gets from it.  Only the member items changes after creation, once,
+ * from NULL; so a View needs no lock. */
 #ifndef CORE_VIEW_H
 #define CORE_VIEW_H
 
@@ -12,22 +12,22 @@
 #include "posix/object/attach.h"
 #include "posix/object/strided.h"
 
-/* What a view was made of, by which it is pickled. */
+/* The SharedMemory that made a view, for pickling. */
 struct view_origin {
-    PyObject *shm;                      /* a SharedMemory, or NULL */
-    struct pshm_identity id;            /* its object at that time */
+    PyObject *shm;                      /* NULL: a MemoryMap made the view */
+    struct pshm_identity id;            /* the object of shm at that time */
 };
 
 typedef struct {
     PyObject_VAR_HEAD                   /* 2 * ndim */
     MemoryMapObject *map;
-    struct view_origin origin;          /* owned */
-    char *data;                         /* the item whose indexes are all 0 */
-    struct item_format format;
-    Py_ssize_t nbytes;                  /* of its items, without gaps */
+    struct view_origin origin;          /* owns shm */
+    char *data;                         /* the item with all indexes 0 */
+    item_format format;                 /* owns its record */
+    Py_ssize_t nbytes;                  /* of the items, without gaps */
     int ndim;
     bool readonly;
-    _Atomic(PyObject *) items;          /* a memoryview, from its first use on */
+    _Atomic(PyObject *) items;          /* a memoryview, or NULL: item.c */
     PyObject *weakrefs;
     Py_ssize_t dimensions[];            /* the shape, in items; the strides, in
                                            bytes */
@@ -50,19 +50,25 @@ view_layout(ViewObject *self)
     };
 }
 
-/* A new view; the caller has made sure that the whole of layout lies in map,
- * and that map has granted the rights.  Takes references of its own. */
-PyObject *view_new(core_state *state, MemoryMapObject *map,
-                   const struct view_origin *origin, char *data,
-                   const struct item_format *format,
-                   const struct pshm_layout *layout, bool readonly);
+/* Items at regular distances; the first ndim members of the arrays are set. */
+typedef struct {
+    char *data;                         /* the item with all indexes 0 */
+    int ndim;
+    Py_ssize_t shape[PSHM_MAX_DIMENSIONS];      /* items */
+    Py_ssize_t strides[PSHM_MAX_DIMENSIONS];    /* bytes */
+} item_range;
 
-/* Fill buffer as bf_getbuffer, as far as flags ask. */
-int view_getbuffer(PyObject *op, Py_buffer *buffer, int flags);
+/* A new view, or NULL with an exception.  The caller has made sure that the
+ * range lies within map, and that map has granted the rights. */
+PyObject *view_new(core_state *state, MemoryMapObject *map,
+                   const struct view_origin *origin,
+                   const item_format *format, const item_range *range,
+                   bool readonly);
 
 /* ---- view_make.c ---- */
 
-/* SharedMemory.view, of a handle's mapping, MemoryMap.view and View.cast. */
+/* SharedMemory.view() on the mapping of origin->shm, MemoryMap.view() and
+ * View.cast(). */
 PyObject *view_make(MemoryMapObject *map, const struct view_origin *origin,
                     PyObject *const *args, Py_ssize_t count,
                     PyObject *kwnames);
@@ -71,6 +77,13 @@ PyObject *view_of_mapping(PyObject *op, PyObject *const *args,
 PyObject *view_cast(PyObject *op, PyObject *const *args, Py_ssize_t count,
                     PyObject *kwnames);
 extern const char view_of_mapping_doc[], view_cast_doc[];
+
+/* ---- view_index.c ---- */
+
+/* Select the items that keys leave of a view.  Returns 1 for a single item, 0
+ * for a range, or -1 with IndexError, TypeError or ValueError. */
+int view_select(ViewObject *self, PyObject *const *keys, Py_ssize_t count,
+                item_range *out);
 
 /* ---- view_items.c ---- */
 
@@ -82,28 +95,15 @@ PyObject *view_tolist(PyObject *op, PyObject *unused);
 PyObject *view_tobytes(PyObject *op, PyObject *unused);
 extern const char view_tolist_doc[], view_tobytes_doc[];
 
-/* ---- view_numpy.c ---- */
+/* ---- view_convert.c ---- */
 
 PyObject *view_numpy(PyObject *op, PyObject *unused);
 PyObject *view_array(PyObject *op, PyObject *const *args, Py_ssize_t count,
                      PyObject *kwnames);
-extern const char view_numpy_doc[], view_array_doc[];
-
-/* Are value's items, as numpy has them, of the type of the view's?  -1 with an
- * exception. */
-int view_has_dtype_of(ViewObject *self, PyObject *value);
-
-/* value, a view or an array whose items are of the type of the view's, with
- * unsigned numbers of the same size in their place; for types that the buffer
- * protocol has no word for. */
-PyObject *view_numbers_of(ViewObject *self, PyObject *value);
-
-/* ---- view_pickle.c ---- */
-
 PyObject *view_copy(PyObject *op, PyObject *unused);
-extern const char view_copy_doc[];
 PyObject *view_reduce(PyObject *op, PyObject *unused);
-extern const char view_reduce_doc[];
+extern const char view_numpy_doc[], view_array_doc[], view_copy_doc[],
+    view_reduce_doc[];
 
 /* ---- dlpack.c ---- */
 
