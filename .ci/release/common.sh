@@ -30,7 +30,13 @@ prepare() {
     make_sdist
 }
 
-# get TOOL ARGUMENT...: one of those that get interpreters, or that run cibuildwheel.
+# get TOOL ARGUMENT...: runs a program of the folder POSIXSHM_SHARED_TOOLS:
+#   get-python-freethreaded PREFIX [OPTION...]  builds a free-threaded CPython 3.13 with these options of
+#                                               configure: PREFIX/bin/python3.13t
+#   get-python-newest ROOT                      makes a root file system with gcc, acl and CPython 3.14 and
+#                                               3.15, release and debug builds, with venv, setuptools and pytest
+#   cibuildwheel-local FOLDER                   runs cibuildwheel on the working directory; the wheels are in
+#                                               FOLDER then
 get() {
     local tool=$1
     shift
