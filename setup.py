@@ -23,7 +23,9 @@ import os
 import re
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -36,6 +38,7 @@ compile_args = [
     "-Wshadow",
     "-Wstrict-prototypes",
     "-Wmissing-prototypes",
+    "-MMD",  # beside each object, a .d file names the sources that it was made from
 ]
 link_args = []
 options = {}
@@ -64,14 +67,36 @@ HARDENING = [
 HARDENED_LINK = ["-Wl,-z,relro,-z,now"]
 
 
-class hardened_build_ext(build_ext):
+class incremental_build_ext(build_ext):
+    """Compiles in parallel, and only what changed since the object was made."""
+
     def build_extensions(self):
         if not sanitizers:
             for extension in self.extensions:
                 for choices in HARDENING:
                     extension.extra_compile_args += self.first_taken(choices)
                 extension.extra_link_args += HARDENED_LINK
+        self.compile_one = self.compiler.compile
+        self.compiler.compile = self.compile_changed
         super().build_extensions()
+
+    def compile_changed(self, sources, output_dir, depends, **options):
+        objects = self.compiler.object_filenames(sources, output_dir=output_dir)
+        command = repr((self.compiler.compiler_so, options))
+        last_command = Path(output_dir, "command")
+        if self.force or not last_command.exists() or last_command.read_text() != command:
+            for made in objects:
+                Path(made).unlink(missing_ok=True)
+            last_command.parent.mkdir(parents=True, exist_ok=True)
+            last_command.write_text(command)
+
+        def compile_if_changed(source, made):
+            if changed_since(made):
+                self.compile_one([source], output_dir, **options)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(compile_if_changed, sources, objects))
+        return objects
 
     def first_taken(self, choices):
         with tempfile.TemporaryDirectory() as folder:
@@ -84,6 +109,16 @@ class hardened_build_ext(build_ext):
                 if subprocess.run(command, capture_output=True).returncode == 0:
                     return flags
         return []
+
+
+def changed_since(made):
+    """Is a source that this object was made from newer than the object, or missing?"""
+    try:
+        made = Path(made)
+        sources = made.with_suffix(".d").read_text().replace("\\\n", " ").split()[1:]
+        return any(os.stat(source).st_mtime > made.stat().st_mtime for source in sources)
+    except FileNotFoundError:
+        return True
 
 
 # PyPI shows the README without the repository, so the relative links become absolute.
@@ -113,5 +148,5 @@ setup(
         )
     ],
     options=options,
-    cmdclass={"build_ext": hardened_build_ext},
+    cmdclass={"build_ext": incremental_build_ext},
 )
