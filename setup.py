@@ -19,6 +19,7 @@ if (
         f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}."
     )
 
+import json
 import os
 import re
 import subprocess
@@ -89,6 +90,8 @@ class incremental_build_ext(build_ext):
                 Path(made).unlink(missing_ok=True)
             last_command.parent.mkdir(parents=True, exist_ok=True)
             last_command.write_text(command)
+        if self.inplace:
+            self.write_commands(sources, **options)
 
         def compile_if_changed(source, made):
             if changed_since(made):
@@ -97,6 +100,18 @@ class incremental_build_ext(build_ext):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(compile_if_changed, sources, objects))
         return objects
+
+    def write_commands(self, sources, macros, include_dirs, extra_postargs, **_):
+        """For clangd: see .clangd."""
+        command = [*self.compiler.compiler_so, *(f"-D{name}={value}" for name, value in macros)]
+        command += [f"-I{folder}" for folder in [*include_dirs, *self.compiler.include_dirs]]
+        command += extra_postargs
+        entries = [
+            {"directory": os.getcwd(), "file": source, "arguments": [*command, "-c", source]}
+            for source in sources
+        ]
+        Path("build").mkdir(exist_ok=True)
+        Path("build/compile_commands.json").write_text(json.dumps(entries, indent=1))
 
     def first_taken(self, choices):
         with tempfile.TemporaryDirectory() as folder:
