@@ -13,7 +13,7 @@ run_readme() {
     demo=$(demo_command) tests=$(tests_command)
     copy_tree "$scratch/clone"
     cd "$scratch/clone"
-    unset PYTHONDONTWRITEBYTECODE # as for a user
+    unset PYTHONPYCACHEPREFIX # as for a user
     printf '$ %s\n' "$demo"
     bash -euo pipefail -c "$demo"
     printf '$ %s\n' "$tests"

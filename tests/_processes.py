@@ -3,6 +3,8 @@
 A child finds this module when it is started with `env=PATH`:
 
     start_python("from _processes import ready, stopped; ...", name, env=PATH)
+
+Many children start, so what takes long to import is imported by the functions.
 """
 
 import contextlib
@@ -12,14 +14,11 @@ import functools
 import gc
 import os
 import select
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
-TESTS = Path(__file__).parent
+TESTS = os.path.dirname(os.path.abspath(__file__))
 SHM = "/dev/shm"
-PATH = {"PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))}
+PATH = {"PYTHONPATH": os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))}
 # For children that count memory: glibc keeps freed pieces for each thread, which count as used, and
 # the more of them the newer it is.
 COUNTING = {**PATH, "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
@@ -72,6 +71,8 @@ def needs_root():
 @functools.cache
 def can_mount():
     """Can a child have a /dev/shm of its own?"""
+    import subprocess
+
     code = "from _processes import private_shm; private_shm('size=1m')"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **PATH}, capture_output=True, timeout=60
@@ -117,6 +118,8 @@ def needs_acls():
 
 def needs_acl_programs():
     """For tests that compare with getfacl(1) and setfacl(1). Never passed over silently."""
+    import shutil
+
     if shutil.which("getfacl") is None or shutil.which("setfacl") is None:
         cannot_be_tested("getfacl and setfacl are not installed (package acl)")
 
@@ -132,10 +135,14 @@ def needs_plain_build(reason):
 def build_c(source, folder, *flags):
     """The program of tests/c/`source`, built in `folder`; a library with the flags -shared and
     -fPIC. Never passed over silently."""
-    program = folder / Path(source).stem
+    import shutil
+    import subprocess
+
+    source = os.path.join(TESTS, "c", source)
+    program = folder / os.path.basename(source).removesuffix(".c")
     compiler = os.environ.get("CC", "cc").split()
     command = [*compiler, "-std=c11", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror", *flags]
-    command += [TESTS / "c" / source, "-lrt", "-lpthread", "-o", program]
+    command += [source, "-lrt", "-lpthread", "-o", program]
     if shutil.which(compiler[0]) is None:
         cannot_be_tested(f"there is no C compiler {compiler[0]}")
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -145,9 +152,11 @@ def build_c(source, folder, *flags):
 
 def build_faults(folder):
     """The library of tests/c/faults.h, built in `folder`; the environment that preloads it."""
+    import subprocess
+
     library = folder / "faults.so"
     done = subprocess.run(
-        ["bash", str(TESTS / "c" / "run"), "--faults-so", str(library)],
+        ["bash", f"{TESTS}/c/run", "--faults-so", str(library)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -246,6 +255,11 @@ def unmount(where):
     _check(_libc.umount2(where.encode(), 0))
 
 
+def _write(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+
+
 def private_shm(options="size=64m"):
     """A mount namespace of one's own, with a fresh /dev/shm that goes with the process."""
     CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
@@ -255,9 +269,9 @@ def private_shm(options="size=64m"):
         _check(_libc.unshare(CLONE_NEWNS))
     else:
         _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWUSER))
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
-        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"0 {user} 1")
+        _write("/proc/self/gid_map", f"0 {group} 1")
     _check(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
     mount_tmpfs(SHM, f"mode=1777,{options}")
     global _alone_in_shm

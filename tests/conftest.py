@@ -54,10 +54,12 @@ def _descriptors():
 
 
 def _mappings():
-    with open("/proc/self/maps") as maps:
-        return {
-            f"mapping {line.strip()}" for line in maps if f" {SHM}/" in line or " /memfd:" in line
-        }
+    with open("/proc/self/maps", "rb", buffering=0) as maps:
+        text = maps.readall()
+    if f" {SHM}/".encode() not in text and b" /memfd:" not in text:
+        return set()  # as for most tests, which is seen in half the time
+    lines = os.fsdecode(text).split("\n")
+    return {f"mapping {line}" for line in lines if f" {SHM}/" in line or " /memfd:" in line}
 
 
 def _children():

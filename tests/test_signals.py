@@ -387,8 +387,8 @@ def test_a_handler_that_raises_after_a_call_undoes_what_that_made(run_python, na
     """In the functions that are written in Python, after each call that they make themselves."""
     needs_mounts()
     code = "import runpy; runpy.run_path({!r}, run_name='__main__')"
-    program = TESTS / "children" / "raising_handler.py"
-    lines = run_python(code.format(str(program)), name, env=PATH).splitlines()
+    program = f"{TESTS}/children/raising_handler.py"
+    lines = run_python(code.format(program), name, env=PATH).splitlines()
     assert len(lines) >= 12
     for line in lines:
         assert line.endswith(": tried"), line
