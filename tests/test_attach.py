@@ -658,7 +658,7 @@ def test_without_dev_shm_the_error_says_so(run_python, name):
             try:
                 door()
             except FileNotFoundError as error:
-                assert "no /dev/shm" in error.strerror, error
+                assert "/dev/shm for shared memory does not exist" in error.strerror, error
             else:
                 raise AssertionError("there is one")
         assert SharedMemory.anonymous(10).size == 10

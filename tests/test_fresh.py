@@ -233,8 +233,8 @@ def test_what_is_not_an_object_is_not_replaced(name, kind):
 def test_words_that_contradict_each_other(kind, name):
     for how, text in (
         ({"exist_ok": True, "replace": True}, "give one of the two"),
-        ({"stale": "replace"}, "stale='replace' goes with exist_ok=True"),
-        ({"stale": "error"}, "stale='error' goes with exist_ok=True"),
+        ({"stale": "replace"}, "stale='replace' needs exist_ok=True"),
+        ({"stale": "error"}, "stale='error' needs exist_ok=True"),
         ({"exist_ok": True, "stale": "new"}, "'attach', 'replace' or 'error', not 'new'"),
     ):
         with pytest.raises(ValueError, match=text):
@@ -250,7 +250,7 @@ def test_words_that_need_a_name():
             SharedMemory.create(None, SIZE, **{word: True})
         with pytest.raises(ValueError, match=f"{word} goes with a name"):
             posixshm.Lock(**{word: True})
-        with pytest.raises(ValueError, match="anonymous array"):
+        with pytest.raises(ValueError, match="this array is anonymous"):
             array.create(None, SIZE, **{word: True})
 
 

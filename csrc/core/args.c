@@ -112,8 +112,8 @@ args_match_dict(const struct signature *signature, PyObject *args,
     return check_required(signature, values);
 }
 
-/* An int, of any size; a bool or a float is a mistake, not a number of bytes.
- * Returns a new reference. */
+/* An int of any size. A bool or a float is an error. Returns a new reference.
+ */
 static PyObject *
 whole_number(PyObject *value, const char *what)
 {
@@ -202,7 +202,7 @@ mode_from(PyObject *value, const char *what, mode_t *out)
     if (arg_long(value, what, 0, 07777, &mode) < 0) {
         if (PyErr_ExceptionMatches(PyExc_ValueError)) {
             PyErr_Format(PyExc_ValueError,
-                         "%s must be between 0o0 and 0o7777, as 0o600 is, "
+                         "%s must be between 0o0 and 0o7777, such as 0o600, "
                          "not %R", what, value);
         }
         return -1;
@@ -237,7 +237,7 @@ arg_id(PyObject *value, const char *what, uint32_t *out)
     return 0;
 }
 
-/* -1 with an exception if it is not a number. */
+/* Returns -1 with an exception if value is not a number. */
 static double
 number_of_seconds(PyObject *value, const char *what)
 {
@@ -293,7 +293,7 @@ arg_timeout(PyObject *value, double *out)
     return 0;
 }
 
-/* The uid of a user's name: getpwnam(3), as the module pwd has it. */
+/* The uid of a user name, from the module pwd: getpwnam(3). */
 static int
 uid_of_name(PyObject *name, uid_t *out)
 {
@@ -308,7 +308,9 @@ uid_of_name(PyObject *name, uid_t *out)
     if (entry == NULL
         && (PyErr_ExceptionMatches(PyExc_KeyError)
             || PyErr_ExceptionMatches(PyExc_ValueError))) {
-        PyErr_Format(PyExc_ValueError, "owner: no user is called %R", name);
+        PyErr_Format(PyExc_ValueError,
+                     "owner: the user %R does not exist; a uid always works",
+                     name);
     }
     Py_XDECREF(number);
     Py_XDECREF(entry);
@@ -449,7 +451,7 @@ arg_existing(PyObject *exist_ok, PyObject *stale, PyObject *replace,
     }
     if (out->stale != STALE_ATTACH && !out->exist_ok) {
         PyErr_Format(PyExc_ValueError,
-                     "stale=%R goes with exist_ok=True; replace=True replaces "
+                     "stale=%R needs exist_ok=True; replace=True replaces "
                      "an object whether or not a process uses it", stale);
         return -1;
     }
@@ -472,7 +474,8 @@ arg_name(PyObject *value, struct pshm_name *out)
         }
         PyErr_Clear();
         PyErr_Format(PyExc_ValueError,
-                     "bad name %A: it must not contain a surrogate", value);
+                     "bad name %A: it must not contain a surrogate "
+                     "character", value);
         return -1;
     }
     const char *rule = pshm_name_parse(text, (size_t)length, out);

@@ -1,8 +1,9 @@
-/* Arguments: matching them to their names, and making C values of them.
+/* Matching arguments to parameters, and converting them to C values.
  *
- * A converter may run Python code (__index__, __bool__), so it comes before
- * any look at an object's own fields.  Each returns 0, or -1 with an exception
- * that names the value and the rule. */
+ * A converter may run Python code (__index__, __bool__), so a function
+ * converts its arguments before it reads the fields of an object. Each
+ * converter returns 0, or -1 with an exception that names the value and the
+ * rule. */
 #ifndef CORE_ARGS_H
 #define CORE_ARGS_H
 
@@ -12,15 +13,17 @@
 #include "posix/object/name.h"
 
 struct signature {
-    const char *function;               /* for messages: "create" */
-    int positional;                     /* how many may be given by position */
-    int required;                       /* how many must be given */
+    const char *function;               /* the name of the function, for
+                                           messages */
+    int positional;                     /* number of parameters that may be
+                                           positional */
+    int required;                       /* number of required parameters */
     const char *const *names;           /* NULL-terminated */
 };
 
-/* Put each argument's borrowed reference, or NULL, into values, which has as
- * many places as there are names.  args[] and kwnames as METH_FASTCALL |
- * METH_KEYWORDS has them. */
+/* Store a borrowed reference to each argument, or NULL, in values, which has
+ * one element for each name. args and kwnames are those of METH_FASTCALL |
+ * METH_KEYWORDS. */
 int args_match(const struct signature *signature, PyObject *const *args,
                Py_ssize_t count, PyObject *kwnames, PyObject **values);
 
@@ -28,51 +31,53 @@ int args_match(const struct signature *signature, PyObject *const *args,
 int args_match_dict(const struct signature *signature, PyObject *args,
                     PyObject *kwargs, PyObject **values);
 
-/* Bytes, 1 to 2**63-1. */
+/* A size in bytes, 1 to 2**63-1. */
 int arg_size(PyObject *value, const char *what, Py_ssize_t *out);
-/* Bytes, 0 to 2**63-1. */
+/* An offset in bytes, 0 to 2**63-1. */
 int arg_offset(PyObject *value, const char *what, Py_ssize_t *out);
-/* A number between two bounds; not a bool. */
+/* An int from least to most; not a bool. */
 int arg_long(PyObject *value, const char *what, long long least,
              long long most, long long *out);
-/* NULL leaves *out as it is; so do the following. */
+/* If value is NULL, *out is not changed. This also holds for the converters
+ * below. */
 int arg_bool(PyObject *value, bool *out);
 int arg_mode(PyObject *value, mode_t *out);
 int arg_id(PyObject *value, const char *what, uint32_t *out);
-/* Seconds, >= 0, perhaps infinite; None leaves *out as it is. */
+/* Seconds, >= 0, may be infinite. None does not change *out. */
 int arg_seconds(PyObject *value, const char *what, double *out);
-/* Seconds to wait; None: infinite; less than 0: 0. */
+/* A timeout in seconds. None: infinity; a negative number: 0. */
 int arg_timeout(PyObject *value, double *out);
 
 /* The argument owner=: "any", "self", a user, or a set, list or tuple of
- * users; a user is a uid or the name of a user. */
+ * users. A user is a uid or a user name. */
 int arg_owners(PyObject *value, struct pshm_owners *out);
 
 #define OWNER_ARGUMENT_DOC                                                    \
-    "owner: whose object is accepted: 'self' (this process's user, or root),\n"\
-    "'any', a uid, a user name, or a set of uids and user names.  It is\n"     \
-    "checked on the open descriptor, so the name cannot change in between.\n"
+    "owner: the owner of an accepted object: 'self' (the process's effective\n"\
+    "user, or root), 'any', a uid, a user name, or a set of uids and names.\n" \
+    "It is checked on the open descriptor.\n"
 
-/* The argument mode_at_most=; None leaves *out as it is. */
+/* The argument mode_at_most=. None does not change *out. */
 int arg_mode_at_most(PyObject *value, mode_t *out);
 
 #define MODE_AT_MOST_DOC                                                      \
     "mode_at_most: the permissions that an accepted object may have, such as\n"\
-    "0o600; None: any.  With an access control list the bits of the group are\n"\
-    "its mask.\n"
-/* The argument delete=: by which process the name is removed. */
+    "0o600; None: any.  In an access control list, the mask counts as the\n"  \
+    "bits of the group.\n"
+/* The argument delete=: which process removes the name. */
 enum deletion {
     DELETE_NOT,
-    DELETE_OWN,                         /* True: this one, when it ends */
-    DELETE_LAST,                        /* "last": the last that uses it */
+    DELETE_OWN,                         /* True: this process */
+    DELETE_LAST,                        /* "last": the last process that uses
+                                           it */
 };
 
 int arg_deletion(PyObject *value, enum deletion *out);
 
-/* The arguments exist_ok=, stale= and replace=: what is done with an object that
- * has the name of one that is to be made. */
+/* The arguments exist_ok=, stale= and replace=: what a function does if an
+ * object has the name of the new object. */
 struct existing {
-    bool exist_ok;                      /* attach to it */
+    bool exist_ok;                      /* attach to that object */
     enum stale { STALE_ATTACH, STALE_REPLACE, STALE_ERROR } stale;
     bool replace;
 };
@@ -81,20 +86,20 @@ int arg_existing(PyObject *exist_ok, PyObject *stale, PyObject *replace,
                  struct existing *out);
 
 #define STALE_DOC                                                            \
-    "stale: what exist_ok=True does if no process uses the object, for which\n"\
-    "the kernel must grant a write lease, " MAN(fcntl, 2) ": 'attach' to it;\n"\
-    "'replace' it: the new object takes the name in one step; or 'error':\n"  \
-    "raise FileExistsError.  If that is unknown the object counts as used.\n" \
-    "replace: the new object takes the name in one step, and processes that\n"\
-    "have the old one keep it.\n"
+    "stale: what exist_ok=True does if no process uses the object: 'attach';\n"\
+    "'replace': make a new object, which takes the name in one step; or\n"    \
+    "'error': raise FileExistsError.  The proof is a write lease,\n"          \
+    MAN(fcntl, 2) "; an object of unknown state counts as used.\n"            \
+    "replace: the new object takes the name in one step.  Processes that\n"   \
+    "have the old object keep it.\n"
 
 int arg_name(PyObject *value, struct pshm_name *out);
 
-/* The same for a str that os.listdir() returned: it may have surrogates for bytes
- * that are not text. */
+/* The same for a str from os.listdir(), which may contain surrogate characters
+ * in place of bytes that are not UTF-8. */
 int arg_file_name(PyObject *value, struct pshm_name *out);
-/* A name that an object is to get: not one of a POSIX semaphore, which
- * listdir() and reclaim() pass over. */
+/* A name for a new object. The names of POSIX semaphores are not allowed,
+ * because listdir() and reclaim() do not list them. */
 int arg_new_name(PyObject *value, struct pshm_name *out);
 
 #endif

@@ -1,9 +1,10 @@
-/* Audit events: what a hook of sys.addaudithook() is told before a name changes.
+/* Audit events, which hooks of sys.addaudithook() receive before a name
+ * changes.
  *
- * Each function is called before the call has changed anything, and with no
- * exception set.  Names are without a slash; NULL if it has no name.
- * Without a hook a call costs a few nanoseconds.  Returns 0, or -1 with the
- * exception of a hook, and then the caller changes nothing. */
+ * A call raises its event before it has changed anything, without an exception
+ * set. Names do not have a slash; NULL: no name. Without a hook, an event
+ * costs a few nanoseconds. Each function returns 0; or -1 with the exception
+ * of a hook, after which the caller changes nothing. */
 #ifndef CORE_AUDIT_H
 #define CORE_AUDIT_H
 

@@ -1,5 +1,5 @@
-/* What differs between the versions of CPython, 3.11 to 3.15, and between
- * builds with and without the GIL.  No other file asks for a version. */
+/* The differences between CPython 3.11 to 3.15, and between builds with and
+ * without the GIL. No other file tests the version. */
 #ifndef CORE_COMPAT_H
 #define CORE_COMPAT_H
 
@@ -12,8 +12,7 @@
 #define Py_READONLY READONLY
 #endif
 
-/* Slots that only newer versions know; none of them is an error to leave out
- * elsewhere, for there is nothing to declare. */
+/* Slots that only newer versions support. Older versions do not need them. */
 #if PY_VERSION_HEX >= 0x030C0000
 #define CORE_SLOT_INTERPRETERS \
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
@@ -26,9 +25,10 @@
 #define CORE_SLOT_GIL
 #endif
 
-/* Are there these many references?  Without the GIL the count is the sum of two
- * numbers that are read one after the other, so one that a thread took and one
- * that another gave up in between could make it too small; not again and again. */
+/* Does op have this number of references? Without the GIL the count is the sum
+ * of two numbers that are read one after the other. If one thread acquires a
+ * reference while another thread releases one, a single sum can be too small,
+ * but not 64 sums in a row. */
 static inline int
 has_references(PyObject *op, Py_ssize_t references)
 {

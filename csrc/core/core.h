@@ -1,7 +1,7 @@
-/* The module's own: its state, and what its files share.
+/* The state of the module, and declarations that all files of this room share.
  *
- * The room: the only one with Python.h.  It makes no raw system call; those
- * are in posix/, which knows nothing of this room. */
+ * Only this room includes Python.h. It makes no raw system call: those are in
+ * posix/, which does not know this room. */
 #ifndef CORE_CORE_H
 #define CORE_CORE_H
 
@@ -12,10 +12,10 @@
 
 #include "posix/object/new_object.h"
 
-/* A page of the manual, in a docstring. */
+/* A reference to a manual page, in a docstring. */
 #define MAN(page, section) #page "(" #section ")"
 
-/* The objects of the state: all that the collector needs to see. */
+/* The objects of the state, which the garbage collector visits. */
 #define CORE_OBJECTS 30
 
 typedef struct {
@@ -43,10 +43,10 @@ typedef struct {
             PyObject *remove_function;          /* handle_delete.c */
             PyObject *attach_function;          /* handle_pickle.c */
             PyObject *open_placed_function;
-            PyObject *support;                  /* posixshm._support */
+            PyObject *support;                  /* module posixshm._support */
             PyObject *boot_id;                  /* str, once it was needed:
                                                    handle_pickle.c */
-            PyObject *owner_died_type;          /* the last */
+            PyObject *owner_died_type;          /* the last object */
         };
     };
     fields_mutex fields;
@@ -62,7 +62,7 @@ _Static_assert(offsetof(core_state, owner_died_type)
 
 extern struct PyModuleDef core_module;
 
-/* The state, from a type that the module made or a subclass of it. */
+/* The state, given a type of the module or a subclass. */
 core_state *core_state_of_type(PyTypeObject *type);
 
 static inline core_state *
@@ -71,8 +71,8 @@ core_state_of_module(PyObject *module)
     return (core_state *)PyModule_GetState(module);
 }
 
-/* The attribute of a module, imported at the first call and kept in *slot, a
- * member of state.  Returns a new reference, or NULL with an exception. */
+/* The attribute of a module, imported at the first call and stored in *slot, a
+ * member of state. Returns a new reference, or NULL with an exception. */
 PyObject *core_find(core_state *state, PyObject **slot, const char *module,
                     const char *attribute);
 

@@ -6,7 +6,7 @@
 #include "posix/object/directory.h"
 #include "posix/object/size.h"
 
-/* OSError itself picks its subclass when it is called with an errno. */
+/* OSError chooses the subclass when it is called with an errno. */
 static void
 set_os_error(int rc, PyObject *words, PyObject *filename)
 {
@@ -64,7 +64,7 @@ raise_again_with(PyObject *filename)
     PyErr_Restore(type, error, traceback);
 }
 
-/* Does the object live on another mount than those that have names? */
+/* Is the object on another mount than PSHM_DIR? */
 static bool
 is_elsewhere(int fd)
 {
@@ -110,15 +110,15 @@ raise_no_memory(int rc, PyObject *filename, int fd, off_t size)
     if (is_elsewhere(fd)) {
         return raise_errno_words(
             rc, filename,
-            "No space left where the object lives, which is not " PSHM_DIR
+            "No space left on the mount of the object, which is not " PSHM_DIR
             ": %lld bytes asked for, %llu bytes free",
             (long long)size, (unsigned long long)room.free_bytes);
     }
     if (room.total_inodes > 0 && room.free_inodes == 0) {
         return raise_errno_words(
             rc, filename,
-            "No inodes left on " PSHM_DIR " (%llu in all): remove objects "
-            "that nobody uses (posixshm.reclaim), or remount it with more "
+            "No inodes left on " PSHM_DIR " (%llu in all): remove unused "
+            "objects (posixshm.reclaim), or remount it with more inodes "
             "(mount -o remount,nr_inodes=...)",
             (unsigned long long)room.total_inodes);
     }
@@ -128,9 +128,10 @@ raise_no_memory(int rc, PyObject *filename, int fd, off_t size)
     return raise_errno_words(
         rc, filename,
         "No space left on " PSHM_DIR ": %lld bytes asked for, %llu bytes "
-        "free; remove objects that nobody uses (posixshm.reclaim), enlarge "
-        "the mount (mount -o remount,size=... " PSHM_DIR "; in a container "
-        "--shm-size), or take memory only as it is used (reserve=False)",
+        "free; remove unused objects (posixshm.reclaim), enlarge the mount "
+        "(mount -o remount,size=... " PSHM_DIR "; in a container "
+        "--shm-size), or allocate memory at the first write "
+        "(reserve=False)",
         (long long)size, (unsigned long long)room.free_bytes);
 }
 
@@ -172,23 +173,23 @@ raise_attach(int rc, PyObject *filename, mode_t mode)
         return raise_errno_words(
             rc, filename,
             pshm_room_of(-1, &(struct pshm_room){0}) == -ENOENT
-                ? "There is no " PSHM_DIR ", where shared memory lives: mount "
-                  "it (mount -t tmpfs tmpfs " PSHM_DIR ")"
-                : "There is no shared memory object of that name; "
-                  "SharedMemory.open(name, timeout=seconds) waits for one");
+                ? "The directory " PSHM_DIR " for shared memory does not "
+                  "exist: mount it (mount -t tmpfs tmpfs " PSHM_DIR ")"
+                : "No shared memory object has this name; "
+                  "SharedMemory.open(name, timeout=seconds) waits for it");
     case -ENODATA:
         return raise_errno_words(rc, filename,
-                                 "The object has a size of 0 bytes: the "
-                                 "process that made it has not sized it yet");
+                                 "The size of the object is 0 bytes: its "
+                                 "creator has not set it yet");
     case -ELOOP:
         return raise_errno_words(rc, filename,
                                  "Not a shared memory object, but a symbolic "
-                                 "link; these are not followed");
+                                 "link, which is not followed");
     case -EAGAIN:
         return raise_errno_words(rc, filename,
-                                 "A process keeps a lease on the object, or its "
-                                 "name changes from object to object too often "
-                                 "to attach to one; it can be tried again");
+                                 "A process holds a write lease on the object, "
+                                 "or its name referred to another object at "
+                                 "each attempt; try again");
     case -EISDIR:
         mode = S_IFDIR;
         break;
@@ -214,8 +215,8 @@ raise_owner(PyObject *filename, uid_t uid, const struct pshm_owners *owners)
     }
     return raise_errno_words(
         -EACCES, filename,
-        "The object belongs to the user with uid %lu; accepted are the "
-        "uids %s (owner='any' accepts every owner)",
+        "The object belongs to the user with uid %lu, but the caller accepts "
+        "the uids %s (owner='any' accepts every owner)",
         (unsigned long)uid, text);
 }
 
@@ -227,8 +228,8 @@ raise_mode(PyObject *filename, mode_t mode, mode_t at_most)
     (void)PyOS_snprintf(text[1], sizeof(text[1]), "0o%o", at_most);
     return raise_errno_words(
         -EACCES, filename,
-        "The object has mode %s, and mode_at_most is %s (chmod() changes the "
-        "mode of an object)",
+        "The object has mode %s, which is more than mode_at_most %s (chmod() "
+        "changes the mode of an object)",
         text[0], text[1]);
 }
 

@@ -6,8 +6,8 @@
 #define SPINS 100
 #define PAUSE 0.00002                   /* seconds */
 
-/* Who has it was taken off its processor.  Letting go of the interpreter lets
- * the world stop meanwhile; it is taken afterwards, not handed over. */
+/* The owner was preempted. Detaching from the interpreter allows the world to
+ * stop meanwhile. The lock is acquired afterwards, it is not handed over. */
 void
 fields_wait(fields_mutex *mutex)
 {

@@ -1,12 +1,13 @@
-/* The lock of an object's fields, in builds without the GIL; elsewhere the GIL
- * is that.
+/* The lock of the fields of an object, in builds without the GIL. In other
+ * builds the GIL protects them.
  *
- * Who has it runs no Python code, waits for nothing, and never lets go of the
- * interpreter: it reads and writes fields, and raises at most.  So when the
- * world stops, as it does for a fork, nobody has one, and a child finds all of
- * them free.  A critical section would not do: CPython may hand it over to a
- * thread that still has to wait for the world to go on, and in a child that is
- * forked then it would stay locked for ever. */
+ * While a thread holds the lock, it runs no Python code, does not wait, and
+ * stays attached to the interpreter: it reads and writes fields, and at most
+ * raises an exception. So when the world stops, as for a fork, no thread holds
+ * such a lock, and the child finds all of them free. A critical section would
+ * not have this property: CPython may pass it to a thread that then waits
+ * until the world continues, and in a child that was forked meanwhile it would
+ * stay locked. */
 #ifndef CORE_FIELDS_H
 #define CORE_FIELDS_H
 
@@ -15,13 +16,13 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-/* All zeros is free. */
+/* All zeros: not locked. */
 typedef struct {
     atomic_bool taken;
 } fields_mutex;
 
 #ifdef Py_GIL_DISABLED
-/* When it was not free at once. */
+/* The lock was not free at the first attempt. */
 void fields_wait(fields_mutex *mutex);
 
 static inline bool
@@ -45,7 +46,8 @@ fields_unlock(fields_mutex *mutex)
     atomic_store_explicit(&mutex->taken, false, memory_order_release);
 }
 
-/* Both of them, in whatever order: who waits for one has none. */
+/* Lock both, in any order: a thread that waits for one does not hold the
+ * other. */
 static inline void
 fields_lock_both(fields_mutex *one, fields_mutex *other)
 {

@@ -1,4 +1,5 @@
-/* posixshm._core: the module, and the raw calls. */
+/* The module posixshm._core, and the functions shm_open, shm_unlink and
+ * exists. */
 #include "core/core.h"
 
 #include "core/args.h"
@@ -48,20 +49,20 @@ core_find(core_state *state, PyObject **slot, const char *module,
     return found;
 }
 
-/* ---- The raw calls ---- */
+/* ---- shm_open, shm_unlink, exists ---- */
 
 PyDoc_STRVAR(
     shm_open_doc,
     "shm_open(name, flags, mode=0o600)\n--\n\n"
-    "Open, or with os.O_CREAT make, an object: " MAN(shm_open, 3) ".\n\n"
-    "flags: os.O_RDONLY or os.O_RDWR, and os.O_CREAT, os.O_EXCL, os.O_TRUNC.\n"
-    "mode: permissions of a new object, less the umask.  A new object has a\n"
-    "size of 0 bytes; see os.ftruncate, os.posix_fallocate.\n\n"
+    "Open an object, or create one with os.O_CREAT: " MAN(shm_open, 3) ".\n\n"
+    "flags: os.O_RDONLY or os.O_RDWR, with os.O_CREAT, os.O_EXCL, os.O_TRUNC.\n"
+    "mode: the permissions of a new object, which the umask reduces.\n\n"
+    "A new object has a size of 0 bytes; os.ftruncate() and\n"
+    "os.posix_fallocate() change it.\n\n"
     "Returns a descriptor, an int, which is close-on-exec and above 2, with\n"
-    "O_NONBLOCK, which means nothing for an object.  Raises FileNotFoundError,\n"
-    "FileExistsError, PermissionError, OSError (EINVAL, EISDIR, ELOOP: not a\n"
-    "regular file, but a FIFO, a directory, a link, ...); ValueError for a bad\n"
-    "name.");
+    "O_NONBLOCK, which has no effect on objects.  Raises FileNotFoundError;\n"
+    "FileExistsError; PermissionError; OSError with errno EINVAL, EISDIR or\n"
+    "ELOOP for a file that is not a regular file; ValueError for a bad name.");
 
 static PyObject *
 core_shm_open(PyObject *Py_UNUSED(module), PyObject *const *args,
@@ -98,8 +99,8 @@ core_shm_open(PyObject *Py_UNUSED(module), PyObject *const *args,
 PyDoc_STRVAR(
     shm_unlink_doc,
     "shm_unlink(name)\n--\n\n"
-    "Remove a name, whatever object it leads to: " MAN(shm_unlink, 3) ".\n\n"
-    "Raises FileNotFoundError, PermissionError, OSError; ValueError for a bad\n"
+    "Remove a name, whichever object has it: " MAN(shm_unlink, 3) ".\n\n"
+    "Raises FileNotFoundError; PermissionError; OSError; ValueError for a bad\n"
     "name.");
 
 static PyObject *
@@ -126,8 +127,8 @@ core_shm_unlink(PyObject *Py_UNUSED(module), PyObject *const *args,
 PyDoc_STRVAR(
     exists_doc,
     "exists(name)\n--\n\n"
-    "Whether there is a shared memory object of that name now.\n\n"
-    "Raises ValueError for a bad name; OSError if that cannot be seen.");
+    "Return whether a shared memory object has this name.\n\n"
+    "Raises ValueError for a bad name; OSError if /dev/shm cannot be read.");
 
 static PyObject *
 core_exists(PyObject *Py_UNUSED(module), PyObject *const *args,
@@ -282,7 +283,7 @@ static PyModuleDef_Slot core_slots[] = {
 struct PyModuleDef core_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "posixshm._core",
-    .m_doc = PyDoc_STR("POSIX shared memory, natively."),
+    .m_doc = PyDoc_STR("The C implementation of posixshm."),
     .m_size = sizeof(core_state),
     .m_slots = core_slots,
     .m_traverse = core_traverse,
