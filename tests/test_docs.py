@@ -58,7 +58,7 @@ def test_the_pages_of_the_api_are_current():
     assert done.returncode == 0, (
         f"{done.stdout[-4000:]}{done.stderr}\n"
         "A docstring, a signature or the title of a page has changed. Build, then write the pages "
-        f"and commit them:\n\n    {sys.executable} .ci/reference\n"
+        f"and commit them:\n\n    {sys.executable} .ci/reference\n\nor, in one step: .ci/dev docs\n"
     )
 
 
