@@ -1,4 +1,4 @@
-/* listdir and reclaim. */
+/* listdir() and reclaim(). */
 #include "core/core.h"
 
 #include <math.h>
@@ -11,7 +11,8 @@
 #include "posix/object/directory.h"
 #include "posix/object/reclaim.h"
 
-/* A prefix of names; "" where value is NULL or None.  NULL: an exception. */
+/* The prefix of names that value means, "" if it is NULL or None; NULL with an
+ * exception.  It is borrowed from value. */
 static const char *
 parse_prefix(PyObject *value)
 {
@@ -32,8 +33,8 @@ parse_prefix(PyObject *value)
     if (text == NULL || length == 0 || strlen(text) != (size_t)length
         || strchr(text, '/') != NULL) {
         PyErr_Format(PyExc_ValueError,
-                     "bad prefix %A: it must have at least one character, "
-                     "and no slash, null character or surrogate",
+                     "bad prefix %A: it must not be empty, and must not "
+                     "contain slashes, null characters or surrogates",
                      value);
         return NULL;
     }
@@ -43,10 +44,10 @@ parse_prefix(PyObject *value)
 PyDoc_STRVAR(
     listdir_doc,
     "listdir()\n--\n\n"
-    "The names of the shared memory objects that are there, a list of str in\n"
-    "no order: what " MAN(readdir, 3) " says of /dev/shm.\n\n"
-    "POSIX semaphores, whose names start with 'sem.', are left out.  Raises\n"
-    "OSError where the directory cannot be read.");
+    "Return the names of the shared memory objects, a list of str.\n\n"
+    "The order is that of " MAN(readdir, 3) " in /dev/shm.  The files of\n"
+    "POSIX semaphores, whose names start with 'sem.', are left out.\n\n"
+    "Raises OSError if the directory cannot be read.");
 
 static PyObject *
 core_listdir(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
@@ -77,7 +78,8 @@ static const char *const state_names[] = {
     [PSHM_UNKNOWN] = "unknown",
 };
 
-/* An OSError about the object, or None. */
+/* Why a name could not be removed: an OSError or None; NULL with an
+ * exception. */
 static PyObject *
 error_of(const struct pshm_candidate *candidate, PyObject *name)
 {
@@ -121,10 +123,11 @@ append_row(PyObject *list, core_state *state,
     return rc;
 }
 
-/* As many objects as are inspected between two looks at signals. */
+/* The number of objects to inspect between two checks for signals. */
 #define BATCH 256
 
-/* Inspect all the names, and remove what may be.  0 or -1. */
+/* Inspect the objects with these names and, if remove is true, remove the
+ * names of unused ones.  Returns 0, or -1 with an exception. */
 static int
 reclaim_all(const struct pshm_names *names, double older_than, bool remove,
             bool force, struct pshm_candidate *candidates, size_t count)
@@ -181,24 +184,28 @@ PyDoc_STRVAR(
     reclaim_doc,
     "reclaim(prefix=None, *, older_than=None, dry_run=False, force=False)\n"
     "--\n\n"
-    "Remove the names of objects that no process uses.\n\n"
-    "prefix: what the names start with.  older_than: seconds since the object\n"
-    "was linked, sized or given a mode or owner, or a page of it first used.\n"
-    "At least one of the two is needed.  dry_run: remove nothing.  force:\n"
-    "remove also objects whose state is unknown.\n\n"
+    "Remove the names of shared memory objects that no process uses.\n\n"
+    "prefix: the start of the names; None: any.\n"
+    "older_than: the least age in seconds, since the object was linked,\n"
+    "resized or given another mode or owner, or one of its pages was first\n"
+    "used; None: any.  At least one of prefix and older_than is necessary.\n"
+    "dry_run: do not remove names.\n"
+    "force: also remove the names of objects whose state is unknown.\n\n"
     "Returns a list of Reclaimed(name, size, age, state, removed, error,\n"
-    "uninspected), sizes in bytes, ages in seconds.  The state is\n\n"
-    "'free'     if the kernel granted a write lease, " MAN(fcntl, 2) ": no\n"
-    "           process of this machine has the object open or mapped, also\n"
-    "           not of another user or in another container;\n"
-    "'in use'   if a process has it open or mapped;\n"
-    "'unknown'  if the kernel does not tell, because the object is another\n"
-    "           user's or Linux is older than 5.3, and no process is seen to\n"
-    "           use it: uninspected is the number of processes in /proc whose\n"
-    "           files this process may not inspect; those of other PID\n"
-    "           namespaces are not in it.\n\n"
-    "error is the OSError why a name could not be removed, or None.  Never\n"
-    "waits.  Raises ValueError, TypeError, OSError.");
+    "uninspected), with sizes in bytes and ages in seconds.\n\n"
+    "The state 'free' means that the kernel granted a write lease: see\n"
+    MAN(fcntl, 2) ".  It does so only if no process has the object open or\n"
+    "mapped, of any user and in any container of this machine.  'in use'\n"
+    "means that a process has it open or mapped.  'unknown' means that the\n"
+    "kernel cannot grant write leases on it, because it belongs to another\n"
+    "user or Linux is older than 5.3, and no visible process uses it.\n"
+    "uninspected is then the number of processes in /proc whose files the\n"
+    "caller may not inspect; processes in other PID namespaces are not\n"
+    "counted.  error is the OSError with which removing the name failed, or\n"
+    "None.  The function does not wait for locks.\n\n"
+    "Raises ValueError for a bad prefix or if prefix and older_than are both\n"
+    "None, TypeError for an argument of another type, and OSError if /dev/shm\n"
+    "or /proc cannot be read.");
 
 static PyObject *
 core_reclaim(PyObject *module, PyObject *const *args, Py_ssize_t count,
@@ -222,7 +229,8 @@ core_reclaim(PyObject *module, PyObject *const *args, Py_ssize_t count,
     }
     if (*prefix == '\0' && older_than < 0) {
         PyErr_SetString(PyExc_ValueError,
-                        "reclaim() takes a prefix or older_than, or both");
+                        "reclaim() needs the argument prefix or older_than, or "
+                        "both");
         return NULL;
     }
     if (!dry_run && audit_reclaim(prefix, older_than, force) < 0) {
@@ -248,10 +256,11 @@ core_reclaim(PyObject *module, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(
     reclaim_files_doc,
     "_reclaim_files($module, names, older_than, force, /)\n--\n\n"
-    "reclaim() of exactly these files of /dev/shm, a sequence of str; also of\n"
-    "the files of POSIX semaphores, sem.NAME.");
+    "Do what reclaim() does for these files of /dev/shm, a sequence of str.\n\n"
+    "They may also be the files of POSIX semaphores, sem.NAME.");
 
-/* Append the names of a sequence of str.  0 or -1. */
+/* Append the names in a sequence of str.  Returns 0, or -1 with an
+ * exception. */
 static int
 collect_files(PyObject *sequence, struct pshm_names *names)
 {
@@ -277,7 +286,7 @@ core_reclaim_files(PyObject *module, PyObject *const *args, Py_ssize_t count)
     bool force;
     if (count != 3) {
         PyErr_SetString(PyExc_TypeError,
-                        "_reclaim_files() takes 3 arguments");
+                        "_reclaim_files() takes exactly 3 arguments");
         return NULL;
     }
     if (arg_seconds(args[1], "older_than", &older_than) < 0
@@ -296,19 +305,20 @@ core_reclaim_files(PyObject *module, PyObject *const *args, Py_ssize_t count)
 }
 
 static PyStructSequence_Field reclaimed_fields[] = {
-    {"name", "the object's name, without a slash"},
-    {"size", "bytes"},
-    {"age", "seconds since its status changed"},
-    {"state", "'free', 'in use' or 'unknown'"},
-    {"removed", "whether the name was removed"},
-    {"error", "why it could not be removed: an OSError, or None"},
-    {"uninspected", "processes that could not be inspected, if unknown"},
+    {"name", "The object's name, without a slash."},
+    {"size", "The size in bytes."},
+    {"age", "Seconds since the object's status changed."},
+    {"state", "'free', 'in use' or 'unknown'."},
+    {"removed", "Whether the name was removed."},
+    {"error", "The OSError with which removing the name failed, or None."},
+    {"uninspected", "The number of processes that the caller may not inspect, "
+                    "if the state is 'unknown'."},
     {NULL, NULL},
 };
 
 static PyStructSequence_Desc reclaimed_desc = {
     .name = "posixshm.Reclaimed",
-    .doc = "What reclaim() found, and what it did.",
+    .doc = "An object that reclaim() inspected, and the result.",
     .fields = reclaimed_fields,
     .n_in_sequence = 7,
 };
