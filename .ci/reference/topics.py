@@ -60,6 +60,8 @@ GUIDES = [
     "containers",
     "c-and-cpp",
     "security",
+    "access-control-lists",
+    "bus-errors",
     "performance",
     "limits",
     "command",
