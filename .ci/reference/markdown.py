@@ -3,7 +3,7 @@
 import re
 
 KNOWN = {}  # the entries by their names
-ERROR = r"(?:[A-Z]\w*(?:Error|Exit|Interrupt)|struct\.error)"
+ERROR = r"(?:(?:[a-z]+\.)?[A-Z]\w*(?:Error|Exit|Interrupt)|struct\.error)"
 SENTENCE = r"(?:^|(?<=[.;:)]\s))"
 TOKEN = re.compile(
     r"(?P<pep>\bPEP (?P<number>\d+)\b)"
@@ -135,6 +135,16 @@ def split_errors(text):
     return [part.strip() for part in parts]
 
 
+def outcome(title, text, entry):
+    """What a call returns or raises; exceptions as a list, if there is nothing else before them."""
+    parts = split_errors(text)
+    if title == "Returns" or len(parts) == 1 or not all(re.match(ERROR, part) for part in parts):
+        return ["", f"**{title}** {inline(text, entry)}"]
+    last, stop, more = re.match(r"(.*?)(\.(?= [A-Z])|\.?$)(.*)", parts.pop()).groups()
+    items = [f"- {inline(part, entry)}" for part in (*parts, last)]
+    return ["", f"**{title}**", "", *items, *(["", inline(more.strip(), entry)] if more else [])]
+
+
 def body(entry):
     """The docstring as Markdown."""
     lines, listing = [], False
@@ -147,13 +157,7 @@ def body(entry):
             continue
         for title, text in sections(block, entry.parameters):
             if title in ("Returns", "Raises"):
-                parts = split_errors(text)
-                many = title == "Raises" and len(parts) > 1
-                if many and all(re.match(rf"{ERROR}\b", part) for part in parts):
-                    lines += ["", "**Raises**", ""]
-                    lines += [f"- {inline(part.rstrip('.'), entry)}" for part in parts]
-                else:
-                    lines += ["", f"**{title}** {inline(text, entry)}"]
+                lines += outcome(title, text, entry)
                 listing = False
             elif title:
                 names = re.split(r", and |, | and ", title)
