@@ -90,7 +90,7 @@ class incremental_build_ext(build_ext):
                 Path(made).unlink(missing_ok=True)
             last_command.parent.mkdir(parents=True, exist_ok=True)
             last_command.write_text(command)
-        if self.inplace:
+        if not sanitizers:
             self.write_commands(sources, **options)
 
         def compile_if_changed(source, made):
