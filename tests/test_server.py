@@ -1,16 +1,19 @@
-"""What the reference says of this library under "On a server": ends of processes, containers, workers."""
+"""The guides to restarts and containers: how processes end, containers with one /dev/shm, and workers."""
 
 import os
 import signal
 
 import pytest
+from _primitives import at
 from _processes import PATH, SHM, needs_mounts
 
 from posixshm import (
     Atomic,
+    Barrier,
     Condition,
     Event,
     Lock,
+    RLock,
     RWLock,
     Semaphore,
     SharedMemory,
@@ -123,11 +126,11 @@ def test_two_containers_with_one_dev_shm(run_python, name):
     """In PID namespaces of their own: what has no owner works, a lock is refused, and the use of an
     object is seen."""
     needs_mounts()
-    shm = SharedMemory.create(name, 1 << 14)
+    shm = SharedMemory.create(name, 1 << 15)
     shm.buf[-1] = 77
-    kinds = Event, Semaphore, Lock, Condition, RWLock
-    made = [kind.at(shm, 2304 * i, create=True) for i, kind in enumerate(kinds)]
-    Atomic.at(shm, 14000, "q").store(5)
+    kinds = Event, Semaphore, Lock, RLock, Condition, Barrier, RWLock
+    made = [at(kind, shm, 2304 * i, create=True) for i, kind in enumerate(kinds)]
+    Atomic.at(shm, 20000, "q").store(5)
     Semaphore(name, create=True)
     made[0].set()
     try:
@@ -143,8 +146,8 @@ def test_two_containers_with_one_dev_shm(run_python, name):
                 assert Event.at(shm, 0).wait(timeout=0)
                 assert Semaphore.at(shm, 2304).acquire(timeout=0)
                 assert Semaphore(name).acquire(timeout=0)
-                assert Atomic.at(shm, 14000, "q").fetch_add(1) == 5
-                for i, kind in enumerate([Lock, Condition, RWLock], 2):
+                assert Atomic.at(shm, 20000, "q").fetch_add(1) == 5
+                for i, kind in enumerate([Lock, RLock, Condition, Barrier, RWLock], 2):
                     try:
                         kind.at(shm, 2304 * i)
                     except OSError as error:
@@ -159,7 +162,7 @@ def test_two_containers_with_one_dev_shm(run_python, name):
             name,
             env=PATH,
         )
-        assert Atomic.at(shm, 14000, "q").load() == 6
+        assert Atomic.at(shm, 20000, "q").load() == 6
     finally:
         shm.unlink()
         sem_unlink(name)
