@@ -25,8 +25,9 @@ can_own_shm() {
 
 # The tests that do not run with the sanitizers. AddressSanitizer turns off mlock(), keeps freed memory for a
 # while, and fails if no mapping is left; a child that is forked while another thread is in its allocator can
-# wait for the lock of that allocator forever. The commands, and Python code on top of numpy, make no call of
-# the library that other tests do not make.
+# wait for the lock of that allocator forever. The commands, Python code on top of numpy, the examples of the
+# documents, and the comparisons of names and signatures, make no call of the library that other tests do not
+# make.
 not_sanitized=(
     test_limits.py::test_locked_memory_limit
     test_limits.py::test_a_limit_on_locked_memory_is_named
@@ -39,6 +40,7 @@ not_sanitized=(
     test_command.py test_command_completion.py test_command_copying.py test_command_doctor.py
     test_command_kinds.py test_command_listing.py test_command_removing.py test_command_rights.py
     test_command_terminal.py test_command_waiting.py
+    test_docs.py test_readme.py test_surface.py test_sync_surface.py
 )
 
 # pytest_sanitized PYTHON ARGUMENT...: runs tests with an extension that was built with ASan and UBSan. Tests

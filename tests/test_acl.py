@@ -342,6 +342,7 @@ def both(one, two):
     assert one.getfacl(numeric=True) == getfacl(two, "--numeric")
 
 
+@pytest.mark.long
 @pytest.mark.once
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
@@ -359,6 +360,7 @@ def test_the_bytes_are_those_of_setfacl(data):
             assert attribute_of(three) == attribute_of(one) and three.mode == one.mode
 
 
+@pytest.mark.long
 @pytest.mark.once
 @settings(max_examples=60, deadline=None)
 @given(entries=lists())
@@ -376,6 +378,7 @@ def test_a_list_comes_back_from_its_text(entries):
         both(one, two)
 
 
+@pytest.mark.long
 @pytest.mark.once
 @settings(max_examples=40, deadline=None)
 @given(first=lists(), data=st.data())

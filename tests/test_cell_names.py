@@ -60,7 +60,9 @@ def meet(lock, barrier, event, semaphore, condition, counted):
     assert event.wait(60)
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    "method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.long)]
+)
 def test_those_without_a_name_are_shared_by_the_processes_of_multiprocessing(method):
     context = multiprocessing.get_context(method)
     lock, barrier, event, condition = Lock(), Barrier(parties=3), Event(), Condition()

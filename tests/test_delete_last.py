@@ -267,7 +267,9 @@ def test_a_forked_child_is_a_user(name, run_python):
     assert not exists(name)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.long)]
+)
 def test_workers_of_multiprocessing(name, run_python, tmp_path, method):
     (tmp_path / "work.py").write_text(
         "import sys\n"

@@ -655,7 +655,10 @@ def travellers():
             assert (kind, bytes(shm.buf[-2:])) == (kind, bytes([78, 77]))
 
 
-@pytest.fixture(params=METHODS)
+# By spawn the arguments of the process are pickled, and nothing is inherited.
+@pytest.fixture(
+    params=["spawn", *(pytest.param(method, marks=pytest.mark.long) for method in METHODS[:2])]
+)
 def context(request, monkeypatch):
     """A start method; its processes print their stacks when they are aborted."""
     monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
@@ -1001,6 +1004,7 @@ def test_no_class_is_needed_on_the_other_side_but_ours():
     assert sys.modules["posixshm"].SharedMemory is SharedMemory
 
 
+@pytest.mark.long
 def test_ten_thousand_of_them_take_no_memory(run_python, name):
     code = """
         import gc, os, pickle, sys

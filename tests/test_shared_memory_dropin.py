@@ -438,7 +438,9 @@ def test_without_track_a_killed_creator_leaves_its_object(start_python, name):
         shm.unlink()
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("creator", ["parent", "child"])
 def test_any_process_that_shares_the_tracker_may_unlink(
     run_python, name, tmp_path, method, creator
