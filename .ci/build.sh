@@ -1,4 +1,4 @@
-# What is installed and built: compilers, tools, interpreters, the package.
+# Installing and building: compilers, tools, interpreters, the package.
 
 tree=$scratch/tree   # the checkout's files as a commit would have them, without what builds made
 tools=$scratch/tools # a venv with the tools that look at the sources

@@ -1,4 +1,4 @@
-# What can be said of the sources and of a build without running it.
+# Checks of the sources and of a build that do not run it.
 
 # tests_are_there NAME...: of files in tests, and of tests in them, to be left out.  pytest says nothing
 # of one that it does not know, and leaves out with each all whose names begin with its own.
@@ -24,7 +24,7 @@ lint_ruff() {
     "$tools/bin/ruff" check --no-cache "$tree"
 }
 
-# What setup.py compiles with, one argument a line, for tools that only look at the sources.
+# The flags of setup.py, one a line, for tools that only read the sources.
 compiler_flags() {
     cd "$tree"
     POSIXSHM_WERROR=1 "$tools/bin/python" - "$tree" <<'END'
@@ -85,8 +85,8 @@ lint_rooms() {
     local core posix used known
     core=$(objects core)
     posix=$(objects posix)
-    # What comes from elsewhere nobody has looked at; what is weak may be there in a Python only,
-    # but for one of the C library, which is asked for.
+    # An object of neither folder is not checked below. A weak symbol may exist in some Pythons only;
+    # the exception is one of the C library, whose address is compared with NULL.
     used=$(find "$scratch"/build-gcc -name '*.o' | sort | comm -23 - <(printf '%s\n' $core $posix | sort))
     [ -z "$used" ] || fail "of neither room:" "$used"
     used=$(nm -A $core $posix | grep -E ' [vwVW] ' | grep -v ' w pthread_mutex_clocklock$' || true)

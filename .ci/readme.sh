@@ -41,7 +41,7 @@ in_way() { # in_way COMMAND [OPTION...]: of .ci/way
     python3 "$checkout/.ci/way" "${@:2}" "$user" bash -euo pipefail -c "cd clone; $1"
 }
 
-# What a place can change: files, users, limits, terminals, other programs' objects.
+# The tests that depend on the place where they run: files, users, limits, terminals, other programs' objects.
 depends_on_place=(acl attach command command_copying command_doctor command_listing command_removing)
 depends_on_place+=(command_rights command_terminal command_waiting create demo)
 depends_on_place+=(exit growth handle limits names pickle readme reclaim semaphore)

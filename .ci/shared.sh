@@ -1,4 +1,4 @@
-# What .ci/run, the checks before a release and .ci/dev share.
+# Functions of .ci/run, the checks before a release, and .ci/dev.
 
 fail() {
     printf '%s\n' "$@" >&2

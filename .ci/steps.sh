@@ -107,7 +107,7 @@ finish() { # waits for the first job to end and reports it as a step
 }
 
 # beside NAME COMMAND...: as step, but together with the others of its kind, in lanes.  The
-# command keeps its objects to itself by own_shm; where that cannot be had, they run one by one.
+# command keeps its objects to itself by own_shm; if that fails, they run one by one.
 beside() {
     while [ ${#running[@]} -ge "$lanes" ]; do finish; done
     begin "$@"

@@ -3,8 +3,8 @@
 ran=$scratch/ran # the versions whose whole suite passed, one a line
 touch "$ran"
 
-# What a Python does of its own, as to count, to end, to fork, to isolate: for those that are neither
-# the oldest nor free-threaded, which run it all.
+# The tests that depend on the version of Python: reference counts, exit, fork, interpreters. The oldest
+# Python and the free-threaded ones run all tests; the others run these.
 its_own=(arguments exit fork leaks lifetime mapping pickle subinterpreters surface threads view)
 its_own=("${its_own[@]/#/tests/test_}")
 its_own=("${its_own[@]/%/.py}")
@@ -34,8 +34,8 @@ run_suite() { # run_suite VERSION PYTHON [FILE...]
             ;;
     esac
     cd "$tree"
-    # What is the same with every Python is run by the README's command; and so is the posixshm command,
-    # which has no threads.
+    # The README's command runs the tests that do not depend on the version, and those of the posixshm
+    # command, which does not use threads.
     POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider --durations=8 \
         -m 'not once and not long' --ignore-glob='*/test_command_*.py' "${@:3}"
     case $1 in
@@ -44,8 +44,8 @@ run_suite() { # run_suite VERSION PYTHON [FILE...]
     echo "$1${3:+ (in part)}" >>"$ran"
 }
 
-# The newest of each package that the interpreter can have.  Of PyTorch the build for the CPU alone,
-# from wherever pip was told that one is; else PyPI's, which brings gigabytes of libraries for GPUs.
+# The newest of each package that the interpreter can have.  Of PyTorch the build for the CPU, if
+# an index of pip has it; otherwise the one of PyPI, with gigabytes of libraries for GPUs.
 run_consumers() { # run_consumers PYTHON [with-torch]
     local venv torch options=(--ignore tests/consumers/test_torch.py --ignore tests/consumers/test_examples.py)
     venv=$scratch/consumers$("$1" -c "$python_version")${2:+-$2} # both may be of one version

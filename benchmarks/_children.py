@@ -18,7 +18,7 @@ def children(lives: list[Callable[[], Any]], begin: Callable[[], Any]) -> Iterat
     """Fork one process for each function, which first calls `begin`; at the end all are gone.
 
     They have what this process has, on the core it is pinned to.  When one of them ends, CannotRun
-    is raised here at once: who waits for it would wait for ever.
+    is raised here at once: a wait for it would not end.
     """
     old, parent = signal.signal(signal.SIGCHLD, raise_ended), os.getpid()
     pids: list[int] = []

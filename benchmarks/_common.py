@@ -1,9 +1,9 @@
-"""What every benchmark here shares: one clock, the interleaved run, the machine and the table.
+"""The parts of every benchmark: one clock, the interleaved run, the machine and the table.
 
 A case has one baseline and some contenders.  Each runs in short batches, all of them once per
 round, in an order that is shuffled for one round and reversed for the next, so that a drift of the
-machine, and what one leaves to the next, meets all alike.  What counts is the ratio to the baseline
-*within* a round; the median over the rounds and the middle half of them (IQR) are reported.  The
+machine, and what one leaves to the next, meets all alike.  The figure is the ratio to the baseline
+*within* a round: its median over the rounds, and the middle half of them (IQR).  The
 batches are short because a median can do without those in which another process had the core.
 """
 
@@ -164,7 +164,7 @@ def run(case: Case, rounds: int, batch_ns: float | None) -> list[Row]:
 
 
 def orders(count: int, rounds: int) -> Iterator[list[int]]:
-    """Who comes when in each round; the same in every run."""
+    """The order of the contenders in each round; the same in every run."""
     random = Random(0)
     order = list(range(count))
     for number in range(rounds):
@@ -237,7 +237,7 @@ def room_for(size: int) -> bool:
 
 @contextmanager
 def pinned(cpu: int | None) -> Iterator[None]:
-    """Keep this thread on one core: a migration within a batch is noise that belongs to nobody."""
+    """Keep this thread on one core: a migration within a batch is noise."""
     allowed = os.sched_getaffinity(0)
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})
@@ -315,7 +315,7 @@ class Settings:
 
 
 def arguments_of(doc: str | None, rounds: int) -> argparse.ArgumentParser:
-    """What every benchmark takes.  rounds: how many there are if nothing else is said."""
+    """The options of every benchmark.  rounds: the default."""
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0] if doc else None)
     parser.add_argument("--quick", action="store_true", help="a few short rounds, nothing large")
     parser.add_argument("--rounds", type=int, help=f"rounds per case ({rounds}; with --quick 5)")

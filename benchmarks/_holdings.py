@@ -1,6 +1,7 @@
-"""What open segments hold of a process: descriptors, threads, helper processes; counted, not timed.
+"""The resources of open segments: descriptors, threads, helper processes; counted, not timed.
 
-Each peer is counted in a process of its own, which knows nothing of what another one has started.
+Each peer is counted in a process of its own, so that it does not use a helper that another peer has
+started.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SEGMENTS = 100
 
 
 def children() -> int:
-    """Processes whose parent is this one."""
+    """The number of children of this process."""
     found = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

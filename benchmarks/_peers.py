@@ -1,4 +1,4 @@
-"""Who is compared: posixshm, the stdlib and, where they are installed, posix_ipc and numpy."""
+"""The peers: posixshm, the stdlib, and posix_ipc and numpy if they are installed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ except ImportError as error:
     print(f"cannot run: {error}; install posixshm first", file=sys.stderr)
     sys.exit(2)
 
-# Without a GIL it stays out: importing it would turn the GIL on again for everyone.
+# Not in a build without the GIL: importing it would turn the GIL on for the whole process.
 WITH_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 posix_ipc = optional("posix_ipc") if WITH_GIL else None
 numpy = optional("numpy")
@@ -48,7 +48,7 @@ STDLIB_MAY_UNTRACK = sys.version_info >= (3, 13)
 
 @contextmanager
 def scratch_names() -> Iterator[Callable[[str], str]]:
-    """Names of this process alone, all of them gone at the end, however it comes."""
+    """Names of this process alone, all of them removed at the end."""
     prefix = f"{PREFIX}{os.getpid()}-"
     try:
         yield lambda label: prefix + label

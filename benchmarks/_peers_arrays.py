@@ -43,7 +43,7 @@ class Peer:
         raise NotImplementedError
 
     def take(self, look: Look) -> float:
-        """Wait for the array, and look at it in place."""
+        """Wait for the array, and read it in place."""
         raise NotImplementedError
 
     def taken(self) -> None:

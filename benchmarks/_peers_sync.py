@@ -88,7 +88,7 @@ def ipc_semaphore(value: int) -> Any:
     return made
 
 
-# -- nobody else wants it ------------------------------------------------------
+# -- without contention --------------------------------------------------------
 
 
 def peer_locks() -> dict[str, Any]:
@@ -116,7 +116,7 @@ def our_locks(segment: Segment) -> dict[str, Any]:
 
 @dataclass
 class Pair:
-    """What one process does again and again, and what the other one does."""
+    """The calls that two processes repeat."""
 
     ping: Batch
     pong: Callable[[], Any]
@@ -182,7 +182,7 @@ Counting = Callable[[], int]
 
 @dataclass
 class Counter:
-    """What several processes increment, and whether they still are to."""
+    """A counter that several processes increment while `running` is not 0."""
 
     value: memoryview  # [0]
     running: memoryview  # [0]

@@ -18,7 +18,7 @@ from _peers import PREFIX
 BEGIN = "/begin"
 END = "/end"
 
-# What differs from one run, or one C library, to the next and means nothing.
+# Differences between two runs, or two C libraries, that do not matter.
 NOISE = (
     (r'getrandom\(".*", ', "getrandom(BYTES, "),
     (r"\)\s+= .*", ")"),  # the result
@@ -38,7 +38,7 @@ NOISE = (
 
 @contextmanager
 def marked() -> Iterator[None]:
-    """What happens in here is what `traced` is to see."""
+    """A block whose calls `traced` returns."""
     with suppress(OSError):
         os.stat(BEGIN)
     yield
@@ -61,7 +61,7 @@ def traced(*command: str) -> list[str]:
     begin, end = (
         next(i for i, line in enumerate(lines) if f'"{mark}"' in line) for mark in (BEGIN, END)
     )
-    # Where the clock is not in the vDSO, reading it is a call of the benchmark's own.
+    # If the clock is not in the vDSO, the benchmark makes a call to read it.
     calls = [line for line in lines[begin + 1 : end] if "clock_gettime" not in line]
     return [without_noise(call) for call in calls]
 

@@ -4,16 +4,17 @@
     python benchmarks/bench_arrays.py --quick    does it run at all; the figures mean nothing
     python benchmarks/bench_arrays.py --check    exit status 1 if a target is missed
 
-A turn: one process has an array in its own memory, hands it over, and has the answer of another
-process, which looked at an item of every page of it.  The first row copies the array and looks at
-it, in one process: that is the limit for whoever has to copy it.  One row has its array in shared
-memory from the start, and copies nothing.  All contenders take turns (see _common.py); each has a
-second process of its own, which sleeps while the others are at it.  They run on all cores, since a
-pipe is written and read at the same time.  GB/s: bytes of the array by the median time of a turn.
+A round trip: one process has an array in its own memory, sends it, and receives the answer of
+another process, which read an item of every page.  The first row copies the array and reads it in
+one process: this is the limit for every contender that copies.  One row has its array in shared
+memory from the start, and copies nothing.  The contenders are interleaved (see _common.py); each
+has a second process of its own, which sleeps while the others run.  They run on all cores, since a
+pipe is written and read at the same time.  GB/s: bytes of the array by the median time of a round
+trip.
 
 Then, in one process and on one core: a View made into an array of numpy and a tensor of torch,
-beside the same of a bytearray; an item of a View read and written, beside one of a memoryview.  An
-empty loop is taken off everyone there.
+beside the same of a bytearray; an item of a View read and written, beside one of a memoryview.  The
+time of an empty loop is subtracted there.
 """
 
 from __future__ import annotations

@@ -5,21 +5,21 @@
     python benchmarks/bench_calls.py --check    exit status 1 if a target is missed
     python benchmarks/bench_calls.py --calls    raw C and posixshm under strace: the same calls?
 
-All contenders take turns in one process, pinned to one core, with the cyclic collector off (see
-_common.py); a figure is the median over the rounds of the ratio to the first row in the same
+All contenders are interleaved in one process, pinned to one core, with the cyclic collector off
+(see _common.py); a figure is the median over the rounds of the ratio to the first row in the same
 round.  The loops of raw C run in C.  Those of the others run in Python: beside a system call the
-loop is lost in the noise and is left in; where a call is shorter than a microsecond, an empty loop
-that takes turns with them is taken off everyone.
+loop does not matter.  If a call is shorter than a microsecond, the time of an empty loop, which is
+measured in the same rounds, is subtracted.
 
-"raw C, the same system calls" makes those that posixshm makes, and nothing else.  To look at them:
+"raw C, the same system calls" makes those that posixshm makes, and nothing else.  To see them:
 
     strace -o trace python benchmarks/bench_calls.py --once create:posixshm
     strace -o trace python benchmarks/bench_calls.py --once create:c
 
 and read what stands between the two calls that name "/begin" and "/end".  --calls does just that
-for each pair and compares, and so does every full run where strace is there.  "raw C, the plainest
-way" is what a textbook shows: no reservation, no lease, and no proof that the name removed is the
-object that was made.
+for each pair and compares, and every full run does the same if strace is installed.  "raw C, the
+plainest way" is the way of a textbook: no reservation, no use lock, and no check that the name
+still refers to the object when it is removed.
 
 The stdlib's resource tracker is started beforehand and not pinned: it may use another core.
 """
@@ -105,7 +105,7 @@ def declare(lib: ctypes.CDLL) -> None:
 
 @dataclass(frozen=True)
 class Cycle:
-    """What one turn does, in the words of each contender."""
+    """One cycle, as a statement for each contender."""
 
     title: str
     target: float

@@ -4,12 +4,12 @@
     python benchmarks/bench_command.py --quick    does it run at all; the figures mean nothing
     python benchmarks/bench_command.py --check    exit status 1 if a target is missed
 
-Each contender is a program that is started once a round, in turn.  The first row is coreutils'
-`ls -l`, which reads the attributes of each file; posixshm also opens each of them, to prove whether
-a process uses it and to see what it contains.  The figures are processor time, of the program and
-of the kernel for it, by the number of names: other programs on the machine do not count.  What a
-program takes to start is measured on a name that is not there, and taken off.  `reclaim` removes
-all names, which are made anew for each of its rounds.
+Each contender is a program that is started once a round, in turn.  The first row is coreutils' `ls
+-l`, which reads the attributes of each file; posixshm also opens each of them, to prove whether a
+process uses it and to see what it contains.  The figures are processor time, of the program and of
+the kernel for it, by the number of names: other programs on the machine do not count.  The time
+that a program takes to start is measured with a name that does not exist, and subtracted.
+`reclaim` removes all names, which are made anew for each of its rounds.
 """
 
 from __future__ import annotations

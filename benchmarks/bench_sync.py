@@ -4,10 +4,9 @@
     python benchmarks/bench_sync.py --quick    does it run at all; the figures mean nothing
     python benchmarks/bench_sync.py --check    exit status 1 if a target is missed
 
-All contenders take turns, as _common.py has it; a figure is the median over the rounds of the ratio
-to the first row in the same round.  Where nobody else wants the lock, they do so in one process on
-one core, and an empty loop that takes turns with them is taken off everyone whose loop runs in
-Python.
+All contenders are interleaved, see _common.py; a figure is the median over the rounds of the ratio
+to the first row in the same round.  Without contention they run in one process on one
+core, and the time of an empty loop is subtracted from every contender whose loop runs in Python.
 
 In the ping-pong two processes wake each other, both on one core, where that takes one switch from
 the one to the other; on two cores it would be the sleep of a core that is measured.  A turn is
@@ -81,7 +80,7 @@ TARGETS = {"acquire": 0.7, "with": 0.45, "fetch_add": 0.3, "ping-pong": 1.35}
 WITHOUT = [] if posix_ipc else [NO_POSIX_IPC]
 
 
-# -- nobody else wants it ------------------------------------------------------
+# -- without contention --------------------------------------------------------
 
 
 def acquire_case(lib: ctypes.CDLL, segment: Segment) -> Case:
@@ -92,7 +91,7 @@ def acquire_case(lib: ctypes.CDLL, segment: Segment) -> Case:
     targets = {"posixshm Lock": TARGETS["acquire"]}
     locks = peer_locks()
     return Case(
-        "acquire() + release(), nobody else wants it",
+        "acquire() + release(), without contention",
         [
             Contender(MP_LOCK, lock(locks.pop(MP_LOCK))),
             *(Contender(n, lock(x), targets.get(n)) for n, x in our_locks(segment).items()),
@@ -117,7 +116,7 @@ def with_case(segment: Segment) -> Case:
     targets = {"posixshm Lock": TARGETS["with"]}
     locks = peer_locks()
     return Case(
-        "with lock: pass, nobody else wants it",
+        "with lock: pass, without contention",
         [
             Contender(MP_LOCK, block(locks.pop(MP_LOCK))),
             *(Contender(n, block(x), targets.get(n)) for n, x in our_locks(segment).items()),
@@ -145,7 +144,7 @@ def increment_case(segment: Segment) -> Case:
         )
 
     return Case(
-        "increment a shared counter, nobody else wants it",
+        "increment a shared counter, without contention",
         [
             Contender("with posixshm Lock, memoryview", view(segment.new(posixshm.Lock))),
             Contender(
@@ -190,10 +189,10 @@ def peer_names() -> set[str]:
 
 
 class Race:
-    """Some processes that increment one counter whenever they are let go.
+    """Processes that increment one counter after each start signal.
 
-    They wait for that, and tell of it, by pipes; when they began and ended and how often they
-    counted stands in `results`, three numbers for each.
+    They receive that signal, and report the end, by pipes. `results` has three numbers for each
+    process: its start, its end, and the number of increments.
     """
 
     def __init__(self, counter: Counter, processes: int, seconds: float) -> None:

@@ -136,7 +136,7 @@ def split_errors(text):
 
 
 def outcome(title, text, entry):
-    """What a call returns or raises; exceptions as a list, if there is nothing else before them."""
+    """The results or exceptions of a call; exceptions as a list if no other text precedes them."""
     parts = split_errors(text)
     if title == "Returns" or len(parts) == 1 or not all(re.match(ERROR, part) for part in parts):
         return ["", f"**{title}** {inline(text, entry)}"]

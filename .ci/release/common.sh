@@ -1,4 +1,4 @@
-# What the checks before a release share.  A check is a script of this folder, and one command:
+# Functions of the checks before a release.  A check is a script of this folder, and one command:
 # bash .ci/release/NAME.  It works on copies under a temporary folder, leaves the checkout alone,
 # and ends with an error where something it needs is missing, for nothing may be skipped here.
 

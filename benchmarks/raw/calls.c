@@ -1,4 +1,4 @@
-/* What the calls cost without Python: the C peers of bench_calls.py.
+/* The cost of the calls without Python: the C peers of bench_calls.py.
  *
  * Built with cc when the benchmark starts.  Every peer runs its cycle n times
  * and returns the nanoseconds of the whole loop, or -errno of the first call
@@ -106,8 +106,8 @@ peer_create_same(const char *name, size_t size, int64_t n)
     return now() - start;
 }
 
-/* What a textbook shows: nothing is reserved, nothing is locked, and the name
- * is there before the size is. */
+/* The way of a textbook: without reservation and lock, and the name exists
+ * before the size is set. */
 static int
 create_plain(const char *name, size_t size)
 {
@@ -235,7 +235,7 @@ peer_touch(volatile unsigned char *base, size_t size)
 }
 
 /* Make an object and touch every page.  reserve: 0 ftruncate, 1 fallocate.
- * Returns the nanoseconds of that; taking it away again is not in them. */
+ * Returns the nanoseconds, without those of the removal. */
 int64_t
 peer_make_and_touch(const char *name, size_t size, int reserve)
 {

@@ -1,8 +1,8 @@
-/* What synchronising costs without Python: the C peers of bench_sync.py.
+/* The cost of synchronizing without Python: the C peers of bench_sync.py.
  *
  * Built with cc when the benchmark starts.  All of them work on one page of
- * shared memory.  What takes n turns returns the nanoseconds of the whole loop,
- * or -errno of the first call that failed. */
+ * shared memory.  A function with n rounds returns the nanoseconds of the
+ * whole loop, or -errno of the first call that failed. */
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -65,14 +65,14 @@ peer_prepare(struct page *page)
     return rc;
 }
 
-/* So that no child waits for ever for one that was killed. */
+/* A child must not wait forever for a process that was killed. */
 int64_t
 peer_end_with_parent(void)
 {
     return prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? -errno : 0;
 }
 
-/* -- nobody else wants it ------------------------------------------------- */
+/* -- without contention --------------------------------------------------- */
 
 int64_t
 peer_mutex(struct page *page, int64_t n)
@@ -127,7 +127,7 @@ peer_pong_semaphore(struct page *page, int64_t n)
     return 0;
 }
 
-/* Set the turn, and wake who waits for that. */
+/* Set the word that says which process runs, and wake its waiter. */
 static int
 pass(atomic_uint *turn, unsigned to)
 {
