@@ -57,16 +57,22 @@ class Demo:
         return found
 
     def stop_in_its_work(self):
-        """Stop the workers, so that the demo waits for them after it has made the array."""
+        """Stop the workers, so that the demo waits for them after it has filled the array."""
         wait_for(self.workers, "a worker")
         for pid in self.workers():
             os.kill(pid, signal.SIGSTOP)
-        wait_for(lambda: exists(self.name), "the array")
+        wait_for(self.array_is_filled, "the array")
+
+    def array_is_filled(self):
+        with contextlib.suppress(FileNotFoundError), open(f"/dev/shm/{self.name}", "rb") as file:
+            file.seek(-4, os.SEEK_END)
+            return file.read() != bytes(4)
 
     def finish(self):
         """Its exit code and standard error; nothing may be left."""
         _, errors = self.process.communicate(timeout=DEADLINE)
-        wait_for(lambda: not self.members() and not exists(self.name), "the end of all processes")
+        wait_for(lambda: not self.members(), "the end of all processes")
+        assert not exists(self.name)
         return self.process.returncode, errors
 
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,9 +48,25 @@ def work(pipe: Connection) -> None:
     """The worker process: it ends when the parent closes the pipe or ends."""
     with suppress(EOFError, ConnectionError):
         while True:
-            frame = pipe.recv()
+            frame = pickle.loads(pipe.recv_bytes())
             brighten(frame)
-            pipe.send(frame)
+            pipe.send_bytes(pickle.dumps(frame, protocol=5))
+
+
+@contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """Delay Ctrl-C until the end of the block; processes that the block starts ignore it."""
+    received = []
+    handler = signal.signal(signal.SIGINT, lambda *_: received.append(True))
+    resource_tracker.ensure_running()  # some versions of it unblock signals
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # new processes inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if received:
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -58,10 +75,7 @@ def workers(count: int) -> Iterator[list[Connection]]:
     context = get_context("spawn")
     processes, pipes = [], []
     try:
-        # A new process inherits the blocked signals, so Ctrl-C interrupts only the parent.
-        resource_tracker.ensure_running()  # some versions of it unblock signals
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
+        with without_ctrl_c():
             for _ in range(count):
                 ours, theirs = context.Pipe()
                 pipes.append(ours)
@@ -69,8 +83,6 @@ def workers(count: int) -> Iterator[list[Connection]]:
                     process = context.Process(target=work, args=(theirs,), daemon=True)
                     processes.append(process)
                     process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         yield pipes
     except (EOFError, ConnectionError):
         raise ChildProcessError("a worker process ended before its work was done") from None
@@ -90,17 +102,21 @@ class Result(NamedTuple):
 
 def process_film(film: Film, pipes: list[Connection]) -> Result:
     """Have the workers brighten every frame."""
+    sent = 0
     start = time.perf_counter()
     for first in range(0, len(film), len(pipes)):
         turn = list(zip(film[first:], pipes, strict=False))
         for frame, pipe in turn:
-            pipe.send(frame)
+            message = pickle.dumps(frame, protocol=5)
+            pipe.send_bytes(message)
+            sent += len(message)
         for frame, pipe in turn:
-            result = pipe.recv()
+            message = pipe.recv_bytes()
+            sent += len(message)
+            result = pickle.loads(message)
             if not np.may_share_memory(frame, result):
                 frame[:] = result
-    seconds = time.perf_counter() - start
-    return Result(seconds, 2 * len(film) * len(ForkingPickler.dumps(film[0])))
+    return Result(time.perf_counter() - start, sent)
 
 
 def frames_that_fit() -> int:
@@ -147,9 +163,7 @@ def run(plot: str | None) -> int:
 
 
 def write_plot(path: str, seconds: dict[str, float]) -> None:
-    from matplotlib.figure import Figure
-
-    figure: Any = Figure(figsize=(6, 2), layout="constrained")
+    figure = import_module("matplotlib.figure").Figure(figsize=(6, 2), layout="constrained")
     axes = figure.subplots()
     axes.bar_label(axes.barh(list(seconds), list(seconds.values())), fmt="%.3f s", padding=4)
     axes.set(xlabel="seconds for the same work, shorter is better", xmargin=0.15)
