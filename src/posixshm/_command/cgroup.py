@@ -1,4 +1,4 @@
-"""The memory limit of the control group that this process is in: cgroups(7).
+"""The memory limit of the control group of this process: cgroups(7).
 
 Shared memory counts against the group of the process that touched it first.
 """
@@ -13,7 +13,7 @@ _NO_LIMIT = 1 << 60  # version 1 writes "no limit" as a number just below 2**63
 
 
 class Limit(NamedTuple):
-    """All in bytes. used: by the group. shared: of that, shared memory; None if not told."""
+    """All in bytes. used: by the group. shared: of that, shared memory; None if unknown."""
 
     limit: int
     used: int
@@ -21,7 +21,7 @@ class Limit(NamedTuple):
 
 
 def memory_limit() -> Limit | None:
-    """The tightest limit of this process's group and those above it, or None."""
+    """Return the lowest limit of the process's group and its ancestors, or None."""
     best: Limit | None = None
     for folder, files in _folders():
         limit, used = (_number(f"{folder}/{file}") for file in files)

@@ -1,4 +1,4 @@
-"""What a check of `posixshm doctor` finds."""
+"""The result of a check of `posixshm doctor`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Check(NamedTuple):
-    """check: what was looked at. verdict: 'ok', 'note' or 'problem'. meaning: why it matters.
+    """check: what was checked. verdict: 'ok', 'note' or 'problem'. meaning: why it matters.
     advice: what to do; '' if nothing."""
 
     check: str
@@ -17,7 +17,7 @@ class Check(NamedTuple):
 
 
 def read(path: str) -> str | None:
-    """The text of a file of /proc, /sys or /etc, or None."""
+    """Return the text of a file in /proc, /sys or /etc, or None."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
@@ -34,7 +34,7 @@ class Mount(NamedTuple):
 
 
 def mount_of(path: str) -> Mount | None:
-    """The mount that is at this path: the last one, which hides the others."""
+    """Return the mount at a path: the last one, which hides the others."""
     found = None
     for line in (read("/proc/self/mountinfo") or "").splitlines():
         before, _, after = line.partition(" - ")
@@ -45,7 +45,7 @@ def mount_of(path: str) -> Mount | None:
 
 
 def option(mount: Mount | None, name: str) -> str | None:
-    """The value of an option of a mount: '' if it has none, None if it is not there."""
+    """Return the value of a mount option: '' without a value, None if it is not set."""
     for each in mount.options if mount else ():
         key, _, value = each.partition("=")
         if key == name:

@@ -1,4 +1,4 @@
-"""Checks of the mount: is it there, what room has it, and what can it do."""
+"""Checks of the mount: whether it exists, its free space and its features."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _container() -> str | None:
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[int]:
-    """A descriptor of a new file of the mount that never has a name. Raises OSError."""
+    """Return a descriptor of a new unlinked file on the mount. Raises OSError."""
     fd = os.open(MOUNT, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         yield fd

@@ -1,4 +1,4 @@
-"""Checks of what lies around the mount: systemd, limits, /proc, huge pages, the kernel."""
+"""Checks of the system: systemd, resource limits, /proc, huge pages, the kernel."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _user_name(uid: int) -> str:
 
 
 def _logind_option(name: str) -> str | None:
-    """The value in the configuration of logind: the last one counts."""
+    """Return a value of the configuration of logind: the last one counts."""
     folders = ("/usr/lib/systemd", "/usr/local/lib/systemd", "/run/systemd", "/etc/systemd")
     files = [f"{folder}/logind.conf" for folder in folders]
     dropped: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""`posixshm completion`: scripts for shells, made from the parser."""
+"""`posixshm completion`: scripts for shells, generated from the parser."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Command(NamedTuple):
 
 
 def commands() -> list[Command]:
-    """All commands, as the parser has them."""
+    """Return all commands of the parser."""
     (choices,) = (
         action
         for action in make_parser()._actions

@@ -1,4 +1,4 @@
-"""`posixshm load` and `dump`: both show what they write once it is complete, and keep holes."""
+"""`posixshm load` and `dump`. Both name their result when it is complete, and keep holes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load(args: argparse.Namespace) -> int:
             if _is_endless(source, status):
                 raise OSError(
                     errno.EINVAL,
-                    "It is a device without an end (head -c SIZE copies a part of it)",
+                    "The device has no end (head -c SIZE copies a part of it)",
                 )
         expected = status.st_size if stat.S_ISREG(status.st_mode) else 0
         sparse = not args.reserve and _has_holes(source, expected)
@@ -60,7 +60,7 @@ def load(args: argparse.Namespace) -> int:
 
 
 def _is_endless(source: int, status: os.stat_result) -> bool:
-    """Whether it is a character device such as /dev/zero; not a terminal or /dev/null."""
+    """Return whether a file is a character device, except a terminal and /dev/null."""
     device = status.st_rdev
     return (
         stat.S_ISCHR(status.st_mode) and device != os.stat(os.devnull).st_rdev
@@ -70,7 +70,7 @@ def _is_endless(source: int, status: os.stat_result) -> bool:
 def dump(args: argparse.Namespace) -> int:
     if args.file == "-" and is_terminal(1):
         raise ValueError(
-            "standard output is a terminal, and an object is binary: give a FILE or a pipe"
+            "standard output is a terminal, but an object is binary: use a FILE or a pipe"
         )
     # Through the descriptor, not the mapping: there a truncation by another
     # process is a short read, here it would be SIGBUS.
@@ -92,7 +92,7 @@ def dump(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _target(file: str, shm: posixshm.SharedMemory) -> Iterator[tuple[int, str, bool]]:
-    """The descriptor to write to, what to call it, and whether it is a new regular file."""
+    """Return a descriptor to write to, its name, and whether it is a new regular file."""
     if file == "-":
         yield 1, "standard output", False
         return
@@ -135,7 +135,7 @@ def _target(file: str, shm: posixshm.SharedMemory) -> Iterator[tuple[int, str, b
 def _copy(
     source: int, source_label: str, target: int, label: str, most: int, advance: Advance
 ) -> int:
-    """Copy to the end of source, or most bytes; returns how many."""
+    """Copy up to the end of source, or `most` bytes. Return the number of bytes."""
     done = 0
     while True:
         with about(source_label):
@@ -193,7 +193,7 @@ def _copy_sparse(
 
 
 def _next_data(fd: int, place: int, size: int) -> tuple[int, int]:
-    """Where the next data begin and end."""
+    """Return where the next range of data begins and ends."""
     try:
         start = os.lseek(fd, place, os.SEEK_DATA)
         return min(start, size), min(os.lseek(fd, start, os.SEEK_HOLE), size)

@@ -36,7 +36,7 @@ def docs(args: argparse.Namespace) -> int:
 
 
 def topics() -> list[str]:
-    """The names of the pages, for completion."""
+    """Return the names of the pages, for completion."""
     return [page.name for page in pages()]
 
 

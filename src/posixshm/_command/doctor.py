@@ -1,4 +1,4 @@
-"""`posixshm doctor`: what on this machine will get in the way of shared memory."""
+"""`posixshm doctor`: find out what on this machine limits shared memory."""
 
 from __future__ import annotations
 

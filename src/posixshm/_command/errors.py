@@ -1,4 +1,4 @@
-"""What the command says when something fails, in one line, and its exit codes.
+"""The error messages of the command, of one line each, and its exit codes.
 
 0; 1 when the system refused, or the answer is no; 2 when the caller has to change something (usage,
 a bad name, a missing package); 128 + N when signal N ended it.
@@ -24,7 +24,7 @@ class MissingPackage(Exception):
 
 
 class Terminated(BaseException):
-    """A signal asked the command to end; it cleans up first."""
+    """A signal requested the command to end; it cleans up first."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -32,7 +32,7 @@ class Terminated(BaseException):
 
 @contextlib.contextmanager
 def cleaning_up() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block by an exception, so that nothing half-made stays."""
+    """Raise an exception in the block on SIGTERM or SIGHUP, so that it can clean up."""
 
     def end(number: int, frame: object) -> None:
         raise Terminated(number)
@@ -50,7 +50,7 @@ def cleaning_up() -> Iterator[None]:
 
 
 def need(**packages: str) -> None:
-    """Raise MissingPackage unless each package is there; the value is the extra that brings it."""
+    """Raise MissingPackage unless all packages are installed; the values are the extras."""
     # Nothing has been made yet, so Ctrl-C may simply end the process; some modules
     # turn a KeyboardInterrupt into an ImportError.
     before = signal.getsignal(signal.SIGINT)
@@ -74,7 +74,7 @@ def need(**packages: str) -> None:
 
 @contextlib.contextmanager
 def about(subject: str) -> Iterator[None]:
-    """Give a system error that names nothing, or a path of ours, the user's word for it."""
+    """Replace the file name of a system error by the name that the user typed."""
     try:
         yield
     except OSError as error:
@@ -85,7 +85,7 @@ def about(subject: str) -> Iterator[None]:
 
 
 def complain(error: Exception, subject: str | None = None) -> int:
-    """Say it in one line on standard error; returns the exit code."""
+    """Print an error in one line on standard error. Return the exit code."""
     where, text, code = "", str(error), USAGE
     if isinstance(error, OSError):
         if subject is None and error.filename is not None:

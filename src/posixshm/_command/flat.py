@@ -1,4 +1,4 @@
-"""Reading a table of flatbuffers that may be cut or damaged: https://flatbuffers.dev/internals/"""
+"""Reading a flatbuffers table that may be damaged: https://flatbuffers.dev/internals/"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Damaged(Exception):
-    """The bytes are not such a table, or not all of it is there."""
+    """The bytes are not a complete table."""
 
 
 class Table:
@@ -34,7 +34,7 @@ class Table:
         return struct.unpack_from(form, self._data, place)
 
     def _field(self, number: int) -> int:
-        """Where a field lies; 0 if the table does not have it."""
+        """Return the offset of a field; 0 if the table does not have the field."""
         entry = 4 + 2 * number
         if entry + 2 > self._fields_size:
             return 0
@@ -56,12 +56,12 @@ class Table:
         return Table(self._data, place)
 
     def count(self, number: int) -> int:
-        """How many items a vector has."""
+        """Return the number of items of a vector."""
         place = self._target(number)
         return self._read("<I", place) if place else 0
 
     def structs(self, number: int, form: str) -> list[tuple[Any, ...]]:
-        """The items of a vector of structures."""
+        """Return the items of a vector of structures."""
         place, size = self._target(number), struct.calcsize(form)
         count = self._read("<I", place) if place else 0
         if count > len(self._data) // size:

@@ -1,7 +1,7 @@
-"""What an object contains, by its first bytes: a .npy file, an Arrow file, a primitive, or bytes.
+"""The kind of an object, from its first bytes: .npy file, Arrow file, primitive, or bytes.
 
-Anybody who may write to an object chooses these bytes. So nothing in them is believed that the
-object's size contradicts, and what is not understood is plain.
+Any process that may write to the object can change these bytes. So they are checked against the
+size of the object, and an object that they do not describe counts as plain bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PLAIN = Kind("plain", {"type": "plain"})
 
 
 def kind_of(name: str, head: bytes, size: int, read: Reader) -> Kind:
-    """The kind of an object of `size` bytes that begins with `head`."""
+    """Return the kind of an object of `size` bytes that begins with `head`."""
     if name.startswith("sem."):
         return _semaphore(head)
     if head.startswith(_NPY):
@@ -44,7 +44,7 @@ def kind_of(name: str, head: bytes, size: int, read: Reader) -> Kind:
 
 
 def semaphore_value(head: bytes) -> int:
-    """The value of the sem_t that begins here."""
+    """Return the value of a sem_t."""
     (word,) = struct.unpack_from("=I", head)
     # A C library for 32 bits keeps a flag in the lowest bit.
     value: int = word & 0x7FFFFFFF if sys.maxsize > 2**32 else word >> 1
@@ -99,7 +99,7 @@ def _array(head: bytes, size: int) -> Kind | None:
 
 
 def _dtype(descr: str) -> tuple[str | None, int]:
-    """The name of a dtype, and the bytes of an item; None if it cannot be one."""
+    """Return the name of a dtype and its item size in bytes; None for other texts."""
     if descr.startswith("["):
         return "structured", 1
     found = _SIMPLE.fullmatch(descr)
@@ -154,7 +154,7 @@ def _table(size: int, read: Reader) -> Kind | None:
 
 
 def _rows(place: int, size: int, read: Reader) -> int:
-    """The rows of the batch whose message lies there: the table RecordBatch of Message.fbs."""
+    """Return the number of rows of a batch: the table RecordBatch of Message.fbs."""
     if not 8 <= place < size:
         raise Damaged
     data = read(place, _MESSAGE)
@@ -167,14 +167,15 @@ def _rows(place: int, size: int, read: Reader) -> int:
 
 # -- primitives -------------------------------------------------------------------------------
 
-_TAG = struct.Struct("=IBBBBHHI")  # struct pshm_tag of csrc/posix/cell.h, up to its guard
+# struct pshm_header of csrc/posix/sync/primitive.h, without its guard.
+_PRIMITIVE = struct.Struct("=IBBBBHHI")
 _MAGIC = 0x4D485350
 _VERSION = 1
 _PRIMITIVES = ("", "Semaphore", "Lock", "RLock", "Condition", "Event", "Barrier", "RWLock")
 
 
 class Tag(NamedTuple):
-    """What a primitive says of itself. library: 1 is glibc, 2 is musl. space: of process ids."""
+    """The header of a primitive. library: 1 is glibc, 2 is musl. space: the PID namespace."""
 
     type: str
     library: int
@@ -182,10 +183,10 @@ class Tag(NamedTuple):
 
 
 def tag_of(head: bytes, size: int) -> Tag | None:
-    """The tag of the primitive that the object begins with, if it is one."""
+    """Return the header of the primitive with which the object begins, or None."""
     if size < 128 or len(head) < 128:
         return None
-    magic, version, kind, _, library, _, _, space = _TAG.unpack_from(head, 64)
+    magic, version, kind, _, library, _, _, space = _PRIMITIVE.unpack_from(head, 64)
     if magic != _MAGIC or version != _VERSION or not 0 < kind < len(_PRIMITIVES):
         return None
     return Tag(_PRIMITIVES[kind], library, space)

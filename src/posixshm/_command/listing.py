@@ -67,7 +67,7 @@ def rows_of(found: list[Entry]) -> list[list[str]]:
 
 
 def print_json(value: dict[str, Any] | Sequence[object]) -> None:
-    """One line for each item of a list, or field of an object."""
+    """Return one line for each item of a list, or field of an object."""
     import json
 
     if isinstance(value, dict):
@@ -98,7 +98,7 @@ def ls(args: argparse.Namespace) -> int:
 
 
 def _print_names(names: list[str], null: bool) -> None:
-    """For another program the bytes themselves; a terminal gets nothing that drives it."""
+    """Return a text as it is for another program, without control characters for a terminal."""
     end = "\0" if null else "\n"
     if is_terminal(1) and not null:
         names = [printable(name) for name in names]
@@ -107,7 +107,7 @@ def _print_names(names: list[str], null: bool) -> None:
 
 
 def the_entry(name: str) -> Entry:
-    """The object of that name. Raises OSError or ValueError."""
+    """Return the object called name. Raises OSError or ValueError."""
     path = path_of(name)
     try:
         status = os.lstat(path)

@@ -1,4 +1,4 @@
-"""The threads that hold the locks of a primitive, as the memory and /proc tell it.
+"""The threads that hold the locks of a primitive, from its memory and /proc.
 
 The layouts are those of csrc/posix: lock.h, rwlock.h and barrier.h.
 """
@@ -44,7 +44,7 @@ class Owner(NamedTuple):
 
 
 def owners(tag: Tag, read: Reader) -> list[Owner]:
-    """The threads that hold the locks of the primitive that the object begins with."""
+    """Return the threads that hold the locks of the primitive at offset 0 of the object."""
     if tag.type in ("Lock", "RLock", "Condition"):
         return _mutex("owner", read(0, 64), 0, tag)
     if tag.type == "Barrier":
@@ -89,7 +89,7 @@ def _owner(role: str, thread: int, space: int) -> Owner:
 
 
 def more_of(tag: Tag, read: Reader) -> dict[str, Any]:
-    """What else stat tells of a primitive, for --json."""
+    """Return the other fields of `stat --json` for a primitive."""
     found: dict[str, Any] = {}
     if tag.type in ("Lock", "RLock", "Condition"):
         (inconsistent,) = struct.unpack("=I", read(48, 4).ljust(4, b"\0"))

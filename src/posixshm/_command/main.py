@@ -1,4 +1,4 @@
-"""Where the `posixshm` script enters."""
+"""The entry point of the `posixshm` script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from posixshm._command.parser import make_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command. Return the exit code."""
     prepare()
     collects = gc.isenabled()
     gc.disable()  # 100,000 objects make no cycles, and to look for some would double the time

@@ -1,4 +1,4 @@
-"""The objects of /dev/shm: which there are, what state they are in, and what they contain."""
+"""The objects in /dev/shm: their names, their states and their contents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIM
 
 
 class Found(NamedTuple):
-    """What _core._inspect() says of a file of /dev/shm."""
+    """The result of _core._inspect() for a file in /dev/shm."""
 
     name: str
     state: str  # "in use", "free" or "unknown"
@@ -54,7 +54,7 @@ class Entry:
         self.found = found
         self.holders = holders
         self.kind = kind
-        # What this process may not open another one may be seen to use.
+        # /proc may show that a process uses an object which this process may not open.
         self.state = "in use" if found.state == "unknown" and holders else found.state
         self.uninspected = uninspected if self.state == "unknown" else 0
 
@@ -79,11 +79,11 @@ class Entry:
         return self.state
 
     def age(self, now: float) -> float:
-        """Seconds since the object itself was last changed, as reclaim() counts."""
+        """Seconds since the status of the object was last changed, as for reclaim()."""
         return now - self.found.changed
 
     def record(self, now: float) -> dict[str, Any]:
-        """The entry for --json, in bytes and seconds."""
+        """Return the entry for --json, in bytes and seconds."""
         found = self.found
         return {
             "name": found.name,
@@ -104,7 +104,7 @@ class Entry:
 
 
 def path_of(name: str) -> str:
-    """Where an object of that name lies. Raises ValueError for a bad name.
+    """Return the path of an object. Raises ValueError for a bad name.
 
     Unlike the library's names it may contain bytes that are not text.
     """
@@ -116,12 +116,12 @@ def path_of(name: str) -> str:
 
 
 def is_text(name: str) -> bool:
-    """Whether it is a name for the library."""
+    """Return whether the library accepts a name."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def file_names() -> list[str]:
-    """The names of all objects and semaphores, in no order."""
+    """Return the names of all objects and semaphores, in no particular order."""
     with os.scandir(MOUNT) as found:
         return [each.name for each in found if each.is_file(follow_symlinks=False)]
 
@@ -131,7 +131,7 @@ def is_pattern(text: str) -> bool:
 
 
 def matcher(pattern: str | None) -> Callable[[str], bool]:
-    """Whether a name matches a pattern, or begins with a text that contains no wildcard.
+    """Return whether a name matches a pattern, or begins with a text without wildcards.
 
     The name of a semaphore may match with or without its 'sem.'.
     """
@@ -147,7 +147,7 @@ def matcher(pattern: str | None) -> Callable[[str], bool]:
 
 
 def expand(names: list[str]) -> list[str]:
-    """Names in place of patterns; a name may itself contain the characters of a pattern.
+    """Replace patterns by names. A name may itself contain the characters of a pattern.
 
     A pattern that matches no name stays, as in a shell.
     """
@@ -162,7 +162,7 @@ def expand(names: list[str]) -> list[str]:
 
 
 def select(*patterns: str | None) -> list[str]:
-    """The names that match all the patterns, in order."""
+    """Return the names that match all the patterns, in order."""
     names = file_names()
     for pattern in patterns:
         if pattern:
@@ -171,7 +171,7 @@ def select(*patterns: str | None) -> list[str]:
 
 
 def entries(names: Iterable[str], *, kinds: bool = True) -> list[Entry]:
-    """The objects of these names that are there, in the same order."""
+    """Return the objects with these names that exist, in the same order."""
     rows = [Found._make(row) for row in _core._inspect(list(names))]
     used = {each.key for each in rows if each.state != "free"}
     holders, uninspected = _holders.scan(used) if used else ({}, 0)
@@ -189,7 +189,7 @@ def _kind(found: Found) -> Kind | None:
 
 
 class Reader:
-    """read(place, length): bytes of an object, unseen; none if its name is another object's now."""
+    """Return a function read(place, length) for an object; it returns b"" if the name changed."""
 
     def __init__(self, found: Found) -> None:
         self._found = found

@@ -1,4 +1,4 @@
-"""Standard output whose errors say what could not be written."""
+"""Standard output whose errors name it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Output(io.FileIO):
 
 
 def prepare() -> None:
-    """Let errors of standard output name it, and replace streams that were closed.
+    """Make errors of standard output name it, and replace closed streams.
 
     Writing to a closed standard output is an error, and reaches no file that has its number.
     """
@@ -54,5 +54,5 @@ def _replace(encoding: str) -> None:
 
 
 def discard() -> None:
-    """What is left in the buffer is for no reader: not for the flush at the end either."""
+    """Discard the buffer of a closed pipe, so that the flush at exit does not fail."""
     _occupy(1, os.O_WRONLY)

@@ -25,7 +25,7 @@ _OLDER = "only what is older: 90, 30s, 15m, 1h, 2d"
 
 
 def _runner(module: str, function: str) -> Callable[[argparse.Namespace], int]:
-    """Import what a command needs only when it runs."""
+    """Import the module of a command when the command runs."""
 
     def run(args: argparse.Namespace) -> int:
         code: int = getattr(import_module(f"posixshm._command.{module}"), function)(args)
@@ -40,7 +40,7 @@ class Commands:
     def __init__(self) -> None:
         self.parser = argparse.ArgumentParser(
             prog="posixshm",
-            description="What is in /dev/shm, who uses it, and what can be removed.",
+            description="List, inspect, copy and remove the objects in /dev/shm.",
             epilog=EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -122,7 +122,7 @@ def _add_listing(commands: Commands) -> None:
     show = commands.add(
         "stat",
         "listing.show",
-        "Show all about one object: who uses it and how, and what it contains.",
+        "Show one object in detail: its processes, locks and contents.",
         "posixshm stat prices",
         "posixshm stat --json sem.jobs",
         json=_JSON["stat"],
@@ -141,7 +141,7 @@ def _add_listing(commands: Commands) -> None:
     commands.add(
         "df",
         "room.df",
-        "Show the room in /dev/shm, and which users take it.",
+        "Show the free space in /dev/shm, and how much each user uses.",
         "posixshm df",
         "posixshm df --json",
         json=_JSON["df"],
@@ -161,7 +161,7 @@ def _add_removing(commands: Commands) -> None:
     rm.add_argument("--prefix", metavar="P", help="all names that begin with P")
     rm.add_argument("--older-than", type=duration, metavar="TIME", help=_OLDER)
     rm.add_argument("--dry-run", action="store_true", help="only print the names")
-    rm.add_argument("-f", "--force", action="store_true", help="a missing name is no error")
+    rm.add_argument("-f", "--force", action="store_true", help="a missing name is not an error")
     reclaim = commands.add(
         "reclaim",
         "removing.reclaim",
@@ -268,7 +268,7 @@ def _add_waiting(commands: Commands) -> None:
     wait = commands.add(
         "wait",
         "waiting.wait",
-        "Wait until there is an object of that name. Exit code 1 after the timeout.",
+        "Wait until an object has the name. Exit code 1 after the timeout.",
         "posixshm wait prices --timeout 30 && ./reader",
         "posixshm wait --free prices && posixshm rm prices",
     )
@@ -280,7 +280,7 @@ def _add_waiting(commands: Commands) -> None:
     watch = commands.add(
         "watch",
         "waiting.watch",
-        "Show the objects again and again, until Ctrl-C.",
+        "Show the objects repeatedly, until Ctrl-C.",
         "posixshm watch --sort allocated",
     )
     watch.add_argument("pattern", nargs="?", metavar="GLOB", help=_PATTERN)
@@ -293,7 +293,7 @@ def _add_more(commands: Commands) -> None:
     commands.add(
         "doctor",
         "doctor.doctor",
-        "Say what on this machine gets in the way of shared memory. Exit code 1 for a problem.",
+        "Check this machine for problems with shared memory. Exit code 1 if there is one.",
         "posixshm doctor",
         json=_JSON["doctor"],
     )

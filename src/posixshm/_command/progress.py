@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, for what takes long."""
+"""A progress bar on a terminal, for long operations."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _INTERVAL = 0.1  # ... between two updates
 
 
 class Advance(Protocol):
-    """advance(n): so much more is done. advance(n, label): and what is done now."""
+    """advance(n): n more units are done. advance(n, label): also change the label."""
 
     def __call__(self, amount: int, label: str = "", /) -> None: ...
 
 
 @contextmanager
 def progress(label: str, total: int | None, *, in_bytes: bool = True) -> Iterator[Advance]:
-    """Give a function to be called as the work goes on. total: None if it is not known."""
+    """Yield a function to call during the work. total: None if it is unknown."""
     if not is_terminal(2):
         yield lambda amount, label="", /: None
         return
@@ -81,7 +81,7 @@ class _Bar:
 
 
 def _rich_bar(total: int | None, in_bytes: bool) -> Any:
-    """A bar of rich, or None if rich is not installed."""
+    """Return a progress bar of rich, or None if rich is not installed."""
     try:
         from rich import progress
         from rich.console import Console

@@ -26,7 +26,7 @@ from posixshm._command.text import age_text, how_many, is_terminal, printable, s
 
 
 def unlink(name: str) -> None:
-    """Remove a name, of an object or a semaphore: sem.NAME."""
+    """Remove the name of an object, or of a semaphore: sem.NAME."""
     path, plain = path_of(name), name.removeprefix("/")
     if not is_text(name):
         os.unlink(path)
@@ -66,7 +66,7 @@ def rm(args: argparse.Namespace) -> int:
 
 
 def _check_not_empty(what: str, text: str | None) -> None:
-    """Refuse the value of a variable that is not set, which every name would match."""
+    """Reject an empty pattern, such as an unset variable, which would match every name."""
     if text is not None and not text.removeprefix("/"):
         raise ValueError(f"bad {what} {text!r}: it must have at least one character besides '/'")
 
@@ -76,7 +76,7 @@ def _begins(name: str, prefix: str) -> bool:
 
 
 def _older(names: list[str], seconds: float) -> list[str]:
-    """The names whose objects are older; those that are missing, for a message, too."""
+    """Return the names whose objects are older, and missing names, for a message."""
     limit, found = now() - seconds, []
     for name in names:
         try:
@@ -104,7 +104,7 @@ def reclaim(args: argparse.Namespace) -> int:
     chosen = [each for each in found if each.state in states]
     results: dict[str, posixshm.Reclaimed] = {}
     if not args.dry_run and chosen and _confirmed(args, chosen):
-        # The proof is repeated for each, in the moment in which its name is removed.
+        # The proof is repeated for each object just before its name is removed.
         results = {
             each.name: each
             for each in _core._reclaim_files(
@@ -125,7 +125,7 @@ def _confirmed(args: argparse.Namespace, chosen: list[Entry]) -> bool:
 
 
 def _answer() -> str:
-    """A line of the standard input.
+    """Read a line of standard input.
 
     Waits in slices, because read(2) would not notice a signal that came just before it.
     """

@@ -20,7 +20,7 @@ from posixshm._command.text import group_text, user_text
 
 @contextlib.contextmanager
 def opened(name: str) -> Iterator[str]:
-    """A path that leads to the object itself; it takes no right to read the object."""
+    """Return a path of the object itself; the caller needs no right to read the object."""
     path = path_of(name)
     with about(name):
         fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -58,7 +58,7 @@ _RIGHTS = {"r": 0o444, "w": 0o222, "x": 0o111}
 
 
 def parse_mode(text: str) -> Callable[[int], int]:
-    """What chmod(1) would make of a mode. Raises ValueError."""
+    """Return the mode after a change in the syntax of chmod(1). Raises ValueError."""
     if re.fullmatch(r"0?[0-7]{3}", text):
         octal = int(text, 8)
         return lambda mode: octal
@@ -136,7 +136,7 @@ def getfacl(args: argparse.Namespace) -> int:
 
 
 def _quoted(name: str) -> str:
-    """As getfacl(1) writes a name with unusual characters."""
+    """Return a name as getfacl(1) prints it."""
     plain = name.removeprefix("/")
     return "".join(
         chr(byte) if 32 < byte < 127 and byte != 92 else f"\\{byte:03o}"
@@ -160,7 +160,7 @@ def setfacl(args: argparse.Namespace) -> int:
 
 
 def modified(text: str, changes: str) -> str:
-    """The list with these entries in place of those for the same users and groups.
+    """Return the list after replacing the entries for the same users and groups.
 
     The mask is computed anew unless the changes have one, as with setfacl -m.
     """

@@ -1,4 +1,4 @@
-"""`posixshm df`: the room of /dev/shm, and who takes it."""
+"""`posixshm df`: the free space in /dev/shm, and how much each user uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from posixshm._command.text import size_text, user_text
 
 
 class Owner:
-    """What the objects of a user take."""
+    """The space that the objects of a user use."""
 
     def __init__(self, uid: int) -> None:
         self.uid = uid
@@ -25,7 +25,7 @@ class Owner:
 
 
 def _owners() -> list[Owner]:
-    """The users that own objects, the one whose objects take most first."""
+    """Return the users that own objects, beginning with the largest."""
     found: dict[int, Owner] = {}
     seen = set()
     with os.scandir(MOUNT) as files:
@@ -47,7 +47,7 @@ def _owners() -> list[Owner]:
 
 
 def record() -> dict[str, Any]:
-    """For --json."""
+    """Return the fields of --json."""
     owners = _owners()
     allocated = sum(owner.allocated for owner in owners)
     mount = os.statvfs(MOUNT)

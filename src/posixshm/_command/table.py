@@ -1,4 +1,4 @@
-"""Tables: whole for another program, and as wide as the terminal for a person."""
+"""Tables, complete for another program, and as wide as the terminal on a terminal."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _GAP = "  "
 class Column(NamedTuple):
     """A column of a table.
 
-    right: flush right, as numbers are. rank: on a narrow terminal the columns with the highest rank
-    are dropped first, and those of rank 0 never. least: None if a cell is never cut; else a cell is
-    cut to no less than this width before a column of the same or a lower rank is dropped. middle:
-    cut in the middle, for names often differ at their ends only.
+    right: align right, for numbers. rank: on a narrow terminal, columns with the highest rank are
+    left out first, and columns of rank 0 never. least: None if entries must not be shortened;
+    otherwise the width to which they may be shortened before a column of the same or a lower rank
+    is left out. middle: shorten in the middle, because names often differ only at their ends.
     """
 
     title: str
@@ -28,17 +28,17 @@ class Column(NamedTuple):
     middle: bool = False
 
 
-Painter = Callable[[str, str], str]  # title of the column, cell as printed
+Painter = Callable[[str, str], str]  # title of the column, entry as printed
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Print the rows, in as many columns as a terminal has room for."""
+    """Print the rows. On a terminal, columns that do not fit are left out."""
     for line in table_lines(columns, rows):
         print(line)
 
 
 def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lines of a table, with its titles."""
+    """Return the lines of a table, with its titles."""
     titles = [printable(column.title) for column in columns]
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = dict(enumerate(map(_width, titles)))
@@ -57,7 +57,7 @@ def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Ite
 
 
 def print_fields(rows: Sequence[tuple[str, str]]) -> None:
-    """Print a field a line. On a terminal a long value goes on below, broken between words."""
+    """Print one field per line. On a terminal, long values are wrapped between words."""
     label = max(len(title) for title, _ in rows) + len(_GAP)
     for title, value in rows:
         for line in wrapped(printable(value), label):
@@ -66,7 +66,7 @@ def print_fields(rows: Sequence[tuple[str, str]]) -> None:
 
 
 def wrapped(text: str, indent: int) -> list[str]:
-    """The lines of a text that begins so many characters to the right; one for another program."""
+    """Return the lines of a text with this indentation; a single line for another program."""
     if not is_terminal(1):
         return [text]
     import textwrap
@@ -76,7 +76,7 @@ def wrapped(text: str, indent: int) -> list[str]:
 
 
 def terminal_width() -> int:
-    """Characters in a line; the environment may set COLUMNS."""
+    """Return the width of the terminal; the environment may set COLUMNS."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdigit() and int(columns) > 0:
         return int(columns)
@@ -87,7 +87,7 @@ def terminal_width() -> int:
 
 
 def fit(columns: Sequence[Column], natural: Sequence[int], room: int) -> dict[int, int]:
-    """The columns that fit into so many characters, and their widths."""
+    """Return the columns that fit into this width, and their widths."""
     shown = list(range(len(columns)))
 
     def least(i: int) -> int:
@@ -103,7 +103,7 @@ def fit(columns: Sequence[Column], natural: Sequence[int], room: int) -> dict[in
             break
         shown.remove(last)
     widths = {i: natural[i] for i in shown}
-    # What is too long is cut, the longest cell first; an open end of a line costs nothing.
+    # Shorten the longest column first. The open end of a line needs no width.
     while (over := needed(list(widths.values())) - room) > 0:
         cuttable = [i for i in shown if columns[i].least is not None and widths[i] > 4]
         if not cuttable:
@@ -135,7 +135,7 @@ def _line(
 
 
 def _width(text: str) -> int:
-    """How many cells of a terminal the text takes."""
+    """Return the width of a text on a terminal."""
     if text.isascii():
         return len(text)
     return sum(
@@ -168,7 +168,7 @@ _STYLES = {
 
 
 def painter() -> Painter | None:
-    """What adds colours to a cell, if rich is installed and the user wants them."""
+    """Return a function that adds colours, if rich is installed and the user wants them."""
     if "NO_COLOR" in os.environ:
         return None
     try:

@@ -10,7 +10,7 @@ import time
 
 
 def printable(text: str) -> str:
-    """Text without characters that drive a terminal, or that standard output cannot encode.
+    """Return a text without control characters, and without characters that cannot be encoded.
 
     A name may contain any byte but '/' and NUL.
     """

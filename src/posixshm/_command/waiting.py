@@ -45,7 +45,7 @@ def wait(args: argparse.Namespace) -> int:
 
 
 def _is_there(path: str) -> bool:
-    """Whether the object has a size; a program in C may give it one after it made the name."""
+    """Return whether the object has a size; a C program may set it after creating the name."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
