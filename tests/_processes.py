@@ -223,10 +223,14 @@ def _check(result):
 
 
 def become(user):
-    """Be another user from here on, in no group but its own.
+    """Change to another user, who is in no other group.
 
-    Imports must come before: the interpreter may lie where that user cannot read.
+    A child must import its modules before it calls this, because the other user may not be able to
+    read the interpreter's folder. This imports what other modules import later.
     """
+    import locale  # noqa: F401, by argparse
+    import subprocess  # noqa: F401
+
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
