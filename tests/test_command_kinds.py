@@ -122,6 +122,7 @@ def test_an_array_of_structures(name):
         made.unlink()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rows", [0, 1, 1000])
 def test_a_table_by_its_columns_and_rows(rows, make, run_python):
     if importlib.util.find_spec("pyarrow") is None:
@@ -174,6 +175,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 def test_bytes_that_are_not_what_they_say_are_plain(content, make):
     name = make(content)

@@ -172,6 +172,7 @@ def test_a_name_that_is_not_there_is_said_in_one_line(command, name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["", "/", "a/b", ".", "..", "n" * 256])
 @pytest.mark.parametrize("command", ["stat", "rm", "load", "dump"])
 def test_a_name_that_cannot_be_is_a_usage_error(command, name, tmp_path):

@@ -42,6 +42,7 @@ def table(*args, columns, env=None):
     return COLOURS.sub("", terminal.output).splitlines()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("columns", [20, 34, 50, 80, 100, 300])
 @pytest.mark.parametrize("command", ["ls", "reclaim"])
 def test_a_table_fits_its_terminal(command, columns, objects):
@@ -99,6 +100,7 @@ def test_colours_need_rich_and_the_users_consent(objects, tmp_path):
     assert first[1].split() == second[1].split() == third[1].split()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])
 @pytest.mark.parametrize("mode", ["0", "1"], ids=["no UTF-8 mode", "UTF-8 mode"])
 def test_any_name_in_any_locale(locale, mode, make, names):
@@ -179,6 +181,7 @@ def many(*args, shell=None):
     return in_namespace("size=64m,nr_inodes=200000", *command)
 
 
+@pytest.mark.long
 def test_ls_of_100_000_names():
     done = many("ls")
     lines = done.stdout.splitlines()
@@ -187,12 +190,14 @@ def test_ls_of_100_000_names():
     assert lines[-1].startswith("object-in-use") and lines[-1].endswith("in use (1)")
 
 
+@pytest.mark.long
 def test_reclaim_of_100_000_names():
     done = many("reclaim", "object")
     assert done.stdout.endswith("Removed 100000 of 100001 (0 B).\n")
     assert done.stderr == ""
 
 
+@pytest.mark.long
 def test_a_reader_that_has_seen_enough_of_100_000_names():
     done = many("ls", shell="head -n 3")
     lines = done.stdout.splitlines()

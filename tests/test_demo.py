@@ -76,6 +76,7 @@ class Demo:
         return self.process.returncode, errors
 
 
+@pytest.mark.long
 def test_both_ways_give_the_same_film():
     output = good("demo")
     assert re.match(
@@ -124,6 +125,7 @@ def test_ctrl_c_while_the_workers_start():
         assert demo.finish() == (130, "")
 
 
+@pytest.mark.long
 def test_ctrl_c_does_not_interrupt_a_worker():
     with Demo() as demo:
         demo.stop_in_its_work()

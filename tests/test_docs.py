@@ -161,6 +161,7 @@ def test_the_index_lists_every_page():
 # -- examples -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @reference
 def test_examples_run(page, run_python, tmp_path):
     if examples(page):
