@@ -228,7 +228,8 @@ def become(user):
     A child must import its modules before it calls this, because the other user may not be able to
     read the interpreter's folder. This imports what other modules import later.
     """
-    import locale  # noqa: F401, by argparse
+    import locale  # noqa: F401, with shutil by argparse
+    import shutil  # noqa: F401
     import subprocess  # noqa: F401
 
     os.setgroups([])
