@@ -364,7 +364,7 @@ def test_the_bytes_are_those_of_setfacl(data):
 @pytest.mark.once
 @settings(max_examples=60, deadline=None)
 @given(entries=lists())
-def test_a_list_comes_back_from_its_text(entries):
+def test_a_list_is_restored_from_its_text(entries):
     with two_objects() as (one, two):
         packed = b"".join(struct.pack("<HHI", t, r, i) for (t, i), r in sorted(entries.items()))
         os.setxattr(one.fileno(), ATTRIBUTE, struct.pack("<I", 2) + packed)

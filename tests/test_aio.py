@@ -181,7 +181,7 @@ def test_a_task_that_is_cancelled_has_not_got_it(way):
     run(main())
 
 
-def test_a_task_that_is_cancelled_inside_lets_go(way):
+def test_a_task_that_is_cancelled_inside_releases_the_lock(way):
     lock, acquire, hold = way
 
     async def main():
@@ -203,7 +203,7 @@ def test_a_task_that_is_cancelled_inside_lets_go(way):
     run(main())
 
 
-def test_tasks_of_one_loop_take_turns_with_a_lock(shm):
+def test_a_lock_serializes_tasks_of_one_loop(shm):
     lock = Lock.at(shm, 0, create=True)
     inside = []
 
@@ -280,7 +280,7 @@ def test_a_dead_writer(shm):
     run(main())
 
 
-def test_what_belongs_to_nobody_is_awaited_in_a_thread(shm):
+def test_primitives_without_an_owner_are_awaited_in_a_thread(shm):
     event = Event.at(shm, 0, create=True)
     semaphore = Semaphore.at(shm, 256, create=True, value=0)
     barrier = Barrier.at(shm, 512, create=True, parties=2)

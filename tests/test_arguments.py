@@ -101,7 +101,7 @@ TOO_MUCH = [2**50, 2**62, 2**63 - 1, 2**63 - PAGESIZE, 2**63 - PAGESIZE - 1]
 
 
 @pytest.mark.parametrize("make", SIZES.values(), ids=SIZES)
-def test_sizes_that_are_no_ints(make, name):
+def test_sizes_that_are_not_ints(make, name):
     for size in [*NO_NUMBERS, None]:
         with pytest.raises(TypeError, match="size"):
             make(size, name)
@@ -481,12 +481,12 @@ def test_keywords_are_compared_by_their_text(name):
             shm.unlink()
 
 
-def test_keywords_that_are_no_strings():
+def test_keywords_that_are_not_strings():
     with pytest.raises(TypeError, match="keywords must be strings"):
         SharedMemory(**{1: 2})
 
 
-def test_what_may_be_none_is_otherwise_checked(shm):
+def test_arguments_that_may_be_none_are_otherwise_checked(shm):
     fd = shm.fileno()
     for call in (
         lambda wrong: shm.map(readonly=wrong),

@@ -182,7 +182,7 @@ def test_a_subarray_dtype_gives_its_dimensions_to_the_array(name):
     assert array.shape == (2, 3, 4, 5) and array.dtype == "<f4"
 
 
-def test_init_runs_before_anyone_can_see_it(name):
+def test_init_runs_before_the_object_is_visible(name):
     seen = []
 
     def init(array):
@@ -324,7 +324,7 @@ def test_bad_arguments_change_nothing(name, anonymous, arguments, error):
 
 
 @pytest.mark.parametrize("shape", ["ab", 2.5, (2.5,), None, ((1,),)], ids=repr)
-def test_a_shape_that_is_none(name, shape):
+def test_bad_shapes(name, shape):
     with pytest.raises(TypeError):
         posixshm.array.create(name, shape)
 
@@ -349,7 +349,7 @@ def test_a_masked_array_is_refused(name):
         posixshm.array.save(name, np.ma.masked_array([1, 2], [True, False]))
 
 
-def test_a_dtype_that_would_come_back_as_another_is_refused(name):
+def test_a_dtype_that_would_be_read_as_another_is_refused(name):
     """As numpy's newer kinds of texts, and those of other packages."""
     if hasattr(np.dtypes, "StringDType"):
         with pytest.raises(ValueError, match="Python objects"):
@@ -771,7 +771,7 @@ def test_replacing_an_array_by_a_part_of_itself(name):
     assert removed(new).tolist() == [0, 2, 4, 6, 8]
 
 
-def test_replacing_where_there_is_none(name):
+def test_replacing_without_an_old_object(name):
     assert removed(posixshm.array.save(name, [1], replace=True)).tolist() == [1]
 
 

@@ -192,7 +192,7 @@ def test_absurd_dtypes(name, descr):
         "{[]: 1}", "{'descr': {[]}, 'fortran_order': False, 'shape': (2, 3)}", "\tx\n  y\n z",
     ],
 )  # fmt: skip
-def test_what_is_no_header(refused, text):
+def test_bad_headers(refused, text):
     for version in [(1, 0), (2, 0), (3, 0)]:
         assert "damaged" in refused(header(text, version) + bytes(1000))
 

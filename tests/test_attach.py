@@ -78,7 +78,7 @@ def test_other_programs_and_the_standard_library_see_the_same_bytes(shm, name):
         assert mapped[:5] == b"HELLO"
 
 
-def test_a_name_nobody_has(name):
+def test_a_name_without_an_object(name):
     for wrong in (SharedMemory.open, SharedMemory):
         with pytest.raises(FileNotFoundError) as caught:
             wrong(name)
@@ -114,7 +114,7 @@ def make(kind, path, target):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_object_is_refused_at_once(kind, names):
+def test_other_files_are_refused_at_once(kind, names):
     if kind == "device":
         needs_root()
     number, words, _ = KINDS[kind]
@@ -198,7 +198,7 @@ def test_open_waits_for_the_object_to_be_sized(path, name, timeout):
 
 @pytest.mark.parametrize("empty", [False, True])
 @pytest.mark.parametrize("timeout", [0.001, 0.3])
-def test_open_gives_up_after_the_timeout(name, timeout, empty):
+def test_open_stops_waiting_at_the_timeout(name, timeout, empty):
     if empty:
         plain_file(f"{SHM}/{name}", 0)
     start = time.monotonic()
@@ -211,7 +211,7 @@ def test_open_gives_up_after_the_timeout(name, timeout, empty):
 
 
 @pytest.mark.parametrize("timeout", [0, 0.5, math.inf])
-def test_open_with_a_timeout_takes_what_is_there(shm, name, timeout):
+def test_open_with_a_timeout_attaches_to_an_existing_object(shm, name, timeout):
     with SharedMemory.open(name, timeout=timeout) as second:
         assert bytes(second.buf[:5]) == b"hello"
 
@@ -517,7 +517,7 @@ def test_exist_ok_refuses_an_object_of_another_user(start_python, name):
     posixshm.shm_unlink(name)
 
 
-def test_open_accepts_the_owners_that_it_is_told(start_python, name):
+def test_open_accepts_the_owners_of_its_argument(start_python, name):
     needs_root()
     with SharedMemory.create(name, 100, mode=0o666, uid=SOMEBODY) as shm:
         for owner in ({}, {"owner": "any"}, {"owner": SOMEBODY}, {"owner": {0, SOMEBODY}}):
@@ -557,7 +557,7 @@ def test_a_refused_object_is_left_as_it_was(name):
         shm.unlink()
 
 
-def test_a_second_user_attaches_and_leases(start_python, name):
+def test_a_second_user_attaches_and_has_a_use_lock(start_python, name):
     needs_root()
     code = """
         import sys
@@ -675,7 +675,7 @@ def test_exist_ok_waits_for_another_program_to_size_its_object(path, name):
     thread.join()
 
 
-def test_a_taken_name_says_who_uses_it(start_python, name):
+def test_a_taken_name_lists_the_processes_that_use_it(start_python, name):
     code = """
         import sys
         from posixshm import SharedMemory

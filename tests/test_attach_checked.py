@@ -96,7 +96,7 @@ def test_an_array_and_its_size(name):
             array.load(name, size_at_least=made.shm.size + 1)
 
 
-def test_the_owner_is_told_before_the_mode(name, run_python):
+def test_the_owner_is_checked_before_the_mode(name, run_python):
     needs_root()
     with SharedMemory.create(name, 10, mode=0o666, delete=True):
         run_python(

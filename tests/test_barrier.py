@@ -78,7 +78,7 @@ def test_each_round_has_each_place_once(shm, run_threads):
     assert barrier.n_waiting == 0 and not barrier.broken
 
 
-def test_nobody_is_a_round_ahead(shm, run_threads):
+def test_no_party_is_a_round_ahead(shm, run_threads):
     barrier = Barrier.at(shm, 0, parties=4, create=True)
     at = [0] * 4
 
@@ -92,7 +92,7 @@ def test_nobody_is_a_round_ahead(shm, run_threads):
     run_threads(*[lambda index=index: party(index) for index in range(4)])
 
 
-def test_an_action_is_done_once_a_round_before_anybody_goes_on(shm, run_threads):
+def test_an_action_is_done_once_a_round_before_any_party_continues(shm, run_threads):
     done = []
     barrier = Barrier.at(shm, 0, parties=3, action=lambda: done.append(1), create=True)
 
@@ -126,7 +126,7 @@ def test_an_action_that_raises_breaks_it(shm):
     assert barrier.broken
 
 
-def test_who_comes_during_the_action_waits_for_the_next_round(shm):
+def test_a_party_that_arrives_during_the_action_waits_for_the_next_round(shm):
     going, go = threading.Event(), threading.Event()
 
     def action():
@@ -161,7 +161,7 @@ def test_a_reset_is_one_step_for_the_parties_it_releases(run_python):
     run_python("from children import barrier_rounds; barrier_rounds.resets(2000)", env=PATH)
 
 
-def test_one_that_does_not_come_in_time_breaks_it(shm):
+def test_a_party_that_does_not_arrive_in_time_breaks_it(shm):
     barrier = Barrier.at(shm, 0, parties=3, create=True)
     other = Waiting(barrier, DEADLINE)
     before = time.monotonic()
@@ -196,7 +196,7 @@ def test_a_default_timeout(shm):
         Barrier.at(shm).wait(0.05)
 
 
-def test_abort_and_reset_tell_who_waits(shm):
+def test_abort_and_reset_raise_in_the_waiters(shm):
     barrier = Barrier.at(shm, 0, parties=3, create=True)
     for end in (barrier.abort, barrier.reset, Barrier.at(shm).abort, Barrier.at(shm).reset):
         others = [Waiting(barrier), Waiting(barrier)]
@@ -212,7 +212,7 @@ def test_abort_and_reset_tell_who_waits(shm):
         barrier.wait(0)
 
 
-def test_one_that_was_reset_is_told_though_later_rounds_went_well(shm):
+def test_a_reset_raises_in_its_waiters_though_later_rounds_went_well(shm):
     """However late it wakes up."""
     barrier = Barrier.at(shm, 0, parties=2, create=True)
     for _ in range(50):
@@ -257,7 +257,7 @@ def test_an_action_that_uses_its_own_barrier(shm):
 
 @pytest.mark.parametrize("other", [False, True])
 @pytest.mark.parametrize("timeout", [None, 30, 0])
-def test_an_action_that_waits_for_its_own_barrier_is_told_so(name, timeout, other):
+def test_an_action_that_waits_for_its_own_barrier_gets_an_error(name, timeout, other):
     """Also by another object of the barrier, which does not know of the action."""
     barriers = []
     barriers += [Barrier(name, parties=1, action=lambda: barriers[-1].wait(timeout), create=True)]
@@ -328,7 +328,7 @@ for waiting in (plain, Barrier.at(shm, action=print)):
     run_python(code, env=PATH)
 
 
-def test_one_that_is_killed_while_it_waits_counts_as_come(run_python):
+def test_one_that_is_killed_while_it_waits_counts_as_arrived(run_python):
     code = """
 import os, signal
 from posixshm import Barrier, SharedMemory
@@ -348,7 +348,7 @@ for _ in range(3):
     run_python(code, env=PATH)
 
 
-def test_nobody_waits_at_a_broken_one(name):
+def test_no_party_waits_at_a_broken_barrier(name):
     with SharedMemory.create(name, 4096, delete=True) as shm:
         barrier = Barrier.at(shm, parties=3, create=True)
         with pytest.raises(threading.BrokenBarrierError):

@@ -107,7 +107,7 @@ def test_neighbours_are_left_alone(kind, shm):
 
 
 @cells
-def test_one_cell_may_be_made_only_once(kind, shm):
+def test_one_primitive_may_be_made_only_once(kind, shm):
     with pytest.raises(FileNotFoundError, match=f"{kind.__name__}.*64") as caught:
         at(kind, shm, 64)
     assert caught.value.errno == errno.ENOENT and caught.value.filename == shm.name
@@ -136,7 +136,7 @@ def test_the_wrong_thing_is_a_clear_error(kind, shm):
 
 @cells
 @pytest.mark.parametrize("where", [0, 60, 64, 67])
-def test_what_is_no_cell_is_refused_and_left_as_it_was(kind, shm, where):
+def test_other_bytes_are_refused_and_not_changed(kind, shm, where):
     shm.buf[where] = 0xA5
     before = bytes(shm.buf)
     for keywords in ({}, {"create": True}, {"create": True, "exist_ok": True}):
@@ -236,7 +236,7 @@ for word in range(0, 24, 4):
 
 
 @kinds
-def test_what_is_no_segment_and_what_cannot_be_written(kind, shm):
+def test_bad_segments_and_segments_that_cannot_be_written(kind, shm):
     made(kind, shm, 0)
     for wrong in (None, 1, "name", shm.buf, bytearray(8192), shm.fileno(), kind):
         with pytest.raises(TypeError, match="SharedMemory or a MemoryMap"):

@@ -241,7 +241,7 @@ def test_nothing_is_left_where_making_one_fails(kind, name, monkeypatch):
     assert not os.path.exists(file_of(kind, name))
 
 
-def test_a_mode_without_rights_is_no_obstacle_to_its_creator(run_python, name):
+def test_a_mode_without_rights_does_not_stop_its_creator(run_python, name):
     """Who may not open it again has made it, and holds it."""
     needs_root()
     code = f"""
@@ -297,7 +297,7 @@ def test_what_each_of_them_shows(name):
 
 
 @cells
-def test_what_is_there_instead_is_named(kind, name):
+def test_the_message_names_the_other_primitive(kind, name):
     with SharedMemory.create(name, 16384, delete=True) as shm:
         other = Event if kind is not Event else Lock
         at(other, shm, 4096, create=True)
@@ -316,7 +316,7 @@ def test_what_is_there_instead_is_named(kind, name):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CELLS if kind is not Semaphore], ids=name_of)
-def test_a_semaphore_beside_another_primitive_is_told_from_it(kind, name):
+def test_a_semaphore_is_distinguished_from_another_primitive_of_its_name(kind, name):
     there = named(kind, name, create=True)
     with pytest.raises(FileNotFoundError, match=rf"There is an? {kind.__name__} .*named semaphore"):
         Semaphore(name)
@@ -331,7 +331,7 @@ def test_a_semaphore_beside_another_primitive_is_told_from_it(kind, name):
         kind(name)
 
 
-def test_a_semaphore_beside_plain_shared_memory_is_told_from_it(name):
+def test_a_semaphore_is_distinguished_from_shared_memory_of_its_name(name):
     for size in (8, 16384):  # less than a primitive begins with, and more
         with SharedMemory.create(name, size, mode=0o200 if size == 8 else 0o600, delete=True):
             with pytest.raises(FileNotFoundError, match="There is a shared memory object .* no named sem"):

@@ -76,7 +76,7 @@ def test_load_does_not_touch_what_has_the_name(tmp_path, make):
     assert (MOUNT / name).read_bytes() == b"old"
 
 
-def test_load_replace_leaves_the_old_to_who_has_it(tmp_path, name):
+def test_load_replace_leaves_the_old_object_to_its_users(tmp_path, name):
     (tmp_path / "file").write_bytes(CONTENT)
     with SharedMemory.create(name, 100) as old:
         old.buf[:3] = b"old"
@@ -158,7 +158,7 @@ def test_load_of_more_than_there_is_room_for(known, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["", "8", "1777", "rw", "0o600", "-1"])
-def test_load_refuses_what_is_no_mode(mode, tmp_path, name):
+def test_load_refuses_bad_modes(mode, tmp_path, name):
     (tmp_path / "file").write_bytes(CONTENT)
     assert run("load", f"--mode={mode}", tmp_path / "file", name).returncode == 2
     assert not (MOUNT / name).exists()

@@ -161,7 +161,7 @@ def test_df_shows_the_room(make):
     assert row.startswith("/dev/shm")
 
 
-def test_df_says_where_there_is_no_limit():
+def test_df_reports_a_mount_without_a_limit():
     done = in_namespace("size=0,nr_inodes=0", *COMMAND, "df")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("no limit") == 4  # size, free, inodes, free inodes
@@ -185,7 +185,7 @@ os.execv(sys.executable, [sys.executable, "-m", "posixshm", "df", *sys.argv[1:]]
 """
 
 
-def test_df_says_who_takes_what():
+def test_df_lists_the_bytes_of_each_user():
     needs_root()
     done = in_namespace("size=64m", sys.executable, "-c", MAKE, "--json")
     assert done.returncode == 0, done.stderr

@@ -157,7 +157,7 @@ def test_stat_needs_no_right_to_read(make, run_python):
     assert record["uninspected"] > 0
 
 
-def test_stat_refuses_what_is_no_object(name):
+def test_stat_refuses_other_files(name):
     os.mkfifo(MOUNT / name)
     try:
         assert bad("stat", name) == (1, f"posixshm: {name}: Not a shared memory object")

@@ -20,7 +20,7 @@ def test_rm_removes_exactly_the_named(make, names):
     assert sorted(n for n in os.listdir(MOUNT) if n.startswith(stem)) == [f"{stem}a", f"{stem}c"]
 
 
-def test_rm_leaves_the_memory_to_who_has_it(name):
+def test_rm_leaves_the_memory_to_its_users(name):
     with SharedMemory.create(name, 100) as shm:
         shm.buf[:5] = b"bytes"
         good("rm", name)
@@ -93,7 +93,7 @@ def test_reclaim_spares_what_is_young(make):
 
 
 @pytest.mark.parametrize("age", ["", "1x", "h", "-1", "1h30m", "nan", "inf", "1e3", " 1", "1 h"])
-def test_reclaim_refuses_what_is_no_time(age, make):
+def test_reclaim_refuses_bad_ages(age, make):
     name = make()
     done = run("reclaim", "--prefix", name, f"--older-than={age}")
     assert done.returncode == 2

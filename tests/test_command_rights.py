@@ -50,7 +50,7 @@ def test_chmod(change, expected, make):
 
 
 @pytest.mark.parametrize("change", ["8", "1777", "g~r", "", "u+s", "g+r,", "rw"])
-def test_chmod_refuses_what_is_no_mode(change, make):
+def test_chmod_refuses_bad_modes(change, make):
     name = make()
     code, line = bad("chmod", "--", change, name)
     assert (code, line.startswith(f"posixshm: bad mode {change!r}")) == (2, True)
@@ -71,7 +71,7 @@ def test_chmod_goes_on_after_a_missing_name(make, name):
 
 
 @pytest.mark.parametrize("command", [["chmod", "666"], ["chown", str(os.geteuid())]])
-def test_what_is_no_object_is_refused(command, link, names):
+def test_other_files_are_refused(command, link, names):
     name, target = link
     line = f"posixshm: {name}: Not a shared memory object"
     assert bad(*command, name) == (1, line)
@@ -126,7 +126,7 @@ def test_chown(owner, expected, make):
 
 
 @pytest.mark.parametrize("owner", ["", ":", "no-such-user", ":no-such-group", "-1", "4294967295"])
-def test_chown_refuses_what_is_no_owner(owner, make):
+def test_chown_refuses_bad_owners(owner, make):
     code, line = bad("chown", "--", owner, make())
     assert code == 2
     assert line.startswith("posixshm: ")

@@ -255,7 +255,7 @@ def test_reclaim_does_not_ask_when_told(option, make):
     assert (MOUNT / name).exists() == (option == "--dry-run")
 
 
-def test_nothing_to_remove_is_no_question(name):
+def test_without_an_object_to_remove_it_does_not_ask(name):
     with SharedMemory.create(name, 10, delete=True):
         with on_terminal("reclaim", name) as terminal:
             assert terminal.finish() == 0

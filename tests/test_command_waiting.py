@@ -37,7 +37,7 @@ def test_wait_ends_when_the_object_appears(waiting, name):
     assert process.returncode == 0
 
 
-def test_wait_for_what_is_there(make):
+def test_wait_for_an_existing_object(make):
     assert good("wait", make()) == ""
     assert good("wait", make(), "--free") == ""
 

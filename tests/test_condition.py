@@ -109,7 +109,7 @@ def test_notify_wakes_as_many_as_it_says(condition):
     waiters.join()
 
 
-def test_notify_all_wakes_all_who_waited_before(condition):
+def test_notify_all_wakes_all_earlier_waiters(condition):
     waiters = Waiters(condition)
     for round in (1, 2, 3):
         waiters.start(5)
@@ -119,7 +119,7 @@ def test_notify_all_wakes_all_who_waited_before(condition):
     waiters.join()
 
 
-def test_a_notify_is_not_kept_for_who_comes_later(condition):
+def test_a_notify_is_not_kept_for_later_waiters(condition):
     with condition:
         condition.notify()
         condition.notify_all()
@@ -140,7 +140,7 @@ def test_a_notify_is_not_kept_for_who_comes_later(condition):
         assert condition.wait(0.02) is False
 
 
-def test_who_is_not_notified_in_time_takes_no_part_any_more(condition):
+def test_a_waiter_that_timed_out_takes_no_notification(condition):
     for timeout in (0, 0.01, 0.03):
         with condition:
             before = time.monotonic()
@@ -177,7 +177,7 @@ def test_it_waits_without_the_lock_and_has_it_again(condition):
 
 
 @pytest.mark.parametrize("which", ["its own", "an RLock"])
-def test_a_lock_that_was_acquired_more_than_once_is_let_go_altogether(shm, which):
+def test_wait_releases_a_lock_that_was_acquired_more_than_once(shm, which):
     condition = Condition.at(shm, 0, create=True, lock=LOCKS[which](shm))
 
     def change():
@@ -285,7 +285,7 @@ def test_wait_for_passes_on_what_its_predicate_raises(condition):
     assert not condition.lock.locked()
 
 
-def test_all_who_use_it_give_the_same_lock(shm):
+def test_all_its_users_must_give_one_lock(shm):
     lock = Lock.at(shm, 8192, create=True)
     first = Condition.at(shm, 0, create=True, lock=lock)
     second = Condition.at(shm, 256, create=True, lock=lock)  # two conditions of one lock
@@ -332,7 +332,7 @@ def test_the_lock_is_free_while_all_wait(start_python, name):
 # -- the dead -----------------------------------------------------------------------------------
 
 
-def test_who_waits_is_told_that_an_owner_died(condition):
+def test_a_waiter_gets_an_error_if_an_owner_died(condition):
     results = []
 
     def wait():
@@ -414,7 +414,7 @@ assert total[0] == ITEMS * (ITEMS + 1), total[0]
 
 
 @pytest.mark.parametrize("recovers", [False, True])
-def test_who_waits_is_told_of_an_owner_that_dies(run_python, name, recovers):
+def test_a_waiter_gets_an_error_when_an_owner_dies(run_python, name, recovers):
     """Also where nobody else wants the lock: all that there is are two who wait for the dead one."""
     code = """
 import os, signal, sys, threading

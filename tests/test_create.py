@@ -232,7 +232,7 @@ def test_mode_is_as_asked_for_whatever_the_umask(run_python, names, umask):
     run_python(code, names(), umask=umask)
 
 
-def test_owner_is_as_asked_for_and_so_is_the_mode_then(name):
+def test_owner_and_mode_are_as_requested(name):
     needs_root()
     # A change of owner clears these bits of a mode in the kernel.
     with SharedMemory.create(name, 10, mode=0o4750, uid=SOMEBODY, gid=SOMEBODY + 1) as shm:
@@ -245,7 +245,7 @@ def test_owner_is_as_asked_for_and_so_is_the_mode_then(name):
         shm.unlink()
 
 
-def test_who_may_not_give_an_object_away_gets_none(run_python, name):
+def test_without_the_right_to_chown_no_object_is_made(run_python, name):
     needs_root()
     code = """
         import errno, os, sys

@@ -459,7 +459,7 @@ def test_what_delete_may_be(name):
     assert not exists(name)
 
 
-def test_the_resource_tracker_is_told(name, run_python):
+def test_the_resource_tracker_is_notified(name, run_python):
     """It prints no warning of a name that is gone when the process ends."""
     run_python(
         """

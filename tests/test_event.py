@@ -43,7 +43,7 @@ def test_arguments(event):
         assert event.wait(good) is True
 
 
-def test_it_wakes_all_who_wait(event, run_threads):
+def test_it_wakes_all_waiters(event, run_threads):
     barrier = threading.Barrier(9)
 
     def wait():
@@ -61,7 +61,7 @@ def test_it_wakes_all_who_wait(event, run_threads):
     assert woken == [True] * 8
 
 
-def test_who_waits_goes_on_though_the_flag_is_down_again(event, run_threads):
+def test_a_waiter_wakes_though_the_flag_was_cleared_again(event, run_threads):
     """Nobody misses a flag that was up while he waited, however short that was."""
     ready = threading.Barrier(3)
     begun = []
@@ -114,7 +114,7 @@ assert os.waitpid(child, 0)[1] == 0
     run_python(code, env=PATH)
 
 
-def test_a_setter_that_is_killed_before_it_wakes_anybody(run_python):
+def test_a_setter_that_is_killed_before_it_wakes_the_waiters(run_python):
     """Whoever waits sees the flag within a moment, though nobody woke him."""
     code = """
 import os, struct, threading, time

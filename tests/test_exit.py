@@ -93,7 +93,7 @@ def test_what_a_killed_process_was_to_delete_can_be_reclaimed(run_python, name, 
 
 @pytest.mark.long
 @pytest.mark.parametrize("end", [*IN_ORDER, *NOT_IN_ORDER])
-def test_the_resource_tracker_removes_what_it_was_told_of(run_python, name, end):
+def test_the_resource_tracker_removes_registered_names(run_python, name, end):
     code, wanted = {**IN_ORDER, **NOT_IN_ORDER}[end]
     make = """
 import resource
@@ -135,7 +135,7 @@ worker.join()
     assert [each.removed for each in reclaim(name)] == [True]
 
 
-def test_what_is_not_to_be_deleted_stays(run_python, name):
+def test_objects_without_delete_stay(run_python, name):
     code = """
 shm = SharedMemory.create(name, 1000, init=lambda buf: buf.__setitem__(0, 7))
 again = SharedMemory.create(name, 1000, exist_ok=True, delete=True)

@@ -49,7 +49,7 @@ def play(run_python, faults, name):
 
 @pytest.mark.long
 @pytest.mark.parametrize("group", ALL)
-def test_a_call_that_fails_is_told_and_leaves_all_as_it_was(play, group):
+def test_a_call_that_fails_raises_and_changes_nothing(play, group):
     told = json.loads(play("fail_each", "", *group))
     assert list(told) == group
     for scene, calls in told.items():
@@ -68,7 +68,7 @@ def test_a_process_that_dies_leaves_nothing_half_made(play, group):
 
 @pytest.mark.long
 @pytest.mark.parametrize("group", WITHOUT_PROC)
-def test_without_proc_a_call_that_fails_is_told_and_leaves_all_as_it_was(play, group):
+def test_without_proc_a_call_that_fails_raises_and_changes_nothing(play, group):
     told = json.loads(play("fail_each", "without /proc", *group))
     assert list(told) == group
 
@@ -161,7 +161,7 @@ def test_a_wait_that_the_kernel_refuses_is_an_error_and_leaves_the_primitive_as_
     run_python(code, env=faults)
 
 
-def test_nobody_meets_a_temporary_name_under_the_real_one(start_python, faults, name):
+def test_no_process_sees_a_temporary_name_under_the_real_one(start_python, faults, name):
     code = """
         import errno, os, sys
         from _processes import SHM, Faults
@@ -277,7 +277,7 @@ def test_a_creator_overtaken_by_another_one_leaves_that(freeze, name, exist_ok):
 @pytest.mark.parametrize(
     "act", ["shm.unlink()", "shm.close()", "shm.rename(name + '-new')", "shm.link(name + '-new')"]
 )
-def test_a_name_that_became_another_object_s_meanwhile_stays_that_one_s(freeze, names, act):
+def test_a_name_that_was_given_to_another_object_meanwhile_stays(freeze, names, act):
     """The replacement is made without the name lock, as by another program: before the check."""
     calls = {"flock", "lstat"} if "link(name" not in act else {"getrandom", "linkat", "unlink"}
     for call in calls:
@@ -308,7 +308,7 @@ def test_a_name_that_became_another_object_s_meanwhile_stays_that_one_s(freeze, 
 # -- taking turns -------------------------------------------------------------------------------
 
 
-def test_who_replaces_a_name_waits_for_who_is_about_to_remove_it(freeze, names):
+def test_replacing_a_name_waits_for_a_process_that_removes_it(freeze, names):
     """Or the removal would take the new object's name, which it has seen as the old one's."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -332,7 +332,7 @@ def test_who_replaces_a_name_waits_for_who_is_about_to_remove_it(freeze, names):
 
 
 @pytest.mark.parametrize("call", ["lstat", "unlink"])
-def test_nobody_waits_long_for_a_process_that_was_stopped(freeze, name, call):
+def test_no_process_waits_long_for_a_stopped_process(freeze, name, call):
     """A process that is stopped with the name lock keeps the others for a moment only.
 
     If it was stopped between its check and its removal, it removes what has the name then.

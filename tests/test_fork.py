@@ -61,7 +61,7 @@ assert not there(name)
     run_python(code, name, env=PATH)
 
 
-def test_nor_does_a_child_of_a_child_or_one_that_outlives_its_parent(start_python, name):
+def test_a_grandchild_or_an_orphan_does_not_remove_it(start_python, name):
     code = f"""{START}
 shm = SharedMemory.create(name, 1000, delete=True)
 if os.fork() == 0:
@@ -136,7 +136,7 @@ def body(name, shm):
 
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_nor_does_a_process_of_multiprocessing(name, method):
+def test_a_process_of_multiprocessing_does_not_remove_it(name, method):
     context = multiprocessing.get_context(method)
     with SharedMemory.create(name, 100, delete=True) as shm:
         process = context.Process(target=body, args=(name, shm))
@@ -183,7 +183,7 @@ def test_a_process_of_multiprocessing_deletes_its_own_at_its_end(name, method):
     os.unlink(f"{SHM}/{name}-stays")
 
 
-def test_nor_does_a_child_that_has_its_parent_s_process_id(run_python, name):
+def test_a_child_with_its_parent_s_process_id_does_not_remove_it(run_python, name):
     needs_mounts()
     code = f"""{START}
 import _processes
@@ -234,7 +234,7 @@ shm.unlink()
     run_python(code, name, env=PATH)
 
 
-def test_the_lease_is_held_until_the_last_of_them_goes(start_python, name):
+def test_the_use_lock_is_held_until_the_last_process_ends(start_python, name):
     code = f"""{START}
 shm = SharedMemory.create(name, 100)
 if os.fork():

@@ -301,7 +301,7 @@ def test_a_bus_error_elsewhere_ends_the_process(guarded, where):
 # -- threads, nesting, generators ---------------------------------------------------------------
 
 
-def test_each_thread_in_a_block_of_the_memory_is_told(guarded):
+def test_each_thread_in_a_block_of_the_memory_gets_the_error(guarded):
     guarded(
         """
     import threading
@@ -385,7 +385,7 @@ def test_the_inner_block_and_the_outer_one_report(guarded):
 
 
 @pytest.mark.parametrize("order", ["aRbAB", "abRAB", "abRBA", "abARB", "abBRA"])
-def test_each_coroutine_whose_block_reads_zeros_is_told(guarded, order):
+def test_each_coroutine_whose_block_reads_zeros_gets_the_error(guarded, order):
     """a and b: the blocks begin, in one thread; A and B: they end; R: the other pages are read."""
     guarded(
         """
@@ -699,7 +699,7 @@ def test_faulthandler_that_is_enabled_in_the_block_reports_and_the_block_goes_on
     assert errors.count("Fatal Python error: Bus error") == 1, errors
 
 
-def test_another_handler_is_put_back_and_called_for_what_is_elsewhere(guarded, handler):
+def test_another_handler_is_restored_and_called_for_other_memory(guarded, handler):
     status, out, _ = guarded(
         """
     import ctypes, faulthandler, sys

@@ -132,7 +132,7 @@ def test_the_default_mode_is_private(shm):
     assert shm.mode == 0o600
 
 
-def test_the_owner_is_who_was_asked_for(name):
+def test_the_owner_is_as_requested(name):
     needs_root()
     with SharedMemory.create(name, 10, uid=12345, gid=54321, mode=0o640, delete=True) as shm:
         assert (shm.uid, shm.gid, shm.mode) == (12345, 54321, 0o640)
@@ -289,7 +289,7 @@ def test_init_that_takes_the_name_itself_with_delete(name):
         shm.unlink()
 
 
-def test_init_and_exist_ok_attach_to_who_was_faster(name):
+def test_init_and_exist_ok_attach_to_the_object_of_a_faster_process(name):
     def race(buf):
         SharedMemory.create(name, 333, init=lambda other: other.cast("B")).close()
 
@@ -416,7 +416,7 @@ def test_delete_leaves_another_object_of_that_name(name):
         other.unlink()
 
 
-def test_delete_when_the_name_is_gone_is_no_error(name):
+def test_delete_when_the_name_is_gone_raises_nothing(name):
     shm = SharedMemory.create(name, 10, delete=True)
     os.unlink(SHM + name)
     shm.close()
@@ -520,7 +520,7 @@ def test_attaching_changes_nothing(shm):
     assert shm_names() == names
 
 
-def test_nobody_there(name):
+def test_a_missing_object(name):
     for attach in (SharedMemory.open, SharedMemory):
         with pytest.raises(FileNotFoundError) as caught:
             attach(name)
@@ -636,7 +636,7 @@ def _dangling(path):
         (_dangling, errno.ELOOP, "symbolic link"),
     ],
 )
-def test_what_is_no_object_is_refused_at_once(name, make, number, says):
+def test_other_files_are_refused_at_once(name, make, number, says):
     """Never a hang (a FIFO would), never followed (a link would be)."""
     path = SHM + name
     make(path)
@@ -1014,7 +1014,7 @@ def test_only_one_of_many_threads_links(names, run_threads):
         assert shm.name == there[0]
 
 
-def test_replace_never_leaves_the_name_to_nobody(name, run_threads):
+def test_replace_never_leaves_the_name_without_an_object(name, run_threads):
     """Who opens the name gets the old object or the new one, each time."""
     SharedMemory.create(name, 8, init=lambda buf: buf.__setitem__(0, 1)).close()
     done = threading.Event()
@@ -1227,7 +1227,7 @@ def test_close_is_harmless_and_may_be_repeated(any_handle):
     assert maps_of(inode) == mapped - 1
 
 
-def test_a_second_close_closes_nobody_elses_descriptor(shm):
+def test_a_second_close_closes_no_other_descriptor(shm):
     fd = shm.fileno()
     shm.close()
     other = os.open("/dev/null", os.O_RDONLY)
@@ -1238,7 +1238,7 @@ def test_a_second_close_closes_nobody_elses_descriptor(shm):
     os.close(other)
 
 
-def test_close_unmaps_what_nobody_uses(any_handle):
+def test_close_unmaps_unused_memory(any_handle):
     inode = any_handle.stat().st_ino
     before = maps_of(inode)
     any_handle.buf.release()
@@ -1299,7 +1299,7 @@ def test_use_after_close(any_handle, use):
     assert not exists("posixshm-test-never")
 
 
-def test_after_close_it_still_knows_who_it_was(shm, name):
+def test_after_close_it_keeps_its_identity(shm, name):
     shm.close()
     assert shm.closed and shm.name == name and shm.size == 1000
     assert shm.created is True and shm.readonly is False and shm.max_size is None
@@ -1357,7 +1357,7 @@ def test_what_is_mapped_is_not_reclaimed(names):
 
 
 @pytest.mark.parametrize("way", ["close", "del", "detach"])
-def test_a_handle_holds_the_lease(name, way):
+def test_a_handle_holds_the_use_lock(name, way):
     shm = SharedMemory.create(name, 10)
     path = SHM + name
     assert not lockable(path)
@@ -1437,7 +1437,7 @@ def test_an_attacher_may_unlink(name):
     shm.close()
 
 
-def test_is_linked_of_what_is_no_object_any_more(shm):
+def test_is_linked_after_another_file_took_the_name(shm):
     path = SHM + shm.name
     os.unlink(path)
     assert not shm.is_linked()
@@ -2026,7 +2026,7 @@ def test_a_new_that_hands_out_an_open_handle(name, shm):
     assert shm.buf[0] == 7 and shm.name == name
 
 
-def test_what_cannot_be_told_to_multiprocessing_is_made_all_the_same(run_python):
+def test_an_object_is_made_even_if_multiprocessing_cannot_register_it(run_python):
     """As by a daemon that has changed its user, and may not read the package any more."""
     run_python(
         """

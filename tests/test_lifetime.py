@@ -647,7 +647,7 @@ def test_init_that_raises_after_the_handle_was_made(name):
     assert kept.pop()[0] == 5
 
 
-def test_a_second_init_lets_go_of_the_first_object(name, names):
+def test_a_second_init_releases_the_first_object(name, names):
     other = names()
     shm = SharedMemory(name, create=True, size=10)
     first = shm.fileno()

@@ -264,7 +264,7 @@ with SharedMemory.unlinked(10) as unnamed:
     run_limited(run_python, code, shm="size=1m,nr_inodes=2")
 
 
-def test_growth_on_another_mount_is_not_said_to_be_of_this_one(run_python, tmp_path):
+def test_growth_on_another_mount_names_that_mount(run_python, tmp_path):
     code = """
 mount_tmpfs(sys.argv[1], "size=1m")
 fd = os.open(f"{sys.argv[1]}/file", os.O_RDWR | os.O_CREAT)
@@ -295,7 +295,7 @@ with SharedMemory.create("other", 100 * MIB, populate=True):
 
 
 @pytest.mark.parametrize("keywords", ["", ", populate=True", ", huge_pages=True"])
-def test_more_than_the_machine_has_where_no_mount_sets_a_limit(run_python, keywords):
+def test_more_than_the_machine_has_without_a_limit_of_the_mount(run_python, keywords):
     code = f"""
 with open("/proc/self/oom_score_adj", "w") as file:
     file.write("1000")  # if it should be tried, then this process is the first one to go

@@ -154,7 +154,7 @@ def test_no_two_hold_it_at_once(kind, shm, run_threads):
 
 
 @kinds
-def test_nor_do_two_processes(run_python, kind):
+def test_two_processes_do_not_hold_it_at_once(run_python, kind):
     code = f"""
 import os
 from posixshm import {kind.__name__} as Kind, SharedMemory

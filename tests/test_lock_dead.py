@@ -28,7 +28,7 @@ def assert_told(lock):
 
 
 @kinds
-def test_everybody_is_told_until_somebody_recovers(kind, shm):
+def test_every_acquire_raises_until_one_recovers(kind, shm):
     lock = kind.at(shm, 0, create=True)
     others = [kind.at(shm) for _ in range(3)]
     die_with(lock.acquire)
@@ -195,7 +195,7 @@ def test_recover_of_a_lock_cannot_acquire_it_again(shm):
 
 
 @kinds
-def test_who_dies_while_it_repairs_passes_that_on(kind, name, run_python):
+def test_a_death_during_the_repair_leaves_it_inconsistent(kind, name, run_python):
     code = f"""
 import os, signal
 from posixshm import {kind.__name__} as Kind, SharedMemory

@@ -112,7 +112,7 @@ print("ended")
 """
 
 
-def test_nor_does_its_memory_go_if_another_thread_acquired_it(run_python):
+def test_its_memory_stays_if_another_thread_acquired_it(run_python):
     assert run_python(ANOTHER_THREAD).strip() == "ended"
 
 
@@ -178,7 +178,7 @@ def test_a_restored_checkpoint_leads_the_c_library_nowhere(apart, run_python):
 
 
 @pytest.mark.parametrize("order", [(0, 2), (2, 0), (2, 1, 0), (0, 1, 2)], ids=str)
-def test_nor_does_one_whose_lock_in_the_middle_was_released(order, run_python):
+def test_its_memory_stays_if_a_lock_in_the_middle_was_released(order, run_python):
     assert run_python(MIDDLE.format(order=order)).strip() == "ended"
 
 

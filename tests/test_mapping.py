@@ -499,7 +499,7 @@ def test_python_code_in_the_middle_of_an_access(memory):
 # -- protection ---------------------------------------------------------------------------------
 
 
-def test_rights_can_go_while_nobody_has_a_view(memory):
+def test_rights_can_go_while_there_is_no_view(memory):
     mapping = MemoryMap(memory(PAGESIZE, b"abc"))
     for prot, readonly in [
         (PROT_READ, True),
@@ -736,7 +736,7 @@ def test_populate_brings_every_page_in(memory):
     assert bytes(mapping) == bytes(size)
 
 
-def test_populate_keeps_what_is_there(memory):
+def test_populate_keeps_the_content(memory):
     content = os.urandom(8 * PAGESIZE)
     fd = memory(len(content), content)
     for readonly in (False, True):

@@ -83,7 +83,7 @@ def worker():
 
 
 @kinds
-def test_the_next_owner_is_told_if_the_object_is_gone(kind, shm, name, run_python):
+def test_the_next_owner_gets_an_error_if_the_object_is_deallocated(kind, shm, name, run_python):
     with SharedMemory.create(name, 8192, delete=True) as shm:
         other = kind.at(shm, create=True)
         for _ in range(2):
@@ -105,7 +105,7 @@ except OwnerDiedError:
             assert_recovers(other)
 
 
-def test_the_next_owner_is_told_however_deep_an_rlock_was_held(shm):
+def test_the_next_owner_gets_an_error_at_any_depth_of_an_rlock(shm):
     other = RLock.at(shm, create=True)
     lock = RLock.at(shm)
     for _ in range(3):
@@ -115,7 +115,7 @@ def test_the_next_owner_is_told_however_deep_an_rlock_was_held(shm):
     assert_recovers(other)
 
 
-def test_a_waiter_is_told_when_the_object_goes_away(shm):
+def test_a_waiter_gets_an_error_when_the_object_is_deallocated(shm):
     other, lock = Lock.at(shm, create=True), Lock.at(shm)
     assert lock.acquire()
     told = []

@@ -197,7 +197,7 @@ def boot_id():
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_another_host_or_another_run_of_this_one(shm, protocol):
+def test_another_host_or_another_boot_of_this_host(shm, protocol):
     data = pickle.dumps(shm, protocol)
     assert data.count(boot_id()) == 1
     other = data.replace(boot_id(), b"01234567-89ab-cdef-0123-456789abcdef")

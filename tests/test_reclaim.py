@@ -43,7 +43,7 @@ def leave(name, size=100, **keywords):
 # -- what is selected ---------------------------------------------------------------------------
 
 
-def test_reclaim_wants_to_be_told_what(name):
+def test_reclaim_requires_a_prefix_or_an_age(name):
     leave(name)
     for wrong in ({}, {"prefix": None}, {"prefix": ""}, {"prefix": "", "dry_run": True}):
         with pytest.raises(ValueError, match="prefix"):
@@ -135,7 +135,7 @@ def test_age_decides_among_many(names):
     reclaim(prefix)
 
 
-def test_age_alone_and_whatever_is_no_object(run_python):
+def test_age_alone_and_other_files(run_python):
     needs_mounts()
     code = """
         import os, socket
@@ -291,7 +291,7 @@ def shm_part(name):
         os.close(fd)
 
 
-def test_each_handle_has_a_lease_of_its_own(shm, name):
+def test_each_handle_has_its_own_use_lock(shm, name):
     second = SharedMemory.open(name)
     view = second.buf
     shm.close()
@@ -384,7 +384,7 @@ def test_a_reclaimer_in_a_container_sees_a_process_outside_of_it(run_python, shm
     os.close(fd)
 
 
-def test_without_a_lease_the_state_is_unknown(run_python, faults, name):
+def test_without_a_write_lease_the_state_is_unknown(run_python, faults, name):
     """As on a kernel that grants none. What is seen in /proc is in use."""
     code = """
         import mmap, os, sys
@@ -674,7 +674,7 @@ def points(tmp_path_factory, faults):
 
 
 @pytest.mark.long
-def test_a_reclaimer_frozen_anywhere_hangs_nobody_and_harms_nobody(
+def test_a_reclaimer_stopped_anywhere_hangs_and_harms_no_process(
     start_python, faults, names, points
 ):
     outcomes = set()

@@ -412,7 +412,7 @@ def test_growing_beyond_the_address_space(name, start_python):
 
 
 @pytest.mark.parametrize("size", [0, -1, 2**63, 2**64, -(2**63) - 1])
-def test_sizes_that_are_none(shm, size):
+def test_bad_sizes(shm, size):
     for arguments in [(size,), (size, True)]:
         with pytest.raises((ValueError, TypeError)):
             shm.resize(*arguments)
@@ -592,7 +592,7 @@ def test_an_array_of_an_older_mapping_forbids_it(shm):
     array[999] = 1
 
 
-def test_another_view_in_a_fork_is_none_of_ours(either, run_python):
+def test_views_of_a_forked_child_do_not_count(either, run_python):
     """Only this process can be asked; a child that has nothing mapped may shrink."""
     run_python(
         """

@@ -162,7 +162,7 @@ def test_more_readers_than_there_is_room_for_wait(lock):
     assert can(lock, "acquire_write")
 
 
-def test_a_thread_that_reads_too_often_is_told_the_limit(shm, lock):
+def test_a_thread_that_reads_too_often_gets_an_error_with_the_limit(shm, lock):
     """And not that it would wait for itself while it waits for others."""
     others = [Inside(lock.acquire_read, lock.release) for _ in range(3)]
     for _ in range(SEATS - len(others)):
@@ -226,7 +226,7 @@ def test_a_writer_that_waits_keeps_new_readers_out(lock):
     assert writing == [True] and can(lock, "acquire_read")
 
 
-def test_a_writer_that_gives_up_leaves_nothing(lock):
+def test_a_writer_that_times_out_leaves_nothing(lock):
     reader = Inside(lock.acquire_read, lock.release)
     for _ in range(3):
         assert lock.acquire_write(timeout=0.01) is lock.acquire_write(False) is False
@@ -315,7 +315,7 @@ def test_a_dead_reader_leaves_nothing_to_repair(lock):
             lock.release()
 
 
-def test_after_a_dead_writer_everybody_is_told(shm, lock):
+def test_after_a_dead_writer_every_acquire_raises(shm, lock):
     others = [RWLock.at(shm) for _ in range(2)]
     die_with(lock.acquire_write)
     for thing in (lock, *others, lock):

@@ -335,7 +335,7 @@ def test_another_one_of_the_same_name(name):
     second.unlink()
 
 
-def test_a_symbolic_link_and_a_folder_are_no_semaphores(name, tmp_path):
+def test_a_symbolic_link_and_a_directory_are_refused(name, tmp_path):
     path = f"{SHM}/sem.{name}"
     (tmp_path / "file").write_bytes(bytes(64))
     os.symlink(tmp_path / "file", path)

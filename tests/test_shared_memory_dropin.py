@@ -149,7 +149,7 @@ def test_it_has_the_names_of_the_module_it_replaces():
 # -- SharedMemory -------------------------------------------------------------------------------
 
 
-def test_after_close_the_buffer_is_none_and_the_rest_is_known(shm, name):
+def test_after_close_buf_is_none_and_the_other_attributes_stay(shm, name):
     view = shm.buf
     view[0] = 7
     shm.close()
@@ -642,7 +642,7 @@ assert known == set()
     run_python(code, name)
 
 
-def test_a_rename_goes_through_if_the_tracker_cannot_be_told(names, monkeypatch):
+def test_a_rename_succeeds_if_the_tracker_cannot_be_notified(names, monkeypatch):
     def register(name, kind):
         raise OSError(24, "Too many open files")
 
@@ -801,7 +801,7 @@ def test_the_private_map_is_an_mmap(shm, name):
             reader._mmap[0] = 1
 
 
-def test_what_a_program_assigns_to_private_attributes_comes_back(shm):
+def test_private_attributes_return_assigned_values(shm):
     """The recipe to let a segment grow: a new map, buffer and size on the same descriptor."""
     os.ftruncate(shm._fd, 8192)
     shm._mmap = larger = mmap.mmap(shm._fd, 8192)
@@ -1058,7 +1058,7 @@ def test_a_pickled_list_is_a_reference(make_list, protocol):
         other.shm.unlink()
 
 
-def test_nobody_sees_a_list_without_its_items(start_python, name):
+def test_no_process_sees_a_list_without_its_items(start_python, name):
     child = start_python(
         f"""
         from _processes import stopped

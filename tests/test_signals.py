@@ -137,7 +137,7 @@ assert shm.size == BIG
     "case",
     ["create", "create, populate", "create, huge_pages", "anonymous", "unlinked", *GROWTH],
 )
-def test_a_handler_that_does_not_raise_is_no_event(run, case):
+def test_a_handler_that_does_not_raise_changes_nothing(run, case):
     code = f"""
 BIG = 1 << 29
 {PREPARE}
@@ -350,7 +350,7 @@ for nth in range(1, 1 + calls):
 
 @pytest.mark.long
 @pytest.mark.parametrize("one_process", [False, True])
-def test_a_signal_at_each_system_call_is_no_event(run_python, faults, name, one_process):
+def test_a_signal_at_each_system_call_changes_nothing(run_python, faults, name, one_process):
     code = """
         import signal, sys
         from _scenes import *

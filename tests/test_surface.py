@@ -131,7 +131,7 @@ def test_submodules_are_imported_when_they_are_used(run_python):
         _ = posixshm.nonsense
 
 
-def test_a_submodule_whose_library_is_missing_is_no_attribute(run_python):
+def test_a_submodule_whose_library_is_missing_is_not_an_attribute(run_python):
     run_python(
         """
         import inspect, sys

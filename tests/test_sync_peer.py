@@ -136,7 +136,7 @@ def test_a_c_program_that_dies_with_it(shm, start, kind, keywords):
 
 
 @KINDS
-def test_a_c_program_that_is_told(shm, start, kind, keywords):
+def test_a_c_program_that_gets_eownerdead(shm, start, kind, keywords):
     lock = kind.at(shm, 256, create=True, **keywords)
     die_with(lock.acquire)
     # A thread that was joined may not have ended yet.

@@ -29,7 +29,7 @@ def test_they_say_where_to_import_them_from(kind):
     assert len(pydoc.render_doc(kind)) > 100
 
 
-def test_the_error_is_an_oserror_that_can_be_told_apart():
+def test_the_error_is_a_distinct_oserror():
     assert issubclass(OwnerDiedError, OSError) and OwnerDiedError.__module__ == "posixshm"
     error = pickle.loads(pickle.dumps(OwnerDiedError(130, "text")))
     assert type(error) is OwnerDiedError and error.errno == 130

@@ -115,7 +115,7 @@ def test_no_time_at_all(case):
         assert in_vain(case, timeout) < 5
 
 
-def test_timeouts_that_are_none(case):
+def test_bad_timeouts(case):
     """They are refused at once, and nothing has happened."""
     for timeout in [math.nan] + (NEGATIVE if case.acquires else []):
         with pytest.raises(ValueError, match="timeout"):

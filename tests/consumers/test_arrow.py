@@ -160,7 +160,7 @@ def test_dictionaries_that_differ_from_chunk_to_chunk(name):
     posixshm.shm_unlink(name)
 
 
-def test_what_is_no_table_is_refused_and_leaves_nothing(name):
+def test_bad_tables_are_refused_and_leave_nothing(name):
     for data in ("text", 17, None, object()):
         with pytest.raises((TypeError, ValueError)):
             posixshm.arrow.write(name, data)
@@ -301,7 +301,7 @@ def test_a_table_cut_anywhere(name, table):
     posixshm.shm_unlink(name)
 
 
-def test_what_is_no_arrow_file(name):
+def test_files_that_are_not_arrow(name):
     random_bytes = random.Random(1).randbytes(5000)
     contents = [b"", b"ARROW1", b"ARROW1" * 2, bytes(5000), random_bytes]
     contents += [
@@ -481,7 +481,7 @@ def test_what_an_extension_type_raises_is_its_own(name):
     posixshm.shm_unlink(name)
 
 
-def test_validate_is_what_looks_at_the_values(name):
+def test_only_validate_reads_the_values(name):
     content = bytearray(as_file(pa.table({"x": ["aa", "bb", "cc"]})))
     offsets = content.index(struct.pack("<4i", 0, 2, 4, 6))
     content[offsets + 4 : offsets + 8] = struct.pack("<i", 1 << 29)
