@@ -1,5 +1,8 @@
 """numpy's dtypes as formats of items, and numpy's arrays of the memory of a View."""
 
+# ml_dtypes is imported only for the formats that numpy does not have.
+# mypy: disable-error-code="import-not-found,import-untyped"
+
 from __future__ import annotations
 
 from ._format import EXTENSIONS, bad_format, extension, from_words, opaque
