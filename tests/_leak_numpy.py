@@ -1,4 +1,4 @@
-"""Cycles of handles, mappings and views with numpy: what it takes of them, and they of it."""
+"""Cycles of handles, mappings and views with numpy's arrays."""
 
 import numpy as np
 from _leaks import cycle, misused, refused

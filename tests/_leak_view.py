@@ -19,7 +19,7 @@ readonly = shm.view("i", (3, 4), readonly=True)
 
 
 class Index:
-    """What is as good as an int."""
+    """An object that can be used as an int."""
 
     def __index__(self):
         return 2
@@ -36,7 +36,7 @@ VIEWS = (grid, record, flag, half, scalar, readonly, grid[::-2, 1:3], grid[5:])
 
 @cycle("View")
 def _():
-    misused(type(grid))  # which only view() makes
+    misused(type(grid))  # only view() creates it
     ring = [grid[1]]
     ring.append(ring)
 
@@ -185,7 +185,7 @@ def _():
     grid.__dlpack_device__()
     for version in (None, (0, 8), (1, 1)):
         for copied in (None, True, False):
-            capsule = grid.__dlpack__(max_version=version, copy=copied)  # nobody takes it
+            capsule = grid.__dlpack__(max_version=version, copy=copied)  # without a consumer
             del capsule
     grid.__dlpack__(dl_device=(1, 0), stream=None)
     for refusal in (record, grid[::-1]):

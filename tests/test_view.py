@@ -201,6 +201,16 @@ def test_length_and_iteration(grid):
     assert list(reversed(grid[0])) == [3, 2, 1, 0]
 
 
+def test_an_index_through_the_c_api(grid):
+    get_item = ctypes.pythonapi.PySequence_GetItem
+    get_item.argtypes, get_item.restype = [ctypes.py_object, ctypes.c_ssize_t], ctypes.py_object
+    assert get_item(grid, -1).tolist() == [8, 9, 10, 11]
+    assert get_item(grid[0], -1) == 3
+    for view in (grid, grid[0, 1:]):
+        with pytest.raises(IndexError):
+            get_item(view, -4)
+
+
 @pytest.mark.parametrize("key", [3, -4, (0, 4), (0, 0, 0), (..., ...), 2**70, (slice(None), 9)])
 def test_an_index_out_of_range_raises_index_error(grid, key):
     with pytest.raises(IndexError):

@@ -171,6 +171,23 @@ def test_a_format_of_a_subclass_of_str_becomes_a_str(shm):
     assert (type(view.format), view.format) == (str, "<hh")
 
 
+def test_a_dtype_with_changed_names_is_another_format(shm):
+    dtype = np.dtype([("a", "<i4")])
+    assert shm.view(dtype, 1).format == "T{^i:a:}"
+    dtype.names = ("b",)
+    assert shm.view(dtype, 1).format == "T{^i:b:}"
+
+
+def test_threads_use_many_formats(shm, run_threads):
+    def use(first):
+        for size in range(first, first + 900):
+            assert (
+                shm.view(f"{size}s", 1).itemsize == shm.view(np.dtype(f"S{size}"), 1).nbytes == size
+            )
+
+    run_threads(*[lambda n=n: use(1 + 200 * n) for n in range(4)])
+
+
 def test_a_tuple_is_a_dtype(shm):
     """It is not unpacked into the arguments of numpy.dtype()."""
     fields = ("V8", [("a", "<i4"), ("b", "<i4")])

@@ -1,6 +1,6 @@
-"""Reads random bytes as items of numpy, in every way that trusts them: text, times, bools, structures.
+"""Read random bytes as items of numpy: text, times, bools and structures.
 
-arguments: SEED, ROUNDS.  An exception is an answer; a crash ends the process by a signal.
+Arguments: SEED ROUNDS.  An operation may raise an exception; a crash ends the process by a signal.
 """
 
 import io
@@ -14,7 +14,7 @@ import numpy as np
 
 from posixshm import SharedMemory
 
-# Words that are no code point, surrogates, the last code point, not a time, not a bool.
+# Bytes that are not code points, surrogates, the last code point, NaT, not bools.
 WORDS = [
     b"\xff" * 4,
     b"\0\0\x11\0",
@@ -35,7 +35,7 @@ RECORD = np.dtype(
 FORMATS = ["U1", "U5", ">U3", "S7", "?", "M8[ns]", ">m8[D]", "g", RECORD]
 
 
-def ways_with_text(text):
+def operations_on_text(text):
     for method in (
         "upper",
         "title",
@@ -56,7 +56,7 @@ def ways_with_text(text):
     )  # fmt: skip
 
 
-def ways_with_an_array(array):
+def operations_on_an_array(array):
     yield from (
         lambda: repr(array), array.tolist, lambda: np.sort(array), lambda: np.unique(array),
         lambda: array == array[::-1], lambda: array.astype(object), lambda: array.astype("U9"),
@@ -67,10 +67,10 @@ def ways_with_an_array(array):
     )  # fmt: skip
 
 
-def attempt(way):
-    """What it returns, or None for an exception, also for one that numpy leaves behind unnoticed."""
+def attempt(operation):
+    """Return the result of operation(), or None for an exception, even if numpy left it set."""
     try:
-        result = way()
+        result = operation()
         len("")  # raises SystemError if an exception is set already
         return result
     except Exception:
@@ -81,12 +81,12 @@ def read(view):
     array = view.numpy()
     fields = [array[name] for name in array.dtype.names or ()]
     for part in [array, array[::-1], *fields]:
-        for way in ways_with_an_array(part):
-            attempt(way)
+        for operation in operations_on_an_array(part):
+            attempt(operation)
         for index in range(len(part)):
             item = attempt(lambda part=part, index=index: part[index].item())
-            for way in ways_with_text(item) if isinstance(item, str) else ():
-                attempt(way)
+            for operation in operations_on_text(item) if isinstance(item, str) else ():
+                attempt(operation)
 
 
 def main():

@@ -1,4 +1,4 @@
-"""What other processes do with a View that multiprocessing passes to them."""
+"""A process of multiprocessing that receives Views, writes to them and sends them back."""
 
 
 def describe(view):
@@ -6,9 +6,9 @@ def describe(view):
 
 
 def work(connection):
-    """Answer each view with its description and the view itself, after a write of 7 to its bytes."""
+    """Fill each view with 7, and send its description before that, and the view."""
     for view in iter(connection.recv, None):
         seen = describe(view)
-        if not view.readonly and view.format != "bfloat16":  # that takes ml_dtypes
+        if not view.readonly and view.format != "bfloat16":  # which needs ml_dtypes
             view.numpy()[...] = 7
         connection.send((seen, view))

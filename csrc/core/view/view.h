@@ -27,7 +27,8 @@ typedef struct {
     Py_ssize_t nbytes;                  /* of the items, without gaps */
     int ndim;
     bool readonly;
-    _Atomic(PyObject *) items;          /* a memoryview, or NULL: item.c */
+    _Atomic(PyObject *) items;          /* NULL, or a memoryview:
+                                           view_items.c */
     PyObject *weakrefs;
     Py_ssize_t dimensions[];            /* the shape, in items; the strides, in
                                            bytes */

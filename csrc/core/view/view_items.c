@@ -161,13 +161,13 @@ view_item(PyObject *op, Py_ssize_t index)
     if (check_dimensions(self, "items to iterate over") < 0) {
         return NULL;
     }
-    if (self->ndim == 1 && self->format.decode == NULL) {
-        PyObject *items = borrow_memoryview(self);
-        return items == NULL ? NULL : PySequence_GetItem(items, index);
-    }
     if (index < 0) {
         PyErr_SetString(PyExc_IndexError, "index is out of range");
         return NULL;
+    }
+    if (self->ndim == 1 && self->format.decode == NULL) {
+        PyObject *items = borrow_memoryview(self);
+        return items == NULL ? NULL : PySequence_GetItem(items, index);
     }
     PyObject *key = PyLong_FromSsize_t(index);
     PyObject *result = key == NULL ? NULL : view_subscript(op, key);
