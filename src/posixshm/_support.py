@@ -10,6 +10,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
     from typing import Any
     from weakref import ReferenceType
@@ -152,6 +153,20 @@ def _close_all() -> None:
     if all(each.daemon or each is threading.main_thread() for each in threading.enumerate()):
         for handle in _leaving.handles():
             handle.close()
+
+
+def stat(fd: int) -> os.stat_result:
+    """os.fstat(fd)."""
+    import os
+
+    return os.fstat(fd)
+
+
+def holders_of(name: str) -> list[int]:
+    """The processes that use the object, by their pids, as far as /proc shows them."""
+    from . import _holders
+
+    return [holder.pid for holder in _holders.holders(name)]
 
 
 def track(function: str, name: str) -> None:

@@ -4,27 +4,26 @@
 #include "core/memory/handle_table.h"
 #include "core/memory/last.h"
 
-#include "posix/object/attach.h"
 #include "posix/host.h"
 
-/* ---- Bodies ---- */
+/* ---- The state ---- */
 
+/* The last descriptor of an object without a name frees its memory. */
 void
-handle_state_clear(handle_state *body)
+handle_state_clear(handle_state *state)
 {
-    struct fdref *fd = body->fd;
-    body->fd = NULL;
+    struct fdref *fd = state->fd;
+    state->fd = NULL;
     if (fd != NULL) {
-        /* With the last descriptor of an unlinked object goes its memory. */
         Py_BEGIN_ALLOW_THREADS
         fdref_drop(fd);
         Py_END_ALLOW_THREADS
     }
-    Py_CLEAR(body->map);
-    Py_CLEAR(body->name);
+    Py_CLEAR(state->map);
+    Py_CLEAR(state->name);
 }
 
-/* Not for the collector to show while it is empty. */
+/* Untracked, because the collector must not show it while it is empty. */
 static PyObject *
 new_pair(void)
 {
@@ -35,40 +34,41 @@ new_pair(void)
     return pair;
 }
 
-/* Keep the handle's mapping for as long as the handle, if the handle's own
- * buffer was taken: as (mapping, what was kept before).  Under the lock of its
- * fields; *pair was made before, for that may run Python code. */
+/* If the handle itself was exported, move its mapping to old_maps. *pair was made
+ * before the lock was taken, for that may run Python code. */
 static void
 keep_map_locked(SharedMemoryObject *self, PyObject **pair)
 {
-    if (self->exported && self->body.map != NULL) {
-        PyTuple_SET_ITEM(*pair, 0, Py_NewRef(self->body.map));
-        PyTuple_SET_ITEM(*pair, 1, self->kept != NULL ? self->kept
-                                                      : Py_NewRef(Py_None));
-        self->kept = *pair;
+    if (self->has_exports && self->state.map != NULL) {
+        PyTuple_SET_ITEM(*pair, 0, Py_NewRef(self->state.map));
+        PyTuple_SET_ITEM(*pair, 1, self->old_maps != NULL
+                                       ? self->old_maps
+                                       : Py_NewRef(Py_None));
+        self->old_maps = *pair;
         *pair = NULL;
     }
 }
 
-/* delete="last": the mapping and the end of the process see to it. */
+/* delete="last": the mapping removes the name when it is unmapped, and the end
+ * of the process does if the mapping still exists then. */
 static int
-prepare_last(SharedMemoryObject *self, const handle_state *body)
+prepare_last(SharedMemoryObject *self, const handle_state *state)
 {
-    core_state *state = core_state_of_type(Py_TYPE(self));
-    if (!body->last || body->name == NULL) {
+    core_state *module = core_state_of_type(Py_TYPE(self));
+    if (!state->last || state->name == NULL) {
         return 0;
     }
-    if (body->map->last == NULL) {
-        body->map->last = last_new(state->support, &body->path, body->id,
-                                   body->track);
+    if (state->map->last == NULL) {
+        state->map->last = last_new(module->support, &state->path, state->id,
+                                    state->track);
     }
-    PyObject *result = body->map->last == NULL
+    PyObject *result = state->map->last == NULL
                            ? NULL
-                           : PyObject_CallMethod(state->support,
+                           : PyObject_CallMethod(module->support,
                                                  "leave_at_end", "O", self);
     if (result == NULL && PyErr_ExceptionMatches(PyExc_ImportError)) {
-        /* Of a process that has changed its user, and cannot read the standard
-         * library any more. */
+        /* A process that has changed its user cannot read the standard library
+         * any more. */
         PyErr_Clear();
         return 0;
     }
@@ -77,47 +77,37 @@ prepare_last(SharedMemoryObject *self, const handle_state *body)
 }
 
 int
-handle_install(SharedMemoryObject *self, handle_state *body, PyObject **duty)
+handle_install(SharedMemoryObject *self, handle_state *state,
+               PyObject **finalizer)
 {
-    handle_state old;
     PyObject *pair = new_pair();
-    *duty = NULL;
-    if (pair == NULL || prepare_last(self, body) < 0) {
+    *finalizer = NULL;
+    if (pair == NULL || prepare_last(self, state) < 0) {
         Py_XDECREF(pair);
-        handle_state_clear(body);
+        handle_state_clear(state);
         return -1;
     }
-    mapping_complete(body->map);
+    mapping_complete(state->map);
     handle_table_remove(self);
     fields_lock(&self->fields);
     keep_map_locked(self, &pair);
-    old = self->body;
-    *duty = self->duty;
-    self->body = *body;
-    self->duty = NULL;
-    self->exported = false;
+    handle_state old = self->state;
+    *finalizer = self->finalizer;
+    self->state = *state;
+    self->finalizer = NULL;
+    self->has_exports = false;
     self->open = true;
-    self->size = mapping_size(body->map);
+    self->size = mapping_size(state->map);
     fields_unlock(&self->fields);
     Py_XDECREF(pair);
     handle_state_clear(&old);
     return 0;
 }
 
-void
-handle_raise_changed(void)
-{
-    PyErr_SetString(PyExc_ValueError,
-                    "the shared memory was closed, or became another object, "
-                    "in the middle of the call");
-}
-
 int
 handle_replace_map(SharedMemoryObject *self, MemoryMapObject *old,
                    MemoryMapObject *map)
 {
-    MemoryMapObject *drop = map;
-    int rc = -1;
     PyObject *pair = new_pair();
     if (pair == NULL) {
         Py_DECREF(map);
@@ -126,36 +116,25 @@ handle_replace_map(SharedMemoryObject *self, MemoryMapObject *old,
     mapping_complete(map);
     map->last = last_share(old->last);
     fields_lock(&self->fields);
-    if (!self->open || self->body.map != old) {
-        handle_raise_changed();
-    }
-    else {
+    bool valid = self->open && self->state.map == old;
+    if (valid) {
         keep_map_locked(self, &pair);
-        drop = old;
-        self->body.map = map;
-        self->exported = false;
+        self->state.map = map;
+        self->has_exports = false;
         self->size = mapping_size(map);
-        rc = 0;
     }
     fields_unlock(&self->fields);
     Py_XDECREF(pair);
-    Py_DECREF(drop);
-    return rc;
-}
-
-void
-handle_share_last(SharedMemoryObject *self, MemoryMapObject *map)
-{
-    fields_lock(&self->fields);
-    MemoryMapObject *own = (MemoryMapObject *)Py_XNewRef(self->body.map);
-    fields_unlock(&self->fields);
-    if (own != NULL) {
-        map->last = last_share(own->last);
-        Py_DECREF(own);
+    Py_DECREF(valid ? old : map);
+    if (!valid) {
+        PyErr_SetString(PyExc_ValueError,
+                        "another thread closed or reopened the shared memory "
+                        "during the call");
     }
+    return valid ? 0 : -1;
 }
 
-/* ---- What a call takes ---- */
+/* ---- Acquiring ---- */
 
 void
 handle_raise_closed(SharedMemoryObject *self)
@@ -171,73 +150,96 @@ handle_raise_closed(SharedMemoryObject *self)
     }
 }
 
-PyObject *
-handle_name_object(SharedMemoryObject *self)
+/* rc: the result of fdref_check. */
+static void
+raise_lost(const handle_state *now, int rc)
 {
-    PyObject *name;
-    fields_lock(&self->fields);
-    name = Py_XNewRef(self->body.name);
-    fields_unlock(&self->fields);
-    return name;
+    if (rc != -EBADF) {
+        raise_errno(rc, now->name);
+        return;
+    }
+    raise_errno_words(rc, now->name,
+                      "Other code of this program closed descriptor %d of the "
+                      "shared memory; views of it stay valid, and it can be "
+                      "opened again by its name",
+                      now->fd->fd);
+}
+
+/* In a child that was forked meanwhile, the thread that claimed it does not
+ * exist. */
+static bool
+is_claimed_locked(SharedMemoryObject *self)
+{
+    return self->claimed && self->claimed_in == pshm_forks();
 }
 
 int
-handle_check_open(SharedMemoryObject *self)
+handle_acquire(SharedMemoryObject *self, int needs, handle_state *now)
 {
-    bool open;
     fields_lock(&self->fields);
-    open = self->open;
+    bool open = self->open, has_fd = self->state.fd != NULL;
+    bool claimed = needs & HANDLE_CLAIM && is_claimed_locked(self);
+    bool valid = (needs == 0 || open) && (!(needs & HANDLE_FD) || has_fd)
+                 && !claimed;
+    *now = self->state;
+    now->fd = NULL;
+    now->map = NULL;
+    now->name = valid ? Py_XNewRef(self->state.name) : NULL;
+    if (valid && needs & HANDLE_FD) {
+        now->fd = fdref_take(self->state.fd);
+    }
+    if (valid && needs & HANDLE_MAP) {
+        now->map = (MemoryMapObject *)Py_NewRef(self->state.map);
+    }
+    if (valid && needs & HANDLE_CLAIM) {
+        self->claimed = true;
+        self->claimed_in = pshm_forks();
+    }
     fields_unlock(&self->fields);
-    if (!open) {
-        handle_raise_closed(self);
+    int rc = now->fd != NULL ? fdref_check(now->fd) : 0;
+    if (rc < 0) {
+        raise_lost(now, rc);
+        handle_release(self, needs, now);
         return -1;
     }
-    return 0;
+    if (!valid && needs != 0 && !open) {
+        handle_raise_closed(self);
+    }
+    else if (!valid && !claimed) {
+        PyErr_SetString(PyExc_ValueError,
+                        "close_fd() closed the descriptor of the shared memory, "
+                        "which this call needs");
+    }
+    else if (!valid) {
+        PyErr_SetString(PyExc_BufferError,
+                        "another thread is renaming or resizing this shared "
+                        "memory");
+    }
+    return valid ? 0 : -1;
 }
 
-/* rc: of fdref_check. */
-static void
-raise_lost(SharedMemoryObject *self, int rc, int fd)
+void
+handle_release(SharedMemoryObject *self, int needs, handle_state *now)
 {
-    PyObject *name = handle_name_object(self);
-    if (rc != -EBADF) {
-        raise_errno(rc, name);
-        Py_XDECREF(name);
-        return;
+    if (needs & HANDLE_CLAIM) {
+        fields_lock(&self->fields);
+        self->claimed = false;
+        fields_unlock(&self->fields);
     }
-    raise_errno_words(-EBADF, name,
-                      "Another part of this program closed descriptor %d of "
-                      "this shared memory, and it is no longer that object; "
-                      "the memory can still be used, and opened again by its "
-                      "name", fd);
-    Py_XDECREF(name);
+    fdref_drop(now->fd);
+    Py_XDECREF(now->map);
+    Py_XDECREF(now->name);
 }
 
 struct fdref *
 handle_take_fd(SharedMemoryObject *self)
 {
-    struct fdref *fd = NULL;
-    bool open;
-    fields_lock(&self->fields);
-    open = self->open;
-    if (open && self->body.fd != NULL) {
-        fd = fdref_take(self->body.fd);
-    }
-    fields_unlock(&self->fields);
-    int rc = fd == NULL ? 0 : fdref_check(fd);
-    if (rc < 0) {
-        raise_lost(self, rc, fd->fd);
-        fdref_drop(fd);
+    handle_state now;
+    if (handle_acquire(self, HANDLE_FD, &now) < 0) {
         return NULL;
     }
-    if (fd == NULL && open) {
-        PyErr_SetString(PyExc_ValueError,
-                        "the descriptor was given up with close_fd()");
-    }
-    else if (fd == NULL) {
-        handle_raise_closed(self);
-    }
-    return fd;
+    Py_XDECREF(now.name);
+    return now.fd;
 }
 
 MemoryMapObject *
@@ -246,7 +248,7 @@ handle_take_map(SharedMemoryObject *self)
     MemoryMapObject *map = NULL;
     fields_lock(&self->fields);
     if (self->open) {
-        map = (MemoryMapObject *)Py_NewRef(self->body.map);
+        map = (MemoryMapObject *)Py_NewRef(self->state.map);
     }
     fields_unlock(&self->fields);
     if (map == NULL) {
@@ -255,61 +257,48 @@ handle_take_map(SharedMemoryObject *self)
     return map;
 }
 
-/* In a child that was forked meanwhile the thread that had it is not there. */
-static bool
-is_claimed_locked(SharedMemoryObject *self)
-{
-    return self->claimed && self->claimed_in == pshm_forks();
-}
-
 int
-handle_claim(SharedMemoryObject *self)
-{
-    int rc = -1;
-    fields_lock(&self->fields);
-    if (is_claimed_locked(self)) {
-        PyErr_SetString(PyExc_BufferError,
-                        "another thread is changing this shared memory");
-    }
-    else {
-        self->claimed = true;
-        self->claimed_in = pshm_forks();
-        rc = 0;
-    }
-    fields_unlock(&self->fields);
-    return rc;
-}
-
-void
-handle_release(SharedMemoryObject *self)
+handle_check_open(SharedMemoryObject *self)
 {
     fields_lock(&self->fields);
-    self->claimed = false;
+    bool open = self->open;
     fields_unlock(&self->fields);
+    if (!open) {
+        handle_raise_closed(self);
+    }
+    return open ? 0 : -1;
 }
 
-/* Where the object grows in place, others may have grown it. */
+PyObject *
+handle_name_object(SharedMemoryObject *self)
+{
+    fields_lock(&self->fields);
+    PyObject *name = Py_XNewRef(self->state.name);
+    fields_unlock(&self->fields);
+    return name;
+}
+
+/* Another process may have grown the object in place. */
 static void
 update_size_locked(SharedMemoryObject *self)
 {
     struct pshm_status status;
-    if (self->body.max_size == 0 || self->body.fd == NULL
-        || is_claimed_locked(self)
-        || pshm_status_of(self->body.fd->fd, &status) < 0
-        || !pshm_identity_same(status.id, self->body.fd->id)) {
+    handle_state *state = &self->state;
+    if (state->max_size == 0 || state->fd == NULL || is_claimed_locked(self)
+        || pshm_status_of(state->fd->fd, &status) < 0
+        || !pshm_identity_same(status.id, state->fd->id)) {
         return;
     }
-    self->size = status.size < self->body.max_size ? (Py_ssize_t)status.size
-                                                   : self->body.max_size;
-    mapping_set_size(self->body.map, self->size);
+    self->size = status.size < state->max_size ? (Py_ssize_t)status.size
+                                               : state->max_size;
+    mapping_set_size(state->map, self->size);
 }
 
 bool
 handle_current_size(SharedMemoryObject *self, Py_ssize_t *size)
 {
-    bool open;
     fields_lock(&self->fields);
-    open = self->open;
+    bool open = self->open;
     if (open) {
         update_size_locked(self);
     }
@@ -330,10 +319,10 @@ handle_getbuffer(PyObject *op, Py_buffer *view, int flags)
     fields_lock(&self->fields);
     if (self->open) {
         update_size_locked(self);
-        self->exported = true;
-        rc = mapping_get_granted_buffer(self->body.map, view, flags);
+        self->has_exports = true;
+        rc = mapping_get_granted_buffer(self->state.map, view, flags);
         if (rc == 1) {
-            map = (MemoryMapObject *)Py_NewRef(self->body.map);
+            map = (MemoryMapObject *)Py_NewRef(self->state.map);
         }
     }
     fields_unlock(&self->fields);
@@ -346,22 +335,21 @@ handle_getbuffer(PyObject *op, Py_buffer *view, int flags)
         Py_DECREF(map);
     }
     if (rc == 0) {
-        view->internal = MAPPING_TAKEN_FROM_HANDLE;
+        view->internal = MAPPING_EXPORTED_BY_HANDLE;
     }
     return rc;
 }
 
 const char handle_get_buf_doc[] =
-    "A new memoryview of all bytes.  It stays valid after close(): its obj\n"
-    "is the MemoryMap.  Raises ValueError after close().";
+    "A new memoryview of all bytes. It stays valid after close(): its obj is\n"
+    "the MemoryMap. Raises ValueError after close().";
 
 PyObject *
 handle_get_buf(PyObject *op, void *Py_UNUSED(closure))
 {
-    SharedMemoryObject *self = as_handle(op);
     Py_ssize_t size;
-    (void)handle_current_size(self, &size);
-    MemoryMapObject *map = handle_take_map(self);
+    (void)handle_current_size(as_handle(op), &size);
+    MemoryMapObject *map = handle_take_map(as_handle(op));
     if (map == NULL) {
         return NULL;
     }
@@ -382,13 +370,13 @@ handle_dealloc(PyObject *op)
         PyObject_ClearWeakRefs(op);
     }
     handle_table_remove(self);
-    if (self->duty != NULL) {
-        /* The end of the weak references did it, unless weakref is through
-         * with its own part of the interpreter's end. */
-        handle_delete_last(self->duty);
+    if (self->finalizer != NULL) {
+        /* weakref.finalize has run it, unless the interpreter is so near its end
+         * that weakref does not work any more. */
+        handle_delete_last(self->finalizer);
     }
-    handle_state_clear(&self->body);
-    Py_CLEAR(self->kept);
+    handle_state_clear(&self->state);
+    Py_CLEAR(self->old_maps);
     type->tp_free(op);
     Py_DECREF(type);
 }

@@ -1,5 +1,5 @@
-/* Access control lists.  posixshm._acl, which posixshm._support calls, makes
- * lists from text and text from lists. */
+/* Access control lists. posixshm._acl, which posixshm._support calls, converts
+ * between lists and text. */
 #include "core/memory/handle_make.h"
 
 #include "core/args.h"
@@ -7,9 +7,9 @@
 
 #include "posix/object/acl.h"
 
-/* The list that text makes of an object with that mode and that list, bytes
- * that are empty if it has a mode only; and what it makes of the mode.
- * Returns new bytes, or NULL with an exception. */
+/* Convert text to the list of an object that has the mode *mode and the list
+ * current, bytes that are empty if it has a mode only; and set *mode to the mode
+ * with the new list. Returns new bytes, or NULL. */
 static PyObject *
 encode(core_state *state, PyObject *text, mode_t *mode, PyObject *current)
 {
@@ -26,20 +26,20 @@ encode(core_state *state, PyObject *text, mode_t *mode, PyObject *current)
 }
 
 int
-request_set_acl(create_params *req, core_state *state, PyObject *text)
+create_params_set_acl(create_params *params, core_state *state, PyObject *text)
 {
     if (text == NULL || text == Py_None) {
         return 0;
     }
     PyObject *none = PyBytes_FromStringAndSize(NULL, 0);
-    req->acl = none == NULL ? NULL
-                            : encode(state, text, &req->spec.mode, none);
+    params->acl = none == NULL ? NULL
+                            : encode(state, text, &params->spec.mode, none);
     Py_XDECREF(none);
-    if (req->acl == NULL) {
+    if (params->acl == NULL) {
         return -1;
     }
-    req->spec.acl = PyBytes_AS_STRING(req->acl);
-    req->spec.acl_size = (size_t)PyBytes_GET_SIZE(req->acl);
+    params->spec.acl = PyBytes_AS_STRING(params->acl);
+    params->spec.acl_size = (size_t)PyBytes_GET_SIZE(params->acl);
     return 0;
 }
 
@@ -58,13 +58,13 @@ handle_raise_acl(core_state *state, int rc, PyObject *name,
     }
     else if (rc == -EINVAL) {
         raise_errno_words(rc, name,
-                          "The kernel refuses the access control list: it "
-                          "names a user or a group whose id is not mapped in "
-                          "this user namespace, see user_namespaces(7)");
+                          "The kernel refuses the access control list: a user "
+                          "or group in it has an id that is not mapped in this "
+                          "user namespace, see user_namespaces(7)");
     }
     else if (rc == -EPERM) {
         raise_errno_words(rc, name,
-                          "Only the owner of the object and root may change "
+                          "Only the owner of the object and root can change "
                           "its access control list");
     }
     else {
@@ -72,57 +72,37 @@ handle_raise_acl(core_state *state, int rc, PyObject *name,
     }
 }
 
-/* The list of fd's object, bytes that are empty if it has a mode only, with its
- * status.  Returns 0 or -errno; without an exception. */
+/* Read the list of the object, bytes that are empty if it has a mode only, and
+ * its status. Returns 0, with a new reference in *list; or -1. */
 static int
-read_list(int fd, struct pshm_status *status, PyObject **list)
+read_list(core_state *state, const handle_state *now,
+          struct pshm_status *status, PyObject **list)
 {
     int rc, length;
     *list = PyBytes_FromStringAndSize(NULL, PSHM_ACL_MAX);
     if (*list == NULL) {
-        PyErr_Clear();
-        return -ENOMEM;
+        return -1;
     }
     char *buffer = PyBytes_AS_STRING(*list);
     Py_BEGIN_ALLOW_THREADS
-    length = pshm_acl_get(fd, buffer, PSHM_ACL_MAX);
-    rc = length < 0 ? length : pshm_status_of(fd, status);
+    length = pshm_acl_get(now->fd->fd, buffer, PSHM_ACL_MAX);
+    rc = length < 0 ? length : pshm_status_of(now->fd->fd, status);
     Py_END_ALLOW_THREADS
     if (rc < 0) {
         Py_CLEAR(*list);
+        handle_raise_acl(state, rc, now->name, now->id);
+        return -1;
     }
-    else if (_PyBytes_Resize(list, length) < 0) {
-        PyErr_Clear();
-        rc = -ENOMEM;
-    }
-    return rc;
-}
-
-/* A reference to the handle's descriptor, and the list as read_list gives it.
- * NULL with an exception. */
-static struct fdref *
-take_list(SharedMemoryObject *self, core_state *state,
-          struct pshm_status *status, PyObject **list)
-{
-    struct fdref *fd = handle_take_fd(self);
-    int rc = fd == NULL ? 0 : read_list(fd->fd, status, list);
-    if (rc < 0) {
-        PyObject *name = handle_name_object(self);
-        handle_raise_acl(state, rc, name, fd->id);
-        Py_XDECREF(name);
-        fdref_drop(fd);
-        return NULL;
-    }
-    return fd;
+    return _PyBytes_Resize(list, length);
 }
 
 const char handle_getfacl_doc[] =
     "getfacl($self, /, *, numeric=False)\n--\n\n"
-    "The access control list, a str as " MAN(getfacl, 1) " prints it:\n"
-    MAN(acl, 5) ".\n\n"
-    "One entry a line: 'user:alice:rw-'.  An object without a list has the\n"
-    "three entries of its mode.  A comment '#effective:r--' says what the mask\n"
-    "leaves of an entry.  numeric: ids, and no names of users and groups.\n\n"
+    "Return the access control list as " MAN(getfacl, 1) " prints it: " MAN(acl, 5) ".\n\n"
+    "A str with one entry per line, such as 'user:alice:rw-'. An object without\n"
+    "a list has the three entries of its mode. If the mask limits an entry, a\n"
+    "comment shows the effective permissions: '#effective:r--'.\n\n"
+    "numeric: print ids instead of the names of users and groups.\n\n"
     "Raises ValueError after close() or close_fd(); OSError.";
 
 PyObject *
@@ -132,69 +112,66 @@ handle_getfacl(PyObject *op, PyObject *const *args, Py_ssize_t count,
     static const char *const names[] = {"numeric", NULL};
     static const struct signature signature = {"getfacl", 0, 0, names};
     core_state *state = core_state_of_type(Py_TYPE(op));
-    PyObject *values[1], *list;
+    PyObject *values[1], *list, *text = NULL;
     struct pshm_status status;
     bool numeric = false;
+    handle_state now;
     if (args_match(&signature, args, count, kwnames, values) < 0
-        || arg_bool(values[0], &numeric) < 0) {
+        || arg_bool(values[0], &numeric) < 0
+        || handle_acquire(as_handle(op), HANDLE_FD, &now) < 0) {
         return NULL;
     }
-    struct fdref *fd = take_list(as_handle(op), state, &status, &list);
-    if (fd == NULL) {
-        return NULL;
+    if (read_list(state, &now, &status, &list) == 0) {
+        text = PyObject_CallMethod(state->support, "format_acl", "OIO", list,
+                                   (unsigned int)status.mode,
+                                   numeric ? Py_True : Py_False);
+        Py_DECREF(list);
     }
-    fdref_drop(fd);
-    PyObject *text = PyObject_CallMethod(state->support, "format_acl", "OIO",
-                                         list, (unsigned int)status.mode,
-                                         numeric ? Py_True : Py_False);
-    Py_DECREF(list);
+    handle_release(as_handle(op), HANDLE_FD, &now);
     return text;
 }
 
 const char handle_setfacl_doc[] =
     "setfacl($self, text, /)\n--\n\n"
     "Replace the access control list: " MAN(acl, 5) ", " MAN(setfacl, 1) ".\n\n"
-    "text: entries in the form of getfacl(), long or short, separated by line\n"
-    "breaks or commas: 'user:alice:rw,g:1000:r'.  If it lacks an entry for the\n"
-    "owner (user::), the owning group (group::) or all others (other::), these\n"
-    "keep the rights that they have.  The mask, if it is not given, lets all\n"
-    "entries have their rights.  None or '' removes the list.  The group bits\n"
-    "of .mode are the mask then, and chmod() changes it.\n\n"
+    "text: entries as getfacl() returns them, in the long or the short form,\n"
+    "separated by line breaks or commas: 'user:alice:rw,g:1000:r'. The owner,\n"
+    "the owning group and all others keep their permissions if text has no\n"
+    "entry for them (user::, group::, other::). The default mask does not limit\n"
+    "any entry. None or '' removes the list.\n\n"
+    "With a list, the group bits of .mode are the mask, and chmod() changes it.\n\n"
     "Raises ValueError for a bad text, and after close() or close_fd();\n"
     "LookupError for an unknown user or group; PermissionError if the process\n"
-    "is not the owner; OSError: EOPNOTSUPP (the file system has no lists),\n"
-    "EINVAL (an id that this user namespace does not have).";
+    "does not own the object; OSError: EOPNOTSUPP (the file system has no access\n"
+    "control lists), EINVAL (an id is not mapped in this user namespace).";
 
 PyObject *
 handle_setfacl(PyObject *op, PyObject *text)
 {
-    SharedMemoryObject *self = as_handle(op);
     core_state *state = core_state_of_type(Py_TYPE(op));
     struct pshm_status status;
-    PyObject *current;
-    struct fdref *fd = take_list(self, state, &status, &current);
-    if (fd == NULL) {
+    PyObject *current, *list = NULL;
+    handle_state now;
+    int rc = -1;
+    if (handle_acquire(as_handle(op), HANDLE_FD, &now) < 0) {
         return NULL;
     }
-    mode_t mode = status.mode & 07777;
-    PyObject *list = encode(state, text, &mode, current);
-    Py_DECREF(current);
-    int rc = 0;
-    if (list != NULL) {
-        const char *bytes = PyBytes_AS_STRING(list);
-        size_t size = (size_t)PyBytes_GET_SIZE(list);
-        Py_BEGIN_ALLOW_THREADS
-        rc = pshm_acl_set(fd->fd, bytes, size, mode);
-        Py_END_ALLOW_THREADS
+    if (read_list(state, &now, &status, &current) == 0) {
+        mode_t mode = status.mode & 07777;
+        list = encode(state, text, &mode, current);
+        Py_DECREF(current);
+        if (list != NULL) {
+            const char *bytes = PyBytes_AS_STRING(list);
+            size_t size = (size_t)PyBytes_GET_SIZE(list);
+            Py_BEGIN_ALLOW_THREADS
+            rc = pshm_acl_set(now.fd->fd, bytes, size, mode);
+            Py_END_ALLOW_THREADS
+            Py_DECREF(list);
+            if (rc < 0) {
+                handle_raise_acl(state, rc, now.name, now.id);
+            }
+        }
     }
-    struct pshm_identity id = fd->id;
-    fdref_drop(fd);
-    if (rc < 0) {
-        PyObject *name = handle_name_object(self);
-        handle_raise_acl(state, rc, name, id);
-        Py_XDECREF(name);
-    }
-    bool failed = list == NULL || rc < 0;
-    Py_XDECREF(list);
-    return failed ? NULL : Py_NewRef(Py_None);
+    handle_release(as_handle(op), HANDLE_FD, &now);
+    return rc < 0 ? NULL : Py_NewRef(Py_None);
 }

@@ -1,4 +1,4 @@
-/* A handle's descriptor, and letting go of it and of the rest. */
+/* Closing a handle, and its descriptor. */
 #include "core/memory/handle.h"
 
 #include "core/errors.h"
@@ -9,44 +9,43 @@
 
 const char handle_close_doc[] =
     "close($self, /)\n--\n\n"
-    "Give up the descriptor and this handle's hold on the memory.\n\n"
-    "Views stay valid; the memory goes with the last thing that can reach it.\n"
-    "The object and its name stay, unless it was made with delete=True.\n"
-    "Closing twice is harmless; it raises nothing.  See " MAN(close, 2)
-    " and\n" MAN(munmap, 2) ".";
+    "Close the descriptor, and release the memory: " MAN(close, 2) ",\n"
+    MAN(munmap, 2) ".\n\n"
+    "Views stay valid: the memory is unmapped when the last of them is\n"
+    "deallocated. The object and its name stay, unless the object was made\n"
+    "with delete=True. Further calls have no effect; none of them raises.";
 
 PyObject *
 handle_close(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     SharedMemoryObject *self = as_handle(op);
     handle_state old = HANDLE_STATE_NONE;
-    PyObject *duty;
     if (handle_delete_audit(self) < 0) {
         return NULL;
     }
     handle_table_remove(self);
     fields_lock(&self->fields);
     self->open = false;
-    old.fd = self->body.fd;
-    self->body.fd = NULL;
-    if (!self->exported || !mapping_may_be_kept(self->body.map)) {
-        old.map = self->body.map;
-        self->body.map = NULL;
+    old.fd = self->state.fd;
+    self->state.fd = NULL;
+    if (!self->has_exports || !mapping_may_be_used(self->state.map)) {
+        old.map = self->state.map;
+        self->state.map = NULL;
     }
-    duty = self->duty;
-    self->duty = NULL;
+    PyObject *finalizer = self->finalizer;
+    self->finalizer = NULL;
     fields_unlock(&self->fields);
     handle_state_clear(&old);
-    return handle_delete_now(duty) < 0 ? NULL : Py_NewRef(Py_None);
+    return handle_delete_now(finalizer) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 const char handle_close_fd_doc[] =
     "close_fd($self, /)\n--\n\n"
-    "Give up the descriptor only: " MAN(close, 2) ".  The memory stays usable.\n"
-    "\n"
-    "What needs a descriptor (resize, stat, ...) raises ValueError from here\n"
-    "on.  The mapping holds the lease, so reclaim() still sees the object in\n"
-    "use.  Twice is harmless.";
+    "Close the descriptor only: " MAN(close, 2) ". The memory stays usable.\n\n"
+    "Methods that need a descriptor (resize, stat, ...) raise ValueError\n"
+    "afterwards. The mapping keeps the use lock, so reclaim() still sees that\n"
+    "the object is in use. Further calls have no effect.\n\n"
+    "Raises ValueError after close().";
 
 PyObject *
 handle_close_fd(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -57,8 +56,8 @@ handle_close_fd(PyObject *op, PyObject *Py_UNUSED(unused))
         return NULL;
     }
     fields_lock(&self->fields);
-    old.fd = self->body.fd;
-    self->body.fd = NULL;
+    old.fd = self->state.fd;
+    self->state.fd = NULL;
     fields_unlock(&self->fields);
     handle_state_clear(&old);
     Py_RETURN_NONE;
@@ -66,8 +65,8 @@ handle_close_fd(PyObject *op, PyObject *Py_UNUSED(unused))
 
 const char handle_fileno_doc[] =
     "fileno($self, /)\n--\n\n"
-    "The descriptor, an int; it stays the handle's.  Raises ValueError after\n"
-    "close() or close_fd().";
+    "Return the descriptor, an int. It remains the handle's.\n\n"
+    "Raises ValueError after close() or close_fd().";
 
 PyObject *
 handle_fileno(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -83,14 +82,13 @@ handle_fileno(PyObject *op, PyObject *Py_UNUSED(unused))
 
 const char handle_detach_doc[] =
     "detach($self, /)\n--\n\n"
-    "Close the handle, but for its descriptor, which is the caller's now.\n\n"
-    "Returns it, an int.  A name that was to go with the handle\n"
-    "(delete=True or 'last') stays.  Raises ValueError after close()\n"
-    "or close_fd().";
+    "Close the handle and return its descriptor, an int, which belongs to the\n"
+    "caller then.\n\n"
+    "A name that the handle would remove (delete=True or 'last') stays.\n\n"
+    "Raises ValueError after close() or close_fd().";
 
-/* Take the descriptor itself out of ref, whose last user this is; or where a
- * call in another thread still uses it, which must not find it closed and taken
- * by somebody else, a copy.  Owns ref unless it fails. */
+/* Take the descriptor out of ref; or if a call in another thread still uses it,
+ * a copy. Steals ref, unless it fails. */
 static int
 separate_fd(struct fdref *ref)
 {
@@ -112,32 +110,33 @@ PyObject *
 handle_detach(PyObject *op, PyObject *unused)
 {
     SharedMemoryObject *self = as_handle(op);
+    PyObject *finalizer = NULL;
     int number = -EBADF;
-    PyObject *duty = NULL;
     struct fdref *fd = handle_take_fd(self);
     if (fd == NULL) {
         return NULL;
     }
     fdref_drop(fd);
     fields_lock(&self->fields);
-    if (self->open && self->body.fd != NULL) {
-        number = separate_fd(self->body.fd);
+    if (self->open && self->state.fd != NULL) {
+        number = separate_fd(self->state.fd);
     }
     if (number >= 0) {
-        self->body.fd = NULL;
-        duty = self->duty;
-        self->duty = NULL;
-        last_cancel(self->body.map->last);
+        self->state.fd = NULL;
+        finalizer = self->finalizer;
+        self->finalizer = NULL;
+        last_cancel(self->state.map->last);
     }
     fields_unlock(&self->fields);
     if (number == -EBADF) {
-        fdref_drop(handle_take_fd(self));           /* raises: it has none */
+        /* Another thread closed it meanwhile; this raises. */
+        fdref_drop(handle_take_fd(self));
         return NULL;
     }
     if (number < 0) {
         return raise_errno(number, NULL);
     }
-    handle_delete_cancel(duty);
+    handle_delete_cancel(finalizer);
     PyObject *closed = handle_close(op, unused);
     PyObject *result = closed == NULL ? NULL : PyLong_FromLong(number);
     Py_XDECREF(closed);

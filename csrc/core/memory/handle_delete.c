@@ -24,6 +24,30 @@ typedef struct {
     struct pshm_name path[2];
 } DeleteObject;
 
+/* ---- The resource tracker ---- */
+
+int
+handle_track(PyObject *support, PyObject *name, const char *function)
+{
+    PyObject *result = PyObject_CallMethod(support, "track", "sO", function,
+                                           name);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+void
+handle_untrack(PyObject *support, PyObject *name)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (handle_track(support, name, "unregister") < 0) {
+        PyErr_Clear();
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
+/* ---- The finalizer ---- */
+
 static DeleteObject *
 as_duty(PyObject *op)
 {
@@ -162,7 +186,7 @@ int
 handle_delete_audit(SharedMemoryObject *self)
 {
     fields_lock(&self->fields);
-    PyObject *op = Py_XNewRef(self->duty);
+    PyObject *op = Py_XNewRef(self->finalizer);
     fields_unlock(&self->fields);
     int rc = op == NULL ? 0 : duty_audit(op);
     Py_XDECREF(op);
@@ -255,9 +279,9 @@ core_leave(PyObject *module, PyObject *op)
     }
     SharedMemoryObject *self = as_handle(op);
     fields_lock(&self->fields);
-    if (self->open && self->body.fd != NULL) {
-        fd = fdref_take(self->body.fd);
-        map = (MemoryMapObject *)Py_NewRef(self->body.map);
+    if (self->open && self->state.fd != NULL) {
+        fd = fdref_take(self->state.fd);
+        map = (MemoryMapObject *)Py_NewRef(self->state.map);
     }
     fields_unlock(&self->fields);
     if (fd != NULL && map->last != NULL && fdref_check(fd) == 0) {
@@ -268,7 +292,18 @@ core_leave(PyObject *module, PyObject *op)
     Py_RETURN_NONE;
 }
 
+/* _set_support(module): posixshm._support, which must be importable by name
+ * from Python for tools that look for imports. */
+static PyObject *
+core_set_support(PyObject *module, PyObject *support)
+{
+    core_state *state = core_state_of_module(module);
+    Py_XSETREF(state->support, Py_NewRef(support));
+    Py_RETURN_NONE;
+}
+
 PyMethodDef delete_methods[] = {
+    {"_set_support", core_set_support, METH_O, NULL},
     {"_remove", core_remove, METH_O, NULL},
     {"_leave", core_leave, METH_O, NULL},
     {0},

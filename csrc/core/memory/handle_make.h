@@ -1,48 +1,49 @@
-/* What the doors that make an object have in common. */
+/* Making an object, from the parameters of create() and its kin. */
 #ifndef CORE_HANDLE_MAKE_H
 #define CORE_HANDLE_MAKE_H
 
 #include "core/args.h"
 #include "core/memory/handle.h"
 
-/* What a caller asked for. */
+#include "posix/object/new_object.h"
+
 typedef struct {
     struct pshm_new_object_params spec;
-    struct pshm_name path;              /* what spec.name points at */
-    PyObject *name;                     /* as given; NULL or None: none */
+    struct pshm_name path;              /* spec.name points to it */
+    PyObject *name;                     /* as given, borrowed; or NULL */
     Py_ssize_t size;
     Py_ssize_t max_size;                /* or 0 */
-    PyObject *init;                     /* callable, or NULL */
-    PyObject *acl;                      /* bytes that spec.acl points into, or
-                                           NULL; owned until handle_make */
-    /* Instead of init, where C fills the object: 0, or -1 with an exception. */
+    PyObject *init;                     /* callable, borrowed; or NULL */
+    PyObject *acl;                      /* bytes of spec.acl, owned; or NULL */
+    /* Instead of init, to fill the object. Returns 0, or -1 with an exception. */
     int (*fill)(void *base, void *how);
-    void *how;                          /* fill's */
+    void *how;                          /* for fill */
     struct existing existing;
     bool dropin;                        /* the standard library's constructor */
-    struct pshm_accepted accepted;      /* by exist_ok; its size is size */
+    struct pshm_accepted accepted;      /* by exist_ok */
     enum deletion deletion;
     bool track;
 } create_params;
 
-/* One that asks for the defaults. */
-void request_init(create_params *req, enum pshm_kind kind);
+/* Set the defaults. */
+void create_params_init(create_params *params, enum pshm_kind kind);
 
-/* Its size, bytes, where nothing else about the memory is asked for. */
-void request_set_size(create_params *req, Py_ssize_t size);
+/* Set the size in bytes, without max_size. */
+void create_params_set_size(create_params *params, Py_ssize_t size);
 
-/* acl=text (handle_acl.c): the list, and what it makes of the mode, which has
- * been set before.  The last thing to be set before handle_make, for the list
- * is owned.  Returns 0 or -1. */
-int request_set_acl(create_params *req, core_state *state, PyObject *text);
+/* Set the access control list, and the mode that it results in; the mode was set
+ * before. Must be the last call before handle_make, which releases the list.
+ * Returns 0 or -1. */
+int create_params_set_acl(create_params *params, core_state *state, PyObject *text);
 
-/* The object of req, in a new SharedMemory of that type; releases req's list.
- * NULL with an exception. */
-PyObject *handle_make(core_state *state, PyObject *type, create_params *req);
+/* Make a new SharedMemory of that type, and its object; or with exist_ok, attach
+ * to one. Releases params->acl. Returns NULL with an exception. */
+PyObject *handle_make(core_state *state, PyObject *type,
+                      create_params *params);
 
-/* Make the object, or with exist_ok attach to it, and put it into self.
- * Returns 0, or -1 with an exception and nothing left of it. */
-int handle_fulfil(core_state *state, create_params *req,
-                  SharedMemoryObject *self);
+/* The same in a handle that exists. Returns 0; or -1 with an exception, and
+ * nothing made. */
+int handle_make_into(core_state *state, create_params *params,
+                     SharedMemoryObject *self);
 
 #endif

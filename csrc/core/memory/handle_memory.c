@@ -3,18 +3,20 @@
 
 #include "core/args.h"
 #include "core/errors.h"
+#include "core/memory/last.h"
 #include "core/view/view.h"
 
 /* ---- map ---- */
 
 const char handle_map_doc[] =
     "map($self, /, offset=0, length=None, *, readonly=None)\n--\n\n"
-    "A new MemoryMap of a range of the object: " MAN(mmap, 2) ".\n\n"
-    "offset: bytes, a multiple of PAGESIZE.  length: bytes; None: up to the\n"
-    "end.  readonly: None: as .readonly says.  It lives on after close().\n\n"
-    "Raises ValueError for a range past the end of the object, or after\n"
+    "Return a new MemoryMap of a range of the object: " MAN(mmap, 2) ".\n\n"
+    "offset: bytes, a multiple of PAGESIZE. length: bytes; None: up to the end\n"
+    "of the object. readonly: whether the bytes cannot be written; None: as\n"
+    ".readonly of the handle. The map stays valid after close().\n\n"
+    "Raises ValueError for a range past the end of the object, and after\n"
     "close(); PermissionError for readonly=False on a read-only handle;\n"
-    "OSError (ENOMEM).";
+    "OSError: ENOMEM.";
 
 PyObject *
 handle_map(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -22,42 +24,34 @@ handle_map(PyObject *op, PyObject *const *args, Py_ssize_t count,
 {
     static const char *const names[] = {"offset", "length", "readonly", NULL};
     static const struct signature signature = {"map", 2, 0, names};
-    SharedMemoryObject *self = as_handle(op);
-    PyObject *values[3];
+    PyObject *values[3], *result = NULL;
     Py_ssize_t offset = 0, length = -1;
-    bool readonly;
+    handle_state now;
     if (args_match(&signature, args, count, kwnames, values) < 0
         || (values[0] != NULL && arg_offset(values[0], "offset", &offset) < 0)
         || (values[1] != NULL && values[1] != Py_None
-            && arg_size(values[1], "length", &length) < 0)) {
+            && arg_size(values[1], "length", &length) < 0)
+        || handle_acquire(as_handle(op), HANDLE_FD | HANDLE_MAP, &now) < 0) {
         return NULL;
     }
-    readonly = handle_is_readonly(self);
+    bool readonly = now.readonly || !(now.map->prot & PROT_WRITE);
     if (values[2] != Py_None && arg_bool(values[2], &readonly) < 0) {
-        return NULL;
+        /* raised */
     }
-    struct fdref *fd = handle_take_fd(self);
-    if (fd == NULL) {
-        return NULL;
-    }
-    bool for_good;
-    fields_lock(&self->fields);
-    for_good = self->body.readonly;
-    fields_unlock(&self->fields);
-    PyObject *name = handle_name_object(self), *result = NULL;
-    if (for_good && !readonly) {
-        raise_errno_words(-EACCES, name, "The handle is read-only");
+    else if (now.readonly && !readonly) {
+        raise_errno_words(-EACCES, now.name,
+                          "The handle is read-only, and cannot be mapped for "
+                          "writing");
     }
     else {
-        result = mapping_from_fd(core_state_of_type(Py_TYPE(op)), fd->fd,
-                                 offset, length, readonly, false, name);
+        result = mapping_from_fd(core_state_of_type(Py_TYPE(op)), now.fd->fd,
+                                 offset, length, readonly, false, now.name);
     }
     if (result != NULL) {
-        ((MemoryMapObject *)result)->readonly = for_good;
-        handle_share_last(self, (MemoryMapObject *)result);
+        ((MemoryMapObject *)result)->readonly = now.readonly;
+        ((MemoryMapObject *)result)->last = last_share(now.map->last);
     }
-    Py_XDECREF(name);
-    fdref_drop(fd);
+    handle_release(as_handle(op), HANDLE_FD | HANDLE_MAP, &now);
     return result;
 }
 
@@ -65,135 +59,129 @@ handle_map(PyObject *op, PyObject *const *args, Py_ssize_t count,
 
 const char handle_protect_doc[] =
     "protect($self, prot, /)\n--\n\n"
-    "Set what this handle's memory may be used for: " MAN(mprotect, 2) ".\n\n"
+    "Set the protection of this handle's memory: " MAN(mprotect, 2) ".\n\n"
     "prot: PROT_READ | PROT_WRITE, PROT_READ or PROT_NONE.\n\n"
-    "Raises BufferError where a live view would lose a right, or the handle's\n"
-    "own buffer was taken; PermissionError for PROT_WRITE on a read-only\n"
-    "handle; ValueError after close().";
+    "Raises BufferError if a live view would lose a right, or if the handle\n"
+    "itself was exported as a buffer; PermissionError for PROT_WRITE on a\n"
+    "read-only handle; ValueError after close().";
 
-/* A map that other handles have too stays as it is for them: this one gets its
- * own.  Owns map.  Returns a new reference, or NULL with an exception. */
-static MemoryMapObject *
-separate(SharedMemoryObject *self, MemoryMapObject *map)
+/* Other handles share the map, and must keep its rights, so this handle gets a
+ * map of its own. Replaces now->map. Returns 0 or -1. */
+static int
+separate_map(SharedMemoryObject *self, handle_state *now)
 {
     struct fdref *fd = handle_take_fd(self);
-    PyObject *name = handle_name_object(self), *own = NULL;
-    if (fd != NULL) {
-        own = mapping_from_fd(core_state_of_type(Py_TYPE(self)), fd->fd, 0,
-                              mapping_size(map), map->readonly, false,
-                              name);
-        fdref_drop(fd);
+    if (fd == NULL) {
+        return -1;
     }
-    if (own != NULL) {
-        ((MemoryMapObject *)own)->readonly = map->readonly;
-        (void)mapping_decide((MemoryMapObject *)own, MAPPING_SINGLE);
-        if (handle_replace_map(self, map, (MemoryMapObject *)Py_NewRef(own))
-            < 0) {
-            Py_CLEAR(own);
-        }
+    MemoryMapObject *own = (MemoryMapObject *)mapping_from_fd(
+        core_state_of_type(Py_TYPE((PyObject *)self)), fd->fd, 0,
+        mapping_size(now->map), now->map->readonly, false, now->name);
+    fdref_drop(fd);
+    if (own == NULL) {
+        return -1;
     }
-    Py_XDECREF(name);
-    Py_DECREF(map);
-    return (MemoryMapObject *)own;
+    own->readonly = now->map->readonly;
+    (void)mapping_decide(own, MAPPING_SINGLE);
+    if (handle_replace_map(self, now->map,
+                           (MemoryMapObject *)Py_NewRef((PyObject *)own))
+        < 0) {
+        Py_DECREF(own);
+        return -1;
+    }
+    Py_SETREF(now->map, own);
+    return 0;
+}
+
+/* If all views are gone, their rights are too. */
+static void
+forget_grants(SharedMemoryObject *self, MemoryMapObject *map)
+{
+    fields_lock_both(&self->fields, &map->fields);
+    /* The caller and the handle have one reference each. */
+    if (!self->has_exports && self->state.map == map
+        && mapping_is_private_locked(map, 2)) {
+        map->granted = 0;
+    }
+    fields_unlock(&map->fields);
+    fields_unlock(&self->fields);
 }
 
 PyObject *
 handle_protect(PyObject *op, PyObject *value)
 {
     SharedMemoryObject *self = as_handle(op);
-    int prot;
-    if (mapping_parse_prot(value, &prot) == NULL) {
+    handle_state now;
+    int prot, rc = 0;
+    if (mapping_parse_prot(value, &prot) < 0
+        || handle_acquire(self, HANDLE_MAP, &now) < 0) {
         return NULL;
     }
-    MemoryMapObject *map = handle_take_map(self);
-    if (map == NULL) {
-        return NULL;
-    }
-    if (map->prot == prot) {
-        /* No change; and protect() of another handle must not find one. */
-        if (atomic_load_explicit(&map->use, memory_order_acquire)
-            == MAPPING_SHARED) {
-            Py_DECREF(map);
-            Py_RETURN_NONE;
+    bool changes = now.map->prot != prot;
+    bool shared = changes ? !mapping_decide(now.map, MAPPING_SINGLE)
+                          : atomic_load_explicit(&now.map->use,
+                                                 memory_order_acquire)
+                                == MAPPING_SHARED;
+    /* If it is shared and does not change, protect() of another handle must not
+     * find a change in progress. */
+    if (changes || !shared) {
+        rc = shared ? separate_map(self, &now) : 0;
+        if (rc == 0) {
+            forget_grants(self, now.map);
+            rc = mapping_protect(now.map, prot, now.name);
         }
     }
-    else if (!mapping_decide(map, MAPPING_SINGLE)) {
-        map = separate(self, map);
-        if (map == NULL) {
-            return NULL;
-        }
-    }
-    fields_lock_both(&self->fields, &map->fields);
-    /* Ours and the handle's: all views are gone, and with them their rights. */
-    if (!self->exported && self->body.map == map
-        && mapping_is_private_locked(map, 2)) {
-        map->granted = 0;
-    }
-    fields_unlock(&map->fields);
-    fields_unlock(&self->fields);
-    PyObject *name = handle_name_object(self);
-    int rc = mapping_protect(map, prot, name);
-    Py_XDECREF(name);
-    Py_DECREF(map);
+    handle_release(self, HANDLE_MAP, &now);
     return rc < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* ---- What a MemoryMap can do, on the whole of the handle's ---- */
+/* ---- Methods of the handle's MemoryMap ---- */
 
+/* Call function with the handle's map; an OSError gets the name of the object. */
 static PyObject *
-name_failure(PyObject *op)
-{
-    PyObject *name = handle_name_object(as_handle(op));
-    raise_again_with(name);
-    Py_XDECREF(name);
-    return NULL;
-}
-
-static PyObject *
-delegate(PyObject *op, const char *method, PyObject *const *args,
-         Py_ssize_t count, PyObject *kwnames)
+delegate(PyObject *op, mapping_function *function,
+         PyObject *const *args, Py_ssize_t count, PyObject *kwnames)
 {
     Py_ssize_t size;
+    handle_state now;
     (void)handle_current_size(as_handle(op), &size);
-    MemoryMapObject *map = handle_take_map(as_handle(op));
-    if (map == NULL) {
+    if (handle_acquire(as_handle(op), HANDLE_MAP, &now) < 0) {
         return NULL;
     }
-    PyObject *result = NULL;
-    PyObject *bound = PyObject_GetAttrString((PyObject *)map, method);
-    if (bound != NULL) {
-        result = PyObject_Vectorcall(bound, args, (size_t)count, kwnames);
-        Py_DECREF(bound);
+    PyObject *result = function((PyObject *)now.map, args, count, kwnames);
+    if (result == NULL) {
+        raise_again_with(now.name);
     }
-    Py_DECREF(map);
-    return result != NULL ? result : name_failure(op);
+    handle_release(as_handle(op), HANDLE_MAP, &now);
+    return result;
 }
 
 #define DELEGATED(name, signature, text)                                     \
     const char handle_##name##_doc[] =                                       \
         #name "($self, /, " signature ")\n--\n\n" text                       \
-        "\n\nAs MemoryMap." #name ", on this handle's memory.  Raises\n"       \
+        "\n\nAs MemoryMap." #name ", for the memory of this handle. Raises\n"  \
         "ValueError after close().";                                         \
     PyObject *handle_##name(PyObject *op, PyObject *const *args,             \
                             Py_ssize_t count, PyObject *kwnames)             \
     {                                                                        \
-        return delegate(op, #name, args, count, kwnames);                    \
+        return delegate(op, mapping_##name, args, count, kwnames);           \
     }
 
 DELEGATED(advise, "advice, offset=0, length=None",
-          "Tell the kernel how pages will be used: " MAN(madvise, 2) ".")
+          "Tell the kernel how the pages will be used: " MAN(madvise, 2) ".")
 DELEGATED(sync, "offset=0, length=None, flags=4",
-          "Write pages of a file back: " MAN(msync, 2) ".  flags: 4 is MS_SYNC.")
+          "Write the pages of a file to its disk: " MAN(msync, 2) ".")
 DELEGATED(lock_pages, "offset=0, length=None",
           "Keep pages in memory: " MAN(mlock, 2) ".")
 DELEGATED(unlock_pages, "offset=0, length=None",
-          "Undo lock_pages: " MAN(munlock, 2) ".")
+          "Undo lock_pages(): " MAN(munlock, 2) ".")
+
 const char handle_populate_doc[] =
     "populate($self, /, offset=0, length=None)\n--\n\n"
-    "Bring pages in and map them: " MAN(madvise, 2) ".\n\n"
-    "As MemoryMap.populate, on this handle's memory.  If it is known before\n"
-    "that the memory cannot be had (OSError: ENOSPC, ENOMEM), none is taken.\n"
-    "Raises ValueError after close().";
+    "Bring pages into memory and map them: " MAN(madvise, 2) ".\n\n"
+    "As MemoryMap.populate, for the memory of this handle. If there is not\n"
+    "enough room (OSError: ENOSPC, ENOMEM), no page is taken. Raises\n"
+    "ValueError after close().";
 
 PyObject *
 handle_populate(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -201,66 +189,64 @@ handle_populate(PyObject *op, PyObject *const *args, Py_ssize_t count,
 {
     SharedMemoryObject *self = as_handle(op);
     Py_ssize_t size;
+    handle_state now;
     (void)handle_current_size(self, &size);
-    MemoryMapObject *map = handle_take_map(self);
-    if (map == NULL) {
+    if (handle_acquire(self, HANDLE_MAP, &now) < 0) {
         return NULL;
     }
-    /* Without one, as after close_fd(), it is looked for. */
+    /* After close_fd() the object is searched for. */
     struct fdref *fd = handle_take_fd(self);
     if (fd == NULL) {
         PyErr_Clear();
     }
-    PyObject *result = mapping_populate(map, fd != NULL ? fd->fd : -1, args,
-                                        count, kwnames);
-    if (fd != NULL) {
-        fdref_drop(fd);
+    PyObject *result = mapping_populate_object(now.map,
+                                               fd != NULL ? fd->fd : -1, args,
+                                               count, kwnames);
+    if (result == NULL) {
+        raise_again_with(now.name);
     }
-    Py_DECREF(map);
-    return result != NULL ? result : name_failure(op);
+    fdref_drop(fd);
+    handle_release(self, HANDLE_MAP, &now);
+    return result;
 }
 
 const char handle_view_doc[] =
     "view($self, /, format='B', shape=None, offset=0, strides=None,\n"
     "     readonly=False)\n--\n\n"
-    "A View: this memory as an array, without a copy: PEP 3118.\n\n"
-    "As MemoryMap.view, on this handle's memory.  The view keeps the handle, by\n"
-    "which it is pickled.  Raises ValueError after close().";
+    "Return a View: this memory as an array, without a copy: PEP 3118.\n\n"
+    "As MemoryMap.view, for the memory of this handle. The view keeps a\n"
+    "reference to the handle, by which it is pickled. Raises ValueError after\n"
+    "close().";
 
 PyObject *
 handle_view(PyObject *op, PyObject *const *args, Py_ssize_t count,
             PyObject *kwnames)
 {
-    SharedMemoryObject *self = as_handle(op);
-    struct view_origin origin = {.shm = op};
     Py_ssize_t size;
-    (void)handle_current_size(self, &size);
-    fields_lock(&self->fields);
-    MemoryMapObject *map =
-        self->open ? (MemoryMapObject *)Py_NewRef(self->body.map) : NULL;
-    origin.id = self->body.id;
-    fields_unlock(&self->fields);
-    if (map == NULL) {
-        handle_raise_closed(self);
+    handle_state now;
+    (void)handle_current_size(as_handle(op), &size);
+    if (handle_acquire(as_handle(op), HANDLE_MAP, &now) < 0) {
         return NULL;
     }
-    PyObject *result = view_make(map, &origin, args, count, kwnames);
-    Py_DECREF(map);
+    struct view_origin origin = {.shm = op, .id = now.id};
+    PyObject *result = view_make(now.map, &origin, args, count, kwnames);
+    handle_release(as_handle(op), HANDLE_MAP, &now);
     return result;
 }
 
 const char handle_get_resident_doc[] =
-    "How many bytes, in whole pages, are in memory now: " MAN(mincore, 2) ".\n"
+    "The number of bytes in memory, by whole pages: " MAN(mincore, 2) ".\n"
     "Raises ValueError after close().";
+
+static PyObject *
+get_resident(PyObject *map, PyObject *const *Py_UNUSED(args),
+             Py_ssize_t Py_UNUSED(count), PyObject *Py_UNUSED(kwnames))
+{
+    return mapping_get_resident(map, NULL);
+}
 
 PyObject *
 handle_get_resident(PyObject *op, void *Py_UNUSED(closure))
 {
-    MemoryMapObject *map = handle_take_map(as_handle(op));
-    if (map == NULL) {
-        return NULL;
-    }
-    PyObject *result = PyObject_GetAttrString((PyObject *)map, "resident");
-    Py_DECREF(map);
-    return result != NULL ? result : name_failure(op);
+    return delegate(op, get_resident, NULL, 0, NULL);
 }

@@ -1,4 +1,4 @@
-/* A handle and its name: giving it one, another one, none. */
+/* The name of a handle: unlink, link, rename. */
 #include "core/memory/handle.h"
 
 #include <string.h>
@@ -9,86 +9,56 @@
 #include "core/memory/last.h"
 #include "core/memory/taken.h"
 
-#include "posix/object/attach.h"
 #include "posix/object/link.h"
 #include "posix/object/size.h"
 
-/* Which object it is and what it is called: also after close(). */
-static bool
-take_name(SharedMemoryObject *self, struct pshm_name *path,
-          struct pshm_identity *id)
-{
-    bool named;
-    fields_lock(&self->fields);
-    named = self->body.name != NULL;
-    *path = self->body.path;
-    *id = self->body.id;
-    fields_unlock(&self->fields);
-    return named;
-}
-
 static PyObject *
-support_of(PyObject *op)
+support_of(SharedMemoryObject *self)
 {
-    return core_state_of_type(Py_TYPE(op))->support;
+    return core_state_of_type(Py_TYPE((PyObject *)self))->support;
 }
 
-/* Does the resource tracker know it?  *created: it was made by this handle. */
-static bool
-is_tracked(SharedMemoryObject *self, bool *created)
+/* Raise rc, the error of a call that found that the name is not the object's. */
+static void
+raise_gone(const handle_state *now, int rc)
 {
-    bool tracked;
-    fields_lock(&self->fields);
-    tracked = self->body.track;
-    *created = self->body.created;
-    fields_unlock(&self->fields);
-    return tracked;
-}
-
-static PyObject *
-raise_gone(SharedMemoryObject *self, int rc)
-{
-    PyObject *name = handle_name_object(self);
     if (rc == -ESTALE) {
-        raise_errno_words(-ENOENT, name,
-                          "This object no longer has the name; another "
-                          "object does");
+        raise_errno_words(-ENOENT, now->name,
+                          "The name refers to another object now");
     }
     else if (rc == -ENOENT) {
-        raise_errno_words(rc, name,
-                          "This object no longer has the name: it was removed "
-                          "or renamed through another handle or by another "
-                          "process; SharedMemory.open() of the new name has "
-                          "a handle that can rename and unlink it");
+        raise_errno_words(rc, now->name,
+                          "The name does not exist any more: another handle or "
+                          "process removed or renamed it; "
+                          "SharedMemory.open() of the new name returns a handle "
+                          "that can rename and unlink the object");
     }
     else {
-        raise_errno(rc, name);
+        raise_errno(rc, now->name);
     }
-    Py_XDECREF(name);
-    return NULL;
 }
 
-/* ---- Where it lies ---- */
+/* ---- The path ---- */
 
 const char handle_get_path_doc[] =
-    "Where the file system shows the object, '/dev/shm/NAME'; None if it has\n"
-    "no name.  os.fspath() gives the same.";
+    "The path of the object in the file system, '/dev/shm/NAME'; None if it\n"
+    "has no name. os.fspath() returns the same.";
 
 PyObject *
 handle_get_path(PyObject *op, void *Py_UNUSED(closure))
 {
-    struct pshm_name path;
-    struct pshm_identity id;
-    if (!take_name(as_handle(op), &path, &id)) {
-        Py_RETURN_NONE;
-    }
-    return PyUnicode_FromString(path.path);
+    SharedMemoryObject *self = as_handle(op);
+    fields_lock(&self->fields);
+    bool named = self->state.name != NULL;
+    struct pshm_name path = self->state.path;
+    fields_unlock(&self->fields);
+    return named ? PyUnicode_FromString(path.path) : Py_NewRef(Py_None);
 }
 
 const char handle_fspath_doc[] =
     "__fspath__($self, /)\n--\n\n"
-    "As .path, for open() and others.  Raises ValueError if the object has no\n"
-    "name.";
+    "Return .path, for open() and other functions.\n\n"
+    "Raises ValueError if the object has no name.";
 
 PyObject *
 handle_fspath(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -97,7 +67,7 @@ handle_fspath(PyObject *op, PyObject *Py_UNUSED(unused))
     if (path == Py_None) {
         Py_DECREF(path);
         PyErr_SetString(PyExc_ValueError,
-                        "the shared memory has no name, and so no path");
+                        "the shared memory has no name, and therefore no path");
         return NULL;
     }
     return path;
@@ -107,368 +77,320 @@ handle_fspath(PyObject *op, PyObject *Py_UNUSED(unused))
 
 const char handle_unlink_doc[] =
     "unlink($self, /)\n--\n\n"
-    "Remove the name, if it still is this object's: " MAN(shm_unlink, 3) ".\n\n"
-    "The memory stays for every process that has it.  Works after close()\n"
-    "too.  Processes that use this library hold a lock on the directory for\n"
-    "this, so that it cannot remove the name of an object that gets it by\n"
-    "link() or rename() in the same moment.  Raises FileNotFoundError if the\n"
-    "name is gone or is another object's by now; ValueError for a handle that\n"
-    "never had a name; PermissionError.";
+    "Remove the name, if it still refers to this object: " MAN(shm_unlink, 3) ".\n\n"
+    "Processes that have the object can still use it. unlink() also works\n"
+    "after close(). It is safe against link() and rename() of other processes\n"
+    "that use this library: they hold a lock on the directory.\n\n"
+    "Raises FileNotFoundError if the name does not exist or refers to another\n"
+    "object; ValueError if the handle never had a name; PermissionError.";
 
 PyObject *
 handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     SharedMemoryObject *self = as_handle(op);
-    struct pshm_name path;
-    struct pshm_identity id;
-    if (!take_name(self, &path, &id)) {
+    handle_state now;
+    int rc = -1, told = 0;
+    (void)handle_acquire(self, 0, &now);
+    if (now.name == NULL) {
         PyErr_SetString(PyExc_ValueError,
                         "the shared memory has no name to unlink");
-        return NULL;
     }
-    if (audit_unlink(&path) < 0) {
-        return NULL;
-    }
-    bool created, tracked = is_tracked(self, &created);
-    int rc;
-    Py_BEGIN_ALLOW_THREADS
-    rc = pshm_link_remove(&path, id);
-    Py_END_ALLOW_THREADS
-    /* Another object of that name may be in the tracker's set too. */
-    if (tracked && (rc == 0 || rc == -ENOENT)) {
-        PyObject *name = handle_name_object(self);
-        int told = handle_track(support_of(op), name, "unregister");
-        Py_XDECREF(name);
-        if (told < 0) {
-            return NULL;
+    else if (audit_unlink(&now.path) == 0) {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_link_remove(&now.path, now.id);
+        Py_END_ALLOW_THREADS
+        /* -ESTALE: the tracker may have another object of that name. */
+        if (now.track && (rc == 0 || rc == -ENOENT)) {
+            told = handle_track(support_of(self), now.name, "unregister");
+        }
+        if (rc < 0 && told == 0) {
+            raise_gone(&now, rc);
         }
     }
-    return rc < 0 ? raise_gone(self, rc) : Py_NewRef(Py_None);
+    handle_release(self, 0, &now);
+    return rc < 0 || told < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 const char handle_is_linked_doc[] =
     "is_linked($self, /)\n--\n\n"
-    "Whether the object's name leads to it now: False once it was unlinked or\n"
-    "the name became another object's, or where it never had one.  Works\n"
-    "after close() too.  Raises OSError where that cannot be seen.";
+    "Return whether the name refers to this object now.\n\n"
+    "False if the name was removed or refers to another object, or if the\n"
+    "object has no name. Also works after close(). Raises OSError if that\n"
+    "cannot be determined.";
 
 PyObject *
 handle_is_linked(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    struct pshm_name path;
-    struct pshm_identity id;
-    if (!take_name(as_handle(op), &path, &id)) {
-        Py_RETURN_FALSE;
+    handle_state now;
+    int rc = 0;
+    (void)handle_acquire(as_handle(op), 0, &now);
+    if (now.name != NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pshm_link_holds(&now.path, now.id);
+        Py_END_ALLOW_THREADS
+        rc = rc == -ENOENT ? 0 : rc;
     }
-    int rc;
-    Py_BEGIN_ALLOW_THREADS
-    rc = pshm_link_holds(&path, id);
-    Py_END_ALLOW_THREADS
-    if (rc < 0 && rc != -ENOENT) {
-        return raise_gone(as_handle(op), rc);
+    if (rc < 0) {
+        raise_errno(rc, now.name);
     }
-    return PyBool_FromLong(rc == 1);
+    handle_release(as_handle(op), 0, &now);
+    return rc < 0 ? NULL : PyBool_FromLong(rc);
 }
 
-/* ---- Giving ---- */
+/* ---- Giving a name ---- */
+
+/* The arguments of link() and rename(). */
+typedef struct {
+    PyObject *given;                    /* name, borrowed */
+    PyObject *name;                     /* without a slash; or NULL */
+    struct pshm_name path;
+    bool replace;
+} new_name;
 
 static int
-parse_link(const struct signature *signature, PyObject *const *args,
-           Py_ssize_t count, PyObject *kwnames, PyObject **name,
-           struct pshm_name *path, bool *replace)
+parse_new_name(const struct signature *signature, PyObject *const *args,
+               Py_ssize_t count, PyObject *kwnames, new_name *to)
 {
     PyObject *values[2];
-    *replace = false;
-    if (args_match(signature, args, count, kwnames, values) < 0) {
+    *to = (new_name){0};
+    if (args_match(signature, args, count, kwnames, values) < 0
+        || arg_new_name(values[0], &to->path) < 0
+        || arg_bool(values[1], &to->replace) < 0) {
         return -1;
     }
-    *name = values[0];
-    return arg_new_name(values[0], path) < 0
-           || arg_bool(values[1], replace) < 0 ? -1 : 0;
+    to->given = values[0];
+    return 0;
 }
 
-/* Note the new name in the handle; owns name. */
-static void
-set_name(SharedMemoryObject *self, PyObject *name, const struct pshm_name *path)
+/* Returns a new reference, or NULL. */
+static PyObject *
+finalizer_of(SharedMemoryObject *self)
 {
-    PyObject *old;
     fields_lock(&self->fields);
-    old = self->body.name;
-    self->body.name = name;
-    self->body.path = *path;
-    if (self->body.map != NULL) {
-        last_rename(self->body.map->last, path);
-    }
+    PyObject *finalizer = Py_XNewRef(self->finalizer);
     fields_unlock(&self->fields);
-    Py_XDECREF(old);
+    return finalizer;
 }
 
-/* Tell the resource tracker.  The name is given already, so that this cannot
- * be done is no reason to fail; only a signal handler may raise.  0 or -1. */
+/* Register the new name with the resource tracker. The object has it already, so
+ * a failure of the tracker does not matter; only a signal handler may raise. */
 static int
-track_renamed(SharedMemoryObject *self, const struct pshm_name *from,
-              bool created)
+track_renamed(SharedMemoryObject *self, const handle_state *old,
+              PyObject *name)
 {
-    PyObject *old = PyUnicode_FromString(pshm_name_plain(from));
-    PyObject *name = handle_name_object(self);
-    PyObject *support = support_of((PyObject *)self);
-    int rc = old == NULL ? -1 : 0;
-    if (rc == 0 && created) {
+    PyObject *support = support_of(self);
+    PyObject *from = PyUnicode_FromString(pshm_name_plain(&old->path));
+    int rc = from == NULL ? -1 : 0;
+    if (rc == 0 && old->created) {
         rc = handle_track(support, name, "register_late");
     }
     if (rc == 0) {
-        rc = handle_track(support, old, "unregister");
+        rc = handle_track(support, from, "unregister");
     }
-    Py_XDECREF(old);
-    Py_XDECREF(name);
+    Py_XDECREF(from);
     return rc;
+}
+
+/* Record the new name in the handle, the finalizer and the tracker. name: path
+ * as a str. old: the state before. Returns 0 or -1. */
+static int
+set_name(SharedMemoryObject *self, const handle_state *old, PyObject *name,
+         const struct pshm_name *path)
+{
+    fields_lock(&self->fields);
+    PyObject *replaced = self->state.name;
+    self->state.name = Py_NewRef(name);
+    self->state.path = *path;
+    if (self->state.map != NULL) {
+        last_rename(self->state.map->last, path);
+    }
+    fields_unlock(&self->fields);
+    Py_XDECREF(replaced);
+    PyObject *finalizer = finalizer_of(self);
+    handle_delete_only(finalizer, path);
+    Py_XDECREF(finalizer);
+    return old->track && old->name != NULL
+                   && strcmp(old->path.path, path->path) != 0
+               ? track_renamed(self, old, name) : 0;
 }
 
 const char handle_link_doc[] =
     "link($self, /, name, replace=False)\n--\n\n"
-    "Give an unlinked object its name, in one step: " MAN(linkat, 2) ".\n\n"
-    "replace: an object that has the name loses it in the same step, so that\n"
-    "a process that opens the name gets either the old one or this one.\n\n"
-    "An object whose name something else removed can be linked again if\n"
-    "another name of it is left; without one the kernel refuses, and a copy\n"
-    "has to do (FileNotFoundError).\n\n"
-    "Raises FileExistsError; ValueError for a bad name, or if the object has\n"
-    "a name (see rename); PermissionError; OSError (EXDEV) for an anonymous\n"
-    "one.  After an error the object is as it was, unless the error says what\n"
-    "it is called now.";
+    "Give a name to an object without one, in one step: " MAN(linkat, 2) ".\n\n"
+    "replace: if another object has the name, it loses it in the same step, so\n"
+    "that a process that opens the name gets one of the two.\n\n"
+    "If the name of an object was removed, it can be linked again only if it\n"
+    "has another name. Otherwise the kernel refuses (FileNotFoundError), and\n"
+    "the object must be copied.\n\n"
+    "Raises FileExistsError; ValueError for a bad name, or if the object has a\n"
+    "name (see rename()); PermissionError; OSError: EXDEV for an anonymous\n"
+    "object. After an error the object is unchanged, unless the message states\n"
+    "its name.";
 
-/* The error of pshm_link. */
 static void
-raise_link(int rc, PyObject *given, const struct pshm_name *path,
-           struct fdref *fd)
+raise_link(int rc, const new_name *to, const handle_state *now)
 {
     struct pshm_status status;
-    if (rc == -ENOENT && pshm_status_of(fd->fd, &status) == 0
-        && status.links == 0 && pshm_room_of(-1, &(struct pshm_room){0}) == 0) {
+    if (rc == -EEXIST) {
+        raise_name_taken(to->given, &to->path, TAKEN_LINKING);
+    }
+    else if (rc == -ENOENT && pshm_status_of(now->fd->fd, &status) == 0
+             && status.links == 0
+             && pshm_room_of(-1, &(struct pshm_room){0}) == 0) {
         raise_errno_words(
-            rc, given,
-            "The last name of this object was removed, and the kernel gives "
-            "such an object no name again: copy it (copy = "
+            rc, to->given,
+            "The last name of this object was removed, and the kernel cannot "
+            "link such an object again: copy it (copy = "
             "SharedMemory.unlinked(shm.size); copy.buf[:] = shm.buf; "
             "copy.link(name))");
-        return;
     }
-    if (rc == -EEXIST) {
-        raise_name_taken(given, path, TAKEN_LINKING);
-        return;
+    else {
+        raise_no_memory(rc, to->given, -1, 0);
     }
-    raise_no_memory(rc, given, -1, 0);
 }
 
-/* Does the name that the handle knows still lead to its object? */
-static bool
-has_its_name(SharedMemoryObject *self)
+static int
+link_acquired(SharedMemoryObject *self, const handle_state *now,
+              const new_name *to)
 {
-    struct pshm_name path;
-    struct pshm_identity id;
+    struct pshm_name left;
     int rc = 0;
-    if (take_name(self, &path, &id)) {
+    if (now->name != NULL) {
         Py_BEGIN_ALLOW_THREADS
-        rc = pshm_link_holds(&path, id);
+        rc = pshm_link_holds(&now->path, now->id);
         Py_END_ALLOW_THREADS
     }
-    return rc == 1;
-}
-
-/* Note the name that the object has now, in the handle, the finalizer and the
- * tracker.  Owns name, which is path as a str.  0 or -1. */
-static int
-take_new_name(SharedMemoryObject *self, PyObject *name,
-              const struct pshm_name *path)
-{
-    struct pshm_name from;
-    struct pshm_identity id;
-    bool named = take_name(self, &from, &id);
-    set_name(self, name, path);
-    PyObject *duty;
-    fields_lock(&self->fields);
-    duty = Py_XNewRef(self->duty);
-    fields_unlock(&self->fields);
-    handle_delete_only(duty, path);
-    Py_XDECREF(duty);
-    bool created, tracked = is_tracked(self, &created);
-    return named && tracked && strcmp(from.path, path->path) != 0
-               ? track_renamed(self, &from, created) : 0;
-}
-
-/* With the handle claimed, so that no other thread names it meanwhile. */
-static int
-link_claimed(SharedMemoryObject *self, struct fdref *fd, PyObject *given,
-             const struct pshm_name *path, bool replace)
-{
-    bool anonymous;
-    if (has_its_name(self)) {
-        PyObject *name = handle_name_object(self);
+    if (rc == 1) {
         PyErr_Format(PyExc_ValueError,
-                     "the shared memory has the name %R already; rename() "
-                     "gives it another",
-                     name);
-        Py_DECREF(name);
+                     "the shared memory already has the name %R; rename() "
+                     "changes it",
+                     now->name);
         return -1;
     }
-    fields_lock(&self->fields);
-    anonymous = self->body.anonymous;
-    fields_unlock(&self->fields);
-    if (anonymous) {
-        raise_errno_words(-EXDEV, given,
-                          "An anonymous object cannot have a name; unlinked() "
-                          "makes one that can");
-        return -1;
-    }
-    struct pshm_name left;
-    PyObject *name = PyUnicode_FromString(pshm_name_plain(path));
-    int rc;
-    if (name == NULL) {
+    if (now->anonymous) {
+        raise_errno_words(-EXDEV, to->given,
+                          "An anonymous object cannot have a name; "
+                          "SharedMemory.unlinked() makes an object that can");
         return -1;
     }
     Py_BEGIN_ALLOW_THREADS
-    rc = pshm_link(fd->fd, path, replace, &left);
+    rc = pshm_link(now->fd->fd, &to->path, to->replace, &left);
     Py_END_ALLOW_THREADS
     if (rc == 0) {
-        return take_new_name(self, name, path);
+        return set_name(self, now, to->name, &to->path);
     }
-    Py_DECREF(name);
     if (left.path[0] == '\0') {
-        raise_link(rc, given, path, fd);
+        raise_link(rc, to, now);
         return -1;
     }
-    name = PyUnicode_FromString(pshm_name_plain(&left));
-    if (name != NULL && take_new_name(self, name, &left) == 0) {
-        raise_errno_words(rc, given,
-                          "%s; the object is called '%s' now, and rename() "
-                          "gives it another name",
+    PyObject *name = PyUnicode_FromString(pshm_name_plain(&left));
+    if (name != NULL && set_name(self, now, name, &left) == 0) {
+        raise_errno_words(rc, to->given,
+                          "%s; the object has the name '%s' now, and rename() "
+                          "changes it",
                           strerror(-rc), pshm_name_plain(&left));
     }
+    Py_XDECREF(name);
     return -1;
-}
-
-PyObject *
-handle_link(PyObject *op, PyObject *const *args, Py_ssize_t count,
-            PyObject *kwnames)
-{
-    static const char *const names[] = {"name", "replace", NULL};
-    static const struct signature signature = {"link", 2, 1, names};
-    SharedMemoryObject *self = as_handle(op);
-    struct pshm_name path;
-    bool replace;
-    PyObject *given;
-    if (parse_link(&signature, args, count, kwnames, &given, &path, &replace)
-            < 0
-        || audit_link(&path, replace) < 0) {
-        return NULL;
-    }
-    if (handle_claim(self) < 0) {
-        return NULL;
-    }
-    int rc = -1;
-    struct fdref *fd = handle_take_fd(self);
-    if (fd != NULL) {
-        rc = link_claimed(self, fd, given, &path, replace);
-        fdref_drop(fd);
-    }
-    handle_release(self);
-    return rc < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 const char handle_rename_doc[] =
     "rename($self, /, name, replace=False)\n--\n\n"
     "Give the object another name, in one step: " MAN(rename, 2) ".\n\n"
-    "replace: an object that has the name loses it in the same step.  Its\n"
-    "own name: does nothing.\n\n"
-    "If a forked child renames what its parent is to delete (delete=True),\n"
-    "the parent does not know the new name, and leaves it.\n\n"
-    "Raises FileExistsError; FileNotFoundError if the old name is not this\n"
-    "object's any more; ValueError; PermissionError; BufferError if another\n"
-    "thread is naming or resizing it.";
+    "replace: if another object has the name, it loses it in the same step. To\n"
+    "rename an object to its own name has no effect.\n\n"
+    "If a forked child renames an object of its parent, which was made with\n"
+    "delete=True, the parent does not remove the new name.\n\n"
+    "Raises FileExistsError; FileNotFoundError if the old name does not refer\n"
+    "to this object; ValueError; PermissionError; BufferError if another\n"
+    "thread is renaming or resizing the handle.";
 
+/* The finalizer has both names meanwhile. */
 static int
-rename_claimed(SharedMemoryObject *self, PyObject *given,
-               const struct pshm_name *to, bool replace)
+rename_acquired(SharedMemoryObject *self, const handle_state *now,
+                const new_name *to)
 {
-    struct pshm_name from;
-    struct pshm_identity id;
-    if (!take_name(self, &from, &id)) {
+    if (now->name == NULL) {
         PyErr_SetString(PyExc_ValueError,
                         "the shared memory has no name; link() gives it one");
         return -1;
     }
-    PyObject *name = PyUnicode_FromString(pshm_name_plain(to));
-    if (name == NULL) {
+    if (now->track && now->created
+        && handle_track(support_of(self), to->name, "check") < 0) {
         return -1;
     }
-    bool created, tracked = is_tracked(self, &created);
-    if (tracked && created
-        && handle_track(support_of((PyObject *)self), name, "check") < 0) {
-        Py_DECREF(name);
-        return -1;
-    }
-    PyObject *duty;
-    fields_lock(&self->fields);
-    duty = Py_XNewRef(self->duty);
-    fields_unlock(&self->fields);
-    handle_delete_also(duty, to);
+    PyObject *finalizer = finalizer_of(self);
+    handle_delete_also(finalizer, &to->path);
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = pshm_link_rename(id, &from, to, replace);
+    rc = pshm_link_rename(now->id, &now->path, &to->path, to->replace);
     Py_END_ALLOW_THREADS
     if (rc < 0) {
-        handle_delete_only(duty, &from);
-        Py_DECREF(name);
-        if (rc == -ESTALE || rc == -ENOENT) {
-            raise_gone(self, rc);
-        }
-        else if (rc == -EEXIST) {
-            raise_name_taken(given, to, TAKEN_LINKING);
-        }
-        else {
-            raise_no_memory(rc, given, -1, 0);
-        }
+        handle_delete_only(finalizer, &now->path);
+    }
+    Py_XDECREF(finalizer);
+    if (rc == 0) {
+        return set_name(self, now, to->name, &to->path);
+    }
+    if (rc == -ESTALE || rc == -ENOENT) {
+        raise_gone(now, rc);
+    }
+    else if (rc == -EEXIST) {
+        raise_name_taken(to->given, &to->path, TAKEN_LINKING);
     }
     else {
-        set_name(self, name, to);
-        if (tracked && strcmp(from.path, to->path) != 0) {
-            rc = track_renamed(self, &from, created);
-        }
-        handle_delete_only(duty, to);
+        raise_no_memory(rc, to->given, -1, 0);
     }
-    Py_XDECREF(duty);
-    return rc < 0 ? -1 : 0;
+    return -1;
+}
+
+typedef int name_function(SharedMemoryObject *self, const handle_state *now,
+                          const new_name *to);
+
+static PyObject *
+change_name(SharedMemoryObject *self, new_name *to, name_function *change)
+{
+    enum { NEEDS = HANDLE_FD | HANDLE_CLAIM };
+    handle_state now;
+    if (handle_acquire(self, NEEDS, &now) < 0) {
+        return NULL;
+    }
+    to->name = PyUnicode_FromString(pshm_name_plain(&to->path));
+    int rc = to->name == NULL ? -1 : change(self, &now, to);
+    Py_XDECREF(to->name);
+    handle_release(self, NEEDS, &now);
+    return rc < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static const char *const name_arguments[] = {"name", "replace", NULL};
+
+PyObject *
+handle_link(PyObject *op, PyObject *const *args, Py_ssize_t count,
+            PyObject *kwnames)
+{
+    static const struct signature signature = {"link", 2, 1, name_arguments};
+    new_name to;
+    if (parse_new_name(&signature, args, count, kwnames, &to) < 0
+        || audit_link(&to.path, to.replace) < 0) {
+        return NULL;
+    }
+    return change_name(as_handle(op), &to, link_acquired);
 }
 
 PyObject *
 handle_rename(PyObject *op, PyObject *const *args, Py_ssize_t count,
               PyObject *kwnames)
 {
-    static const char *const names[] = {"name", "replace", NULL};
-    static const struct signature signature = {"rename", 2, 1, names};
-    SharedMemoryObject *self = as_handle(op);
-    struct pshm_name path;
-    bool replace;
-    PyObject *given;
-    if (parse_link(&signature, args, count, kwnames, &given, &path, &replace)
-        < 0) {
+    static const struct signature signature = {"rename", 2, 1, name_arguments};
+    handle_state now;
+    new_name to;
+    if (parse_new_name(&signature, args, count, kwnames, &to) < 0) {
         return NULL;
     }
-    struct pshm_name from;
-    struct pshm_identity id;
-    if (take_name(self, &from, &id)
-        && audit_rename(&from, &path, replace) < 0) {
-        return NULL;
-    }
-    if (handle_claim(self) < 0) {
-        return NULL;
-    }
-    int rc = -1;
-    struct fdref *fd = handle_take_fd(self);
-    if (fd != NULL) {
-        rc = rename_claimed(self, given, &path, replace);
-        fdref_drop(fd);
-    }
-    handle_release(self);
-    return rc < 0 ? NULL : Py_NewRef(Py_None);
+    (void)handle_acquire(as_handle(op), 0, &now);
+    bool refused = now.name != NULL
+                   && audit_rename(&now.path, &to.path, to.replace) < 0;
+    handle_release(as_handle(op), 0, &now);
+    return refused ? NULL
+                   : change_name(as_handle(op), &to, rename_acquired);
 }

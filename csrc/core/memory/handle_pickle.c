@@ -128,10 +128,10 @@ handle_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
     bool readonly, track;
     Py_ssize_t max_size;
     fields_lock(&self->fields);
-    id = self->body.id;
-    readonly = self->body.readonly;
-    track = self->body.track;
-    max_size = self->body.max_size;
+    id = self->state.id;
+    readonly = self->state.readonly;
+    track = self->state.track;
+    max_size = self->state.max_size;
     fields_unlock(&self->fields);
     char object[2 * DIGITS + 1] = {0};
     write_number(object, (uint64_t)id.dev);

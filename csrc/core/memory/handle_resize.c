@@ -1,42 +1,81 @@
-/* A handle's size, and that of its object. */
+/* The size of a handle, and that of its object. */
 #include "core/memory/handle.h"
 
 #include "core/args.h"
 #include "core/errors.h"
 #include "core/interrupt.h"
 
-#include "posix/object/attach.h"
 #include "posix/constants.h"
-#include "posix/object/new_object.h"
 #include "posix/object/map.h"
+#include "posix/object/new_object.h"
 #include "posix/object/region.h"
 #include "posix/object/size.h"
 
-/* A mapping of [0, size) that takes the place of old, with its rights. */
-static MemoryMapObject *
-map_like(core_state *state, MemoryMapObject *old, struct fdref *fd,
-         Py_ssize_t size, PyObject *name)
+/* A change of size, with the handle claimed. */
+typedef struct {
+    SharedMemoryObject *self;
+    handle_state now;
+    Py_ssize_t from;                    /* bytes: the object's size */
+    Py_ssize_t to;
+} size_change;
+
+enum { NEEDS = HANDLE_FD | HANDLE_MAP | HANDLE_CLAIM };
+
+static int
+begin_change(size_change *c, PyObject *op)
 {
-    MemoryMapObject *map = mapping_new(state);
+    struct pshm_status status;
+    c->self = as_handle(op);
+    if (handle_acquire(c->self, NEEDS, &c->now) < 0) {
+        return -1;
+    }
+    int rc = pshm_status_of(c->now.fd->fd, &status);
+    if (rc < 0) {
+        raise_errno(rc, c->now.name);
+        handle_release(c->self, NEEDS, &c->now);
+        return -1;
+    }
+    c->from = (Py_ssize_t)status.size;
+    return 0;
+}
+
+/* Returns the size of the handle, or NULL if rc < 0. */
+static PyObject *
+end_change(size_change *c, int rc)
+{
+    handle_release(c->self, NEEDS, &c->now);
+    fields_lock(&c->self->fields);
+    Py_ssize_t size = c->self->size;
+    fields_unlock(&c->self->fields);
+    return rc < 0 ? NULL : PyLong_FromSsize_t(size);
+}
+
+/* A mapping of [0, size) with the rights of the current one. That one is counted
+ * (region.h), so no other handle can shrink the object meanwhile. */
+static MemoryMapObject *
+map_again(size_change *c, Py_ssize_t size)
+{
+    const MemoryMapObject *old = c->now.map;
+    MemoryMapObject *map =
+        mapping_new(core_state_of_type(Py_TYPE((PyObject *)c->self)));
     if (map == NULL) {
         return NULL;
     }
     void *base;
     int rc, prot = old->prot;
     Py_BEGIN_ALLOW_THREADS
-    rc = pshm_map(fd->fd, 0, (size_t)size, prot, &base);
+    rc = pshm_map(c->now.fd->fd, 0, (size_t)size, prot, &base);
     if (rc == 0) {
-        /* The old mapping is counted, so no other handle can shrink it. */
-        (void)mapping_set(map, base, (size_t)size, size, prot, fd->id, 0);
+        (void)mapping_set(map, base, (size_t)size, size, prot, c->now.id, 0);
     }
     Py_END_ALLOW_THREADS
     if (rc < 0) {
         Py_DECREF(map);
         if (rc == -ENOMEM) {
-            raise_no_addresses(name, size);
+            raise_no_addresses(c->now.name, size);
         }
         else {
-            raise_errno(rc, name);
+            raise_errno(rc, c->now.name);
         }
         return NULL;
     }
@@ -44,49 +83,29 @@ map_like(core_state *state, MemoryMapObject *old, struct fdref *fd,
     return map;
 }
 
-/* A change of size. */
-typedef struct {
-    SharedMemoryObject *self;
-    core_state *state;
-    struct fdref *fd;
-    MemoryMapObject *map;
-    PyObject *name;                     /* or NULL */
-    Py_ssize_t max_size;                /* or 0 */
-    bool readonly;
-    Py_ssize_t from;                    /* the object's size now */
-    Py_ssize_t to;
-} size_change;
+/* The object has changed in place. */
+static void
+set_size(size_change *c, Py_ssize_t size)
+{
+    fields_lock(&c->self->fields);
+    mapping_set_size(c->now.map, size);
+    if (c->self->state.map == c->now.map) {
+        c->self->size = size;
+    }
+    fields_unlock(&c->self->fields);
+}
 
-/* Grow the object itself.  0 or -1. */
 static int
 grow_object(size_change *c)
 {
     PyThreadState *released = PyEval_SaveThread();
     const struct pshm_interrupt interrupt = core_interrupt(&released);
-    int rc = pshm_size_grow(c->fd->fd, c->from, c->to, &interrupt);
+    int rc = pshm_size_grow(c->now.fd->fd, c->from, c->to, &interrupt);
     PyEval_RestoreThread(released);
     if (rc < 0) {
-        /* The limit on a file is one on its size, not on what is added. */
-        raise_no_memory(rc, c->name, c->fd->fd,
+        /* RLIMIT_FSIZE limits the size, not the growth. */
+        raise_no_memory(rc, c->now.name, c->now.fd->fd,
                         rc == -EFBIG ? c->to : c->to - c->from);
-    }
-    return rc;
-}
-
-/* The object changed in place. */
-static int
-note_size(size_change *c, Py_ssize_t size)
-{
-    int rc = -1;
-    fields_lock(&c->self->fields);
-    if (c->self->body.map == c->map) {
-        c->self->size = size;
-        mapping_set_size(c->map, size);
-        rc = 0;
-    }
-    fields_unlock(&c->self->fields);
-    if (rc < 0) {
-        handle_raise_changed();
     }
     return rc;
 }
@@ -94,19 +113,22 @@ note_size(size_change *c, Py_ssize_t size)
 static int
 grow(size_change *c)
 {
-    if (c->max_size > 0) {
-        if (c->to > c->max_size) {
+    if (c->now.max_size > 0) {
+        if (c->to > c->now.max_size) {
             PyErr_Format(PyExc_ValueError,
                          "size must be at most max_size, %zd bytes, not %zd",
-                         c->max_size, c->to);
+                         c->now.max_size, c->to);
             return -1;
         }
-        return grow_object(c) < 0 ? -1 : note_size(c, c->to);
+        if (grow_object(c) < 0) {
+            return -1;
+        }
+        set_size(c, c->to);
+        return 0;
     }
-    /* Mapped first: a range past the end may be mapped, and then nothing that
-     * can fail is left once the object has grown. */
-    MemoryMapObject *map =
-        map_like(c->state, c->map, c->fd, c->to, c->name);
+    /* Map first: a range past the end can be mapped, and after the object has
+     * grown nothing may fail. */
+    MemoryMapObject *map = map_again(c, c->to);
     if (map == NULL) {
         return -1;
     }
@@ -114,153 +136,84 @@ grow(size_change *c)
         Py_DECREF(map);
         return -1;
     }
-    return handle_replace_map(c->self, c->map, map);
+    return handle_replace_map(c->self, c->now.map, map);
 }
 
-/* Make the end unreachable for new views, if no view can reach it.  Returns
- * NULL, or why it remains. */
-static const char *
+/* Hide the end from new views, if no consumer of a buffer can reach it. Returns
+ * whether it did. */
+static bool
 hide_end(size_change *c)
 {
     SharedMemoryObject *self = c->self;
-    const char *why = NULL;
-    fields_lock_both(&self->fields, &c->map->fields);
-    /* The handle and c have a reference each. */
-    if (self->exported || self->kept != NULL || self->body.map != c->map
-        || !mapping_is_private_locked(c->map, 2)) {
-        why = "a buffer of this handle was exported, and its consumer may still "
-              "use the address";
-    }
-    else {
-        mapping_set_size(c->map, c->to);
+    MemoryMapObject *map = c->now.map;
+    fields_lock_both(&self->fields, &map->fields);
+    /* The handle and c have one reference each. */
+    bool hidden = !self->has_exports && self->old_maps == NULL
+                  && self->state.map == map
+                  && mapping_is_private_locked(map, 2);
+    if (hidden) {
+        mapping_set_size(map, c->to);
         self->size = c->to;
     }
-    fields_unlock(&c->map->fields);
+    fields_unlock(&map->fields);
     fields_unlock(&self->fields);
-    return why;
+    return hidden;
 }
 
-static void
-show_end(size_change *c)
-{
-    fields_lock(&c->self->fields);
-    mapping_set_size(c->map, c->from);
-    c->self->size = c->from;
-    fields_unlock(&c->self->fields);
-}
-
-/* The end of the range remains mapped: it cannot be reached. */
+/* The end of the range remains mapped, but is unreachable. */
 static int
 shrink(size_change *c)
 {
-    int rc = -EBUSY, seals = pshm_seals_of(c->fd->fd);
+    int rc, seals = pshm_seals_of(c->now.fd->fd);
     if (seals > 0 && seals & F_SEAL_SHRINK) {
-        raise_errno_words(-EPERM, c->name,
-                          "The object is sealed against shrinking");
+        raise_errno_words(-EPERM, c->now.name,
+                          "The object is sealed against shrinking "
+                          "(F_SEAL_SHRINK)");
         return -1;
     }
-    const char *why = hide_end(c);
-    if (why == NULL) {
-        why = "another mapping of the object exists in this process";
-        Py_BEGIN_ALLOW_THREADS
-        rc = pshm_region_shrink(c->map->region, c->fd->fd, c->to);
-        Py_END_ALLOW_THREADS
-        if (rc < 0) {
-            show_end(c);
-        }
+    if (!hide_end(c)) {
+        PyErr_SetString(PyExc_BufferError,
+                        "cannot shrink the object: a buffer of this handle was "
+                        "exported; delete the views of the handle first, or "
+                        "open the object again if the handle itself was the "
+                        "buffer, as in numpy.frombuffer(handle)");
+        return -1;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_region_shrink(c->now.map->region, c->now.fd->fd, c->to);
+    Py_END_ALLOW_THREADS
+    if (rc < 0) {
+        set_size(c, c->from);
     }
     if (rc == -EBUSY) {
-        PyErr_Format(PyExc_BufferError,
-                     "cannot shrink the object: %s; delete the views, maps and "
-                     "other handles of the object first",
-                     why);
+        PyErr_SetString(PyExc_BufferError,
+                        "cannot shrink the object: another mapping of the "
+                        "object exists in this process; delete the older "
+                        "views, maps and other handles of the object first");
     }
     else if (rc < 0) {
-        raise_errno(rc, c->name);
+        raise_errno(rc, c->now.name);
     }
     return rc;
 }
 
-static int
-look_at_size(size_change *c)
-{
-    struct pshm_status status;
-    int rc = pshm_status_of(c->fd->fd, &status);
-    if (rc < 0) {
-        raise_errno(rc, c->name);
-        return rc;
-    }
-    c->from = (Py_ssize_t)status.size;
-    return 0;
-}
-
-static int
-change_begin(size_change *c, PyObject *op)
-{
-    *c = (size_change){
-        .self = as_handle(op),
-        .state = core_state_of_type(Py_TYPE(op)),
-    };
-    c->fd = handle_take_fd(c->self);
-    if (c->fd == NULL) {
-        return -1;
-    }
-    c->map = handle_take_map(c->self);
-    c->name = handle_name_object(c->self);
-    int rc = c->map == NULL ? -1 : handle_claim(c->self);
-    if (rc == 0) {
-        fields_lock(&c->self->fields);
-        c->max_size = c->self->body.max_size;
-        c->readonly = c->self->body.readonly;
-        fields_unlock(&c->self->fields);
-        rc = look_at_size(c);
-        if (rc == 0) {
-            return 0;
-        }
-        handle_release(c->self);
-    }
-    Py_XDECREF(c->map);
-    Py_XDECREF(c->name);
-    fdref_drop(c->fd);
-    return -1;
-}
-
-static void
-change_end(size_change *c)
-{
-    handle_release(c->self);
-    Py_DECREF(c->map);
-    Py_XDECREF(c->name);
-    fdref_drop(c->fd);
-}
-
-/* Make the handle's mapping fit the object, whose size another process changed. */
+/* Make the mapping fit the object, which another process may have changed. */
 static int
 follow(size_change *c)
 {
     if (c->from == 0) {
-        raise_attach(-ENODATA, c->name, 0);
+        raise_attach(-ENODATA, c->now.name, 0);
         return -1;
     }
-    if (c->max_size > 0) {
-        return note_size(c, c->from < c->max_size ? c->from : c->max_size);
-    }
-    if (c->from == mapping_size(c->map)) {
+    if (c->now.max_size > 0) {
+        set_size(c, c->from < c->now.max_size ? c->from : c->now.max_size);
         return 0;
     }
-    MemoryMapObject *map =
-        map_like(c->state, c->map, c->fd, c->from, c->name);
-    return map == NULL ? -1 : handle_replace_map(c->self, c->map, map);
-}
-
-static Py_ssize_t
-last_size(SharedMemoryObject *self)
-{
-    Py_ssize_t size;
-    fields_lock(&self->fields);
-    size = self->size;
-    fields_unlock(&self->fields);
-    return size;
+    if (c->from == mapping_size(c->now.map)) {
+        return 0;
+    }
+    MemoryMapObject *map = map_again(c, c->from);
+    return map == NULL ? -1 : handle_replace_map(c->self, c->now.map, map);
 }
 
 const char handle_resize_doc[] =
@@ -297,25 +250,26 @@ handle_resize(PyObject *op, PyObject *const *args, Py_ssize_t count,
     if (args_match(&signature, args, count, kwnames, values) < 0
         || arg_size(values[0], "size", &size) < 0
         || arg_bool(values[1], &may_shrink) < 0
-        || change_begin(&c, op) < 0) {
+        || begin_change(&c, op) < 0) {
         return NULL;
     }
     c.to = size;
     int rc = -1;
-    if (c.readonly) {
-        raise_errno_words(-EACCES, c.name, "The handle is read-only");
+    if (c.now.readonly) {
+        raise_errno_words(-EACCES, c.now.name,
+                          "The handle is read-only, and cannot resize the "
+                          "object");
     }
     else if (size > c.from) {
         rc = grow(&c);
     }
-    else if (size == c.from || !may_shrink) {
-        rc = follow(&c);
-    }
-    else {
+    else if (size < c.from && may_shrink) {
         rc = shrink(&c);
     }
-    change_end(&c);
-    return rc < 0 ? NULL : PyLong_FromSsize_t(last_size(c.self));
+    else {
+        rc = follow(&c);
+    }
+    return end_change(&c, rc);
 }
 
 const char handle_refresh_doc[] =
@@ -331,10 +285,8 @@ PyObject *
 handle_refresh(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     size_change c;
-    if (change_begin(&c, op) < 0) {
+    if (begin_change(&c, op) < 0) {
         return NULL;
     }
-    int rc = follow(&c);
-    change_end(&c);
-    return rc < 0 ? NULL : handle_get_size(op, NULL);
+    return end_change(&c, follow(&c));
 }

@@ -41,9 +41,9 @@ handle_table_add(struct handle_table *table, SharedMemoryObject *self)
 {
     fields_lock(&table->lock);
     fields_lock(&self->fields);
-    if (self->open && self->body.max_size == 0 && self->table_link == NULL) {
+    if (self->open && self->state.max_size == 0 && self->table_link == NULL) {
         SharedMemoryObject **first =
-            bucket(table, self->body.id, self->body.readonly);
+            bucket(table, self->state.id, self->state.readonly);
         self->table_next = *first;
         if (*first != NULL) {
             (*first)->table_link = &self->table_next;
@@ -98,14 +98,14 @@ handle_table_take(struct handle_table *table, struct pshm_identity id,
     SharedMemoryObject *at = *bucket(table, id, readonly);
     for (; at != NULL && !found; at = at->table_next) {
         fields_lock(&at->fields);
-        if (at->open && at->body.fd != NULL
-            && pshm_identity_same(at->body.id, id)
-            && at->body.map->prot == prot
-            && mapping_decide(at->body.map, MAPPING_SHARED)) {
-            body->fd = fdref_take(at->body.fd);
-            body->map = (MemoryMapObject *)Py_NewRef(at->body.map);
-            body->locked = at->body.locked;
-            body->last = at->body.last;
+        if (at->open && at->state.fd != NULL
+            && pshm_identity_same(at->state.id, id)
+            && at->state.map->prot == prot
+            && mapping_decide(at->state.map, MAPPING_SHARED)) {
+            body->fd = fdref_take(at->state.fd);
+            body->map = (MemoryMapObject *)Py_NewRef(at->state.map);
+            body->locked = at->state.locked;
+            body->last = at->state.last;
             found = true;
         }
         fields_unlock(&at->fields);

@@ -28,7 +28,7 @@ handle_repr(PyObject *op)
         bool open = handle_current_size(as_handle(op), &size);
         bool locked;
         fields_lock(&as_handle(op)->fields);
-        locked = as_handle(op)->body.locked;
+        locked = as_handle(op)->state.locked;
         fields_unlock(&as_handle(op)->fields);
         result = PyUnicode_FromFormat("%U(%R, size=%zd)%s", type, name, size,
                                       !open     ? " (closed)"

@@ -10,12 +10,6 @@
 #include "posix/object/map.h"
 #include "posix/object/region.h"
 
-static MemoryMapObject *
-as_mapping(PyObject *op)
-{
-    return (MemoryMapObject *)op;
-}
-
 MemoryMapObject *
 mapping_new(core_state *state)
 {
@@ -65,7 +59,8 @@ mapping_dealloc(PyObject *op)
         PyObject_ClearWeakRefs(op);
     }
     if (self->last != NULL && self->base != NULL && pshm_region_is_own(self->region)) {
-        /* It takes long for much memory, and others wait for the name lock. */
+        /* To free much memory takes long, and must not be done with the name
+         * lock. */
         Py_BEGIN_ALLOW_THREADS
         (void)pshm_map_advise(self->base, self->reserved, MADV_DONTNEED);
         Py_END_ALLOW_THREADS
@@ -90,7 +85,7 @@ mapping_traverse(PyObject *op, visitproc visit, void *arg)
     return 0;
 }
 
-/* ---- Making one ---- */
+/* ---- Mapping ---- */
 
 static PyObject *
 raise_range(off_t offset, off_t length, const struct pshm_map_seen *seen)
@@ -99,13 +94,13 @@ raise_range(off_t offset, off_t length, const struct pshm_map_seen *seen)
     if (size < 0) {
         PyErr_SetString(PyExc_ValueError,
                         "length must be given for a descriptor that is not a "
-                        "regular file");
+                        "regular file, because it has no size");
         return NULL;
     }
     if (seen->huge_page > 0 && offset < size && length <= size - offset) {
         return PyErr_Format(PyExc_ValueError,
                             "offset %lld and length %lld must be multiples of "
-                            "the huge pages of that file, %ld bytes",
+                            "the page size of the file, %ld bytes",
                             (long long)offset, (long long)length,
                             seen->huge_page);
     }
@@ -208,8 +203,8 @@ static void
 raise_unreadable(void)
 {
     PyErr_SetString(PyExc_BufferError,
-                    "the mapping cannot be read: its protection is "
-                    "PROT_NONE");
+                    "the memory cannot be read: its protection is PROT_NONE; "
+                    "protect(PROT_READ) allows access to it");
 }
 
 int
@@ -267,21 +262,20 @@ mapping_bf_getbuffer(PyObject *op, Py_buffer *view, int flags)
     return mapping_get_buffer(as_mapping(op), view, flags);
 }
 
-/* It must be there: np.frombuffer keeps a view, and with it a reference to us,
- * only of a type that has it. */
+/* numpy.frombuffer keeps a view, and with it a reference to the mapping, only if
+ * the type has this slot. */
 static void
 mapping_bf_releasebuffer(PyObject *op, Py_buffer *view)
 {
-    if (view->internal == MAPPING_TAKEN_FROM_HANDLE) {
+    if (view->internal == MAPPING_EXPORTED_BY_HANDLE) {
         atomic_store_explicit(&as_mapping(op)->released, true,
                               memory_order_release);
     }
 }
 
-/* The references come first: who gave one up may have left a weak one, or an
- * owner of another kind, which is then seen.  The list of weak ones is CPython's
- * to change, whenever it wants; a thread that makes a reference of one that was
- * missed here finds the memory as it is by then. */
+/* References first: a thread that released one may have left a weak reference, or
+ * an owner of another kind, which is then seen. A thread that makes a reference
+ * of a weak one later finds the memory as it is by then. */
 bool
 mapping_is_private_locked(MemoryMapObject *self, Py_ssize_t references)
 {
@@ -303,18 +297,19 @@ PyDoc_STRVAR(
     mapping_doc,
     "MemoryMap(fd, length=None, offset=0, *, readonly=False,\n"
     "          device=False)\n--\n\n"
-    "A range of a descriptor's object in memory, shared: " MAN(mmap, 2) ".\n\n"
-    "fd: an open descriptor, or an object with fileno(); it is not kept and\n"
-    "may be closed at once.  length: bytes, at least 1; None: up to the end.\n"
-    "offset: bytes, a multiple of PAGESIZE.  device: accept a descriptor that\n"
-    "is not a regular file or memfd; what an access to it does is the\n"
-    "driver's to say, and may be a bus error.\n\n"
-    "Exports its bytes (format 'B', one dimension); len(), indexing, slices\n"
-    "and iteration are a memoryview's.  It is unmapped when nothing refers\n"
-    "to it any more, and in no other way.\n\n"
-    "Raises ValueError for a range past the object's end, and OSError:\n"
-    "EINVAL (not a regular file), ENOMEM (address space, RLIMIT_AS, too many\n"
-    "mappings), EACCES (not as fd was opened), EBADF.");
+    "A range of the object of a descriptor, mapped shared: " MAN(mmap, 2) ".\n\n"
+    "fd: an open descriptor, or an object with fileno(). It is not kept, and can\n"
+    "be closed at once. length: bytes, at least 1; None: up to the end of the\n"
+    "object. offset: bytes, a multiple of PAGESIZE. readonly: map the range for\n"
+    "reading only. device: accept a descriptor that is not a regular file or\n"
+    "memfd; the driver determines what an access does, which may be a bus\n"
+    "error.\n\n"
+    "Exports its bytes (format 'B', one dimension). len(), indexing, slices and\n"
+    "iteration are those of a memoryview. The range is unmapped when the last\n"
+    "reference to the MemoryMap, or to a view of it, is released.\n\n"
+    "Raises ValueError for a range past the end of the object; OSError: EINVAL\n"
+    "(not a regular file), ENOMEM (address space, RLIMIT_AS, too many\n"
+    "mappings), EACCES (fd was opened for less), EBADF.");
 
 static PyMemberDef mapping_members[] = {
     {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(MemoryMapObject, weakrefs),

@@ -1,13 +1,15 @@
 /* MemoryMap: the only owner of an address.
  *
- * Views, and whoever took an address through the buffer protocol and kept a
- * reference to what the buffer's `obj` is, keep it alive.  The address is
- * unmapped in its deallocator and nowhere else. */
+ * It lives as long as a view of it, or a consumer that took the address through
+ * the buffer protocol and kept a reference to the `obj` of the buffer. Only its
+ * deallocator unmaps the address. */
 #ifndef CORE_MAPPING_H
 #define CORE_MAPPING_H
 
 #include "core/core.h"
 #include "core/fields.h"
+
+#include <sys/mman.h>
 
 /* Handles share a mapping, or protect() of one handle may change it. */
 enum mapping_use { MAPPING_UNDECIDED, MAPPING_SHARED, MAPPING_SINGLE };
@@ -15,20 +17,19 @@ enum mapping_use { MAPPING_UNDECIDED, MAPPING_SHARED, MAPPING_SINGLE };
 typedef struct {
     PyObject_HEAD
     fields_mutex fields;
-    char *base;                         /* NULL until adopted */
-    size_t reserved;                    /* bytes mapped; never grows */
-    /* Bytes that can be reached, at most reserved.  Where an object grows in
-     * place, the rest has no memory yet. */
+    char *base;                         /* NULL until mapping_set */
+    size_t reserved;                    /* bytes mapped */
+    /* Bytes that can be reached. If the object grows in place, the rest of what
+     * is reserved has no memory yet. */
     _Atomic(Py_ssize_t) size;
-    /* Under fields: */
-    atomic_int prot;                    /* rights that can be handed out;
-                                           others may look at it */
+    /* Written under fields: */
+    atomic_int prot;                    /* rights that can be granted */
     atomic_int granted;                 /* rights that ever were */
-    atomic_bool released;               /* a view of the kind below was */
+    atomic_bool released;               /* see MAPPING_EXPORTED_BY_HANDLE */
     bool changing;                      /* a thread changes prot */
     unsigned changing_in;               /* ... of this process: pshm_forks */
-    bool readonly;                      /* for good, whatever the descriptor
-                                           would allow; set when adopted */
+    bool readonly;                      /* permanently, even if the descriptor
+                                           allows writing */
     atomic_int use;                     /* enum mapping_use */
     struct pshm_region *region;         /* the memory, which may have owners
                                            that are not Python objects */
@@ -36,61 +37,69 @@ typedef struct {
     PyObject *weakrefs;
 } MemoryMapObject;
 
-/* A new one without an address; it may be dropped as it is.  The collector does
- * not show it to other threads before mapping_complete. */
+static inline MemoryMapObject *
+as_mapping(PyObject *op)
+{
+    return (MemoryMapObject *)op;
+}
+
+/* ---- mapping.c ---- */
+
+/* A new one without an address, which may be released as it is. The collector
+ * does not show it to other threads before mapping_complete. */
 MemoryMapObject *mapping_new(core_state *state);
 
-/* Give it the memory that pshm_map returned for the object id.  shrinks, and the
- * result: as for pshm_region_set.  Needs no GIL. */
+/* Give it the memory that pshm_map returned for the object id. shrinks, and the
+ * result: as for pshm_region_set. Does not need the GIL. */
 bool mapping_set(MemoryMapObject *self, void *base, size_t reserved,
                  Py_ssize_t size, int prot, struct pshm_identity id,
                  unsigned shrinks);
 
-/* Let the collector show it, if it does not yet: it has what it was given. */
+/* Let the collector show it. */
 void mapping_complete(MemoryMapObject *self);
 
-/* Map [offset, offset + length) of fd; length < 0: to the object's end.
- * device: fd need not be a regular file.  filename is for messages, or NULL.  Returns NULL with an exception. */
+/* Map [offset, offset + length) of fd. length < 0: up to the end of the object.
+ * device: fd need not be a regular file. filename: for messages, or NULL.
+ * Returns NULL with an exception. */
 PyObject *mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
                           Py_ssize_t length, bool readonly, bool device,
                           PyObject *filename);
 
-/* view->internal of a buffer that was taken from a handle, whose consumer has a
- * reference to the handle, and to the mapping only until it is released. */
-#define MAPPING_TAKEN_FROM_HANDLE ((void *)1)
+/* view->internal of a buffer that a handle exported. Its consumer has a reference
+ * to the handle, and to the mapping only until it releases the buffer. */
+#define MAPPING_EXPORTED_BY_HANDLE ((void *)1)
 
-/* Was such a one released?  Its consumer may still use the address, as
- * np.ndarray(buffer=handle) does.  Those that live keep the mapping. */
+/* Whether such a buffer was released, so that its consumer may use the address
+ * without a reference to the mapping. */
 static inline bool
-mapping_may_be_kept(MemoryMapObject *self)
+mapping_may_be_used(MemoryMapObject *self)
 {
     return self != NULL
            && atomic_load_explicit(&self->released, memory_order_acquire);
 }
 
-/* bf_getbuffer; the view's obj is the mapping.  The second needs no lock of the
- * mapping's: it serves where all rights were granted before, for those are
- * never taken away.  Returns 0, -1, or 1: take the first. */
+/* bf_getbuffer. The first does not take the lock of the fields: if all rights
+ * were granted before, it returns 0 or -1, and otherwise 1, to call the second.
+ * Granted rights are never revoked. */
 int mapping_get_granted_buffer(MemoryMapObject *self, Py_buffer *view,
                                int flags);
 int mapping_get_buffer(MemoryMapObject *self, Py_buffer *view, int flags);
 
-/* Let the rights be used by what keeps the mapping: reading and, unless
- * *readonly or the pages are, writing; *readonly: which it became.  Returns 0,
- * or -1 with BufferError where it cannot be read. */
+/* Grant reading, and unless *readonly, also writing if the pages can be written,
+ * to an object that keeps the mapping. *readonly is set to what was granted.
+ * Returns 0, or -1 with BufferError if the pages cannot be read. */
 int mapping_grant(MemoryMapObject *self, bool *readonly);
 
-/* Its memory, for one more owner, which releases it with pshm_region_drop. */
+/* The memory, for one more owner, which releases it with pshm_region_drop. */
 struct pshm_region *mapping_share(MemoryMapObject *self);
 
-/* Does nobody have it but those who hold these many references, all of them
- * known to the caller, who keeps others from getting one meanwhile?  Under
- * fields, by which an owner that is no Python object comes to have it. */
+/* Whether the mapping has no references but these, which the caller knows, and
+ * the memory has no other owner. The caller prevents new references. */
 bool mapping_is_private_locked(MemoryMapObject *self, Py_ssize_t references);
 
-/* Decide what self is used for, if that is undecided.  The first decision
- * stays, so that no handle gets a mapping that protect() is about to change.
- * Returns whether the decision is use. */
+/* Decide what self is used for, if that is undecided. The first decision stays,
+ * so that no handle gets a mapping that protect() is about to change. Returns
+ * whether the decision is use. */
 static inline bool
 mapping_decide(MemoryMapObject *self, enum mapping_use use)
 {
@@ -100,26 +109,6 @@ mapping_decide(MemoryMapObject *self, enum mapping_use use)
                memory_order_acquire)
            || decided == (int)use;
 }
-
-/* mprotect; filename as for mapping_from_fd.  Returns 0, or -1 with
- * BufferError where a right would go that was granted, or OSError (EACCES:
- * readonly). */
-int mapping_protect(MemoryMapObject *self, int prot, PyObject *filename);
-
-/* Methods that a handle has too, on the whole of its mapping.  fd: of the
- * object that self maps from its first byte on, or -1 if that is not known. */
-PyObject *mapping_populate(MemoryMapObject *self, int fd, PyObject *const *args,
-                           Py_ssize_t count, PyObject *kwnames);
-PyObject *mapping_parse_prot(PyObject *value, int *prot);
-extern PyMethodDef mapping_methods[];
-extern PyGetSetDef mapping_getset[];
-
-/* Slots: its bytes as items, each under the lock that a change of protection
- * takes. */
-Py_ssize_t mapping_length(PyObject *op);
-PyObject *mapping_item(PyObject *op, Py_ssize_t index);
-PyObject *mapping_subscript(PyObject *op, PyObject *key);
-int mapping_ass_subscript(PyObject *op, PyObject *key, PyObject *value);
 
 static inline Py_ssize_t
 mapping_size(MemoryMapObject *self)
@@ -132,5 +121,44 @@ mapping_set_size(MemoryMapObject *self, Py_ssize_t size)
 {
     atomic_store_explicit(&self->size, size, memory_order_relaxed);
 }
+
+/* ---- mapping_protect.c ---- */
+
+/* The argument prot=. Returns 0, or -1 with ValueError. */
+int mapping_parse_prot(PyObject *value, int *prot);
+
+/* mprotect(2). filename: for messages, or NULL. Returns 0; or -1 with BufferError
+ * if a granted right would be lost, or with OSError (EACCES: readonly). */
+int mapping_protect(MemoryMapObject *self, int prot, PyObject *filename);
+
+PyObject *mapping_protect_method(PyObject *op, PyObject *value);
+extern const char mapping_protect_doc[];
+
+/* ---- mapping_pages.c ---- */
+
+/* Methods, as METH_FASTCALL | METH_KEYWORDS has them. A handle has them too. */
+typedef PyObject *mapping_function(PyObject *op, PyObject *const *args,
+                                   Py_ssize_t count, PyObject *kwnames);
+mapping_function mapping_advise, mapping_sync, mapping_lock_pages,
+    mapping_unlock_pages;
+
+/* populate(). fd: of the object that self maps from its first byte on, or -1 if
+ * it is unknown. */
+PyObject *mapping_populate_object(MemoryMapObject *self, int fd,
+                                  PyObject *const *args, Py_ssize_t count,
+                                  PyObject *kwnames);
+PyObject *mapping_get_resident(PyObject *op, void *closure);
+
+extern PyMethodDef mapping_methods[];
+extern PyGetSetDef mapping_getset[];
+
+/* ---- mapping_items.c ---- */
+
+/* Slots: the bytes as items, each read or written under the lock of the fields,
+ * as the protection is. */
+Py_ssize_t mapping_length(PyObject *op);
+PyObject *mapping_item(PyObject *op, Py_ssize_t index);
+PyObject *mapping_subscript(PyObject *op, PyObject *key);
+int mapping_ass_subscript(PyObject *op, PyObject *key, PyObject *value);
 
 #endif

@@ -11,12 +11,6 @@
 
 #include "core/args.h"
 
-static MemoryMapObject *
-as_mapping(PyObject *op)
-{
-    return (MemoryMapObject *)op;
-}
-
 Py_ssize_t
 mapping_length(PyObject *op)
 {

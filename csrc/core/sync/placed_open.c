@@ -333,8 +333,8 @@ create_object(placed_params *params, const struct pshm_name *path,
 {
     core_state *state = params->state;
     create_params object;
-    request_init(&object, path != NULL ? PSHM_NAMED : PSHM_MEMFD);
-    request_set_size(&object, size);
+    create_params_init(&object, path != NULL ? PSHM_NAMED : PSHM_MEMFD);
+    create_params_set_size(&object, size);
     if (path == NULL) {
         object.spec.label = "posixshm";
     }
@@ -350,7 +350,7 @@ create_object(placed_params *params, const struct pshm_name *path,
         object.deletion = params->deletion;
         object.track = params->track;
     }
-    return request_set_acl(&object, state, params->options[PLACED_ACL]) < 0
+    return create_params_set_acl(&object, state, params->options[PLACED_ACL]) < 0
                ? NULL
                : handle_make(state, (PyObject *)state->handle_type, &object);
 }

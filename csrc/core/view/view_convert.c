@@ -124,7 +124,7 @@ check_origin(const struct view_origin *origin)
     SharedMemoryObject *self = as_handle(origin->shm);
     struct pshm_identity id;
     fields_lock(&self->fields);
-    id = self->body.id;
+    id = self->state.id;
     fields_unlock(&self->fields);
     if (!pshm_identity_same(id, origin->id)) {
         PyErr_SetString(PyExc_TypeError,

@@ -1,4 +1,4 @@
-/* What can be done to a mapping's pages. */
+/* The pages of a mapping: advice, locking, populating. */
 #include "core/memory/mapping.h"
 
 #include <sys/mman.h>
@@ -8,133 +8,14 @@
 #include "core/interrupt.h"
 #include "core/view/view.h"
 
-#include "posix/host.h"
 #include "posix/object/fd.h"
 #include "posix/object/map.h"
 #include "posix/object/procmaps.h"
 #include "posix/object/size.h"
 
-static MemoryMapObject *
-as_mapping(PyObject *op)
-{
-    return (MemoryMapObject *)op;
-}
-
-/* ---- Protection ---- */
-
-PyObject *
-mapping_parse_prot(PyObject *value, int *prot)
-{
-    long long number;
-    if (arg_long(value, "prot", INT_MIN, INT_MAX, &number) < 0) {
-        return NULL;
-    }
-    if (number != PROT_NONE && number != PROT_READ
-        && number != (PROT_READ | PROT_WRITE)) {
-        PyErr_Format(PyExc_ValueError,
-                     "prot must be PROT_NONE, PROT_READ or PROT_READ | "
-                     "PROT_WRITE, not %lld",
-                     number);
-        return NULL;
-    }
-    *prot = (int)number;
-    return Py_None;
-}
-
-/* In a child that was forked while a thread changed it, that thread is gone; and
- * prot has no right that the pages lack. */
-static bool
-start_changing_locked(MemoryMapObject *self)
-{
-    if (self->changing && self->changing_in == pshm_forks()) {
-        return false;
-    }
-    self->changing = true;
-    self->changing_in = pshm_forks();
-    return true;
-}
-
-/* Claim the right to change it.  What is taken away cannot be handed out from
- * here on.  Returns the old protection, or -1. */
-static int
-begin_change(MemoryMapObject *self, int prot)
-{
-    int old = -1;
-    fields_lock(&self->fields);
-    if (self->granted & self->prot & ~prot) {
-        PyErr_SetString(
-            PyExc_BufferError,
-            "a view that was handed out may be using the right that would be "
-            "taken away; protect the memory before taking views of it, or "
-            "map it a second time");
-    }
-    else if (!start_changing_locked(self)) {
-        PyErr_SetString(PyExc_BufferError,
-                        "another thread is changing the protection");
-    }
-    else {
-        old = self->prot;
-        self->prot &= prot;
-    }
-    fields_unlock(&self->fields);
-    return old;
-}
-
-static void
-end_change(MemoryMapObject *self, int prot)
-{
-    fields_lock(&self->fields);
-    self->prot = prot;
-    self->changing = false;
-    fields_unlock(&self->fields);
-}
-
-int
-mapping_protect(MemoryMapObject *self, int prot, PyObject *filename)
-{
-    if (self->readonly && prot & PROT_WRITE) {
-        raise_errno_words(-EACCES, filename, "The shared memory is read-only");
-        return -1;
-    }
-    int old = begin_change(self, prot);
-    if (old < 0) {
-        return -1;
-    }
-    int rc;
-    Py_BEGIN_ALLOW_THREADS
-    rc = pshm_map_protect(self->base, self->reserved, prot);
-    Py_END_ALLOW_THREADS
-    end_change(self, rc < 0 ? old : prot);
-    if (rc < 0) {
-        raise_errno(rc, filename);
-    }
-    return rc;
-}
-
-PyDoc_STRVAR(
-    protect_doc,
-    "protect($self, prot, /)\n--\n\n"
-    "Set what may be done to the pages: " MAN(mprotect, 2) ".\n\n"
-    "prot: PROT_READ | PROT_WRITE, PROT_READ or PROT_NONE.\n\n"
-    "Raises BufferError where a right would go that any view taken so far\n"
-    "has (numpy keeps an address after it has released the view);\n"
-    "PermissionError for PROT_WRITE where the descriptor was read-only, or\n"
-    "the handle whose memory it is.");
-
-static PyObject *
-mapping_protect_method(PyObject *op, PyObject *value)
-{
-    int prot;
-    if (mapping_parse_prot(value, &prot) == NULL
-        || mapping_protect(as_mapping(op), prot, NULL) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
 /* ---- Ranges ---- */
 
-/* offset and length of a range of whole pages; 0 or -1. */
+/* The arguments offset= and length=, a range of whole pages. Returns 0 or -1. */
 static int
 parse_range(MemoryMapObject *self, PyObject *offset_value,
             PyObject *length_value, Py_ssize_t *offset, Py_ssize_t *length)
@@ -169,7 +50,7 @@ parse_range(MemoryMapObject *self, PyObject *offset_value,
     return 0;
 }
 
-/* The kernel brings in only what may be accessed.  0 or -1. */
+/* The kernel brings in only pages that may be accessed. Returns 0 or -1. */
 static int
 check_access(MemoryMapObject *self)
 {
@@ -182,7 +63,7 @@ check_access(MemoryMapObject *self)
     return -1;
 }
 
-/* mlock(2) says ENOMEM for the limit and for a missing page. */
+/* mlock(2) returns ENOMEM both for the limit and for a missing page. */
 static PyObject *
 raise_lock(int rc, Py_ssize_t length)
 {
@@ -192,8 +73,8 @@ raise_lock(int rc, Py_ssize_t length)
     }
     return raise_errno_words(
         rc, NULL,
-        "Cannot lock %zd bytes in memory: RLIMIT_MEMLOCK allows this process "
-        "%llu bytes in all (ulimit -l)%s",
+        "Cannot lock %zd bytes in memory: RLIMIT_MEMLOCK (ulimit -l) allows "
+        "this process %llu bytes in total%s",
         length, (unsigned long long)limit,
         (uint64_t)length > limit
             ? "" : ", or a page of the range is past the end of the object");
@@ -232,16 +113,17 @@ call_on_range(PyObject *op, const struct signature *signature,
 static const char *const range_names[] = {"offset", "length", NULL};
 
 #define RANGE_DOC                                                            \
-    "offset: bytes, a multiple of PAGESIZE.  length: bytes; None: up to the\n"\
-    "end.  Raises ValueError for a range outside the mapping, and OSError"
+    "offset: bytes, a multiple of PAGESIZE. length: bytes; None: up to the end\n"\
+    "of the mapping.\n\n"                                                     \
+    "Raises ValueError for a range outside the mapping; OSError"
 
 PyDoc_STRVAR(
     lock_doc,
     "lock_pages($self, /, offset=0, length=None)\n--\n\n"
-    "Bring pages in and keep them in memory: " MAN(mlock, 2) ".\n\n"
-    RANGE_DOC ":\nENOMEM or EPERM above RLIMIT_MEMLOCK.");
+    "Bring pages into memory and keep them there: " MAN(mlock, 2) ".\n\n"
+    RANGE_DOC ": ENOMEM or\nEPERM above RLIMIT_MEMLOCK.");
 
-static PyObject *
+PyObject *
 mapping_lock_pages(PyObject *op, PyObject *const *args, Py_ssize_t count,
                    PyObject *kwnames)
 {
@@ -253,9 +135,9 @@ mapping_lock_pages(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(
     unlock_doc,
     "unlock_pages($self, /, offset=0, length=None)\n--\n\n"
-    "Undo lock_pages: " MAN(munlock, 2) ".\n\n" RANGE_DOC ".");
+    "Undo lock_pages(): " MAN(munlock, 2) ".\n\n" RANGE_DOC ".");
 
-static PyObject *
+PyObject *
 mapping_unlock_pages(PyObject *op, PyObject *const *args, Py_ssize_t count,
                      PyObject *kwnames)
 {
@@ -268,19 +150,19 @@ mapping_unlock_pages(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(
     populate_doc,
     "populate($self, /, offset=0, length=None)\n--\n\n"
-    "Bring every page of a range in and map it, so that no later access\n"
-    "faults: " MAN(madvise, 2) ", MADV_POPULATE_WRITE, or MADV_POPULATE_READ if\n"
-    "the mapping is read-only. Needs Linux 5.14.\n\n"
-    RANGE_DOC ":\n"
-    "ENOSPC if the file system has no room; EFAULT if a page is past the end of\n"
-    "the object; EINVAL if the kernel cannot populate this memory. The room is\n"
-    "checked first, so that a mount is not filled in vain, if the object can be\n"
-    "found by its name or among the descriptors of this process.");
+    "Bring every page of a range into memory and map it, so that no later\n"
+    "access faults: " MAN(madvise, 2) ", MADV_POPULATE_WRITE, or\n"
+    "MADV_POPULATE_READ if the mapping is read-only. Needs Linux 5.14.\n\n"
+    RANGE_DOC ": ENOSPC if\n"
+    "the file system has no room; EFAULT if a page is past the end of the\n"
+    "object; EINVAL if the kernel cannot populate this memory. If the object can\n"
+    "be found by its name or among the descriptors of this process, the room is\n"
+    "checked before the first page is taken.");
 
-/* What was taken stays taken, because another process may have written to it; so
- * ask for the room first, and do not fill the mount in vain.  At least so much is
- * missing, and that exactly if length is that of the whole object.  If it cannot
- * be asked, the pages are brought in all the same.  Returns 0 or -1. */
+/* Check the room before pages are taken: they stay taken, because another process
+ * may have written to them. The number of missing bytes is exact if the range is
+ * the whole object, and otherwise a minimum. If the room is unknown, the pages are
+ * populated all the same. Returns 0 or -1. */
 static int
 check_room(int object, off_t start, off_t end)
 {
@@ -308,7 +190,7 @@ check_room(int object, off_t start, off_t end)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* where: what self maps. */
+/* where: the object that self maps. */
 static PyObject *
 populate(MemoryMapObject *self, const struct pshm_mapped *where,
          Py_ssize_t offset, Py_ssize_t length)
@@ -326,17 +208,14 @@ populate(MemoryMapObject *self, const struct pshm_mapped *where,
     if (rc == 0) {
         Py_RETURN_NONE;
     }
-    return rc == -EINTR
-               ? NULL
-               : raise_populate(
-                   rc, where->object,
-                   where->object >= 0 ? where->object : where->folder,
-                   start, end);
+    int mount = where->object >= 0 ? where->object : where->folder;
+    return rc == -EINTR ? NULL
+                        : raise_populate(rc, where->object, mount, start, end);
 }
 
 PyObject *
-mapping_populate(MemoryMapObject *self, int fd, PyObject *const *args,
-                 Py_ssize_t count, PyObject *kwnames)
+mapping_populate_object(MemoryMapObject *self, int fd, PyObject *const *args,
+                        Py_ssize_t count, PyObject *kwnames)
 {
     static const struct signature signature = {"populate", 2, 0, range_names};
     PyObject *values[2];
@@ -361,21 +240,21 @@ mapping_populate(MemoryMapObject *self, int fd, PyObject *const *args,
 }
 
 static PyObject *
-mapping_populate_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
-                        PyObject *kwnames)
+mapping_populate(PyObject *op, PyObject *const *args, Py_ssize_t count,
+                 PyObject *kwnames)
 {
-    return mapping_populate(as_mapping(op), -1, args, count, kwnames);
+    return mapping_populate_object(as_mapping(op), -1, args, count, kwnames);
 }
 
 PyDoc_STRVAR(
     advise_doc,
     "advise($self, /, advice, offset=0, length=None)\n--\n\n"
     "Tell the kernel how the pages will be used: " MAN(madvise, 2) ".\n\n"
-    "advice: one of the module's MADV_ constants.  Advice that could make a\n"
-    "later access crash, or lose bytes, is a ValueError.\n" RANGE_DOC
-    ":\nEINVAL where the kernel does not know the advice.");
+    "advice: a MADV_ constant of this module. Advice that could lose bytes, or\n"
+    "make a later access crash, raises ValueError.\n" RANGE_DOC ": EINVAL if\n"
+    "the kernel does not support the advice.");
 
-static PyObject *
+PyObject *
 mapping_advise(PyObject *op, PyObject *const *args, Py_ssize_t count,
                PyObject *kwnames)
 {
@@ -392,8 +271,8 @@ mapping_advise(PyObject *op, PyObject *const *args, Py_ssize_t count,
     }
     if (!pshm_advice_is_safe((int)advice)) {
         return PyErr_Format(PyExc_ValueError,
-                            "advice %lld is not one that leaves every byte "
-                            "in place and reachable",
+                            "advice %lld is not accepted: it could lose bytes "
+                            "of the memory, or make an access to it crash",
                             advice);
     }
     int rc;
@@ -409,11 +288,11 @@ mapping_advise(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(
     sync_doc,
     "sync($self, /, offset=0, length=None, flags=4)\n--\n\n"
-    "Write pages of a file back to its disk: " MAN(msync, 2) ".  On objects\n"
-    "in memory it has no effect.\n\n"
+    "Write the pages of a file to its disk: " MAN(msync, 2) ". It has no effect\n"
+    "on objects in memory.\n\n"
     "flags: MS_SYNC (4) or MS_ASYNC, and MS_INVALIDATE.\n" RANGE_DOC ".");
 
-static PyObject *
+PyObject *
 mapping_sync(PyObject *op, PyObject *const *args, Py_ssize_t count,
              PyObject *kwnames)
 {
@@ -440,7 +319,7 @@ mapping_sync(PyObject *op, PyObject *const *args, Py_ssize_t count,
 
 /* ---- Attributes ---- */
 
-static PyObject *
+PyObject *
 mapping_get_resident(PyObject *op, void *Py_UNUSED(closure))
 {
     MemoryMapObject *self = as_mapping(op);
@@ -475,28 +354,28 @@ mapping_get_prot(PyObject *op, void *Py_UNUSED(closure))
      METH_FASTCALL | METH_KEYWORDS, doc}
 
 PyMethodDef mapping_methods[] = {
-    {"protect", mapping_protect_method, METH_O, protect_doc},
+    {"protect", mapping_protect_method, METH_O, mapping_protect_doc},
     RANGE_METHOD("advise", mapping_advise, advise_doc),
     RANGE_METHOD("sync", mapping_sync, sync_doc),
     RANGE_METHOD("lock_pages", mapping_lock_pages, lock_doc),
     RANGE_METHOD("unlock_pages", mapping_unlock_pages, unlock_doc),
-    RANGE_METHOD("populate", mapping_populate_method, populate_doc),
+    RANGE_METHOD("populate", mapping_populate, populate_doc),
     RANGE_METHOD("view", view_of_mapping, view_of_mapping_doc),
     {0},
 };
 
 PyGetSetDef mapping_getset[] = {
-    {"nbytes", mapping_get_nbytes, NULL, PyDoc_STR("Size in bytes."), NULL},
+    {"nbytes", mapping_get_nbytes, NULL, PyDoc_STR("The size in bytes."), NULL},
     {"readonly", mapping_get_readonly, NULL,
-     PyDoc_STR("Whether the bytes cannot be written through it."), NULL},
+     PyDoc_STR("Whether the bytes cannot be written through this mapping."), NULL},
     {"prot", mapping_get_prot, NULL,
      PyDoc_STR("The protection: PROT_NONE, PROT_READ or PROT_READ | "
                "PROT_WRITE."),
      NULL},
     {"resident", mapping_get_resident, NULL,
-     PyDoc_STR("How many bytes, in whole pages, are in memory now:\n"
-               MAN(mincore, 2) ".  The kernel tells only who may write the\n"
-               "object or owns it; anyone else sees all of it as resident."),
+     PyDoc_STR("The number of bytes in memory, by whole pages:\n"
+               MAN(mincore, 2) ". A process that cannot write to the\n"
+               "object and does not own it sees all of it as resident."),
      NULL},
     {0},
 };
