@@ -57,10 +57,10 @@ def test_the_size_of_the_object_is_checked(name):
     with SharedMemory.create(name, 100, max_size=300, delete=True) as shm:
         for enough in (0, 1, 100):
             SharedMemory.open(name, size_at_least=enough).close()
-        with pytest.raises(ValueError, match=f"'{name}' has 100 bytes, and size_at_least is 101"):
+        with pytest.raises(ValueError, match=f"'{name}' has 100 bytes, fewer than size_at_least, 101"):
             SharedMemory.open(name, size_at_least=101)
         with pytest.raises(
-            TimeoutError, match=r"has 100 bytes.* 200 of size_at_least within 0\.01"
+            TimeoutError, match=r"has 100 bytes.* size_at_least, 200 bytes, within 0\.01"
         ):
             SharedMemory.open(name, size_at_least=200, timeout=0.01)
         shm.resize(200)
@@ -92,7 +92,7 @@ def test_open_waits_for_an_object_that_is_large_enough(name, start_python):
 def test_an_array_and_its_size(name):
     with array.create(name, 1000, "u1", delete=True) as made:
         assert array.load(name, size_at_least=1000).shape == (1000,)
-        with pytest.raises(ValueError, match=f"has {made.shm.size} bytes, and size_at_least"):
+        with pytest.raises(ValueError, match=f"has {made.shm.size} bytes, fewer than size_at_least"):
             array.load(name, size_at_least=made.shm.size + 1)
 
 

@@ -232,7 +232,7 @@ def test_an_object_that_became_larger_than_its_room(name):
     with SharedMemory.create(name, 10, max_size=PAGESIZE, delete=True) as shm:
         data = pickle.dumps(shm)
         os.truncate(SHM + name, 2 * PAGESIZE)
-        with pytest.raises(ValueError, match=f"max_size of {PAGESIZE} bytes is less .*{name}"):
+        with pytest.raises(ValueError, match=f"max_size must be at least .*{name}.* {2 * PAGESIZE} bytes, not {PAGESIZE}"):
             pickle.loads(data)
         with SharedMemory.create(None, 2 * PAGESIZE) as other:
             other.rename(name, replace=True)

@@ -53,7 +53,8 @@ typedef struct {
     bool registered;                    /* handle_pickle.c, under fields */
     struct handle_table *known_handles; /* handle_table.c */
     Py_ssize_t page_size;               /* bytes */
-    bool has_proc;                      /* pshm_has_proc, at import */
+    atomic_int proc;                    /* pshm_has_proc when the first object
+                                           was made: 1 or -1; 0: not yet */
 } core_state;
 
 _Static_assert(offsetof(core_state, owner_died_type)

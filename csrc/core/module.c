@@ -217,7 +217,6 @@ core_exec(PyObject *module)
 {
     core_state *state = core_state_of_module(module);
     pshm_forks_watch();
-    state->has_proc = pshm_has_proc();
     for (size_t i = 0; i < Py_ARRAY_LENGTH(functions); i++) {
         if (PyModule_AddFunctions(module, functions[i]) < 0) {
             return -1;

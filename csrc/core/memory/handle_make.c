@@ -8,6 +8,7 @@
 
 #include "posix/clock.h"
 #include "posix/constants.h"
+#include "posix/host.h"
 #include "posix/object/link.h"
 #include "posix/object/mark.h"
 #include "posix/object/size.h"
@@ -318,6 +319,17 @@ finish(core_state *state, const create_params *params, PyObject *name)
     return rc < 0 ? -1 : PyErr_CheckSignals();
 }
 
+static bool
+has_proc(core_state *state)
+{
+    int proc = atomic_load_explicit(&state->proc, memory_order_relaxed);
+    if (proc == 0) {
+        proc = pshm_has_proc() ? 1 : -1;
+        atomic_store_explicit(&state->proc, proc, memory_order_relaxed);
+    }
+    return proc > 0;
+}
+
 int
 handle_make_into(core_state *state, create_params *params,
                  SharedMemoryObject *self)
@@ -325,7 +337,7 @@ handle_make_into(core_state *state, create_params *params,
     handle_state made = HANDLE_STATE_NONE;
     PyObject *finalizer = NULL, *old = NULL;
     int rc;
-    params->spec.temporary = !state->has_proc;
+    params->spec.temporary = !has_proc(state);
     do {
         rc = make_or_attach(state, params, self, &made, &finalizer);
     } while (rc == 1);

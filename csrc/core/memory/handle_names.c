@@ -24,14 +24,15 @@ raise_gone(const handle_state *now, int rc)
 {
     if (rc == -ESTALE) {
         raise_errno_words(-ENOENT, now->name,
-                          "The name refers to another object now");
+                          "The object no longer has the name, which refers to "
+                          "another object now");
     }
     else if (rc == -ENOENT) {
         raise_errno_words(rc, now->name,
-                          "The name does not exist any more: another handle or "
-                          "process removed or renamed it; "
-                          "SharedMemory.open() of the new name returns a handle "
-                          "that can rename and unlink the object");
+                          "The object no longer has the name: another handle or "
+                          "process removed or renamed it; SharedMemory.open() "
+                          "of the new name returns a handle that can rename and "
+                          "unlink the object");
     }
     else {
         raise_errno(rc, now->name);
