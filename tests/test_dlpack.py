@@ -45,7 +45,7 @@ def is_mapped(view_or_mapping):
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-def test_numpy_shares_the_memory(shm, dtype):
+def test_numpy_shares_the_memory_of_each_type(shm, dtype):
     view = shm.view(dtype, (3, 4), 16)
     array = np.from_dlpack(view)
     assert (array.dtype, array.shape, array.strides) == (dtype, view.shape, view.strides)
