@@ -1,9 +1,10 @@
-/* Make one chosen allocation of Python's fail: the part of the preloaded
- * library of faults.h that knows an interpreter.  The call's name is
- * "allocate".  Its caller is the library that pshm_fault_from names, which the
- * unwinder finds on the stack with nothing but the interpreter in between.
- * What the library has called may allocate: Python code, and other libraries,
- * which may not survive a failure. */
+/* Makes one chosen allocation of Python fail: the part of the preloaded
+ * library of faults.h that knows an interpreter. The name of the call is
+ * "allocate".
+ *
+ * Its caller is the library of pshm_fault_from, which the unwinder finds on
+ * the stack with only the interpreter in between. Allocations of Python code
+ * and of other libraries, which may not survive a failure, are not counted. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -29,10 +30,10 @@ enum { DOMAINS = 3 };
 
 static struct allocator real[DOMAINS];
 
-/* What runs Python code. */
+/* Functions that run Python code. */
 static void *evaluator;
 
-/* Where a loaded object lies. */
+/* The address range of a loaded object. */
 struct range {
     uintptr_t low, high;
 };

@@ -1,6 +1,6 @@
-/* run includes this before each file of csrc/posix, and before each test for the
- * headers that it uses: an atomic operation there is a call, "atomic", to
- * faults.h, so that a test can have something happen before it. */
+/* Included before each file of csrc/posix, and before each test for the
+ * headers that it uses: an atomic operation becomes a call of "atomic" in
+ * faults.h, so that a test can run code before it. */
 #ifndef PSHM_ATOMIC_CALLS_H
 #define PSHM_ATOMIC_CALLS_H
 
@@ -40,7 +40,7 @@ void pshm_fault_atomic(void);
 #define atomic_compare_exchange_weak_explicit(...)                           \
     (pshm_fault_atomic(), ATOMIC_COMPARE(__VA_ARGS__))
 
-/* Or these would go past the others. */
+/* Without these, the calls would bypass the macros above. */
 #undef atomic_load
 #undef atomic_store
 #undef atomic_exchange

@@ -364,7 +364,7 @@ write_line(const char *path, const char *format, unsigned int id)
     return file != NULL && fclose(file) == 0 && written;
 }
 
-/* Whoever is not root may be that in a user namespace. */
+/* Without root, become root in a user namespace. */
 static bool
 become_root_of_a_namespace(void)
 {
@@ -460,8 +460,7 @@ use_up_memory(void)
 
 /* ---- faults ---- */
 
-/* What each call may fail with.  Left out are those by which the kernel says
- * that it lacks something: each way round has a test of its own. */
+/* The errors of each call. */
 static const struct {
     const char *call;
     int errnos[8];

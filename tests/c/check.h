@@ -1,5 +1,5 @@
-/* The harness of the C tests: checks, a census of what is left over, children
- * with a deadline, and the driver that makes each call fail in turn. */
+/* The harness of the C tests: checks, a census of leftovers, children with a
+ * deadline, and a driver that makes each call fail once. */
 #ifndef PSHM_CHECK_H
 #define PSHM_CHECK_H
 
@@ -39,10 +39,11 @@
 #define MIB ((off_t)1 << 20)
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-/* ---- checks: a failed one is printed, counted, and the test goes on ---- */
+/* ---- checks: a failed check is printed and counted, and the test continues
+ * ---- */
 
 #ifdef __clang_analyzer__
-/* It looks at what follows where they hold. */
+/* The analyzer examines the code after a check that succeeded. */
 static inline bool
 check_held(bool holds)
 {
@@ -67,30 +68,32 @@ bool check_that(bool holds, const char *file, int line, const char *text);
 bool check_equal(long long actual, long long expected, const char *file,
                  int line, const char *text);
 
-/* What the next failed checks are about; NULL: nothing in particular. */
+/* The subject of the next failed checks; NULL: none. */
 void check_about(const char *format, ...)
     __attribute__((format(printf, 1, 2)));
 
 /* ---- signals of long calls ---- */
 
-/* The context of count_interrupt, which counts its calls, and from call number
- * `raises` on (0: never) returns -EINTR, as after a handler that raises. */
+/* The context of count_interrupt, which counts its calls. From call number
+ * `raises` on (0: never) it returns -EINTR, as after a signal handler that
+ * raises. */
 struct interrupts {
     int calls, raises;
 };
 int count_interrupt(void *context);
 
-/* No handler raises. */
+/* An interrupt callback that never raises. */
 extern const struct pshm_interrupt go_on;
 
 /* ---- tests ---- */
 
-/* Run a test; afterwards no descriptor, no mapping of shared memory and no
- * name with our prefix may be there that was not there before. */
+/* Run a test. Afterwards there must be no new descriptor, mapping of shared
+ * memory or name with the prefix. */
 #define RUN(function) run_test(function, #function)
 void run_test(void (*test)(void), const char *name);
 
-/* This test, or a part of it, cannot be run here.  Printed and counted. */
+/* Report that this test, or a part of it, cannot be run here. Printed and
+ * counted. */
 void skip(const char *reason);
 
 /* Print the closing line; returns what main returns. */
@@ -98,27 +101,29 @@ int finish(void);
 
 /* ---- names and objects ---- */
 
-/* "pshmtest.PID.": all names that this program and its children make. */
+/* "pshmtest.PID.": the prefix of all names that this program and its children
+ * make. */
 const char *prefix(void);
 
-/* A name with our prefix. */
+/* A name with the prefix. */
 struct pshm_name name_of(const char *suffix);
 
-/* How many names in PSHM_DIR start with text (the plain name, no slash). */
+/* The number of names in PSHM_DIR that start with text (without a slash). */
 int names_with(const char *text);
 
-/* One of the names that start with text, "" if there is none. */
+/* A name that starts with text, or "". */
 struct pshm_name first_with(const char *text);
 
-/* Make an object by plain system calls: size bytes, all of them fill. */
+/* Make an object by plain system calls, with size bytes of value fill. */
 struct pshm_identity make_plain(const struct pshm_name *name, off_t size,
                                 mode_t mode, char fill);
 void remove_plain(const struct pshm_name *name);
 
-/* Whose the name is now; ino 0 if it is nobody's. */
+/* The identity of the object that has the name; ino is 0 if the name is free.
+ */
 struct pshm_identity identity_of(const struct pshm_name *name);
 
-/* ---- what is left over ---- */
+/* ---- leftovers ---- */
 
 struct census {
     int descriptors, mappings, names;
@@ -130,67 +135,71 @@ void census_compare(struct census before, const char *file, int line);
 
 /* ---- children ---- */
 
-/* Run the function in a child with a deadline of 60 seconds; it exits with 1
- * if a check failed in it, or what the function returned.  Returns its pid. */
+/* Run the function in a child with a deadline of 60 seconds. The child exits
+ * with 1 if a check failed in it, otherwise with the result of the function.
+ * Returns its pid. */
 pid_t child_start(int (*function)(void *context), void *context);
 
-/* Wait for it; returns its exit status, or -SIGNAL if one ended it. */
+/* Wait for a child. Returns its exit status, or -SIGNAL if a signal ended it.
+ */
 int child_wait(pid_t pid);
 int child_run(int (*function)(void *context), void *context);
 
 /* Wait until the child has stopped itself. */
 void child_wait_stopped(pid_t pid);
 
-/* Memory, zeroed, that this process and its children share. */
+/* Zeroed memory that this process and its children share. */
 void *shared_memory(size_t size);
 
-/* What a child exits with to say that the kernel does not let it: the parent
- * has to call skip. */
+/* The exit status of a child that means: the kernel does not permit the test.
+ * The parent must call skip. */
 #define CANNOT 77
 
-/* In a child: a mount namespace of its own, with a tmpfs on where, options as
- * of mount(8).  Returns 0, or CANNOT. */
+/* In a child: enter a mount namespace of its own and mount a tmpfs at `where`,
+ * with options as of mount(8). Returns 0 or CANNOT. */
 int mount_own(const char *where, const char *options);
 
-/* In a child, for a /proc of its own (mount_own): make one of its folders, or a
- * file with that text. */
+/* In a child with a /proc of its own (mount_own): make a folder, or a file
+ * with this text. */
 void make_folder(const char *path);
 void write_file(const char *path, const char *text);
 
-/* In a child: from now on the kernel refuses this system call.  Returns 0, or
- * CANNOT. */
+/* In a child: make the kernel refuse this system call from now on. Returns 0
+ * or CANNOT. */
 int forbid(long number, int err);
 
-/* In a child: be nobody, without privileges.  Returns 0, or CANNOT. */
+/* In a child: change to the user with the id NOBODY, without privileges.
+ * Returns 0 or CANNOT. */
 int become_nobody(void);
 #define NOBODY 65534
 
-/* In a child: limit a resource of getrlimit(2); and do so no more. */
+/* In a child: set a limit of getrlimit(2), or restore it. */
 void limit_to(int resource, rlim_t most);
 void end_limit(int resource);
 
-/* In a child, until the limit of RLIMIT_DATA ends: malloc(3) has no memory. */
+/* In a child: use up the memory, so that malloc(3) fails until the limit of
+ * RLIMIT_DATA is restored. */
 void use_up_memory(void);
 
 /* ---- faults ---- */
 
-/* An operation under test.  It returns 0 (or a value) or -errno, and after a
- * failure has nothing left that its contract does not name. */
+/* An operation under test. It returns 0 (or another value) or -errno. After a
+ * failure it must leave nothing that its contract does not name. */
 struct operation {
     const char *name;
     int (*act)(void *context);
-    /* Undo an act that succeeded. */
+    /* Undo a successful act. */
     void (*undo)(void *context);
     void *context;
-    /* Calls whose failure the act may overcome, with spaces round each. */
+    /* Calls whose failure the act may handle, with spaces around each. */
     const char *overcomes;
-    /* -EINTR means that act is to be called again. */
+    /* -EINTR means that act must be called again. */
     bool resumes;
 };
 
-/* Record the calls of the operation; then, for each of them and for each errno
- * that it may give, make it fail: act must say just that errno, or, where it
- * may overcome it or resumes, succeed; and nothing may be left.  Returns the
+/* Record the calls of the operation. Then make each of them fail with each
+ * errno that it can have: act must return that errno, or, if it may handle the
+ * failure or resumes, succeed; and nothing may be left over. Returns the
  * number of calls. */
 int fail_each(const struct operation *operation);
 

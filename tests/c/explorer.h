@@ -1,9 +1,10 @@
-/* Every interleaving of the steps of some processes, with deaths between any
- * two.
+/* Explores every interleaving of the steps of some processes, with deaths
+ * between any two steps.
  *
- * A step is what others may see at once.  A model says which steps a process
- * can make.  It is explored for states that are stuck: from which those who are
- * alive, without another death, never come to where they may stay. */
+ * A step is a change that other processes can see at once. A model defines the
+ * steps of a process. The exploration searches for stuck states: states from
+ * which the living processes, without another death, never reach a state in
+ * which they may stay. It also checks the rules of the model. */
 #ifndef PSHM_EXPLORER_H
 #define PSHM_EXPLORER_H
 
@@ -11,22 +12,24 @@
 
 enum { PROCESSES = 5, FREE = 0, DEAD_OWNER = 255 };
 
-/* Where a process is at its end; all else are the model's own. */
+/* The places of a process that all models share; the others are the model's
+ * own. */
 enum { NOBODY_THERE, DEAD, ENDED, BEGIN };
 
-/* A process: where it is, where it goes from there, and what it keeps. */
+/* A process: its place, the places it continues at, and its variables. */
 struct process {
     uint8_t at, then, later;
     uint8_t came, seen, round, again;
     uint8_t n, all, notifies;
 };
 
-/* All of it; the words are the model's. */
+/* The state of the model; the meaning of the words is the model's. */
 struct state {
-    uint8_t owner;                      /* of the mutex: who + 1 */
-    uint8_t deaths;                     /* that may happen yet */
+    uint8_t owner;                      /* owner of the mutex: index + 1 */
+    uint8_t deaths;                     /* number of deaths that may still
+                                           happen */
     uint8_t words[4], items;
-    uint8_t marks, well, badly;         /* bits of rounds */
+    uint8_t marks, well, badly;         /* one bit for each generation */
     uint8_t arrived[4], acted[4];
     struct process p[PROCESSES];
 };
@@ -38,18 +41,19 @@ struct model {
     bool (*may_stay)(const struct state *s);
 };
 
-/* By a step: this may come of it; and this always holds. */
+/* For a step: add a possible next state; and check a rule that must always
+ * hold. */
 void go(const struct state *s);
 void rule(bool holds, const char *text);
 
 bool lives(const struct process *p);
 
-/* Returns how many states are stuck; *broken: a rule that does not hold, or
+/* Returns the number of stuck states. *broken: a rule that does not hold, or
  * NULL. */
 unsigned explore(const struct model *model, struct state start,
                  unsigned deaths, const char **broken);
 
-/* Check that none is, and that all rules hold. */
+/* Check that no state is stuck and that all rules hold. */
 void check_model(const struct model *model, struct state start,
                  unsigned deaths);
 

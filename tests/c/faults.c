@@ -34,8 +34,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* What a thread is armed with.  Initial-exec: to reach it takes no allocation,
- * so it may be looked at inside realloc(3) and before main. */
+/* The state of a thread. Initial-exec: accessing it allocates no memory, so it
+ * may be accessed inside realloc(3) and before main. */
 static _Thread_local struct {
     bool armed;
     bool any;
@@ -48,10 +48,10 @@ static _Thread_local struct {
     char log[6000];
 } fault __attribute__((tls_model("initial-exec")));
 
-/* Where this file is loaded. */
+/* The address range of this file. */
 static const char fault_marker;
 
-/* Calls from [low, high) are looked at. */
+/* Calls from [low, high) are counted. */
 static _Atomic uintptr_t caller_low = 0, caller_high = UINTPTR_MAX;
 
 /* ---- what tests call ---- */
@@ -413,7 +413,7 @@ WRAP_FCNTL(fcntl)
 #ifdef __GLIBC__
 WRAP_OPEN(open64)
 WRAP_FCNTL(fcntl64)
-/* What _FORTIFY_SOURCE makes of open and read. */
+/* The functions that _FORTIFY_SOURCE calls for open and read. */
 WRAP_AS(int, -1, "open", __open_2, (const char *path, int flags),
         (path, flags))
 WRAP_AS(int, -1, "open", __open64_2, (const char *path, int flags),
@@ -487,7 +487,7 @@ WRAP(ssize_t, -1, getline, (char **line, size_t *room, FILE *file),
      (line, room, file))
 
 #ifdef __GLIBC__
-/* What an optimizing compiler makes of getline. */
+/* The function that an optimizing compiler calls for getline. */
 WRAP_AS(ssize_t, -1, "getline", __getdelim,
         (char **line, size_t *room, int delimiter, FILE *file),
         (line, room, delimiter, file))
@@ -515,9 +515,9 @@ WRAP_STAT_64(stat, (const char *path, struct stat64 *out), (path, out))
 WRAP_STAT_64(fstatat,
              (int dir, const char *path, struct stat64 *out, int flags),
              (dir, path, out, flags))
-/* What a program calls that was built against a glibc before 2.33.  Later ones
- * still have these, but show them to nobody who asks by name, so they are
- * passed on to their successors, which fill in the same structure. */
+/* The functions that a program calls that was built against glibc before 2.33.
+ * Later versions still have them, but dlsym does not find them, so the calls
+ * are passed on to their successors, which fill in the same structure. */
 /* NOLINTBEGIN(bugprone-macro-parentheses): as above. */
 #define WRAP_OLD(name, symbol, successor, parameters, its, arguments)        \
     int symbol parameters;                                                   \

@@ -1,4 +1,4 @@
-/* Processes that meet at one primitive, and deaths among them. */
+/* Processes that use one primitive at the same time, and deaths among them. */
 #ifndef PSHM_PEERS_H
 #define PSHM_PEERS_H
 
@@ -11,54 +11,60 @@
 
 #define MS ((int64_t)1000 * 1000)
 
-/* A moment so many milliseconds from now. */
+/* The time a number of milliseconds from now. */
 int64_t in_ms(int64_t ms);
 
-/* However busy the machine, what is to happen happens before that; or it
+/* A deadline before which everything happens on a busy machine, unless it
  * hangs. */
 int64_t before_long(void);
 
-/* Has it taken at least so many milliseconds since start, and not for ever? */
+/* Has at least this number of milliseconds passed since start, but less than a
+ * hang takes? */
 bool took(int64_t start, int64_t ms);
 
-/* Call again for as long as it only says that a slice is over. */
+/* Repeat a call as long as it returns -EINTR, which means that a poll interval
+ * has passed. */
 #define PATIENTLY(rc, call)                                                  \
     do {                                                                     \
         (rc) = (call);                                                       \
     } while ((rc) == -EINTR)
 
-/* Sleep until *word is at least so much; a failed check if that takes long. */
+/* Sleep until *word is at least least. Fails a check if that takes too long.
+ */
 void await(const atomic_uint *word, unsigned least);
 
-/* The kernel still knows a thread for a moment when it has been joined. */
+/* Wait until the kernel does not find a joined thread any more, which takes a
+ * short time. */
 void await_end(unsigned thread);
 
-/* ---- chance ---- */
+/* ---- random numbers ---- */
 
-/* 0 to n - 1; a forked child goes on with numbers of its own. */
+/* A random number from 0 to n - 1. A forked child has its own sequence. */
 unsigned random_below(unsigned n);
 
 /* ---- processes ---- */
 
-/* In the plain flavour; a tenth of it under a sanitizer. */
+/* The full number in the plain flavour; a tenth of it under a sanitizer. */
 #define ROUNDS(n) (SANITIZED ? (n) / 10 : (n))
 
-/* All do the same, from one moment on; each has to exit with 0. */
+/* Run the function in a number of children that start at the same time; each
+ * must exit with 0. */
 void together(int count, int (*function)(void *context), void *context);
 
-/* SIGKILL it at some moment within so many microseconds, and reap it. */
+/* Send SIGKILL at a random time within this number of microseconds, and reap
+ * the child. */
 void kill_within(pid_t pid, unsigned us);
 void kill_now(pid_t pid);
 
 /* ---- steps ---- */
 
-/* What the second one does comes before each atomic operation of what the first
- * one does, in turn, and at last after all of it. */
+/* Run `second` before each atomic operation of `first`, one run for each, and
+ * finally after `first`. */
 struct meeting {
-    void (*begin)(void *context);       /* make it as it is before both */
+    void (*begin)(void *context);       /* prepare the state for both */
     void (*first)(void *context);
     void (*second)(void *context);
-    void (*end)(void *context);         /* check what came of it */
+    void (*end)(void *context);         /* check the result */
 };
 
 void meet_at_each_step(const struct meeting *meeting, void *context);
