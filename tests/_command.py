@@ -1,4 +1,4 @@
-"""What the tests of the `posixshm` command share: running it, also on a terminal."""
+"""Helpers of the tests of the `posixshm` command: running it, also on a terminal."""
 
 import contextlib
 import fcntl

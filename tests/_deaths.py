@@ -1,7 +1,7 @@
-"""What test_sync_deaths plays: processes that are killed at any moment, and those that go on.
+"""The players of test_sync_deaths: processes that are killed at any time, and the survivors.
 
 A child imports this and calls one of the players. Each kills a victim a round; the survivors must
-come through every round within the deadline, and be told the truth.
+finish every round within the deadline, with the right result.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def spawn(body):
 
 
 class Stage:
-    """A segment with two cells, a few words, and the survivors."""
+    """A segment with two primitives, a few words, and the survivors."""
 
     def __init__(self):
         self.shm = SharedMemory.anonymous(1 << 16)
@@ -64,7 +64,7 @@ class Stage:
         self.survivors = []
 
     def survivor(self, step):
-        """A process that takes steps until it is told to stop."""
+        """A process that takes steps until it gets a line."""
 
         def body():
             while not self.stop.load():
@@ -77,7 +77,7 @@ class Stage:
             assert os.waitpid(pid, os.WNOHANG) == (0, 0), "a survivor has failed"
 
     def victim(self, body, longest=0.003):
-        """Run body() in a process until it is killed, at a moment by chance."""
+        """Run body() in a process until it is killed, at a random time."""
         self.on_stage.store(0)
 
         def enter():
@@ -94,7 +94,7 @@ class Stage:
         assert os.WIFSIGNALED(status), f"the victim failed: {status}"
 
     def rounds(self, least, told):
-        """So many rounds, and more until one in a hundred was told of: whom a death hits is chance."""
+        """So many rounds, and more until one in a hundred was noticed: the effect of a death is random."""
         deadline = time.monotonic() + least + 60
         played = 0
         while played < least or told.load() <= least / 100:
@@ -124,7 +124,7 @@ class Stage:
 
 
 def lock(kind, rounds):
-    """Two words are equal whenever the lock is free, or whoever gets it is told that they may not be."""
+    """Two words are equal whenever the lock is free, or the next owner gets an error."""
     stage = Stage()
     lock = at(KINDS[kind], stage.shm, 0, create=True)
     first, second, inside = range(3)
@@ -206,7 +206,7 @@ def rwlock(rounds):
         write(0.0005)
 
     def pausing(step):
-        return lambda: (step(), time.sleep(0.0002))  # so that the victim comes in as well
+        return lambda: (step(), time.sleep(0.0002))  # so that the victim enters as well
 
     stage.survivor(pausing(read))
     stage.survivor(pausing(write))
@@ -218,7 +218,7 @@ def rwlock(rounds):
 
 
 def condition(rounds):
-    """Every item that is put there is taken by somebody, whoever is killed while it waits or notifies."""
+    """Every item is taken by a survivor, though processes are killed while they wait or notify."""
     stage = Stage()
     condition = Condition.at(stage.shm, 0, create=True)
     words, taken = stage.words, stage.counts[0]
@@ -275,7 +275,7 @@ def condition(rounds):
 
 
 def event(rounds):
-    """All who wait go on once it is set, though the one that set it, or another waiter, was killed."""
+    """All waiters wake once it is set, though the setter or another waiter was killed."""
     stage = Stage()
     events = [Event.at(stage.shm, 128 * i, create=True) for i in range(2)]
     rounds_done = stage.counts[:2]
@@ -307,7 +307,7 @@ def event(rounds):
 
 
 def barrier(rounds):
-    """Whoever was killed has come or not: the others go on together, or are told together."""
+    """The victim has arrived or not: the others pass together, or get an error together."""
     stage = Stage()
     barrier = Barrier.at(stage.shm, 0, parties=3, create=True)
     acting = Barrier.at(stage.shm, 0, action=lambda: time.sleep(0.0005))
@@ -364,7 +364,7 @@ def barrier(rounds):
 
 
 def semaphore(rounds):
-    """What is released goes to who lives: one that was killed while it waited takes none."""
+    """A release goes to a survivor: a process that was killed while it waited takes none."""
     stage = Stage()
     semaphore = Semaphore.at(stage.shm, 0, create=True, value=0)
     got = stage.counts[0]
@@ -429,7 +429,7 @@ def atomic(rounds):
 
 
 def making(rounds):
-    """A cell whose maker was killed is made by the next one, or was made."""
+    """A primitive whose maker was killed is made by the next process, or was made."""
     stage = Stage()
     size = 4096
     shm = SharedMemory.anonymous(size * len(CELLS))

@@ -1,4 +1,4 @@
-"""What test_failures stands on: each allocation of each cycle of test_leaks fails once.
+"""The runner of test_failures: each allocation of each cycle of test_leaks fails once.
 
 A process of its own imports a module of cycles and runs each of them again and again. The first
 allocation that the extension module makes fails in the first run, the second one in the next, and
@@ -24,7 +24,7 @@ from _processes import SHM, Faults, shm_names
 
 from posixshm import Barrier, Condition, Lock, RLock, RWLock, Semaphore, SharedMemory
 
-# A run that leaves memory does so each time. What an interpreter keeps for later it keeps once.
+# A run that leaves memory does so each time. An interpreter creates its caches once.
 ATTEMPTS = 300
 MOST = 10_000  # allocations of a cycle
 # What CPython 3.11 says if it has no memory to call a function, or to look for an attribute.
@@ -34,7 +34,7 @@ _BY_CPYTHON = re.compile(
 
 
 class Scene:
-    """What the cycles of a module have in common, and what there is before each."""
+    """The cycles of a module, and the state before each."""
 
     def __init__(self):
         everything = gc.get_objects()
@@ -134,7 +134,7 @@ def main(module):
         cycle.function()
     gc.collect()
     failing = Failing(Scene())
-    gc.freeze()  # what is there already need not be looked at in each collection
+    gc.freeze()  # a collection need not traverse the objects that exist already
     for cycle in _leaks.cycles:
         try:
             failing.run_each(cycle)
@@ -145,7 +145,7 @@ def main(module):
 
 
 def fail_to_make(name):
-    """What could not be made has no name, and neither has it a temporary one."""
+    """An object that could not be made has no name, not even a temporary one."""
     makers = [partial(kind, name, create=True) for kind in (Lock, Condition, RWLock, Semaphore)]
     makers += [
         partial(Barrier, name, create=True, parties=2),

@@ -210,7 +210,7 @@ def _():
     refused(pickle.dumps, table)
 
 
-# What numpy's methods are given, beside nothing.
+# Arguments of numpy's methods.
 ARGUMENTS = {
     "argpartition": (2,),
     "astype": ("f4",),

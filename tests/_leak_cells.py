@@ -20,7 +20,7 @@ from posixshm import (
 
 SIZE = 65536
 shm = SharedMemory.create(name + "-cells", SIZE, delete=True)
-shm.buf[8192:12288] = b"\xa5" * 4096  # no cell, and no room for one
+shm.buf[8192:12288] = b"\xa5" * 4096  # other bytes, and no room for a primitive
 mapping = shm.map()
 readonly = SharedMemory.open(shm.name, readonly=True)
 closed = SharedMemory.open(shm.name)
@@ -84,7 +84,7 @@ def _(kind, _):
 
 
 def in_particular(kind, make):
-    """What only some kinds take, and refuse."""
+    """Parameters that only some kinds have."""
     if kind in (Lock, RLock, Condition, RWLock):
         refused(make, create=True, on_owner_died=5)
     if kind is Barrier:

@@ -28,7 +28,7 @@ def _():
         refused(posixshm.exists, wrong)
 
 
-@cycle("reclaim", times=20)  # looks at all processes
+@cycle("reclaim", times=20)  # reads the maps of all processes
 def _():
     with SharedMemory.create(name, 10) as shm:
         assert [found.state for found in posixshm.reclaim(name)] == ["in use"]
@@ -115,7 +115,7 @@ def _():
     refused(posixshm.holders, name)
     refused(posixshm.holders, "a/b")
     assert posixshm.Holders([found], 3).uninspected == 3
-    # What the command calls.
+    # The functions of the command.
     with SharedMemory.create(name, 10):
         assert len(posixshm._core._inspect([name, name + "x"])) == 1
     assert posixshm._core._reclaim_files([name], 1000.0, False) == []

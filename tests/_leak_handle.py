@@ -51,7 +51,7 @@ def _():
     SharedMemory(name)
     SharedMemory(name=name, track=False)
     view = made.buf
-    made.__init__(name)  # again: lets go of what it had
+    made.__init__(name)  # again: releases the first object
     made.__init__(None, True, 100)
     made.unlink()
     view[0] = 1

@@ -1,4 +1,4 @@
-"""What test_leaks stands on: run a cycle many times, and what there is stays as it was.
+"""The runner of test_leaks: a cycle that runs many times changes no counter.
 
 A module of cycles, _leak_NAME, says which public names each of them is for. It runs in a process of
 its own, where nothing else happens:
@@ -59,7 +59,7 @@ def cycle(*names, times=100):
 
 
 def refused(function, *args, **keywords):
-    """It must raise one of the errors that a caller is told of."""
+    """It must raise one of the documented errors."""
     try:
         function(*args, **keywords)
     except (*FAILURES, struct.error):
@@ -74,7 +74,7 @@ def misused(function):
 
 
 def read(thing, *attributes):
-    """Attributes that can be read, and not be set or deleted."""
+    """Attributes that can be read, but cannot be set or deleted."""
     for attribute in attributes:
         getattr(thing, attribute)
         for change in (
@@ -111,7 +111,7 @@ _watched = []
 def _references():
     """All references there are, where a debug build counts them; else those to what there was before
     the first cycle: classes, functions, and the objects that all cycles use."""
-    # numpy counts only where it was built for a debug build itself, which is not what pip gets.
+    # numpy counts only if it was built for a debug build, which the wheels of PyPI are not.
     if hasattr(sys, "gettotalrefcount") and "numpy" not in sys.modules:
         return sys.gettotalrefcount()
     return sum(map(sys.getrefcount, _watched))
@@ -164,7 +164,7 @@ class Holdings(NamedTuple):
         )
 
     def growth_since(self, before, times):
-        """What has grown more than it may in so many cycles."""
+        """The counters that have grown too much in so many cycles."""
         limits = Holdings(
             descriptors=1,
             shared=1,
@@ -181,7 +181,7 @@ class Holdings(NamedTuple):
 
 
 def _growth(cycle):
-    """What a cycle leaves; nothing, if all is well."""
+    """The objects that a cycle leaves; empty if it is correct."""
     for _ in range(WARM_UP):
         cycle.function()
     before = Holdings.now()
@@ -201,7 +201,7 @@ def main(module):
     importlib.import_module(module)
     gc.collect()
     _watched.extend(what for what in gc.get_objects() if all(what is not it for it in unwatched))
-    gc.freeze()  # what is there already need not be looked at in each collection
+    gc.freeze()  # a collection need not traverse the objects that exist already
     for _ in range(WARM_UP):
         Holdings.now()
     leaks = []

@@ -7,7 +7,7 @@ import threading
 
 from posixshm import Atomic, Barrier, Condition, Event, Lock, RLock, RWLock, Semaphore
 
-# What making one takes besides create=True.
+# The arguments for a new one, besides create=True.
 MAKING = {Barrier: {"parties": 2}}
 CELLS = [Lock, RLock, Condition, Event, Barrier, RWLock, Semaphore]
 KINDS = [*CELLS, Atomic]
@@ -76,7 +76,7 @@ def die_with(take):
 
 
 def elsewhere(function, *args, **keywords):
-    """What it returns, or raises, in another thread."""
+    """Its result or exception in another thread."""
     result = []
 
     def body():

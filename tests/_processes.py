@@ -1,4 +1,4 @@
-"""What tests across processes need besides conftest: most of it is called inside the children.
+"""Helpers of tests across processes, besides conftest; most of them are called in the children.
 
 A child finds this module when it is started with `env=PATH`:
 
@@ -125,7 +125,7 @@ def needs_acl_programs():
 
 
 def needs_plain_build(reason):
-    """For what a sanitizer stands in the way of; it is tested where there is none."""
+    """For tests that a sanitizer makes impossible; they run without one."""
     import pytest
 
     if "lib" in (preload := os.environ.get("LD_PRELOAD", "")) and "san" in preload:
@@ -171,7 +171,7 @@ def build_faults(folder):
 
 
 class Faults:
-    """What tests/c/faults.h says, of the calls that the extension module makes."""
+    """The functions of tests/c/faults.h, for the calls of the extension module."""
 
     FAIL, KILL_BEFORE, KILL_AFTER, STOP_BEFORE, STOP_AFTER = range(5)
     FAIL_ON, HOOK_BEFORE, HOOK_AFTER = range(5, 8)
@@ -202,7 +202,7 @@ class Faults:
         return self._library.pshm_fault_log().decode().split()
 
     def send(self, signal):
-        """What the hook is to do."""
+        """Let the hook send a signal."""
         self._library.pshm_fault_hook(self._library["raise"], ctypes.c_void_p(int(signal)))
 
     def call(self, function):
@@ -235,7 +235,7 @@ def become(user):
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    # Whoever changes its user is hidden from its own /proc otherwise.
+    # Otherwise a process that changed its user cannot read its own /proc.
     PR_SET_DUMPABLE = 4
     _check(_libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
 
@@ -285,7 +285,7 @@ def private_shm(options="size=64m"):
 
 
 def private_processes():
-    """Go on as the only process of a process namespace and of its /proc, but for this one's ghost.
+    """Continue as the only process of a process namespace and of its /proc, except its parent.
 
     In a mount namespace of one's own.
     """
@@ -302,7 +302,7 @@ def private_processes():
 
 
 def ready():
-    """Say so, and wait until everybody is told to go."""
+    """Write "ready", and wait for go()."""
     print("ready", flush=True)
     assert sys.stdin.readline() == "go\n"
 
@@ -313,7 +313,7 @@ def stopped():
 
 
 def go(*children):
-    """In the test: once all children are ready, let them go."""
+    """In the test: when all children are ready, start them."""
     for child in children:
         child.hear("ready")
     for child in children:
@@ -349,7 +349,7 @@ class Holdings:
         with open(os.open("maps", os.O_RDONLY, dir_fd=self.proc)) as maps:
             for line in maps:
                 if f" {SHM}/" in line or " /memfd:" in line:
-                    # Without the name, which may have come to be another one.
+                    # Without the name, which may have changed.
                     found.add(f"mapping {' '.join(line.split()[:5])}")
         return found
 
@@ -360,7 +360,7 @@ class Holdings:
 
 @contextlib.contextmanager
 def unchanged(holdings=None):
-    """What the block does leaves no name, descriptor or mapping, and takes none away.
+    """The block must leave, and remove, no name, descriptor or mapping.
 
     Nor any memory, in a /dev/shm of one's own.
     """
@@ -398,7 +398,7 @@ class _Buffer(ctypes.Structure):
 
 
 def address_of(exporter):
-    """Where the bytes of anything that exports a buffer begin, read-only or not."""
+    """The address of the buffer of any exporter, read-only or not."""
     view = _Buffer()
     get, release = ctypes.pythonapi.PyObject_GetBuffer, ctypes.pythonapi.PyBuffer_Release
     get.argtypes = [ctypes.py_object, ctypes.POINTER(_Buffer), ctypes.c_int]

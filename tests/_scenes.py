@@ -1,4 +1,4 @@
-"""What test_faults plays: each operation, with what must hold when it failed or its process died.
+"""The scenes of test_faults: each operation, and the state after it failed or its process died.
 
 A child imports this and calls one of the players at the end.
 """
@@ -17,7 +17,7 @@ import posixshm
 from posixshm import Event, MemoryMap, Semaphore, SharedMemory
 
 PAGE = posixshm.PAGESIZE
-# The calls by which those who take names away take turns: without them it goes on.
+# The calls of the name lock: if they fail, the operation continues without it.
 TURN = {"open", "flock"}
 SIZE = 3 * PAGE + 10
 OLD, NEW = bytes([1]) * SIZE, bytes([2]) * SIZE
@@ -59,19 +59,19 @@ class Scene:
         self.name = name
 
     def before(self):
-        """What must be there."""
+        """The names that must exist."""
 
     def act(self):
         raise NotImplementedError
 
     def succeeded(self):
-        """What must hold then."""
+        """The checks after it."""
 
     def failed(self):
-        """What must hold then, besides that no descriptor, mapping or name came or went."""
+        """The checks after it, besides that descriptors, mappings and names are unchanged."""
 
     def died(self):
-        """What must hold when another process died in act()."""
+        """The checks after another process died in act()."""
         self.failed()
 
     def told(self, number):
@@ -79,7 +79,7 @@ class Scene:
         return False
 
     def end(self):
-        """Remove what is left, and let go."""
+        """Remove the rest, and close."""
         self.let_go()
 
     def let_go(self):
@@ -303,7 +303,7 @@ class Existing(Scene):
         self.unchanged()
 
     def end(self):
-        # What the operation was about may have gone.
+        # The object of the operation may be gone.
         if "first" in vars(self) and self.first.is_linked():
             self.first.unlink()
         super().end()
@@ -623,7 +623,7 @@ class Seal(Anonymous):
         assert bytes(self.shm.buf) == bytes(SIZE)
 
 
-# -- looking, and letting go --------------------------------------------------------------------
+# -- inspecting and closing ----------------------------------------------------------------------
 
 
 class Status(Existing):
@@ -808,7 +808,7 @@ def played(kind, name):
 
 def calls_of(kind, name, faults):
     """The system calls of the operation, in order, when all is well."""
-    with played(kind, name) as scene:  # what is done only once is done in this one
+    with played(kind, name) as scene:  # first calls happen in this process
         scene.act()
         scene.succeeded()
     with played(kind, name) as scene:
@@ -845,7 +845,7 @@ def explained(*what):
 
 
 def setting(kinds, without_proc=""):
-    """Where the scenes are played; how to see there what this process has."""
+    """The place of the scenes, and the resources that this process has there."""
     private_shm()
     if any(kind.one_process for kind in kinds):
         private_processes()
@@ -869,7 +869,7 @@ def fail_each(name, without_proc, *kinds):
                 with played(kind, name) as scene:
                     before = holdings.now()
                     problem, log = act_with_fault(scene, faults, nth, number)
-                    # Where mappings are listed there may be one more or less than before.
+                    # If mappings are listed, there may be one more or less than before.
                     call = log[nth - 1] if nth <= len(log) else None
                     with explained(f"{kind}: {call}, call {nth} of {log}, {number}: {problem!r}"):
                         if call is None:
@@ -930,7 +930,7 @@ def kill_at(scene, faults, nth, action):
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, status
     scene.died()
-    # What this process holds is let go of, without being removed.
+    # The resources of this process are closed, but not removed.
     scene.let_go()
     gc.collect()
     found = posixshm.reclaim(scene.name)

@@ -1,6 +1,6 @@
 """Every call that waits, each with the other side: what test_sync_waits goes through.
 
-A case is made in a segment, and then blocks whoever calls .block(timeout) until .unblock() is
+A case is made in a segment; then .block(timeout) blocks until .unblock() is
 called by another thread. Both may be repeated, in turn.
 """
 
@@ -21,7 +21,7 @@ def until(condition):
 
 
 class Other(threading.Thread):
-    """A thread that does what it is told, one thing after the other."""
+    """A thread that calls functions one after the other."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -45,8 +45,8 @@ class Other(threading.Thread):
 
 
 class Case:
-    acquires = False  # as Lock.acquire: -1 is no limit, other negative timeouts are refused
-    late = False  # what block() returns, or raises, if nothing came in time
+    acquires = False  # as Lock.acquire: -1 waits without a limit, other negative timeouts are refused
+    late = False  # what block() returns, or raises, after a timeout
 
     def __init__(self, shm):
         self.other = Other()
@@ -61,7 +61,7 @@ class Case:
 
 
 class Acquiring(Case):
-    """The other thread holds it; block() gets it and gives it back to that one."""
+    """The other thread holds it; block() acquires it and returns it to that thread."""
 
     acquires = True
 
@@ -129,7 +129,7 @@ class RWLockWriteAgainstReader(RWLockWriteAgainstWriter):
         assert self.lock.acquire_read(timeout=DEADLINE)
 
     def sane(self):
-        assert self.lock.acquire_read(timeout=DEADLINE)  # it has left the gate
+        assert self.lock.acquire_read(timeout=DEADLINE)  # it has released the lock of the RWLock
         self.lock.release()
 
 
@@ -166,7 +166,7 @@ class RWLockSeat(Acquiring):
         return self.lock.acquire_read(timeout=timeout)
 
     def unblock(self):
-        # Whoever waits has picked a seat, which none but that one's release makes free.
+        # The waiter has chosen a slot, which only its reader's release makes free.
         def leave():
             for _ in range(64):
                 self.lock.release()
@@ -282,7 +282,7 @@ class BarrierWait(Case):
         assert self.barrier.wait(DEADLINE) == 1
 
     def sane(self):
-        assert self.barrier.broken  # who was interrupted will not come
+        assert self.barrier.broken  # the interrupted party will not arrive
         self.barrier.reset()
 
 

@@ -1,4 +1,4 @@
-"""What all tests stand on: nothing may be left behind, and nothing may hang.
+"""Fixtures of all tests: a test must not leave anything, and must not hang.
 
 Fixtures: name, names (fresh names), run_python and start_python (another interpreter, with a
 deadline), run_threads (a barrier, then a deadline). Every test is checked for what it leaves.
@@ -27,13 +27,13 @@ _PREFIX = f"posixshm-test-{os.getpid()}-"
 _numbers = itertools.count()
 os.environ["POSIXSHM_TEST_PREFIX"] = _PREFIX  # for shm_names(), also in child processes
 
-# Threads of the tests meet oftener than by the 5 ms that one which only computes keeps the GIL, and
-# one that makes calls does not wait so long after each.
+# By default a thread that computes keeps the GIL for 5 ms. With a shorter interval the threads of a
+# test interleave more often, and a thread that makes calls waits less after each.
 sys.setswitchinterval(0.0001)
 
 
 def pytest_collection_finish(session):
-    """What is there before the first test is no rubbish of a test: gc.collect() need not look at it."""
+    """Objects from before the first test are no garbage of a test: gc.collect() need not traverse them."""
     gc.collect()
     gc.freeze()
 
@@ -87,7 +87,7 @@ def _stop_multiprocessing():
 
 
 def _use_a_lock():
-    """What a thread held that had not quite ended is unmapped at a later use of any lock."""
+    """The memory of a lock that an ending thread held is unmapped at a later use of any lock."""
     import posixshm
 
     time.sleep(0.06)  # a poll interval
@@ -140,7 +140,7 @@ def leaves_nothing(request):
     request.node.funcargs.clear()  # or pytest would hold what the other fixtures made
     left = _left_behind(before)
     _tidy(left)
-    # What a failed test leaves is in its traceback, and says nothing about the library.
+    # The rest of a failed test is in its traceback, and does not concern the library.
     if left and request.node.stash.get(_passed, False):
         pytest.fail("the test left behind:\n  " + "\n  ".join(left))
 
@@ -161,7 +161,7 @@ def names():
 
 @pytest.fixture
 def name(names):
-    """A name that nobody has. The test that gives it to an object also takes it away."""
+    """A name that no object has. The test that gives it to an object also unlinks it."""
     return names()
 
 
@@ -307,7 +307,7 @@ def start_python(leaves_nothing):
 def run_python(start_python):
     """run_python(code, *args): its standard output; it must end well and print no error.
 
-    check=False: (status, output, errors), however it ends.
+    check=False: (status, output, errors), for any exit status.
     """
 
     def run(code, *args, timeout=DEADLINE, check=True, **keywords):

@@ -7,7 +7,7 @@ refused = None  # the event that the hook refuses
 
 
 class Refused(Exception):
-    """What the hook raises."""
+    """The exception of the hook."""
 
 
 def _hook(event, args):

@@ -1,4 +1,4 @@
-"""What the processes of test_guard have in common: an object that another process truncates."""
+"""Helpers of the processes of test_guard: an object that another process truncates."""
 
 import contextlib
 import os

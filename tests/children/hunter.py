@@ -57,7 +57,7 @@ class Hunter:
 
     def look_at(self, thing):
         if isinstance(thing, types.BuiltinFunctionType):
-            # One that has a capsule has what C wants nobody to see.
+            # An object with a capsule contains a pointer that Python code must not see.
             if type(thing.__self__).__name__ == "PyCapsule":
                 self.called += 1
                 self.kept.append(thing)

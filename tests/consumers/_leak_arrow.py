@@ -16,7 +16,7 @@ unwatched.append(type(table.itercolumns()))
 
 
 class Failing:
-    """What says it has the stream of a table."""
+    """An object with the stream of a table."""
 
     def __arrow_c_stream__(self, requested_schema=None):
         raise KeyError

@@ -175,7 +175,7 @@ def test_a_name_is_taken_only_with_replace(written, table):
     assert posixshm.arrow.read(written).equals(table)
     posixshm.arrow.write(written, other, replace=True)
     assert posixshm.arrow.read(written).equals(other)
-    assert old.equals(table)  # whoever has it keeps it, whole
+    assert old.equals(table)  # its readers keep it, whole
 
 
 def test_readers_find_a_whole_table_while_it_is_replaced(name, start_python):

@@ -25,7 +25,7 @@ NUMBERS = ["int", "float"]  # that may be missing nowhere
 
 
 class Range:
-    """Where the bytes of a shared table are in this process."""
+    """The address range of a shared table in this process."""
 
     def __init__(self, name):
         with SharedMemory.open(name, readonly=True) as shm:

@@ -1,7 +1,7 @@
 """JAX takes a view by DLPack, without a copy where its items begin at a multiple of 64 bytes.
 
 Its arrays are immutable. It asks for read-only memory by DLPack from some version on; before that,
-and where it is refused, jax.device_put() of View.numpy() takes it without a copy.
+and if that is refused, jax.device_put() of View.numpy() takes it without a copy.
 """
 
 import gc

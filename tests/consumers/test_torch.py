@@ -118,7 +118,7 @@ def test_the_other_ways_in(shm):
 
 @pytest.mark.parametrize("format", ["B", "h", "i", "q", "d"])
 def test_asarray_misreads_what_the_two_right_ways_read(format, shm):
-    """What the README says: from_dlpack and as_tensor keep type and shape, asarray does not."""
+    """As the documents say: from_dlpack and as_tensor keep type and shape, asarray does not."""
     view = shm.view(format, (4, 6))
     view.numpy()[:] = np.arange(24).reshape(4, 6)
     for take in (torch.from_dlpack, torch.as_tensor):
@@ -150,7 +150,7 @@ def test_tensors_outlive_the_handle_and_the_name(take, name):
 
 
 def test_interpreters_end_well_with_a_tensor_alive(run_python):
-    """In a module, in a cycle, and in a capsule that nobody took."""
+    """In a module, in a cycle, and in a capsule that was not consumed."""
     run_python(
         """
         import sys
@@ -201,7 +201,7 @@ def test_a_write_to_read_only_memory_ends_the_process_and_changes_nothing(take, 
 
 
 def test_it_warns_by_two_of_the_ways_only(shm):
-    """What the README says of its warnings."""
+    """The warnings that the documents mention."""
     with SharedMemory.open(shm.name, readonly=True) as reader:
         view = reader.view("i", 8)
     with pytest.warns(UserWarning, match="not writable"):

@@ -27,7 +27,7 @@ DIFFERENCES = {
     ),
 }
 
-# What a fresh interpreter says of where it finds the two classes.
+# The modules in which a fresh interpreter finds the two classes.
 PROBE = """\
 import sys
 from multiprocessing import managers, shared_memory
@@ -88,7 +88,7 @@ def run_logged(suite: unittest.TestSuite) -> tuple[Result, str]:
 
 
 def shm_left(before: set[str]) -> list[str]:
-    """What there is more than before; trackers are given time to finish."""
+    """The names that were added; trackers get time to finish."""
     deadline = time.monotonic() + 10
     while left := set(os.listdir("/dev/shm")) - before:
         if time.monotonic() > deadline:
@@ -110,7 +110,7 @@ def main() -> int:
     check_substitution(tests, test_genericalias)
     before = set(os.listdir("/dev/shm"))
 
-    # What CPython's own test_multiprocessing_fork, _spawn and _forkserver consist of.
+    # The parts of CPython's own test_multiprocessing_fork, _spawn and _forkserver.
     module = types.ModuleType(f"test_multiprocessing_{method}")
     sys.modules[module.__name__] = module
     tests.install_tests_in_module_dict(vars(module), method)
@@ -142,8 +142,8 @@ def main() -> int:
     problems += [f"{test} is marked to fail" for test, _ in result.expectedFailures]
     problems += [f"{test} is marked to fail" for test in result.unexpectedSuccesses]
     problems += [f"{name} was left in /dev/shm" for name in shm_left(before)]
-    # Where a test takes back what an attacher registered there, there is nothing to take back here,
-    # and the tracker says so. It must have nothing else to say.
+    # If a test unregisters a segment that an attacher registered there, it was not registered here,
+    # and the tracker prints a message. It must have nothing else to say.
     called = sum(
         inspect.getsource(getattr(case, name)).count("resource_tracker.unregister(")
         for name in names
