@@ -11,7 +11,7 @@ static const uint64_t values[] = {
     0, 1, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0x123456789abcdef0,
     INT64_MAX, UINT64_MAX};
 
-/* What a word of that size has of it. */
+/* The part that a word of that size has. */
 static uint64_t
 cut(uint64_t value, size_t size)
 {
@@ -118,7 +118,7 @@ exchange_happens_only_where_it_is_as_expected(void)
             memory_order failure = orders[i / COUNT(orders)];
             uint64_t expected = 0x1ffffffff;
             pshm_atomic_store(word, size, 0x2ffffffff, success);
-            bool same = size == 4;      /* where it has the lower half */
+            bool same = size == 4;      /* the position of the lower half */
             CHECK_IS(pshm_atomic_compare_exchange(word, size, &expected, 7,
                                                   success, failure),
                      same);
@@ -278,7 +278,7 @@ no_more_are_woken_than_asked_for(void)
     CHECK(munmap(place, PAGE) == 0);
 }
 
-/* Nobody is woken by it, but it is seen. */
+/* It wakes no waiter, but it is seen. */
 static void
 change_of_the_upper_half_is_seen(void)
 {

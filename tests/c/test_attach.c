@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-/* ---- what it says about what is there ---- */
+/* ---- results for existing objects ---- */
 
 static void
 object_is_found_and_described(void)
@@ -26,7 +26,7 @@ object_is_found_and_described(void)
         CHECK_IS(fcntl(object.fd, F_GETFD), FD_CLOEXEC);
         CHECK_IS(fcntl(object.fd, F_GETFL) & O_ACCMODE,
                  readonly ? O_RDONLY : O_RDWR);
-        /* its lease is taken */
+        /* it has a write lease */
         int other = open(name.path, O_RDWR | O_CLOEXEC);
         CHECK_IS(pshm_use_lock_try_exclusive(other), -EAGAIN);
         (void)close(other);
@@ -365,9 +365,9 @@ clear_name(const struct pshm_name *name)
     }
 }
 
-/* What it may say, given that the change happened before one of its calls:
- * the object of then, if it looked for the last time before; or else what is
- * there now.  Never an object whose name was gone when it last looked. */
+/* The permitted results if the change happened before one of its calls: the
+ * old object, if its last check came before the change; otherwise the state
+ * after the change.  Never an object whose name was gone when it last looked. */
 static void
 check_outcome(const struct swap *swap, int rc, const struct pshm_object *got,
               bool was_last)
@@ -521,7 +521,7 @@ check_meeting(struct meeting *meeting)
         (void)close(meeting->object.fd);
     }
     else {
-        /* -EAGAIN: the reclaimer was stopped with its lease. */
+        /* -EAGAIN: the reclaimer was stopped while it had its write lease. */
         CHECK(meeting->attached == -ENOENT || meeting->attached == -EAGAIN);
         /* Then or the next time it is found, or found to be gone. */
         struct pshm_object object;
@@ -553,7 +553,7 @@ reclaimer_comes_at_each_step(void)
     }
 }
 
-/* mode: what a nobody that owns the object may do with it. */
+/* mode: the rights of its owner, a user without privileges. */
 static void
 attach_at_each_step_of_reclaim(struct meeting *meeting, mode_t mode)
 {
@@ -805,7 +805,7 @@ object_that_is_truncated_meanwhile_is_refused(void)
     remove_plain(&name);
 }
 
-/* It may be gone when its kind is to be told. */
+/* It may be gone when its kind is determined. */
 static void
 refusal_of_what_is_gone_stays_as_it_was(void)
 {

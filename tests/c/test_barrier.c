@@ -11,7 +11,7 @@ struct place {
     struct pshm_barrier barrier;
     struct pshm_robust runner;
     atomic_uint rounds, waiting, acting, in_action, ended;
-    atomic_uint one_is_missed;          /* so do not wait any longer */
+    atomic_uint one_is_missed;          /* the waiter stops then */
     atomic_uint places[PARTIES];        /* how often each was given */
     struct pshm_arrival old;            /* before two meet */
     struct pshm_arrival arrivals[2];    /* of the two */
@@ -144,7 +144,7 @@ meet(struct side *side)
 
 /* ---- rounds ---- */
 
-/* Nobody is a generation ahead of another. */
+/* No party is a generation ahead of another. */
 static int
 meet_again_and_again(void *context)
 {
@@ -317,14 +317,14 @@ aborted_or_reset_it_lets_nobody_wait_on(void)
     }
 }
 
-/* Of who was there at the reset; not who came after it. */
+/* The parties that had arrived at the reset; not the later ones. */
 static void
 reset_is_remembered_for_its_round(void)
 {
     struct side side = make(2);
     struct pshm_barrier *barrier = &side.place->barrier;
     struct pshm_arrival old, first, second;
-    pshm_barrier_reset(barrier);        /* nobody there: nothing to do */
+    pshm_barrier_reset(barrier);        /* no party has arrived */
     CHECK_IS(barrier->state, 0);
     CHECK_IS(arrive(&side, &old), 0);
     pshm_barrier_reset(barrier);
@@ -456,7 +456,7 @@ death_in_the_action_breaks_it(void)
         }
         await(&side.place->waiting, 2);
         CHECK_IS(child_run(die_in_the_action, &side), -SIGKILL);
-        /* also for who comes then */
+        /* also for a party that arrives then */
         pids[2] = child_start(find_it_broken, &side);
         wait_for_all(pids, 3);
         CHECK(pshm_barrier_broken(&side.place->barrier));
@@ -556,7 +556,8 @@ tell_that_one_is_missed(struct side *side, pid_t survivor)
     CHECK_IS(status, 0);
 }
 
-/* Who came and was killed counts for its generation; then it is missed. */
+/* A party that arrived and was killed counts for its generation, and is
+ * missing in the next one. */
 static void
 killed_at_any_moment_the_others_are_told(void)
 {
@@ -584,7 +585,8 @@ killed_at_any_moment_the_others_are_told(void)
     unmake(&side);
 }
 
-/* Beside one who resets it again and again, told or not, all end. */
+/* All end, with or without an error, while another process resets it again and
+ * again. */
 static int
 meet_whatever_is_said(void *context)
 {

@@ -124,8 +124,8 @@ arrive(struct state *s, struct process *p)
     }
 }
 
-/* Nobody goes on before all are there and the action is done; and all who were
- * there are told the same. */
+/* No party continues before all have arrived and the action is done; and all
+ * parties that had arrived get one result. */
 static void
 end_of_round(struct state *s, struct process *p, bool well)
 {
@@ -137,7 +137,7 @@ end_of_round(struct state *s, struct process *p, bool well)
     else {
         s->badly |= bit(p->round);
     }
-    rule((s->well & s->badly) == 0, "all are told the same");
+    rule((s->well & s->badly) == 0, "all get one result");
     p->n++;
     p->at = well && p->n < with.rounds ? ARRIVE : ENDED;
 }
@@ -197,7 +197,7 @@ step_reset(struct state *s, struct process *p)
     }
 }
 
-/* One that breaks the barrier; or that gives up before it has arrived. */
+/* A party that breaks the barrier; or that stops before it has arrived. */
 static void
 step_break(struct state *s, struct process *p)
 {
@@ -275,7 +275,7 @@ step_barrier(const struct state *before, int who)
     go(&s);
 }
 
-/* All have ended; or those who have not wait for one who will not come. */
+/* All have ended; or the others wait for a party that will not arrive. */
 static bool
 barrier_may_stay(const struct state *s)
 {

@@ -3,7 +3,7 @@
 
 #include <sys/syscall.h>
 
-/* What lies past the end of its object, and who brings it in. */
+/* The pages past the end of the object, and the function that maps them. */
 static char *lost;
 static bool repairs, in_a_guard;
 static volatile int repaired, called, blocked;
@@ -306,14 +306,14 @@ install_on_top(void *context)
     struct sigaction action = {.sa_sigaction = call_below,
                                .sa_flags = SA_SIGINFO};
     CHECK(sigaction(SIGBUS, &action, &below) == 0);
-    pshm_bus_remove();                  /* it stays behind the other one */
+    pshm_bus_remove();                  /* it stays below the other handler */
     install();
     lose_a_page();
     access_it();
     CHECK_IS(called, 2);
     pshm_bus_remove();
     CHECK(!is_current(handle));
-    /* That one again, so none is above it. */
+    /* The same handler again, so no other is above it. */
     install();
     called = 0;
     lose_a_page();

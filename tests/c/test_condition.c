@@ -40,8 +40,8 @@ unmake(struct side *side)
     CHECK(munmap(side->place, sizeof(struct place)) == 0);
 }
 
-/* What a dead owner left is a notify done or not done, so whoever is told lets
- * all look again. */
+/* A dead owner left a notify done or not done, so the next owner lets all
+ * waiters check again. */
 static void
 lock(struct side *side)
 {
@@ -93,7 +93,7 @@ notify(struct side *side, unsigned n)
     unlock(side);
 }
 
-/* ---- who is woken ---- */
+/* ---- which waiters wake ---- */
 
 static int
 wait_once(void *context)
@@ -107,8 +107,8 @@ wait_once(void *context)
     return 0;
 }
 
-/* Until count are waiting: who has said so under the lock has entered when the
- * lock is free again. */
+/* Until count are waiting: a waiter that counted itself under the lock has
+ * entered when the lock is free again. */
 static void
 start_waiters(struct side *side, pid_t *pids, unsigned count)
 {
@@ -138,7 +138,7 @@ notify_lets_so_many_go_on(void)
     await(&side.place->passed, 1);
     notify(&side, 2);
     await(&side.place->passed, 3);
-    (void)usleep(120000);               /* and nobody looks in vain */
+    (void)usleep(120000);               /* and no waiter wakes in vain */
     CHECK_IS(atomic_load(&side.place->passed), 3);
     notify(&side, 1);
     notify(&side, 7);
@@ -176,7 +176,7 @@ notify_is_not_kept_for_later(void)
     unmake(&side);
 }
 
-/* Nor taken by who came after it. */
+/* A later waiter does not take it either. */
 static void
 notify_is_for_those_who_waited(void)
 {
@@ -204,7 +204,7 @@ notify_is_for_those_who_waited(void)
     unmake(&side);
 }
 
-/* Who gives up takes no notify away that another waits for. */
+/* A waiter that times out takes no notify from another one. */
 static void
 notify_outlives_who_gives_up(void)
 {
@@ -329,8 +329,9 @@ killed_waiter_takes_no_notify_with_it(void)
 
 /* ---- a queue ---- */
 
-/* Every item is marked before it is off the queue, so that who is killed in
- * between leaves one that is consumed twice, never one that is not. */
+/* Every item is marked before it is off the queue, so that a process that is
+ * killed in between leaves an item that is consumed twice, never one that is
+ * not. */
 static int
 consume(void *context)
 {
@@ -543,7 +544,7 @@ notify_that_nobody_is_left_to_take_is_gone(void)
     CHECK(!pshm_condition_claim(&words, &later));
 }
 
-/* It gives up as the notify comes. */
+/* It times out while the notify happens. */
 static void
 who_leaves_after_a_notify_for_all_is_not_counted_twice(void)
 {

@@ -1,12 +1,12 @@
 /* condition.c in a model: its steps, those of the lock around them, and deaths
  * between any two.  A sleep ends with its slice, which is a step as any other;
- * where there are no slices, the wakes alone have to do. */
+ * without slices, the wakes alone must suffice. */
 #include "explorer.h"
 
-/* What is different from the real thing. */
+/* The variants of the model. */
 static struct {
     bool no_slices, no_repair, wakes_early;
-    bool impatient;                     /* the first one gives up */
+    bool impatient;                     /* the first waiter times out */
 } with;
 
 enum { ALL = 255 };
@@ -164,7 +164,7 @@ step_wait(struct state s, int who)
     go(&s);
 }
 
-/* Those who wait in this epoch are counted. */
+/* The waiters of this generation are counted. */
 static void
 check_waiters(const struct state *s)
 {
@@ -194,7 +194,7 @@ step_condition(const struct state *before, int who)
         p->at = p->then;
         if (s.owner == DEAD_OWNER && !with.no_repair) {
             struct process kept = *p;
-            p->at = NOTIFY;             /* whoever is told notifies all */
+            p->at = NOTIFY;             /* the owner after a death notifies */
             p->n = ALL;
             p->later = REPAIRED;
             p->then = kept.then;
@@ -230,9 +230,9 @@ step_condition(const struct state *before, int who)
     go(&s);
 }
 
-/* Nothing is left for those who wait, and nobody does anything else; or what is
- * left was put there by one who died before it notified, which those who sleep
- * cannot know, but the next one who locks. */
+/* Nothing is left for the waiters, and no process does anything else; or an
+ * item is left by a process that died before it notified: a sleeping waiter
+ * does not see it, but the next process that locks does. */
 static bool
 condition_may_stay(const struct state *s)
 {
@@ -282,7 +282,7 @@ notify_reaches_somebody(void)
 }
 
 /* The explorer would see it: of a wake before the change, of a death without
- * slices, and of one who is told and does not notify. */
+ * slices, and of an owner after a death that does not notify. */
 static void
 notify_is_lost_where_one_errs(void)
 {

@@ -205,7 +205,7 @@ setter_killed_before_it_woke_anyone_has_set_it(void)
     for (size_t i = 0; i < COUNT(pids); i++) {
         CHECK_IS(child_wait(pids[i]), 0);
     }
-    /* Who sets it again wakes all the same. */
+    /* Another set wakes the waiters, too. */
     pshm_event_set(&place->event);
     CHECK(pshm_event_is_set(&place->event));
     unmake(place);

@@ -31,7 +31,7 @@ is(const struct pshm_name *name, struct pshm_identity id)
     return pshm_identity_same(identity_of(name), id);
 }
 
-/* Where it works or changes nothing. */
+/* It works or changes nothing. */
 static int
 link_it(int fd, const struct pshm_name *name, bool replace)
 {
@@ -41,7 +41,7 @@ link_it(int fd, const struct pshm_name *name, bool replace)
     return rc;
 }
 
-/* ---- who has a name ---- */
+/* ---- which object has a name ---- */
 
 static void
 holder_of_a_name_is_told(void)
@@ -369,7 +369,7 @@ directory_is_not_replaced_by_renaming(void)
     CHECK(rmdir(to.path) == 0);
 }
 
-/* ---- taking away ---- */
+/* ---- unlinking ---- */
 
 static void
 only_this_objects_name_is_removed(void)
@@ -563,7 +563,8 @@ each_failure_is_told(void)
 }
 
 /* Nothing can fail after the object has its temporary name but the last step;
- * then it keeps that one, for without any it could get none again. */
+ * then it keeps the temporary name, because an object without a name cannot
+ * get one again. */
 static void
 object_keeps_its_temporary_name_if_the_last_step_fails(void)
 {
@@ -622,8 +623,8 @@ drop_it(struct rival *rival)
     return pshm_link_drop(&rival->name);
 }
 
-/* In the middle of a removal.  Where this takes longer than anybody waits for
- * his turn it says nothing. */
+/* In the middle of a removal.  If this takes longer than a process waits for
+ * the name lock, it shows nothing. */
 static void
 let_the_rival_try(void *context)
 {
@@ -675,7 +676,7 @@ create_a_new_one(void *context)
     CHECK_IS(link_it(rival->fd, &other, false), 0);
 }
 
-/* It needs no turn, so it does not wait. */
+/* It does not need the name lock, so it does not wait. */
 static void
 name_that_is_free_is_given_at_once(void)
 {
@@ -693,7 +694,7 @@ name_that_is_free_is_given_at_once(void)
     (void)close(rival.fd);
 }
 
-/* ---- who looks while it is replaced finds the one or the other ---- */
+/* ---- a reader during a replacement finds the old or the new object ---- */
 
 struct watch {
     struct pshm_name name;

@@ -6,8 +6,8 @@
 
 #include <sched.h>
 
-/* A lock and what it protects: two words that are equal while nobody has it,
- * but for a death. */
+/* A lock and what it protects: two words that are equal while it is free,
+ * except after a death. */
 struct place {
     struct pshm_lock lock;
     volatile long first, second;
@@ -168,7 +168,7 @@ owner_whose_object_is_gone_is_dead(void)
         CHECK_IS(pshm_lock_abandon(&side.place->lock, &side.mstate), 0);
         CHECK(pshm_lock_owner_died(&side.place->lock, &other));
         CHECK(!pshm_mutex_state_held(&side.mstate));
-        /* A program that is not this library is told too. */
+        /* A program without this library gets EOWNERDEAD, too. */
         CHECK_IS(pthread_mutex_trylock(&side.place->lock.mutex.mutex),
                  EOWNERDEAD);
         CHECK(pthread_mutex_consistent(&side.place->lock.mutex.mutex) == 0);
@@ -251,7 +251,7 @@ object_that_is_gone_while_its_thread_lives(void)
 
 /* ---- turns ---- */
 
-/* Whose turn it is, is looked at under the lock. */
+/* The next process is read under the lock. */
 static int
 take_odd_turns(void *context)
 {
@@ -323,7 +323,7 @@ everyone_is_told_of_a_death_until_a_repair(void)
             CHECK(!pshm_lock_held(&side.place->lock));
             CHECK_IS(is_told(&side), 0);
         }
-        /* also of a death of one who was told */
+        /* also after the death of an owner that had got it */
         CHECK_IS(child_run(die_with_it, &side), -SIGKILL);
         CHECK_IS(child_run(is_told, &side), 0);
 
@@ -356,8 +356,8 @@ death_after_a_repair_is_told_too(void)
     unmake(&side);
 }
 
-/* Whoever is not told finds the two words equal.  Who is told repairs them, or
- * leaves that to the next one. */
+/* An owner without an error finds the two words equal. After an error it
+ * repairs them, or leaves the repair to the next owner. */
 static int
 change_both_for_ever(void *context)
 {

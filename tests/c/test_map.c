@@ -100,7 +100,7 @@ range_lies_within_the_object(void)
     (void)pshm_fault_disarm();
     (void)close(fd);
 
-    /* what is no file has no end */
+    /* a device has no end */
     fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
     length = page;
     CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, false, &base, &seen),
@@ -153,7 +153,7 @@ huge_pages_are_mapped_whole(void)
     int rc = pshm_map_range(fd, 0, &length, PROT_READ, false, &base, &seen);
     CHECK(rc == 0 || rc == -ENOMEM);
     pshm_unmap(base, (size_t)length);
-    /* What kind of file system it is may be unknown. */
+    /* The kind of the file system may be unknown. */
     length = (off_t)PAGE;
     pshm_fault_arm("fstatfs", 1, PSHM_FAULT_FAIL, EIO);
     (void)pshm_map_range(fd, 0, &length, PROT_READ, false, &base, &seen);
@@ -532,7 +532,7 @@ unsafe_advice_is_known(void)
     }
 }
 
-/* Whatever the kernel makes of it, the bytes stay, here and in a child. */
+/* The bytes stay, with or without huge pages, here and in a child. */
 static int
 bytes_are_there(void *context)
 {

@@ -105,7 +105,7 @@ beside_starts_with_the_name(void)
     CHECK(strcmp(beside.path, again.path) != 0);
 }
 
-/* Whatever bytes a name has, what is beside it is a valid name in PSHM_DIR and
+/* For any bytes of a name, the temporary name is a valid name in PSHM_DIR and
  * shares as much of its start as there is room for, in whole characters. */
 static void
 check_beside(const char *unit, size_t length)

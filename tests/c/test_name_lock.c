@@ -4,7 +4,7 @@
 
 #include <sys/file.h>
 
-/* Is the turn nobody's? */
+/* Is the name lock free? */
 static bool
 is_free(void)
 {

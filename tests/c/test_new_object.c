@@ -64,11 +64,11 @@ draft_has_no_name_until_it_is_published(void)
         CHECK_IS(st.st_size, 5000);
         CHECK_IS(st.st_mode, S_IFREG | 0600);
         CHECK_IS(st.st_blocks * 512, 8192);
-        /* its lease is held from the start */
+        /* its use lock is held from the start */
         int other = open(name.path, O_RDWR | O_CLOEXEC);
         CHECK_IS(pshm_use_lock_try_exclusive(other), -EAGAIN);
         (void)close(other);
-        /* abandoning it now takes no name away */
+        /* discarding it now removes no name */
         pshm_new_object_discard(&new);
         CHECK_IS(new.fd, -1);
         CHECK(new.base == NULL);
@@ -268,7 +268,7 @@ make_without_proc(void *context)
 }
 
 struct intruder {
-    struct pshm_name name;              /* what the draft is to be called */
+    struct pshm_name name;              /* the name of the new object */
     int how, fd;
 };
 
@@ -431,7 +431,7 @@ struct space {
     int rc;                     /* with reserve or populate */
 };
 
-/* Nothing of a draft that failed is left on the mount. */
+/* Nothing of a new object that failed is left on the mount. */
 static int
 make_where_there_is_little(void *context)
 {
@@ -502,7 +502,8 @@ list_is_set_before_there_is_a_name(void)
     pshm_new_object_discard(&new);
 }
 
-/* A signal may come before the list is set; a list that is refused is told. */
+/* A signal may come before the list is set; a list that is refused is
+ * reported. */
 static void
 refused_list_is_told_apart(void)
 {
@@ -658,8 +659,8 @@ limits_of_the_process_are_errors(void)
     }
 }
 
-/* It is refused at once: no piece of it is taken, for where there is no limit
- * (memfd) that would go on until the machine has no memory left. */
+/* It is refused at once: no piece of it is taken, because without a limit
+ * (memfd) that would continue until the machine has no memory left. */
 static void
 impossible_size_is_an_error(void)
 {
@@ -873,7 +874,7 @@ reclaim_by_prefix(void *context)
     reclaim_all(pshm_name_plain(&visitor->name), &visitor->all_removed);
 }
 
-/* Someone reclaims by the name's start while it is being made. */
+/* A reclaimer selects the prefix of the name while the object is made. */
 static void
 draft_is_not_reclaimed(void)
 {
@@ -898,7 +899,7 @@ draft_is_not_reclaimed(void)
     }
 }
 
-/* Of two that publish one name at the same moment one is told. */
+/* Of two processes that publish one name at once, one gets an error. */
 static int
 publish_after_a_stop(void *context)
 {
@@ -938,7 +939,7 @@ one_of_two_publishers_wins(void)
     }
 }
 
-/* ---- nobody sees a half-made object ---- */
+/* ---- no process sees a half-made object ---- */
 
 struct traffic {
     struct pshm_name name;

@@ -6,7 +6,7 @@
 
 #include <pthread.h>
 
-/* A cell with something behind its tag, and who was at it. */
+/* A primitive with data behind its header, and the process that used it. */
 struct wide {
     struct pshm_primitive primitive;
     unsigned char rest[128];
@@ -128,7 +128,7 @@ anything_else_stays_byte_for_byte(void)
     }
 }
 
-/* Another process writes over the guard while the cell is made. */
+/* Another process writes over the guard while the primitive is made. */
 static int
 fill_and_overwrite(struct pshm_primitive *primitive, const void *how)
 {
@@ -169,7 +169,7 @@ guard_that_is_written_over_does_no_harm(void)
     }
 }
 
-/* The magic says that one is being made, and the guard is none. */
+/* The magic number says that a primitive is being made, and the guard is invalid. */
 static void
 guard_that_no_maker_wrote_is_refused(void)
 {
@@ -425,7 +425,7 @@ one_of_many_makers_makes_it(void)
                   || (i < victims && status == -SIGKILL));
             made += status == 10;
         }
-        /* By a survivor; or by one who was killed when it was done. */
+        /* By a survivor; or by a process that was killed after it. */
         CHECK(made <= 1);
         CHECK(atomic_load(&place->made) <= 1);
         CHECK_IS(pshm_primitive_check(&place->wide.primitive, &spec, NULL), 0);
@@ -585,7 +585,7 @@ bytes_that_appear_meanwhile_are_not_written_over(void)
     CHECK(munmap((void *)makers.place, PAGE) == 0);
 }
 
-/* Both changes of the magic come while it is looked at. */
+/* Both changes of the magic number happen while it is read. */
 struct slow_maker {
     struct pshm_primitive *primitive, *model;
     int later;                          /* steps to the second change */
@@ -642,7 +642,7 @@ kind_of_a_named_one_is_told(void)
     enum pshm_primitive_kind found = PSHM_PRIMITIVE_LOCK;
     CHECK_IS(pshm_primitive_named(&absent, &found), 0);
     CHECK_IS(found, PSHM_PRIMITIVE_NONE);
-    (void)make_plain(&name, 100, 0600, 0);      /* less than a cell */
+    (void)make_plain(&name, 100, 0600, 0);      /* less than a primitive */
     CHECK_IS(pshm_primitive_named(&name, &found), 1);
     CHECK_IS(found, PSHM_PRIMITIVE_NONE);
     CHECK(truncate(name.path, (off_t)PAGE) == 0);

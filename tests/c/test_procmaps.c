@@ -48,7 +48,7 @@ proc_may_be_missing(void)
     }
 }
 
-/* ---- who has mapped what ---- */
+/* ---- which processes map an object ---- */
 
 static void
 every_object_is_collected_once(void)
@@ -145,8 +145,8 @@ find_mapped(void *context)
     return rc;
 }
 
-/* What hides a whole list must not pass for an empty one.  Whether the maps of
- * one process can be read is another matter: it may be gone, or not ours. */
+/* A list that cannot be read must not count as empty.  Whether the maps of one
+ * process can be read is another matter: it may be gone, or not ours. */
 static void
 free_mapped(void *context)
 {
@@ -177,7 +177,7 @@ failures_of_collecting_are_told(void)
         CHECK(pshm_fault_disarm() >= 1);
         CHECK_NOTHING_LEFT(before);
     }
-    /* a process that may not be looked at, or is gone at this moment */
+    /* a process that may not be inspected, or has just ended */
     static const int gone[] = {EACCES, ENOENT, ESRCH, EPERM};
     for (size_t i = 0; i < COUNT(gone); i++) {
         pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, gone[i]);
@@ -363,8 +363,8 @@ object_in_a_folder_that_is_gone_is_not_told(void)
     CHECK(munmap(base, PAGE) == 0);
 }
 
-/* Without a name and a descriptor, only its place in the mapping is known; nor
- * is more known if /proc/self/fd cannot be read. */
+/* Without a name and a descriptor, only its place in the mapping is known;
+ * also if /proc/self/fd cannot be read. */
 static void
 object_that_cannot_be_opened_is_not_told(void)
 {
@@ -432,7 +432,7 @@ find_in_a_proc_of_its_own(void *context)
     CHECK(pshm_uses_has(&find.mapped, 999));
     CHECK(pshm_uses_has(&find.mapped, st.st_ino));
     pshm_uses_free(&find.mapped);
-    /* A descriptor that is closed while it is looked at is not one. */
+    /* A descriptor that is closed while it is read does not count. */
     pshm_fault_arm("fstatat", 1, PSHM_FAULT_FAIL, ENOENT);
     CHECK_IS(find_mapped(&find), 0);
     CHECK_IS(pshm_fault_disarm() > 0, true);

@@ -58,7 +58,7 @@ young_object_is_not_selected(void)
     remove_plain(&name);
 }
 
-/* Whatever it is opened or mapped for, by whatever program. */
+/* Opened or mapped in any way, by any program. */
 static void
 object_that_is_open_or_mapped_stays(void)
 {
@@ -151,7 +151,7 @@ both_names_of_one_object_are_removed(void)
 
 /* ---- without proof ---- */
 
-/* A kernel that grants no lease. */
+/* A kernel that grants no write lease. */
 static struct pshm_candidate
 reclaim_without_lease(const struct pshm_name *name, bool remove)
 {
@@ -199,7 +199,7 @@ object_whose_lease_cannot_be_asked_for_is_unknown(void)
     (void)pshm_fault_disarm();
 }
 
-/* It refuses the lease of an object that no process has, too. */
+/* It refuses the write lease of an object that no process has, too. */
 static int
 reclaim_on_an_older_kernel(void *context)
 {
@@ -402,7 +402,7 @@ reclaim_and_be_killed(void *context)
     return 0;
 }
 
-/* Whatever is left can be found by the name's start, and reclaimed. */
+/* The rest can be found by the prefix of the name, and reclaimed. */
 static void
 killed_at_each_step(void)
 {

@@ -4,7 +4,7 @@
 #include "posix/object/use_lock.h"
 #include "posix/sync/renew.h"
 
-/* An object with a cell that processes of an ended container have left. */
+/* An object with a primitive that processes of an ended container have left. */
 struct place {
     int fd;
     struct pshm_name name;
@@ -214,7 +214,7 @@ failure_leaves_it_as_it_was_to_others(void)
         struct place place = leave_one();
         bool waits = failures[i].err == EINTR;
         int other = open_it(&place, waits);
-        /* The look at the cell makes no model of its guard. */
+        /* The check of the primitive does not lock its guard. */
         pshm_fault_arm(failures[i].call, 1, PSHM_FAULT_FAIL, failures[i].err);
         CHECK_IS(renew(&place, before_long()), -failures[i].err);
         CHECK(pshm_fault_disarm() >= 1);

@@ -211,7 +211,7 @@ struct holder {
     unsigned thread;
 };
 
-/* 1: has it; 2: may let go; 3: has. */
+/* 1: has it; 2: may release it; 3: has released it. */
 static void *
 hold_it(void *context)
 {
@@ -255,7 +255,8 @@ child_forked_beside_the_owner_waits_for_it(void)
     unmake(&side);
 }
 
-/* What its parent's thread had it has not, though it is the same thread. */
+/* It does not own the locks of its parent's thread, though it is the same
+ * thread. */
 static void
 child_of_the_owner_has_nothing(void)
 {
@@ -324,7 +325,7 @@ without_a_repair_nobody_gets_it_any_more(void)
     }
 }
 
-/* Under it: plain is odd only while somebody is between the two. */
+/* Under it: plain is odd only while a thread is between the two. */
 static int
 count_for_ever(void *context)
 {
@@ -372,7 +373,7 @@ killed_at_any_moment_it_goes_on(void)
 
 /* ---- written over ---- */
 
-/* The last ones only where it is known how the C library does it. */
+/* The last ones only if the links of the C library are known. */
 static void
 write_over(struct pshm_robust *mutex, int how)
 {
@@ -394,7 +395,7 @@ write_over(struct pshm_robust *mutex, int how)
     case 4:
         memset(&inside->__data.__list, 0, sizeof(links));
         break;
-    case 5:                             /* to where there is memory */
+    case 5:                             /* to valid memory */
         memcpy(&inside->__data.__list, links, sizeof(links));
         break;
     case 6:                             /* one of the two */
@@ -404,7 +405,7 @@ write_over(struct pshm_robust *mutex, int how)
         memcpy((char *)&inside->__data.__list + sizeof(links[0]), links,
                sizeof(links[0]));
         break;
-    default:                            /* to where no word can begin */
+    default:                            /* to a misaligned address */
         links[0] += 2;
         memcpy(&inside->__data.__list, links, sizeof(links));
         break;
@@ -461,7 +462,8 @@ have_it_written_over(void *context)
 
 #ifdef PSHM_ROBUST_LINKS
 
-/* Its memory may go then, and the next one is told if its word still is ours. */
+/* Its memory may be unmapped then, and the next owner gets an error if the
+ * word still is ours. */
 static int
 have_only_it_written_over(void *context)
 {
@@ -502,7 +504,7 @@ end_with_it(void *context)
     return (void *)wrong;
 }
 
-/* What is left of the thread still says that it has the mutex. */
+/* The record of the thread still says that it has the mutex. */
 static int
 have_the_links_of_a_dead_thread(void *context)
 {
@@ -613,7 +615,8 @@ neighbour_with_waiters_confirms_a_link(void)
 }
 
 /* One that leads to another mutex of this library's that the thread has, which
- * confirms it, is no neighbour, and what should be one does not confirm. */
+ * confirms it, is not a neighbour, and the expected neighbour does not
+ * confirm. */
 static int
 have_links_to_one_that_is_ours(void *context)
 {
@@ -687,7 +690,7 @@ word_that_says_that_it_is_free_while_it_is_ours(void)
     }
 }
 
-/* The C library looks at them when it unlocks a recursive one. */
+/* The C library reads them when it unlocks a recursive mutex. */
 static void
 owner_or_count_that_is_written_over(void)
 {
@@ -706,7 +709,7 @@ owner_or_count_that_is_written_over(void)
     }
 }
 
-/* It has it by another grip, and the word says that it is free. */
+/* It has it by another mutex state, and the word says that it is free. */
 static void
 word_that_says_that_it_is_free_by_another_grip(void)
 {
@@ -1013,7 +1016,7 @@ wait_until_it_is_unrecoverable(void *context)
     return 0;
 }
 
-/* It was waited for when the thread that was told of a death unlocked it. */
+/* A waiter existed when the owner after a death unlocked it. */
 static void
 waiter_is_told_that_it_was_not_repaired(void)
 {
@@ -1038,7 +1041,7 @@ unlock_it(void *context)
     CHECK_IS(unlock(context), 0);
 }
 
-/* What a signal handler does while the owner waits for itself. */
+/* A signal handler that runs while the owner waits for itself. */
 static void
 owner_that_waits_for_itself_may_be_freed_by_a_signal(void)
 {
@@ -1101,10 +1104,10 @@ kind_may_change_at_each_step(void)
 
 #endif
 
-/* ---- a grip that several threads have had at once ---- */
+/* ---- a mutex state that several threads have had at once ---- */
 
 /* Bytes that were copied while it was free are written back while a thread has
- * it: another thread gets it by the same grip. */
+ * it: another thread gets it by the same mutex state. */
 struct replay {
     struct side side;
     struct pshm_robust fresh;
@@ -1231,8 +1234,8 @@ object_of_an_ended_thread_may_go(void)
     unmake(side);
 }
 
-/* Another thread has it by the grip: its memory stays.  The next owner is told
- * unless the words say that it is not this thread's any more. */
+/* Another thread has it by the mutex state: its memory stays. The next owner
+ * gets an error unless the words name another thread. */
 static void
 object_of_a_thread_that_lives_stays(void)
 {
@@ -1272,7 +1275,7 @@ object_of_a_thread_that_lives_stays(void)
     }
 }
 
-/* It cannot be unlocked, nor can its neighbours be asked. */
+/* It cannot be unlocked, and its neighbours cannot be read. */
 static int
 abandon_one_that_is_written_over(void *context)
 {
@@ -1344,7 +1347,7 @@ hand_over_hand_along_a_chain(void)
     }
 }
 
-/* ... each of which the next one is told of. */
+/* ... after each of which the next owner gets an error. */
 static int
 die_with_several(void *context)
 {

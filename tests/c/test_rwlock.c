@@ -6,8 +6,8 @@
 #include <pthread.h>
 #include <sched.h>
 
-/* The turnstile, and what is protected: two words that are equal while nobody
- * writes, but for a death. */
+/* The turnstile, and what is protected: two words that are equal while no
+ * thread writes, except after a death. */
 struct place {
     struct pshm_lock turnstile;
     volatile long first, second;
@@ -101,7 +101,7 @@ begin_to_write(struct side *side)
     return write_until(side, PSHM_RW_WAIT, before_long());
 }
 
-/* As one who repairs: in after a death too.  0 or -EOWNERDEAD. */
+/* As an owner that repairs: also after a death.  0 or -EOWNERDEAD. */
 static int
 begin_to_repair(struct side *side)
 {
@@ -139,7 +139,7 @@ repair_it(struct side *side)
     CHECK_IS(stop_writing(side), 0);
 }
 
-/* ---- who may be in with whom ---- */
+/* ---- which threads may hold it together ---- */
 
 static int
 can_read(void *context)
@@ -390,7 +390,7 @@ note_of(struct side *side, int slot)
     return side->mstate.slots[slot].note;
 }
 
-/* What threads of other objects leave, as if each slot had one. */
+/* The slots of other threads, as if each slot had one. */
 static void
 make_an_orphan(struct side *side, int slot)
 {
@@ -822,7 +822,7 @@ everyone_is_told_of_a_dead_writer_until_a_repair(void)
     unmake(&side);
 }
 
-/* Straight after the death, with nobody told in between. */
+/* Straight after the death, before any thread got an error. */
 static void
 first_one_told_may_be_the_one_to_repair(void)
 {
@@ -1072,7 +1072,7 @@ read_for_ever(void *context)
     return 0;
 }
 
-/* Half of those who are told of a death repair what it left. */
+/* Half of the owners after a death repair the words. */
 static int
 write_for_ever(void *context)
 {
@@ -1105,7 +1105,7 @@ write_for_ever(void *context)
         place->second = place->first;
         (void)atomic_fetch_add(&place->writers, 1);
         CHECK_IS(stop_writing(side), 0);
-        /* A mutex is whose who comes first: let others come. */
+        /* The first thread gets a mutex: let others run. */
         (void)usleep(random_below(100));
     }
     return 0;

@@ -138,7 +138,7 @@ take_for_ever(void *context)
     return 1;
 }
 
-/* Who is killed takes at most the one with it that it was about to count. */
+/* A killed process takes at most the one that it was about to count. */
 static void
 killed_waiter_hinders_nobody(void)
 {

@@ -628,8 +628,8 @@ full_mount_is_an_error(void)
     }
 }
 
-/* Several pieces: what is taken before the last one fails is given back, and
- * what cannot fit is not begun. */
+/* Several pieces: the pieces before a failed one are freed, and a size that
+ * cannot fit is not begun. */
 static int
 fill_larger_mount(void *context)
 {
@@ -689,7 +689,7 @@ memfd_has_no_limit(void)
     (void)close(fd);
 }
 
-/* Where the mount has no limit, the machine has one. */
+/* If the mount has no limit, the machine has one. */
 static void
 more_than_the_machine_has_is_refused(void)
 {
@@ -704,7 +704,8 @@ more_than_the_machine_has_is_refused(void)
         CHECK_IS(pshm_size_room(fd, 100 * MIB), 0);
         CHECK(pshm_fault_disarm() >= 3);
     }
-    /* None is ever asked for: that would end processes, this one too. */
+    /* The memory is never requested: that would end processes, also the test.
+     * */
     pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, EIO);
     CHECK_IS(pshm_size_set(fd, (off_t)1 << 45, true, &go_on), -ENOMEM);
     CHECK_IS(pshm_size_grow(fd, 0, (off_t)1 << 45, &go_on), -ENOMEM);

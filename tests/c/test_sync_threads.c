@@ -17,8 +17,8 @@ enum { THREADS = 4 };
 /* Without a fork a sanitizer does not cost that much. */
 #define TIMES(n) (SANITIZED ? (n) / 2 : (n))
 
-/* What they protect and hand over is plain memory: only the primitive orders
- * what they do to it. */
+/* The protected data is plain memory: only the primitive orders the accesses
+ * to it. */
 struct place {
     struct pshm_lock lock;
     struct pshm_condition condition;
@@ -78,7 +78,7 @@ use_the_lock(struct worker *worker)
     }
 }
 
-/* ---- a condition: each takes its turn ---- */
+/* ---- a condition: the threads alternate ---- */
 
 static void
 use_the_condition(struct worker *worker)
@@ -140,14 +140,14 @@ use_the_events(struct worker *worker)
             pshm_event_set(&place->answer);
         }
     }
-    /* the others: look at what changes all the time */
+    /* the others: read words that change all the time */
     for (int i = 0; worker->index >= 2 && i < TIMES(10000); i++) {
         (void)pshm_event_wait(&place->event, pshm_event_read(&place->event),
                               0);
     }
 }
 
-/* ---- a barrier: who has passed sees what all did before ---- */
+/* ---- a barrier: a thread that has passed sees all earlier writes ---- */
 
 static void
 meet(struct worker *worker, bool acts)

@@ -158,7 +158,7 @@ threads_do_everything_at_once(void)
     (void)pthread_barrier_destroy(&start);
 }
 
-/* A fault in one thread is none in the others. */
+/* A fault in one thread does not affect the others. */
 static void *
 open_and_close(void *context)
 {
