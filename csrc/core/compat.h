@@ -25,6 +25,33 @@
 #define CORE_SLOT_GIL
 #endif
 
+/* Take the exception that is set, which may be NULL; and set it again. */
+#if PY_VERSION_HEX >= 0x030C0000
+#define core_take_error PyErr_GetRaisedException
+#define core_set_error PyErr_SetRaisedException
+#else
+static inline PyObject *
+core_take_error(void)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL) {
+        (void)PyException_SetTraceback(error, traceback);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return error;
+}
+
+static inline void
+core_set_error(PyObject *error)
+{
+    PyErr_Restore(error == NULL ? NULL : Py_NewRef(Py_TYPE(error)), error,
+                  error == NULL ? NULL : PyException_GetTraceback(error));
+}
+#endif
+
 /* Does op have this number of references? Without the GIL the count is the sum
  * of two numbers that are read one after the other. If one thread acquires a
  * reference while another thread releases one, a single sum can be too small,

@@ -3,6 +3,7 @@
 
 #include <limits.h>
 
+#include "core/errors.h"
 #include "core/sync/waiting.h"
 
 #include "posix/sync/atomics.h"
@@ -12,6 +13,7 @@ typedef struct {
     char *word;
     size_t width;                       /* 4 or 8 bytes */
     bool is_signed;
+    const char *format;
 } AtomicObject;
 
 static AtomicObject *
@@ -60,6 +62,7 @@ atomic_attach(PlacedObject *base, const placed_params *params)
     self->word = placed_memory(base);
     self->width = formats[params->value].width;
     self->is_signed = formats[params->value].is_signed;
+    self->format = formats[params->value].name;
     return 0;
 }
 
@@ -77,29 +80,8 @@ value_of(const AtomicObject *self, uint64_t bits)
                            : PyLong_FromUnsignedLongLong(bits);
 }
 
-/* The bits of an int.  Returns 0; or -1 if it does not fit, perhaps with
- * another exception. */
-static int
-convert(const AtomicObject *self, PyObject *number, uint64_t *bits)
-{
-    int overflow;
-    long long value = PyLong_AsLongLongAndOverflow(number, &overflow);
-    *bits = (uint64_t)value;
-    if (self->width == 8) {
-        if (overflow > 0 && !self->is_signed) {
-            *bits = PyLong_AsUnsignedLongLong(number);
-            return PyErr_Occurred() ? -1 : 0;
-        }
-        return overflow != 0 || (!self->is_signed && value < 0) ? -1 : 0;
-    }
-    *bits = (uint32_t)value;
-    return overflow != 0
-           || (self->is_signed ? value < INT32_MIN || value > INT32_MAX
-                               : value < 0 || value > UINT32_MAX) ? -1 : 0;
-}
-
-/* Returns 0, or -1 with TypeError, or OverflowError if the value does not
- * fit. */
+/* Put the bits of a value into *bits.  Returns 0, or -1 with TypeError, or
+ * OverflowError if the value does not fit. */
 static int
 parse_value(const AtomicObject *self, const char *what, PyObject *value,
             uint64_t *bits)
@@ -113,15 +95,31 @@ parse_value(const AtomicObject *self, const char *what, PyObject *value,
     if (number == NULL) {
         return -1;
     }
-    int rc = convert(self, number, bits);
-    if (rc < 0) {
+    int overflow;
+    long long small = PyLong_AsLongLongAndOverflow(number, &overflow);
+    bool fits = overflow == 0;
+    *bits = (uint64_t)small;
+    if (self->width == 4) {
+        fits = fits && (self->is_signed
+                            ? small >= INT32_MIN && small <= INT32_MAX
+                            : small >= 0 && small <= UINT32_MAX);
+        *bits = (uint32_t)small;
+    }
+    else if (!self->is_signed && overflow > 0) {
+        *bits = PyLong_AsUnsignedLongLong(number);
+        fits = !PyErr_Occurred();
+    }
+    else if (!self->is_signed) {
+        fits = fits && small >= 0;
+    }
+    if (!fits) {
         PyErr_Format(PyExc_OverflowError,
                      "%s must fit %s integer of %zu bytes, not %R", what,
                      self->is_signed ? "a signed" : "an unsigned", self->width,
                      number);
     }
     Py_DECREF(number);
-    return rc;
+    return fits ? 0 : -1;
 }
 
 enum { LOADS = 1, STORES = 2, BOTH = 3 };
@@ -134,7 +132,7 @@ parse_order(PyObject *value, int does, memory_order *order)
     static const struct {
         const char *name;
         memory_order order;
-        int allowed;                    /* besides an operation that does both */
+        int allowed;                    /* LOADS, STORES; BOTH allows all */
     } orders[] = {
         {"seq_cst", memory_order_seq_cst, BOTH},
         {"relaxed", memory_order_relaxed, BOTH},
@@ -297,10 +295,9 @@ word_compare_exchange(PyObject *op, PyObject *const *args, Py_ssize_t count,
         || placed_check_writable(&self->base) < 0) {
         return NULL;
     }
-    if (values[3] == NULL || values[3] == Py_None) {
-        failure = order == memory_order_relaxed
-                          || order == memory_order_release
-                      ? memory_order_relaxed : memory_order_seq_cst;
+    if ((values[3] == NULL || values[3] == Py_None)
+        && (order == memory_order_relaxed || order == memory_order_release)) {
+        failure = memory_order_relaxed;
     }
     bool done = pshm_atomic_compare_exchange(self->word, self->width,
                                              &expected, desired, order,
@@ -313,10 +310,10 @@ PyDoc_STRVAR(
     word_wait_doc,
     "wait($self, /, expected, timeout=None)\n--\n\n"
     "Wait while the value equals expected: " MAN(futex, 2) ".\n\n"
-    "The writer calls notify() after a change.  Of a word of 8 bytes the kernel\n"
-    "compares the lower half.  timeout: seconds, on the monotonic clock; 0 or\n"
-    "less: do not wait; None: no limit.  Returns True, or False if the value\n"
-    "did not change in time.  Raises OverflowError if expected does not fit.");
+    "The writer calls notify() after a change.  Of a word of 8 bytes the\n"
+    "kernel compares the lower half.  " WAIT_TIMEOUT_DOC
+    "Returns True, or False if the value did not change in time.  Raises\n"
+    "OverflowError if expected does not fit.");
 
 static PyObject *
 word_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -337,8 +334,7 @@ word_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
     if (rc == 0 || rc == -ETIMEDOUT) {
         return PyBool_FromLong(rc == 0);
     }
-    (void)placed_raise(&self->base, rc);
-    return NULL;
+    return raise_errno(rc, NULL);
 }
 
 PyDoc_STRVAR(
@@ -360,34 +356,23 @@ word_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
         return NULL;
     }
     int woken = pshm_atomic_notify(self->word, self->width, (int)n);
-    if (woken < 0) {
-        (void)placed_raise(&self->base, woken);
-        return NULL;
-    }
-    return PyLong_FromLong(woken);
+    return woken < 0 ? raise_errno(woken, NULL) : PyLong_FromLong(woken);
 }
 
 /* ---- The type ---- */
-
-static const char *
-format_of(const AtomicObject *self)
-{
-    return self->width == 8 ? (self->is_signed ? "q" : "Q")
-                            : (self->is_signed ? "i" : "I");
-}
 
 PyDoc_STRVAR(word_format_doc, "Format of the word: 'i', 'I', 'q' or 'Q'.");
 
 static PyObject *
 word_get_format(PyObject *op, void *Py_UNUSED(closure))
 {
-    return PyUnicode_FromString(format_of(as_atomic(op)));
+    return PyUnicode_FromString(as_atomic(op)->format);
 }
 
 static PyObject *
 atomic_own_values(PlacedObject *self)
 {
-    return Py_BuildValue("{ss}", "format", format_of((AtomicObject *)self));
+    return Py_BuildValue("{ss}", "format", ((AtomicObject *)self)->format);
 }
 
 static PyObject *
@@ -408,8 +393,8 @@ PyDoc_STRVAR(
     "Open the word at an offset of shared memory, whatever its value is.\n\n"
     "shm: a SharedMemory or MemoryMap; if it is read-only, load() and wait()\n"
     "work, and methods that write raise PermissionError.  format: as in the\n"
-    "struct module: 'i' or 'I' (4 bytes, signed or not), 'q' or 'Q' (8 bytes).\n"
-    "offset: bytes, a multiple of the size of the word.\n\n"
+    "struct module, 'i' or 'I' (4 bytes, signed or not), 'q' or 'Q' (8\n"
+    "bytes).  offset: bytes, a multiple of the size of the word.\n\n"
     "Raises ValueError for a bad offset or format; PermissionError.");
 
 PyDoc_STRVAR(

@@ -12,14 +12,6 @@ typedef struct {
     PyObject *timeout;                  /* the default of wait(), or NULL */
 } BarrierObject;
 
-struct barrier_memory {
-    struct pshm_primitive head;         /* its payload is the barrier */
-    struct pshm_robust runner;
-    unsigned char unused[16];
-};
-
-_Static_assert(sizeof(struct barrier_memory) == 192, "three lines");
-
 static BarrierObject *
 as_barrier(PyObject *op)
 {
@@ -43,12 +35,12 @@ barrier_parse(placed_params *params)
     PyObject *parties = params->values[0], *action = params->values[1];
     wait_timeout ignored;
     long long number = 0;
-    if ((parties != NULL && parties != Py_None
+    if ((parties != NULL
          && arg_long(parties, "parties", 1, PSHM_PARTIES_MOST, &number) < 0)
         || timeout_of_wait(params->values[2], &ignored) < 0) {
         return -1;
     }
-    if (action != NULL && action != Py_None && !PyCallable_Check(action)) {
+    if (action != NULL && !PyCallable_Check(action)) {
         PyErr_Format(PyExc_TypeError,
                      "action must be callable or None, not %.200s",
                      Py_TYPE(action)->tp_name);
@@ -61,12 +53,6 @@ barrier_parse(placed_params *params)
     }
     params->value = (unsigned)number;
     return 0;
-}
-
-static PyObject *
-given(PyObject *value)
-{
-    return value == Py_None ? NULL : Py_XNewRef(value);
 }
 
 static int
@@ -88,8 +74,8 @@ barrier_attach(PlacedObject *base, const placed_params *params)
     pshm_robust_watch(&self->mstate, NULL);
     self->barrier = barrier;
     self->runner = runner;
-    self->action = given(params->values[1]);
-    self->timeout = given(params->values[2]);
+    self->action = Py_XNewRef(params->values[1]);
+    self->timeout = Py_XNewRef(params->values[2]);
     return 0;
 }
 
@@ -221,7 +207,8 @@ barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
 
 PyDoc_STRVAR(barrier_abort_doc,
              "abort($self, /)\n--\n\n"
-             "Break the barrier: until reset(), parties that wait or arrive get\n"
+             "Break the barrier.\n\n"
+             "Until reset(), parties that wait or arrive get\n"
              "BrokenBarrierError.  Raises ValueError after close().");
 
 static PyObject *
@@ -237,9 +224,8 @@ barrier_abort(PyObject *op, PyObject *Py_UNUSED(unused))
 PyDoc_STRVAR(barrier_reset_doc,
              "reset($self, /)\n--\n\n"
              "Make the barrier intact and empty, in one step.\n\n"
-             "The parties that wait get BrokenBarrierError; parties that arrive\n"
-             "from now on belong to a new generation.  Raises ValueError after\n"
-             "close().");
+             "The parties that wait get BrokenBarrierError, and a new\n"
+             "generation begins.  Raises ValueError after close().");
 
 static PyObject *
 barrier_reset(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -263,8 +249,8 @@ barrier_get_parties(PyObject *op, void *Py_UNUSED(closure))
 }
 
 PyDoc_STRVAR(barrier_n_waiting_doc,
-             "Number of parties that have arrived and wait for the others.\n\n"
-             "A party that was killed since counts; 0 if the barrier is broken.");
+             "Number of parties that wait for the others.\n\n"
+             "Includes parties that were killed; 0 if the barrier is broken.");
 
 static PyObject *
 barrier_get_n_waiting(PyObject *op, void *Py_UNUSED(closure))
@@ -361,13 +347,15 @@ const struct placed_type barrier_type = {
     .references = {offsetof(BarrierObject, action),
                    offsetof(BarrierObject, timeout)},
     .kind = PSHM_PRIMITIVE_BARRIER,
-    .size = sizeof(struct barrier_memory),
+    /* The barrier is the payload; the runner is on a line after it. */
+    .size = sizeof(struct pshm_primitive) + PSHM_PRIMITIVE_ALIGNMENT,
     .alignment = PSHM_PRIMITIVE_ALIGNMENT,
     .owned = true,
     .reads = true,
     .init = init_barrier,
     .own = {"parties", "action", "timeout"},
     .positional = 3,
+    .none_is_default = true,
     .parse = barrier_parse,
     .attach = barrier_attach,
     .finalize = barrier_finalize,

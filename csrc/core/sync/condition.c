@@ -12,14 +12,6 @@ typedef struct {
     bool given;                         /* lock= */
 } ConditionObject;
 
-struct condition_memory {
-    struct pshm_primitive head;         /* its payload is the lock */
-    struct pshm_condition condition;
-    unsigned char unused[48];
-};
-
-_Static_assert(sizeof(struct condition_memory) == 192, "three lines");
-
 static ConditionObject *
 as_condition(PyObject *op)
 {
@@ -49,17 +41,14 @@ condition_parse(placed_params *params)
     if (recovery_check(on_owner_died) < 0) {
         return -1;
     }
-    if (lock == NULL || lock == Py_None) {
-        return 0;
-    }
-    if (!Py_IS_TYPE(lock, params->state->lock_type)
+    if (lock != NULL && !Py_IS_TYPE(lock, params->state->lock_type)
         && !Py_IS_TYPE(lock, params->state->rlock_type)) {
         PyErr_Format(PyExc_TypeError,
                      "lock must be a Lock or an RLock, not %.200s",
                      Py_TYPE(lock)->tp_name);
         return -1;
     }
-    if (on_owner_died != NULL && on_owner_died != Py_None) {
+    if (lock != NULL && on_owner_died != NULL) {
         PyErr_SetString(PyExc_ValueError,
                         "on_owner_died is for the condition's own lock; give "
                         "it to the Lock or RLock that is passed as lock=");
@@ -74,7 +63,7 @@ condition_attach(PlacedObject *base, const placed_params *params)
     ConditionObject *self = (ConditionObject *)base;
     PyObject *lock = params->values[0];
     self->condition = (void *)(base->primitive + 1);
-    self->given = lock != NULL && lock != Py_None;
+    self->given = lock != NULL;
     self->lock = self->given ? (LockObject *)Py_NewRef(lock)
                              : lock_new_inside(params->state, base,
                                                params->values[1]);
@@ -83,33 +72,27 @@ condition_attach(PlacedObject *base, const placed_params *params)
 
 /* ---- Waiting ---- */
 
-/* A wait by a thread that has acquired the lock depth times. */
-typedef struct {
-    ConditionObject *self;
-    unsigned depth;
-    struct pshm_waiter waiter;
-} wait_state;
-
+/* Returns how many times this thread had acquired the lock; or -1. */
 static int
-release_all(wait_state *w)
+release_all(LockObject *lock)
 {
-    w->depth = w->self->lock->mstate.depth;
-    for (unsigned i = 0; i < w->depth; i++) {
-        if (lock_release(w->self->lock) < 0) {
+    int depth = (int)lock->mstate.depth;
+    for (int i = 0; i < depth; i++) {
+        if (lock_release(lock) < 0) {
             return -1;
         }
     }
-    return 0;
+    return depth;
 }
 
 /* Returns 0, or -1 with an exception and without the lock. */
 static int
-acquire_all(wait_state *w)
+acquire_all(LockObject *lock, int depth)
 {
-    for (unsigned i = 0; i < w->depth; i++) {
-        if (lock_acquire(w->self->lock, WAIT_FOREVER, false) < 0) {
+    for (int i = 0; i < depth; i++) {
+        if (lock_acquire(lock, WAIT_FOREVER, false) < 0) {
             while (i-- > 0) {
-                (void)lock_release(w->self->lock);
+                (void)lock_release(lock);
             }
             return -1;
         }
@@ -121,31 +104,22 @@ acquire_all(wait_state *w)
  * for that, it ends with the exception of that attempt, whose context is the
  * first one. */
 static void
-end_raising(wait_state *w)
+end_raising(ConditionObject *self, struct pshm_waiter *waiter, int depth)
 {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL) {
-        (void)PyException_SetTraceback(value, traceback);
-    }
-    if (acquire_all(w) == 0) {
-        pshm_condition_leave(w->self->condition, &w->waiter);
-        PyErr_Restore(type, value, traceback);
+    PyObject *first = core_take_error();
+    if (acquire_all(self->lock, depth) == 0) {
+        pshm_condition_leave(self->condition, waiter);
+        core_set_error(first);
         return;
     }
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
-    PyObject *first = value;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    PyObject *context = PyException_GetContext(value);
-    if (context == NULL && value != first) {
-        PyException_SetContext(value, Py_NewRef(first));
+    PyObject *error = core_take_error();
+    PyObject *context = PyException_GetContext(error);
+    if (context == NULL && error != first) {
+        PyException_SetContext(error, Py_NewRef(first));
     }
     Py_XDECREF(context);
     Py_DECREF(first);
-    PyErr_Restore(type, value, traceback);
+    core_set_error(error);
 }
 
 /* Sleep without the lock.  An owner that dies while it holds the lock does not
@@ -154,14 +128,15 @@ end_raising(wait_state *w)
  * for the check would delay others.  Returns 0, -ETIMEDOUT, or -EINTR: a signal
  * handler has raised, or else an owner died. */
 static int
-sleep_unlocked(wait_state *w, const wait_timeout *timeout)
+sleep_unlocked(ConditionObject *self, struct pshm_waiter *waiter,
+               const wait_timeout *timeout)
 {
-    LockObject *lock = w->self->lock;
+    LockObject *lock = self->lock;
     int rc = -ETIMEDOUT;
     if (!timeout->now) {
         do {
             Py_BEGIN_ALLOW_THREADS
-            rc = pshm_condition_sleep(w->self->condition, &w->waiter,
+            rc = pshm_condition_sleep(self->condition, waiter,
                                       timeout->deadline);
             Py_END_ALLOW_THREADS
         } while (wait_again(rc)
@@ -176,25 +151,26 @@ static int
 wait_once(ConditionObject *self, wait_timeout timeout)
 {
     struct pshm_condition *condition = self->condition;
-    wait_state w = {.self = self};
-    pshm_condition_enter(condition, &w.waiter);
+    struct pshm_waiter waiter;
+    pshm_condition_enter(condition, &waiter);
     for (;;) {
-        if (release_all(&w) < 0) {
+        int depth = release_all(self->lock);
+        if (depth < 0) {
             return -1;
         }
-        int rc = sleep_unlocked(&w, &timeout);
+        int rc = sleep_unlocked(self, &waiter, &timeout);
         if (rc == -EINTR && PyErr_Occurred()) {
-            end_raising(&w);
+            end_raising(self, &waiter, depth);
             return -1;
         }
-        if (acquire_all(&w) < 0) {
+        if (acquire_all(self->lock, depth) < 0) {
             return -1;
         }
-        if (pshm_condition_claim(condition, &w.waiter)) {
+        if (pshm_condition_claim(condition, &waiter)) {
             return 1;
         }
         if (rc == 0 && PyErr_CheckSignals() < 0) {
-            pshm_condition_leave(condition, &w.waiter);
+            pshm_condition_leave(condition, &waiter);
             return -1;
         }
         /* A process that notifies all the time must not keep the waiter past
@@ -205,11 +181,11 @@ wait_once(ConditionObject *self, wait_timeout timeout)
         if (rc == -EINTR) {
             /* The lock was recovered, so the predicate may be true. */
             pshm_condition_notify(condition, UINT_MAX);
-            (void)pshm_condition_claim(condition, &w.waiter);
+            (void)pshm_condition_claim(condition, &waiter);
             return 1;
         }
         if (rc < 0) {
-            pshm_condition_leave(condition, &w.waiter);
+            pshm_condition_leave(condition, &waiter);
             return rc == -ETIMEDOUT ? 0 : placed_raise(&self->base, rc);
         }
     }
@@ -236,15 +212,14 @@ PyDoc_STRVAR(
     condition_wait_doc,
     "wait($self, /, timeout=None)\n--\n\n"
     "Release the lock, wait for a notify, and acquire the lock again.\n\n"
-    "timeout: seconds, on the monotonic clock; 0 or less: do not wait; None: no\n"
-    "limit.  Returns True, or False if there was no notify in time.  After\n"
-    "another waiter was killed it may return True without a notify: check the\n"
-    "predicate, or use wait_for().\n\n"
+    WAIT_TIMEOUT_DOC "Returns True, or False if there was no notify in time.\n"
+    "After another waiter was killed, it may return True without a notify, so\n"
+    "check the predicate, or use wait_for().\n\n"
     "Raises RuntimeError if this thread does not hold the lock; and what\n"
-    "acquire() raises, and then does not hold the lock: OwnerDiedError also if\n"
-    "the owner dies during the wait.  The thread that recovers the lock\n"
-    "notifies all waiters; of a lock that was given with lock=, the caller must\n"
-    "do that.");
+    "acquire() raises, and then this thread does not hold the lock:\n"
+    "OwnerDiedError also if the owner dies during the wait.  A thread that\n"
+    "recovers the condition's own lock notifies all waiters; if lock= was\n"
+    "given, the caller must do that.");
 
 static PyObject *
 condition_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -282,18 +257,12 @@ condition_wait_for(PyObject *op, PyObject *const *args, Py_ssize_t count,
     for (int notified = 1;;) {
         PyObject *result = PyObject_CallNoArgs(values[0]);
         int truth = result == NULL ? -1 : PyObject_IsTrue(result);
-        if (truth < 0) {
-            Py_XDECREF(result);
-            return NULL;
-        }
-        if (truth || !notified) {
+        if (truth > 0 || (truth == 0 && !notified)) {
             return result;
         }
-        Py_DECREF(result);
-        if (check_mine(op, "wait") < 0) {
-            return NULL;
-        }
-        notified = wait_once(as_condition(op), timeout);
+        Py_XDECREF(result);
+        notified = truth < 0 || check_mine(op, "wait") < 0
+                       ? -1 : wait_once(as_condition(op), timeout);
         if (notified < 0) {
             return NULL;
         }
@@ -311,18 +280,25 @@ PyDoc_STRVAR(
     "Raises RuntimeError if this thread does not hold the lock.");
 
 static PyObject *
+notify(PyObject *op, long long n)
+{
+    if (check_mine(op, "notify") < 0) {
+        return NULL;
+    }
+    pshm_condition_notify(as_condition(op)->condition, (unsigned)n);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 condition_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
                  PyObject *kwnames)
 {
     PyObject *value;
     long long n = 1;
-    if (args_match(&notify_signature, args, count, kwnames, &value) < 0
-        || (value != NULL && arg_long(value, "n", 0, INT_MAX, &n) < 0)
-        || check_mine(op, "notify") < 0) {
-        return NULL;
-    }
-    pshm_condition_notify(as_condition(op)->condition, (unsigned)n);
-    Py_RETURN_NONE;
+    return args_match(&notify_signature, args, count, kwnames, &value) < 0
+                   || (value != NULL
+                       && arg_long(value, "n", 0, INT_MAX, &n) < 0)
+               ? NULL : notify(op, n);
 }
 
 PyDoc_STRVAR(
@@ -334,11 +310,7 @@ PyDoc_STRVAR(
 static PyObject *
 condition_notify_all(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    if (check_mine(op, "notify") < 0) {
-        return NULL;
-    }
-    pshm_condition_notify(as_condition(op)->condition, UINT_MAX);
-    Py_RETURN_NONE;
+    return notify(op, UINT_MAX);
 }
 
 /* ---- The lock ---- */
@@ -363,17 +335,14 @@ PyDoc_STRVAR(condition_release_doc,
 static PyObject *
 condition_release(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return lock_release(as_condition(op)->lock) < 0 ? NULL
-                                                    : Py_NewRef(Py_None);
+    return lock_release_method(lock_of(op), NULL);
 }
 
 static PyObject *
 condition_enter(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return placed_check(as_placed(op)) < 0
-                   || lock_acquire(as_condition(op)->lock, WAIT_FOREVER, false)
-                          < 0
-               ? NULL : Py_NewRef(Py_True);
+    return placed_check(as_placed(op)) < 0 ? NULL
+                                           : lock_enter(lock_of(op), NULL);
 }
 
 static PyObject *
@@ -392,8 +361,8 @@ condition_get_lock(PyObject *op, void *Py_UNUSED(closure))
 }
 
 PyDoc_STRVAR(condition_recovered_doc,
-             "True if the last acquire by .lock recovered the lock from an owner\n"
-             "that had died: Lock.recovered.");
+             "True if the last acquire by .lock recovered it from a dead\n"
+             "owner: Lock.recovered.");
 
 static PyObject *
 condition_get_recovered(PyObject *op, void *Py_UNUSED(closure))
@@ -464,14 +433,16 @@ const struct placed_type condition_type = {
     .getset = condition_getset,
     .object_size = sizeof(ConditionObject),
     .references = {offsetof(ConditionObject, lock)},
-    .keeps_references = true,           /* methods use the lock without a check */
+    .keeps_references = true,           /* methods do not check for NULL */
     .kind = PSHM_PRIMITIVE_CONDITION,
-    .size = sizeof(struct condition_memory),
+    /* The lock is the payload; the condition's words are on a line after it. */
+    .size = sizeof(struct pshm_primitive) + PSHM_PRIMITIVE_ALIGNMENT,
     .alignment = PSHM_PRIMITIVE_ALIGNMENT,
     .owned = true,
     .init = init_condition,
     .own = {"lock", "on_owner_died"},
     .positional = 1,
+    .none_is_default = true,
     .parse = condition_parse,
     .attach = condition_attach,
     .own_values = condition_own_values,

@@ -28,8 +28,8 @@ event_is_set(PyObject *op, PyObject *Py_UNUSED(unused))
 PyDoc_STRVAR(event_set_doc,
              "set($self, /)\n--\n\n"
              "Set the flag and wake all waiters: " MAN(futex, 2) ".\n\n"
-             "A waiter sees what this process wrote before.  Raises ValueError\n"
-             "after close().");
+             "A waiter sees what this process wrote before that.  Raises\n"
+             "ValueError after close().");
 
 static PyObject *
 event_set(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -63,9 +63,8 @@ PyDoc_STRVAR(
     event_wait_doc,
     "wait($self, /, timeout=None)\n--\n\n"
     "Wait until the flag is set: " MAN(futex, 2) ".\n\n"
-    "timeout: seconds, on the monotonic clock; 0 or less: do not wait; None: no\n"
-    "limit.  Returns True, also if the flag was cleared again since; or False\n"
-    "if it was not set in time.  Raises ValueError after close().");
+    WAIT_TIMEOUT_DOC "Returns True, also if the flag was cleared since; or\n"
+    "False if it was not set in time.  Raises ValueError after close().");
 
 static PyObject *
 event_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -109,8 +108,8 @@ PyDoc_STRVAR(
     "Event(name=None, *, " PLACED_OPTIONS_SIGNATURE ")\n--\n\n"
     "A flag between processes, as threading.Event is between threads.\n\n"
     PLACED_DOC_NAME PLACED_DOC_OPTIONS
-    "If a process is killed while it waits or sets the flag, all other waiters\n"
-    "still wake.\n\n" PLACED_DOC_RAISES);
+    "If a process is killed while it waits or sets the flag, all other\n"
+    "waiters still wake.\n\n" PLACED_DOC_RAISES);
 
 static PyMethodDef event_methods[] = {
     KEYWORD_METHOD(event, wait),

@@ -30,12 +30,6 @@ init_rlock(struct pshm_primitive *primitive, const void *Py_UNUSED(value))
 }
 
 static int
-lock_parse(placed_params *params)
-{
-    return recovery_check(params->values[0]);
-}
-
-static int
 attach(LockObject *self, PyObject *on_owner_died)
 {
     self->lock = placed_memory(&self->base);
@@ -187,7 +181,7 @@ lock_acquire_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
     return acquired < 0 ? NULL : PyBool_FromLong(acquired);
 }
 
-static PyObject *
+PyObject *
 lock_enter(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     return lock_acquire(as_lock(op), WAIT_FOREVER, false) < 0
@@ -219,7 +213,7 @@ PyDoc_STRVAR(
     "Raises RuntimeError if this thread has not acquired it by this object;\n"
     "OSError (EBADMSG) if its bytes were written over.");
 
-static PyObject *
+PyObject *
 lock_release_method(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     return lock_release(as_lock(op)) < 0 ? NULL : Py_NewRef(Py_None);
@@ -274,8 +268,7 @@ void
 lock_keep_orphan(void *map, struct pshm_robust *r,
                  const struct pshm_mutex_state *mstate)
 {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *error = core_take_error();
     struct pshm_region *region = mapping_share(map);
     if (region != NULL) {
         pshm_orphan_keep(r, mstate, region);
@@ -286,7 +279,7 @@ lock_keep_orphan(void *map, struct pshm_robust *r,
     else {
         Py_INCREF(map);
     }
-    PyErr_Restore(type, value, traceback);
+    core_set_error(error);
 }
 
 /* If this object holds the lock, the next acquire() raises OwnerDiedError. */
@@ -329,8 +322,8 @@ static PyGetSetDef lock_getset[] = {
     name "(name=None, *, " PLACED_OPTIONS_SIGNATURE ",\n"                     \
     "    on_owner_died=None)\n--\n\n" summary                                 \
     "\n\nThe thread that acquires it is its owner.  If the owner dies, the\n" \
-    "next acquire() raises OwnerDiedError, and the caller can repair what the\n"\
-    "lock protects: " MAN(pthread_mutexattr_setrobust, 3) ".\n\n"             \
+    "next acquire() raises OwnerDiedError, and its caller can repair what\n"   \
+    "the lock protects: " MAN(pthread_mutexattr_setrobust, 3) ".\n\n"         \
     PLACED_DOC_NAME PLACED_DOC_OPTIONS RECOVERY_DOC "\n" PLACED_DOC_RAISES
 
 #define LOCK_TYPE                                                             \
@@ -343,7 +336,8 @@ static PyGetSetDef lock_getset[] = {
     .owned = true,                                                            \
     .reads = true,                                                            \
     .own = {"on_owner_died"},                                                 \
-    .parse = lock_parse,                                                      \
+    .none_is_default = true,                                                  \
+    .parse = recovery_parse,                                                  \
     .attach = lock_attach,                                                    \
     .finalize = lock_finalize,                                                \
     .own_values = lock_own_values,                                            \

@@ -31,6 +31,8 @@ int lock_release(LockObject *self);
  * after which this thread does not hold the lock, as wait() may raise it. */
 PyObject *lock_acquire_method(PyObject *op, PyObject *const *args,
                               Py_ssize_t count, PyObject *kwnames);
+PyObject *lock_release_method(PyObject *op, PyObject *unused);
+PyObject *lock_enter(PyObject *op, PyObject *unused);
 PyObject *lock_exit(PyObject *op, PyObject *const *args, Py_ssize_t count);
 
 /* "locked" or "unlocked", for repr(). */

@@ -14,7 +14,7 @@
 
 #include "core/args.h"
 #include "core/core.h"
-#include "core/memory/mapping.h"
+#include "core/memory/handle_make.h"
 
 #include "posix/sync/primitive.h"
 
@@ -69,11 +69,7 @@ typedef struct {
     unsigned value;                     /* for init, as the type's parse says */
     bool create;
     bool own;
-    struct existing existing;
-    enum deletion deletion;
-    bool track;
-    mode_t mode;
-    struct pshm_accepted accepted;      /* of an object that exists */
+    create_params object;               /* that contains nothing else */
 } placed_params;
 
 /* The file of a named primitive that another interface defines. */
@@ -107,6 +103,8 @@ struct placed_type {
      * after the name, and at() those of a type without a header. */
     const char *own[PLACED_OWN_MAX + 1];
     int positional;
+    bool none_is_default;               /* None for one of them is as if it was
+                                           not given: NULL */
     int (*parse)(placed_params *params);            /* 0 or -1; or NULL */
     /* Set the object's own fields.  Returns 0, or -1 with an exception. */
     int (*attach)(PlacedObject *self, const placed_params *params);

@@ -54,7 +54,7 @@ raise_header(int rc, const placed_params *params, const PlacedObject *self,
 {
     const char *type = params->type->name, *article = placed_article(type);
     const char *other = placed_kind_name(found);
-    const bool exist_ok = params->existing.exist_ok;
+    const bool exist_ok = params->object.existing.exist_ok;
     PyObject *name = Py_IS_TYPE(shm, params->state->mapping_type)
                          ? NULL
                          : handle_name_object((SharedMemoryObject *)shm);
@@ -132,7 +132,7 @@ make(const placed_params *params, struct pshm_primitive *primitive,
     int rc;
     WAIT_WITHOUT_GIL(rc, pshm_primitive_make(primitive, &header, deadline,
                                              found));
-    return rc == -EEXIST && params->existing.exist_ok ? 0 : rc;
+    return rc == -EEXIST && params->object.existing.exist_ok ? 0 : rc;
 }
 
 int
@@ -153,7 +153,7 @@ renew(const placed_params *params, PyObject *shm,
 {
     SharedMemoryObject *handle = (SharedMemoryObject *)shm;
     const struct pshm_primitive_params header = header_params(params);
-    if (!params->existing.exist_ok
+    if (!params->object.existing.exist_ok
         || Py_IS_TYPE(shm, params->state->mapping_type)) {
         return -EXDEV;
     }

@@ -2,7 +2,6 @@
 #include "core/sync/placed.h"
 
 #include "core/errors.h"
-#include "core/memory/handle_make.h"
 
 #include "posix/sync/semaphore.h"
 
@@ -58,9 +57,8 @@ parse_accepted(placed_params *params)
     PyObject *owner = params->options[PLACED_OWNER];
     PyObject *mode = params->options[PLACED_MODE_AT_MOST];
     mode = mode == Py_None ? NULL : mode;
-    params->accepted = PSHM_ACCEPT_ANY;
     if (params->create) {
-        params->accepted.owners = pshm_owners_self();
+        params->object.accepted.owners = pshm_owners_self();
     }
     if (params->shm == NULL && !has_name(params)
         && (owner != NULL || mode != NULL)) {
@@ -69,31 +67,39 @@ parse_accepted(placed_params *params)
                      option, params->type->name, option);
         return -1;
     }
-    return arg_owners(owner, &params->accepted.owners) < 0
-           || arg_mode_at_most(mode, &params->accepted.mode) < 0 ? -1 : 0;
+    struct pshm_accepted *accepted = &params->object.accepted;
+    return arg_owners(owner, &accepted->owners) < 0
+           || arg_mode_at_most(mode, &accepted->mode) < 0 ? -1 : 0;
 }
 
 int
 placed_parse(placed_params *params)
 {
     PyObject **options = params->options;
-    params->mode = S_IRUSR | S_IWUSR;
+    for (int i = 0; params->type->none_is_default && i < PLACED_OWN_MAX; i++) {
+        if (params->values[i] == Py_None) {
+            params->values[i] = NULL;
+        }
+    }
+    create_params *object = &params->object;
+    create_params_init(object, params->shm == NULL && !has_name(params)
+                                   ? PSHM_MEMFD : PSHM_NAMED);
     params->size = params->type->size;
     params->alignment = params->type->alignment;
     if (options[PLACED_ACL] == Py_None) {
         options[PLACED_ACL] = NULL;
     }
     if (check_name(params) < 0
-        || arg_mode(options[PLACED_MODE], &params->mode) < 0
-        || arg_deletion(options[PLACED_DELETE], &params->deletion) < 0
-        || arg_bool(options[PLACED_TRACK], &params->track) < 0
+        || arg_mode(options[PLACED_MODE], &object->spec.mode) < 0
+        || arg_deletion(options[PLACED_DELETE], &object->deletion) < 0
+        || arg_bool(options[PLACED_TRACK], &object->track) < 0
         || arg_bool(options[PLACED_CREATE], &params->create) < 0
         || arg_existing(options[PLACED_EXIST_OK], options[PLACED_STALE],
-                        options[PLACED_REPLACE], &params->existing) < 0
-        || check_option(params, "replace", params->existing.replace) < 0
-        || check_option(params, "exist_ok", params->existing.exist_ok) < 0
-        || check_option(params, "delete", params->deletion != DELETE_NOT) < 0
-        || check_option(params, "track", params->track) < 0
+                        options[PLACED_REPLACE], &object->existing) < 0
+        || check_option(params, "replace", object->existing.replace) < 0
+        || check_option(params, "exist_ok", object->existing.exist_ok) < 0
+        || check_option(params, "delete", object->deletion != DELETE_NOT) < 0
+        || check_option(params, "track", object->track) < 0
         || check_option(params, "mode", options[PLACED_MODE] != NULL) < 0
         || check_option(params, "acl", options[PLACED_ACL] != NULL) < 0
         || parse_accepted(params) < 0) {
@@ -250,13 +256,11 @@ placed_open_in(const placed_params *params, PyObject *shm)
 static void
 discard_object(PyObject *shm)
 {
-    PyObject *type, *value, *traceback;
     if (handle_was_created((SharedMemoryObject *)shm)) {
-        PyErr_Fetch(&type, &value, &traceback);
-        PyObject *result = handle_unlink(shm, NULL);
+        PyObject *error = core_take_error();
+        Py_XDECREF(handle_unlink(shm, NULL));
         PyErr_Clear();
-        Py_XDECREF(result);
-        PyErr_Restore(type, value, traceback);
+        core_set_error(error);
     }
 }
 
@@ -328,50 +332,43 @@ fill_object(void *memory, void *context)
 }
 
 static PyObject *
-create_object(placed_params *params, const struct pshm_name *path,
-              Py_ssize_t size)
+create_object(placed_params *params, Py_ssize_t size)
 {
     core_state *state = params->state;
-    create_params object;
-    create_params_init(&object, path != NULL ? PSHM_NAMED : PSHM_MEMFD);
-    create_params_set_size(&object, size);
-    if (path == NULL) {
-        object.spec.label = "posixshm";
-    }
-    else {
-        object.path = *path;
-        object.spec.name = &object.path;
-        object.spec.mode = params->mode;
-        object.name = params->name;
-        object.fill = fill_object;
-        object.how = params;
-        object.existing = params->existing;
-        object.accepted = params->accepted;
-        object.deletion = params->deletion;
-        object.track = params->track;
-    }
-    return create_params_set_acl(&object, state, params->options[PLACED_ACL]) < 0
+    create_params *object = &params->object;
+    create_params_set_size(object, size);
+    return create_params_set_acl(object, state, params->options[PLACED_ACL]) < 0
                ? NULL
-               : handle_make(state, (PyObject *)state->handle_type, &object);
+               : handle_make(state, (PyObject *)state->handle_type, object);
+}
+
+static PyObject *
+create_anonymous(placed_params *params)
+{
+    params->object.spec.label = "posixshm";
+    return create_object(params, params->size);
 }
 
 static PyObject *
 open_named(placed_params *params)
 {
     const struct placed_file *file = params->type->file;
-    struct pshm_name path;
+    create_params *object = &params->object;
     PyObject *shm;
-    if ((file != NULL     ? file->name(params->name, &path)
-         : params->create ? arg_new_name(params->name, &path)
-                          : arg_name(params->name, &path)) < 0) {
+    if ((file != NULL     ? file->name(params->name, &object->path)
+         : params->create ? arg_new_name(params->name, &object->path)
+                          : arg_name(params->name, &object->path)) < 0) {
         return NULL;
     }
     if (params->create) {
-        return create_object(params, &path,
-                             file != NULL ? file->size : params->size);
+        object->name = params->name;
+        object->spec.name = &object->path;
+        object->fill = fill_object;
+        object->how = params;
+        return create_object(params, file != NULL ? file->size : params->size);
     }
-    if (handle_attach_new(params->state, params->name, &path,
-                          &params->accepted, &shm) == -ENOENT) {
+    if (handle_attach_new(params->state, params->name, &object->path,
+                          &object->accepted, &shm) == -ENOENT) {
         raise_absent(params);
     }
     return shm;
@@ -384,14 +381,12 @@ placed_open(placed_params *params)
         return placed_open_in(params, params->shm);
     }
     bool named = has_name(params);
-    PyObject *shm = named ? open_named(params)
-                          : create_object(params, NULL, params->size);
+    PyObject *shm = named ? open_named(params) : create_anonymous(params);
     if (shm == NULL) {
         return NULL;
     }
-    placed_params opened = *params;
-    opened.create = !named;             /* else fill_object made it */
-    PyObject *self = placed_open_in(&opened, shm);
+    params->create = !named;            /* else fill_object made it */
+    PyObject *self = placed_open_in(params, shm);
     if (self == NULL) {
         discard_object(shm);
     }

@@ -5,8 +5,7 @@
 int
 recovery_check(PyObject *callback)
 {
-    if (callback == NULL || callback == Py_None
-        || PyCallable_Check(callback)) {
+    if (callback == NULL || PyCallable_Check(callback)) {
         return 0;
     }
     PyErr_Format(PyExc_TypeError,
@@ -15,10 +14,16 @@ recovery_check(PyObject *callback)
     return -1;
 }
 
+int
+recovery_parse(placed_params *params)
+{
+    return recovery_check(params->values[0]);
+}
+
 void
 recovery_set(struct recovery *recovery, PyObject *callback)
 {
-    recovery->callback = callback == Py_None ? NULL : Py_XNewRef(callback);
+    recovery->callback = Py_XNewRef(callback);
 }
 
 PyObject *

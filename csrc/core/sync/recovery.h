@@ -12,13 +12,16 @@ struct recovery {
                                            pshm_forks() + 1; else 0 */
 };
 
-/* on_owner_died=: a callable, None or NULL.  Returns 0, or -1 with TypeError. */
+/* on_owner_died=: a callable or NULL.  Returns 0, or -1 with TypeError. */
 int recovery_check(PyObject *callback);
 
 void recovery_set(struct recovery *recovery, PyObject *callback);
 
 /* {"on_owner_died": callback}: a new dict, or NULL. */
 PyObject *recovery_values(const struct recovery *recovery);
+
+/* placed_type.parse if on_owner_died is the type's first own parameter. */
+int recovery_parse(placed_params *params);
 
 /* Call the callback with the lock, which this thread holds.  Returns 0, or -1
  * with an exception. */
@@ -45,8 +48,8 @@ extern const char recovery_doc[];
 
 #define RECOVERY_DOC                                                          \
     "on_owner_died: a callable.  If the last owner died, acquire() calls it\n"\
-    "with the acquired lock.  If it returns, the lock is consistent again; if\n"\
-    "it raises, acquire() raises its exception and releases the lock.\n"
+    "with the acquired lock.  If it returns, the lock is consistent again;\n" \
+    "if it raises, acquire() raises that and releases the lock.\n"
 #define RECOVER_DOC                                                           \
     "recover: acquire the lock also if its last owner died, see .recovered;\n"\
     "the caller then repairs what the lock protects.\n"

@@ -1,17 +1,5 @@
 /* RWLock: many readers or one writer. */
-#include "core/sync/lock.h"
-
-#include "core/errors.h"
-
-#include "posix/sync/rwlock.h"
-
-typedef struct {
-    PlacedObject base;
-    struct recovery recovery;           /* from a writer that died */
-    struct pshm_lock *gate;
-    struct pshm_rwlock *rw;
-    struct pshm_rw_state *mstate;       /* or NULL: not attached */
-} RWLockObject;
+#include "core/sync/rwlock.h"
 
 struct rwlock_memory {
     struct pshm_primitive head;         /* its payload is rw's lock */
@@ -21,20 +9,6 @@ struct rwlock_memory {
 _Static_assert(sizeof(struct rwlock_memory) % 64 == 0
                    && offsetof(struct rwlock_memory, rw.owners) % 64 == 0,
                "whole lines");
-
-/* The context manager that read() and write() return. */
-typedef struct {
-    PyObject_HEAD
-    RWLockObject *rwlock;
-    wait_timeout timeout;
-    bool writes;
-} RWLockContextObject;
-
-static RWLockObject *
-as_rwlock(PyObject *op)
-{
-    return (RWLockObject *)op;
-}
 
 /* ---- Opening ---- */
 
@@ -50,16 +24,10 @@ init_rwlock(struct pshm_primitive *primitive, const void *Py_UNUSED(value))
 }
 
 static int
-rwlock_parse(placed_params *params)
-{
-    return recovery_check(params->values[0]);
-}
-
-static int
 rwlock_attach(PlacedObject *base, const placed_params *params)
 {
     RWLockObject *self = (RWLockObject *)base;
-    self->gate = placed_memory(base);
+    self->turnstile = placed_memory(base);
     self->rw = (void *)(base->primitive + 1);
     self->mstate = PyMem_RawCalloc(1, sizeof(*self->mstate));
     if (self->mstate == NULL) {
@@ -67,7 +35,7 @@ rwlock_attach(PlacedObject *base, const placed_params *params)
         return -1;
     }
     recovery_set(&self->recovery, params->values[0]);
-    int rc = pshm_rw_open(self->gate, self->rw, self->mstate);
+    int rc = pshm_rw_open(self->turnstile, self->rw, self->mstate);
     return rc < 0 ? placed_raise(base, rc) : 0;
 }
 
@@ -78,10 +46,10 @@ attempt_once(RWLockObject *self, bool writes, enum pshm_rw_patience patience,
              int64_t deadline, struct pshm_rw_attempt *progress)
 {
     int slot;
-    return writes ? pshm_rw_write(self->gate, self->rw, self->mstate, progress,
-                                  patience, deadline)
-                  : pshm_rw_read(self->gate, self->rw, self->mstate, progress,
-                                 patience, deadline, &slot);
+    return writes ? pshm_rw_write(self->turnstile, self->rw, self->mstate,
+                                  progress, patience, deadline)
+                  : pshm_rw_read(self->turnstile, self->rw, self->mstate,
+                                 progress, patience, deadline, &slot);
 }
 
 /* Returns as pshm_rw_read or pshm_rw_write; -EINTR only with an exception, and
@@ -102,13 +70,12 @@ attempt(RWLockObject *self, bool writes, wait_timeout *timeout,
                                                    : PSHM_RW_WAIT,
                                       timeout->deadline, progress));
     if (rc == -EINTR) {
-        pshm_rw_undo(self->gate, self->rw, self->mstate, progress);
+        pshm_rw_undo(self->turnstile, self->rw, self->mstate, progress);
     }
     return rc;
 }
 
-#define TEXT_OF(number) TEXT_OF_VALUE(number)
-#define TEXT_OF_VALUE(number) #number
+_Static_assert(PSHM_SLOTS == 64, "as the messages and docstrings say");
 
 /* Returns 1; 0: not in time; or -1 with an exception. */
 static int
@@ -131,11 +98,9 @@ conclude(RWLockObject *self, int rc)
     case -EAGAIN:
         return placed_raise_words(
             &self->base, -EDEADLK,
-            "An RWLock can be held by at most " TEXT_OF(PSHM_SLOTS)
-            " readers, and this thread has acquired the %U "
-            TEXT_OF(PSHM_SLOTS) " times to read, so it would wait for itself; "
-            "release it first, acquire it once around all reads, or give a "
-            "timeout");
+            "This thread has acquired the %U to read 64 times, which is the "
+            "limit for all readers, so it would wait for itself; release it "
+            "first, acquire it once around all reads, or give a timeout");
     default:
         return placed_raise(&self->base, rc);
     }
@@ -147,17 +112,16 @@ static int
 recover_from_death(RWLockObject *self, bool recover)
 {
     if (!recover && recovery_call(&self->recovery, (PyObject *)self) < 0) {
-        pshm_rw_release_unrepaired(self->gate, self->rw, self->mstate);
+        pshm_rw_release_unrepaired(self->turnstile, self->rw, self->mstate);
         return -1;
     }
-    pshm_rw_repair(self->gate);
+    pshm_rw_repair(self->turnstile);
     atomic_store(&self->recovery.recovered, true);
     return 1;
 }
 
-/* Returns 1; 0: not in time; or -1 with an exception. */
-static int
-acquire_write(RWLockObject *self, wait_timeout timeout, bool recover)
+int
+rwlock_get_write(RWLockObject *self, wait_timeout timeout, bool recover)
 {
     struct pshm_rw_attempt progress = {0};
     if (placed_check(&self->base) < 0) {
@@ -171,15 +135,15 @@ acquire_write(RWLockObject *self, wait_timeout timeout, bool recover)
         return conclude(self, rc);
     }
     if (!recover && self->recovery.callback == NULL) {
-        pshm_rw_undo(self->gate, self->rw, self->mstate, &progress);
+        pshm_rw_undo(self->turnstile, self->rw, self->mstate, &progress);
         return conclude(self, rc);
     }
     rc = attempt(self, true, &timeout, &progress);
     return rc == 0 ? recover_from_death(self, recover) : conclude(self, rc);
 }
 
-static int
-acquire_read(RWLockObject *self, wait_timeout timeout)
+int
+rwlock_get_read(RWLockObject *self, wait_timeout timeout)
 {
     struct pshm_rw_attempt progress = {0};
     if (placed_check(&self->base) < 0) {
@@ -187,34 +151,49 @@ acquire_read(RWLockObject *self, wait_timeout timeout)
     }
     int rc;
     while ((rc = attempt(self, false, &timeout, &progress)) == -EOWNERDEAD) {
-        pshm_rw_undo(self->gate, self->rw, self->mstate, &progress);
+        pshm_rw_undo(self->turnstile, self->rw, self->mstate, &progress);
         if (self->recovery.callback == NULL) {
             break;
         }
         /* Only a writer can repair the data.  Another writer may acquire the
          * lock and die before this thread reads. */
-        int acquired = acquire_write(self, timeout, false);
+        int acquired = rwlock_get_write(self, timeout, false);
         if (acquired <= 0) {
             return acquired;
         }
-        (void)pshm_rw_done(self->gate, self->rw, self->mstate);
+        (void)pshm_rw_done(self->turnstile, self->rw, self->mstate);
     }
     return conclude(self, rc);
 }
 
 #define TIMEOUT_DOC                                                           \
-    "timeout: seconds, on the monotonic clock; -1 or None: no limit; 0: as\n"\
+    "timeout: seconds, on the monotonic clock; -1 or None: no limit; 0: as\n" \
     "blocking=False.  "
 #define RAISES_DOC                                                            \
     "Returns True, or False if the lock was not acquired in time.\n\n"        \
-    "Raises OwnerDiedError, and does not acquire the lock, if a writer died,\n"\
-    "until acquire_write() recovers the lock; OSError (EDEADLK) if this thread\n"\
-    "would wait for itself; ValueError after close()."
+    "Raises OwnerDiedError if a writer died, until acquire_write() recovers\n"\
+    "the lock; OSError (EDEADLK) if this thread would wait for itself;\n"     \
+    "ValueError after close()."
 
 PARAMETERS(acquire_read, 2, 0, "blocking", "timeout");
 PARAMETERS(acquire_write, 2, 0, "blocking", "timeout", "recover");
-PARAMETERS(read, 1, 0, "timeout");
-PARAMETERS(write, 1, 0, "timeout");
+
+static PyObject *
+acquire(PyObject *op, PyObject *const *args, Py_ssize_t count,
+        PyObject *kwnames, const struct signature *signature, bool writes)
+{
+    PyObject *values[3] = {NULL};
+    wait_timeout timeout;
+    bool recover = false;
+    if (args_match(signature, args, count, kwnames, values) < 0
+        || timeout_of_acquire(values[0], values[1], &timeout) < 0
+        || arg_bool(values[2], &recover) < 0) {
+        return NULL;
+    }
+    int acquired = writes ? rwlock_get_write(as_rwlock(op), timeout, recover)
+                          : rwlock_get_read(as_rwlock(op), timeout);
+    return acquired < 0 ? NULL : PyBool_FromLong(acquired);
+}
 
 PyDoc_STRVAR(
     rwlock_acquire_read_doc,
@@ -228,14 +207,7 @@ static PyObject *
 rwlock_acquire_read(PyObject *op, PyObject *const *args, Py_ssize_t count,
                     PyObject *kwnames)
 {
-    PyObject *values[2];
-    wait_timeout timeout;
-    if (args_match(&acquire_read_signature, args, count, kwnames, values) < 0
-        || timeout_of_acquire(values[0], values[1], &timeout) < 0) {
-        return NULL;
-    }
-    int acquired = acquire_read(as_rwlock(op), timeout);
-    return acquired < 0 ? NULL : PyBool_FromLong(acquired);
+    return acquire(op, args, count, kwnames, &acquire_read_signature, false);
 }
 
 PyDoc_STRVAR(
@@ -249,29 +221,19 @@ static PyObject *
 rwlock_acquire_write(PyObject *op, PyObject *const *args, Py_ssize_t count,
                      PyObject *kwnames)
 {
-    PyObject *values[3];
-    wait_timeout timeout;
-    bool recover = false;
-    if (args_match(&acquire_write_signature, args, count, kwnames, values) < 0
-        || timeout_of_acquire(values[0], values[1], &timeout) < 0
-        || arg_bool(values[2], &recover) < 0) {
-        return NULL;
-    }
-    int acquired = acquire_write(as_rwlock(op), timeout, recover);
-    return acquired < 0 ? NULL : PyBool_FromLong(acquired);
+    return acquire(op, args, count, kwnames, &acquire_write_signature, true);
 }
 
 /* ---- Releasing ---- */
 
-static bool
-is_mine(const RWLockObject *self)
+bool
+rwlock_is_mine(const RWLockObject *self)
 {
     return pshm_rw_writes(self->mstate) || pshm_rw_my_slot(self->mstate) >= 0;
 }
 
-/* Returns 0, or -1 with RuntimeError or OSError. */
-static int
-release(RWLockObject *self)
+int
+rwlock_release(RWLockObject *self)
 {
     int rc;
     if (!pshm_primitive_intact(self->base.primitive, self->base.kind)) {
@@ -281,7 +243,7 @@ release(RWLockObject *self)
         if (recovery_check_release(&self->recovery) < 0) {
             return -1;
         }
-        rc = pshm_rw_done(self->gate, self->rw, self->mstate);
+        rc = pshm_rw_done(self->turnstile, self->rw, self->mstate);
     }
     else {
         int slot = pshm_rw_my_slot(self->mstate);
@@ -299,131 +261,9 @@ PyDoc_STRVAR(
     "lock were written over.");
 
 static PyObject *
-rwlock_release(PyObject *op, PyObject *Py_UNUSED(unused))
+rwlock_release_method(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return release(as_rwlock(op)) < 0 ? NULL : Py_NewRef(Py_None);
-}
-
-/* ---- with rwlock.read(): ---- */
-
-static PyObject *
-new_context(PyObject *op, PyObject *const *args, Py_ssize_t count,
-            PyObject *kwnames, const struct signature *signature, bool writes)
-{
-    PyTypeObject *type =
-        core_state_of_type(Py_TYPE(op))->rwlock_context_type;
-    PyObject *value;
-    wait_timeout timeout;
-    if (args_match(signature, args, count, kwnames, &value) < 0
-        || timeout_of_acquire(NULL, value, &timeout) < 0) {
-        return NULL;
-    }
-    RWLockContextObject *self = (RWLockContextObject *)placed_alloc(type);
-    if (self == NULL) {
-        return NULL;
-    }
-    self->rwlock = (RWLockObject *)Py_NewRef(op);
-    timeout_begin(&timeout);
-    self->timeout = timeout;
-    self->writes = writes;
-    PyObject_GC_Track(self);
-    return (PyObject *)self;
-}
-
-PyDoc_STRVAR(rwlock_read_doc,
-             "read($self, /, timeout=-1)\n--\n\n"
-             "Return a context manager that acquires the lock to read and\n"
-             "releases it.\n\n"
-             "Its __enter__ raises TimeoutError if the lock is not acquired\n"
-             "within timeout seconds of this call.");
-
-static PyObject *
-rwlock_read(PyObject *op, PyObject *const *args, Py_ssize_t count,
-            PyObject *kwnames)
-{
-    return new_context(op, args, count, kwnames, &read_signature, false);
-}
-
-PyDoc_STRVAR(rwlock_write_doc,
-             "write($self, /, timeout=-1)\n--\n\n"
-             "Return a context manager that acquires the lock to write and\n"
-             "releases it.\n\n"
-             "Its __enter__ raises TimeoutError if the lock is not acquired\n"
-             "within timeout seconds of this call.");
-
-static PyObject *
-rwlock_write(PyObject *op, PyObject *const *args, Py_ssize_t count,
-             PyObject *kwnames)
-{
-    return new_context(op, args, count, kwnames, &write_signature, true);
-}
-
-static PyObject *
-context_enter(PyObject *op, PyObject *Py_UNUSED(unused))
-{
-    RWLockContextObject *self = (RWLockContextObject *)op;
-    int acquired = self->writes
-                       ? acquire_write(self->rwlock, self->timeout, false)
-                       : acquire_read(self->rwlock, self->timeout);
-    if (acquired == 0) {
-        raise_errno_words(-ETIMEDOUT, NULL, "The lock was not free in time");
-    }
-    return acquired <= 0 ? NULL : Py_NewRef((PyObject *)self->rwlock);
-}
-
-/* As lock_exit(). */
-static PyObject *
-context_exit(PyObject *op, PyObject *const *args, Py_ssize_t count)
-{
-    RWLockObject *rwlock = ((RWLockContextObject *)op)->rwlock;
-    bool raising = count > 0 && args[0] != Py_None;
-    if (!(raising && !is_mine(rwlock)) && release(rwlock) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static int
-context_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(op));
-    Py_VISIT(((RWLockContextObject *)op)->rwlock);
-    return 0;
-}
-
-static void
-context_dealloc(PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    PyObject_GC_UnTrack(op);
-    Py_CLEAR(((RWLockContextObject *)op)->rwlock);
-    type->tp_free(op);
-    Py_DECREF(type);
-}
-
-static PyMethodDef context_methods[] = {WITH_METHODS(context), {0}};
-
-static PyType_Slot context_slots[] = {
-    {Py_tp_dealloc, context_dealloc},
-    {Py_tp_traverse, context_traverse},
-    {Py_tp_methods, context_methods},
-    {0, NULL},
-};
-
-static PyType_Spec context_spec = {
-    .name = "posixshm._core._RWLockContext",
-    .basicsize = sizeof(RWLockContextObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = context_slots,
-};
-
-int
-rwlock_add_context_type(PyObject *module, core_state *state)
-{
-    state->rwlock_context_type = (PyTypeObject *)PyType_FromModuleAndSpec(
-        module, &context_spec, NULL);
-    return state->rwlock_context_type == NULL ? -1 : 0;
+    return rwlock_release(as_rwlock(op)) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* ---- The type ---- */
@@ -447,18 +287,23 @@ rwlock_finalize(PlacedObject *base)
 {
     RWLockObject *self = (RWLockObject *)base;
     if (self->mstate != NULL) {
-        pshm_rw_abandon(self->gate, self->rw, self->mstate, lock_keep_orphan,
-                        base->map);
+        pshm_rw_abandon(self->turnstile, self->rw, self->mstate,
+                        lock_keep_orphan, base->map);
     }
     PyMem_RawFree(self->mstate);
 }
+
+#define RWLOCK_RECOVERY_DOC                                                   \
+    "on_owner_died: a callable.  If a writer died, the next acquire calls it\n"\
+    "with the lock, acquired to write.  If it returns, the lock is\n"         \
+    "consistent again; if it raises, that acquire raises its exception.\n"
 
 PyDoc_STRVAR(
     rwlock_at_doc,
     "at($type, /, shm, offset=0, *, create=False, exist_ok=False,\n"
     "   on_owner_died=None)\n--\n\n"
     "Open the lock at an offset of shared memory.\n\n"
-    PLACED_DOC_AT RECOVERY_DOC "\n" PLACED_DOC_RAISES);
+    PLACED_DOC_AT RWLOCK_RECOVERY_DOC "\n" PLACED_DOC_RAISES);
 
 PyDoc_STRVAR(
     rwlock_doc,
@@ -469,13 +314,13 @@ PyDoc_STRVAR(
     "lock; more wait.  The thread that acquires it is its owner.  If a reader\n"
     "dies, the kernel releases its part; after a writer died, acquiring the\n"
     "lock raises OwnerDiedError: " MAN(pthread_mutexattr_setrobust, 3) ".\n\n"
-    PLACED_DOC_NAME PLACED_DOC_OPTIONS RECOVERY_DOC
-    "It then holds the lock to write.\n\n" PLACED_DOC_RAISES);
+    PLACED_DOC_NAME PLACED_DOC_OPTIONS RWLOCK_RECOVERY_DOC "\n"
+    PLACED_DOC_RAISES);
 
 static PyMethodDef rwlock_methods[] = {
     KEYWORD_METHOD(rwlock, acquire_read),
     KEYWORD_METHOD(rwlock, acquire_write),
-    PLAIN_METHOD(rwlock, release),
+    {"release", rwlock_release_method, METH_NOARGS, rwlock_release_doc},
     KEYWORD_METHOD(rwlock, read),
     KEYWORD_METHOD(rwlock, write),
     PLACED_METHODS(rwlock_at_doc),
@@ -501,7 +346,8 @@ const struct placed_type rwlock_type = {
     .owned = true,
     .init = init_rwlock,
     .own = {"on_owner_died"},
-    .parse = rwlock_parse,
+    .none_is_default = true,
+    .parse = recovery_parse,
     .attach = rwlock_attach,
     .finalize = rwlock_finalize,
     .own_values = rwlock_own_values,

@@ -104,9 +104,8 @@ PyDoc_STRVAR(
     "acquire($self, /, blocking=True, timeout=None)\n--\n\n"
     "Wait until the value is above 0 and decrement it: " MAN(sem_wait, 3)
     ".\n\n"
-    "timeout: seconds, on the monotonic clock; 0 or less: do not wait, as with\n"
-    "blocking=False; None: no limit.  Returns True, or False if the value\n"
-    "stayed 0.  Raises ValueError after close().");
+    WAIT_TIMEOUT_DOC "Returns True, or False if the value stayed 0.  Raises\n"
+    "ValueError after close().");
 
 static PyObject *
 semaphore_acquire(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -145,8 +144,8 @@ PyDoc_STRVAR(
     semaphore_release_doc,
     "release($self, /, n=1)\n--\n\n"
     "Add n, at least 1, to the value in one step: " MAN(sem_post, 3) ".\n\n"
-    "Raises OSError (EOVERFLOW) if the value would be above SEM_VALUE_MAX, and\n"
-    "then adds nothing; ValueError after close().");
+    "Raises OSError (EOVERFLOW) without a change if the value would be above\n"
+    "SEM_VALUE_MAX; ValueError after close().");
 
 static PyObject *
 semaphore_release(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -245,21 +244,21 @@ PyDoc_STRVAR(
     semaphore_at_doc,
     "at($type, /, shm, offset=0, *, value=1, create=False, exist_ok=False)\n"
     "--\n\n"
-    "Open the semaphore at an offset of shared memory: " MAN(sem_init, 3) ".\n\n"
-    "The sem_t is at that offset.\n\n"
+    "Open the semaphore at an offset of shared memory: " MAN(sem_init, 3) ".\n"
+    "\nThe sem_t is at that offset.\n\n"
     PLACED_DOC_AT SEMAPHORE_DOC_VALUE PLACED_DOC_READS "\n" PLACED_DOC_RAISES);
 
 PyDoc_STRVAR(
     semaphore_doc,
     "Semaphore(name=None, value=1, *, " PLACED_OPTIONS_SIGNATURE ")\n--\n\n"
     "A POSIX semaphore: " MAN(sem_overview, 7) ".\n\n"
-    "name: a name of at most 251 bytes, as sem_open(3) takes it, so that other\n"
-    "programs can open the semaphore; None: a new anonymous object, for this\n"
-    "process and the processes that receive the semaphore through\n"
+    "name: a name of at most 251 bytes, as sem_open(3) takes it, so that\n"
+    "other programs can open the semaphore; None: a new anonymous object, for\n"
+    "this process and the processes that receive the semaphore through\n"
     "multiprocessing.\n"
     SEMAPHORE_DOC_VALUE PLACED_DOC_OPTIONS
-    "A semaphore does not have an owner: if a process dies after acquire(), the\n"
-    "value stays decremented.  Use a Lock if that must not happen.\n\n"
+    "A semaphore does not have an owner: if a process dies after acquire(),\n"
+    "the value stays decremented.  Use a Lock if that must not happen.\n\n"
     PLACED_DOC_RAISES);
 
 static PyMethodDef semaphore_methods[] = {

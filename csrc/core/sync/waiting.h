@@ -13,6 +13,10 @@ typedef struct {
                                            timeout_begin has set that */
 } wait_timeout;
 
+#define WAIT_TIMEOUT_DOC                                                      \
+    "timeout: seconds, on the monotonic clock; 0 or less: do not wait; None:\n"\
+    "no limit.  "
+
 #define WAIT_FOREVER ((wait_timeout){.deadline = PSHM_NEVER})
 
 /* Before the first wait: read the clock only then. */
