@@ -83,6 +83,7 @@ class Module:
 
     def __init__(self, path, prefix="", runtime=None):
         self.source = path.read_text()
+        self.lines = self.source.encode().split(b"\n")  # columns of ast are counted in bytes
         self.tree = ast.parse(self.source)
         self.doc = ast.get_docstring(self.tree) or ""
         self.prefix = prefix
@@ -247,7 +248,11 @@ class Module:
         """Source text of a node, in one line; a string is an annotation that is not evaluated."""
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "|" in node.value:
             return node.value
-        text = ast.get_source_segment(self.source, node)
+        # ast.get_source_segment() would split the whole source each time.
+        lines = self.lines[node.lineno - 1 : node.end_lineno]
+        lines[-1] = lines[-1][: node.end_col_offset]
+        lines[0] = lines[0][node.col_offset :]
+        text = b"\n".join(lines).decode()
         return re.sub(r",? ?([\])])", r"\1", re.sub(r"\s+", " ", text).replace("( ", "("))
 
 
