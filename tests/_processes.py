@@ -229,6 +229,7 @@ def become(user):
     read the interpreter's folder. This imports what other modules import later.
     """
     import locale  # noqa: F401, with shutil by argparse
+    import pathlib  # noqa: F401
     import shutil  # noqa: F401
     import subprocess  # noqa: F401
 
