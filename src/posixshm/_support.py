@@ -1,4 +1,4 @@
-"""What the C extension leaves to Python: ends of processes, the resource tracker, descriptors.
+"""The Python part of the C extension: ends of processes, the resource tracker, descriptors.
 
 The package hands this module to the extension. All that costs time to import is imported in the
 functions, when it is needed.
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def imported(module: str) -> Any:
     """The module if the program has imported it, else None.
 
-    Without dict.get(): in a free-threaded 3.13 it takes the dict's lock, which a forked child may
-    find taken for ever by another thread. So for every dict that threads share.
+    Does not call dict.get(): in a free-threaded 3.13 it acquires the lock of the dict, which stays
+    locked in a forked child if another thread held it. The same holds for every dict that threads
+    share.
     """
     return sys.modules[module] if module in sys.modules else None  # noqa: SIM401
 
@@ -56,7 +57,7 @@ class _AtEnd:
         return [handle for handle in found if handle is not None]
 
     def call_all(self) -> None:
-        """The newest first. What a thread adds meanwhile is not called."""
+        """The newest first. A function that a thread adds meanwhile is not called."""
         for key in reversed(list(self._entries)):
             _, call = self._entries.pop(key, (None, None))
             if call is not None:

@@ -1,11 +1,11 @@
-"""Who removes the name when its creator dies: the resource tracker of multiprocessing.
+"""The resource tracker of multiprocessing, which unlinks a name after its creator has died.
 
-The tracker is a small process that multiprocessing starts beside a program and shares with the
-children it makes. It keeps a set of names, and unlinks what is still in it when the last of those
-processes has ended, however it ended.
+The tracker is a small process that multiprocessing starts beside a program and shares with its
+children. It keeps a set of names, and unlinks the names that are still in the set when the last of
+those processes has ended or died.
 
-Here a creator that asked for it puts its name into that set; an attacher never does, so that an
-attacher's end never takes the object away from the others.
+A creator with track=True adds its name to the set. An attacher never does, so that the end of an
+attacher does not unlink the name.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ def register(name: str) -> None:
 
 
 def register_late(name: str) -> None:
-    """The same for an object that has the name already: if the tracker cannot be told, so be it."""
+    """As register(), for an object that has the name already; errors of the tracker are ignored."""
     with suppress(OSError, ValueError):
         register(name)
 
 
 def unregister(name: str) -> None:
-    """Take `name` (without a slash) out of the tracker's set, whether or not it is in there.
+    """Remove `name` (without a slash) from the tracker's set if it is a member.
 
-    Who unlinks need not be who created: the tracker knows the name if the creator shares it, and
-    prints a KeyError if it does not. Adding the name first makes both the same. Without a tracker
-    there is nothing to take out, and none is started.
+    A process can unlink an object that another process created. If the creator has another tracker,
+    the name is not in the set, and the tracker would print a KeyError; adding the name first
+    prevents that. If there is no tracker, it is not started.
     """
     if not _has_tracker():
         return
-    # The name is gone by now: that the tracker could not be told is no reason to fail.
+    # The name is gone already, so an error of the tracker is ignored.
     with suppress(OSError, ValueError):
         register(name)
         resource_tracker.unregister("/" + name, _KIND)
