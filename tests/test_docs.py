@@ -20,6 +20,7 @@ from _documents import (
     dead_links,
     examples,
     links,
+    prose,
     run_examples,
 )
 from _surface import MODULES
@@ -105,6 +106,16 @@ def test_every_public_name_is_on_a_page():
         ):
             missing -= {f"{owner}.{name}" for name in re.findall(r"`(\w+)(?:\(\))?`", members)}
     assert not missing
+
+
+@pytest.mark.once
+def test_every_entry_has_a_text():
+    for page in PAGES:
+        for name, text in re.findall(
+            r"^###? ([\w.]+)\n(.*?)(?=^#)", prose(page.read_text()), re.M | re.S
+        ):
+            described = re.sub(r"^`.*`$|^A class method\.$", "", text, flags=re.M)
+            assert described.strip() or name not in api_names(), name
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -135,6 +135,7 @@ class SharedMemory(_core.SharedMemory):
     """
 
     reserve: ClassVar[bool] = True
+    """Whether the memory is reserved when an object is created."""
 
     # A subclass may set these. With O_CREAT and without O_EXCL the constructor attaches to an
     # object of this user or of root, and creates one if no object has the name. The umask does not
@@ -393,6 +394,7 @@ class ShareableList(Generic[_T]):
     """
 
     shm: SharedMemory
+    """The handle of the object that contains the list."""
 
     @overload
     def __init__(
