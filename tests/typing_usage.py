@@ -1,4 +1,4 @@
-"""What a strict type checker makes of a program that uses the package. It is checked, and never run."""
+"""A program that uses the package, for a strict type checker. It is checked, and never run."""
 
 from typing import Any, assert_type
 

@@ -1,7 +1,7 @@
 # airo-ugent/airo-mono#60, freemocap/skellycam#24, JdeRobot/RoboticsAcademy#2293, huggingface/lerobot#2808,
 # rouges78/GameStringer#107, raspberrypi/picamera2#927: a camera process publishes 1080p frames at 30/s;
 # viewers of any speed take the newest one, whole and without a copy; the camera never waits for a viewer,
-# not even for one that is stopped while it looks at a frame, or that died.
+# not even for one that is stopped while it reads a frame, or that died.
 import multiprocessing as mp
 import os
 import signal
@@ -91,7 +91,7 @@ def viewer_lock(shm, lock, ready):
 
 
 def native_rwlock():
-    """What the README shows for frames. A stopped reader keeps its place."""
+    """The way that the documents show for frames. A stopped reader keeps its place."""
     from posixshm import RWLock, SharedMemory
     shm = SharedMemory.anonymous(4096 + 1080 * 1920 * 3)
     lock = RWLock.at(shm, create=True)

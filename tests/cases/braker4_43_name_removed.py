@@ -1,6 +1,6 @@
 # Gaius-Augustus/BRAKER4#43 (Slurm), alihaydaroglu/suite3d#51: systemd's RemoveIPC, an epilog script or a
 # colleague removes the files of /dev/shm under a job that runs: its memory stays whole, it can see that
-# the name is gone, and give the same object, or its content, the name again, for those who come later.
+# the name is gone, and give the same object, or its content, the name again, for later processes.
 import os
 
 from _run import main
