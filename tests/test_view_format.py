@@ -3,6 +3,8 @@
 import math
 import re
 import struct
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -397,28 +399,13 @@ def test_without_numpy_arrays_raise_import_error(run_python):
     )
 
 
-def test_without_ml_dtypes_arrays_raise_import_error(run_python):
-    run_python(
-        """
-        import sys, types
-        import numpy
-        from posixshm import SharedMemory
-        shm = SharedMemory.anonymous(64)
-        half = shm.view("bfloat16", 4)
-
-        def refused(rule):
-            try:
-                half.numpy()
-            except ImportError as error:
-                assert rule in str(error), error
-            else:
-                raise AssertionError
-
-        sys.modules["ml_dtypes"] = None
-        refused("ml_dtypes")
-        sys.modules["ml_dtypes"] = types.SimpleNamespace()
-        refused("this version of ml_dtypes does not have bfloat16")
-        sys.modules["ml_dtypes"].bfloat16 = numpy.float16
-        assert half.numpy().dtype == numpy.float16
-        """
-    )
+def test_without_ml_dtypes_arrays_raise_import_error(shm, monkeypatch):
+    half, older = shm.view("bfloat16", 4), types.SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(ImportError, match="ml_dtypes"):
+        half.numpy()
+    monkeypatch.setitem(sys.modules, "ml_dtypes", older)
+    with pytest.raises(ImportError, match="this version of ml_dtypes does not have bfloat16"):
+        half.numpy()
+    older.bfloat16 = np.float16
+    assert half.numpy().dtype == np.float16
