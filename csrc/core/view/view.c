@@ -181,12 +181,6 @@ tuple_of(const Py_ssize_t *numbers, int count)
 }
 
 static PyObject *
-get_format(PyObject *op, void *Py_UNUSED(closure))
-{
-    return Py_NewRef(as_view(op)->format.text);
-}
-
-static PyObject *
 get_shape(PyObject *op, void *Py_UNUSED(closure))
 {
     return tuple_of(as_view(op)->dimensions, as_view(op)->ndim);
@@ -200,45 +194,15 @@ get_strides(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
-get_ndim(PyObject *op, void *Py_UNUSED(closure))
-{
-    return PyLong_FromLong(as_view(op)->ndim);
-}
-
-static PyObject *
-get_itemsize(PyObject *op, void *Py_UNUSED(closure))
-{
-    return PyLong_FromSsize_t(as_view(op)->format.size);
-}
-
-static PyObject *
-get_nbytes(PyObject *op, void *Py_UNUSED(closure))
-{
-    return PyLong_FromSsize_t(as_view(op)->nbytes);
-}
-
-static PyObject *
 get_offset(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyLong_FromSsize_t(as_view(op)->data - as_view(op)->map->base);
 }
 
 static PyObject *
-get_readonly(PyObject *op, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(as_view(op)->readonly);
-}
-
-static PyObject *
 get_address(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyLong_FromVoidPtr(as_view(op)->data);
-}
-
-static PyObject *
-get_obj(PyObject *op, void *Py_UNUSED(closure))
-{
-    return Py_NewRef(as_view(op)->map);
 }
 
 /* ---- The type ---- */
@@ -293,31 +257,35 @@ static PyMethodDef view_methods[] = {
     {0},
 };
 
-#define ATTRIBUTE(name, text) {#name, get_##name, NULL, PyDoc_STR(text), NULL}
+#define COMPUTED(name, text) {#name, get_##name, NULL, PyDoc_STR(text), NULL}
 
 static PyGetSetDef view_getset[] = {
-    ATTRIBUTE(format, "The format of an item in the buffer protocol; if the "
-                      "protocol does not\nhave it, its name in DLPack or "
-                      "numpy."),
-    ATTRIBUTE(shape, "The number of items in each dimension, a tuple."),
-    ATTRIBUTE(strides, "The number of bytes from an item to the next in each "
-                       "dimension, a tuple."),
-    ATTRIBUTE(ndim, "The number of dimensions, 0 to 64."),
-    ATTRIBUTE(itemsize, "The number of bytes of an item."),
-    ATTRIBUTE(nbytes, "The number of bytes of all items, without gaps."),
-    ATTRIBUTE(offset, "The number of bytes from the start of obj to the item "
-                      "with all indexes 0."),
-    ATTRIBUTE(readonly, "Whether the items cannot be written through this "
-                        "view."),
-    ATTRIBUTE(address, "The address, in this process, of the item with all "
-                       "indexes 0."),
-    ATTRIBUTE(obj, "The MemoryMap that owns the memory."),
+    COMPUTED(shape, "The number of items in each dimension, a tuple."),
+    COMPUTED(strides, "The number of bytes from an item to the next in each "
+                      "dimension, a tuple."),
+    COMPUTED(offset, "The number of bytes from the start of obj to the item "
+                     "with all indexes 0."),
+    COMPUTED(address, "The address, in this process, of the item with all "
+                      "indexes 0."),
     {0},
 };
 
+#define STORED(name, member, type, text) \
+    {#name, type, offsetof(ViewObject, member), Py_READONLY, PyDoc_STR(text)}
+
 static PyMemberDef view_members[] = {
-    {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(ViewObject, weakrefs),
-     Py_READONLY, NULL},
+    STORED(format, format.text, Py_T_OBJECT_EX,
+           "The format of an item in the buffer protocol; if the protocol does "
+           "not\nhave it, its name in DLPack or numpy."),
+    STORED(ndim, ndim, Py_T_INT, "The number of dimensions, 0 to 64."),
+    STORED(itemsize, format.size, Py_T_PYSSIZET,
+           "The number of bytes of an item."),
+    STORED(nbytes, nbytes, Py_T_PYSSIZET,
+           "The number of bytes of all items, without gaps."),
+    STORED(readonly, readonly, Py_T_BOOL,
+           "Whether the items cannot be written through this view."),
+    STORED(obj, map, Py_T_OBJECT_EX, "The MemoryMap that owns the memory."),
+    STORED(__weaklistoffset__, weakrefs, Py_T_PYSSIZET, ""),
     {0},
 };
 
