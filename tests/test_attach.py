@@ -1,4 +1,4 @@
-"""Attaching: it waits for what is asked for, refuses what is no object, and changes nothing."""
+"""Attaching: it waits for an accepted object, refuses other files, and changes nothing."""
 
 import ctypes
 import errno
@@ -51,7 +51,7 @@ def plain_file(path, size, content=b""):
     os.close(fd)
 
 
-# -- what is there ------------------------------------------------------------------------------
+# -- existing objects ------------------------------------------------------------------------------
 
 
 def test_a_plain_file_that_any_program_made_is_an_object(path, name):
@@ -130,7 +130,7 @@ def test_other_files_are_refused_at_once(kind, names):
             lambda: SharedMemory(name),
             lambda: SharedMemory.create(name, 10, exist_ok=True),
         ]
-        if kind != "empty":  # that one it would wait for, and the stdlib has a ValueError
+        if kind != "empty":  # open() would wait for it, and the stdlib raises ValueError
             doors.append(lambda: SharedMemory.open(name, timeout=50))
             doors.append(lambda: shared_memory.SharedMemory(name))
         for door in doors:
@@ -163,7 +163,7 @@ def test_a_fifo_with_a_writer_is_refused_and_left_alone(path, name):
 
 
 def later(*actions, after=0.2):
-    """Run the actions one after the other in a thread, a moment before each."""
+    """Run the actions one after the other in a thread, with a short pause before each."""
 
     def body():
         for action in actions:
@@ -509,7 +509,7 @@ def test_exist_ok_refuses_an_object_of_another_user(start_python, name):
     for owner in ("any", SOMEBODY, {SOMEBODY}, [1, SOMEBODY], ("root", SOMEBODY)):
         with SharedMemory.create(name, 100, exist_ok=True, owner=owner) as shm:
             assert not shm.created and shm.uid == SOMEBODY
-    # What the call itself would make for that user is no stranger's.
+    # An object that the call itself would make for that user is accepted.
     with SharedMemory.create(name, 100, exist_ok=True, uid=SOMEBODY) as shm:
         assert not shm.created
     with pytest.raises(PermissionError):

@@ -1,4 +1,4 @@
-"""Creating and publishing: nobody ever sees a half-made object, and one creator wins."""
+"""Creating and publishing: no process ever sees a half-made object, and one creator wins."""
 
 import json
 import os
@@ -69,7 +69,7 @@ ATTACHER = (
 """
 )
 
-# What a C program sees that knows nothing of this library.
+# The object as a C program sees it that does not use this library.
 PLAIN_ATTACHER = (
     WHOLE
     + """

@@ -1,4 +1,4 @@
-"""Objects that grow under several processes: nobody maps again, nobody loses a byte."""
+"""Objects that grow under several processes: no process maps again or loses a byte."""
 
 import os
 

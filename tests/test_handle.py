@@ -143,7 +143,7 @@ def test_the_owner_is_as_requested(name):
 
 
 def test_another_owner_takes_a_right(name, run_python):
-    """Who may not give an object away leaves none behind."""
+    """A user who may not change the owner leaves no object."""
     run_python(
         """
         import os, sys
@@ -265,7 +265,7 @@ def test_init_may_keep_the_view_of_what_failed(name):
 
 
 def test_init_that_takes_the_name_itself(name):
-    """Somebody was faster: FileExistsError, and theirs stays."""
+    """Another process was faster: FileExistsError, and its object stays."""
 
     def race(buf):
         SharedMemory.create(name, 33).close()
@@ -1015,7 +1015,7 @@ def test_only_one_of_many_threads_links(names, run_threads):
 
 
 def test_replace_never_leaves_the_name_without_an_object(name, run_threads):
-    """Who opens the name gets the old object or the new one, each time."""
+    """A process that opens the name gets the old object or the new one, each time."""
     SharedMemory.create(name, 8, init=lambda buf: buf.__setitem__(0, 1)).close()
     done = threading.Event()
 
@@ -1099,7 +1099,7 @@ def test_from_fd_is_read_only_as_the_seals_say():
 
 
 def lockable(path):
-    """Does nobody hold a lock on this?"""
+    """Whether no process has a lock on it."""
     fd = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -1111,7 +1111,7 @@ def lockable(path):
 
 
 def test_from_fd_failing_leaves_the_descriptor(name):
-    """It still is the caller's, as it was, and holds no lease."""
+    """It still belongs to the caller, and does not have a use lock."""
     path = SHM + name
     with open(path, "wb") as file:
         file.write(bytes(1000))
@@ -1339,7 +1339,7 @@ def test_close_fd_keeps_the_memory(shm):
 
 
 def test_what_is_mapped_is_not_reclaimed(names):
-    """The lease goes with the descriptor and the memory, not with the descriptor alone."""
+    """The use lock ends with the descriptor and the memory, not with the descriptor alone."""
     shm = SharedMemory.create(names.prefix + "used", 10)
     view = shm.buf
     shm.close_fd()
@@ -1700,7 +1700,7 @@ def test_map_is_as_the_handle_is_protected(shm):
     assert shm.map().readonly and shm.map(readonly=None).readonly
     with pytest.raises(TypeError):
         shm.map()[0] = 1
-    assert not shm.map(readonly=False).readonly  # that one is not protected
+    assert not shm.map(readonly=False).readonly  # the new map is not protected
     shm.protect(READ_WRITE)
     assert not shm.map().readonly
 

@@ -1,7 +1,7 @@
 """No view ever dangles, and close() never fails.
 
-Whatever took the bytes, in whatever way, reads and writes the object itself for as long as it
-lives; the memory goes with the last of them, and nothing complains on the way.
+Every consumer of the bytes reads and writes the object itself for as long as the consumer exists;
+the memory is unmapped after the last of them, and no finalizer raises or prints.
 """
 
 import array
@@ -788,7 +788,7 @@ def test_an_object_that_is_only_reached_through_the_handle(name):
 
 
 def test_a_subclass_goes_when_its_handles_have(name, run_python):
-    """Where they had a name: multiprocessing keeps each class that it may have to pass.
+    """Classes with a name: multiprocessing keeps each class that it may have to pass.
 
     In a process without threads: with the first one, Python 3.13 without the GIL keeps all classes.
     """

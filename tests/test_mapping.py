@@ -479,7 +479,7 @@ class Protecting:
 
 
 def test_python_code_in_the_middle_of_an_access(memory):
-    """The rights are looked at when all of it has run."""
+    """The rights are checked after all of it has run."""
     mapping = MemoryMap(memory(PAGESIZE))
     with pytest.raises(TypeError):
         mapping[Protecting(mapping)]
@@ -634,7 +634,7 @@ def test_advice_keeps_every_byte(memory, advice):
         try:
             mapping.advise(number, *arguments)
         except OSError as error:
-            # The kernel is too old for it, or was built without huge pages, or has none now.
+            # The kernel is too old, was built without huge pages, or cannot provide one now.
             assert error.errno in (errno.EINVAL, errno.ENOMEM, errno.EAGAIN, errno.EBUSY)
     assert bytes(mapping) == content
 
@@ -797,7 +797,7 @@ def test_locked_pages_go_with_the_mapping(memory):
 
 @locks_pages
 def test_lock_pages_over_the_limit(run_python):
-    """RLIMIT_MEMLOCK binds whoever is not root."""
+    """RLIMIT_MEMLOCK applies to every user except root."""
     run_python(
         """
         import errno, os, resource

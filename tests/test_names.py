@@ -1,4 +1,4 @@
-"""What a name may be, and the raw calls shm_open and shm_unlink."""
+"""Valid names, and the raw calls shm_open and shm_unlink."""
 
 import errno
 import os
@@ -53,7 +53,7 @@ def rename(name):
         shm.rename(name)
 
 
-# Where a name is given; and where None stands for a fresh one, or for none at all.
+# The calls that take a name; None stands for a random name, or for no name.
 DOORS = {
     "create": lambda name: SharedMemory.create(name, 10),
     "create with init": lambda name: SharedMemory.create(name, 10, init=print),
@@ -171,7 +171,7 @@ def test_everything_else_is_a_name(names, text):
 
 @pytest.mark.parametrize("letter", ["a", "ü", "\U0001f600"])
 def test_the_longest_name(names, letter):
-    """NAME_MAX counts bytes, and not the slash in front."""
+    """NAME_MAX counts bytes without the leading slash."""
     start = names()
     room = posixshm.NAME_MAX - len(start)
     width = len(letter.encode())

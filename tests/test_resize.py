@@ -138,7 +138,7 @@ def test_refresh_without_a_change_keeps_the_mapping(shm):
 
 
 def test_resize_means_at_least(shm):
-    """Another process has grown the object meanwhile: that is no error, and nothing is cut."""
+    """Another process has grown the object meanwhile: that is not an error, and nothing is cut."""
     os.truncate(SHM + shm.name, 3 * PAGESIZE)
     assert shm.resize(2000) == 3 * PAGESIZE
     assert size_of(shm.name) == 3 * PAGESIZE
@@ -360,7 +360,7 @@ def limit(which, soft):
 
 @pytest.mark.parametrize("max_size", [None, 1 << 30])
 def test_growing_beyond_the_file_size_limit(name, max_size):
-    """EFBIG, and not SIGXFSZ, which would end the process."""
+    """EFBIG instead of SIGXFSZ, which would end the process."""
     with SharedMemory.create(name, 1000, max_size=max_size, delete=True) as shm:
         shm.buf[0] = 3
         with limit(resource.RLIMIT_FSIZE, PAGESIZE), pytest.raises(OSError) as caught:

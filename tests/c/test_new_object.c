@@ -41,7 +41,7 @@ all_bytes_are(const void *base, size_t length, char byte)
 /* ---- what is made ---- */
 
 static void
-draft_has_no_name_until_it_is_published(void)
+object_has_no_name_until_it_is_published(void)
 {
     for (int i = 0; i < 2; i++) {
         struct pshm_name name = name_of("object");
@@ -133,7 +133,7 @@ owner_is_set_before_the_mode(void)
 }
 
 static int
-give_away_as_nobody(void *context)
+change_the_owner_as_nobody(void *context)
 {
     struct pshm_name name = name_of("nobodys");
     struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
@@ -166,11 +166,11 @@ give_away_as_nobody(void *context)
 }
 
 static void
-unprivileged_user_may_make_his_own(void)
+unprivileged_user_may_make_objects(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_identity id = make_plain(&name, 1, 0666, 0);
-    int status = child_run(give_away_as_nobody, &name);
+    int status = child_run(change_the_owner_as_nobody, &name);
     if (status == CANNOT) {
         skip("cannot change the user");
     }
@@ -182,7 +182,7 @@ unprivileged_user_may_make_his_own(void)
 }
 
 static void
-taken_name_leaves_the_draft_as_it_was(void)
+taken_name_leaves_the_object_unchanged(void)
 {
     for (int i = 0; i < 2; i++) {
         struct pshm_name name = name_of("object"), free = name_of("free");
@@ -291,7 +291,7 @@ meddle(void *context)
 }
 
 static void
-draft_that_is_reclaimed_at_once_is_made_again(void)
+object_that_is_reclaimed_at_once_is_made_again(void)
 {
     for (int how = 0; how < 3; how++) {
         check_about("temporary %d", how);
@@ -505,7 +505,7 @@ list_is_set_before_there_is_a_name(void)
 /* A signal may come before the list is set; a list that is refused is
  * reported. */
 static void
-refused_list_is_told_apart(void)
+refused_list_is_reported(void)
 {
     static const struct {
         int err;
@@ -537,7 +537,7 @@ kernel_without_huge_pages_makes_small_ones(void)
 
 /* The kernel says so of each page that it cannot bring in. */
 static void
-pages_that_cannot_be_brought_in_are_reserved_or_told(void)
+pages_that_cannot_be_populated_are_reserved_or_reported(void)
 {
     for (int reserve = 0; reserve < 2; reserve++) {
         struct pshm_name name = name_of("object");
@@ -614,7 +614,7 @@ make_without_inodes(void *context)
 }
 
 static void
-lack_of_inodes_is_told(void)
+lack_of_inodes_is_reported(void)
 {
     int status = child_run(make_without_inodes, NULL);
     if (status == CANNOT) {
@@ -726,7 +726,7 @@ undo_make(void *context)
 }
 
 static void
-each_failure_is_told(void)
+each_failure_is_reported(void)
 {
     mode_t old = umask(077);
     for (int i = 0; i < 16; i++) {
@@ -876,7 +876,7 @@ reclaim_by_prefix(void *context)
 
 /* A reclaimer selects the prefix of the name while the object is made. */
 static void
-draft_is_not_reclaimed(void)
+new_object_is_not_reclaimed(void)
 {
     for (int i = 0; i < 2; i++) {
         struct visitor visitor = {.name = name_of("object")};
@@ -971,7 +971,7 @@ publish_again_and_again(void *context)
 
 /* Returns whether there was an object. */
 static bool
-look_at_object(const struct traffic *traffic)
+inspect_object(const struct traffic *traffic)
 {
     struct pshm_object object;
     int rc = pshm_attach(&traffic->name, false, &PSHM_ACCEPT_ANY, &object);
@@ -993,7 +993,7 @@ look_at_object(const struct traffic *traffic)
 }
 
 static void
-nobody_sees_a_half_made_object(void)
+no_process_sees_a_half_made_object(void)
 {
     for (int i = 0; i < 2; i++) {
         struct traffic *traffic = shared_memory(sizeof(*traffic));
@@ -1004,7 +1004,7 @@ nobody_sees_a_half_made_object(void)
         int seen = 0, looks = 0, wanted = SANITIZED ? 1000 : 5000;
         for (; looks < 40 * wanted && (looks < wanted || seen < 100);
              looks++) {
-            seen += look_at_object(traffic);
+            seen += inspect_object(traffic);
         }
         atomic_store(&traffic->stop, true);
         CHECK_IS(child_wait(child), 0);
@@ -1016,30 +1016,30 @@ nobody_sees_a_half_made_object(void)
 int
 main(void)
 {
-    RUN(draft_has_no_name_until_it_is_published);
+    RUN(object_has_no_name_until_it_is_published);
     RUN(mode_does_not_depend_on_the_umask);
     RUN(owner_is_set_before_the_mode);
-    RUN(unprivileged_user_may_make_his_own);
-    RUN(taken_name_leaves_the_draft_as_it_was);
+    RUN(unprivileged_user_may_make_objects);
+    RUN(taken_name_leaves_the_object_unchanged);
     RUN(unnamed_object_can_be_published_later);
     RUN(named_object_without_o_tmpfile);
-    RUN(draft_that_is_reclaimed_at_once_is_made_again);
+    RUN(object_that_is_reclaimed_at_once_is_made_again);
     RUN(named_object_without_proc);
     RUN(memfd_is_sealed_against_shrinking);
     RUN(more_may_be_mapped_than_there_is);
     RUN(memory_is_as_asked_for);
     RUN(list_is_set_before_there_is_a_name);
-    RUN(refused_list_is_told_apart);
+    RUN(refused_list_is_reported);
     RUN(kernel_without_huge_pages_makes_small_ones);
-    RUN(pages_that_cannot_be_brought_in_are_reserved_or_told);
+    RUN(pages_that_cannot_be_populated_are_reserved_or_reported);
     RUN(full_mount_is_an_error_and_no_signal);
-    RUN(lack_of_inodes_is_told);
+    RUN(lack_of_inodes_is_reported);
     RUN(limits_of_the_process_are_errors);
     RUN(impossible_size_is_an_error);
-    RUN(each_failure_is_told);
+    RUN(each_failure_is_reported);
     RUN(killed_at_each_step_of_making);
-    RUN(draft_is_not_reclaimed);
+    RUN(new_object_is_not_reclaimed);
     RUN(one_of_two_publishers_wins);
-    RUN(nobody_sees_a_half_made_object);
+    RUN(no_process_sees_a_half_made_object);
     return finish();
 }

@@ -206,7 +206,7 @@ undo_sizing(void *context)
 }
 
 static void
-each_failure_is_told(void)
+each_failure_is_reported(void)
 {
     struct pshm_name name = name_of("object");
     struct sizing sizing = {
@@ -573,7 +573,7 @@ ask_without_swap(void *context)
 }
 
 static void
-memory_is_told_by_proc_if_it_can(void)
+memory_is_read_from_proc_if_possible(void)
 {
     int status = child_run(ask_without_swap, NULL);
     if (status == CANNOT) {
@@ -585,7 +585,7 @@ memory_is_told_by_proc_if_it_can(void)
 }
 
 static void
-missing_memory_is_told(void)
+missing_memory_is_counted(void)
 {
     struct pshm_name name = name_of("object");
     int fd = open_fresh(&name), other = open("/proc/self/maps", O_RDONLY);
@@ -723,7 +723,7 @@ main(void)
     RUN(fresh_object_gets_size_and_memory);
     RUN(large_object_is_made_in_pieces);
     RUN(file_system_that_cannot_reserve_gets_the_size);
-    RUN(each_failure_is_told);
+    RUN(each_failure_is_reported);
     RUN(growing_keeps_the_bytes);
     RUN(growing_never_shrinks);
     RUN(several_processes_grow_at_once);
@@ -733,8 +733,8 @@ main(void)
     RUN(shrinking_is_to_the_byte);
     RUN(interrupted_call_goes_on);
     RUN(signals_are_checked_between_pieces);
-    RUN(memory_is_told_by_proc_if_it_can);
-    RUN(missing_memory_is_told);
+    RUN(memory_is_read_from_proc_if_possible);
+    RUN(missing_memory_is_counted);
     RUN(limit_that_cannot_be_read_is_an_error);
     RUN(full_mount_is_an_error);
     RUN(full_mount_is_noticed_before_it_is_full);

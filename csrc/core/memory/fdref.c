@@ -33,7 +33,7 @@ fdref_check(const struct fdref *ref)
     return rc == 0 && !pshm_identity_same(status.id, ref->id) ? -EBADF : rc;
 }
 
-/* acq_rel: what every user did with the descriptor comes before its close. */
+/* acq_rel: each use of the descriptor comes before its close. */
 void
 fdref_drop(struct fdref *ref)
 {

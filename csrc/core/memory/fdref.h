@@ -1,10 +1,11 @@
-/* A descriptor that a handle has, and that calls in other threads may be
- * using: it is closed when the last of them is through, not before, so that
- * no call works on a number that is another file's by then.
+/* A descriptor of a handle, with a count of its users.
  *
- * Other parts of a program may close it nevertheless (a daemon closes all of
- * them), and then the number may become another file's.  So it is known which
- * object it was: that is compared before each use, and before it is closed. */
+ * It is closed when the last call that uses it has ended, so that no call works
+ * with a number that belongs to another file by then.
+ *
+ * Other code of the program may close the descriptor (a daemon closes all of
+ * them), and its number may then belong to another file. So the identity of the
+ * object is compared before each use, and before the descriptor is closed. */
 #ifndef CORE_FDREF_H
 #define CORE_FDREF_H
 
@@ -22,17 +23,17 @@ struct fdref {
     unsigned forks;                     /* pshm_forks_seen when it was made */
 };
 
-/* Returns a reference to a new one that has no descriptor yet (-1), or NULL
- * when there is no memory (no exception is set). */
+/* A new one without a descriptor (-1). Returns NULL without memory, and does not
+ * set an exception. */
 struct fdref *fdref_new(void);
-struct fdref *fdref_take(struct fdref *ref);    /* for one more user */
-void fdref_drop(struct fdref *ref);             /* NULL is nothing to drop */
+struct fdref *fdref_take(struct fdref *ref);    /* one more user */
+void fdref_drop(struct fdref *ref);             /* NULL does nothing */
 
-/* Has this process neither forked nor been forked since? */
+/* Whether this process has not forked, or been forked, since it was made. */
 bool fdref_is_private(const struct fdref *ref);
 
-/* Does the descriptor still lead to the object?  Returns 0; -EBADF: no; or
- * -errno: that cannot be seen. */
+/* Check that the descriptor still refers to the object. Returns 0; -EBADF: it does
+ * not; or -errno. */
 int fdref_check(const struct fdref *ref);
 
 #endif

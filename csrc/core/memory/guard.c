@@ -1,4 +1,4 @@
-/* Guards of mappings: the primitives of posixshm.guard(). */
+/* Guards of mappings: the functions behind posixshm.guard(). */
 #include "core/core.h"
 
 #include "core/errors.h"
@@ -8,18 +8,18 @@
 
 #define CAPSULE "posixshm.guard"
 
-/* The capsule's context is the mapping, which stays mapped with it. */
+/* The context of the capsule is a reference to the mapping. */
 static MemoryMapObject *
 mapping_of(PyObject *capsule)
 {
     return PyCapsule_GetContext(capsule);
 }
 
-/* Leave it, unless that was done.  0 or -errno. */
+/* Leave the guard, once. Returns 0 or -errno. */
 static int
 leave(PyObject *capsule, struct pshm_guard_lost *lost)
 {
-    static char left;                   /* a capsule's pointer is never NULL */
+    static char left;                   /* a capsule's pointer cannot be NULL */
     MemoryMapObject *map = mapping_of(capsule);
     *lost = (struct pshm_guard_lost){0};
     fields_lock(&map->fields);
@@ -53,25 +53,25 @@ raise_enter(int rc)
     case -EFAULT:
         return raise_errno_words(
             rc, NULL,
-            "This memory cannot be guarded: the kernel does not map a second "
-            "time what a device or a file system of huge pages has mapped");
+            "This memory cannot be guarded: the kernel cannot map memory of a "
+            "device, or of a file system of huge pages, a second time");
     case -EAGAIN:
         return raise_errno_words(
             rc, NULL,
-            "Pages of this memory are locked, and RLIMIT_MEMLOCK (ulimit -l) "
-            "does not allow as many again while it is guarded");
+            "Pages of this memory are locked, and a guard needs as many again, "
+            "more than RLIMIT_MEMLOCK (ulimit -l) allows");
     default:
         return raise_errno(rc, NULL);
     }
 }
 
-/* _guard_enter(MemoryMap): a guard of it, for the calling thread. */
+/* _guard_enter(MemoryMap): guard it for the calling thread. */
 static PyObject *
 guard_enter(PyObject *module, PyObject *op)
 {
     core_state *state = core_state_of_module(module);
     if (!Py_IS_TYPE(op, state->mapping_type)) {
-        return PyErr_Format(PyExc_TypeError, "not a MemoryMap: %.200s",
+        return PyErr_Format(PyExc_TypeError, "_guard_enter takes a MemoryMap, not %.200s",
                             Py_TYPE(op)->tp_name);
     }
     MemoryMapObject *map = (MemoryMapObject *)op;
@@ -94,13 +94,13 @@ guard_enter(PyObject *module, PyObject *op)
     return capsule;
 }
 
-/* _guard_leave(guard): None, or the first and the last byte that were lost, the
- * last one not included, from the start of the memory. */
+/* _guard_leave(guard): None; or the range [start, end) of the lost bytes, counted
+ * from the start of the memory. */
 static PyObject *
 guard_leave(PyObject *Py_UNUSED(module), PyObject *capsule)
 {
     if (!PyCapsule_IsValid(capsule, CAPSULE)) {
-        PyErr_SetString(PyExc_TypeError, "not a guard");
+        PyErr_SetString(PyExc_TypeError, "_guard_leave takes a guard");
         return NULL;
     }
     struct pshm_guard_lost lost;
@@ -109,8 +109,8 @@ guard_leave(PyObject *Py_UNUSED(module), PyObject *capsule)
         return raise_errno_words(
             rc, NULL,
             "The lost pages of the object cannot be mapped again: bytes %zu "
-            "to %zu of this mapping are zeros from now on, and no longer the "
-            "object's; attach to it again",
+            "to %zu of this mapping are zeros from now on, and do not belong to "
+            "the object; attach to the object again",
             lost.start, lost.end);
     }
     return lost.end == 0 ? Py_NewRef(Py_None)

@@ -1,8 +1,8 @@
-/* delete=True: the duty to remove a name when its handle is closed or goes, or
- * at the end of the process that made the object.
+/* delete=True: a finalizer that removes a name, and the resource tracker.
  *
- * The handle has it, and so has what is called at the end.  Whoever comes
- * first does it; in a forked child nobody does. */
+ * The handle and posixshm._support, which runs it at the end of the process, each
+ * have a reference to the finalizer, a capsule. It runs once, and never in a
+ * forked child. */
 #include "core/memory/handle.h"
 
 #include "core/audit.h"
@@ -15,14 +15,14 @@
 
 typedef struct {
     fields_mutex fields;
-    enum { WANTED, DONE, CANCELLED } state;
-    unsigned forks;                     /* the process: pshm_forks */
-    bool track;                         /* and tell the resource tracker */
-    PyObject *support;                  /* ... through this */
+    enum { PENDING, DONE, CANCELLED } state;
+    unsigned forks;                     /* of the process: pshm_forks */
+    bool track;                         /* with the resource tracker */
+    PyObject *support;                  /* posixshm._support */
     struct pshm_identity id;
-    int names;                          /* two while it is being renamed */
+    int names;                          /* 2 during a rename */
     struct pshm_name path[2];
-} DeleteObject;
+} finalizer;
 
 /* ---- The resource tracker ---- */
 
@@ -48,25 +48,25 @@ handle_untrack(PyObject *support, PyObject *name)
 
 /* ---- The finalizer ---- */
 
-static DeleteObject *
-as_duty(PyObject *op)
+static finalizer *
+finalizer_of(PyObject *op)
 {
     return PyCapsule_GetPointer(op, CAPSULE);
 }
 
 static void
-duty_free(PyObject *op)
+finalizer_free(PyObject *op)
 {
-    DeleteObject *d = as_duty(op);
+    finalizer *d = finalizer_of(op);
     Py_DECREF(d->support);
     PyMem_Free(d);
 }
 
 static PyObject *
-duty_new(PyObject *support, const struct pshm_name *path,
+finalizer_new(PyObject *support, const struct pshm_name *path,
          struct pshm_identity id, bool track)
 {
-    DeleteObject *d = PyMem_Calloc(1, sizeof(*d));
+    finalizer *d = PyMem_Calloc(1, sizeof(*d));
     if (d == NULL) {
         return PyErr_NoMemory();
     }
@@ -76,7 +76,7 @@ duty_new(PyObject *support, const struct pshm_name *path,
     d->id = id;
     d->names = 1;
     d->path[0] = *path;
-    PyObject *op = PyCapsule_New(d, CAPSULE, duty_free);
+    PyObject *op = PyCapsule_New(d, CAPSULE, finalizer_free);
     if (op == NULL) {
         Py_DECREF(d->support);
         PyMem_Free(d);
@@ -93,11 +93,11 @@ untrack(PyObject *support, const struct pshm_name *path)
     return rc;
 }
 
-/* The names that this process is to remove now.  Under d's fields. */
+/* The names that this process must remove now. */
 static int
-names_to_remove_locked(const DeleteObject *d, struct pshm_name path[2])
+names_to_remove_locked(const finalizer *d, struct pshm_name path[2])
 {
-    if (d->state != WANTED || d->forks != pshm_forks()) {
+    if (d->state != PENDING || d->forks != pshm_forks()) {
         return 0;
     }
     path[0] = d->path[0];
@@ -105,11 +105,11 @@ names_to_remove_locked(const DeleteObject *d, struct pshm_name path[2])
     return d->names;
 }
 
-/* 0, or -1 with the exception of a hook. */
+/* Returns 0, or -1 with the exception of a hook. */
 static int
-duty_audit(PyObject *op)
+finalizer_audit(PyObject *op)
 {
-    DeleteObject *d = as_duty(op);
+    finalizer *d = finalizer_of(op);
     struct pshm_name path[2];
     int names, rc = 0;
     fields_lock(&d->fields);
@@ -121,11 +121,11 @@ duty_audit(PyObject *op)
     return rc;
 }
 
-/* 0, or -1 where a signal handler raised. */
+/* Returns 0, or -1 if a signal handler raised. */
 static int
-duty_do(PyObject *op)
+finalizer_run(PyObject *op)
 {
-    DeleteObject *d = as_duty(op);
+    finalizer *d = finalizer_of(op);
     struct pshm_name path[2];
     bool gone[2];
     int names, rc = 0;
@@ -149,14 +149,14 @@ duty_do(PyObject *op)
 }
 
 static void
-duty_do_quietly(PyObject *op)
+finalizer_run_quietly(PyObject *op)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    if (duty_audit(op) < 0) {
-        PyErr_WriteUnraisable(as_duty(op)->support);
+    if (finalizer_audit(op) < 0) {
+        PyErr_WriteUnraisable(finalizer_of(op)->support);
     }
-    else if (duty_do(op) < 0) {
+    else if (finalizer_run(op) < 0) {
         PyErr_Clear();
     }
     PyErr_Restore(type, value, traceback);
@@ -167,7 +167,7 @@ handle_delete_later(core_state *state, PyObject *self,
                     const struct pshm_name *path, struct pshm_identity id,
                     bool track)
 {
-    PyObject *op = duty_new(state->support, path, id, track);
+    PyObject *op = finalizer_new(state->support, path, id, track);
     if (op == NULL) {
         return NULL;
     }
@@ -188,7 +188,7 @@ handle_delete_audit(SharedMemoryObject *self)
     fields_lock(&self->fields);
     PyObject *op = Py_XNewRef(self->finalizer);
     fields_unlock(&self->fields);
-    int rc = op == NULL ? 0 : duty_audit(op);
+    int rc = op == NULL ? 0 : finalizer_audit(op);
     Py_XDECREF(op);
     return rc;
 }
@@ -196,7 +196,7 @@ handle_delete_audit(SharedMemoryObject *self)
 int
 handle_delete_now(PyObject *op)
 {
-    int rc = op == NULL ? 0 : duty_do(op);
+    int rc = op == NULL ? 0 : finalizer_run(op);
     Py_XDECREF(op);
     return rc;
 }
@@ -204,7 +204,7 @@ handle_delete_now(PyObject *op)
 void
 handle_delete_last(PyObject *op)
 {
-    duty_do_quietly(op);
+    finalizer_run_quietly(op);
     Py_DECREF(op);
 }
 
@@ -214,7 +214,7 @@ handle_delete_cancel(PyObject *op)
     if (op == NULL) {
         return;
     }
-    DeleteObject *d = as_duty(op);
+    finalizer *d = finalizer_of(op);
     fields_lock(&d->fields);
     d->state = CANCELLED;
     fields_unlock(&d->fields);
@@ -227,7 +227,7 @@ handle_delete_also(PyObject *op, const struct pshm_name *path)
     if (op == NULL) {
         return;
     }
-    DeleteObject *d = as_duty(op);
+    finalizer *d = finalizer_of(op);
     fields_lock(&d->fields);
     d->path[1] = *path;
     d->names = 2;
@@ -240,60 +240,56 @@ handle_delete_only(PyObject *op, const struct pshm_name *path)
     if (op == NULL) {
         return;
     }
-    DeleteObject *d = as_duty(op);
+    finalizer *d = finalizer_of(op);
     bool again;
     fields_lock(&d->fields);
     d->path[0] = *path;
     d->names = 1;
-    again = d->state == DONE;           /* it may have come too early */
+    again = d->state == DONE;           /* it may have run before the rename */
     if (again) {
-        d->state = WANTED;
+        d->state = PENDING;
     }
     fields_unlock(&d->fields);
     if (again) {
-        duty_do_quietly(op);
+        finalizer_run_quietly(op);
     }
 }
 
-/* _remove(duty): at the end. */
+/* _remove(finalizer): run it, when the handle or the process ends. */
 static PyObject *
 core_remove(PyObject *Py_UNUSED(module), PyObject *op)
 {
     if (!PyCapsule_IsValid(op, CAPSULE)) {
-        PyErr_SetString(PyExc_TypeError, "not what is to be removed");
+        PyErr_SetString(PyExc_TypeError, "_remove takes a finalizer");
         return NULL;
     }
-    duty_do_quietly(op);
+    finalizer_run_quietly(op);
     Py_RETURN_NONE;
 }
 
-/* _leave(handle): at the end of the process, for delete="last". */
+/* _leave(handle): delete="last", at the end of the process. */
 static PyObject *
 core_leave(PyObject *module, PyObject *op)
 {
-    struct fdref *fd = NULL;
-    MemoryMapObject *map = NULL;
+    enum { NEEDS = HANDLE_FD | HANDLE_MAP };
+    handle_state now;
     if (!PyObject_TypeCheck(op, core_state_of_module(module)->handle_type)) {
-        PyErr_SetString(PyExc_TypeError, "not a SharedMemory");
+        PyErr_SetString(PyExc_TypeError, "_leave takes a SharedMemory");
         return NULL;
     }
-    SharedMemoryObject *self = as_handle(op);
-    fields_lock(&self->fields);
-    if (self->open && self->state.fd != NULL) {
-        fd = fdref_take(self->state.fd);
-        map = (MemoryMapObject *)Py_NewRef(self->state.map);
+    if (handle_acquire(as_handle(op), NEEDS, &now) < 0) {
+        PyErr_Clear();                  /* closed, or without a descriptor */
+        Py_RETURN_NONE;
     }
-    fields_unlock(&self->fields);
-    if (fd != NULL && map->last != NULL && fdref_check(fd) == 0) {
-        last_leave(map->last, fd->fd, fdref_is_private(fd));
+    if (now.map->last != NULL) {
+        last_leave(now.map->last, now.fd->fd, fdref_is_private(now.fd));
     }
-    fdref_drop(fd);
-    Py_XDECREF(map);
+    handle_release(as_handle(op), NEEDS, &now);
     Py_RETURN_NONE;
 }
 
-/* _set_support(module): posixshm._support, which must be importable by name
- * from Python for tools that look for imports. */
+/* _set_support(module): set posixshm._support, which Python code imports, so that
+ * tools that search for imports find it. */
 static PyObject *
 core_set_support(PyObject *module, PyObject *support)
 {

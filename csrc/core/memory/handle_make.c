@@ -189,7 +189,7 @@ attach_existing(core_state *state, const create_params *params,
         return 1;
     }
     if (rc == -ERANGE) {
-        raise_taken(params->name, path, TAKEN_ATTACHING,
+        raise_taken(state, params->name, path, TAKEN_ATTACHING,
                     PyUnicode_FromFormat("The object exists, but has more "
                                          "bytes than max_size, %zd",
                                          params->max_size));
@@ -202,7 +202,7 @@ attach_existing(core_state *state, const create_params *params,
     Py_ssize_t size = mapping_size(out->map);
     if (size < params->size) {
         handle_state_clear(out);
-        raise_taken(params->name, path, TAKEN_ATTACHING,
+        raise_taken(state, params->name, path, TAKEN_ATTACHING,
                     PyUnicode_FromFormat("The object exists, but has %zd "
                                          "bytes, fewer than size, %zd",
                                          size, params->size));
@@ -246,7 +246,8 @@ use_existing(core_state *state, const create_params *params,
         return -1;
     }
     if (params->existing.stale == STALE_ERROR) {
-        raise_name_taken(params->name, params->spec.name, TAKEN_STALE);
+        raise_name_taken(state, params->name, params->spec.name,
+                         TAKEN_STALE);
         return -1;
     }
     return 1;
@@ -288,7 +289,7 @@ make_or_attach(core_state *state, create_params *params,
         handle_state_clear(out);
     }
     if (rc == 1 && !random_name && !params->existing.exist_ok) {
-        raise_name_taken(params->name, params->spec.name,
+        raise_name_taken(state, params->name, params->spec.name,
                          params->dropin ? TAKEN_DROPIN : TAKEN_MAKING);
         return -1;
     }

@@ -12,10 +12,10 @@
 #include "posix/object/link.h"
 #include "posix/object/size.h"
 
-static PyObject *
-support_of(SharedMemoryObject *self)
+static core_state *
+state_of(SharedMemoryObject *self)
 {
-    return core_state_of_type(Py_TYPE((PyObject *)self))->support;
+    return core_state_of_type(Py_TYPE((PyObject *)self));
 }
 
 /* Raise rc, the error of a call that found that the name is not the object's. */
@@ -102,7 +102,7 @@ handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
         Py_END_ALLOW_THREADS
         /* -ESTALE: the tracker may have another object of that name. */
         if (now.track && (rc == 0 || rc == -ENOENT)) {
-            told = handle_track(support_of(self), now.name, "unregister");
+            told = handle_track(state_of(self)->support, now.name, "unregister");
         }
         if (rc < 0 && told == 0) {
             raise_gone(&now, rc);
@@ -179,7 +179,7 @@ static int
 track_renamed(SharedMemoryObject *self, const handle_state *old,
               PyObject *name)
 {
-    PyObject *support = support_of(self);
+    PyObject *support = state_of(self)->support;
     PyObject *from = PyUnicode_FromString(pshm_name_plain(&old->path));
     int rc = from == NULL ? -1 : 0;
     if (rc == 0 && old->created) {
@@ -229,11 +229,12 @@ const char handle_link_doc[] =
     "its name.";
 
 static void
-raise_link(int rc, const new_name *to, const handle_state *now)
+raise_link(SharedMemoryObject *self, int rc, const new_name *to,
+           const handle_state *now)
 {
     struct pshm_status status;
     if (rc == -EEXIST) {
-        raise_name_taken(to->given, &to->path, TAKEN_LINKING);
+        raise_name_taken(state_of(self), to->given, &to->path, TAKEN_LINKING);
     }
     else if (rc == -ENOENT && pshm_status_of(now->fd->fd, &status) == 0
              && status.links == 0
@@ -281,7 +282,7 @@ link_acquired(SharedMemoryObject *self, const handle_state *now,
         return set_name(self, now, to->name, &to->path);
     }
     if (left.path[0] == '\0') {
-        raise_link(rc, to, now);
+        raise_link(self, rc, to, now);
         return -1;
     }
     PyObject *name = PyUnicode_FromString(pshm_name_plain(&left));
@@ -317,7 +318,7 @@ rename_acquired(SharedMemoryObject *self, const handle_state *now,
         return -1;
     }
     if (now->track && now->created
-        && handle_track(support_of(self), to->name, "check") < 0) {
+        && handle_track(state_of(self)->support, to->name, "check") < 0) {
         return -1;
     }
     PyObject *finalizer = finalizer_of(self);
@@ -337,7 +338,7 @@ rename_acquired(SharedMemoryObject *self, const handle_state *now,
         raise_gone(now, rc);
     }
     else if (rc == -EEXIST) {
-        raise_name_taken(to->given, &to->path, TAKEN_LINKING);
+        raise_name_taken(state_of(self), to->given, &to->path, TAKEN_LINKING);
     }
     else {
         raise_no_memory(rc, to->given, -1, 0);

@@ -1,4 +1,4 @@
-/* Pickling by reference: what travels is which object it is, not its bytes. */
+/* Pickling by reference: a pickle identifies the object, without its bytes. */
 #include "core/memory/handle.h"
 
 #include <string.h>
@@ -18,14 +18,14 @@ raise_no_boot_id(int rc)
     PyObject *path = PyUnicode_FromString(PSHM_BOOT_ID);
     if (path != NULL) {
         raise_errno_words(rc, path,
-                          "Which host this is cannot be told, as a pickle of "
-                          "shared memory needs it (is /proc mounted?)");
+                          "A pickle of shared memory identifies the host by its "
+                          "boot id, which cannot be read (is /proc mounted?)");
         Py_DECREF(path);
     }
     return NULL;
 }
 
-/* A new reference, or NULL with an exception. */
+/* Returns a new reference, or NULL with an exception. */
 static PyObject *
 boot_id(core_state *state)
 {
@@ -52,7 +52,7 @@ boot_id(core_state *state)
     return id;
 }
 
-/* Device and inode, in hexadecimal: of the same length for every object. */
+/* Digits of a device or inode number: the same for every object. */
 #define DIGITS 16
 
 static void
@@ -80,121 +80,120 @@ read_number(const char *text, uint64_t *number)
 const char handle_reduce_doc[] =
     "__reduce__($self, /)\n--\n\n"
     "Pickle the handle by reference.\n\n"
-    "The pickle of a named handle has its name, the object's device and\n"
-    "inode, and the boot id of this host.  close() does not change that: a\n"
-    "closed handle can be pickled too.  Unpickling attaches.  It raises\n"
-    "FileNotFoundError if the name is gone; OSError: ESTALE (another object\n"
-    "has the name), EREMOTE (another host, or this one was restarted);\n"
-    "ValueError if the object has outgrown max_size.\n\n"
-    "A process that has the object already, by a handle of the same access\n"
-    "that was pickled or unpickled in it, does not map it again: the new\n"
-    "handle shares that descriptor and that memory, until the last of them is\n"
-    "closed.\n\n"
-    "A handle without a name is pickled only by multiprocessing, which passes\n"
-    "its descriptor.  It must be open then.  A multiprocessing.Queue pickles\n"
-    "in a thread after put() has returned, so the handle must stay open until\n"
-    "the item was received.  Every other pickler raises TypeError.  Without\n"
-    "/proc a named handle raises OSError.";
+    "The pickle of a handle with a name contains the name, the device and inode\n"
+    "number of the object, and the boot id of the host. A closed handle can be\n"
+    "pickled, too. Unpickling attaches to the object. It raises\n"
+    "FileNotFoundError if the name does not exist; OSError: ESTALE (the name\n"
+    "refers to another object), EREMOTE (another host, or the host was\n"
+    "restarted); ValueError if the object has outgrown max_size.\n\n"
+    "If a handle of the same object and access was pickled or unpickled in this\n"
+    "process, the new handle shares its descriptor and memory, until the last of\n"
+    "them is closed.\n\n"
+    "A handle without a name must be open, and only multiprocessing pickles it,\n"
+    "which passes the descriptor. A multiprocessing.Queue pickles in a thread\n"
+    "after put() has returned, so keep the handle open until the item was\n"
+    "received. Every other pickler raises TypeError. Without /proc, a handle\n"
+    "with a name raises OSError.";
+
+static PyObject *
+reduce_unnamed(SharedMemoryObject *self, core_state *state)
+{
+    if (handle_check_open(self) < 0) {
+        PyErr_SetString(PyExc_ValueError,
+                        "this shared memory has no name and is closed, so it "
+                        "cannot be pickled; a multiprocessing.Queue pickles "
+                        "after put() has returned, so close the handle after "
+                        "the item was received");
+        return NULL;
+    }
+    return PyObject_CallMethod(state->support, "reduce_unnamed", "O",
+                               (PyObject *)self);
+}
 
 PyObject *
 handle_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     SharedMemoryObject *self = as_handle(op);
     core_state *state = core_state_of_type(Py_TYPE(op));
-    PyObject *name = handle_name_object(self);
-    if (name == NULL) {
-        if (handle_check_open(self) < 0) {
-            PyErr_SetString(PyExc_ValueError,
-                            "this shared memory has no name and is closed: "
-                            "only its descriptor could be passed; a "
-                            "multiprocessing.Queue does that after put() has "
-                            "returned, so close it when the item was "
-                            "received");
-            return NULL;
-        }
-        return PyObject_CallMethod(state->support, "reduce_unnamed", "O", op);
+    handle_state now;
+    (void)handle_acquire(self, 0, &now);
+    if (now.name == NULL) {
+        return reduce_unnamed(self, state);
     }
-    PyObject *boot = boot_id(state), *attributes = NULL;
+    PyObject *boot = boot_id(state), *attributes = NULL, *result = NULL;
     if (boot != NULL) {
         attributes = PyObject_CallMethod(op, "__getstate__", NULL);
     }
-    if (attributes == NULL) {
-        Py_XDECREF(boot);
-        Py_DECREF(name);
-        return NULL;
+    if (attributes != NULL) {
+        char object[2 * DIGITS + 1] = {0};
+        write_number(object, (uint64_t)now.id.dev);
+        write_number(object + DIGITS, (uint64_t)now.id.ino);
+        handle_table_add(state->known_handles, self);
+        result = Py_BuildValue("O(OOsOOOn)O", state->attach_function,
+                               (PyObject *)Py_TYPE(op), now.name, object, boot,
+                               now.readonly ? Py_True : Py_False,
+                               now.track ? Py_True : Py_False, now.max_size,
+                               attributes);
     }
-    handle_table_add(state->known_handles, self);
-    struct pshm_identity id;
-    bool readonly, track;
-    Py_ssize_t max_size;
-    fields_lock(&self->fields);
-    id = self->state.id;
-    readonly = self->state.readonly;
-    track = self->state.track;
-    max_size = self->state.max_size;
-    fields_unlock(&self->fields);
-    char object[2 * DIGITS + 1] = {0};
-    write_number(object, (uint64_t)id.dev);
-    write_number(object + DIGITS, (uint64_t)id.ino);
-    return Py_BuildValue("O(ONsNOOn)N", state->attach_function,
-                         (PyObject *)Py_TYPE(op), name, object, boot,
-                         readonly ? Py_True : Py_False,
-                         track ? Py_True : Py_False, max_size, attributes);
+    Py_XDECREF(boot);
+    Py_XDECREF(attributes);
+    handle_release(self, 0, &now);
+    return result;
 }
 
-/* Fill body from a handle that this process has of that object, if there is
- * one, and the name still leads to the object.  Returns whether it did. */
+/* Fill *out from a handle of this process that has the object, if there is one and
+ * the name still refers to the object. Returns whether it did. */
 static bool
 attach_known(core_state *state, const struct pshm_name *path,
-             struct pshm_identity id, bool readonly, handle_state *body)
+             struct pshm_identity id, bool readonly, handle_state *out)
 {
     struct pshm_status named, opened;
     int rc;
-    *body = HANDLE_STATE_NONE;
-    if (!handle_table_take(state->known_handles, id, readonly, body)) {
+    *out = HANDLE_STATE_NONE;
+    if (!handle_table_take(state->known_handles, id, readonly, out)) {
         return false;
     }
     Py_BEGIN_ALLOW_THREADS
     rc = pshm_status_of_name(path, &named);
     if (rc == 0) {
-        /* Somebody may have closed it, and another file has the number. */
-        rc = pshm_status_of(body->fd->fd, &opened);
+        /* Other code may have closed it, and the number is another file's. */
+        rc = pshm_status_of(out->fd->fd, &opened);
     }
     Py_END_ALLOW_THREADS
     if (rc < 0 || !pshm_identity_same(named.id, id)
         || !pshm_identity_same(opened.id, id)
-        || named.size != mapping_size(body->map)) {
-        handle_state_clear(body);
+        || named.size != mapping_size(out->map)) {
+        handle_state_clear(out);
         return false;
     }
-    body->path = *path;
-    body->id = id;
-    body->readonly = readonly;
+    out->path = *path;
+    out->id = id;
+    out->readonly = readonly;
     return true;
 }
 
-/* The same of an object that is not known.  Returns 0 or -1. */
+/* Attach to the object by its name. Returns 0 or -1. */
 static int
 attach_named(core_state *state, PyObject *name, const struct pshm_name *path,
              struct pshm_identity id, const attach_params *params,
-             handle_state *body)
+             handle_state *out)
 {
     struct pshm_object found;
     int rc;
     do {
-        rc = handle_attach(state, path, params, body, &found);
+        rc = handle_attach(state, path, params, out, &found);
     } while (try_again(rc));
     if (rc == -ERANGE && pshm_link_holds(path, id) != 1) {
         rc = -ESTALE;
     }
-    else if (rc == 0 && !pshm_identity_same(body->id, id)) {
-        handle_state_clear(body);
+    else if (rc == 0 && !pshm_identity_same(out->id, id)) {
+        handle_state_clear(out);
         rc = -ESTALE;
     }
     if (rc == -ESTALE) {
         raise_errno_words(rc, name,
-                          "The shared memory is gone: another object has its "
-                          "name now");
+                          "The shared memory does not have its name any more, "
+                          "which refers to another object");
     }
     else if (rc < 0) {
         handle_raise_attach(rc, name, params, &found);
@@ -202,7 +201,8 @@ attach_named(core_state *state, PyObject *name, const struct pshm_name *path,
     return rc < 0 ? -1 : 0;
 }
 
-/* Is the pickle from this run of this host?  0, or -1 with an exception. */
+/* Check that the pickle was made on this host since it was started. Returns 0 or
+ * -1. */
 static int
 check_host(core_state *state, PyObject *name, PyObject *boot)
 {
@@ -214,8 +214,8 @@ check_host(core_state *state, PyObject *name, PyObject *boot)
     Py_DECREF(here);
     if (!same) {
         raise_errno_words(-EREMOTE, name,
-                          "The shared memory is on another host, or was there "
-                          "before this one was restarted");
+                          "The shared memory is on another host, or this host "
+                          "was restarted after it was pickled");
     }
     return same ? 0 : -1;
 }
@@ -231,7 +231,7 @@ attach_reference(PyObject *module, PyObject *args)
     uint64_t dev, ino;
     int readonly, track;
     attach_params params = {
-        .accepted = PSHM_ACCEPT_ANY,    /* it is this object, whose ever */
+        .accepted = PSHM_ACCEPT_ANY,    /* the identity is checked */
     };
     struct pshm_name path;
     if (!PyArg_ParseTuple(args, "O!UsUppn:_attach", &PyType_Type, &type,
@@ -244,7 +244,8 @@ attach_reference(PyObject *module, PyObject *args)
     if (!PyType_IsSubtype((PyTypeObject *)type, state->handle_type)
         || params.max_size < 0 || !read_number(object, &dev)
         || !read_number(object + DIGITS, &ino)) {
-        PyErr_SetString(PyExc_TypeError, "not a pickle of shared memory");
+        PyErr_SetString(PyExc_TypeError, "the arguments are not those of a pickle of shared "
+                        "memory");
         return NULL;
     }
     struct pshm_identity id = {(dev_t)dev, (ino_t)ino};
@@ -253,21 +254,21 @@ attach_reference(PyObject *module, PyObject *args)
         return NULL;
     }
     SharedMemoryObject *self = handle_alloc(state, type);
-    handle_state body;
+    handle_state attached;
     if (self == NULL) {
         return NULL;
     }
     bool known = params.max_size == 0
-                 && attach_known(state, &path, id, readonly, &body);
+                 && attach_known(state, &path, id, readonly, &attached);
     if (!known
-        && attach_named(state, name, &path, id, &params, &body) < 0) {
+        && attach_named(state, name, &path, id, &params, &attached) < 0) {
         Py_DECREF(self);
         return NULL;
     }
-    body.name = Py_NewRef(name);
-    body.track = track;
-    PyObject *duty;
-    if (handle_install(self, &body, &duty) < 0) {
+    attached.name = Py_NewRef(name);
+    attached.track = track;
+    PyObject *finalizer;
+    if (handle_install(self, &attached, &finalizer) < 0) {
         Py_CLEAR(self);
     }
     else {
@@ -289,8 +290,8 @@ handle_register(core_state *state)
     }
     PyObject *result = PyObject_CallMethod(state->support, "register", NULL);
     if (result == NULL) {
-        /* Making a handle does not need it: a daemon that has changed its user
-         * may not be able to read the package any more. */
+        /* A daemon that has changed its user may not be able to read the package
+         * any more, and a handle is made without it. */
         if (!PyErr_ExceptionMatches(PyExc_ImportError)) {
             return -1;
         }

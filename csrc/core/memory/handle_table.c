@@ -82,15 +82,12 @@ handle_table_remove(SharedMemoryObject *self)
     }
 }
 
-/* Handles of one object that are read-only and those that are not are in
- * different buckets, and one with a max_size is in none.
- *
- * A handle in the table may be at its end, with no reference left: it leaves
- * the table before it drops what it has.  So take no reference to it, only to
- * what is in it. */
+/* A handle in the table may be in its deallocator, which removes it from the table
+ * before it releases anything. So take a reference to its descriptor and its map,
+ * but not to the handle. */
 bool
 handle_table_take(struct handle_table *table, struct pshm_identity id,
-                  bool readonly, handle_state *body)
+                  bool readonly, handle_state *out)
 {
     const int prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
     bool found = false;
@@ -102,10 +99,10 @@ handle_table_take(struct handle_table *table, struct pshm_identity id,
             && pshm_identity_same(at->state.id, id)
             && at->state.map->prot == prot
             && mapping_decide(at->state.map, MAPPING_SHARED)) {
-            body->fd = fdref_take(at->state.fd);
-            body->map = (MemoryMapObject *)Py_NewRef(at->state.map);
-            body->locked = at->state.locked;
-            body->last = at->state.last;
+            out->fd = fdref_take(at->state.fd);
+            out->map = (MemoryMapObject *)Py_NewRef(at->state.map);
+            out->locked = at->state.locked;
+            out->last = at->state.last;
             found = true;
         }
         fields_unlock(&at->fields);

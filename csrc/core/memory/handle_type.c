@@ -1,8 +1,8 @@
-/* SharedMemory as Python sees it: its tables. */
+/* The type SharedMemory. */
 #include "core/memory/handle.h"
 
-/* What it refers to cannot refer back, so there is nothing to clear; and an
- * address must stay for as long as anything, garbage or not, may use it. */
+/* No tp_clear: the members of a handle cannot refer to it, and an address must
+ * stay valid as long as any object, garbage or not, can use it. */
 static int
 handle_traverse(PyObject *op, visitproc visit, void *arg)
 {
@@ -10,8 +10,8 @@ handle_traverse(PyObject *op, visitproc visit, void *arg)
     return 0;
 }
 
-/* The mapping is what is exported, so its slot is the one that is called; but
- * np.frombuffer looks for this one before it keeps a view. */
+/* The mapping is the exporter, so its slot is called instead; but numpy.frombuffer
+ * keeps a view only if the type has this slot. */
 static void
 handle_releasebuffer(PyObject *Py_UNUSED(op), Py_buffer *Py_UNUSED(view))
 {
@@ -57,15 +57,15 @@ PyDoc_STRVAR(
     handle_doc,
     "SharedMemory(name=None, create=False, size=0, *, track=False)\n--\n\n"
     "A POSIX shared memory object: " MAN(shm_overview, 7) ".\n\n"
-    "Called like this it takes the standard library's arguments: it attaches\n"
-    "to the object called name, or with create=True makes one of size bytes\n"
-    "(name None: under a fresh name).  track: have a tracker process of the\n"
-    "standard library remove what this process made when it ends.\n"
-    "SharedMemory.create, .open, .anonymous, .unlinked and .from_fd say more\n"
-    "clearly what is meant, and can do more.\n\n"
-    "Exports its bytes (format 'B', one dimension).  A context manager that\n"
-    "closes.  Every view stays valid for as long as it lives.\n\n"
-    "Raises FileExistsError, FileNotFoundError, other OSErrors, ValueError.");
+    "The constructor takes the arguments of the standard library's: it attaches\n"
+    "to the object called name, or with create=True makes an object of size\n"
+    "bytes (name None: a random name). track: the resource tracker of the\n"
+    "standard library removes the name after this process and its children\n"
+    "have ended. The class methods create, open, anonymous, unlinked and\n"
+    "from_fd have more arguments.\n\n"
+    "Exports its bytes (format 'B', one dimension). As a context manager it\n"
+    "closes itself. Every view stays valid as long as it exists.\n\n"
+    "Raises FileExistsError, FileNotFoundError and other OSErrors; ValueError.");
 
 #define CAST(function) (PyCFunction)(void (*)(void))(function)
 #define CLASS_METHOD(name) \

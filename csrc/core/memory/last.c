@@ -71,7 +71,7 @@ last_cancel(struct last *last)
     }
 }
 
-/* It was removed by this process. */
+/* This process has removed the name. */
 static void
 note_removed(struct last *last, const struct pshm_name *path)
 {
@@ -86,10 +86,10 @@ note_removed(struct last *last, const struct pshm_name *path)
     }
 }
 
-/* A hook is told in time, and so also if the name is not removed then.  Returns
- * whether it is to be. */
+/* Raise the audit event, which precedes the attempt, so it is also raised if the
+ * name is not removed then. Returns whether to remove it. */
 static bool
-ask_hooks(struct last *last, struct pshm_name *path)
+may_remove(struct last *last, struct pshm_name *path)
 {
     if (!is_wanted(last, path)) {
         return false;
@@ -102,42 +102,42 @@ ask_hooks(struct last *last, struct pshm_name *path)
 }
 
 void
-last_before(struct last *last, struct last_time *time)
+last_before(struct last *last, struct last_unmap *unmap)
 {
-    time->wanted = false;
+    unmap->wanted = false;
     if (last == NULL) {
         return;
     }
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    time->wanted = ask_hooks(last, &time->path);
+    unmap->wanted = may_remove(last, &unmap->path);
     PyErr_Restore(type, value, traceback);
-    if (time->wanted) {
+    if (unmap->wanted) {
         Py_BEGIN_ALLOW_THREADS
-        pshm_last_begin(&time->path, last->id, &time->end);
+        pshm_last_begin(&unmap->path, last->id, &unmap->end);
         Py_END_ALLOW_THREADS
     }
 }
 
 void
-last_after(struct last *last, struct last_time *time)
+last_after(struct last *last, struct last_unmap *unmap)
 {
     int rc = -ESTALE;
     if (last == NULL) {
         return;
     }
-    if (time->wanted) {
+    if (unmap->wanted) {
         Py_BEGIN_ALLOW_THREADS
-        rc = pshm_last_end(&time->end, &time->path, last->id);
+        rc = pshm_last_end(&unmap->end, &unmap->path, last->id);
         Py_END_ALLOW_THREADS
     }
     if (rc == 0) {
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
-        note_removed(last, &time->path);
+        note_removed(last, &unmap->path);
         PyErr_Restore(type, value, traceback);
     }
-    /* acq_rel: what other users did comes before it is freed. */
+    /* acq_rel: what other owners did comes before it is freed. */
     if (atomic_fetch_sub_explicit(&last->users, 1, memory_order_acq_rel)
         == 1) {
         Py_DECREF(last->support);
@@ -150,7 +150,7 @@ last_leave(struct last *last, int fd, bool alone)
 {
     struct pshm_name path;
     int rc;
-    if (!ask_hooks(last, &path)) {
+    if (!may_remove(last, &path)) {
         return;
     }
     Py_BEGIN_ALLOW_THREADS

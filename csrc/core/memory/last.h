@@ -1,7 +1,8 @@
-/* delete="last": what a mapping has to do after it was unmapped.
+/* delete="last", for a mapping: removes the name after it was unmapped.
  *
- * The mappings of the object own it, so that it is done after the last view is
- * gone.  A handle that is open when its process ends does it before. */
+ * The mappings of an object own it together, so that it happens after the last
+ * view was deallocated. If a handle is open when the process ends, last_leave does
+ * it instead. */
 #ifndef CORE_LAST_H
 #define CORE_LAST_H
 
@@ -12,34 +13,36 @@
 
 struct last;
 
-/* What lies between. */
-struct last_time {
+/* Passed from last_before to last_after. */
+struct last_unmap {
     bool wanted;
     struct pshm_name path;
     struct pshm_last end;
 };
 
-/* To remove path, if it is that object's and no process uses it.  track: and to
- * tell the resource tracker.  NULL with an exception. */
+/* Remove path, if it refers to the object id and no process uses the object.
+ * track: and unregister it with the resource tracker. NULL with an exception. */
 struct last *last_new(PyObject *support, const struct pshm_name *path,
                       struct pshm_identity id, bool track);
 
-/* For one more mapping of the object.  NULL: nothing. */
+/* The functions below accept NULL, and do nothing. */
+
+/* For one more mapping of the object. */
 struct last *last_share(struct last *last);
 
-/* The object has another name by now.  NULL: nothing. */
+/* The object was renamed. */
 void last_rename(struct last *last, const struct pshm_name *path);
 
-/* Nothing is to be removed any more.  NULL: nothing. */
+/* Do not remove the name. */
 void last_cancel(struct last *last);
 
-/* Around the unmapping of one of its mappings.  NULL: nothing.  The second owns
- * last.  Both leave an exception that is set as it is, and set none. */
-void last_before(struct last *last, struct last_time *time);
-void last_after(struct last *last, struct last_time *time);
+/* Around the unmapping of a mapping; the second steals last. Both leave an
+ * exception that is set, and set none. */
+void last_before(struct last *last, struct last_unmap *unmap);
+void last_after(struct last *last, struct last_unmap *unmap);
 
-/* Do it at the end of a process that has the object open as fd; alone: as for
- * pshm_last_leave.  Sets no exception. */
+/* At the end of a process that has the object open as fd. alone: as for
+ * pshm_last_leave. Sets no exception. */
 void last_leave(struct last *last, int fd, bool alone);
 
 #endif

@@ -53,7 +53,7 @@ mapping_dealloc(PyObject *op)
 {
     MemoryMapObject *self = as_mapping(op);
     PyTypeObject *type = Py_TYPE(op);
-    struct last_time time;
+    struct last_unmap unmap;
     PyObject_GC_UnTrack(op);
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
@@ -65,7 +65,7 @@ mapping_dealloc(PyObject *op)
         (void)pshm_map_advise(self->base, self->reserved, MADV_DONTNEED);
         Py_END_ALLOW_THREADS
     }
-    last_before(self->last, &time);
+    last_before(self->last, &unmap);
     if (self->region != NULL) {
         struct pshm_region *region = self->region;
         self->region = NULL;
@@ -73,7 +73,7 @@ mapping_dealloc(PyObject *op)
         pshm_region_drop(region);
         Py_END_ALLOW_THREADS
     }
-    last_after(self->last, &time);
+    last_after(self->last, &unmap);
     type->tp_free(op);
     Py_DECREF(type);
 }

@@ -7,7 +7,7 @@
 #include "posix/object/use_lock.h"
 #include "posix/object/unused.h"
 
-/* In use also if that is unknown. */
+/* The use of an object; also if it is unknown. */
 struct use {
     bool unused;
     PyObject *text;                     /* or NULL, with an exception */
@@ -40,34 +40,27 @@ unused_text(time_t changed)
                                 "at %s", text);
 }
 
-/* Of processes without a use lock, as far as /proc shows them; no exception. */
+/* Find processes without a use lock, as far as /proc shows them. Sets no
+ * exception. */
 static int
-find_pids(const struct pshm_name *name, pid_t *pids, int most)
+find_pids(core_state *state, const struct pshm_name *name, pid_t *pids,
+          int most)
 {
-    PyObject *module = PyImport_ImportModule("posixshm._holders");
-    PyObject *holders = module == NULL
-                            ? NULL : PyObject_CallMethod(module, "holders", "s",
-                                                         pshm_name_plain(name));
-    PyObject *found = holders == NULL
-                          ? NULL : PySequence_Fast(holders, "not a list");
+    PyObject *found = PyObject_CallMethod(state->support, "holders_of", "s",
+                                          pshm_name_plain(name));
     int count = 0;
-    for (Py_ssize_t i = 0; found != NULL && i < PySequence_Fast_GET_SIZE(found)
-                           && count < most; i++) {
-        PyObject *pid = PyObject_GetAttrString(
-            PySequence_Fast_GET_ITEM(found, i), "pid");
-        pids[count] = pid == NULL ? -1 : (pid_t)PyLong_AsLong(pid);
+    for (Py_ssize_t i = 0; found != NULL && PyList_Check(found)
+                           && i < PyList_GET_SIZE(found) && count < most; i++) {
+        pids[count] = (pid_t)PyLong_AsLong(PyList_GET_ITEM(found, i));
         count += pids[count] > 0;
-        Py_XDECREF(pid);
     }
     PyErr_Clear();
     Py_XDECREF(found);
-    Py_XDECREF(holders);
-    Py_XDECREF(module);
     return count;
 }
 
 static struct use
-inspect_use(const struct pshm_name *name)
+inspect_use(core_state *state, const struct pshm_name *name)
 {
     enum { MOST = 8 };
     pid_t pids[MOST + 1];
@@ -84,7 +77,7 @@ inspect_use(const struct pshm_name *name)
     }
     Py_END_ALLOW_THREADS
     if (count == 0 && rc == -EBUSY) {
-        count = find_pids(name, pids, MOST + 1);
+        count = find_pids(state, name, pids, MOST + 1);
     }
     if (count > 0) {
         use.text = pids_text(pids, count > MOST ? MOST : count, count > MOST);
@@ -94,11 +87,11 @@ inspect_use(const struct pshm_name *name)
         use.text = unused_text(unused.changed);
     }
     else if (rc == -EBUSY) {
-        use.text = PyUnicode_FromString("a process uses it, which cannot be "
-                                        "seen from here");
+        use.text = PyUnicode_FromString("a process uses it, which is not "
+                                        "visible from here");
     }
     else if (rc == -ENOENT) {
-        use.text = PyUnicode_FromString("its name was removed just now");
+        use.text = PyUnicode_FromString("its name was removed meanwhile");
     }
     else {
         use.text = PyUnicode_FromString("whether a process uses it is "
@@ -113,38 +106,38 @@ advice(enum taken_by how, bool unused)
     switch (how) {
     case TAKEN_MAKING:
         return unused ? "replace=True, or exist_ok=True with stale='replace', "
-                        "makes a new one; exist_ok=True attaches to what is "
-                        "left"
+                        "makes a new one; exist_ok=True attaches to the old "
+                        "one"
                       : "exist_ok=True attaches to it; replace=True gives the "
-                        "name to a new one, and processes that have the old "
-                        "one keep it";
+                        "name to a new object, and processes that use the old "
+                        "one are not affected";
     case TAKEN_ATTACHING:
         return unused ? "stale='replace' makes a new one"
                       : "replace=True instead of exist_ok=True gives the name "
-                        "to a new one, and processes that have the old one "
-                        "keep it";
+                        "to a new object, and processes that use the old one "
+                        "are not affected";
     case TAKEN_STALE:
         return "stale='replace' makes a new one, stale='attach' attaches to "
-               "what is left";
+               "the old one";
     case TAKEN_LINKING:
         return unused ? "replace=True takes the name from it"
                       : "replace=True takes the name from it, and processes "
-                        "that have it keep it";
+                        "that use it are not affected";
     case TAKEN_DROPIN:
         break;
     }
     return "without create=True the constructor attaches to it, and without a "
-           "name it chooses a name that is free";
+           "name it chooses a random one";
 }
 
 PyObject *
-raise_taken(PyObject *filename, const struct pshm_name *name,
-            enum taken_by how, PyObject *what)
+raise_taken(core_state *state, PyObject *filename,
+            const struct pshm_name *name, enum taken_by how, PyObject *what)
 {
     if (what == NULL) {
         return NULL;
     }
-    struct use use = inspect_use(name);
+    struct use use = inspect_use(state, name);
     if (use.text != NULL) {
         raise_errno_words(-EEXIST, filename, "%U; %U: %s", what, use.text,
                           advice(how, use.unused));
@@ -155,8 +148,8 @@ raise_taken(PyObject *filename, const struct pshm_name *name,
 }
 
 PyObject *
-raise_name_taken(PyObject *filename, const struct pshm_name *name,
-                 enum taken_by how)
+raise_name_taken(core_state *state, PyObject *filename,
+                 const struct pshm_name *name, enum taken_by how)
 {
     struct pshm_status status;
     int rc;
@@ -169,13 +162,13 @@ raise_name_taken(PyObject *filename, const struct pshm_name *name,
                                  "object, but by %s",
                                  kind_of_file(status.mode));
     }
-    return raise_taken(filename, name, how,
+    return raise_taken(state, filename, name, how,
                        PyUnicode_FromString("An object of that name exists"));
 }
 
-/* _raise_unfit(name, what): exist_ok found an object that does not fit. */
+/* _raise_unfit(name, what): exist_ok has found an unfit object. */
 static PyObject *
-raise_unfit(PyObject *Py_UNUSED(module), PyObject *args)
+raise_unfit(PyObject *module, PyObject *args)
 {
     PyObject *name, *what;
     struct pshm_name path;
@@ -183,7 +176,8 @@ raise_unfit(PyObject *Py_UNUSED(module), PyObject *args)
         || arg_name(name, &path) < 0) {
         return NULL;
     }
-    return raise_taken(name, &path, TAKEN_ATTACHING, Py_NewRef(what));
+    return raise_taken(core_state_of_module(module), name, &path,
+                       TAKEN_ATTACHING, Py_NewRef(what));
 }
 
 PyMethodDef taken_methods[] = {

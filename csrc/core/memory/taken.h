@@ -1,5 +1,5 @@
-/* FileExistsError: which processes use the object that has the name, or that
- * none does, and which argument does what the caller may want. */
+/* FileExistsError: its message lists the processes that use the object of that
+ * name, and the arguments that solve the problem. */
 #ifndef CORE_TAKEN_H
 #define CORE_TAKEN_H
 
@@ -7,23 +7,25 @@
 
 #include "posix/object/name.h"
 
-/* What the caller was doing, which decides the advice. */
+/* The operation of the caller, which determines the advice. */
 enum taken_by {
     TAKEN_MAKING,                       /* without exist_ok */
-    TAKEN_ATTACHING,                    /* by exist_ok, to what does not fit */
+    TAKEN_ATTACHING,                    /* by exist_ok, to an unfit object */
     TAKEN_STALE,                        /* by exist_ok and stale='error' */
     TAKEN_LINKING,                      /* link and rename */
     TAKEN_DROPIN,                       /* the standard library's arguments */
 };
 
-/* Raise it for name, which filename says as it was given.  what: the first part
- * of the text, a new reference; NULL with an exception is passed on.  Returns
- * NULL. */
-PyObject *raise_taken(PyObject *filename, const struct pshm_name *name,
-                      enum taken_by how, PyObject *what);
+/* Raise it for name. filename: the name as it was given. what: the first part of
+ * the message, a new reference; if it is NULL, its exception stays. Returns NULL.
+ */
+PyObject *raise_taken(core_state *state, PyObject *filename,
+                      const struct pshm_name *name, enum taken_by how,
+                      PyObject *what);
 
-/* The same with "An object of that name exists". */
-PyObject *raise_name_taken(PyObject *filename, const struct pshm_name *name,
-                           enum taken_by how);
+/* The same with "An object of that name exists", or the type of a file that is
+ * not an object. */
+PyObject *raise_name_taken(core_state *state, PyObject *filename,
+                           const struct pshm_name *name, enum taken_by how);
 
 #endif
