@@ -30,7 +30,7 @@ def test_arrays_share_the_memory(name):
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_numpy_asks_for_their_array(name):
+def test_numpy_asarray_shares_the_memory(name):
     dtype = np.dtype(getattr(ml_dtypes, name))
     with SharedMemory.anonymous(64) as shm:
         view = shm.view(name, (2, 3))
@@ -42,7 +42,7 @@ def test_numpy_asks_for_their_array(name):
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_ranges_take_their_arrays(name):
+def test_arrays_are_assigned_to_ranges(name):
     dtype = np.dtype(getattr(ml_dtypes, name))
     source = np.array([[0.5, 1, 2], [4, 8, 0.25]], dtype)
     with SharedMemory.anonymous(64) as shm:
@@ -58,18 +58,18 @@ def test_ranges_take_their_arrays(name):
 
 
 @pytest.mark.parametrize("name", ["int2", "int4", "uint4", "float4_e2m1fn", "float6_e3m2fn"])
-def test_a_type_that_nothing_else_has_a_word_for_is_refused(name):
+def test_a_type_without_a_format_is_refused(name):
     with SharedMemory.anonymous(64) as shm:
-        with pytest.raises(ValueError, match=f"{name}.*no words"):
+        with pytest.raises(ValueError, match=f"{name}.*can describe it"):
             shm.view(np.dtype(getattr(ml_dtypes, name)))
 
 
-def test_one_that_is_too_old_is_an_import_error(monkeypatch):
+def test_an_older_ml_dtypes_raises_import_error(monkeypatch):
     monkeypatch.delattr(ml_dtypes, "bfloat16")
     with SharedMemory.anonymous(64) as shm:
         view = shm.view("bfloat16", 3)
         for call in (view.numpy, lambda: np.asarray(view)):
-            with pytest.raises(ImportError, match="ml_dtypes has no bfloat16"):
+            with pytest.raises(ImportError, match="ml_dtypes does not have bfloat16"):
                 call()
 
 
