@@ -54,8 +54,8 @@ int arg_owners(PyObject *value, struct pshm_owners *out);
 
 #define OWNER_ARGUMENT_DOC                                                    \
     "owner: the owner of an accepted object: 'self' (the process's effective\n"\
-    "user, or root), 'any', a uid, a user name, or a set of uids and names.\n" \
-    "It is checked on the open descriptor.\n"
+    "user, or root), 'any', a uid, a user name, or a set of uids and names;\n" \
+    "checked on the open descriptor.\n"
 
 /* The argument mode_at_most=. None does not change *out. */
 int arg_mode_at_most(PyObject *value, mode_t *out);
