@@ -1,4 +1,4 @@
-"""Helpers of the tests of the `posixshm` command: running it, also on a terminal."""
+"""Helpers of the tests of the `posixshm` command: run it, also on a terminal."""
 
 import contextlib
 import fcntl
@@ -19,7 +19,7 @@ DEADLINE = 60
 
 
 def run(*args, **keywords):
-    """Run the command; its output as text unless input is bytes."""
+    """Run the command; the output is text unless the caller passes text=False."""
     keywords.setdefault("text", True)
     return subprocess.run(
         [*COMMAND, *map(str, args)], capture_output=True, timeout=DEADLINE, **keywords
@@ -27,14 +27,14 @@ def run(*args, **keywords):
 
 
 def good(*args, **keywords):
-    """The standard output of a command that has to succeed, and to complain of nothing."""
+    """The standard output of a command that must succeed without a message."""
     done = run(*args, **keywords)
     assert (done.returncode, done.stderr) == (0, b"" if keywords.get("text") is False else "")
     return done.stdout
 
 
 def bad(*args, **keywords):
-    """The exit code and the one line of a command that has to fail."""
+    """The exit code and the one line of error of a command that must fail."""
     done = run(*args, **keywords)
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1, done.stderr
@@ -57,7 +57,8 @@ def without(folder, *modules):
 
 
 def in_namespace(mount_options, *command, setup="", **keywords):
-    """The command with a /dev/shm of its own, in a mount namespace; setup: shell commands before."""
+    """Run the command in a mount namespace with its own /dev/shm, after the shell commands
+    `setup`."""
     needs_mounts()
     base = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
     mount = f"mount -t tmpfs -o {mount_options} tmpfs /dev/shm"
@@ -72,7 +73,7 @@ def in_namespace(mount_options, *command, setup="", **keywords):
 
 
 class Terminal:
-    """The command on a terminal of so many columns. Its output and its errors come by one way."""
+    """The command on a terminal of this size. `output` has both its output and its errors."""
 
     def __init__(self, *args, columns=80, lines=24, env=None, program=COMMAND):
         self._master, slave = open_terminal()
@@ -102,7 +103,7 @@ class Terminal:
     def _read(self):
         try:
             data = os.read(self._master, 65536)
-        except OSError:  # EIO: no process has the terminal any more
+        except OSError:  # EIO: no process has the terminal open
             return False
         self.output += data.decode().replace("\r\n", "\n")
         return bool(data)
@@ -111,10 +112,10 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def finish(self):
-        """Its exit code, once it has ended."""
+        """Wait for the command to end, and return its exit code."""
         deadline = time.monotonic() + DEADLINE
         while True:
-            assert time.monotonic() < deadline, f"it hangs after {self.output!r}"
+            assert time.monotonic() < deadline, f"the command hangs after {self.output!r}"
             if select.select([self._master], [], [], 1)[0] and not self._read():
                 return self.process.wait(DEADLINE)
 

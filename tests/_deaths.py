@@ -1,7 +1,8 @@
-"""The players of test_sync_deaths: processes that are killed at any time, and the survivors.
+"""The players of test_sync_deaths: processes are killed at random times while others go on.
 
-A child imports this and calls one of the players. Each kills a victim a round; the survivors must
-finish every round within the deadline, with the right result.
+A child imports this and calls one of the players. Each player kills one victim in each round. The
+survivors must finish every round within the deadline, and must be notified of each death that
+matters.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from posixshm import (
     SharedMemory,
 )
 
-DEADLINE = 20  # seconds, where a hang begins
+DEADLINE = 20  # seconds; a longer wait is a hang
 KINDS = {kind.__name__: kind for kind in CELLS}
 chance = random.Random(os.environ.get("POSIXSHM_SEED", "1"))
 
@@ -39,7 +40,7 @@ def until(condition, what):
 
 
 def spawn(body):
-    """Fork a process that runs body(), and ends."""
+    """Fork a process that runs body() and exits."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -53,7 +54,7 @@ def spawn(body):
 
 
 class Stage:
-    """A segment with two primitives, a few words, and the survivors."""
+    """A segment with room for the primitives and a few words, and the survivors."""
 
     def __init__(self):
         self.shm = SharedMemory.anonymous(1 << 16)
@@ -64,7 +65,7 @@ class Stage:
         self.survivors = []
 
     def survivor(self, step):
-        """A process that takes steps until it gets a line."""
+        """Start a process that calls step() until `stop` is set."""
 
         def body():
             while not self.stop.load():
@@ -77,7 +78,7 @@ class Stage:
             assert os.waitpid(pid, os.WNOHANG) == (0, 0), "a survivor has failed"
 
     def victim(self, body, longest=0.003):
-        """Run body() in a process until it is killed, at a random time."""
+        """Run body() in a process, and kill the process at a random time."""
         self.on_stage.store(0)
 
         def enter():
@@ -86,7 +87,7 @@ class Stage:
                 body()
 
         pid = spawn(enter)
-        until(self.on_stage.load, "the victim does not come")
+        until(self.on_stage.load, "the victim did not start")
         if chance.random() < 0.8:
             time.sleep(chance.random() ** 2 * longest)
         os.kill(pid, signal.SIGKILL)
@@ -94,11 +95,12 @@ class Stage:
         assert os.WIFSIGNALED(status), f"the victim failed: {status}"
 
     def rounds(self, least, told):
-        """So many rounds, and more until one in a hundred was noticed: the effect of a death is random."""
+        """Yield at least this many rounds, and more until the survivors were notified in one of a
+        hundred: whether the victim dies with the lock is chance."""
         deadline = time.monotonic() + least + 60
         played = 0
         while played < least or told.load() <= least / 100:
-            assert time.monotonic() < deadline, "nobody ever died with it"
+            assert time.monotonic() < deadline, "no victim died with the lock"
             yield played
             played += 1
             self.look_at_survivors()
@@ -114,7 +116,7 @@ class Stage:
             deadline = time.monotonic() + DEADLINE
             for pid in self.survivors:
                 while (done := os.waitpid(pid, os.WNOHANG)) == (0, 0):
-                    assert time.monotonic() < deadline, "a survivor does not end"
+                    assert time.monotonic() < deadline, "a survivor did not end"
                     time.sleep(0.001)
                 assert done[1] == 0, done
             self.survivors.clear()
@@ -124,7 +126,8 @@ class Stage:
 
 
 def lock(kind, rounds):
-    """Two words are equal whenever the lock is free, or the next owner gets an error."""
+    """Two words are equal whenever the lock is free; if they may differ, OwnerDiedError is
+    raised."""
     stage = Stage()
     lock = at(KINDS[kind], stage.shm, 0, create=True)
     first, second, inside = range(3)
@@ -166,7 +169,7 @@ def lock(kind, rounds):
 
 
 def rwlock(rounds):
-    """As lock(); readers that are killed leave nothing."""
+    """As lock(); readers that are killed change nothing."""
     stage = Stage()
     rw = RWLock.at(stage.shm, 0, create=True)
     words, told = stage.words, stage.counts[0]
@@ -206,7 +209,7 @@ def rwlock(rounds):
         write(0.0005)
 
     def pausing(step):
-        return lambda: (step(), time.sleep(0.0002))  # so that the victim enters as well
+        return lambda: (step(), time.sleep(0.0002))  # so that the victim gets the lock, too
 
     stage.survivor(pausing(read))
     stage.survivor(pausing(write))
@@ -218,7 +221,8 @@ def rwlock(rounds):
 
 
 def condition(rounds):
-    """Every item is taken by a survivor, though processes are killed while they wait or notify."""
+    """Every item is taken by a survivor, although processes are killed while they wait or
+    notify."""
     stage = Stage()
     condition = Condition.at(stage.shm, 0, create=True)
     words, taken = stage.words, stage.counts[0]
@@ -229,10 +233,10 @@ def condition(rounds):
             assert condition.acquire(timeout=DEADLINE), "it was not free in time"
         except OwnerDiedError:
             assert condition.acquire(timeout=DEADLINE, recover=True)
-            condition.notify_all()  # the dead one may have been woken in vain
+            condition.notify_all()  # the process that died may have received the wake-up
         try:
             yield
-        except OwnerDiedError:  # out of a wait, without the lock
+        except OwnerDiedError:  # raised by a wait, which did not acquire the lock
             assert condition.acquire(timeout=DEADLINE, recover=True)
             condition.notify_all()
         condition.release()
@@ -275,7 +279,7 @@ def condition(rounds):
 
 
 def event(rounds):
-    """All waiters wake once it is set, though the setter or another waiter was killed."""
+    """All waiters return once it is set, although the setter or another waiter was killed."""
     stage = Stage()
     events = [Event.at(stage.shm, 128 * i, create=True) for i in range(2)]
     rounds_done = stage.counts[:2]
@@ -307,7 +311,8 @@ def event(rounds):
 
 
 def barrier(rounds):
-    """The victim has arrived or not: the others pass together, or get an error together."""
+    """Whether or not the victim arrived, wait() of the others returns for both or raises for
+    both."""
     stage = Stage()
     barrier = Barrier.at(stage.shm, 0, parties=3, create=True)
     acting = Barrier.at(stage.shm, 0, action=lambda: time.sleep(0.0005))
@@ -349,7 +354,7 @@ def barrier(rounds):
 
             until(stuck, "neither on nor told")
             if not over():
-                time.sleep(0.002)  # the survivor with an action may be the one to come
+                time.sleep(0.002)  # the survivor with an action may be the last to arrive
                 if not over():
                     barrier.abort()
             until(over, "not told")
@@ -364,7 +369,7 @@ def barrier(rounds):
 
 
 def semaphore(rounds):
-    """A release goes to a survivor: a process that was killed while it waited takes none."""
+    """Each release() wakes a survivor: a waiter that was killed takes no permit."""
     stage = Stage()
     semaphore = Semaphore.at(stage.shm, 0, create=True, value=0)
     got = stage.counts[0]
@@ -386,7 +391,7 @@ def semaphore(rounds):
 
 
 def atomic(rounds):
-    """A change is seen, though the one that made it was killed before it notified."""
+    """Waiters see a change although the process that made it was killed before it notified."""
     stage = Stage()
     done = stage.counts[:2]
     words = [Atomic.at(stage.shm, 0, "i"), Atomic.at(stage.shm, 8, "Q")]
@@ -429,7 +434,8 @@ def atomic(rounds):
 
 
 def making(rounds):
-    """A primitive whose maker was killed is made by the next process, or was made."""
+    """If the creator of a primitive is killed, the primitive is complete, or the next process
+    creates it."""
     stage = Stage()
     size = 4096
     shm = SharedMemory.anonymous(size * len(CELLS))

@@ -1,10 +1,10 @@
-"""The runner of test_failures: each allocation of each cycle of test_leaks fails once.
+"""Helpers of test_failures: each allocation of each cycle of test_leaks fails once.
 
-A process of its own imports a module of cycles and runs each of them again and again. The first
-allocation that the extension module makes fails in the first run, the second one in the next, and
-so on until none fails. The run ends with MemoryError, or with ENOMEM, or goes on without what it
-could not have. Then there are as many descriptors and mappings of shared memory as before, and no
-more memory; and the next run finds nothing locked.
+A child imports a module of cycles and runs each cycle again and again. The first allocation of the
+extension module fails in the first run, the second allocation in the next run, and so on until a
+run makes fewer allocations. A run raises MemoryError or ENOMEM, or continues without the memory.
+After each run the process has as many descriptors and mappings of shared memory as before and has
+not lost memory, and no lock is held.
 
     python -c "from _failures import main; main('_leak_memory')" NAME
 """
@@ -24,17 +24,17 @@ from _processes import SHM, Faults, shm_names
 
 from posixshm import Barrier, Condition, Lock, RLock, RWLock, Semaphore, SharedMemory
 
-# A run that leaves memory does so each time. An interpreter creates its caches once.
+# A leak occurs in every run. Memory that the interpreter caches is allocated in one run only.
 ATTEMPTS = 300
-MOST = 10_000  # allocations of a cycle
-# What CPython 3.11 says if it has no memory to call a function, or to look for an attribute.
+MOST = 10_000  # allocations in a cycle
+# Messages of CPython 3.11 when a call or an attribute lookup runs out of memory.
 _BY_CPYTHON = re.compile(
     "<function .*> returned NULL without setting an exception|.* object has no attribute '.*'"
 )
 
 
 class Scene:
-    """The cycles of a module, and the state before each."""
+    """The objects that the cycles of a module share, and the resources in use before each cycle."""
 
     def __init__(self):
         everything = gc.get_objects()
@@ -52,7 +52,7 @@ class Scene:
         return len(os.listdir("/proc/self/fd")), shared
 
     def restore(self):
-        """Undo what a cycle did not come to undo."""
+        """Undo what a failed cycle could not undo."""
         for lock in self.locks:
             with contextlib.suppress(OSError, RuntimeError, ValueError):
                 while True:
@@ -76,19 +76,19 @@ class Failing:
         sys.unraisablehook = self.ignored
 
     def ignored(self, what):
-        """Without memory CPython itself may not come to call a weakref's callback."""
+        """Without memory CPython itself may fail to call the callback of a weakref."""
         kinds = what.exc_type, type(what.object)
         assert kinds == (MemoryError, weakref.finalize), what
         self.not_finalized = True
 
     def run(self, cycle, step):
-        """Was there an allocation of that number, which failed?"""
+        """Run the cycle; return whether it made an allocation of that number, which failed."""
         self.faults.arm("allocate", step, Faults.FAIL)
         problem = None
         try:
             cycle.function()
         except BaseException as error:
-            error.__context__ = None  # it would keep what the cycle had
+            error.__context__ = None  # the traceback would keep the cycle's objects alive
             problem = error.with_traceback(None)
         met = self.faults.disarm()
         self.scene.restore()
@@ -97,7 +97,7 @@ class Failing:
         return met >= step
 
     def check(self, problem, failed):
-        """MemoryError, ENOMEM, or what CPython makes of it."""
+        """Check that the error is MemoryError, ENOMEM, or what CPython raises in its place."""
         match problem:
             case OSError():
                 is_told = problem.errno == errno.ENOMEM
@@ -124,28 +124,28 @@ class Failing:
             assert self.scene.now() == self.scene.holdings, f"left at allocation {step}"
             if not failed:
                 return
-        raise AssertionError("there are ever more allocations")
+        raise AssertionError("the number of allocations does not end")
 
 
 def main(module):
-    """Run the cycles of a module, for as long as each leaves nothing."""
+    """Run the cycles of a module, and stop at the first that leaves something."""
     importlib.import_module(module)
     for cycle in _leaks.cycles:
         cycle.function()
     gc.collect()
     failing = Failing(Scene())
-    gc.freeze()  # a collection need not traverse the objects that exist already
+    gc.freeze()  # each collection can skip the objects that exist now
     for cycle in _leaks.cycles:
         try:
             failing.run_each(cycle)
         except BaseException as error:
             error.add_note(f"in the cycle of {', '.join(cycle.names)}")
             raise
-    gc.unfreeze()  # the interpreter's end needs to collect it
+    gc.unfreeze()  # the interpreter collects them when it ends
 
 
 def fail_to_make(name):
-    """An object that could not be made has no name, not even a temporary one."""
+    """A failed creation leaves neither the name nor a temporary name."""
     makers = [partial(kind, name, create=True) for kind in (Lock, Condition, RWLock, Semaphore)]
     makers += [
         partial(Barrier, name, create=True, parties=2),

@@ -23,7 +23,7 @@ def run(coroutine):
 
 
 async def cancelled(wait):
-    """A task that waits in vain, and is cancelled."""
+    """A task is cancelled while it waits."""
     task = asyncio.ensure_future(wait)
     await asyncio.sleep(0.001)
     task.cancel()
@@ -32,7 +32,7 @@ async def cancelled(wait):
 
 
 async def waits(acquire, thing):
-    """All that can become of acquiring what may not be had."""
+    """Every outcome of acquiring a lock that another thread may hold."""
     assert not await acquire(thing, 0)
     assert not await acquire(thing, 0.0005)
     await cancelled(acquire(thing))

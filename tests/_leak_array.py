@@ -210,7 +210,7 @@ def _():
     refused(pickle.dumps, table)
 
 
-# Arguments of numpy's methods.
+# Arguments for the methods of numpy that need some.
 ARGUMENTS = {
     "argpartition": (2,),
     "astype": ("f4",),

@@ -1,4 +1,4 @@
-"""Cycles of what an Atomic does."""
+"""Cycles of the methods of Atomic."""
 
 import signal
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Cycles of what all primitives have: making and finding one, its name, its pickle, its end."""
+"""Cycles of what all primitives share: creating, attaching, names, pickling, closing."""
 
 import pickle
 from contextlib import suppress
@@ -20,7 +20,7 @@ from posixshm import (
 
 SIZE = 65536
 shm = SharedMemory.create(name + "-cells", SIZE, delete=True)
-shm.buf[8192:12288] = b"\xa5" * 4096  # other bytes, and no room for a primitive
+shm.buf[8192:12288] = b"\xa5" * 4096  # no primitive there, and no room for one
 mapping = shm.map()
 readonly = SharedMemory.open(shm.name, readonly=True)
 closed = SharedMemory.open(shm.name)
@@ -30,7 +30,8 @@ WRONG_NAMES = (5, "", "a/b", "x" * 256, "nul\0")
 
 
 def each(kinds, *methods, times=60):
-    """A cycle of these methods for each of the kinds, with that kind and a placed one of it."""
+    """For a function: a cycle of these methods for each kind, called with the kind and a placed
+    object."""
 
     def add(function):
         for kind in kinds:
@@ -84,7 +85,7 @@ def _(kind, _):
 
 
 def in_particular(kind, make):
-    """Parameters that only some kinds have."""
+    """Arguments that only some kinds accept, and bad ones."""
     if kind in (Lock, RLock, Condition, RWLock):
         refused(make, create=True, on_owner_died=5)
     if kind is Barrier:

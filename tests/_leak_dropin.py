@@ -1,6 +1,4 @@
-"""Cycles of posixshm.shared_memory, which has the interface of the standard library's.
-
-Of its handles those of the names that it overrides.
+"""Cycles of posixshm.shared_memory, the drop-in for the module of the standard library.
 """
 
 import os
@@ -19,7 +17,7 @@ items = ShareableList(ITEMS)
 closed = ShareableList([1])
 closed.shm.close()
 for handle in (shm, items.shm, closed.shm):
-    handle.unlink()  # the memory stays
+    handle.unlink()  # the memory remains mapped
 
 
 class OrCreate(SharedMemory):
@@ -27,7 +25,7 @@ class OrCreate(SharedMemory):
 
 
 class Later:
-    """A sequence that fails on the way."""
+    """A sequence whose iterator raises after some items."""
 
     def __iter__(self):
         yield 1
@@ -53,7 +51,7 @@ def _():
         refused(SharedMemory, wrong)
         refused(SharedMemory, wrong, create=True, size=10)
     refused(SharedMemory)
-    refused(SharedMemory, name + ":", create=True, size=10)  # not for the tracker
+    refused(SharedMemory, name + ":", create=True, size=10)  # a name that the tracker cannot store
     os.close(posixshm.shm_open(name, os.O_CREAT | os.O_RDWR))
     refused(SharedMemory, name)
     posixshm.shm_unlink(name)

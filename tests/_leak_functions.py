@@ -1,4 +1,4 @@
-"""Cycles of the functions, of what they return and raise."""
+"""Cycles of the functions, their results and their exceptions."""
 
 import os
 import pickle
@@ -28,7 +28,7 @@ def _():
         refused(posixshm.exists, wrong)
 
 
-@cycle("reclaim", times=20)  # reads the maps of all processes
+@cycle("reclaim", times=20)  # inspects all processes
 def _():
     with SharedMemory.create(name, 10) as shm:
         assert [found.state for found in posixshm.reclaim(name)] == ["in use"]
@@ -115,7 +115,7 @@ def _():
     refused(posixshm.holders, name)
     refused(posixshm.holders, "a/b")
     assert posixshm.Holders([found], 3).uninspected == 3
-    # The functions of the command.
+    # Functions that the command calls.
     with SharedMemory.create(name, 10):
         assert len(posixshm._core._inspect([name, name + "x"])) == 1
     assert posixshm._core._reclaim_files([name], 1000.0, False) == []

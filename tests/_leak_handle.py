@@ -1,4 +1,4 @@
-"""Cycles of SharedMemory: making handles, names, sizes, the end."""
+"""Cycles of SharedMemory: creating handles, names, sizes, closing."""
 
 import gc
 import os
@@ -20,7 +20,7 @@ WRONG_NAMES = (5, "", "a/b", "x" * 256, "nul\0", "\udcff\ud800")
 
 
 class Sub(SharedMemory):
-    """One with attributes of its own."""
+    """A subclass, whose objects have a __dict__."""
 
 
 def fail(_):
@@ -28,7 +28,7 @@ def fail(_):
 
 
 def loop_through(handle):
-    """Let it be found by the collector only."""
+    """Put the object into a reference cycle, so that only the collector frees it."""
     ring = [handle]
     ring.append(ring)
     if isinstance(handle, Sub):
@@ -51,7 +51,7 @@ def _():
     SharedMemory(name)
     SharedMemory(name=name, track=False)
     view = made.buf
-    made.__init__(name)  # again: releases the first object
+    made.__init__(name)  # again: releases its first object
     made.__init__(None, True, 100)
     made.unlink()
     view[0] = 1
@@ -88,7 +88,7 @@ def _():
 
 @cycle("SharedMemory.create")
 def _():
-    """By each of the words for a name that is taken."""
+    """With each argument for a name that exists."""
     stale = {"exist_ok": True, "stale": "replace"}
     for options in (stale, {"replace": True}, stale, {"exist_ok": True}):
         SharedMemory.create(name, 10, init=bytes, **options).close()
@@ -176,7 +176,7 @@ def _():
     refused(SharedMemory.anonymous, 10, name=5)
     refused(SharedMemory.anonymous, 10, name="x" * 1000)
     refused(SharedMemory.unlinked, 10, mode=-1)
-    with suppress(OSError):  # there may be none on this machine
+    with suppress(OSError):  # this machine may not have any
         SharedMemory.anonymous(1 << 21, huge_pages=True)
 
 
@@ -191,7 +191,7 @@ def _():
             raise
         loop_through(made)
     refused(SharedMemory.from_fd, pipe)
-    refused(SharedMemory.from_fd, 12345)  # there is no such descriptor
+    refused(SharedMemory.from_fd, 12345)  # this descriptor is not open
     refused(SharedMemory.from_fd, shm.fileno(), max_size=5)
     refused(SharedMemory.from_fd, readonly.fileno(), readonly=False)
     for wrong in (None, "", -1, 2**70):
@@ -217,7 +217,7 @@ def _():
             made.unlink()
             refused(pickle.loads, pickled)
             with SharedMemory.create(name, 10, delete=True):
-                refused(pickle.loads, pickled)  # it is another one
+                refused(pickle.loads, pickled)  # the name refers to another object
     refused(pickle.dumps, shm)
     refused(pickle.dumps, closed)
 

@@ -1,4 +1,4 @@
-"""Cycles of a handle's memory, and of MemoryMap, which has most of it in common."""
+"""Cycles of the memory of a handle, and of MemoryMap, which shares most methods."""
 
 import os
 
@@ -18,7 +18,7 @@ WHERE = (None, "", 1.5, 2**70, -(2**70))
 
 
 def both(method, times=100):
-    """A cycle of a method that handles and mappings have, called with either, and with a closed
+    """For a function: a cycle of a method of both, called with a handle, a mapping and a closed
     handle."""
 
     def add(function):
@@ -94,10 +94,10 @@ def _():
         part.release()
         ring = [memoryview(thing)]
         ring.append(ring)
-        if hasattr(thing, "__buffer__"):  # by these names from 3.12 on
+        if hasattr(thing, "__buffer__"):  # Python has these names from 3.12 on
             thing.__buffer__(0).release()
             view = thing.__buffer__(0)
-            if view.obj is not thing:  # but a handle's mapping
+            if view.obj is not thing:  # which belongs to a handle
                 refused(thing.__release_buffer__, view)
             view.obj.__release_buffer__(view)
             refused(thing.__buffer__, "")

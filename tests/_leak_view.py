@@ -36,7 +36,7 @@ VIEWS = (grid, record, flag, half, scalar, readonly, grid[::-2, 1:3], grid[5:])
 
 @cycle("View")
 def _():
-    misused(type(grid))  # only view() creates it
+    misused(type(grid))  # only view() creates views
     ring = [grid[1]]
     ring.append(ring)
 
@@ -173,7 +173,7 @@ def _():
         memory = memoryview(view)
         ring = [memory]
         ring.append(ring)
-        if hasattr(view, "__buffer__"):  # by these names from 3.12 on
+        if hasattr(view, "__buffer__"):  # Python has these names from 3.12 on
             memory = view.__buffer__(0x11C)
             view.__release_buffer__(memory)
             refused(view.__release_buffer__, 5)
@@ -185,7 +185,7 @@ def _():
     grid.__dlpack_device__()
     for version in (None, (0, 8), (1, 1)):
         for copied in (None, True, False):
-            capsule = grid.__dlpack__(max_version=version, copy=copied)  # without a consumer
+            capsule = grid.__dlpack__(max_version=version, copy=copied)  # no consumer takes it
             del capsule
     grid.__dlpack__(dl_device=(1, 0), stream=None)
     for refusal in (record, grid[::-1]):

@@ -1,4 +1,4 @@
-"""Cycles of what primitives do: taking, waiting, waking, in every way that these end."""
+"""Cycles of the calls of primitives: acquire, wait and notify, with every outcome."""
 
 import signal
 from contextlib import suppress
@@ -38,7 +38,7 @@ signal.signal(signal.SIGALRM, fail)
 
 
 def interrupted(wait):
-    """It ends with what the handler of a signal raises."""
+    """The call ends with the exception of a signal handler."""
     with suppress(KeyError):
         signal.setitimer(signal.ITIMER_REAL, 0.0005)
         wait()
@@ -46,7 +46,7 @@ def interrupted(wait):
 
 
 def each(*methods, times=60):
-    """For a function: cycles of these methods of all that a thread owns."""
+    """For a function: a cycle of these methods for each kind of lock that a thread owns."""
 
     def add(function):
         for kind in OWNED:
@@ -66,7 +66,7 @@ def _(lock, closed):
     for options in ((False,), (True, 0), (True, 0.0002)):
         assert elsewhere(lock.acquire, *options) is False
     assert not elsewhere(lock.acquire, timeout=0, recover=True)
-    refused(elsewhere, lock.release)  # it is not that thread's
+    refused(elsewhere, lock.release)  # that thread does not hold it
     if isinstance(lock, Lock):
         refused(lock.acquire)
     else:

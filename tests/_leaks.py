@@ -1,7 +1,7 @@
-"""The runner of test_leaks: a cycle that runs many times changes no counter.
+"""Helpers of test_leaks: run a cycle many times, and check that no resource count grows.
 
-A module of cycles, _leak_NAME, says which public names each of them is for. It runs in a process of
-its own, where nothing else happens:
+A module of cycles, _leak_NAME, states the public names that each cycle calls. It runs in its own
+process:
 
     @cycle("MemoryMap.sync")
     def _():
@@ -10,7 +10,7 @@ its own, where nothing else happens:
 
     python -c "from _leaks import main; main('_leak_memory')" NAME
 
-NAME is that of the objects that the cycles make, which are gone after each.
+NAME is the name of the objects that the cycles create; each cycle removes its own.
 """
 
 import contextlib
@@ -23,20 +23,20 @@ import sys
 import warnings
 from typing import NamedTuple
 
-# A leak is at least one of a kind a cycle. Caches of the interpreter grow too, but once; and what
-# a free-threaded one frees or counts late, it does for some cycles at once. So growth counts from a
-# quarter of the cycles on, and only if it is there each time: what goes up and down within bounds, as
-# the memory of threads that ended does, is not.
+# A leak adds at least one item in each cycle. Caches of the interpreter also grow, but only once,
+# and a free-threaded interpreter frees or counts some items late, for several cycles at once. So
+# growth is a failure only if it is at least a quarter of the number of cycles in every attempt. A
+# count that varies within bounds, such as the memory of ended threads, passes.
 PART = 4
 ATTEMPTS = 12
 WARM_UP = 8
-LEAST_MALLOC = 32  # bytes: the smallest piece, with its header
+LEAST_MALLOC = 32  # bytes: the smallest allocation, with its header
 
 FAILURES = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, BufferError)
 
 name = sys.argv[1] if len(sys.argv) > 1 else ""
 cycles = []
-unwatched = []  # what a module knows to be miscounted by others
+unwatched = []  # objects whose references other code miscounts
 
 
 class Cycle(NamedTuple):
@@ -46,7 +46,7 @@ class Cycle(NamedTuple):
 
 
 def cycle(*names, times=100):
-    """For a function: a cycle of these public names, run so many times."""
+    """For a function: a cycle that calls these public names and runs this many times."""
 
     def add(function):
         cycles.append(Cycle(names, function, times))
@@ -59,7 +59,7 @@ def cycle(*names, times=100):
 
 
 def refused(function, *args, **keywords):
-    """It must raise one of the documented errors."""
+    """The call must raise one of the documented exceptions."""
     try:
         function(*args, **keywords)
     except (*FAILURES, struct.error):
@@ -68,13 +68,13 @@ def refused(function, *args, **keywords):
 
 
 def misused(function):
-    """Refused, whatever it takes."""
+    """Call the function with arguments that no function accepts."""
     refused(function, nonsense=True)
     refused(function, *[object()] * 20)
 
 
 def read(thing, *attributes):
-    """Attributes that can be read, but cannot be set or deleted."""
+    """Read the attributes; setting or deleting them must fail."""
     for attribute in attributes:
         getattr(thing, attribute)
         for change in (
@@ -86,7 +86,7 @@ def read(thing, *attributes):
                 raise AssertionError(f"{attribute} was changed")
 
 
-# -- what there is ------------------------------------------------------------------------------
+# -- resource counts ----------------------------------------------------------------------------
 
 
 class _Mallinfo(ctypes.Structure):
@@ -97,7 +97,8 @@ class _Mallinfo(ctypes.Structure):
 
 
 def _find_mallinfo():
-    """glibc's from 2.33 on; without it, what C code loses is seen by the resident memory alone."""
+    """mallinfo2() of glibc 2.33 and later; without it, only resident memory shows a leak of C
+    code."""
     function = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if function is not None:
         function.restype = _Mallinfo
@@ -109,16 +110,17 @@ _watched = []
 
 
 def _references():
-    """All references there are, where a debug build counts them; else those to what there was before
-    the first cycle: classes, functions, and the objects that all cycles use."""
-    # numpy counts only if it was built for a debug build, which the wheels of PyPI are not.
+    """The number of references: all of them if a debug build counts them; otherwise those to
+    objects from before the first cycle, such as classes, functions, and the objects that all cycles
+    use."""
+    # numpy from PyPI is built for the release build, and does not update the total.
     if hasattr(sys, "gettotalrefcount") and "numpy" not in sys.modules:
         return sys.gettotalrefcount()
     return sum(map(sys.getrefcount, _watched))
 
 
 def _allocated():
-    """Bytes that malloc has given away."""
+    """Bytes that malloc has handed out."""
     if _mallinfo is None:
         return 0
     info = _mallinfo()
@@ -126,7 +128,8 @@ def _allocated():
 
 
 class Holdings(NamedTuple):
-    """A count of the blocks makes a free-threaded 3.13 keep pieces of some MB: no cycle has such."""
+    """Resource counts. Counting blocks makes a free-threaded 3.13 keep arenas of some MB, so no
+    cycle allocates that much."""
 
     descriptors: int
     shared: int  # mappings of shared memory
@@ -134,16 +137,16 @@ class Holdings(NamedTuple):
     references: int
     blocks: int  # objects and other pieces of memory
     malloc: int  # bytes
-    mappings: int  # all of them; the kernel makes one of two that touch and are alike
-    address_space: int  # bytes, whether anything is in them or not
+    mappings: int  # all; the kernel merges adjacent mappings with the same attributes
+    address_space: int  # bytes, resident or not
     resident: int  # bytes
 
     @classmethod
     def now(cls):
         gc.collect()
         gc.collect()
-        # The cache of attributes keeps the names that it was asked for, and unpickling asks for a
-        # new string each time.
+        # The type cache keeps the names that were looked up, and unpickling looks up a new string
+        # each time.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             sys._clear_type_cache()
@@ -164,7 +167,7 @@ class Holdings(NamedTuple):
         )
 
     def growth_since(self, before, times):
-        """The counters that have grown too much in so many cycles."""
+        """The counts that have grown beyond their limit for this many cycles."""
         limits = Holdings(
             descriptors=1,
             shared=1,
@@ -181,7 +184,7 @@ class Holdings(NamedTuple):
 
 
 def _growth(cycle):
-    """The objects that a cycle leaves; empty if it is correct."""
+    """The counts that a cycle increases; empty if the cycle leaves nothing."""
     for _ in range(WARM_UP):
         cycle.function()
     before = Holdings.now()
@@ -197,18 +200,18 @@ def _growth(cycle):
 
 
 def main(module):
-    """Run the cycles of a module, and tell of all that leave something."""
+    """Run the cycles of a module, and report each that leaves something."""
     importlib.import_module(module)
     gc.collect()
     _watched.extend(what for what in gc.get_objects() if all(what is not it for it in unwatched))
-    gc.freeze()  # a collection need not traverse the objects that exist already
+    gc.freeze()  # each collection can skip the objects that exist now
     for _ in range(WARM_UP):
         Holdings.now()
     leaks = []
     for cycle in cycles:
         if grown := _growth(cycle):
             leaks.append(f"{', '.join(cycle.names)}: {grown} in {cycle.times} cycles")
-    gc.unfreeze()  # the interpreter's end needs to collect it
+    gc.unfreeze()  # the interpreter collects them when it ends
     _watched.clear()
     if leaks:
         sys.exit("\n".join(leaks))

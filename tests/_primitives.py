@@ -1,4 +1,4 @@
-"""The primitives, each with what all of them are tested for.
+"""The primitives, and helpers for the tests of all of them.
 
 for kind in KINDS: at(kind, shm, 0, create=True), or named(kind, name, create=True)
 """
@@ -7,7 +7,7 @@ import threading
 
 from posixshm import Atomic, Barrier, Condition, Event, Lock, RLock, RWLock, Semaphore
 
-# The arguments for a new one, besides create=True.
+# Arguments for creating a primitive, in addition to create=True.
 MAKING = {Barrier: {"parties": 2}}
 CELLS = [Lock, RLock, Condition, Event, Barrier, RWLock, Semaphore]
 KINDS = [*CELLS, Atomic]
@@ -16,33 +16,33 @@ OWNED = [Lock, RLock, Condition]  # acquire() and release() by a thread
 
 
 def name_of(value):
-    """For ids=: a class by its name."""
+    """For ids=: the name of a class."""
     return getattr(value, "__name__", None)
 
 
 def at(kind, shm, offset=0, **keywords):
-    """One at an offset; keywords as of kind.at, with what making it takes."""
+    """Call kind.at() with these keywords, and with those that creating it requires."""
     if keywords.get("create") and kind in MAKING:
         keywords = MAKING[kind] | keywords
     return kind.at(shm, offset, **keywords)
 
 
 def made(kind, shm, offset=0, **keywords):
-    """A new one; an Atomic is there already."""
+    """Create a primitive at an offset; an Atomic needs no creation."""
     return (
         kind.at(shm, offset) if kind is Atomic else at(kind, shm, offset, create=True, **keywords)
     )
 
 
 def named(kind, name, **keywords):
-    """One with a name of its own."""
+    """Call the constructor for a primitive with a name."""
     if keywords.get("create") and kind in MAKING:
         keywords = MAKING[kind] | keywords
     return kind(name, **keywords)
 
 
 def use(thing):
-    """Do with it what one can do alone; it is as before then."""
+    """Use a primitive as a single process can, and leave it as it was."""
     match thing:
         case Lock() | RLock() | Condition():
             with thing:
@@ -63,20 +63,20 @@ def use(thing):
             assert thing.n_waiting == 0 and not thing.broken
             thing.reset()
         case Atomic():
-            thing.fetch_add(0)  # in one step, for other processes may be at it
+            thing.fetch_add(0)  # one atomic step: other processes may use it, too
         case _:
             raise AssertionError(thing)
 
 
 def die_with(take):
-    """A thread that ends with what `take()` acquired."""
+    """Run take() in a thread, which ends with the lock still held."""
     thread = threading.Thread(target=take)
     thread.start()
     thread.join()
 
 
 def elsewhere(function, *args, **keywords):
-    """Its result or exception in another thread."""
+    """Call the function in another thread; return its result or raise its exception."""
     result = []
 
     def body():

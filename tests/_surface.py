@@ -1,4 +1,4 @@
-"""The public names: those of the modules, and what their classes do."""
+"""The public names of the modules, and the members of their classes."""
 
 import importlib
 import os
@@ -9,20 +9,20 @@ from pathlib import Path
 
 import posixshm
 
-# All that lie in the package's folder, and no list that a new one would not be in.
+# Every module in the package's folder, so that a new module is included.
 PARTS = sorted(
     f"posixshm.{part.name}"
     for part in pkgutil.iter_modules(posixshm.__path__)
     if not part.name.startswith("_")
 )
 MODULES = ("posixshm", *PARTS)
-# Python puts these into a class, and they do nothing of its own.
+# Python adds these to every class; they have no behaviour of their own.
 _PYTHONS = {"__annotate__", "__annotate_func__", "__dict__", "__weakref__"}
 _EXPORTERS = {"MemoryMap", "SharedMemory", "View"}
 
 
 def _does_something(name, member):
-    """A method, a property or a slot, and nothing private."""
+    """Is it a public method, property or slot?"""
     if name in _PYTHONS or name.startswith("_") and not name.endswith("__"):
         return False
     return callable(member) or hasattr(member, "__get__")
@@ -30,18 +30,18 @@ def _does_something(name, member):
 
 def _members(cls):
     names = {name for name, member in vars(cls).items() if _does_something(name, member)}
-    if hasattr(cls, "n_sequence_fields"):  # a record, as those of the os module are
+    if hasattr(cls, "n_sequence_fields"):  # a struct sequence, as in the os module
         names -= vars(os.stat_result).keys()
     if hasattr(cls, "_fields"):  # a named tuple
         names -= vars(namedtuple("Any", "")).keys()
     if cls.__module__ == "posixshm" and cls.__name__ in _EXPORTERS:
-        # Before PEP 688, of Python 3.12, there were no names for it.
+        # Before Python 3.12 (PEP 688) these methods have no names.
         names |= {"__buffer__", "__release_buffer__"}
     return names
 
 
 def public_names(*modules):
-    """'SharedMemory.close', say, or 'aio.hold'. Not constants, of which there is nothing to call."""
+    """Names such as 'SharedMemory.close' or 'aio.hold'. Not constants, which cannot be called."""
     names = set()
     for module in map(importlib.import_module, modules):
         prefix = module.__name__.partition(".")[2]
@@ -56,7 +56,7 @@ def public_names(*modules):
 
 
 def own_names(module):
-    """The public names that a module's source gives to something, and does not import."""
+    """The public names that a module's source defines rather than imports."""
     table = symtable.symtable(Path(module.__file__).read_text(), module.__file__, "exec")
     return {
         symbol.get_name()
