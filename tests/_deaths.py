@@ -73,7 +73,7 @@ class Stage:
 
         self.survivors.append(spawn(body))
 
-    def look_at_survivors(self):
+    def check_survivors(self):
         for pid in self.survivors:
             assert os.waitpid(pid, os.WNOHANG) == (0, 0), "a survivor has failed"
 
@@ -103,14 +103,14 @@ class Stage:
             assert time.monotonic() < deadline, "no victim died with the lock"
             yield played
             played += 1
-            self.look_at_survivors()
+            self.check_survivors()
         print(f"told {told.load()} times in {played} rounds")
 
     @contextlib.contextmanager
     def playing(self, wake=lambda: None):
         try:
             yield
-            self.look_at_survivors()
+            self.check_survivors()
             self.stop.store(1)
             wake()
             deadline = time.monotonic() + DEADLINE
@@ -141,7 +141,7 @@ def lock(kind, rounds):
             assert lock.acquire(timeout=DEADLINE, recover=True)
             if getattr(lock, "recovered", True):
                 words[second], words[inside] = words[first], 0
-        assert words[first] == words[second] and words[inside] == 0, (list(words[:3]), "not told")
+        assert words[first] == words[second] and words[inside] == 0, ("no error", list(words[:3]))
         words[inside] = os.getpid()
         words[first] += 1
         words[second] += 1
@@ -273,7 +273,7 @@ def condition(rounds):
             stage.victim([take, put, put_many][i % 3], longest=0.002)
             put()
             until(empty, "a wake-up was lost")
-            stage.look_at_survivors()
+            stage.check_survivors()
     assert taken.load() >= rounds / 2
     print(f"took {taken.load()} in {rounds} rounds")
 
@@ -307,7 +307,7 @@ def event(rounds):
                 assert i % 3 or not now.is_set()
                 now.set()
             until(lambda i=i: all(done.load() == i + 1 for done in rounds_done), "not woken")
-            stage.look_at_survivors()
+            stage.check_survivors()
 
 
 def barrier(rounds):
@@ -352,19 +352,19 @@ def barrier(rounds):
             def stuck():
                 return over() or barrier.n_waiting == 2
 
-            until(stuck, "neither on nor told")
+            until(stuck, "wait() of a survivor neither returned nor raised")
             if not over():
                 time.sleep(0.002)  # the survivor with an action may be the last to arrive
                 if not over():
                     barrier.abort()
-            until(over, "not told")
+            until(over, "wait() of a survivor did not raise")
             now = passed.load() - before[0], broken.load() - before[1]
             assert now in ((2, 0), (0, 2)), now
             if now == (0, 2):
                 assert barrier.broken
             barrier.reset()
             assert not barrier.broken and barrier.n_waiting == 0
-            stage.look_at_survivors()
+            stage.check_survivors()
     print(f"passed {passed.load()}, broken {broken.load()} in {rounds} rounds")
 
 
@@ -387,7 +387,7 @@ def semaphore(rounds):
             expected = sum(1 + j % 3 for j in range(i + 1))
             until(lambda expected=expected: got.load() == expected, "one was lost")
             assert semaphore.value == 0
-            stage.look_at_survivors()
+            stage.check_survivors()
 
 
 def atomic(rounds):
@@ -430,7 +430,7 @@ def atomic(rounds):
                 lambda: all(m.load() == w.load() for m, w in zip(done, words, strict=True)),
                 "a change was not seen",
             )
-            stage.look_at_survivors()
+            stage.check_survivors()
 
 
 def making(rounds):

@@ -1,4 +1,5 @@
-"""The scenes of test_faults: each operation, and the state after it failed or its process died.
+"""The scenes of test_faults: each operation, and what must hold after it failed or its process
+died.
 
 A child imports this and calls one of the players at the end.
 """
@@ -17,8 +18,8 @@ import posixshm
 from posixshm import Event, MemoryMap, Semaphore, SharedMemory
 
 PAGE = posixshm.PAGESIZE
-# The calls of the name lock: if they fail, the operation continues without it.
-TURN = {"open", "flock"}
+# The calls that take the name lock. If they fail, the operation continues without the lock.
+NAME_LOCK = {"open", "flock"}
 SIZE = 3 * PAGE + 10
 OLD, NEW = bytes([1]) * SIZE, bytes([2]) * SIZE
 
@@ -44,45 +45,45 @@ def assert_whole(name, *contents, mode=0o640):
 
 
 class Scene:
-    """One operation on the object `name`; whatever else there is has a name that starts so."""
+    """One operation on the object `name`; the names of all other objects begin with this name."""
 
-    forked = True  # another process, forked after before(), can act
-    one_process = False  # looks at all processes of the machine
-    without_proc = False  # works without /proc
-    # Calls whose failure may go by unseen: they are about something that is gone anyhow, or there
-    # is another way to what they were to find out.
+    forked = True  # a child that is forked after before() can call act()
+    one_process = False  # inspects all processes of the machine
+    without_proc = False  # the operation works without /proc
+    # Calls whose failure need not be reported: they release a resource, or the operation has
+    # another way to find out what it needs.
     forgiven = {"access", "close", "munmap", "fstatfs", "fstatvfs"}
-    # Calls that a signal may interrupt; they are made again.
+    # Calls that are repeated if a signal interrupts them.
     interruptible = {"open", "shm_open", "fallocate", "ftruncate", "madvise", "close"}
 
     def __init__(self, name):
         self.name = name
 
     def before(self):
-        """The names that must exist."""
+        """Create what the operation needs."""
 
     def act(self):
         raise NotImplementedError
 
     def succeeded(self):
-        """The checks after it."""
+        """Check the state after a success."""
 
     def failed(self):
-        """The checks after it, besides that descriptors, mappings and names are unchanged."""
+        """Check the state after a failure; the player compares descriptors, mappings and names."""
 
     def died(self):
-        """The checks after another process died in act()."""
+        """Check the state after another process died in act()."""
         self.failed()
 
-    def told(self, number):
-        """Did act() return that a part of it failed, with this errno?"""
+    def reported(self, number):
+        """Did act() return that a step failed with this errno?"""
         return False
 
     def end(self):
-        """Remove the rest, and close."""
-        self.let_go()
+        """Remove the names that are left, and close everything."""
+        self.release()
 
-    def let_go(self):
+    def release(self):
         for what in vars(self).values():
             if isinstance(what, SharedMemory):
                 what.close()
@@ -91,7 +92,7 @@ class Scene:
         self.name = name
 
 
-# -- making -------------------------------------------------------------------------------------
+# -- creating -----------------------------------------------------------------------------------
 
 
 class Create(Scene):
@@ -170,7 +171,7 @@ class Construct(CreatePlain):
 
 
 class CreateSemaphore(Create):
-    """A named primitive; its object is made with what it contains, and is never opened again."""
+    """A named primitive. Its object is created with its contents and not opened again."""
 
     def file(self):
         return f"sem.{self.name}"
@@ -192,13 +193,13 @@ class CreateSemaphore(Create):
     def died(self):
         if self.file() in (found := os.listdir(SHM)):
             assert self.whole() and found == [self.file()]
-        for name in found:  # reclaim() passes over the files of semaphores
+        for name in found:  # reclaim() skips the files of semaphores
             assert name == self.file() or name.startswith(f"{self.file()}~")
             os.unlink(f"{SHM}/{name}")
 
-    def let_go(self):
+    def release(self):
         self.made = None
-        super().let_go()
+        super().release()
 
 
 class CreateEvent(CreateSemaphore):
@@ -275,11 +276,11 @@ class Link(Scene):
             assert_whole(self.name, NEW)
 
 
-# -- with an object that is there ---------------------------------------------------------------
+# -- with an existing object --------------------------------------------------------------------
 
 
 class Existing(Scene):
-    """With an object that is there, which nothing changes."""
+    """An operation that does not change the existing object."""
 
     same = {"st_ino", "st_mtime_ns", "st_ctime_ns", "st_nlink", "st_uid", "st_size", "st_mode"}
 
@@ -303,7 +304,7 @@ class Existing(Scene):
         self.unchanged()
 
     def end(self):
-        # The object of the operation may be gone.
+        # The operation may have removed the object.
         if "first" in vars(self) and self.first.is_linked():
             self.first.unlink()
         super().end()
@@ -311,7 +312,7 @@ class Existing(Scene):
 
 class Open(Existing):
     without_proc = True
-    forgiven = Existing.forgiven | {"fcntl"}  # the mark of delete="last"
+    forgiven = Existing.forgiven | {"fcntl"}  # the flag of delete="last"
 
     def act(self):
         self.shm = SharedMemory.open(self.name)
@@ -341,7 +342,7 @@ class Unpickle(Open):
 
     def before(self):
         super().before()
-        # Of a handle that is gone then, or unpickling would share what it had.
+        # Pickle a handle that is closed afterwards: unpickling would share an open one.
         with SharedMemory.open(self.name) as other:
             self.pickled = pickle.dumps(other)
 
@@ -359,13 +360,13 @@ class FromFd(Open):
         self.shm = SharedMemory.from_fd(self.fd)
 
     def failed(self):
-        os.fstat(self.fd)  # it is still the caller's
+        os.fstat(self.fd)  # the caller still owns it
         super().failed()
 
-    def let_go(self):
+    def release(self):
         if "shm" not in vars(self):
             os.close(self.fd)
-        super().let_go()
+        super().release()
 
 
 class RawOpen(Existing):
@@ -377,7 +378,7 @@ class RawOpen(Existing):
 
 
 class RawUnlink(Existing):
-    forgiven = Existing.forgiven | TURN
+    forgiven = Existing.forgiven | NAME_LOCK
 
     def act(self):
         posixshm.shm_unlink(self.name)
@@ -403,7 +404,7 @@ class Unlink(RawUnlink):
 
 class Rename(Existing):
     without_proc = True
-    forgiven = Existing.forgiven | TURN
+    forgiven = Existing.forgiven | NAME_LOCK
     same = Existing.same - {"st_ctime_ns"}
     replace = False
 
@@ -420,7 +421,7 @@ class Rename(Existing):
         assert self.first.name == self.new and self.first.is_linked()
 
     def died(self):
-        assert {self.name, self.new} & set(names(self.name)), "no name leads to it any more"
+        assert {self.name, self.new} & set(names(self.name)), "the object has lost its name"
         for name in names(self.name):
             assert_whole(name, OLD)
 
@@ -455,7 +456,7 @@ class RenameReplace(Rename):
 
 
 class LinkReplace(Existing):
-    forgiven = Existing.forgiven | TURN | {"unlink"}  # of a temporary name that has been renamed
+    forgiven = Existing.forgiven | NAME_LOCK | {"unlink"}  # a renamed temporary name
 
     def before(self):
         super().before()
@@ -466,7 +467,7 @@ class LinkReplace(Existing):
         try:
             self.shm.link(self.name, replace=True)
         except OSError:
-            if self.shm.name is not None:  # the last step failed; it is called that now
+            if self.shm.name is not None:  # the last step failed: a temporary name
                 self.shm.unlink()
             raise
 
@@ -485,7 +486,7 @@ class LinkReplace(Existing):
         assert_whole(self.name, OLD, NEW)
 
 
-# -- its size and memory ------------------------------------------------------------------------
+# -- size and memory ----------------------------------------------------------------------------
 
 
 class Grow(Existing):
@@ -526,7 +527,7 @@ class GrowInPlace(Grow):
 
 class Shrink(Grow):
     without_proc = False
-    forgiven = Grow.forgiven | {"fcntl"}  # is it sealed?
+    forgiven = Grow.forgiven | {"fcntl"}  # fcntl() reads the seals
     interruptible = Grow.interruptible - {"open"}
     size = PAGE
 
@@ -576,8 +577,8 @@ class MapFd(Map):
 
 
 class Memory(Existing):
-    same = Existing.same - {"st_ctime_ns", "st_mtime_ns"}  # as any writing does
-    # populate() works without the descriptor, and if the room is not known.
+    same = Existing.same - {"st_ctime_ns", "st_mtime_ns"}  # any write changes the times
+    # populate() works without the descriptor, and without knowing the free space.
     forgiven = Existing.forgiven | {"fstat", "fstatfs"}
 
     def act(self):
@@ -623,12 +624,12 @@ class Seal(Anonymous):
         assert bytes(self.shm.buf) == bytes(SIZE)
 
 
-# -- inspecting and closing ----------------------------------------------------------------------
+# -- inspecting and closing ---------------------------------------------------------------------
 
 
 class Status(Existing):
     def act(self):
-        self.told_status = self.first.stat(), self.first.mode, self.first.uid, self.first.gid
+        self.status_read = self.first.stat(), self.first.mode, self.first.uid, self.first.gid
         assert self.first.is_linked()
 
 
@@ -682,9 +683,9 @@ class List(Existing):
 
 
 class Close(Existing):
-    """It never fails, whatever close(2) and munmap(2) say."""
+    """close() does not fail if close(2) and munmap(2) do."""
 
-    # A descriptor that cannot be identified may be another file's by now, and is left alone.
+    # A descriptor that cannot be identified may belong to another file, so close() ignores it.
     forgiven = Existing.forgiven | {"fstat"}
 
     def before(self):
@@ -700,7 +701,7 @@ class Close(Existing):
 
 
 class CloseDelete(Scene):
-    """The same; where the name cannot be removed it stays."""
+    """As Close; if the name cannot be removed, it remains."""
 
     forked = False  # a forked child does not delete
 
@@ -710,7 +711,7 @@ class CloseDelete(Scene):
     def act(self):
         self.shm.close()
 
-    def told(self, number):
+    def reported(self, number):
         return True
 
     def succeeded(self):
@@ -726,8 +727,8 @@ class CloseDelete(Scene):
 
 class Reclaim(Scene):
     one_process = True
-    # A use that the kernel does not tell of may be seen in /proc.
-    forgiven = Scene.forgiven | TURN | {"shm_open", "fcntl", "fstat"}
+    # reclaim() can find a use in /proc that the kernel does not report.
+    forgiven = Scene.forgiven | NAME_LOCK | {"shm_open", "fcntl", "fstat"}
     interruptible = Scene.interruptible - {"open"}
     dry_run = False
 
@@ -743,7 +744,7 @@ class Reclaim(Scene):
         found = posixshm.reclaim(self.name, dry_run=self.dry_run)
         self.found = {each.name: each for each in found}
 
-    def told(self, number):
+    def reported(self, number):
         return any(
             each.state == "unknown" or (each.error is not None and each.error.errno == number)
             for each in self.found.values()
@@ -763,7 +764,7 @@ class Reclaim(Scene):
         self.died()
 
     def died(self):
-        # The dead one may have been about to look whether it may take these.
+        # The process that died may have been inspecting these.
         assert self.leased.is_linked()
         for name in names(self.name):
             assert_whole(name, NEW)
@@ -782,7 +783,7 @@ class ReclaimDry(Reclaim):
 
 
 def scenes():
-    """All of them, by name."""
+    """All scenes, by name."""
     kinds, found = [Scene], {}
     while kinds:
         kind = kinds.pop()
@@ -797,7 +798,7 @@ def scenes():
 
 @contextlib.contextmanager
 def played(kind, name):
-    """A scene from before() to end(), which leaves nothing."""
+    """Run a scene from before() to end(), and check that it leaves nothing."""
     scene = kind(name)
     scene.before()
     yield scene
@@ -807,8 +808,8 @@ def played(kind, name):
 
 
 def calls_of(kind, name, faults):
-    """The system calls of the operation, in order, when all is well."""
-    with played(kind, name) as scene:  # first calls happen in this process
+    """The system calls of the operation, in order, when none of them fails."""
+    with played(kind, name) as scene:  # the first run makes the calls that happen only once
         scene.act()
         scene.succeeded()
     with played(kind, name) as scene:
@@ -822,7 +823,7 @@ def calls_of(kind, name, faults):
 
 
 def act_with_fault(scene, faults, nth, number):
-    """Run act(), in which the nth call fails: its error or None, and the calls it made."""
+    """Run act(), in which the nth call fails; return its error or None, and the calls it made."""
     problem = None
     faults.arm(None, nth, Faults.FAIL, number)
     try:
@@ -845,7 +846,7 @@ def explained(*what):
 
 
 def setting(kinds, without_proc=""):
-    """The place of the scenes, and the resources that this process has there."""
+    """Mount a /dev/shm for the scenes; return the counts of this process's resources."""
     private_shm()
     if any(kind.one_process for kind in kinds):
         private_processes()
@@ -856,20 +857,20 @@ def setting(kinds, without_proc=""):
 
 
 def fail_each(name, without_proc, *kinds):
-    """Make each system call fail in turn, and be interrupted if it can be."""
+    """Make each system call fail in turn, and interrupt each that a signal may interrupt."""
     kinds = [scenes()[kind] for kind in kinds]
     holdings, faults = setting(kinds, without_proc), Faults()
     raised = {}
     for kind in kinds:
         calls = calls_of(kind, name, faults)
-        raised[kind.__name__] = told = set()
+        raised[kind.__name__] = failing = set()
         for nth, call in enumerate(calls, 1):
             numbers = (errno.EIO,) if without_proc else (errno.EIO, errno.ENOSPC)
             for number in numbers:
                 with played(kind, name) as scene:
                     before = holdings.now()
                     problem, log = act_with_fault(scene, faults, nth, number)
-                    # If mappings are listed, there may be one more or less than before.
+                    # The number of mappings, and so of calls that list them, may vary by one.
                     call = log[nth - 1] if nth <= len(log) else None
                     with explained(f"{kind}: {call}, call {nth} of {log}, {number}: {problem!r}"):
                         if call is None:
@@ -877,12 +878,12 @@ def fail_each(name, without_proc, *kinds):
                             scene.succeeded()
                             continue
                         if problem is None:
-                            assert call in kind.forgiven or scene.told(number), "nobody was told"
+                            assert call in kind.forgiven or scene.reported(number), "not reported"
                             scene.succeeded()
                             continue
                         wanted = errno.ENOMEM if call == "realloc" else number
                         assert problem.errno == wanted, "another errno"
-                        told.add(call)
+                        failing.add(call)
                         del problem
                         gc.collect()
                         left = holdings.now()
@@ -900,7 +901,7 @@ def fail_each(name, without_proc, *kinds):
 
 
 def kill_each(name, without_proc, *kinds):
-    """Let a process die before and after each system call."""
+    """Kill a process before and after each system call."""
     kinds = [scenes()[kind] for kind in kinds]
     setting(kinds, without_proc)
     faults = Faults()
@@ -930,8 +931,8 @@ def kill_at(scene, faults, nth, action):
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, status
     scene.died()
-    # The resources of this process are closed, but not removed.
-    scene.let_go()
+    # Close what this process has open, without removing names.
+    scene.release()
     gc.collect()
     found = posixshm.reclaim(scene.name)
     assert {each.removed for each in found} <= {True}, found

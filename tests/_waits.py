@@ -1,7 +1,7 @@
-"""Every call that waits, each with the other side: what test_sync_waits goes through.
+"""Every call that waits, each with the call that ends the wait: the cases of test_sync_waits.
 
-A case is made in a segment; then .block(timeout) blocks until .unblock() is
-called by another thread. Both may be repeated, in turn.
+A case is created in a segment. Then .block(timeout) blocks its caller until another thread calls
+.unblock(). Both calls can be repeated alternately.
 """
 
 import queue
@@ -21,7 +21,7 @@ def until(condition):
 
 
 class Other(threading.Thread):
-    """A thread that calls functions one after the other."""
+    """A thread that calls the functions that do() passes to it, one after the other."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -45,8 +45,8 @@ class Other(threading.Thread):
 
 
 class Case:
-    acquires = False  # as Lock.acquire: -1 waits without a limit, other negative timeouts are refused
-    late = False  # what block() returns, or raises, after a timeout
+    acquires = False  # as Lock.acquire(): -1 means no limit; other negative values raise
+    late = False  # what block() returns or raises after its timeout
 
     def __init__(self, shm):
         self.other = Other()
@@ -57,11 +57,11 @@ class Case:
         self.other.join(DEADLINE)
 
     def sane(self):
-        """After a wait that was interrupted."""
+        """Check the primitive after an interrupted wait."""
 
 
 class Acquiring(Case):
-    """The other thread holds it; block() acquires it and returns it to that thread."""
+    """The other thread holds the lock; block() acquires it, and then the other thread again."""
 
     acquires = True
 
@@ -129,11 +129,11 @@ class RWLockWriteAgainstReader(RWLockWriteAgainstWriter):
         assert self.lock.acquire_read(timeout=DEADLINE)
 
     def sane(self):
-        assert self.lock.acquire_read(timeout=DEADLINE)  # it has released the lock of the RWLock
+        assert self.lock.acquire_read(timeout=DEADLINE)  # no writer blocks it
         self.lock.release()
 
 
-class RWLockSide(RWLockReadAgainstWriter):
+class RWLockContext(RWLockReadAgainstWriter):
     late = TimeoutError
 
     def block(self, timeout):
@@ -145,8 +145,8 @@ class RWLockSide(RWLockReadAgainstWriter):
         return True
 
 
-class RWLockSeat(Acquiring):
-    """All the room for readers is taken."""
+class RWLockSlot(Acquiring):
+    """Readers hold all 64 slots."""
 
     def make(self, shm):
         lock = RWLock.at(shm, 0, create=True)
@@ -166,7 +166,7 @@ class RWLockSeat(Acquiring):
         return self.lock.acquire_read(timeout=timeout)
 
     def unblock(self):
-        # The waiter has chosen a slot, which only its reader's release makes free.
+        # A waiting reader has picked a slot, and only the reader in that slot can free it.
         def leave():
             for _ in range(64):
                 self.lock.release()
@@ -205,17 +205,17 @@ class ConditionWait(Case):
     def prepare(self, shm):
         self.condition = Condition.at(shm, 0, create=True)
 
-    come = waiting = False
+    notified = waiting = False
 
     def block(self, timeout):
         with self.condition:
-            self.waiting = True  # as soon as the lock is free
+            self.waiting = True  # the other thread sees it once wait() releases the lock
             try:
                 return self.wait(timeout)
             finally:
-                # However it ended, this thread has the lock.
+                # After every outcome this thread holds the lock.
                 assert self.other.do(lambda: self.condition.acquire(False)) is False
-                self.come = self.waiting = False
+                self.notified = self.waiting = False
 
     def wait(self, timeout):
         return self.condition.wait(timeout)
@@ -224,7 +224,7 @@ class ConditionWait(Case):
         def notify():
             with self.condition:
                 if self.waiting:
-                    self.come = True
+                    self.notified = True
                     self.condition.notify()
                 return self.waiting
 
@@ -237,7 +237,7 @@ class ConditionWait(Case):
 
 class ConditionWaitFor(ConditionWait):
     def wait(self, timeout):
-        return self.condition.wait_for(lambda: self.come, timeout)
+        return self.condition.wait_for(lambda: self.notified, timeout)
 
 
 class ConditionWaitGivenLock(ConditionWait):
@@ -282,7 +282,7 @@ class BarrierWait(Case):
         assert self.barrier.wait(DEADLINE) == 1
 
     def sane(self):
-        assert self.barrier.broken  # the interrupted party will not arrive
+        assert self.barrier.broken  # the interrupted party does not arrive
         self.barrier.reset()
 
 
@@ -319,8 +319,8 @@ CASES = [
     RWLockReadAgainstWriter,
     RWLockWriteAgainstWriter,
     RWLockWriteAgainstReader,
-    RWLockSide,
-    RWLockSeat,
+    RWLockContext,
+    RWLockSlot,
     SemaphoreAcquire,
     NamedSemaphoreAcquire,
     ConditionWait,

@@ -1,7 +1,7 @@
-"""Access control lists: the text, what getfacl and setfacl make of it, and who gets access.
+"""Access control lists: their text, getfacl and setfacl, and the users that get access.
 
-What is compared with the two programs is compared in both directions: they read what this library
-set, and it reads what they set.
+Comparisons with the two programs go both ways: they read the lists that this library set, and the
+library reads the lists that they set.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from posixshm import SharedMemory, array
 
 ATTRIBUTE = "system.posix_acl_access"
 NO_ID = 2**32 - 1
-# In a user namespace, only some ids can be given to the kernel.
+# In a user namespace the kernel accepts some ids only.
 EVERY_ID = Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(NO_ID)]
 
 
@@ -62,7 +62,7 @@ def setfacl(shm, *options, **keywords):
 
 
 def attribute_of(shm):
-    """What the kernel has; nothing if the object has a mode only."""
+    """The extended attribute of the list; empty if the object has only a mode."""
     try:
         return os.getxattr(shm.fileno(), ATTRIBUTE)
     except OSError as error:
@@ -77,7 +77,7 @@ OWNER, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
 
 
 def entries_of(shm):
-    """{(tag, id): rights}, as the kernel has it."""
+    """{(tag, id): rights}, as the kernel stores it."""
     data = attribute_of(shm)
     assert data[:4] == struct.pack("<I", 2)
     return {(tag, id): rights for tag, rights, id in struct.iter_unpack("<HHI", data[4:])}
@@ -102,7 +102,7 @@ TEXTS = {
     "u:7:rw,m::r": {(USER, 7): 6, (MASK, NO_ID): 4},
     "u:7:rw,mask:-": {(USER, 7): 6, (MASK, NO_ID): 0},
     "m::7": {(MASK, NO_ID): 7},
-    # several, comments, space
+    # several entries, comments, spaces
     "u:7:r,u:8:w,g:7:x": {(USER, 7): 4, (USER, 8): 2, (GROUP, 7): 1, (MASK, NO_ID): 7},
     "u:7:r\ng:7:r\n": {(USER, 7): 4, (GROUP, 7): 4, (MASK, NO_ID): 4},
     "# file: x\n# owner: root\n\n user : 7 : rw-\t#effective:r--\nmask::r--\n": {
@@ -114,7 +114,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_what_a_text_says_is_what_the_kernel_has(shm, names, text):
+def test_the_kernel_stores_the_entries_of_the_text(shm, names, text):
     expected = BASE | TEXTS[text]
     shm.setfacl(text)
     assert entries_of(shm) == expected
@@ -150,7 +150,7 @@ BAD = {
     "u:007:r": "decimal",
     "u:4294967295:r": "decimal",
     "u:99999999999999999999:r": "decimal",
-    "u:" + 5000 * "9" + ":r": "decimal",  # more than int() takes
+    "u:" + 5000 * "9" + ":r": "decimal",  # more digits than int() accepts
     "u:7:r,user:7:w": "second entry for the user 7",
     "u:root:r,u:0:w": "second entry for the user 0",
     "g::r,g::r": "second entry for the owning group",
@@ -224,7 +224,7 @@ def test_the_list_is_replaced(shm):
     )
 
 
-def test_setting_what_was_read_changes_nothing(shm):
+def test_setting_the_list_that_was_read_changes_nothing(shm):
     for text in ("u:7:rw,g:8:r", "u:7:rwx,g::rx,m::w", "m::-", None):
         shm.setfacl(text)
         before = attribute_of(shm), shm.mode
@@ -239,7 +239,7 @@ def test_removing_the_list(shm, nothing):
     assert shm.mode == 0o660
     shm.setfacl(nothing)
     assert attribute_of(shm) == b""
-    # What the mask had taken from the owning group it does not get by that.
+    # The owning group does not get the rights that the mask removed.
     assert shm.mode == 0o660
     assert shm.getfacl() == "user::rw-\ngroup::rw-\nother::---\n"
 
@@ -251,7 +251,7 @@ def test_no_right_is_added_that_the_text_does_not_name(shm):
 
 
 @pytest.mark.once
-def test_removing_is_what_setfacl_does(shm):
+def test_removing_has_the_result_of_setfacl(shm):
     for text in ("u:7:rw,g::rwx,m::rw", "u:7:rw", "g:7:x,m::-", "o::r,u::r"):
         shm.setfacl(text)
         setfacl(shm, "--remove-all")
@@ -293,7 +293,7 @@ RIGHTS = st.integers(0, 7)
 
 @st.composite
 def lists(draw):
-    """A list as the kernel takes it, {(tag, id): rights}."""
+    """A list that the kernel accepts, {(tag, id): rights}."""
     entries = {(tag, NO_ID): draw(RIGHTS) for tag in (OWNER, GROUP_OBJ, OTHER)}
     for tag in (USER, GROUP):
         for id in draw(st.sets(st.one_of(IDS, st.integers(0, 12 if EVERY_ID else 0)), max_size=4)):
@@ -347,7 +347,7 @@ def both(one, two):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_the_bytes_are_those_of_setfacl(data):
-    """With a mask that is given, and with one that is computed."""
+    """Both with a given mask and with a computed mask."""
     entries = data.draw(lists())
     without_mask = data.draw(st.booleans())
     text = data.draw(texts(entries, without_mask))
@@ -383,7 +383,7 @@ def test_a_list_is_restored_from_its_text(entries):
 @settings(max_examples=40, deadline=None)
 @given(first=lists(), data=st.data())
 def test_entries_are_added_as_setfacl_adds_them(first, data):
-    """To what a new object has, which is its mode."""
+    """The entries are added to those of the mode of a new object."""
     entries = {key: rights for key, rights in first.items() if data.draw(st.booleans())}
     if not entries:
         return
@@ -400,7 +400,7 @@ def test_entries_are_added_as_setfacl_adds_them(first, data):
 
 
 @pytest.mark.once
-def test_an_entry_is_added_to_what_was_read_without_the_mask():
+def test_an_entry_is_added_to_a_list_that_was_read_without_the_mask():
     with two_objects() as (one, two):
         for shm in one, two:
             shm.setfacl("u:7:r,g::rw,m::r")
@@ -412,7 +412,7 @@ def test_an_entry_is_added_to_what_was_read_without_the_mask():
 
 @pytest.mark.once
 def test_names_that_need_quoting(run_python):
-    """Names that hold what separates entries, and one that reads like an id."""
+    """Names with characters that separate entries, and a name that reads like an id."""
     needs_mounts()
     needs_acl_programs()
     code = """
@@ -454,11 +454,12 @@ def test_names_that_need_quoting(run_python):
     run_python(code, env=PATH, options=["-X", "utf8"])
 
 
-# -- where objects are made ---------------------------------------------------------------------
+# -- creating objects ---------------------------------------------------------------------------
 
 
 def made_by(name):
-    """Every call that makes an object and takes acl=, as a context manager of what it is in."""
+    """Every call that creates an object and accepts acl=, as a context manager of the new
+    object."""
 
     @contextlib.contextmanager
     def opened(made):
@@ -496,7 +497,7 @@ MAKERS = list(made_by("")[0])
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_every_call_that_makes_an_object_sets_it(name, maker):
+def test_every_call_that_creates_an_object_sets_the_list(name, maker):
     calls, opened = made_by(name)
     old = os.umask(0o777)
     try:
@@ -545,7 +546,7 @@ def test_attaching_leaves_the_list_alone(name):
     event.unlink()
 
 
-def test_it_goes_with_a_name_and_with_create(name):
+def test_a_list_needs_a_name_and_create(name):
     with pytest.raises(ValueError, match="acl goes with a name"):
         posixshm.Lock(create=True, acl="u:7:r")
     with pytest.raises(ValueError, match="acl goes with create=True"):
@@ -558,7 +559,7 @@ def test_it_goes_with_a_name_and_with_create(name):
         SharedMemory.anonymous(10, acl="u:7:r")
 
 
-def test_the_list_is_there_before_the_name(name):
+def test_an_object_has_its_list_before_its_name(name):
     def of_the_object_in_the_making():
         for fd in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
@@ -574,8 +575,8 @@ def test_the_list_is_there_before_the_name(name):
         assert seen == [attribute_of(shm)] != [b""]
 
 
-def test_a_temporary_name_never_gives_more_than_the_list(run_python, tmp_path, name):
-    """Without /proc: until the object has its list, only its owner can open it."""
+def test_a_temporary_name_never_gives_more_access_than_the_list(run_python, tmp_path, name):
+    """Without /proc. Only the owner can open the object until it has its list."""
     code = """
         import errno, os, stat, sys
         from _processes import SHM, Faults
@@ -604,7 +605,7 @@ def test_a_temporary_name_never_gives_more_than_the_list(run_python, tmp_path, n
     run_python(code, name, env=build_faults(tmp_path))
 
 
-# -- who gets access ----------------------------------------------------------------------------
+# -- access by other users ----------------------------------------------------------------------
 
 ATTEMPT = """
     import os, sys
@@ -626,7 +627,7 @@ def attempt(run_python, name, user):
 
 
 @pytest.mark.parametrize("how", ["create", "setfacl"])
-def test_a_second_user_gets_what_the_list_says_and_a_third_nothing(run_python, name, how):
+def test_a_second_user_gets_the_rights_of_the_list_and_a_third_none(run_python, name, how):
     needs_root()
     second, third, fourth = SOMEBODY, SOMEBODY + 1, SOMEBODY + 2
     text = f"u:{second}:rw,u:{third}:r"
@@ -645,7 +646,7 @@ def test_a_second_user_gets_what_the_list_says_and_a_third_nothing(run_python, n
     assert attempt(run_python, name, fourth) == ["no", "not"]
     shm.setfacl(f"{text},m::r")
     assert attempt(run_python, name, second) == ["reads", "not"]
-    shm.setfacl(f"g:{fourth}:rw,u:{third}:-,o::r")  # become() has the group of its own id
+    shm.setfacl(f"g:{fourth}:rw,u:{third}:-,o::r")  # become() sets the group to the user's id
     assert attempt(run_python, name, fourth) == ["reads", "writes"]
     assert attempt(run_python, name, third) == ["no", "not"]
     assert attempt(run_python, name, second) == ["reads", "not"]
@@ -676,10 +677,10 @@ def test_only_the_owner_and_root_may_change_it(run_python, name):
         run_python(code, name, env=PATH)
 
 
-# -- where it cannot be -------------------------------------------------------------------------
+# -- file systems and kernels without lists -----------------------------------------------------
 
 
-def test_a_file_system_without_lists_says_so(run_python):
+def test_a_file_system_without_lists_is_an_error(run_python):
     needs_mounts()
     code = """
         import errno, os
@@ -716,7 +717,7 @@ def test_a_file_system_without_lists_says_so(run_python):
     run_python(code, env=PATH)
 
 
-def test_an_id_that_the_user_namespace_does_not_have(run_python):
+def test_an_id_that_is_not_in_the_user_namespace(run_python):
     needs_mounts()
     code = """
         import errno, os, sys
@@ -743,8 +744,8 @@ def test_an_id_that_the_user_namespace_does_not_have(run_python):
         pytest.skip(f"NOT TESTED: this kernel gives an ordinary user no namespaces: {out}")
 
 
-def test_anonymous_objects_have_them_too():
-    """A process that opens /proc/PID/fd/N needs that permission as well."""
+def test_anonymous_objects_have_lists():
+    """A process that opens /proc/PID/fd/N also needs the permission of the list."""
     with SharedMemory.anonymous(10) as shm:
         shm.setfacl("u:7:r")
         assert (USER, 7) in entries_of(shm)

@@ -1,4 +1,4 @@
-"""posixshm.aio: waiting for locks in asyncio, with the event loop running meanwhile."""
+"""posixshm.aio: asyncio tasks wait for locks while the event loop runs."""
 
 import asyncio
 import contextlib
@@ -40,28 +40,28 @@ def shm():
 
 @pytest.fixture(params=WAYS)
 def way(request, shm):
-    """(lock, acquire, hold): one that is placed, and the functions for it."""
+    """(lock, acquire, hold): a placed lock, and the functions that acquire it."""
     kind, acquire, hold = WAYS[request.param]
     return kind.at(shm, 0, create=True), acquire, hold
 
 
 class Elsewhere:
-    """Another thread holds it, to write; a context."""
+    """A context in which another thread holds the lock, to write if it is an RWLock."""
 
     def __init__(self, lock):
-        self.lock, self.come, self.go = lock, threading.Event(), threading.Event()
+        self.lock, self.begun, self.go = lock, threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._body)
 
     def _body(self):
         take = getattr(self.lock, "acquire_write", None) or self.lock.acquire
         take()
-        self.come.set()
+        self.begun.set()
         self.go.wait(DEADLINE)
         self.lock.release()
 
     def __enter__(self):
         self.thread.start()
-        assert self.come.wait(DEADLINE)
+        assert self.begun.wait(DEADLINE)
         return self
 
     def __exit__(self, *_):
@@ -71,7 +71,7 @@ class Elsewhere:
 
 @contextlib.asynccontextmanager
 async def ticking():
-    """The loop runs meanwhile: a list that grows."""
+    """A list that grows while the event loop runs."""
     ticks = []
 
     async def tick():
@@ -96,7 +96,7 @@ def run(coroutine):
     return asyncio.run(within())
 
 
-def test_one_that_is_free(way):
+def test_a_free_lock_is_acquired_at_once(way):
     lock, acquire, hold = way
 
     async def main():
@@ -159,7 +159,7 @@ def test_timeouts(way):
     run(main())
 
 
-def test_a_task_that_is_cancelled_has_not_got_it(way):
+def test_a_cancelled_task_does_not_hold_the_lock(way):
     lock, acquire, hold = way
 
     async def main():
@@ -320,8 +320,8 @@ def test_primitives_without_an_owner_are_awaited_in_a_thread(shm):
     run(main())
 
 
-def test_a_thread_waits_on_when_its_task_is_cancelled(shm):
-    """As the documentation says: only what it waits for, or its timeout, ends that."""
+def test_a_thread_still_waits_after_its_task_is_cancelled(shm):
+    """Only the awaited event or the timeout ends the wait of the thread, as documented."""
     event = Event.at(shm, 0, create=True)
     begun, results = threading.Event(), []
 
@@ -343,7 +343,7 @@ def test_a_thread_waits_on_when_its_task_is_cancelled(shm):
     assert results == [True]
 
 
-def test_all_is_all():
+def test_the_public_names_of_aio():
     public = {
         name
         for name, value in vars(aio).items()

@@ -1,8 +1,8 @@
 """Each system call of each operation fails once, and the process dies before and after each.
 
-What fails is an exception with that errno, and leaves everything as it was. What dies leaves
-nothing half-made under the real name, and nothing that reclaim() does not find. The operations
-are in _scenes.py.
+A failed call raises an exception with that errno, and the operation leaves everything as it was. A
+process that dies leaves no incomplete object under the real name, and reclaim() finds all that it
+left. The operations are in _scenes.py.
 """
 
 import json
@@ -20,7 +20,7 @@ from posixshm import SharedMemory, listdir, reclaim
 
 
 def groups(kinds):
-    """Scenes that one child can play."""
+    """Groups of scenes, each for one child."""
     kinds = sorted(kinds, key=lambda kind: (kind.one_process, kind.__name__))
     ordinary = [kind.__name__ for kind in kinds if not kind.one_process]
     found = [ordinary[at : at + 8] for at in range(0, len(ordinary), 8)]
@@ -63,7 +63,7 @@ def test_a_process_that_dies_leaves_nothing_half_made(play, group):
     play("kill_each", "", *group)
 
 
-# -- where O_TMPFILE, or /proc, is missing ------------------------------------------------------
+# -- without O_TMPFILE or /proc -----------------------------------------------------------------
 
 
 @pytest.mark.long
@@ -101,7 +101,7 @@ def test_a_file_system_without_o_tmpfile(run_python, faults, name):
     run_python(code, name, env=faults)
 
 
-def test_unnamed_says_that_it_takes_o_tmpfile(run_python, faults, name):
+def test_unlinked_without_o_tmpfile_raises(run_python, faults, name):
     code = """
         import errno, sys
         from _processes import Faults, raises, unchanged
@@ -132,7 +132,7 @@ def test_without_the_boot_id_nothing_is_pickled(run_python, faults, name):
     run_python(code, name, env=faults)
 
 
-def test_a_wait_that_the_kernel_refuses_is_an_error_and_leaves_the_primitive_as_it_was(
+def test_a_wait_that_the_kernel_refuses_raises_and_does_not_change_the_primitive(
     run_python, faults
 ):
     code = """
@@ -194,7 +194,7 @@ def test_no_process_sees_a_temporary_name_under_the_real_one(start_python, fault
     child.finish()
 
 
-# -- two processes, one of them frozen ----------------------------------------------------------
+# -- two processes, one of them stopped ---------------------------------------------------------
 
 FROZEN = """
     import sys
@@ -202,7 +202,7 @@ FROZEN = """
     from posixshm import SharedMemory
     name, call, action = sys.argv[1], sys.argv[2], int(sys.argv[3])
     faults = Faults()
-    with SharedMemory.create(name + "-", 100) as shm:  # what is done once only is done
+    with SharedMemory.create(name + "-", 100) as shm:  # the calls that happen only once
         shm.unlink()
     PREPARE
     ready()
@@ -219,13 +219,13 @@ FROZEN = """
 
 @pytest.fixture
 def freeze(start_python, faults):
-    """A child that has come to a stop at a system call; None where it makes no such call."""
+    """Start a child that stops at a system call; return None if it does not make that call."""
 
     def freeze(act, name, call, action=Faults.STOP_BEFORE, prepare=""):
         code = FROZEN.replace("PREPARE", prepare).replace("ACT", act)
         child = start_python(code, name, call, action, env=faults)
         go(child)
-        while True:  # it stops, or says something
+        while True:  # until it stops or prints a line
             pid, status = os.waitpid(child.pid, os.WUNTRACED | os.WNOHANG)
             if pid:
                 assert os.WIFSTOPPED(status)
@@ -261,7 +261,7 @@ def test_an_attacher_overtaken_by_a_reclaimer_gets_no_removed_object(freeze, nam
 
 
 @pytest.mark.parametrize("exist_ok", [False, True])
-def test_a_creator_overtaken_by_another_one_leaves_that(freeze, name, exist_ok):
+def test_a_creator_overtaken_by_another_leaves_its_object(freeze, name, exist_ok):
     act = f"SharedMemory.create(name, 100, exist_ok={exist_ok})"
     child = freeze(act, name, "linkat")
     assert not [each for each in listdir() if each.startswith(name)]
@@ -277,13 +277,14 @@ def test_a_creator_overtaken_by_another_one_leaves_that(freeze, name, exist_ok):
 @pytest.mark.parametrize(
     "act", ["shm.unlink()", "shm.close()", "shm.rename(name + '-new')", "shm.link(name + '-new')"]
 )
-def test_a_name_that_was_given_to_another_object_meanwhile_stays(freeze, names, act):
-    """The replacement is made without the name lock, as by another program: before the check."""
+def test_a_name_that_now_refers_to_another_object_is_not_removed(freeze, names, act):
+    """The test replaces the name before the check, without the name lock, as another program
+    would."""
     calls = {"flock", "lstat"} if "link(name" not in act else {"getrandom", "linkat", "unlink"}
     for call in calls:
         for action in (Faults.STOP_BEFORE, Faults.STOP_AFTER):
             if (call, action) == ("lstat", Faults.STOP_AFTER):
-                continue  # between the check and the removal only the name lock protects a name
+                continue  # between check and removal, only the name lock protects a name
             name, other = names(), names()
             prepare = f"shm = SharedMemory.create(name, 100, delete={'close' in act})"
             if "link(name" in act:
@@ -294,7 +295,7 @@ def test_a_name_that_was_given_to_another_object_meanwhile_stays(freeze, names, 
                     os.unlink(f"{SHM}/{left}")
                 continue
             with SharedMemory.create(other, 60) as second:
-                os.rename(f"{SHM}/{other}", f"{SHM}/{name}")  # replaces it, if it is there
+                os.rename(f"{SHM}/{other}", f"{SHM}/{name}")  # replaces the name if it exists
                 child.signal(signal.SIGCONT)
                 said = child.hear()
                 assert said in ("done", "FileNotFoundError"), (call, said)
@@ -305,11 +306,11 @@ def test_a_name_that_was_given_to_another_object_meanwhile_stays(freeze, names, 
                 os.unlink(f"{SHM}/{left}")
 
 
-# -- taking turns -------------------------------------------------------------------------------
+# -- the name lock ------------------------------------------------------------------------------
 
 
 def test_replacing_a_name_waits_for_a_process_that_removes_it(freeze, names):
-    """Or the removal would take the new object's name, which it has seen as the old one's."""
+    """Otherwise unlink() would remove the name of the new object, having checked the old one."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         name = names()
@@ -320,7 +321,7 @@ def test_replacing_a_name_waits_for_a_process_that_removes_it(freeze, names):
             time.sleep(0.003)
             child.signal(signal.SIGCONT)
             said = child.hear()
-            quick = time.monotonic() - begun < 0.08  # a caller waits for 0.1 seconds
+            quick = time.monotonic() - begun < 0.08  # link() waits for 0.1 seconds
             replacing.result(60)
             assert new.is_linked() and list_of(name) == [name]
             new.unlink()
@@ -333,9 +334,10 @@ def test_replacing_a_name_waits_for_a_process_that_removes_it(freeze, names):
 
 @pytest.mark.parametrize("call", ["lstat", "unlink"])
 def test_no_process_waits_long_for_a_stopped_process(freeze, name, call):
-    """A process that is stopped with the name lock keeps the others for a moment only.
+    """If a process is stopped while it holds the name lock, the others continue without the lock.
 
-    If it was stopped between its check and its removal, it removes what has the name then.
+    If it was stopped between its check and its removal, it removes the object that has the name
+    then.
     """
     prepare = "shm = SharedMemory.create(name, 9)"
     child = freeze("shm.unlink()", name, call, prepare=prepare)
@@ -352,7 +354,7 @@ def test_no_process_waits_long_for_a_stopped_process(freeze, name, call):
     child.finish()
 
 
-def test_an_object_whose_last_step_of_linking_fails_keeps_a_name(run_python, faults, name):
+def test_an_object_keeps_its_temporary_name_if_the_last_step_of_link_fails(run_python, faults, name):
     code = """
         import errno, re, sys
         from _processes import Faults
