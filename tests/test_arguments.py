@@ -1,4 +1,4 @@
-"""Bad arguments: refused with a clear error, before anything was done."""
+"""Bad arguments raise a clear error before the call does anything."""
 
 import contextlib
 import decimal
@@ -30,7 +30,7 @@ from posixshm import (
 )
 
 SHM = "/dev/shm/"
-HAS_BUFFER_METHODS = hasattr(memoryview, "__buffer__")  # PEP 688, Python 3.12
+HAS_BUFFER_METHODS = hasattr(memoryview, "__buffer__")  # PEP 688, from Python 3.12 on
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def shm(name):
 
 
 class Index:
-    """An integer of its own kind."""
+    """An object that can be used as an int."""
 
     def __init__(self, value):
         self.value = value
@@ -64,7 +64,7 @@ class Raising:
 
 
 class NotReally:
-    """Its methods return the wrong types."""
+    """The special methods return wrong types."""
 
     def __index__(self):
         return 1.5
@@ -130,9 +130,9 @@ def test_sizes_that_no_machine_has(make, name):
 
 
 def test_anonymous_sizes_that_no_machine_has(run_python):
-    """No mount limits them, so without a look in advance they would take all memory there is.
+    """No mount limits them, so without a check in advance they would use all memory of the machine.
 
-    The child volunteers to be the one that the kernel kills then.
+    The child makes itself the process that the kernel kills first if memory runs out.
     """
     run_python(
         f"""
@@ -161,7 +161,7 @@ def test_anonymous_sizes_that_no_machine_has(run_python):
 
 
 def test_a_size_over_the_mount(name):
-    """ENOSPC that says what was asked for, what there is, where, and what to do."""
+    """ENOSPC, with a message that names the size, the free space, the mount and a way out."""
     status = os.statvfs(SHM)
     size = status.f_blocks * status.f_frsize + (1 << 30)
     for door in ("create", "create with init", "constructor"):
@@ -183,7 +183,7 @@ def limit(which, soft):
 
 @pytest.mark.parametrize("make", SIZES.values(), ids=SIZES)
 def test_a_size_over_the_file_size_limit(make, name):
-    """EFBIG, and not SIGXFSZ, which would end the process."""
+    """The call raises EFBIG; SIGXFSZ does not end the process."""
     with limit(resource.RLIMIT_FSIZE, PAGESIZE), pytest.raises(OSError) as caught:
         make(PAGESIZE + 1, name)
     assert caught.value.errno == errno.EFBIG
@@ -201,7 +201,7 @@ def test_without_descriptors(make, name):
 @pytest.mark.parametrize(
     "size", [1, Index(1), np.int64(1), np.uint8(1), PAGESIZE - 1, PAGESIZE + 1]
 )
-def test_every_int_will_do(name, size):
+def test_every_object_with_index_is_a_size(name, size):
     expected = size.__index__()
     with SharedMemory.create(name, size, delete=True) as shm:
         assert shm.size == len(shm.buf) == shm.stat().st_size == expected
@@ -351,9 +351,9 @@ def test_reclaim_arguments():
         listdir("/dev/shm")
 
 
-# -- how arguments are given --------------------------------------------------------------------
+# -- positional and keyword arguments -----------------------------------------------------------
 
-# With arguments that do no harm if they are taken.
+# Arguments that do no harm if the call succeeds.
 FUNCTIONS = {
     "SharedMemory": (SharedMemory, []),
     "create": (SharedMemory.create, ["posixshm-test-never", -1]),
@@ -394,7 +394,7 @@ WITHOUT_KEYWORDS = {
 }
 
 
-def check_how_arguments_are_given(function, good):
+def check_positional_and_keyword_arguments(function, good):
     parameters = inspect.signature(function).parameters.values()
     positional = [p for p in parameters if p.kind != p.KEYWORD_ONLY]
     fillers = [None] * (len(positional) - len(good))
@@ -408,7 +408,7 @@ def check_how_arguments_are_given(function, good):
     for count in range(len(required)):
         with pytest.raises(TypeError, match="argument"):
             function(*good[:count])
-    # A wrong one, also one that is nearly right.
+    # Unknown keywords, some of them nearly right.
     for wrong in ("no_such_argument", "", "sizes", "größe", "name\0", "\ud800"):
         with pytest.raises(TypeError, match="keyword"):
             function(*good, **{wrong: 1})
@@ -420,20 +420,20 @@ def check_how_arguments_are_given(function, good):
 
 
 @pytest.mark.parametrize(("function", "good"), FUNCTIONS.values(), ids=FUNCTIONS)
-def test_how_arguments_are_given(function, good):
-    check_how_arguments_are_given(function, good)
+def test_positional_and_keyword_arguments(function, good):
+    check_positional_and_keyword_arguments(function, good)
 
 
 @pytest.mark.parametrize(("method", "good"), METHODS.items(), ids=METHODS)
-def test_how_arguments_are_given_to_a_method(shm, method, good):
-    check_how_arguments_are_given(getattr(shm, method), good)
+def test_positional_and_keyword_arguments_of_methods(shm, method, good):
+    check_positional_and_keyword_arguments(getattr(shm, method), good)
     assert shm.is_linked() and shm.size == 4 * PAGESIZE
     if hasattr(MemoryMap, method):
-        check_how_arguments_are_given(getattr(shm.map(), method), good)
+        check_positional_and_keyword_arguments(getattr(shm.map(), method), good)
 
 
 @pytest.mark.parametrize(("method", "good"), WITHOUT_KEYWORDS.items(), ids=WITHOUT_KEYWORDS)
-def test_methods_that_take_no_keywords(shm, method, good):
+def test_methods_without_keyword_arguments(shm, method, good):
     bound = getattr(shm, method)
     with pytest.raises(TypeError):
         bound(*good, None)
@@ -445,7 +445,7 @@ def test_methods_that_take_no_keywords(shm, method, good):
     assert not shm.closed and shm.is_linked()
 
 
-def test_what_may_be_given_by_position_may_be_given_by_name(name, names):
+def test_positional_arguments_can_be_keyword_arguments(name, names):
     with SharedMemory.create(size=100, name=name, delete=True) as shm:
         assert shm.size == 100
         SharedMemory.open(name=name).close()
@@ -467,7 +467,7 @@ def test_what_may_be_given_by_position_may_be_given_by_name(name, names):
 
 
 def test_keywords_are_compared_by_their_text(name):
-    """Not by identity: they may come out of a dict that was read from somewhere."""
+    """Not by identity: the caller may pass a dict that it read from a file."""
 
     class Text(str):
         pass
@@ -486,7 +486,7 @@ def test_keywords_that_are_not_strings():
         SharedMemory(**{1: 2})
 
 
-def test_arguments_that_may_be_none_are_otherwise_checked(shm):
+def test_optional_arguments_accept_none_and_their_type_only(shm):
     fd = shm.fileno()
     for call in (
         lambda wrong: shm.map(readonly=wrong),
@@ -515,9 +515,9 @@ def test_arguments_that_may_be_none_are_otherwise_checked(shm):
 
 
 def test_flags_are_truth_values(name):
-    """As everywhere in Python: any object; and what its __bool__ raises passes."""
+    """Any object is a flag, as usual in Python, and exceptions of its __bool__ are propagated."""
     for yes in (1, "x", [0], np.True_, object()):
-        delete = isinstance(yes, str) or yes  # of texts it takes "last" only
+        delete = isinstance(yes, str) or yes  # "last" is the only valid text
         with SharedMemory.create(name, 10, delete=delete, populate=yes, reserve=yes, huge_pages=yes):
             with SharedMemory.open(name, readonly=yes) as reader:
                 assert reader.readonly
@@ -544,13 +544,13 @@ def test_flags_are_truth_values(name):
 
 
 def flags_of(function):
-    """The parameters whose default is a truth value."""
+    """The parameters whose default is a bool."""
     parameters = inspect.signature(function).parameters.values()
     return [each.name for each in parameters if isinstance(each.default, bool)]
 
 
 def functions_with_flags(shm, new):
-    """All that is public and takes flags, with what it takes besides."""
+    """All public callables with flags, and their other required arguments."""
     things = [shm, shm.map(), shm.view(), *(kind() for kind in (Lock, RLock, Condition, RWLock))]
     things += [Semaphore(), posixshm, SharedMemory, MemoryMap]
     things += [kind for kind in vars(posixshm).values() if hasattr(kind, "at")]
@@ -561,7 +561,7 @@ def functions_with_flags(shm, new):
                 continue
             try:
                 parameters = inspect.signature(function).parameters
-            except ValueError:  # a class of another module
+            except ValueError:  # a class from another module
                 continue
             if "self" not in parameters and flags_of(function):
                 yield function, {each: needed[each] for each in parameters if each in needed}
@@ -570,7 +570,7 @@ def functions_with_flags(shm, new):
     yield shm.view().__array__, {}
 
 
-def test_every_flag_is_asked_for_its_truth_before_anything_is_done(shm, names):
+def test_every_flag_is_evaluated_before_the_call_does_anything(shm, names):
     tried = set()
     new, before = names(), listdir()
     for function, keywords in functions_with_flags(shm, new):
@@ -583,7 +583,7 @@ def test_every_flag_is_asked_for_its_truth_before_anything_is_done(shm, names):
     assert listdir() == before and shm.size == 4 * PAGESIZE
 
 
-def test_functions_of_the_package_itself_refuse_what_is_not_theirs():
+def test_functions_of_the_package_itself_check_their_arguments():
     core = posixshm._core
     for function in (core._remove, core._array_type, core._attach, core._create, core._open_placed):
         with pytest.raises(TypeError):
@@ -598,7 +598,7 @@ def test_functions_of_the_package_itself_refuse_what_is_not_theirs():
 # -- Python code in the middle ------------------------------------------------------------------
 
 
-def test_what_index_raises_passes(shm, name, names):
+def test_exceptions_of_index_are_propagated(shm, name, names):
     never = names()
     mapping = shm.map()
     calls = [
@@ -654,7 +654,7 @@ def test_what_index_raises_passes(shm, name, names):
 
 
 class Acting(Index):
-    """Does something when it is asked for its value."""
+    """An object that calls a function when its value is read."""
 
     def __init__(self, value, act):
         super().__init__(value)
@@ -684,8 +684,8 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_python_code_that_ends_the_handle_in_the_middle(names, end):
-    """The handle is looked at only after all arguments are known."""
+def test_an_argument_whose_code_closes_or_changes_the_handle(names, end):
+    """The call reads the state of the handle after it has converted all arguments."""
     one, two, three = names(), names(), names()
 
     def ending(value):
@@ -716,7 +716,7 @@ def test_python_code_that_ends_the_handle_in_the_middle(names, end):
     for number, call in enumerate(calls):
         shm = SharedMemory.create(one, 4 * PAGESIZE)
         view = shm.buf
-        # With and without a sign that somebody may have kept the address.
+        # A buffer of the handle itself shows that the address may be kept; one of shm.buf does not.
         array = np.ndarray(4, "u1", buffer=shm if number % 2 else shm.buf)
         with contextlib.suppress(ValueError, OSError, BufferError):
             call()
@@ -729,7 +729,7 @@ def test_python_code_that_ends_the_handle_in_the_middle(names, end):
 
 
 def test_init_that_closes_other_handles(name, names):
-    """Python code in the middle of create() has the run of the place."""
+    """init may close other handles."""
     others = [SharedMemory.create(names(), 10, delete=True) for _ in range(3)]
 
     def fill(buf):
@@ -742,7 +742,7 @@ def test_init_that_closes_other_handles(name, names):
 
 
 def test_init_that_calls_create_again(name):
-    """The same name again and again; the innermost one gets it."""
+    """Each call uses one name; the innermost call creates the object."""
 
     def fill(buf):
         depth = len(buf)
@@ -773,8 +773,8 @@ def test_a_second_init_in_the_middle_of_the_first(names):
     shm_unlink(one)
 
 
-def test_a_source_that_closes_the_handle_when_its_bytes_are_asked_for(name):
-    """What is copied into a mapping may run Python code for its buffer."""
+def test_a_source_whose_buffer_method_closes_the_handle(name):
+    """Copying into a mapping may run the Python code that returns the buffer of the source."""
     shm = SharedMemory.create(name, PAGESIZE, delete=True)
     mapping = shm.map()
 
@@ -782,7 +782,7 @@ def test_a_source_that_closes_the_handle_when_its_bytes_are_asked_for(name):
         shm.close()
         mapping.protect(posixshm.PROT_READ)
 
-    # Before Python 3.12 it is no buffer, and nothing happens.
+    # Before Python 3.12 the object is not a buffer, and act() is not called.
     with pytest.raises(TypeError):
         mapping[:4] = Acting(b"abcd", act)
     assert shm.closed == mapping.readonly == HAS_BUFFER_METHODS
@@ -791,7 +791,7 @@ def test_a_source_that_closes_the_handle_when_its_bytes_are_asked_for(name):
 
 
 def test_a_subclass_with_buffer_methods_of_its_own(name):
-    """They may close the handle."""
+    """The buffer methods may close the handle."""
 
     class Sub(SharedMemory):
         def __buffer__(self, flags):
@@ -825,7 +825,7 @@ def test_buffer_methods_called_by_name(shm):
         for stranger in (memoryview(b"abc"), memoryview(bytearray(5)), 5, None):
             with pytest.raises((ValueError, TypeError)):
                 owner.__release_buffer__(stranger)
-        # The handle's views are its MemoryMap's to release.
+        # The views of a handle belong to its MemoryMap, which must release them.
         with contextlib.suppress(ValueError):
             owner.__release_buffer__(view)
         with contextlib.suppress(ValueError):
@@ -839,8 +839,9 @@ def test_buffer_methods_called_by_name(shm):
 
 
 @pytest.mark.parametrize("flags", range(0, 0x400, 7))
-def test_whatever_a_consumer_asks_for(shm, flags):
-    """It gets a buffer of these bytes, with what it asked for, or a BufferError."""
+def test_every_combination_of_buffer_flags(shm, flags):
+    """The consumer gets a buffer of these bytes that has the requested properties, or a
+    BufferError."""
     writable = 1  # PyBUF_WRITABLE
     with SharedMemory.open(shm.name, readonly=True) as reader:
         for owner in (shm, shm.map(), reader, reader.map()) if HAS_BUFFER_METHODS else ():
@@ -855,7 +856,7 @@ def test_whatever_a_consumer_asks_for(shm, flags):
 
 
 def test_a_metaclass_that_hides_the_base(name):
-    """A class whose method resolution order leaves SharedMemory out is no subclass to us."""
+    """The library rejects a class whose method resolution order does not contain SharedMemory."""
 
     class Meta(type):
         def mro(cls):
@@ -893,13 +894,13 @@ def test_methods_of_the_wrong_object(shm):
             getattr(SharedMemory, attribute).__get__(mapping)
 
 
-def test_layouts_that_do_not_fit():
+def test_base_classes_with_conflicting_layouts():
     for base in (MemoryMap, int, dict, Exception):
         with pytest.raises(TypeError):
             type("Both", (SharedMemory, base), {})
 
 
-def test_the_class_of_a_handle_stays(shm):
+def test_the_class_of_a_handle_cannot_be_changed(shm):
     class Sub(SharedMemory):
         pass
 
@@ -910,7 +911,7 @@ def test_the_class_of_a_handle_stays(shm):
 
 
 def test_bad_arguments_in_other_threads(names, run_threads):
-    """They do not disturb the good ones of this one."""
+    """Bad calls in two threads do not disturb the good calls of a third thread."""
     stop = threading.Event()
     wanted = names()
 

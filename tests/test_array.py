@@ -1,4 +1,4 @@
-"""posixshm.array: named arrays, across processes and beside what numpy itself reads and writes."""
+"""posixshm.array: named arrays, in several processes, compared with the files of numpy."""
 
 import functools
 import gc
@@ -30,25 +30,25 @@ property_test = hypothesis.settings(max_examples=100, deadline=None, database=No
 
 
 def removed(array):
-    """Take its name away; the array stays what it is."""
+    """Unlink the array's object, and return the array, which remains usable."""
     array.shm.unlink()
     return array
 
 
 def same(one, other):
-    """Equal in dtype, shape and items, also where these are not numbers."""
+    """Are dtype, shape and items equal, also if the items are not numbers?"""
     assert one.dtype == other.dtype and one.shape == other.shape
     assert items(one) == items(other)
 
 
 def items(array):
-    """Field by field: the gaps between them are nobody's."""
+    """The items field by field: the padding between fields has no meaning."""
     if array.dtype.names is None:
         return array.tobytes()
     return [items(np.asarray(array)[name]) for name in array.dtype.names]
 
 
-# Of each kind that numpy has, and that a .npy file can hold.
+# One of each kind of dtype that a .npy file can contain.
 DTYPES = [
     "?", "i1", "<u2", ">i4", "<f2", ">f8", "<c8", ">c16", "S5", "<U3", ">U2", "V7",
     "<M8[ns]", ">m8[s]",
@@ -61,10 +61,10 @@ SHAPES = [(), (0,), (1,), (7,), (3, 0, 2), (4, 5), (2, 3, 4)]
 
 
 def filled(shape, dtype, order="C"):
-    """An array whose bytes are all different, as far as there are so many."""
+    """An array whose bytes all differ, if it has at most 256 bytes."""
     dtype = np.dtype(dtype)
     bytes_ = bytearray(math.prod(shape) * dtype.itemsize)
-    array = np.ndarray(shape, dtype, bytes_, order=order)  # np.zeros would make S1 of S0
+    array = np.ndarray(shape, dtype, bytes_, order=order)  # np.zeros would change S0 to S1
     raw = np.arange(array.size * dtype.itemsize, dtype="u1") % 100
     if array.dtype == bool:
         raw %= 2
@@ -77,11 +77,11 @@ def filled(shape, dtype, order="C"):
     return array
 
 
-# -- what is made -------------------------------------------------------------------------------
+# -- creating and saving ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_kind_of_array_survives(name, dtype):
+def test_every_kind_of_array_is_saved_and_loaded(name, dtype):
     for shape, order in itertools.product(SHAPES, "CF"):
         source = filled(shape, dtype, order)
         saved = posixshm.array.save(name, source)
@@ -103,12 +103,12 @@ def test_numpy_reads_what_is_saved(name, dtype, order):
     source = filled((4, 5), dtype, order)
     saved = posixshm.array.save(name, source)
     same(np.load(SHM + name), source)
-    if source.nbytes:  # numpy maps nothing that has no bytes
+    if source.nbytes:  # numpy cannot map an array without bytes
         mapped = np.load(SHM + name, mmap_mode="r")
         same(mapped, source)
         assert mapped.offset % ALIGNMENT == 0
         assert mapped.flags.f_contiguous == source.flags.f_contiguous
-        # The same memory, and not a copy of it.
+        # It is the same memory, not a copy.
         saved.shm.buf[-saved.nbytes :] = bytes(saved.nbytes)
         same(mapped, saved)
         assert items(mapped) != items(source)
@@ -116,7 +116,7 @@ def test_numpy_reads_what_is_saved(name, dtype, order):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_it_reads_what_numpy_writes(name, dtype):
+def test_numpy_files_can_be_loaded(name, dtype):
     versions = [(1, 0), (2, 0), (3, 0)]
     for shape, version in itertools.product([(), (0,), (4, 5)], versions):
         source = filled(shape, dtype, "F")
@@ -131,8 +131,8 @@ def test_it_reads_what_numpy_writes(name, dtype):
         same(removed(posixshm.array.load(name)), source)
 
 
-def test_what_lies_there_is_a_header_and_the_items(name):
-    """Byte for byte what the format says, and only the padding is longer than numpy's."""
+def test_the_object_is_a_header_and_the_items(name):
+    """Every byte follows the format; only the padding is longer than in a file of numpy."""
     source = np.arange(6, dtype="<i4").reshape(2, 3)
     posixshm.array.save(name, source)
     with open(SHM + name, "rb") as file:
@@ -146,7 +146,7 @@ def test_what_lies_there_is_a_header_and_the_items(name):
 
 @pytest.mark.parametrize("fields, offset", [(10, 4096), (180, 8192), (260, 8832), (360, None)])
 def test_long_headers(name, fields, offset):
-    """Up to what numpy reads; where that is no whole number of pages, the items begin in one."""
+    """Headers up to the length that numpy reads. The items may begin within a page."""
     source = np.ones(3, [(f"a field of number {number}", "<f8") for number in range(fields)])
     if offset is None:
         with pytest.raises(ValueError, match="360 fields.*at most 10000"):
@@ -233,7 +233,7 @@ def test_exist_ok(name):
             posixshm.array.create(name, **arguments)
 
 
-def test_many_begin_with_the_same_line(name, start_python):
+def test_processes_create_the_same_array_at_once(name, start_python):
     program = """
         import sys
         import posixshm.array
@@ -253,7 +253,7 @@ def test_many_begin_with_the_same_line(name, start_python):
     removed(posixshm.array.load(name))
 
 
-def test_an_anonymous_one(name):
+def test_an_anonymous_array(name):
     before = shm_names()
     array = posixshm.array.create(None, (2, 3), "i2", init=lambda array: array.fill(2))
     assert array.tolist() == [[2, 2, 2], [2, 2, 2]]
@@ -266,11 +266,11 @@ def test_an_anonymous_one(name):
             posixshm.array.create(None, 3, **{option: True})
 
 
-# -- what is refused ----------------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["S0", "V0", "U0", []])
-def test_items_of_no_bytes_are_refused(name, dtype):
+def test_zero_sized_dtypes_are_refused(name, dtype):
     with pytest.raises(ValueError, match="0 bytes"):
         posixshm.array.create(name, 3, np.dtype(dtype))
     assert name not in posixshm.listdir()
@@ -350,7 +350,7 @@ def test_a_masked_array_is_refused(name):
 
 
 def test_a_dtype_that_would_be_read_as_another_is_refused(name):
-    """As numpy's newer kinds of texts, and those of other packages."""
+    """For example StringDType, and dtypes of other packages."""
     if hasattr(np.dtypes, "StringDType"):
         with pytest.raises(ValueError, match="Python objects"):
             posixshm.array.save(name, np.array(["a"], np.dtypes.StringDType()))
@@ -379,7 +379,7 @@ def test_a_full_mount_is_an_exception(name, run_python):
     )
 
 
-def test_what_cannot_be_saved_has_the_name_in_its_error(name, run_python):
+def test_errors_of_save_have_the_name(name, run_python):
     run_python(
         """
         import errno, os, resource, sys
@@ -407,7 +407,7 @@ def test_what_cannot_be_saved_has_the_name_in_its_error(name, run_python):
 @pytest.mark.parametrize(
     "option", [{"delete": True}, {"track": True}, {"exist_ok": True}, {"modes": 1}, {"init": print}]
 )
-def test_an_option_that_save_does_not_take(name, option):
+def test_unknown_options_of_save_are_refused(name, option):
     for where in (name, None) if option.keys() & {"modes", "init"} else (None,):
         with pytest.raises(TypeError, match=r"^save\(\).* argument"):
             posixshm.array.save(where, [1.0], **option)
@@ -415,7 +415,7 @@ def test_an_option_that_save_does_not_take(name, option):
 
 
 def test_saving_can_be_interrupted(run_python):
-    """Long before all is written, and nothing is left."""
+    """The handler interrupts save() long before it has written all bytes, and no object is left."""
     needs_mounts()
     run_python(
         """
@@ -446,7 +446,7 @@ def test_saving_can_be_interrupted(run_python):
 
 
 def test_saving_writes_through_no_mapping(name, run_python):
-    """Each page of a mapping would cost a fault."""
+    """A mapping would cause a page fault for each page."""
     run_python(
         """
         import resource, sys
@@ -465,16 +465,16 @@ def test_saving_writes_through_no_mapping(name, run_python):
 
 @pytest.mark.skipif(
     not getattr(sys, "_is_gil_enabled", lambda: True)(),
-    reason="without a GIL numpy itself reads a shape that is half another one",
+    reason="without the GIL numpy itself may read a shape that is half changed",
 )
-def test_a_source_that_another_thread_gives_another_shape(name, run_threads):
+def test_a_source_whose_shape_another_thread_changes(name, run_threads):
     source = np.arange(1 << 20, dtype="<i4")
     shapes = [(1 << 20,), (1 << 10, 1 << 10), (1 << 15, 1 << 5)]
     done = threading.Event()
 
     def change():
         for shape in itertools.cycle(shapes):
-            # Not by np.reshape: this is what a careless thread would do.
+            # Not by np.reshape(): a careless thread would assign the shape.
             source.shape = shape
             if done.is_set():
                 return
@@ -488,7 +488,7 @@ def test_a_source_that_another_thread_gives_another_shape(name, run_threads):
             done.set()
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numpy will not have this for ever
+        warnings.simplefilter("ignore")  # numpy deprecates this assignment
         run_threads(change, save)
 
 
@@ -545,7 +545,7 @@ def test_names_of_arrays(names):
         with pytest.raises(ValueError, match="a/b"):
             function("a/b")
     array.shm.buf[10:20] = bytes(10)
-    assert not posixshm.array.exists(name)  # it is damaged: no load() would take it
+    assert not posixshm.array.exists(name)  # it is damaged, so load() would refuse it
     posixshm.array.unlink(name)
     assert not posixshm.array.exists(name) and array.tolist() == [1, 2]
 
@@ -567,7 +567,7 @@ def test_with_close_and_unlink(name):
     assert array.shm.closed
 
 
-def test_the_owner_is_asked_for(name):
+def test_the_owner_of_an_array_is_checked(name):
     with posixshm.array.save(name, [1, 2]) as array:
         assert posixshm.array.load(name, owner="self").tolist() == [1, 2]
         assert posixshm.array.create(name, 2, int, exist_ok=True, owner=os.geteuid())[0] == 1
@@ -580,7 +580,7 @@ def test_the_owner_is_asked_for(name):
         array.unlink()
 
 
-def test_it_can_be_subscripted():
+def test_the_class_can_be_subscripted():
     assert SharedArray[np.float32].__args__ == (np.float32,)
 
 
@@ -623,7 +623,7 @@ def test_read_only_is_read_only(name, run_python):
         with pytest.raises(ValueError, match="WRITEABLE"):
             array.setflags(write=True)
     assert reader.shm.readonly
-    # The pages too: where something goes around numpy.
+    # The pages are read-only too, in case code bypasses numpy.
     status, _, _ = run_python(
         """
         import ctypes, sys
@@ -638,7 +638,7 @@ def test_read_only_is_read_only(name, run_python):
     assert removed(saved).tolist() == list(range(10))
 
 
-def test_a_reader_needs_no_right_to_write(name):
+def test_a_reader_does_not_need_write_permission(name):
     saved = posixshm.array.save(name, [1, 2], mode=0o444)
     assert posixshm.array.load(name).tolist() == [1, 2]
     removed(saved)
@@ -677,7 +677,7 @@ def test_attaching_changes_nothing(name):
     removed(saved)
 
 
-# -- life ---------------------------------------------------------------------------------------
+# -- lifetime -----------------------------------------------------------------------------------
 
 
 def test_the_array_outlives_everything_else(name):
@@ -715,7 +715,7 @@ def test_views_share_the_handle(name):
     assert np.asarray(array).base is not None and type(np.asarray(array)) is np.ndarray
 
 
-def test_renamed_fields_are_one_arrays_own(name):
+def test_renaming_fields_changes_one_array_only(name):
     dtype = [("a", "<f4"), ("b", [("c", "<i4"), ("d", "<i4")])]
     array = posixshm.array.create(name, 3, dtype, delete=True)
     for renamed in [array, posixshm.array.open(name)]:
@@ -727,8 +727,8 @@ def test_renamed_fields_are_one_arrays_own(name):
     assert posixshm.array.create(None, 3, dtype).dtype == dtype
 
 
-def test_nothing_is_left_by_a_failure(name):
-    """No descriptor and no memory while the exception lives."""
+def test_an_error_keeps_no_descriptor_open(name):
+    """An exception that is kept alive does not keep a descriptor or memory."""
 
     def descriptors():
         return len(os.listdir("/proc/self/fd"))
@@ -746,7 +746,7 @@ def test_nothing_is_left_by_a_failure(name):
         assert descriptors() == before and caught
 
 
-# -- swap in place ------------------------------------------------------------------------------
+# -- replacing ----------------------------------------------------------------------------------
 
 
 def test_replacing(name):
@@ -760,7 +760,7 @@ def test_replacing(name):
     assert reader.tolist() == [1, 2, 3]
     assert posixshm.array.load(name).tolist() == [[1, 1], [1, 1]]
     with pytest.raises(FileNotFoundError):
-        old.shm.unlink()  # the name is not this object's any more
+        old.shm.unlink()  # the name refers to another object
     removed(new)
     assert not new.is_linked()
 
@@ -775,8 +775,8 @@ def test_replacing_without_an_old_object(name):
     assert removed(posixshm.array.save(name, [1], replace=True)).tolist() == [1]
 
 
-def test_readers_see_the_old_or_the_new_array_and_never_half_of_one(name, start_python):
-    """While a writer changes it as fast as it can, in content and in shape."""
+def test_readers_see_the_old_or_the_new_array_never_a_mixture(name, start_python):
+    """A writer changes content and shape as fast as it can."""
     reader = """
         import sys
         import posixshm.array
@@ -830,7 +830,7 @@ def test_a_writer_killed_while_it_saves_leaves_the_old_array(name, start_python)
     posixshm.reclaim(name)
 
 
-# -- it is a numpy array ------------------------------------------------------------------------
+# -- behaviour of numpy arrays ------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -838,7 +838,7 @@ def array(name):
     return removed(posixshm.array.save(name, np.arange(24, dtype="<f4").reshape(4, 6) / 3))
 
 
-# Each gives another array, or part of one: with numpy's result as the truth.
+# Each expression returns a new array or a view; the result of numpy is the reference.
 RESULTS = {
     "x + 1": None, "-x": None, "x @ x.T": None, "x == x": None, "np.sqrt(x)": None,
     "divmod(x, 2)": None, "np.frexp(x)": None, "np.add.outer(x, x)": None,
@@ -871,11 +871,11 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("expression", RESULTS)
-def test_what_is_shared_and_what_is_plain(array, expression):
+def test_views_are_shared_and_results_are_plain(array, expression):
     import copy
 
     whole = np.array(array)
-    with np.errstate(all="ignore"):  # on some machines numpy's products warn of nothing
+    with np.errstate(all="ignore"):  # on some machines numpy warns about correct products
         expected = eval(expression, {"np": np, "copy": copy, "x": whole})
         result = eval(expression, {"np": np, "copy": copy, "x": array})
     pairs = (
@@ -894,8 +894,8 @@ def test_what_is_shared_and_what_is_plain(array, expression):
         assert result.shm is array.shm and result.name == array.name
 
 
-def test_every_method_of_numpy_keeps_that_promise(array):
-    """Also one that a later numpy adds: those that need no argument are called."""
+def test_every_method_of_numpy_returns_a_shared_view_or_a_plain_array(array):
+    """Every method that needs no argument is called, so methods of later versions are included."""
     inside = np.asarray(array)
     for name in dir(np.ndarray):
         if name.startswith("_") or name in ("imag", "base"):
@@ -938,7 +938,7 @@ def test_copy_has_the_orders_of_numpy(array, order):
         array.copy("C", 1)
 
 
-def test_a_copy_lies_in_no_shared_memory(array):
+def test_a_copy_is_not_in_shared_memory(array):
     outside = np.array(array, subok=True)
     assert type(outside) is SharedArray
     for attribute in ("shm", "name"):
@@ -946,7 +946,7 @@ def test_a_copy_lies_in_no_shared_memory(array):
             getattr(outside, attribute)
 
 
-def test_it_is_made_by_this_module_only():
+def test_the_class_cannot_be_called():
     with pytest.raises(TypeError, match=r"create\(\)"):
         SharedArray((3,))
 
@@ -956,12 +956,12 @@ def test_records_and_scalars(name):
     array["a"] = [1, 2, 3]
     record = array[1]
     assert type(record) is np.void and record["a"] == 2
-    record["b"][1] = 7  # a record of numpy is part of its array
+    record["b"][1] = 7  # numpy's records share the memory of their array
     assert array["b"].tolist() == [[0, 0], [0, 7], [0, 0]]
     assert type(array["a"][0]) is np.int32
 
 
-def test_what_it_looks_like(array):
+def test_repr_and_str_of_an_array(array):
     assert repr(array).startswith("SharedArray([[0.")
     assert str(array) == str(np.array(array))
 
@@ -978,7 +978,7 @@ def test_threads(name, run_threads):
     assert (array == 200).all()
 
 
-# -- anything that numpy can make ---------------------------------------------------------------
+# -- random arrays ------------------------------------------------------------------------------
 
 dtypes = st.one_of(
     hnp.array_dtypes(allow_subarrays=True),
@@ -1039,7 +1039,7 @@ def test_numpy_is_not_imported_without_need(run_python):
     run_python("import sys, posixshm; assert 'numpy' not in sys.modules")
 
 
-def test_without_numpy_it_says_what_to_install(run_python):
+def test_without_numpy_the_import_error_names_the_extra(run_python):
     run_python(
         """
         import sys

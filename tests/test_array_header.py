@@ -1,4 +1,5 @@
-"""Headers of strangers: damaged or hostile ones are a clear error, and never a crash."""
+"""Headers that other programs wrote: a damaged or hostile header is a clear error, never a
+crash."""
 
 import os
 import signal
@@ -19,7 +20,7 @@ property_test = hypothesis.settings(max_examples=300, deadline=None, database=No
 
 
 def header(text, version=(1, 0), length=None):
-    """The bytes of one, with a true length if none is given."""
+    """The bytes of a header; without `length` it states its true length."""
     text = text if isinstance(text, bytes) else text.encode("utf8" if version[0] > 2 else "latin1")
     size = 2 if version[0] == 1 else 4
     count = len(text) if length is None else length
@@ -33,7 +34,7 @@ def put(name, data):
 
 @pytest.fixture
 def refused(name):
-    """refused(bytes): the message with which an object of these bytes is refused."""
+    """refused(bytes): the message of the error that loading these bytes raises."""
 
     def message(data, kinds=ValueError):
         put(name, data)
@@ -54,8 +55,8 @@ def refused(name):
 GOOD = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n"
 
 
-def test_the_good_one_is_read(name):
-    """Or what follows would prove nothing."""
+def test_a_good_header_is_read(name):
+    """Without this, the errors of the other tests would prove nothing."""
     put(name, header(GOOD) + np.arange(6, dtype="<f4").tobytes())
     assert posixshm.array.load(name).tolist() == [[0, 1, 2], [3, 4, 5]]
     os.unlink(SHM + name)
@@ -63,7 +64,7 @@ def test_the_good_one_is_read(name):
 
 @pytest.mark.parametrize("offset", range(1, 9))
 def test_items_anywhere(name, offset):
-    """Not even aligned: numpy says so, and copes."""
+    """The items may even be misaligned, which numpy supports."""
     text = GOOD[:-1].ljust(100 + offset) + "\n"
     put(name, header(text) + np.arange(6, dtype="<f4").tobytes())
     array = posixshm.array.load(name)
@@ -103,12 +104,12 @@ def test_a_wrong_length(refused, version, length):
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
 def test_a_header_longer_than_numpy_reads(refused, version):
-    """In an object in which it is whole."""
+    """The object contains the whole header."""
     assert "more than 10000" in refused(header(GOOD[:-1].ljust(20_000) + "\n", version) + bytes(24))
 
 
 def with_(**values):
-    """The good header, with other values."""
+    """The good header with some other values."""
     entries = {"descr": "'<f4'", "fortran_order": "False", "shape": "(2, 3)"} | values
     return "{" + ", ".join(f"'{key}': {value}" for key, value in entries.items()) + "}\n"
 
@@ -153,8 +154,8 @@ def test_python_objects(refused, descr):
 
 
 @pytest.mark.parametrize("descr", ["'|S0'", "'<U0'", "'|V0'", "[]"])
-def test_items_of_no_bytes(refused, descr):
-    """Any number of them would fit, and whoever goes through them never comes back."""
+def test_zero_sized_items(refused, descr):
+    """Any number of them would fit into any file, and a loop over them would not end."""
     assert "0 bytes" in refused(header(with_(descr=descr, shape="(4611686018427387904,)")))
 
 
@@ -169,7 +170,7 @@ def test_items_of_no_bytes(refused, descr):
     ],
 )  # fmt: skip
 def test_absurd_dtypes(name, descr):
-    """Refused, or what numpy makes of them."""
+    """load() refuses them, or reads them as numpy does."""
     data = header(with_(descr=descr, shape="(2,)")) + bytes(8)
     put(name, data)
     try:
@@ -218,7 +219,7 @@ def test_no_code_is_run(refused, code, version):
 @pytest.mark.long
 @pytest.mark.parametrize("depth", [50, 90, 150, 1000, 3000])
 def test_deep_nesting(names, run_python, depth):
-    """In an interpreter of its own, whose end would be the failure."""
+    """In a child, because a failure would crash the interpreter."""
     given = []
     for opening, closing in ["()", "[]", "{}", ("-", ""), ("(1,", ")"), ("{1:", "}")]:
         given.append(names())
@@ -264,13 +265,13 @@ def test_names_of_fields(name, version, field):
 
 
 def test_a_header_of_python_2(name):
-    """Its numbers may end in L, and its texts begin with u."""
+    """In such a header numbers may end in L, and strings may begin with u."""
     put(name, header(with_(shape="(2L, 3L)", descr="[(u'a', u'<f4')]")) + bytes(24))
     assert posixshm.array.load(name).shape == (2, 3)
     os.unlink(SHM + name)
 
 
-def test_nothing_is_left_of_what_was_refused(name):
+def test_a_refused_object_leaves_no_descriptor_open(name):
     def holdings():
         with open("/proc/self/maps") as maps:
             return len(os.listdir("/proc/self/fd")), sum(f"{SHM}{name}" in line for line in maps)
@@ -279,13 +280,13 @@ def test_nothing_is_left_of_what_was_refused(name):
     before = holdings()
     with pytest.raises(ValueError) as caught:
         posixshm.array.load(name)
-    # No descriptor, while the exception is still there.
+    # The exception, which is still alive, does not keep a descriptor.
     assert holdings()[0] == before[0] and caught
     del caught
     os.unlink(SHM + name)
 
 
-# -- anything at all ----------------------------------------------------------------------------
+# -- random damage ------------------------------------------------------------------------------
 
 SOURCE = header(GOOD) + bytes(24)
 
@@ -294,7 +295,8 @@ SOURCE = header(GOOD) + bytes(24)
 @property_test
 @hypothesis.given(st.data())
 def test_any_damage(data):
-    """Bytes changed, added and taken away: an array of what is there, or a clear error."""
+    """After bytes were changed, added or removed, load() returns an array within the object or
+    fails."""
     damaged = bytearray(SOURCE)
     for _ in range(data.draw(st.integers(1, 6))):
         place = data.draw(st.integers(0, max(len(damaged) - 1, 0)))
@@ -306,7 +308,7 @@ def test_any_damage(data):
 
 
 def loaded_in_time(name):
-    """Load, in a time that a person does not notice; the array, or None if it was refused."""
+    """Load the array within half a second; return None if load() refused it."""
     start = time.process_time()
     try:
         return posixshm.array.load(name)
@@ -319,7 +321,7 @@ def loaded_in_time(name):
 @pytest.mark.long
 @pytest.mark.parametrize("descr", ["<f4", "<M8[25ns]", [("größe", "<f4"), ("b", "|V4", (2, 2))]])
 def test_every_change_of_one_byte_is_answered_at_once(name, descr):
-    """In the header's text, and in its padding."""
+    """Both in the text of the header and in the padding."""
     values = b"\0\n\xff '\"()[]{},:-09FLTau\\<|$?!"
     dtype = np.dtype(descr)
     with posixshm.array.create(name, (2, 3), dtype, delete=True).shm as shm:
@@ -361,7 +363,7 @@ def test_a_hostile_header_costs_no_more_than_its_length(name, text, version):
 
 
 def test_what_a_signal_handler_raises_is_not_taken_for_damage(name, run_python):
-    """Of any class, at any time while a header is read."""
+    """An exception of any class, at any time while a header is read."""
     run_python(
         """
         import itertools, random, signal, sys
@@ -428,7 +430,7 @@ def check(data):
     put(name, data)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy's, of dtypes that it will not have for ever
+            warnings.simplefilter("ignore")  # numpy warns about deprecated dtypes
             array = posixshm.array.load(name)
     except (ValueError, OSError) as error:
         assert name in str(error)
@@ -439,11 +441,11 @@ def check(data):
         os.unlink(SHM + name)
 
 
-# -- while it changes ---------------------------------------------------------------------------
+# -- concurrent changes -------------------------------------------------------------------------
 
 
-def test_an_object_that_others_cut_while_it_is_opened(name, start_python):
-    """Opening it is an array or an exception, and not a bus error."""
+def test_an_object_that_is_truncated_while_it_is_opened(name, start_python):
+    """Opening it returns an array or raises an exception, and is never a bus error."""
     whole = header(GOOD.rstrip("\n").ljust(8180) + "\n") + bytes(24)
     put(name, whole)
     cutter = start_python(

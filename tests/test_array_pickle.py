@@ -1,4 +1,4 @@
-"""Arrays that travel: what is sent is where the items lie, and none of them."""
+"""Pickled arrays: the pickle contains the place of the items in shared memory, not the items."""
 
 import concurrent.futures
 import contextlib
@@ -25,7 +25,7 @@ SHM = "/dev/shm/"
 DEADLINE = 60
 METHODS = ["fork", "forkserver", "spawn"]
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
-BIG = 1 << 18  # items; a pickle that held them could not be short
+BIG = 1 << 18  # items; a pickle with the items could not be short
 
 RECORD = np.dtype([("a", "<i2"), ("b", ">f8"), ("c", "S3", (2,))])
 
@@ -53,7 +53,7 @@ def travelled(array, protocol=pickle.HIGHEST_PROTOCOL):
 
 
 def alike(one, other):
-    """The same items in the same places of the same object."""
+    """Are both arrays the same items at the same offsets of the same object?"""
     assert type(one) is type(other) is SharedArray
     assert one.dtype == other.dtype and one.shape == other.shape and one.strides == other.strides
     assert one.flags.writeable == other.flags.writeable
@@ -145,7 +145,7 @@ def test_parts_that_travel_together_share_a_handle(numbers):
     assert one.shm is two.shm is whole.shm and one.shm is not numbers.shm
 
 
-def test_one_twice_is_one(numbers):
+def test_one_array_pickled_twice_is_one_array(numbers):
     one, two = pickle.loads(pickle.dumps([numbers, numbers]))
     assert one is two
 
@@ -158,14 +158,14 @@ def test_a_handle_goes_with_the_last_array(numbers):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_what_arrived_outlives_the_name(numbers):
+def test_an_unpickled_array_outlives_the_name(numbers):
     other = travelled(numbers[4:6])
     numbers.shm.unlink()
     other.shm.close()
     assert (other == numbers[4:6]).all()
 
 
-def test_what_numpy_wrote_travels_too(name):
+def test_an_array_that_numpy_wrote_is_pickled_by_reference(name):
     np.save(SHM + name, np.arange(10))
     os.rename(SHM + name + ".npy", SHM + name)
     array = posixshm.array.open(name, "r+")
@@ -226,7 +226,7 @@ def test_a_plain_view_of_it_travels_by_value(numbers):
 
 
 def test_a_copy_out_of_band(numbers):
-    """PEP 574, as with every array of numpy."""
+    """Out-of-band buffers (PEP 574), as for every numpy array."""
     buffers = []
     array = np.array(numbers[:100], subok=True)
     data = pickle.dumps(array, 5, buffer_callback=buffers.append)
@@ -239,7 +239,7 @@ def test_a_record_travels_by_value(records):
     assert type(record) is np.void and record == records[3, 4]
 
 
-# -- what it refuses ----------------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------
 
 
 def refused(data, error, number, name):
@@ -248,13 +248,13 @@ def refused(data, error, number, name):
     assert (caught.value.errno, caught.value.filename) == (number, name)
 
 
-def test_it_is_gone(numbers):
+def test_unpickling_after_the_object_was_unlinked(numbers):
     data = pickle.dumps(numbers[3:])
     numbers.shm.unlink()
     refused(data, FileNotFoundError, errno.ENOENT, numbers.name)
 
 
-def test_another_was_saved_in_its_place(numbers):
+def test_unpickling_after_another_array_was_saved(numbers):
     data = pickle.dumps(numbers[3:])
     new = posixshm.array.save(numbers.name, np.asarray(numbers), replace=True)
     refused(data, OSError, errno.ESTALE, numbers.name)
@@ -262,7 +262,7 @@ def test_another_was_saved_in_its_place(numbers):
     new.shm.unlink()
 
 
-def test_another_host(numbers):
+def test_unpickling_on_another_host(numbers):
     with open("/proc/sys/kernel/random/boot_id", "rb") as file:
         boot = file.read().strip()
     data = pickle.dumps(numbers)
@@ -271,7 +271,7 @@ def test_another_host(numbers):
     refused(other, OSError, errno.EREMOTE, numbers.name)
 
 
-def test_it_was_made_smaller(name):
+def test_unpickling_after_the_object_was_truncated(name):
     array = posixshm.array.create(name, 1000, "u1", delete=True)
     data = pickle.dumps(array[500:]), pickle.dumps(array[:100:-3])
     os.truncate(SHM + name, 4096 + 200)
@@ -281,7 +281,7 @@ def test_it_was_made_smaller(name):
     array.shm.close()
 
 
-def test_its_handle_is_closed(name):
+def test_pickling_after_the_handle_was_closed(name):
     numbers = posixshm.array.create(name, 10, int)
     part = numbers[3:]
     numbers.shm.close()
@@ -293,18 +293,18 @@ def test_its_handle_is_closed(name):
     assert pickle.loads(pickle.dumps(part.copy())).tolist() == part.tolist()
 
 
-def test_without_a_name_it_travels_through_multiprocessing_only():
+def test_an_array_without_a_name_is_pickled_by_multiprocessing_only():
     array = posixshm.array.create(None, 3)
     with pytest.raises(TypeError, match="multiprocessing"):
         pickle.dumps(array[1:])
     assert copy.deepcopy(array).tolist() == [0, 0, 0]
 
 
-# -- made by hand -------------------------------------------------------------------------------
+# -- forged pickles -----------------------------------------------------------------------------
 
 
 def forged(dtype, **changes):
-    """A dtype whose pickle was changed: of its size, and with flags that deny Python objects."""
+    """A dtype whose pickle was changed: another size, and flags that deny Python objects."""
     function, arguments, state = np.dtype(dtype).__reduce__()
     names = ("version", "order", "subdtype", "names", "fields", "size", "alignment", "flags")
     state = dict(zip(names, state, strict=False), **changes)
@@ -326,14 +326,14 @@ OBJECTS = {
 
 
 @pytest.mark.parametrize("dtype", OBJECTS)
-def test_a_hand_made_pickle_cannot_have_python_objects(numbers, dtype):
+def test_a_forged_pickle_cannot_have_python_objects(numbers, dtype):
     function, (shm, *_) = numbers.__reduce_ex__(5)
     dtype = OBJECTS[dtype]()
     with pytest.raises(ValueError, match="Python objects"):
         function(shm, dtype, (2,), (dtype.itemsize,), 4096, True)
 
 
-def test_a_hand_made_dtype_stays_within_its_items(numbers):
+def test_a_forged_dtype_stays_within_its_items(numbers):
     function, (shm, *_) = numbers.__reduce_ex__(5)
     end = shm.size - 16
     for dtype in (
@@ -354,7 +354,7 @@ def test_a_hand_made_dtype_stays_within_its_items(numbers):
         (lambda: forged("V8", size=-(1 << 20)), "items of -1048576 bytes"),
     ],
 )
-def test_a_hand_made_dtype_has_all_its_fields_and_a_size(numbers, dtype, message):
+def test_a_forged_dtype_has_all_its_fields_and_a_size(numbers, dtype, message):
     function, (shm, *_) = numbers.__reduce_ex__(5)
     with pytest.raises(ValueError, match=message):
         function(shm, dtype(), (1,), (8,), 4096, True)
@@ -369,13 +369,13 @@ def test_a_hand_made_dtype_has_all_its_fields_and_a_size(numbers, dtype, message
         ((-1,), (8,), 0), ((2, -3), (8, 8), 0), ((2,), (8, 8), 0), ((2, 2), (8,), 0), ((), (), 1 << 40),
     ],
 )  # fmt: skip
-def test_a_hand_made_pickle_stays_within_the_object(numbers, shape, strides, offset):
+def test_a_forged_pickle_stays_within_the_object(numbers, shape, strides, offset):
     function, (shm, *_) = numbers.__reduce_ex__(5)
     with pytest.raises((ValueError, OverflowError)):
         function(shm, np.dtype("<i8"), shape, strides, offset, True)
 
 
-def test_any_hand_made_pickle_is_an_array_in_the_object_or_an_error(numbers, run_python):
+def test_any_forged_pickle_is_an_array_in_the_object_or_an_error(numbers, run_python):
     run_python(
         """
         import random, sys
@@ -420,14 +420,14 @@ def test_any_hand_made_pickle_is_an_array_in_the_object_or_an_error(numbers, run
 
 @pytest.fixture(params=METHODS)
 def context(request, monkeypatch):
-    """A start method; its processes print their stacks when they are aborted."""
+    """A start method, whose processes print their stacks when they are aborted."""
     monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
     return mp.get_context(request.param)
 
 
 @contextlib.contextmanager
 def running(process):
-    """Started; ended in time, or it is a failure."""
+    """Run a process, which must end before the deadline."""
     process.start()
     try:
         yield process
@@ -455,7 +455,7 @@ def array(request, name):
 
 
 def double(part):
-    """In the other process: change the items in place, and send the part back."""
+    """In the other process: change the items in place and return the part."""
     assert type(part) is SharedArray
     part *= 2
     return part
@@ -466,7 +466,7 @@ def parts(array):
 
 
 def check(array, results):
-    """That all parts were doubled, and are the memory from which they were sent."""
+    """Check that all parts were doubled and share the memory of the array."""
     expected = np.arange(BIG).reshape(array.shape)
     for part in parts(expected):
         part *= 2
@@ -489,7 +489,7 @@ def test_through_a_queue(context, array):
         for part in parts(array):
             inbox.put(part)
             results.append(outbox.get(timeout=DEADLINE))
-            # What has no name is fetched from the process that sent it, which must still be there.
+            # The receiver gets an object without a name from the sender, which must still run.
             inbox.put("arrived")
         inbox.put(None)
     for queue in (inbox, outbox):
@@ -515,7 +515,7 @@ def test_through_an_executor(context, array):
 
 
 def _arguments(whole, part):
-    assert part.shm is whole.shm  # they came together
+    assert part.shm is whole.shm  # they were pickled together
     part[...] = 5
 
 
@@ -526,7 +526,7 @@ def test_as_arguments_of_a_process(context, array):
     assert (array[::-50] == 5).all() and array[0, 0] == 0
 
 
-def test_a_name_is_sent_and_no_bytes(context, numbers):
+def test_a_message_contains_the_name_but_no_items(context, numbers):
     ours, theirs = context.Pipe()
     with ours, theirs:
         ours.send(numbers)
@@ -539,7 +539,7 @@ def test_a_name_is_sent_and_no_bytes(context, numbers):
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing", "threading"])
 def test_joblib(name, tmp_path, run_python, backend):
-    """In an interpreter of its own: loky leaves its processes running until the end."""
+    """In a child, because the processes of loky run until the interpreter ends."""
     script = tmp_path / "script.py"
     script.write_text(
         f"""
@@ -585,5 +585,5 @@ if __name__ == "__main__":
     assert out == "well\n"
 
 
-def test_the_handle_is_the_same_class(numbers):
+def test_the_unpickled_handle_has_the_same_class(numbers):
     assert type(travelled(numbers).shm) is SharedMemory

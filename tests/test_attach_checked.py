@@ -1,4 +1,4 @@
-"""Attaching only to what the caller expects: the owner, the mode and the size of the object."""
+"""Attaching checks the owner, the mode and the size that the caller expects."""
 
 import pytest
 from _primitives import KINDS, name_of
@@ -20,8 +20,8 @@ def make(kind, name, mode):
     return kind(name, create=True, mode=mode, delete=True, **arguments)
 
 
-def doors(kind, name):
-    """What attaches to such an object: by its name, and by exist_ok."""
+def ways_to_attach(kind, name):
+    """The calls that attach to an object of this kind, by its name and by exist_ok."""
     if kind is SharedMemory:
         yield lambda **checks: SharedMemory.open(name, **checks)
         yield lambda **checks: SharedMemory.create(name, 10, exist_ok=True, **checks)
@@ -39,17 +39,17 @@ def doors(kind, name):
 def test_the_mode_of_the_object_is_checked(name, kind):
     with_mode = make(kind, name, 0o666)
     shm = with_mode if kind is SharedMemory else with_mode.shm
-    for door in doors(kind, name):
+    for attach in ways_to_attach(kind, name):
         with pytest.raises(PermissionError, match=WIDE) as caught:
-            door(mode_at_most=0o600)
+            attach(mode_at_most=0o600)
         assert caught.value.filename.endswith(name)
-        door(mode_at_most=0o666).close()
-        door(mode_at_most=None).close()
+        attach(mode_at_most=0o666).close()
+        attach(mode_at_most=None).close()
     shm.chmod(0o640)
-    for door in doors(kind, name):
-        door(mode_at_most=0o660).close()
+    for attach in ways_to_attach(kind, name):
+        attach(mode_at_most=0o660).close()
         with pytest.raises(PermissionError, match="has mode 0o640, which is more than mode_at_most 0o604"):
-            door(mode_at_most=0o604)
+            attach(mode_at_most=0o604)
     with_mode.close()
 
 
@@ -68,7 +68,7 @@ def test_the_size_of_the_object_is_checked(name):
 
 
 def test_open_waits_for_an_object_that_is_large_enough(name, start_python):
-    """A writer that comes with larger frames gives the name to a new object."""
+    """A writer with larger frames replaces the object."""
     with SharedMemory.create(name, 100):
         reader = start_python(
             """
@@ -126,31 +126,31 @@ def test_the_owner_is_checked_before_the_mode(name, run_python):
 
 def test_self_may_be_one_of_a_set(name):
     with SharedMemory.create(name, 10, delete=True):
-        for door in doors(SharedMemory, name):
+        for attach in ways_to_attach(SharedMemory, name):
             for owner in {"self"}, {"self", 12345}, ["self"], (12345, "self"):
-                door(owner=owner).close()
+                attach(owner=owner).close()
 
 
 def test_a_bad_owner_is_named(name):
     with SharedMemory.create(name, 10, delete=True):
-        for door in doors(SharedMemory, name):
+        for attach in ways_to_attach(SharedMemory, name):
             for wrong in "", "\0", "\ud800", {"any"}, {"self", "no such user"}:
                 with pytest.raises(ValueError, match="owner: the user .* does not exist"):
-                    door(owner=wrong)
+                    attach(owner=wrong)
             for wrong in None, b"root", 1.5, True, {None}, {1: 2}:
                 with pytest.raises(TypeError, match="owner must be a uid, a user name, 'self'"):
-                    door(owner=wrong)
+                    attach(owner=wrong)
 
 
-def test_what_is_expected_must_make_sense(name):
+def test_bad_expectations_are_refused(name):
     with SharedMemory.create(name, 10, delete=True):
-        for door in [*doors(SharedMemory, name), lambda **checks: posixshm.Lock(name, **checks)]:
+        for attach in [*ways_to_attach(SharedMemory, name), lambda **checks: posixshm.Lock(name, **checks)]:
             for wrong in (-1, 0o10000, 2**64):
                 with pytest.raises(ValueError, match="mode_at_most must be between 0o0 and 0o7777"):
-                    door(mode_at_most=wrong)
+                    attach(mode_at_most=wrong)
             for wrong in ("600", 1.5, b""):
                 with pytest.raises(TypeError, match="mode_at_most must be an int"):
-                    door(mode_at_most=wrong)
+                    attach(mode_at_most=wrong)
         with pytest.raises(ValueError, match="size_at_least must be at least 0"):
             SharedMemory.open(name, size_at_least=-1)
         with pytest.raises(TypeError, match="size_at_least must be an int"):

@@ -1,4 +1,4 @@
-"""Audit events: a hook of sys.addaudithook is told before a name changes, and can refuse.
+"""Audit events: a hook of sys.addaudithook is called before a name changes, and can refuse.
 
 A hook stays until its process ends, so each test has a process of its own.
 """
@@ -18,7 +18,7 @@ HEAD = """
     before = set(os.listdir("/proc/self/fd"))
 """
 
-# Each: what is done, and the events that it makes. A and B are the two names.
+# Each entry has code and the events that the code raises. A and B are the two names.
 CASES = {
     "create": ("SharedMemory.create(name, 10).unlink()", [("create", "A", 10), ("unlink", "A")]),
     "create, a name with a slash": (
@@ -126,14 +126,14 @@ CASES = {
 
 
 def needs_module(module, code):
-    """Skip if the code imports the module, or one of posixshm that does, and it is not installed."""
+    """Skip if the code needs this module, directly or through posixshm, and it is not installed."""
     word = {"numpy": "import array"}.get(module, module)
     if word in code and importlib.util.find_spec(module) is None:
         pytest.skip(f"without {module}")
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_done_makes_events(run_python, names, case):
+def test_each_operation_raises_its_audit_events(run_python, names, case):
     code, expected = CASES[case]
     needs_module("numpy", code)
     needs_module("pyarrow", code)
@@ -142,7 +142,7 @@ def test_what_is_done_makes_events(run_python, names, case):
     expected = [tuple(rename.get(item, item) for item in event) for event in expected]
     out = run_python(HEAD + "    exec(sys.argv[3])\n    print(heard())", a, b, code, env=PATH)
     events = eval(out)
-    # A size of None: that of a header of the library, which is none of this test's business.
+    # None in the expected event stands for the size of a primitive, which may change.
     for event, wanted in zip(events, expected, strict=True):
         if wanted[0] == "create" and wanted[2] is None:
             assert event[2] > 0
@@ -177,7 +177,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_an_exception_of_a_hook_stops_the_call(run_python, names, case):
-    """Nothing has changed, and the handles can be used on."""
+    """Nothing has changed, and the handles remain usable."""
     needs_module("numpy", REFUSALS[case])
     run_python(
         HEAD
@@ -198,7 +198,7 @@ def test_an_exception_of_a_hook_stops_the_call(run_python, names, case):
         exec(code)
     assert heard()[-1][0] == event
     assert state() == then, (then, state())
-    # With nothing refused, all goes on.
+    # Without a refusal, every call succeeds.
     there.unlink()
     posixshm.sem_unlink(semaphore)
     doomed.close()
@@ -216,7 +216,7 @@ def test_an_exception_of_a_hook_stops_the_call(run_python, names, case):
 
 
 def test_a_hook_that_refuses_an_unlink_at_the_end_of_a_handle_is_reported(run_python, names):
-    """delete=True: a handle that is collected cannot raise. The name stays."""
+    """delete=True: a finalizer cannot raise, so the exception is unraisable. The name remains."""
     a = names()
     run_python(
         HEAD
@@ -238,7 +238,7 @@ def test_a_hook_that_refuses_an_unlink_at_the_end_of_a_handle_is_reported(run_py
     )
 
 
-def test_a_call_that_fails_on_its_arguments_makes_no_event(run_python, names):
+def test_a_call_with_bad_arguments_raises_no_event(run_python, names):
     run_python(
         HEAD
         + """

@@ -1,6 +1,6 @@
 """The benchmarks run and print their tables. Figures are not asserted.
 
-Only the system calls are: a comparison with raw C is worth nothing if it makes other calls.
+Only the system calls are checked: raw C must make the same calls, or the comparison is useless.
 """
 
 import json
@@ -50,7 +50,7 @@ def test_a_benchmark_prints_what_it_writes_to_a_file(script, tmp_path):
 
 
 def test_bench_calls_says_which_peers_are_missing(tmp_path):
-    # A module that cannot be imported stands in for one that is not installed.
+    # A module that cannot be imported simulates one that is not installed.
     for peer in ("numpy", "posix_ipc"):
         (tmp_path / f"{peer}.py").write_text("raise ImportError\n")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))

@@ -1,4 +1,5 @@
-"""The programs of the guide to C and C++, as a reader compiles and runs them, and what they rely on."""
+"""The programs of the guide to C and C++, compiled and run as a reader does, and their
+assumptions."""
 
 import subprocess
 
@@ -10,7 +11,7 @@ import posixshm.array
 from posixshm import Lock, RLock, Semaphore, SharedMemory
 
 PAGE = REFERENCE / "docs/c-and-cpp.md"
-# Each in a /dev/shm of its own, if possible, because the programs of the page have fixed names.
+# Each test has its own /dev/shm if possible, because the programs of the page use fixed names.
 ALONE = """
 import subprocess, sys
 from _processes import private_shm
@@ -22,7 +23,7 @@ if own_shm == "True":
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory):
-    """A folder with the programs of the page, compiled."""
+    """A folder with the compiled programs of the page."""
     folder = tmp_path_factory.mktemp("programs")
     for language, code in blocks(PAGE.read_text()):
         _, _, title = language.partition(' title="')
@@ -80,7 +81,7 @@ with SharedMemory.create("sensor", 8192, delete=True) as shm:
 @pytest.mark.once
 @pytest.mark.parametrize("acquired_before", [False, True])
 def test_the_c_program_repairs_after_a_python_owner_died(programs, run_python, acquired_before):
-    """Whether or not a Python thread has received OwnerDiedError before."""
+    """The repair works whether or not a Python thread has received OwnerDiedError before."""
     code = f"""
 import os
 from posixshm import Atomic, Lock, OwnerDiedError, Semaphore, SharedMemory
