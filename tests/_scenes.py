@@ -312,7 +312,7 @@ class Existing(Scene):
 
 class Open(Existing):
     without_proc = True
-    forgiven = Existing.forgiven | {"fcntl"}  # the flag of delete="last"
+    forgiven = Existing.forgiven | {"fcntl"}  # the mark of delete="last"
 
     def act(self):
         self.shm = SharedMemory.open(self.name)

@@ -1,4 +1,4 @@
-"""The `posixshm` command itself: usage, exit codes, what it needs."""
+"""The `posixshm` command itself: usage, exit codes, requirements."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def test_the_script_is_the_same_command():
     assert script.load() is main
 
 
-def test_the_library_imports_nothing_that_has_to_be_installed(run_python):
+def test_the_library_imports_no_optional_package(run_python):
     imported = run_python(
         "import sys, posixshm, posixshm._command.main\n"
         "print({'numpy', 'psutil', 'rich'} & {name.partition('.')[0] for name in sys.modules})"
@@ -53,12 +53,12 @@ def test_the_library_imports_nothing_that_has_to_be_installed(run_python):
 
 
 @pytest.mark.parametrize("args", [["ls"], ["stat"], ["holders"], ["df"], ["reclaim", "--dry-run"]])
-def test_it_prints_the_same_on_a_pipe_without_packages(args, make, tmp_path):
+def test_output_to_a_pipe_does_not_depend_on_optional_packages(args, make, tmp_path):
     name = make()
     args = args if args == ["df"] else [*args, name]
     shown = []
     for done in (run(*args, env=without(tmp_path, "rich", "psutil", "numpy")), run(*args)):
-        # Ages, and how many processes there are, change meanwhile.
+        # Ages and the number of processes differ between the two runs.
         shown.append(re.sub("[0-9]+(s| process)", "", done.stdout + done.stderr))
     assert shown[0] == shown[1]
     assert (MOUNT / name).exists()
@@ -74,7 +74,7 @@ def test_ls_imports_neither_numpy_nor_rich(run_python, make):
     assert output.endswith("set()\n")
 
 
-def test_what_needs_no_extra_works_without(fresh, tmp_path):
+def test_most_commands_work_without_the_extras(fresh, tmp_path):
     env = without(tmp_path, "rich", "psutil", "numpy")
     content = bytes(range(256)) * 100
     (tmp_path / "file").write_bytes(content)

@@ -1,4 +1,4 @@
-"""`posixshm completion`: the scripts load in their shells, and complete what the parser has."""
+"""`posixshm completion`: the scripts load in their shells and complete all commands and options."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ def command(tmp_path):
 
 
 def bash(words, environment):
-    """What bash would offer after these words."""
+    """The completions that bash offers after these words."""
     quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
     code = (
         'eval "$(posixshm completion bash)"\n'

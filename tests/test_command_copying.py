@@ -16,7 +16,7 @@ from posixshm import SharedMemory
 # -- load ----------------------------------------------------------------------------------------
 
 
-CONTENT = bytes(range(256)) * 10_000 + b"end"  # more than two copies of 1 MiB
+CONTENT = bytes(range(256)) * 10_000 + b"end"  # longer than two pieces of 1 MiB
 
 
 def test_load_copies_a_file(tmp_path, fresh):
@@ -41,7 +41,7 @@ def test_load_refuses_a_device_without_an_end(name):
     assert not (MOUNT / name).exists()
 
 
-def test_load_tells_of_a_name_taken_meanwhile(name):
+def test_load_reports_a_name_that_another_process_creates_meanwhile(name):
     process = subprocess.Popen(
         [*COMMAND, "load", "-", name], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -63,12 +63,12 @@ def test_load_reads_standard_input(size, fresh):
     assert (MOUNT / fresh).read_bytes() == CONTENT[:size]
 
 
-def test_load_reads_a_file_that_does_not_know_its_size(fresh):
+def test_load_reads_a_file_that_reports_no_size(fresh):
     good("load", "/proc/self/status", fresh)
     assert (MOUNT / fresh).read_bytes().startswith(b"Name:")
 
 
-def test_load_does_not_touch_what_has_the_name(tmp_path, make):
+def test_load_does_not_touch_an_existing_object(tmp_path, make):
     name = make(b"old")
     (tmp_path / "file").write_bytes(CONTENT)
     code, line = bad("load", tmp_path / "file", name)
@@ -103,7 +103,7 @@ def test_load_is_seen_only_when_complete(names, fresh):
 
 
 def size_of_descriptors(pid):
-    """How large the largest unnamed object is that the process has open."""
+    """The size of the largest unnamed object that the process has open."""
     sizes = [0]
     with contextlib.suppress(FileNotFoundError):
         for fd in Path(f"/proc/{pid}/fd").iterdir():
@@ -133,7 +133,7 @@ def test_load_that_is_stopped_leaves_nothing(signum, fresh):
         process.wait()
 
 
-def test_load_of_nothing_makes_nothing(tmp_path, name):
+def test_load_of_a_missing_file_creates_no_object(tmp_path, name):
     (tmp_path / "empty").touch()
     assert bad("load", tmp_path / "empty", name)[0] == 1
     assert bad("load", "-", name, stdin=subprocess.DEVNULL)[0] == 1
@@ -144,7 +144,7 @@ def test_load_of_nothing_makes_nothing(tmp_path, name):
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["file", "standard input"])
-def test_load_of_more_than_there_is_room_for(known, tmp_path):
+def test_load_of_a_file_that_is_larger_than_the_free_space(known, tmp_path):
     (tmp_path / "file").write_bytes(CONTENT)
     command = [*COMMAND, "load", tmp_path / "file", "name"]
     if not known:
@@ -153,7 +153,7 @@ def test_load_of_more_than_there_is_room_for(known, tmp_path):
     done = in_namespace("size=1m", *command)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("posixshm: name: ")
-    # One line, and below it the list of what is left, which is empty.
+    # One line of error; the list of names below it is empty.
     assert done.stderr.count("\n") == 1, done.stderr
 
 
@@ -193,7 +193,7 @@ def test_dump_onto_itself_is_refused(make):
     assert (MOUNT / name).read_bytes() == CONTENT
 
 
-def test_dump_to_a_reader_that_has_seen_enough(make):
+def test_dump_to_a_reader_that_exits_early(make):
     name = make(CONTENT)
     shell = f"{sys.executable} -m posixshm dump {name} - | head -c 5; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, timeout=DEADLINE)
@@ -201,20 +201,20 @@ def test_dump_to_a_reader_that_has_seen_enough(make):
     assert done.stderr == b""
 
 
-def test_ls_to_a_reader_that_has_gone(make):
+def test_ls_to_a_reader_that_has_exited(make):
     name = make()
     shell = f"{sys.executable} -m posixshm ls {name} | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=DEADLINE)
-    assert done.stdout in ("141\n", "0\n")  # 0: it had written before the reader went
+    assert done.stdout in ("141\n", "0\n")  # 0 if it had written all before the reader exited
     assert done.stderr == ""
 
 
-def test_dump_of_what_another_process_truncates_is_an_error_not_a_crash(make):
+def test_dump_of_an_object_that_another_process_truncates_is_an_error(make):
     name = make(CONTENT * 4)
     process = subprocess.Popen(
         [*COMMAND, "dump", name, "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
     )
-    read = process.stdout.read(10)  # it is under way, and waits for us
+    read = process.stdout.read(10)  # the command has begun and waits for the reader
     os.truncate(MOUNT / name, 100)
     rest, errors = process.communicate(timeout=DEADLINE)
     assert process.returncode == 1
@@ -236,7 +236,7 @@ def test_dump_of_an_empty_object(make, tmp_path):
     assert not (tmp_path / "file").exists()
 
 
-# -- complete or not at all, with its holes ------------------------------------------------------
+# -- dump: atomic, with holes --------------------------------------------------------------------
 
 
 def allocated(path):
@@ -249,7 +249,7 @@ def test_dump_replaces_its_target_in_one_step(make, tmp_path):
     (tmp_path / "link").symlink_to("file")
     with open(tmp_path / "file", "rb") as old:
         good("dump", name, tmp_path / "link")
-        assert old.read() == b"old"  # a reader that has the old file keeps it
+        assert old.read() == b"old"  # a reader that opened the old file still reads it
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert (tmp_path / "link").is_symlink()
     assert sorted(os.listdir(tmp_path)) == ["file", "link"]
@@ -281,7 +281,7 @@ def test_a_dump_that_fails_keeps_the_old_file(make, tmp_path):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_dump_that_is_stopped_leaves_nothing(signum, make, tmp_path):
     name = make(CONTENT)
-    # The command stops itself in the middle, as if the signal came then.
+    # The command sends itself the signal in the middle.
     code = (
         "import os, signal, sys; from posixshm._command import copying, main\n"
         "copying.CHUNK = 4096\n"
@@ -318,7 +318,7 @@ def test_dump_keeps_holes(make, tmp_path):
     assert piped == (tmp_path / "file").read_bytes()
 
 
-def test_load_keeps_holes_unless_told(tmp_path, fresh):
+def test_load_keeps_holes_by_default(tmp_path, fresh):
     with open(tmp_path / "file", "wb") as file:
         file.write(b"begin")
         file.seek(16 << 20)
@@ -335,7 +335,7 @@ def test_load_keeps_holes_unless_told(tmp_path, fresh):
     assert (MOUNT / fresh).read_bytes() == (tmp_path / "file").read_bytes()
 
 
-def test_a_file_that_is_all_hole(tmp_path, fresh):
+def test_a_file_that_is_one_hole(tmp_path, fresh):
     (tmp_path / "file").touch()
     os.truncate(tmp_path / "file", 1 << 20)
     good("load", tmp_path / "file", fresh)

@@ -24,7 +24,7 @@ def test_a_page_is_shown_as_plain_text(page):
     for mark in ("```", "](", "<!--", "|---"):
         assert mark not in outside
     assert not re.search(r"\*\*[A-Z].*?\*\*", outside)
-    # Only a word that is longer than a line makes a longer one.
+    # A longer line is allowed only for a word that is longer than a line.
     for line in outside.splitlines():
         assert len(line) <= 80 or len(line.split()) <= 2, line
 
@@ -44,7 +44,7 @@ def test_an_entry_is_found_by_its_name(topic):
 def test_every_public_name_is_a_topic():
     for name in ("Holders", "holders", "MADV_COLD", "array.open", "RLock.acquire", "Event.close"):
         assert name.rpartition(".")[2] in good("docs", name).partition("\n\n")[0], name
-    # One process for all of them.
+    # One process for all names is faster.
     from posixshm._command.pages import find
 
     for name in posixshm.__all__:

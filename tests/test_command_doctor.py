@@ -19,7 +19,7 @@ def doctor(*command, options="size=512m", **keywords):
     return found
 
 
-def test_every_check_says_what_it_means_and_what_to_do():
+def test_every_check_has_a_meaning_and_advice():
     found = doctor()
     assert len(found) >= 14
     for check in found.values():
@@ -77,7 +77,7 @@ def test_a_directory_that_is_missing():
 
 
 def test_a_ramfs_has_no_lists():
-    # Nor can memory be reserved there.
+    # A ramfs cannot reserve memory, either.
     done = in_namespace(
         "size=1m",
         *COMMAND,
@@ -221,7 +221,7 @@ def test_df_fits_a_terminal(columns):
     assert "FREE" in table[0] and "iB" in table[1]
 
 
-def test_df_knows_the_limit_of_a_control_group(tmp_path, run_python):
+def test_df_reports_the_limit_of_a_control_group(tmp_path, run_python):
     (tmp_path / "memory.max").write_text("1048576\n")
     (tmp_path / "memory.current").write_text("4096\n")
     (tmp_path / "memory.stat").write_text("anon 1\nshmem 2048\n")
@@ -236,7 +236,7 @@ def test_df_knows_the_limit_of_a_control_group(tmp_path, run_python):
     assert output == "Limit(limit=1048576, used=4096, shared=2048)\n"
 
 
-def test_doctor_in_this_place_ends_in_order():
+def test_doctor_on_this_machine_succeeds():
     done = run("doctor")
     assert done.returncode in (0, 1) and done.stderr == ""
     assert good("doctor", "--help").startswith("usage: posixshm doctor")

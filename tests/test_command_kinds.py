@@ -1,4 +1,4 @@
-"""What `posixshm ls` and `stat` say that an object contains."""
+"""The kind of content that `posixshm ls` and `stat` show for an object."""
 
 import importlib.util
 import json
@@ -25,7 +25,7 @@ def kind(name):
     return entry(name)["kind"]
 
 
-# -- what it is ---------------------------------------------------------------------------------
+# -- kinds --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -177,13 +177,13 @@ HOSTILE = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-def test_bytes_that_are_not_what_they_say_are_plain(content, make):
+def test_a_damaged_header_is_shown_as_plain_bytes(content, make):
     name = make(content)
     assert kind(name) == "plain"
     assert "plain" in run("stat", name).stdout
 
 
-def test_random_bytes_behind_every_magic_number(make, names):
+def test_random_bytes_after_each_magic_number(make, names):
     import random
 
     stem, random = names(), random.Random(7)
@@ -195,9 +195,9 @@ def test_random_bytes_behind_every_magic_number(make, names):
     assert len(found) == 150
 
 
-def test_reading_a_kind_is_not_seen(make):
+def test_reading_a_kind_does_not_change_the_access_time(make):
     name = make(npy(GOOD) + bytes(24))
-    os.utime(MOUNT / name, (1, 1))  # an access now would be noted
+    os.utime(MOUNT / name, (1, 1))  # an access would update the access time
     before = os.stat(MOUNT / name)
     assert kind(name) == ".npy float64 (3,)"
     run("stat", name)
@@ -282,7 +282,7 @@ def test_stat_names_the_thread_of_a_process(name):
         lock.unlink()
 
 
-def test_stat_tells_of_an_owner_that_died(name, start_python):
+def test_stat_reports_an_owner_that_died(name, start_python):
     lock = Lock(name, create=True)
     try:
         child = start_python(HOLD.format(acquire="lock.acquire()"), name, "Lock", env=PATH)

@@ -28,7 +28,7 @@ def test_ls_shows_name_size_mode_and_whether_it_is_in_use(make, names):
     assert rows[shm.name][-3:] == ["in", "use", "(1)"]
 
 
-def test_ls_lists_only_what_starts_with_the_prefix_in_order(make, names):
+def test_ls_with_a_prefix_lists_matching_names_in_order(make, names):
     stem = names()
     for last in "bca":
         make(name=f"{stem}{last}")
@@ -40,7 +40,7 @@ def test_ls_lists_only_what_starts_with_the_prefix_in_order(make, names):
     ]
 
 
-def test_ls_prints_nothing_where_nothing_is(name):
+def test_ls_without_objects_prints_nothing(name):
     assert good("ls", name) == ""
     assert json.loads(good("ls", "--json", name)) == []
 
@@ -97,7 +97,7 @@ def test_a_name_cannot_drive_the_terminal(make, names):
     assert "\x1b" not in line
 
 
-def test_a_long_name_is_not_cut_for_another_program(make, names):
+def test_a_long_name_is_not_cut_in_a_pipe(make, names):
     stem = names()
     name = make(name=stem + "n" * (255 - len(stem)))
     assert name in good("ls", stem, env={**os.environ, "COLUMNS": "40"})
@@ -139,10 +139,10 @@ def test_stat_names_the_processes_that_use_it(name):
     assert "map, fd, use lock" in table
 
 
-def test_stat_needs_no_right_to_read(make, run_python):
+def test_stat_does_not_need_read_permission(make, run_python):
     needs_root()
     name = make()
-    # That user may be unable to read the interpreter's own files: first all imports, then setuid.
+    # That user may not be able to read the interpreter's files, so import everything before setuid.
     output = run_python(
         "import contextlib, io, json, os, sys, posixshm._command.main as cli\n"
         "command = ['stat', '--json', sys.argv[1]]\n"
@@ -166,7 +166,7 @@ def test_stat_refuses_other_files(name):
 
 
 @pytest.mark.parametrize("command", ["stat", "rm", "dump"])
-def test_a_name_that_is_not_there_is_said_in_one_line(command, name, tmp_path):
+def test_a_missing_name_is_reported_in_one_line(command, name, tmp_path):
     args = [tmp_path / "out"] if command == "dump" else []
     assert bad(command, name, *args) == (1, f"posixshm: {name}: No such file or directory")
     assert list(tmp_path.iterdir()) == []
@@ -175,7 +175,7 @@ def test_a_name_that_is_not_there_is_said_in_one_line(command, name, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["", "/", "a/b", ".", "..", "n" * 256])
 @pytest.mark.parametrize("command", ["stat", "rm", "load", "dump"])
-def test_a_name_that_cannot_be_is_a_usage_error(command, name, tmp_path):
+def test_an_invalid_name_is_a_usage_error(command, name, tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"content")
     args = {"load": [file, name], "dump": [name, file]}.get(command, [name])
@@ -228,7 +228,7 @@ def test_ls_names_only(make, names):
     assert good("ls", "-q", "-r", stem) == f"{stem}-b\n{stem}-a\n"
 
 
-def test_another_user_sees_what_can_be_seen(name, make, run_python):
+def test_another_user_sees_use_locks_only(name, make, run_python):
     needs_root()
     free = make()
     os.chmod(MOUNT / free, 0o644)
@@ -247,10 +247,10 @@ def test_another_user_sees_what_can_be_seen(name, make, run_python):
         output = run_python(code, free, env=PATH)
     records, _, table = output.partition("]\n")
     first, second = json.loads(records + "]")
-    # The kernel proves it to the owner and to root only; and the time of access would change.
+    # Only the owner and root get proof from the kernel, and reading would change the access time.
     assert (first["state"], first["kind"]) == ("unknown", None)
     assert first["uninspected"] > 0
     assert re.search(r"unknown \([0-9]+ not inspected\)", table)
-    # But it shows every user who took the use lock.
+    # Every user can see the holders of a use lock.
     assert (second["state"], second["pids"]) == ("in use", [os.getpid()])
     assert os.stat(MOUNT / free).st_atime_ns == before

@@ -1,4 +1,4 @@
-"""`posixshm rm` and `reclaim`: what they remove, and what they spare."""
+"""`posixshm rm` and `reclaim`: the objects that they remove and those that they keep."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from posixshm import Semaphore, SharedMemory
 # -- rm ------------------------------------------------------------------------------------------
 
 
-def test_rm_removes_exactly_the_named(make, names):
+def test_rm_removes_exactly_the_named_objects(make, names):
     stem = names()
     for last in ("", "a", "b", "c"):
         make(name=f"{stem}{last}")
@@ -28,7 +28,7 @@ def test_rm_leaves_the_memory_to_its_users(name):
         assert not shm.is_linked()
 
 
-def test_rm_goes_on_after_a_missing_name_and_tells(make, name):
+def test_rm_reports_a_missing_name_and_removes_the_others(make, name):
     here = make()
     assert bad("rm", name, here) == (1, f"posixshm: {name}: No such file or directory")
     assert not (MOUNT / here).exists()
@@ -44,7 +44,7 @@ def test_rm_force_ignores_a_missing_name_only(make, name):
 # -- reclaim -------------------------------------------------------------------------------------
 
 
-def test_reclaim_removes_what_a_killed_process_left_and_nothing_else(names, make, start_python):
+def test_reclaim_removes_the_object_of_a_killed_process_only(names, make, start_python):
     stem = names()
     child = start_python(
         "import sys, posixshm; shm = posixshm.SharedMemory.create(sys.argv[1], 4096)\n"
@@ -82,7 +82,7 @@ def test_reclaim_json(make):
     assert json.loads(good("reclaim", "--prefix", name, "--json")) == []
 
 
-def test_reclaim_spares_what_is_young(make):
+def test_reclaim_keeps_objects_that_are_too_young(make):
     name = make()
     for age in ("1h", "2d", "90", "10m", "1.5h"):
         output = good("reclaim", "--prefix", name, "--older-than", age)
@@ -101,7 +101,7 @@ def test_reclaim_refuses_bad_ages(age, make):
     assert (MOUNT / name).exists()
 
 
-def test_reclaim_of_what_cannot_be_known_takes_force(run_python, names, make):
+def test_reclaim_of_an_object_with_unknown_state_needs_force(run_python, names, make):
     needs_root()
     name = make()
     code = """
@@ -125,7 +125,7 @@ def test_reclaim_of_what_cannot_be_known_takes_force(run_python, names, make):
 
 
 def test_a_name_that_another_process_removes_meanwhile(run_python, several):
-    """It is no error if a pattern found it, but if the caller named it."""
+    """That is an error only if the caller named the object, not if a pattern found it."""
     code = """
         import contextlib, io, os, sys
         import posixshm._command.main
@@ -149,12 +149,12 @@ def test_reclaim_without_a_choice_removes_nothing(make):
     assert bad("reclaim")[0] == 2
     assert bad("reclaim", "--prefix", "", "--dry-run")[0] == 2
     assert bad("reclaim", "--prefix", "/", "--dry-run")[0] == 2
-    assert bad("reclaim", "", "--dry-run")[0] == 2  # of a variable that is not set
+    assert bad("reclaim", "", "--dry-run")[0] == 2  # as from a shell variable that is not set
     assert bad("reclaim", "/", "--older-than", "1h", "--dry-run")[0] == 2
     assert (MOUNT / name).exists()
 
 
-# -- patterns, semaphores, and what was left ------------------------------------------------------
+# -- patterns, semaphores, and objects of killed processes ----------------------------------------
 
 
 def left(stem):
@@ -179,7 +179,7 @@ def several(names, make):
         ("-a*", ["-[x]", "-b1"]),
         ("-?1", ["-[x]", "-a2"]),
         ("-[ab]1", ["-[x]", "-a2"]),
-        ("-[x]", ["-a1", "-a2", "-b1"]),  # there is an object of that name
+        ("-[x]", ["-a1", "-a2", "-b1"]),  # an object has exactly this name
     ],
 )
 def test_rm_takes_patterns(pattern, expected, several):
@@ -232,7 +232,7 @@ def test_a_semaphore_is_removed_by_the_name_of_its_file(name):
 
 
 @pytest.mark.parametrize("made", ["Semaphore", "Lock", "SharedMemory"])
-def test_reclaim_removes_what_killed_processes_left(made, names, start_python):
+def test_reclaim_removes_the_objects_of_killed_processes(made, names, start_python):
     stem = names()
     code = """
         import sys, posixshm
@@ -258,8 +258,8 @@ def test_reclaim_removes_what_killed_processes_left(made, names, start_python):
     assert left(stem) == []
 
 
-def test_reclaim_proves_once_more_when_it_removes(make, run_python):
-    """An object that a process opens while the question is asked stays."""
+def test_reclaim_checks_again_after_the_question(make, run_python):
+    """An object that a process opens while the command asks the question is kept."""
     name = make()
     code = """
         import sys
@@ -277,7 +277,7 @@ def test_reclaim_proves_once_more_when_it_removes(make, run_python):
     assert (MOUNT / name).exists()
 
 
-def test_what_a_process_of_another_pid_namespace_uses_stays(run_python):
+def test_an_object_that_another_pid_namespace_uses_is_kept(run_python):
     needs_mounts()
     code = """
         import os, subprocess, sys
@@ -300,4 +300,4 @@ def test_what_a_process_of_another_pid_namespace_uses_stays(run_python):
     output = run_python(code, env=PATH)
     assert output.splitlines()[-1] == "['object']"
     (line,) = [line for line in output.splitlines() if line.startswith("object")]
-    assert line.endswith("in use")  # the kernel says so; the process is not seen
+    assert line.endswith("in use")  # the kernel reports the use; the process is not visible

@@ -1,4 +1,4 @@
-"""`posixshm chmod`, `chown`, `getfacl`, `setfacl`, `mv` and `ln`: on the object, not through links."""
+"""`posixshm chmod`, `chown`, `getfacl`, `setfacl`, `mv` and `ln`, which do not follow links."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def mode_of(name):
 
 @pytest.fixture
 def link(names, make):
-    """A symbolic link in /dev/shm, and the object that it leads to."""
+    """A symbolic link in /dev/shm and the object that it refers to."""
     target, link = make(), names()
     os.symlink(target, MOUNT / link)
     yield link, target
@@ -64,7 +64,7 @@ def test_chmod_of_an_object_that_its_owner_cannot_read(make):
     assert mode_of(name) == 0o600
 
 
-def test_chmod_goes_on_after_a_missing_name(make, name):
+def test_chmod_reports_a_missing_name_and_changes_the_others(make, name):
     here = make()
     assert bad("chmod", "640", name, here) == (1, f"posixshm: {name}: No such file or directory")
     assert mode_of(here) == 0o640
@@ -172,7 +172,7 @@ def test_setfacl_replaces_adds_and_removes(make):
     assert json.loads(good("ls", "--json", name))[0]["acl"] is False
 
 
-def test_setfacl_does_what_the_program_setfacl_does(make):
+def test_setfacl_has_the_result_of_the_program_setfacl(make):
     if shutil.which("setfacl") is None or shutil.which("getfacl") is None:
         cannot_be_tested("the programs getfacl and setfacl (package acl) are not installed")
     ours, theirs = make(), make()
@@ -193,7 +193,7 @@ def test_setfacl_does_what_the_program_setfacl_does(make):
         assert shown[0] == shown[1], arguments
 
 
-def test_getfacl_has_the_header_of_the_program(make, names):
+def test_getfacl_prints_the_header_of_the_program_getfacl(make, names):
     name = make(name=f"{names()} a\\b")
     lines = good("getfacl", "-n", name).splitlines()
     assert (
@@ -224,7 +224,7 @@ def test_mv_keeps_the_object(make, fresh):
     assert os.stat(MOUNT / fresh).st_ino == inode
 
 
-def test_mv_replaces_only_when_asked(make):
+def test_mv_replaces_only_with_the_option(make):
     one, two = make(b"one"), make(b"two")
     assert bad("mv", one, two) == (1, f"posixshm: {two}: File exists (see --replace)")
     assert (MOUNT / two).read_bytes() == b"two"
@@ -253,12 +253,12 @@ def test_mv_and_ln_do_not_follow_links(link, fresh):
 
 @pytest.mark.parametrize("command", ["mv", "ln"])
 @pytest.mark.parametrize("new", ["", "a/b", "..", "sem.x", "n" * 256])
-def test_a_new_name_that_cannot_be_is_refused(command, new, make):
+def test_an_invalid_new_name_is_refused(command, new, make):
     name = make()
     assert bad(command, name, new)[0] == 2
     assert (MOUNT / name).exists()
 
 
 @pytest.mark.parametrize("command", ["mv", "ln"])
-def test_a_missing_name_is_said_in_one_line(command, name, fresh):
+def test_mv_and_ln_report_a_missing_name_in_one_line(command, name, fresh):
     assert bad(command, name, fresh) == (1, f"posixshm: {name}: No such file or directory")

@@ -1,4 +1,4 @@
-"""What the command prints on terminals, to pipes and to full disks, in any locale, and how it stops."""
+"""Output on terminals, to pipes and to full disks, in any locale, and how the command stops."""
 
 import contextlib
 import json
@@ -49,7 +49,7 @@ def test_a_table_fits_its_terminal(command, columns, objects):
     args = [command, objects] + (["--dry-run"] if command == "reclaim" else [])
     lines = table(*args, columns=columns)
     if command == "reclaim":
-        lines.pop()  # the sum, which is a sentence
+        lines.pop()  # the summary, which is a sentence
     assert len(lines) == 5
     assert max(map(len, lines)) <= columns
     head = lines[0].split()
@@ -79,7 +79,7 @@ def test_a_name_that_is_cut_keeps_both_ends(objects):
     assert any(re.match(r"posix\S*\.\.\.n*-end ", line) for line in lines)
 
 
-def test_other_programs_get_all_columns(objects):
+def test_output_to_a_pipe_has_all_columns(objects):
     lines = good("ls", objects, env={**os.environ, "COLUMNS": "34"}).splitlines()
     assert "ALLOCATED" in lines[0]
     assert any("n" * 120 in line for line in lines)
@@ -126,7 +126,7 @@ def test_wide_characters_keep_the_columns_in_line(make, names):
     make(name=f"{stem}-日本")
     make(name=f"{stem}-abcd")
     first, second = table("ls", stem, columns=100)[1:]
-    # Two characters of double width.
+    # Two characters have double width.
     assert first.index("plain") == second.index("plain") + 2
 
 
@@ -177,7 +177,7 @@ def many(*args, shell=None):
     command = [sys.executable, "-c", MANY, *args]
     if shell is not None:
         command = ["bash", "-c", f'"$@" | {shell}; echo ${{PIPESTATUS[0]}}', "bash", *command]
-    # What is left of 100,000 names would be listed on standard error.
+    # in_namespace() prints the names that are left to standard error.
     return in_namespace("size=64m,nr_inodes=200000", *command)
 
 
@@ -198,7 +198,7 @@ def test_reclaim_of_100_000_names():
 
 
 @pytest.mark.long
-def test_a_reader_that_has_seen_enough_of_100_000_names():
+def test_a_reader_that_exits_after_some_of_100_000_names():
     done = many("ls", shell="head -n 3")
     lines = done.stdout.splitlines()
     assert len(lines) == 4 and lines[0].startswith("NAME")
@@ -216,7 +216,7 @@ def has_new_object(pid):
     return False
 
 
-def test_ctrl_c_ends_in_silence(names):
+def test_ctrl_c_ends_the_command_without_a_message(names):
     with on_terminal("load", "-", names()) as terminal:
         wait_for(lambda: has_new_object(terminal.process.pid), "it reads")
         terminal.type("\x03")
@@ -247,7 +247,7 @@ def test_ctrl_c_at_the_question_removes_nothing(make):
 
 
 @pytest.mark.parametrize("option", ["-y", "--dry-run", "--json"])
-def test_reclaim_does_not_ask_when_told(option, make):
+def test_reclaim_does_not_ask_with_the_option(option, make):
     name = make()
     with on_terminal("reclaim", name, option) as terminal:
         terminal.finish()
@@ -274,7 +274,7 @@ def test_binary_is_never_written_to_a_terminal(make):
 def test_a_progress_bar_on_a_terminal(rich, make, tmp_path):
     name = make(bytes(1 << 20))
     env = {} if rich else without(tmp_path, "rich")
-    # From 0 seconds on, as for a file that takes long.
+    # The bar appears after 0 seconds, as if the file took long.
     code = (
         "import sys; from posixshm._command import progress, main\n"
         "progress._FIRST = progress._INTERVAL = 0\n"

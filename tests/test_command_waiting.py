@@ -13,7 +13,7 @@ from posixshm import SharedMemory
 
 @pytest.fixture
 def waiting():
-    """waiting(*args): a command that was started, and waits."""
+    """waiting(*args): start a command that waits."""
     started = []
 
     def start(*args):
@@ -42,7 +42,7 @@ def test_wait_for_an_existing_object(make):
     assert good("wait", make(), "--free") == ""
 
 
-def test_an_object_without_a_size_is_not_there_yet(make):
+def test_wait_ignores_an_object_without_a_size(make):
     name = make(b"")
     line = f"posixshm: {name}: it is not there after 0.05 s"
     assert bad("wait", name, "--timeout", "0.05") == (1, line)
@@ -51,7 +51,7 @@ def test_an_object_without_a_size_is_not_there_yet(make):
 @pytest.mark.parametrize(
     ("option", "text"), [("--gone", "is there"), ("--free", "is in use")], ids=["gone", "free"]
 )
-def test_wait_ends_when_the_object_goes(option, text, waiting, name):
+def test_wait_ends_when_the_object_is_removed(option, text, waiting, name):
     with SharedMemory.create(name, 10, delete=True):
         line = f"posixshm: {name}: it {text} after 0 s"
         assert bad("wait", name, option, "--timeout", "0") == (1, line)
@@ -62,7 +62,7 @@ def test_wait_ends_when_the_object_goes(option, text, waiting, name):
 
 def test_wait_answers_ctrl_c(name):
     with on_terminal("wait", name) as terminal:
-        # The terminal sends SIGINT once the command reads its arguments no more.
+        # The test sends Ctrl-C after the command has parsed its arguments.
         wait_until_sleeping(terminal.process.pid)
         terminal.type("\x03")
         assert terminal.finish() == 130
@@ -79,14 +79,14 @@ def wait_until_sleeping(pid):
     wait_for(sleeps, "it waits")
 
 
-def test_a_bad_name_is_not_waited_for():
+def test_wait_refuses_a_bad_name():
     assert bad("wait", "a/b")[0] == 2
 
 
 # -- watch --------------------------------------------------------------------------------------
 
 
-def test_watch_prints_tables_to_another_program(make):
+def test_watch_prints_tables_to_a_pipe(make):
     name = make()
     output = good("watch", name, "--count", "2", "--interval", "0")
     assert output.count(f"\n{name}  plain") == 2
@@ -94,7 +94,7 @@ def test_watch_prints_tables_to_another_program(make):
     assert "\x1b" not in output
 
 
-def test_watch_shows_what_comes_until_ctrl_c(make, names):
+def test_watch_shows_new_objects_until_ctrl_c(make, names):
     stem = names()
     with on_terminal("watch", stem, "--interval", "0.05", columns=100) as terminal:
         terminal.read_until("0 objects")

@@ -39,8 +39,8 @@ def test_the_last_process_removes_the_name(kind, name, user):  # noqa: F811
 
 
 @kinds
-def test_it_need_not_be_the_one_that_made_it(kind, name, user):  # noqa: F811
-    """A process that attaches need not say it again."""
+def test_the_last_process_need_not_be_the_creator(kind, name, user):  # noqa: F811
+    """A process that attaches need not pass delete="last"."""
     child, _ = user(kind, name, "delete=last")
     made, _ = make(kind, name, exist_ok=True)
     child.finish()
@@ -80,8 +80,8 @@ def test_every_way_to_attach(name):
     assert not exists(name)
 
 
-def test_it_may_be_said_later(name):
-    """By a process that attaches; from then on it goes for all that attach."""
+def test_delete_last_may_be_passed_when_attaching(name):
+    """A process that attaches may pass it first; it then applies to all later handles."""
     first = SharedMemory.create(name, SIZE)
     second = SharedMemory.create(name, SIZE, **LAST)
     third = SharedMemory.open(name)
@@ -93,7 +93,7 @@ def test_it_may_be_said_later(name):
     assert not exists(name)
 
 
-def test_without_it_the_name_stays(name):
+def test_without_delete_last_the_name_remains(name):
     with SharedMemory.create(name, SIZE), SharedMemory.open(name):
         pass
     assert exists(name)
@@ -101,7 +101,7 @@ def test_without_it_the_name_stays(name):
 
 
 @pytest.mark.parametrize("last", ["the one that renamed it", "the other one"])
-def test_a_name_that_another_handle_has_given(name, names, last):
+def test_an_object_that_another_handle_renamed(name, names, last):
     new = names()
     first = SharedMemory.create(name, 10, delete="last")
     second = SharedMemory.open(name)
@@ -129,7 +129,7 @@ def test_an_object_that_is_resized_or_renamed(name, names):
     assert not exists(other)
 
 
-def test_a_name_that_is_another_objects_by_then(name):
+def test_a_name_that_refers_to_another_object_remains(name):
     shm = SharedMemory.create(name, SIZE, delete="last")
     with SharedMemory.create(name, SIZE, replace=True) as other:
         shm.close()
@@ -138,7 +138,7 @@ def test_a_name_that_is_another_objects_by_then(name):
     posixshm.shm_unlink(name)
 
 
-def test_the_descriptor_that_is_taken_out_keeps_the_name(name):
+def test_a_detached_descriptor_keeps_the_name(name):
     shm = SharedMemory.create(name, SIZE, delete="last")
     os.close(shm.detach())
     assert exists(name)
@@ -168,7 +168,7 @@ def test_a_program_that_only_maps_the_file_is_a_user(name, start_python):
 
 @kinds
 @pytest.mark.parametrize("how", ["reclaim", "stale"])
-def test_what_a_killed_process_left(kind, name, user, how):  # noqa: F811
+def test_the_object_of_a_killed_process_can_be_removed(kind, name, user, how):  # noqa: F811
     child, _ = user(kind, name, "delete=last")
     child.kill()
     assert exists(name)
@@ -177,14 +177,14 @@ def test_what_a_killed_process_left(kind, name, user, how):  # noqa: F811
         assert new
         made.close()
         del made
-    elif kind == "Semaphore":  # reclaim() passes over those
+    elif kind == "Semaphore":  # reclaim() skips semaphores
         posixshm.sem_unlink(name)
     else:
         assert [found.removed for found in posixshm.reclaim(name)] == [True]
     assert not exists(name)
 
 
-# -- the ends of processes ----------------------------------------------------------------------
+# -- processes that end -------------------------------------------------------------------------
 
 
 @pytest.mark.long
@@ -198,7 +198,7 @@ def test_what_a_killed_process_left(kind, name, user, how):  # noqa: F811
 )
 @pytest.mark.parametrize("kept", ["by a variable", "by a thread", "by nothing"])
 def test_processes_that_end_at_once(name, start_python, way, kept):
-    """Whichever is the last, and though none of them closes anything."""
+    """The last process removes the name, although no process closes its object."""
     code = f"""
         import sys, threading, time
         from _processes import ready
@@ -238,7 +238,7 @@ def test_a_forked_child_is_a_user(name, run_python):
         def exists():
             return os.path.exists("/dev/shm/" + name)
 
-        # The child outlives the parent's handle, and closes its own.
+        # The child closes its handle after the parent.
         shm = SharedMemory.create(name, 100, delete="last")
         to_child, from_parent = os.pipe()
         child = os.fork()
@@ -305,7 +305,7 @@ def test_workers_of_multiprocessing(name, run_python, tmp_path, method):
 
 @pytest.mark.parametrize("opens", [False, True])
 def test_forked_workers_that_outlive_the_creator(name, run_python, opens):
-    """They have the open file of the creator, and some also their own."""
+    """The workers inherit the creator's open file; some also open the object themselves."""
     run_python(
         """
         import multiprocessing, sys
@@ -335,12 +335,12 @@ def test_forked_workers_that_outlive_the_creator(name, run_python, opens):
     assert not exists(name)
 
 
-# -- processes that come and go -----------------------------------------------------------------
+# -- concurrent processes -----------------------------------------------------------------------
 
 
 @pytest.mark.long
-def test_no_process_loses_the_name_of_an_object_that_it_uses(name, start_python):
-    """Processes attach, or make the object, and close it; some are killed."""
+def test_an_object_in_use_keeps_its_name(name, start_python):
+    """Processes attach to the object or create it, and close it; some are killed."""
     chance = random.Random(7)
 
     def start():
@@ -356,13 +356,14 @@ def test_no_process_loses_the_name_of_an_object_that_it_uses(name, start_python)
     for child in children:
         child.say("stop")
         child.finish()
-    # A process that was killed while it was the last one left its object.
+    # If the last process was killed, its object is left.
     make("SharedMemory", name, stale="replace", **LAST)[0].close()
     assert not exists(name)
 
 
-def test_a_process_that_opens_the_name_at_that_moment(name, run_threads):
-    """It has an object with that name, or is told that there is none, or waits for the next."""
+def test_a_process_that_opens_the_name_while_it_is_removed(name, run_threads):
+    """The process gets an object that has the name, or FileNotFoundError, or waits for the next
+    object."""
     done = []
 
     def come_and_go():
@@ -382,7 +383,7 @@ def test_a_process_that_opens_the_name_at_that_moment(name, run_threads):
     assert not exists(name)
 
 
-# -- who may, and what is wrong -----------------------------------------------------------------
+# -- permissions and errors ---------------------------------------------------------------------
 
 
 def test_a_user_that_may_not_remove_it_leaves_it(name, run_python):
@@ -408,7 +409,7 @@ def test_a_user_that_may_not_remove_it_leaves_it(name, run_python):
 
 
 def test_a_reader_cannot_have_the_name_removed(name):
-    """The mark is a write lock: a process that may only read the object cannot set it."""
+    """The mark is a write lock, so a process that may only read the object cannot set it."""
     lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 1 << 62, 1, 0)
     SharedMemory.create(name, SIZE).close()
     fd = posixshm.shm_open(name, os.O_RDONLY)
@@ -424,7 +425,7 @@ def test_a_reader_cannot_have_the_name_removed(name):
 
 
 def test_a_program_that_locks_the_whole_object_does_not_have_the_name_removed(name, start_python):
-    """Its lock reaches over the byte of the mark, but is none."""
+    """Its lock includes the byte of the mark, but is not a mark."""
     SharedMemory.create(name, SIZE).close()
     child = start_python(
         """
@@ -444,7 +445,7 @@ def test_a_program_that_locks_the_whole_object_does_not_have_the_name_removed(na
     posixshm.shm_unlink(name)
 
 
-def test_what_delete_may_be(name):
+def test_values_of_delete(name):
     for make_one in (
         lambda delete: SharedMemory.create(name, SIZE, delete=delete),
         lambda delete: array.create(name, SIZE, delete=delete),
@@ -460,7 +461,7 @@ def test_what_delete_may_be(name):
 
 
 def test_the_resource_tracker_is_notified(name, run_python):
-    """It prints no warning of a name that is gone when the process ends."""
+    """The tracker does not warn about a removed name when the process ends."""
     run_python(
         """
         import sys

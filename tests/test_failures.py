@@ -1,15 +1,15 @@
-"""Memory that runs out at any step is an error, after which all is as it was before."""
+"""If memory runs out at any step, the call raises and leaves everything as it was."""
 
 import sys
 
 import pytest
 from _processes import build_faults
 
-# aio is Python alone; the drop-in's objects without a name have one, which a cycle cannot tell.
+# aio is pure Python; the drop-in gives nameless objects a name that the cycle does not learn.
 MODULES = "array atomic cells functions guard handle memory numpy view waits".split()
 
 pytestmark = pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="from 3.12 on CPython itself crashes where memory runs out"
+    sys.version_info >= (3, 12), reason="from 3.12 on CPython itself crashes if memory runs out"
 )
 
 
@@ -20,17 +20,17 @@ def faults(tmp_path_factory):
 
 @pytest.mark.long
 @pytest.mark.parametrize("module", MODULES)
-def test_each_allocation_that_fails(run_python, faults, name, module):
+def test_each_allocation_of_a_cycle_fails_once(run_python, faults, name, module):
     code = f"from _failures import main; main('_leak_{module}')"
     run_python(code, name, env=faults, timeout=200)
 
 
-def test_what_could_not_be_made_has_no_name(run_python, faults, name):
+def test_a_failed_creation_leaves_no_name(run_python, faults, name):
     code = "import sys; from _failures import fail_to_make; fail_to_make(sys.argv[1])"
     run_python(code, name, env=faults, timeout=200)
 
 
-def test_functions_of_the_package_itself_for_which_memory_runs_out(run_python, faults, name):
+def test_python_functions_of_the_package_without_memory(run_python, faults, name):
     code = """
         import sys
         from _processes import Faults
@@ -90,7 +90,7 @@ def test_an_import_that_fails_can_be_tried_again(run_python, faults):
     run_python(code, env=faults)
 
 
-def test_a_descriptor_whose_number_finds_no_memory_is_closed(run_python, faults):
+def test_a_descriptor_is_closed_if_its_int_cannot_be_allocated(run_python, faults):
     code = """
         import errno, fcntl, os
         from _processes import Faults, raises

@@ -1,4 +1,4 @@
-"""Fork and exec: a child never takes its parent's names away, nor gets its descriptors by exec."""
+"""Fork and exec: a child does not remove its parent's names, and exec closes all descriptors."""
 
 import multiprocessing
 import os
@@ -41,7 +41,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_forked_child_never_removes_what_its_parent_deletes(run_python, name, end):
+def test_a_forked_child_does_not_remove_its_parents_object(run_python, name, end):
     code = f"""{START}
 shm = SharedMemory.create(name, 1000, delete=True)
 shm.buf[:6] = b"parent"
@@ -61,7 +61,7 @@ assert not there(name)
     run_python(code, name, env=PATH)
 
 
-def test_a_grandchild_or_an_orphan_does_not_remove_it(start_python, name):
+def test_a_grandchild_or_an_orphan_does_not_remove_the_object(start_python, name):
     code = f"""{START}
 shm = SharedMemory.create(name, 1000, delete=True)
 if os.fork() == 0:
@@ -82,15 +82,15 @@ say("parent goes")
     assert said == {"parent goes", "grandchild waits"}
     child.process.wait(60)
     child.say("on")
-    child.hear("gone")  # the parent removed it, when it ended
-    child.hear("there")  # and the grandchild's handle is not for the new one
+    child.hear("gone")  # the parent removed the name when it ended
+    child.hear("there")  # the grandchild's handle does not remove the new object
     child.finish()
     with SharedMemory.open(name) as shm:
         assert shm.size == 2000
         shm.unlink()
 
 
-def test_what_a_child_makes_itself_it_removes(run_python, name):
+def test_a_child_removes_the_objects_that_it_created(run_python, name):
     code = f"""{START}
 parents = SharedMemory.create(name, 100, delete=True)
 for end in ("close", "exit"):
@@ -136,7 +136,7 @@ def body(name, shm):
 
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_a_process_of_multiprocessing_does_not_remove_it(name, method):
+def test_a_process_of_multiprocessing_does_not_remove_its_parents_object(name, method):
     context = multiprocessing.get_context(method)
     with SharedMemory.create(name, 100, delete=True) as shm:
         process = context.Process(target=body, args=(name, shm))
@@ -158,12 +158,12 @@ def leave_open(name):
         pass
     calls = len(util._finalizer_registry)
     SharedMemory.create(f"{name}-dropped", 100, delete=True)
-    assert len(util._finalizer_registry) == calls, "it piles up what is to be called at the end"
+    assert len(util._finalizer_registry) == calls, "the list of finalizers grows"
     kept.append(SharedMemory.create(name, 100, delete=True))
     kept.append(SharedMemory.create(f"{name}-before", 100, delete=True))
     kept[-1].rename(f"{name}-after")
     if os.fork() == 0:
-        # What multiprocessing calls at the end of a worker is not for a child of it.
+        # A child of the worker must not run the worker's finalizers.
         util._exit_function()
         os._exit(0)
     assert os.wait()[1] == 0
@@ -173,7 +173,7 @@ def leave_open(name):
 
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_a_process_of_multiprocessing_deletes_its_own_at_its_end(name, method):
+def test_a_process_of_multiprocessing_removes_its_own_objects_at_exit(name, method):
     process = multiprocessing.get_context(method).Process(target=leave_open, args=(name,))
     process.start()
     process.join(60)
@@ -183,7 +183,7 @@ def test_a_process_of_multiprocessing_deletes_its_own_at_its_end(name, method):
     os.unlink(f"{SHM}/{name}-stays")
 
 
-def test_a_child_with_its_parent_s_process_id_does_not_remove_it(run_python, name):
+def test_a_child_with_the_process_id_of_its_parent_does_not_remove_the_object(run_python, name):
     needs_mounts()
     code = f"""{START}
 import _processes
@@ -206,7 +206,7 @@ assert not there(name)
     run_python(code, name, env=PATH)
 
 
-def test_a_child_s_close_does_not_touch_the_parent(run_python, name):
+def test_close_in_a_child_does_not_affect_the_parent(run_python, name):
     code = f"""{START}
 shm = SharedMemory.create(name, 8192, max_size=1 << 20)
 view, mapping = shm.buf, shm.map(4096)
@@ -385,7 +385,7 @@ assert shm.buf[0] == 3
 def test_a_child_forked_while_a_call_waits_for_the_mapping_can_use_the_handle(
     run_python, name, act
 ):
-    """Without the GIL: the call that waits must not have the handle's own lock meanwhile."""
+    """Without the GIL, a call that waits for the mapping must not hold the handle's lock."""
     code = f"""{START}
 import signal, threading, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # of threads and fork
@@ -417,7 +417,7 @@ os._exit(0)
     run_python(code, name, env=PATH)
 
 
-def test_descriptors_do_not_pass_through_exec(name, run_python):
+def test_descriptors_are_closed_by_exec(name, run_python):
     code = f"""{START}
 import pickle
 keep = [
@@ -454,7 +454,7 @@ linked.unlink()
 
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2), (0, 2)])
-def test_with_closed_standard_descriptors_ours_are_above_them(name, tmp_path, closed):
+def test_new_descriptors_are_never_the_standard_descriptors(name, tmp_path, closed):
     report = tmp_path / "report"
     code = f"""
 import os, pickle, sys, traceback

@@ -1,4 +1,4 @@
-"""Programs that restart: attach to an object that is used, and replace one that no process uses."""
+"""stale= and replace=: attach to an object in use, and replace an object that no process uses."""
 
 import contextlib
 import mmap
@@ -31,7 +31,8 @@ def no_names_left(names):
 
 @pytest.fixture
 def user(start_python):
-    """user(kind, name, "word=value", ...): a process that has the object, and what it said."""
+    """user(kind, name, "word=value", ...): a process that has the object, and the line it
+    printed."""
 
     def user(kind, name, *words):
         child = start_python(USE, kind, name, *words, env=PATH)
@@ -45,7 +46,7 @@ def inode(made):
 
 
 @kinds
-def test_what_a_living_process_uses_is_attached_to(kind, name, user):
+def test_an_object_of_a_live_process_is_attached(kind, name, user):
     child, said = user(kind, name)
     assert said == "new"
     for stale in ("attach", "replace", "error"):
@@ -56,11 +57,11 @@ def test_what_a_living_process_uses_is_attached_to(kind, name, user):
 
 
 @kinds
-def test_what_a_killed_process_left_is_replaced(kind, name, user):
+def test_an_object_of_a_killed_process_is_replaced(kind, name, user):
     child, _ = user(kind, name)
     child.kill()
     made, new = make(kind, name, exist_ok=True)
-    assert not new, "without stale= the caller attaches to what is left"
+    assert not new, "without stale= the caller attaches to the old object"
     old = inode(made)
     made.close()
     del made
@@ -77,7 +78,7 @@ def test_what_a_killed_process_left_is_replaced(kind, name, user):
 
 
 @kinds
-def test_replace_leaves_the_old_one_to_those_that_have_it(kind, name, user):
+def test_replace_leaves_the_old_object_to_its_users(kind, name, user):
     child, _ = user(kind, name)
     old, new = make(kind, name, exist_ok=True)
     assert not new
@@ -91,14 +92,14 @@ def test_replace_leaves_the_old_one_to_those_that_have_it(kind, name, user):
 
 
 @kinds
-def test_replace_makes_one_if_there_is_none(kind, name):
+def test_replace_creates_an_object_if_the_name_is_free(kind, name):
     made, new = make(kind, name, replace=True)
     assert new
     made.close()
 
 
 def test_a_program_that_only_maps_the_file_uses_the_object(name, start_python):
-    """A C program, or numpy.memmap: without the use lock of this library."""
+    """A C program or numpy.memmap does not take the use lock of this library."""
     SharedMemory.create(name, SIZE).close()
     child = start_python(
         """
@@ -121,8 +122,9 @@ def test_a_program_that_only_maps_the_file_uses_the_object(name, start_python):
         assert shm.created
 
 
-def test_a_process_that_only_inspects_it_does_not_use_it(name, run_threads):
-    """A look at a name takes a moment, and the next moment the object is seen to be unused."""
+def test_inspecting_an_object_is_not_a_use(name, run_threads):
+    """Inspecting a name opens the object for a short time only; create() waits until it is
+    unused."""
     done = []
 
     def inspect():
@@ -142,7 +144,7 @@ def test_a_process_that_only_inspects_it_does_not_use_it(name, run_threads):
     run_threads(inspect, restart)
 
 
-def test_what_init_raises_leaves_the_old_object(name):
+def test_an_exception_of_init_leaves_the_old_object(name):
     SharedMemory.create(name, SIZE, init=lambda buffer: buffer.__setitem__(0, 3)).close()
     for how in (STALE, {"replace": True}):
         with pytest.raises(ZeroDivisionError):
@@ -151,8 +153,8 @@ def test_what_init_raises_leaves_the_old_object(name):
             assert shm.buf[0] == 3
 
 
-def test_a_process_that_comes_while_init_runs_makes_the_object(name):
-    """The slower one attaches to the object of the faster one."""
+def test_a_faster_process_creates_the_object_while_init_runs(name):
+    """The slower process attaches to the object of the faster process."""
     SharedMemory.create(name, SIZE).close()
     faster = []
 
@@ -184,8 +186,8 @@ def test_an_object_of_another_owner_is_not_replaced(name):
         assert shm.created
 
 
-def test_what_is_unknown_counts_as_used(name, run_python):
-    """The kernel grants the lease only to the owner."""
+def test_an_unknown_state_counts_as_in_use(name, run_python):
+    """The kernel grants the write lease only to the owner."""
     needs_root()
     SharedMemory.create(name, SIZE, mode=0o666).close()
     run_python(
@@ -209,7 +211,7 @@ def test_what_is_unknown_counts_as_used(name, run_python):
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "symbolic link", "directory"])
-def test_what_is_not_an_object_is_not_replaced(name, kind):
+def test_other_kinds_of_files_are_not_replaced(name, kind):
     path = f"/dev/shm/{name}"
     {
         "FIFO": os.mkfifo,
@@ -224,13 +226,13 @@ def test_what_is_not_an_object_is_not_replaced(name, kind):
         (os.rmdir if kind == "directory" else os.unlink)(path)
 
 
-# -- the words ----------------------------------------------------------------------------------
+# -- arguments ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "kind", ["SharedMemory", "array.create", "array.save", "Lock", "Semaphore"]
 )
-def test_words_that_contradict_each_other(kind, name):
+def test_arguments_that_contradict_each_other(kind, name):
     for how, text in (
         ({"exist_ok": True, "replace": True}, "give one of the two"),
         ({"stale": "replace"}, "stale='replace' needs exist_ok=True"),
@@ -244,7 +246,7 @@ def test_words_that_contradict_each_other(kind, name):
     assert name not in posixshm.listdir()
 
 
-def test_words_that_need_a_name():
+def test_arguments_that_need_a_name():
     for word in ("replace", "exist_ok"):
         with pytest.raises(ValueError, match=f"{word} needs a name"):
             SharedMemory.create(None, SIZE, **{word: True})
@@ -259,11 +261,11 @@ def test_replace_goes_with_create(name):
         posixshm.Event(name, replace=True)
 
 
-# -- what it is for -----------------------------------------------------------------------------
+# -- typical uses -------------------------------------------------------------------------------
 
 
 def test_a_service_that_is_killed_and_restarted(name, user):
-    """Each start finds a fresh object, and its clients attach to that."""
+    """The service attaches to the object while its client uses it."""
     seen = set()
     for _ in range(2):
         service, said = user("SharedMemory", name, "exist_ok=True", "stale=replace")
@@ -278,8 +280,8 @@ def test_a_service_that_is_killed_and_restarted(name, user):
     assert seen
 
 
-def test_a_notebook_cell_that_is_run_again(name):
-    """The variable still has the object of the first run; its views stay valid."""
+def test_a_notebook_can_replace_its_array_repeatedly(name):
+    """The views of the first run remain valid after the second run has replaced the object."""
     cell = "frames = array.create(name, shape, 'u1', replace=True); frames[:] = shape[0]"
     space = {"array": array, "name": name}
     exec(cell, {**space, "shape": (2, 3)}, space)
@@ -314,7 +316,8 @@ def test_a_frame_size_that_changes_between_runs(name, start_python, sizes):
 
 
 def test_a_pod_whose_container_restarts(name, start_python):
-    """A new PID namespace over the old /dev/shm: the primitives are fresh, and no lock is held."""
+    """In a new PID namespace with the old /dev/shm the primitives are fresh, and no lock is
+    held."""
     needs_mounts()
     for number in range(3):
         container = start_python(
@@ -328,11 +331,11 @@ def test_a_pod_whose_container_restarts(name, start_python):
         container.finish()
 
 
-# -- processes that come at the same time -------------------------------------------------------
+# -- concurrent processes -----------------------------------------------------------------------
 
 
 @pytest.mark.long
-def test_of_processes_that_come_at_once_one_replaces(name, start_python):
+def test_only_one_of_many_processes_replaces_the_object(name, start_python):
     code = """
         import sys
         from _processes import ready
@@ -370,7 +373,7 @@ def test_of_processes_that_come_at_once_one_replaces(name, start_python):
 
 @pytest.mark.long
 def test_no_object_in_use_is_ever_replaced(name, start_python):
-    """Processes come, go and are killed; each sees its object keep the name while it has it."""
+    """Processes start, end and are killed; each object keeps its name while a process uses it."""
     chance = random.Random(5)
     children = []
 
@@ -390,8 +393,8 @@ def test_no_object_in_use_is_ever_replaced(name, start_python):
         child.finish()
 
 
-def test_the_file_can_be_mapped_by_others_while_it_is_replaced(name, run_threads):
-    """A reader that opens the name gets a whole object at every moment."""
+def test_readers_see_a_complete_object_while_it_is_replaced(name, run_threads):
+    """A reader that opens the name always gets a complete object."""
     SharedMemory.create(
         name, SIZE, init=lambda b: b.__setitem__(slice(None), b"\x07" * SIZE)
     ).close()
@@ -420,7 +423,7 @@ def test_the_file_can_be_mapped_by_others_while_it_is_replaced(name, run_threads
     run_threads(read, replace)
 
 
-# -- what the errors say ------------------------------------------------------------------------
+# -- messages -----------------------------------------------------------------------------------
 
 
 def test_the_error_names_the_processes(name, user):
@@ -454,8 +457,8 @@ def test_the_error_names_the_processes(name, user):
     "make_it, kind",
     [(os.mkdir, "a directory"), (os.mkfifo, "a FIFO"), (lambda path: os.symlink("/", path), "a symb")],
 )
-def test_the_error_says_what_else_has_the_name(name, make_it, kind):
-    """No argument attaches to that."""
+def test_the_error_names_the_type_of_another_file(name, make_it, kind):
+    """The message does not suggest an argument, because none would help."""
     path = f"/dev/shm/{name}"
     make_it(path)
     try:
@@ -465,7 +468,7 @@ def test_the_error_says_what_else_has_the_name(name, make_it, kind):
         (os.rmdir if kind == "a directory" else os.unlink)(path)
 
 
-def test_the_error_says_that_no_process_uses_it_and_since_when(name):
+def test_the_error_says_that_the_object_is_unused_and_since_when(name):
     import time
 
     SharedMemory.create(name, SIZE).close()

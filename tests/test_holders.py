@@ -28,7 +28,7 @@ OPEN = """
     ],
     ids=["handle", "without its descriptor", "raw descriptor", "view"],
 )
-def test_a_process_is_found_by_what_it_has(more, how, name, start_python):
+def test_a_process_is_found_by_each_kind_of_use(more, how, name, start_python):
     with SharedMemory.create(name, 100, delete=True) as shm:
         child = start_python(OPEN.format(more=more), name, env=PATH)
         child.hear("ready")
@@ -44,7 +44,7 @@ def test_a_process_is_found_by_what_it_has(more, how, name, start_python):
     assert shm.closed
 
 
-def test_a_killed_process_is_a_holder_no_longer(name, start_python):
+def test_a_killed_process_is_not_a_holder(name, start_python):
     with SharedMemory.create(name, 100, delete=True) as shm:
         shm.close()
         SharedMemory.create(name, 100).close()
@@ -80,7 +80,7 @@ def test_a_forked_child_that_inherited_a_mapping_is_a_holder(name, start_python)
         child.finish()
 
 
-def test_an_object_that_had_the_name_before_does_not_count(name):
+def test_holders_of_an_earlier_object_are_not_listed(name):
     with SharedMemory.create(name, 100) as old:
         old.unlink()
         with SharedMemory.create(name, 100, delete=True) as new:
@@ -95,7 +95,7 @@ def test_an_object_that_had_the_name_before_does_not_count(name):
             os.unlink(f"/dev/shm/{name}")
 
 
-def test_the_processes_that_have_a_semaphore(name):
+def test_the_holders_of_a_semaphore(name):
     semaphore = Semaphore(name, 1, create=True)
     try:
         assert [each.pid for each in holders(f"sem.{name}")] == [os.getpid()]
@@ -103,7 +103,7 @@ def test_the_processes_that_have_a_semaphore(name):
         semaphore.unlink()
 
 
-def test_what_has_no_holders(name):
+def test_files_without_holders(name):
     with raises(errno.ENOENT) as caught:
         holders(name)
     assert caught[0].filename == name

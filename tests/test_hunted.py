@@ -1,12 +1,12 @@
-"""What a thread finds with gc.get_objects() while another makes it is whole, or is not found."""
+"""gc.get_objects() in one thread never returns an object that another thread has not completed."""
 
 import sys
 
 from _processes import PATH
 
 
-def test_a_thread_that_hunts_for_what_is_being_made(run_python, name):
-    """A primitive without its memory, or a helper with a pointer into a stack, kills the process."""
+def test_the_collector_finds_complete_objects_only(run_python, name):
+    """An incomplete object, or a helper that points to a stack, would crash the process."""
     code = f"""
         import sys
         sys.setswitchinterval(1e-5)

@@ -1,4 +1,4 @@
-"""Calling anything public, well or badly, for long leaves everything flat; and nothing is left out."""
+"""Repeated calls of every public name, with good and bad arguments, do not leak."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from _processes import COUNTING
 
 MODULES = sorted(file.stem for file in Path(__file__).parent.glob("_leak_*.py"))
-DEADLINE = 100  # a debug build counts for long
+DEADLINE = 100  # counting is slow in a debug build
 
 
 @pytest.mark.long
@@ -17,7 +17,7 @@ def test_cycles(run_python, name, module):
 
 
 def test_every_public_name_has_a_cycle(run_python, name):
-    """And every cycle is that of a name."""
+    """Every cycle also belongs to a public name."""
     code = f"""
         import _leaks, _surface
         modules = set(_surface.MODULES) - {{"posixshm.arrow"}}  # see tests/consumers

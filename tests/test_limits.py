@@ -1,6 +1,6 @@
-"""When the machine has no more to give: the right OSError, and everything as it was before.
+"""Exhausted resources: the call raises the right OSError and leaves everything as it was.
 
-Each test is a child process with a limit, or a /dev/shm, of its own.
+Each test runs a child with its own limit or its own /dev/shm.
 """
 
 import signal
@@ -67,7 +67,7 @@ with SharedMemory.open("all of it") as second:
     run_limited(run_python, "import posixshm.shared_memory\n" + code, shm="size=1m")
 
 
-def test_populating_that_finds_no_room_takes_none(run_python):
+def test_populate_without_enough_memory_allocates_none(run_python):
     code = """
 for readonly in (False, True):
     with open(f"{SHM}/sparse", "wb") as file:
@@ -155,7 +155,7 @@ for size in (1 << 47, 1 << 56, 1 << 62, 2**63 - 1, 2**63 - 4096):
     run_limited(run_python, code, shm="size=1m")
 
 
-def test_what_is_free_counts_and_not_what_there_is(run_python):
+def test_the_free_space_counts_rather_than_the_total(run_python):
     code = """
 first = SharedMemory.create("first", 700 * 1024)
 with unchanged(), raises(errno.ENOSPC) as caught:
@@ -173,7 +173,7 @@ third = SharedMemory.create("third", 500 * 1024)
 
 
 @pytest.mark.parametrize("keywords", ["", ", populate=True", ", huge_pages=True"])
-def test_an_object_of_more_than_half_of_what_is_free(run_python, keywords):
+def test_an_object_larger_than_half_of_the_free_space(run_python, keywords):
     code = f"""
 shm = SharedMemory.create("large", 200 * MIB{keywords})
 assert shm.size == 200 * MIB and free_bytes() == 50 * MIB
@@ -182,7 +182,7 @@ shm.buf[-1] = 1
     run_limited(run_python, code, shm="size=250m")
 
 
-def test_reserve_false_opts_out(run_python):
+def test_reserve_false_skips_the_reservation(run_python):
     code = """
 import resource
 shm = SharedMemory.create("big", 2 * MIB, reserve=False)
@@ -205,7 +205,7 @@ shm.buf[:] = bytes(2 * MIB)
 
 
 @pytest.mark.parametrize("max_size", ["None", "8 * MIB"])
-def test_growth_that_finds_no_room_leaves_all_as_it_was(run_python, max_size):
+def test_growth_without_enough_space_changes_nothing(run_python, max_size):
     code = f"""
 max_size = {max_size}
 shm = SharedMemory.create("growing", 300_000, max_size=max_size)
@@ -295,7 +295,7 @@ with SharedMemory.create("other", 100 * MIB, populate=True):
 
 
 @pytest.mark.parametrize("keywords", ["", ", populate=True", ", huge_pages=True"])
-def test_more_than_the_machine_has_without_a_limit_of_the_mount(run_python, keywords):
+def test_more_memory_than_the_machine_has_on_a_mount_without_a_limit(run_python, keywords):
     code = f"""
 with open("/proc/self/oom_score_adj", "w") as file:
     file.write("1000")  # if it should be tried, then this process is the first one to go
@@ -322,7 +322,7 @@ with SharedMemory.anonymous(1 << 43, reserve=False) as large:
 # -- rlimits ------------------------------------------------------------------------------------
 
 
-def test_file_size_limit_is_an_error_and_no_signal(run_python, name):
+def test_the_file_size_limit_raises_without_a_signal(run_python, name):
     code = """
 import resource
 name, limit = sys.argv[1], 65536
@@ -561,7 +561,7 @@ shm.unlink()
 
 @pytest.mark.parametrize("limit", [0, 8192])
 def test_locked_memory_limit(run_python, name, limit):
-    needs_root()  # to be somebody else; root may lock what it likes
+    needs_root()  # become another user: the limit does not apply to root
     needs_plain_build("it makes mlock do nothing")
     code = """
 import resource

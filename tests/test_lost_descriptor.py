@@ -1,4 +1,4 @@
-"""A handle whose descriptor another part of the program closed touches no other file."""
+"""A handle whose descriptor the program has closed does not touch another file."""
 
 import errno
 import os
@@ -44,7 +44,7 @@ def other(tmp_path):
 
 
 def take_over(fd, path):
-    """What a daemon does: close everything, then open a file, which gets the number."""
+    """Close the descriptor as a daemon does, and open a file that gets its number."""
     stranger = os.open(path, os.O_RDWR)
     if stranger != fd:
         os.dup2(stranger, fd)
@@ -52,7 +52,7 @@ def take_over(fd, path):
 
 
 @pytest.mark.parametrize("use", USES)
-def test_another_file_of_the_number_is_left_alone(name, other, use):
+def test_another_file_with_the_number_is_not_touched(name, other, use):
     shm = SharedMemory.create(name, 5000)
     fd = shm.fileno()
     take_over(fd, other)
@@ -60,7 +60,7 @@ def test_another_file_of_the_number_is_left_alone(name, other, use):
     with pytest.raises(OSError, match="closed") as caught:
         USES[use](shm)
     assert (caught.value.errno, caught.value.filename) == (errno.EBADF, name)
-    shm.buf[0] = 1  # the memory can still be used
+    shm.buf[0] = 1  # the memory is still mapped
     shm.close()
     assert os.stat(other) == before and other.read_bytes() == b"precious"
     assert os.fstat(fd).st_ino == before.st_ino  # it was not closed
@@ -69,7 +69,7 @@ def test_another_file_of_the_number_is_left_alone(name, other, use):
 
 
 @pytest.mark.parametrize("use", UNNAMED_USES)
-def test_another_file_of_the_number_of_an_unnamed_object_is_left_alone(other, use):
+def test_another_file_with_the_number_of_an_unnamed_object_is_not_touched(other, use):
     make = SharedMemory.unlinked if use == "link" else SharedMemory.anonymous
     shm = make(5000)
     fd = shm.fileno()
@@ -83,11 +83,11 @@ def test_another_file_of_the_number_of_an_unnamed_object_is_left_alone(other, us
 
 
 @pytest.mark.parametrize("end", ["close", "close_fd", "del", "again"])
-def test_a_number_that_is_not_open_any_more_or_another_file_s_is_not_closed(name, other, end):
+def test_a_lost_descriptor_is_not_closed(name, other, end):
     shm = SharedMemory.create(name, 5000, max_size=1 << 20)
     fd = shm.fileno()
     os.close(fd)
-    assert shm.size == 5000  # the last known
+    assert shm.size == 5000  # the last known size
     with pytest.raises(OSError, match="closed"):
         shm.stat()
     take_over(fd, other)

@@ -1,4 +1,4 @@
-"""The C tests of csrc/posix, which need no interpreter. .ci/run has them under sanitizers as well."""
+"""The C tests of csrc/posix, which do not need Python. .ci/run also runs them with sanitizers."""
 
 import os
 import shutil
@@ -15,8 +15,8 @@ COMPILER = os.environ.get("CC", "gcc").split()[0]
 @pytest.mark.long
 @pytest.mark.once
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(not (RUN.parents[2] / "csrc").is_dir(), reason="the C sources are not here")
-def test_the_room_without_an_interpreter():
+@pytest.mark.skipif(not (RUN.parents[2] / "csrc").is_dir(), reason="the C sources are missing")
+def test_the_c_tests_of_csrc_posix():
     if shutil.which(COMPILER) is None:
         cannot_be_tested(f"there is no {COMPILER} here")
     run = subprocess.run(

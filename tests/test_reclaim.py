@@ -1,4 +1,4 @@
-"""Leases and reclaim(): what the dead left goes, what anybody uses stays, and nobody waits."""
+"""reclaim() removes the objects of dead processes, keeps objects in use, and delays no process."""
 
 import ctypes
 import errno
@@ -36,11 +36,11 @@ def shm(name):
 
 
 def leave(name, size=100, **keywords):
-    """An object that nobody uses."""
+    """Create an object that no process uses."""
     SharedMemory.create(name, size, **keywords).close()
 
 
-# -- what is selected ---------------------------------------------------------------------------
+# -- selection ----------------------------------------------------------------------------------
 
 
 def test_reclaim_requires_a_prefix_or_an_age(name):
@@ -90,7 +90,7 @@ def test_only_names_with_the_prefix_are_touched(names):
             posixshm.shm_unlink(each)
 
 
-def test_dry_run_only_says_so(name, names):
+def test_dry_run_removes_nothing(name, names):
     leave(name)
     before = os.stat(f"{SHM}/{name}")
     for _ in range(3):
@@ -101,7 +101,7 @@ def test_dry_run_only_says_so(name, names):
     assert actions(reclaim(name, dry_run=False)) == {name: "removed"}
 
 
-def test_what_is_too_young_is_left_and_not_mentioned(name):
+def test_objects_that_are_too_young_are_kept_and_not_listed(name):
     leave(name)
     for age in (1e6, 10**9, math.inf):
         assert reclaim(name, older_than=age) == []
@@ -123,7 +123,7 @@ def test_age_decides_among_many(names):
     found = actions(reclaim(prefix, older_than=age))
     end = time.time()
     assert set(found.values()) == {"removed"}
-    # The kernel's own times are a tick coarse.
+    # The times of the kernel have the resolution of a tick.
     tick = 0.02
     for each in several:
         if each in found:
@@ -227,7 +227,7 @@ def test_a_name_without_any_text_stays_in_its_directory(run_python):
     run_python(code, env=PATH)
 
 
-# -- what is in use -----------------------------------------------------------------------------
+# -- objects in use -----------------------------------------------------------------------------
 
 
 HOLDERS = {
@@ -248,7 +248,7 @@ os.closerange(3, 50)""",
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
-def test_what_another_process_uses_is_in_use_until_it_is_killed(start_python, name, holder):
+def test_an_object_is_in_use_until_its_user_is_killed(start_python, name, holder):
     leave(name)
     code = f"""
 import mmap, os, pickle, sys
@@ -269,7 +269,7 @@ sys.stdin.read()
     assert actions(reclaim(name)) == {name: "removed"}
 
 
-def test_what_this_process_uses_is_in_use(shm, name):
+def test_an_object_that_this_process_uses_is_in_use(shm, name):
     assert actions(reclaim(name)) == {name: "in use"}
     shm.close_fd()
     assert actions(reclaim(name)) == {name: "in use"}
@@ -301,8 +301,8 @@ def test_each_handle_has_its_own_use_lock(shm, name):
     assert actions(reclaim(name)) == {name: "removed"}
 
 
-# A program that does not use this library, and one that only has a descriptor. Each as another user,
-# in a PID namespace and mount namespace of its own, so that its /proc shows it and ours need not.
+# Programs that do not use this library, some with only a descriptor. They run as the same user, as
+# another user, and in another PID namespace, in which our /proc need not show their descriptors.
 STRANGERS = {
     "a raw descriptor": "fd = posixshm.shm_open(name, os.O_RDONLY)",
     "a descriptor for writing": "fd = os.open('/dev/shm/' + name, os.O_WRONLY)",
@@ -320,7 +320,7 @@ os.close(fd)""",
 
 @pytest.mark.parametrize("where", ["same user", "another user", "another PID namespace"])
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_what_a_process_uses_that_holds_no_lock(start_python, name, stranger, where):
+def test_a_use_without_the_use_lock_is_found(start_python, name, stranger, where):
     if where != "same user":
         needs_root()
     leave(name, mode=0o666)
@@ -358,12 +358,12 @@ sys.stdin.read()
         child.finish(check=False)
     else:
         child.kill()
-    # A moment later: what lay in a dead process's socket the kernel closes when it comes to it.
+    # The kernel closes descriptors in the socket of a dead process some time later.
     until(lambda: actions(reclaim(name)) == {name: "removed"})
 
 
-def test_a_reclaimer_in_a_container_sees_a_process_outside_of_it(run_python, shm, name):
-    """It shares /dev/shm and nothing else."""
+def test_a_reclaimer_in_a_container_finds_a_process_outside(run_python, shm, name):
+    """The container shares only /dev/shm."""
     needs_root()
     code = """
         import ctypes, sys
@@ -385,7 +385,7 @@ def test_a_reclaimer_in_a_container_sees_a_process_outside_of_it(run_python, shm
 
 
 def test_without_a_write_lease_the_state_is_unknown(run_python, faults, name):
-    """As on a kernel that grants none. What is seen in /proc is in use."""
+    """As on a kernel that does not grant write leases. A use that /proc shows still counts."""
     code = """
         import mmap, os, sys
         from _processes import Faults
@@ -414,7 +414,7 @@ def test_without_a_write_lease_the_state_is_unknown(run_python, faults, name):
     assert left(name) == []
 
 
-# -- what the dead left -------------------------------------------------------------------------
+# -- objects of dead processes ------------------------------------------------------------------
 
 
 def test_thousands_of_objects_of_killed_jobs(start_python, names):
@@ -454,7 +454,7 @@ def test_thousands_of_objects_of_killed_jobs(start_python, names):
     assert left(prefix) == []
 
 
-def test_a_stopped_job_keeps_what_it_has(start_python, name):
+def test_a_stopped_process_keeps_its_object(start_python, name):
     child = start_python(
         """
         import sys
@@ -472,7 +472,7 @@ def test_a_stopped_job_keeps_what_it_has(start_python, name):
     assert actions(reclaim(name)) == {name: "removed"}
 
 
-# -- attaching while somebody reclaims ----------------------------------------------------------
+# -- attaching during reclaim() -----------------------------------------------------------------
 
 
 def test_an_attacher_gets_the_live_object_or_none(start_python, names):
@@ -557,8 +557,8 @@ def test_an_attacher_gets_the_live_object_or_none(start_python, names):
         child.finish()
 
 
-def test_a_name_that_is_created_anew_all_the_time(start_python, name):
-    """The reclaimer must never take the new object for the old one it judged."""
+def test_a_name_that_is_created_again_and_again(start_python, name):
+    """The reclaimer must not remove a new object after it inspected the old object."""
     creator = """
         import sys
         from _processes import ready, stopped
@@ -615,7 +615,7 @@ def faults(tmp_path_factory):
     return build_faults(tmp_path_factory.mktemp("faults"))
 
 
-# A reclaimer that is stopped, or killed, at one of its system calls.
+# A reclaimer that is stopped or killed at one of its system calls.
 FROZEN = """
     import sys
     from _processes import Faults
@@ -631,7 +631,7 @@ FROZEN = """
 
 
 def freeze(start_python, faults, name, call, nth, action):
-    """A reclaimer, and whether it came to a stop there (or is through without such a call)."""
+    """A reclaimer, and whether it stopped at the call; it ends if it does not make that call."""
     child = start_python(FROZEN, name, call, nth, action, env=faults)
     child.hear("ready")
     _, status = os.waitpid(child.pid, os.WUNTRACED)
@@ -649,7 +649,7 @@ CALLS = (
 
 @pytest.fixture(scope="module")
 def points(tmp_path_factory, faults):
-    """The system calls that reclaim makes: names, and how many of each matter."""
+    """(name, number) of each system call of reclaim() at which a reclaimer should stop."""
     code = f"""
         import json, sys
         from _processes import Faults
@@ -674,7 +674,7 @@ def points(tmp_path_factory, faults):
 
 
 @pytest.mark.long
-def test_a_reclaimer_stopped_anywhere_hangs_and_harms_no_process(
+def test_a_reclaimer_stopped_at_any_call_blocks_no_process(
     start_python, faults, names, points
 ):
     outcomes = set()
@@ -693,7 +693,7 @@ def test_a_reclaimer_stopped_anywhere_hangs_and_harms_no_process(
             with SharedMemory.create(name, 70) as second:
                 assert second.created
         except BlockingIOError:
-            outcome = "refused"  # the reclaimer was stopped while it had its lease
+            outcome = "refused"  # the reclaimer was stopped while it held its write lease
         outcomes.add(outcome)
         child.signal(signal.SIGCONT)
         said = child.finish()[1].split("\n")[:-1]
@@ -703,7 +703,7 @@ def test_a_reclaimer_stopped_anywhere_hangs_and_harms_no_process(
             holder.close()
             assert actions(reclaim(name)) == {name: "removed"}
         elif outcome == "gone":
-            assert left(name) == [name], (call, nth)  # the new one stays
+            assert left(name) == [name], (call, nth)  # the new object is kept
             with SharedMemory.open(name) as second:
                 assert second.size == 70
                 second.unlink()
@@ -714,7 +714,7 @@ def test_a_reclaimer_stopped_anywhere_hangs_and_harms_no_process(
 
 
 @pytest.mark.parametrize("action", [Faults.KILL_BEFORE, Faults.KILL_AFTER])
-def test_a_reclaimer_killed_anywhere_leaves_what_the_next_one_can_reclaim(
+def test_a_reclaimer_killed_at_any_call_leaves_only_reclaimable_objects(
     start_python, faults, names, points, action
 ):
     for call, nth in points:
@@ -727,7 +727,7 @@ def test_a_reclaimer_killed_anywhere_leaves_what_the_next_one_can_reclaim(
         assert left(name) == [], (call, nth)
 
 
-def test_an_object_linked_under_a_reclaimer_stays(start_python, faults, names):
+def test_an_object_that_replaces_another_during_reclaim_is_kept(start_python, faults, names):
     for call in ("shm_open", "flock", "fstat", "lstat"):
         name, other = names(), names()
         leave(name, 5000)
@@ -738,7 +738,7 @@ def test_an_object_linked_under_a_reclaimer_stays(start_python, faults, names):
                 assert left(name) == []
                 posixshm.shm_unlink(other)
                 continue
-            os.rename(f"{SHM}/{other}", f"{SHM}/{name}")  # replaces it, without the name lock
+            os.rename(f"{SHM}/{other}", f"{SHM}/{name}")  # replace the object without the name lock
             child.signal(signal.SIGCONT)
             child.finish()
             assert os.stat(f"{SHM}/{name}").st_size == 60, call
@@ -750,7 +750,7 @@ def test_an_object_linked_under_a_reclaimer_stays(start_python, faults, names):
 # -- permission ---------------------------------------------------------------------------------
 
 
-def test_what_one_may_not_remove_is_reported_and_stays(run_python, names):
+def test_an_object_without_permission_to_remove_is_reported_and_kept(run_python, names):
     needs_root()
     prefix = names()
     code = """
@@ -797,7 +797,7 @@ def test_what_one_may_not_remove_is_reported_and_stays(run_python, names):
         assert set(actions(reclaim(prefix)).values()) == {"removed"}
 
 
-def test_what_one_may_not_open_is_reported_only_if_it_is_selected(run_python, name):
+def test_an_object_without_permission_to_open_is_reported_if_selected(run_python, name):
     needs_root()
     code = """
         import os, sys
@@ -819,7 +819,7 @@ def test_what_one_may_not_open_is_reported_only_if_it_is_selected(run_python, na
         reclaim(name)
 
 
-def test_an_object_its_own_user_may_not_write_is_in_use_while_it_is_held(run_python, name):
+def test_a_read_only_object_of_its_user_is_in_use_while_it_is_open(run_python, name):
     needs_root()
     code = """
         import os, subprocess, sys
@@ -836,7 +836,7 @@ def test_an_object_its_own_user_may_not_write_is_in_use_while_it_is_held(run_pyt
     run_python(code, name, env=PATH)
 
 
-def test_a_second_user_s_mapping_is_seen_by_its_own_reclaim(run_python, name):
+def test_reclaim_by_another_user_finds_its_own_mapping(run_python, name):
     needs_root()
     code = """
         import mmap, os, sys
