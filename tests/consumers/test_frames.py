@@ -177,7 +177,7 @@ def test_polars_frames_are_written(name):
 
 def test_polars_objects_are_refused(name):
     frame = pl.DataFrame({"x": [1], "y": pl.Series([object()], dtype=pl.Object)})
-    with pytest.raises(TypeError, match=r"\['y'\] hold Python objects"):
+    with pytest.raises(TypeError, match=r"\['y'\] contain Python objects"):
         posixshm.arrow.write(name, frame)
     assert name not in posixshm.listdir()
 
