@@ -223,7 +223,7 @@ def _check(result):
 
 
 def become(user):
-    """Change to another user, who is in no other group.
+    """Change to another user, without supplementary groups.
 
     A child must import its modules before it calls this, because the other user may not be able to
     read the interpreter's folder. This imports what other modules import later.

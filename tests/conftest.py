@@ -33,7 +33,7 @@ sys.setswitchinterval(0.0001)
 
 
 def pytest_collection_finish(session):
-    """Objects from before the first test are no garbage of a test: gc.collect() need not traverse them."""
+    """Freeze the objects from before the first test: gc.collect() need not traverse them."""
     gc.collect()
     gc.freeze()
 
