@@ -90,7 +90,7 @@ static int
 acquire_all(LockObject *lock, int depth)
 {
     for (int i = 0; i < depth; i++) {
-        if (lock_acquire(lock, WAIT_FOREVER, false) < 0) {
+        if (lock_acquire(lock, NULL, false) < 0) {
             while (i-- > 0) {
                 (void)lock_release(lock);
             }

@@ -98,14 +98,17 @@ recover_from_death(LockObject *self, bool recover)
     return repaired(self);
 }
 
-/* After an attempt that did not simply acquire the lock. */
-static int
-acquire_slowly(LockObject *self, int rc, wait_timeout timeout, bool recover)
+/* After an attempt that did not simply acquire the lock.  Not inline, so that
+ * a free lock costs less. */
+static Py_NO_INLINE int
+acquire_slowly(LockObject *self, int rc, wait_timeout *timeout, bool recover)
 {
-    if ((rc == -EBUSY || rc == -EDEADLK) && !timeout.now) {
-        timeout_begin(&timeout);
+    wait_timeout forever = WAIT_FOREVER;
+    timeout = timeout == NULL ? &forever : timeout;
+    if ((rc == -EBUSY || rc == -EDEADLK) && !timeout->now) {
+        timeout_begin(timeout);
         WAIT_WITHOUT_GIL(rc, pshm_lock_wait(self->lock, &self->mstate,
-                                            timeout.deadline));
+                                            timeout->deadline));
     }
     switch (rc) {
     case 0:
@@ -119,7 +122,7 @@ acquire_slowly(LockObject *self, int rc, wait_timeout timeout, bool recover)
     case -EINPROGRESS:
         return recovery_raise(&self->base, rc);
     case -EDEADLK:
-        if (timeout.now) {
+        if (timeout->now) {
             return 0;
         }
         return placed_raise_words(
@@ -133,7 +136,7 @@ acquire_slowly(LockObject *self, int rc, wait_timeout timeout, bool recover)
 }
 
 int
-lock_acquire(LockObject *self, wait_timeout timeout, bool recover)
+lock_acquire(LockObject *self, wait_timeout *timeout, bool recover)
 {
     if (placed_check_writable(&self->base) < 0) {
         return -1;
@@ -164,27 +167,35 @@ PyDoc_STRVAR(
     "(EDEADLK) if this thread already holds the lock, unless it is an RLock\n"
     "that this object holds.  Raises ValueError after close().");
 
+static int
+acquire_with(LockObject *self, PyObject *const *args, Py_ssize_t count,
+             PyObject *kwnames)
+{
+    PyObject *values[3];
+    wait_timeout timeout;
+    bool recover = false;
+    if (args_match(&acquire_signature, args, count, kwnames, values) < 0
+        || timeout_of_acquire(values[0], values[1], &timeout) < 0
+        || arg_bool(values[2], &recover) < 0) {
+        return -1;
+    }
+    return lock_acquire(self, &timeout, recover);
+}
+
 PyObject *
 lock_acquire_method(PyObject *op, PyObject *const *args, Py_ssize_t count,
                     PyObject *kwnames)
 {
-    PyObject *values[3];
-    wait_timeout timeout = WAIT_FOREVER;
-    bool recover = false;
-    if ((count > 0 || kwnames != NULL)
-        && (args_match(&acquire_signature, args, count, kwnames, values) < 0
-            || timeout_of_acquire(values[0], values[1], &timeout) < 0
-            || arg_bool(values[2], &recover) < 0)) {
-        return NULL;
-    }
-    int acquired = lock_acquire(as_lock(op), timeout, recover);
+    int acquired = count == 0 && kwnames == NULL
+                       ? lock_acquire(as_lock(op), NULL, false)
+                       : acquire_with(as_lock(op), args, count, kwnames);
     return acquired < 0 ? NULL : PyBool_FromLong(acquired);
 }
 
 PyObject *
 lock_enter(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return lock_acquire(as_lock(op), WAIT_FOREVER, false) < 0
+    return lock_acquire(as_lock(op), NULL, false) < 0
                ? NULL : Py_NewRef(Py_True);
 }
 

@@ -21,8 +21,9 @@ lock_is_mine(const LockObject *self)
     return pshm_mutex_state_mine(&self->mstate);
 }
 
-/* Acquire the lock.  Returns 1; 0: not in time; or -1 with an exception. */
-int lock_acquire(LockObject *self, wait_timeout timeout, bool recover);
+/* Acquire the lock; timeout NULL: without a limit.  Returns 1; 0: not in time;
+ * or -1 with an exception. */
+int lock_acquire(LockObject *self, wait_timeout *timeout, bool recover);
 
 /* Release the lock.  Returns 0, or -1 with RuntimeError or OSError. */
 int lock_release(LockObject *self);

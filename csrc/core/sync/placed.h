@@ -22,17 +22,17 @@ struct placed_type;
 
 typedef struct {
     PyObject_HEAD
-    const struct placed_type *type;
-    MemoryMapObject *map;               /* or NULL: not opened yet */
     struct pshm_primitive *primitive;   /* with its header; or NULL */
     enum pshm_primitive_kind kind;      /* of the header */
+    bool own;                           /* shm contains nothing else */
+    bool readonly;                      /* the memory; does not change */
+    atomic_bool closed;
+    const struct placed_type *type;
+    MemoryMapObject *map;               /* or NULL: not opened yet */
     Py_ssize_t offset;                  /* bytes */
     PyObject *shm;                      /* the SharedMemory or MemoryMap it was
                                            opened in; NULL for the lock that is
                                            a part of a condition */
-    bool own;                           /* shm contains nothing else */
-    bool readonly;                      /* the memory; does not change */
-    atomic_bool closed;
     PyObject *weakrefs;
 } PlacedObject;
 
