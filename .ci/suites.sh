@@ -125,11 +125,11 @@ run_coverage() {
     "$tree/.ci/coverage" "${coverage_floor[@]}" c python
 }
 
-reach_most=(acl arguments array failures attach atomic barrier cell cell_life condition create dlpack event faults handle)
+reach_most=(acl arguments array failures attach atomic barrier primitive primitive_life condition create dlpack event faults handle)
 reach_most+=(growth lifetime limits lock lock_dead mapping names pickle reclaim resize rwlock semaphore)
 reach_most+=(shared_memory_dropin sync_surface view view_buffer view_format view_items view_pickle)
-reach_most+=(attach_checked audit cell_travel guard holders signals sync_hostile trust)
-reach_most+=(cell_names cell_overlap cell_renewed lock_replayed lost_descriptor owner_gone sync_readonly)
+reach_most+=(attach_checked audit primitive_travel guard holders signals sync_hostile trust)
+reach_most+=(primitive_names primitive_overlap primitive_renewed lock_replayed lost_descriptor owner_gone sync_readonly)
 reach_most=("${reach_most[@]/#/tests/test_}")
 reach_most=("${reach_most[@]/%/.py}")
 coverage_floor=(97.5 93.5) # percent of lines and of branches

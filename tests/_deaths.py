@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 
-from _primitives import CELLS, at, use
+from _primitives import WITH_HEADER, at, use
 
 from posixshm import (
     Atomic,
@@ -27,7 +27,7 @@ from posixshm import (
 )
 
 DEADLINE = 20  # seconds; a longer wait is a hang
-KINDS = {kind.__name__: kind for kind in CELLS}
+KINDS = {kind.__name__: kind for kind in WITH_HEADER}
 chance = random.Random(os.environ.get("POSIXSHM_SEED", "1"))
 
 
@@ -438,18 +438,18 @@ def making(rounds):
     creates it."""
     stage = Stage()
     size = 4096
-    shm = SharedMemory.anonymous(size * len(CELLS))
+    shm = SharedMemory.anonymous(size * len(WITH_HEADER))
     ends = []
     for _ in range(rounds):
         shm.buf[:] = bytes(shm.size)
 
         def make():
-            for i, kind in enumerate(CELLS):
+            for i, kind in enumerate(WITH_HEADER):
                 at(kind, shm, size * i, create=True, exist_ok=True)
 
         stage.victim(make, longest=0.0002)
         left = 0
-        for i, kind in enumerate(CELLS):
+        for i, kind in enumerate(WITH_HEADER):
             try:
                 thing = at(kind, shm, size * i)
                 left += 1

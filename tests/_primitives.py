@@ -9,8 +9,8 @@ from posixshm import Atomic, Barrier, Condition, Event, Lock, RLock, RWLock, Sem
 
 # Arguments for creating a primitive, in addition to create=True.
 MAKING = {Barrier: {"parties": 2}}
-CELLS = [Lock, RLock, Condition, Event, Barrier, RWLock, Semaphore]
-KINDS = [*CELLS, Atomic]
+WITH_HEADER = [Lock, RLock, Condition, Event, Barrier, RWLock, Semaphore]
+KINDS = [*WITH_HEADER, Atomic]
 READABLE = [Lock, RLock, Event, Barrier, Semaphore, Atomic]  # also in read-only memory
 OWNED = [Lock, RLock, Condition]  # acquire() and release() by a thread
 

@@ -1,4 +1,4 @@
-"""Atomic: each operation is one step, wraps as C's does, and wakes who waits."""
+"""Atomic: each operation is one step, wraps around as C's does, and wakes the waiters."""
 
 import ctypes
 import struct
@@ -270,7 +270,7 @@ def test_a_change_of_the_upper_half_is_seen_too(shm, format):
     thread = threading.Thread(target=lambda: result.append(word.wait(0, DEADLINE)))
     thread.start()
     time.sleep(0.02)
-    word.store(1 << 40)  # and nobody notifies
+    word.store(1 << 40)  # without a notify
     thread.join(DEADLINE)
     assert result == [True]
 

@@ -1,4 +1,4 @@
-"""Barrier: parties that wait for each other, round after round, or are all told that it is broken."""
+"""Barrier: parties wait for each other, generation after generation, or it breaks for all."""
 
 import errno
 import threading
@@ -213,7 +213,7 @@ def test_abort_and_reset_raise_in_the_waiters(shm):
 
 
 def test_a_reset_raises_in_its_waiters_though_later_rounds_went_well(shm):
-    """However late it wakes up."""
+    """Also if it wakes up late."""
     barrier = Barrier.at(shm, 0, parties=2, create=True)
     for _ in range(50):
         other = Waiting(barrier)
@@ -258,7 +258,7 @@ def test_an_action_that_uses_its_own_barrier(shm):
 @pytest.mark.parametrize("other", [False, True])
 @pytest.mark.parametrize("timeout", [None, 30, 0])
 def test_an_action_that_waits_for_its_own_barrier_gets_an_error(name, timeout, other):
-    """Also by another object of the barrier, which does not know of the action."""
+    """Also by another object of the barrier, which does not have the action."""
     barriers = []
     barriers += [Barrier(name, parties=1, action=lambda: barriers[-1].wait(timeout), create=True)]
     barriers += [Barrier(name)] if other else []

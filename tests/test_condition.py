@@ -1,4 +1,4 @@
-"""Condition: who waits is woken, as often as somebody notifies, whoever else dies."""
+"""Condition: each notify wakes a waiter, also if other processes die."""
 
 import errno
 import threading
@@ -46,7 +46,7 @@ class Waiters:
             self.threads.append(thread)
         deadline = time.monotonic() + DEADLINE
         while True:
-            with self.condition:  # whoever counted himself has let go of the lock since
+            with self.condition:  # a waiter that is counted has released the lock since
                 if self.coming == len(self.threads):
                     return
             assert time.monotonic() < deadline
@@ -58,7 +58,7 @@ class Waiters:
             self.woken.append(self.condition.wait(self.timeout))
 
     def expect(self, count):
-        """So many have gone on, and within a moment no more."""
+        """Wait until count waiters were woken; 20 ms later it is still count."""
         deadline = time.monotonic() + DEADLINE
         while len(self.woken) < count:
             assert time.monotonic() < deadline, f"{len(self.woken)} of {count} were woken"
@@ -131,7 +131,7 @@ def test_a_notify_is_not_kept_for_later_waiters(condition):
     with condition:
         condition.notify(1)
         condition.notify(1)
-        # Both tokens are for those two, and not for this thread.
+        # Both notifications are for the two earlier waiters.
         assert condition.wait(0.05) is False
     waiters.expect(2)
     waiters.join()
@@ -329,7 +329,7 @@ def test_the_lock_is_free_while_all_wait(start_python, name):
         child.finish()
 
 
-# -- the dead -----------------------------------------------------------------------------------
+# -- dead owners ---------------------------------------------------------------------------------
 
 
 def test_a_waiter_gets_an_error_if_an_owner_died(condition):
@@ -377,7 +377,7 @@ def test_recover_of_its_own_lock(shm):
 
 
 def test_between_processes(run_python):
-    """A queue of one place: each item goes through once, and nobody waits for ever."""
+    """A queue of one place: each item passes once, and each process ends."""
     code = """
 import os
 from posixshm import Condition, SharedMemory
@@ -415,7 +415,7 @@ assert total[0] == ITEMS * (ITEMS + 1), total[0]
 
 @pytest.mark.parametrize("recovers", [False, True])
 def test_a_waiter_gets_an_error_when_an_owner_dies(run_python, name, recovers):
-    """Also where nobody else wants the lock: all that there is are two who wait for the dead one."""
+    """Also if no other process acquires the lock: there are only two waiters."""
     code = """
 import os, signal, sys, threading
 from posixshm import Atomic, Condition, OwnerDiedError, SharedMemory
@@ -456,8 +456,8 @@ with SharedMemory.create(sys.argv[1], 4096, delete=True) as shm:
     run_python(code, name, recovers, options=["-W", "ignore::DeprecationWarning"])
 
 
-def test_an_interrupt_is_not_lost_where_the_owner_died_meanwhile(run_python, name):
-    """The lock is not there for it, so that is said; and the interrupt is its context."""
+def test_an_interrupt_is_not_lost_if_the_owner_died_meanwhile(run_python, name):
+    """The error says that the lock was not acquired, and the interrupt is its context."""
     code = """
 import os, signal, sys
 from posixshm import Condition, OwnerDiedError, SharedMemory

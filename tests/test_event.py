@@ -1,4 +1,4 @@
-"""Event: a flag that wakes all who wait for it."""
+"""Event: a flag that wakes all its waiters."""
 
 import threading
 import time
@@ -62,7 +62,7 @@ def test_it_wakes_all_waiters(event, run_threads):
 
 
 def test_a_waiter_wakes_though_the_flag_was_cleared_again(event, run_threads):
-    """Nobody misses a flag that was up while he waited, however short that was."""
+    """A waiter does not miss a flag that was set only for a short time."""
     ready = threading.Barrier(3)
     begun = []
 
@@ -115,7 +115,7 @@ assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_setter_that_is_killed_before_it_wakes_the_waiters(run_python):
-    """Whoever waits sees the flag within a moment, though nobody woke him."""
+    """The waiter sees the flag after a poll interval, without a wake-up."""
     code = """
 import os, struct, threading, time
 from posixshm import Event, SharedMemory

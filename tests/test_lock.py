@@ -1,4 +1,4 @@
-"""Lock and RLock: mutual exclusion between threads and processes, by objects at the same place."""
+"""Lock and RLock: mutual exclusion between threads and between processes."""
 
 import errno
 import gc
@@ -20,7 +20,7 @@ def shm():
         yield handle
 
 
-# -- the living ---------------------------------------------------------------------------------
+# -- live owners --------------------------------------------------------------------------------
 
 
 @kinds
@@ -138,7 +138,7 @@ def test_arguments(kind, shm):
 
 
 @kinds
-def test_no_two_hold_it_at_once(kind, shm, run_threads):
+def test_two_threads_do_not_hold_it_at_once(kind, shm, run_threads):
     lock = kind.at(shm, 0, create=True)
     counter = memoryview(shm.buf)[4096:4104].cast("q")
 
@@ -176,7 +176,7 @@ assert counter[0] == 12000 and not lock.locked(), counter[0]
 
 
 @kinds
-def test_two_that_wait_for_each_other_are_not_told_before_their_time(run_python, kind):
+def test_two_that_wait_for_each_other_time_out(run_python, kind):
     code = f"""
 import os
 from posixshm import Barrier, {kind.__name__} as Kind, SharedMemory
@@ -200,8 +200,8 @@ assert os.waitpid(child, 0)[1] == 0
 
 
 @kinds
-def test_an_owner_that_there_is_not(run_python, kind):
-    """A thread of that number has ended, or there never was one."""
+def test_an_owner_that_does_not_exist(run_python, kind):
+    """The owner is the id of a thread that has ended, or never existed."""
     code = f"""
 import errno, struct
 from posixshm import {kind.__name__} as Kind, SharedMemory
@@ -225,7 +225,7 @@ for at in (0, 4):  # where one C library or the other has it
 
 
 def test_an_rlock_is_acquired_again_by_the_same_object_only(name):
-    """Another one's mapping may go away while the thread's list of its mutexes leads there."""
+    """Another object's mapping may be unmapped while the mutex is in the thread's list."""
     with SharedMemory.create(name, 4096, delete=True) as shm:
         first, other = RLock.at(shm, create=True), Lock.at(shm, 256, create=True)
         second_shm = SharedMemory.open(name)

@@ -1,4 +1,4 @@
-"""Lock and RLock whose owner died: everybody is told, until somebody repairs and goes on."""
+"""Lock and RLock whose owner died: each acquire() raises until one recovers the lock."""
 
 import errno
 import gc
@@ -112,7 +112,7 @@ def test_recover_repairs_and_goes_on(kind, shm):
         assert not lock.recovered
     assert calls == [lock]
     die_with(lock.acquire)
-    assert lock.acquire(recover=True)  # the caller repairs it himself
+    assert lock.acquire(recover=True)  # without a call of on_owner_died
     assert calls == [lock]
     lock.release()
 
@@ -175,7 +175,7 @@ def test_recover_of_an_rlock_may_acquire_it_again(shm):
     die_with(other.acquire)
     with pytest.raises(KeyError):
         bad.acquire()
-    assert not bad.locked()  # however often recover had acquired it
+    assert not bad.locked()  # at any depth that on_owner_died reached
     assert other.acquire(recover=True)
     other.release()
 
@@ -229,7 +229,7 @@ def test_an_rlock_that_was_held_more_than_once(shm):
 
 @kinds
 def test_a_new_thread_is_not_taken_for_a_dead_one(kind, shm):
-    """The C library gives the stack of a thread that ended, and its pthread_t, to another."""
+    """The C library reuses the stack and the pthread_t of a thread that ended."""
     lock, other = kind.at(shm, 0, create=True), kind.at(shm)
     for _ in range(20):
         die_with(lock.acquire)

@@ -1,4 +1,4 @@
-"""Bytes of locks that are copied, and copied back later: a checkpoint of a segment with locks in it."""
+"""Bytes of locks that are copied and restored later: a checkpoint of memory with locks."""
 
 import threading
 
@@ -7,7 +7,7 @@ from _primitives import elsewhere
 
 from posixshm import Lock, SharedMemory
 
-# The other lock was released in between, so its place in the list of the thread's locks is gone.
+# The other lock was released in between, so it is not in the thread's list any more.
 RESTORED = """
 import gc
 from posixshm import Lock, SharedMemory
@@ -63,7 +63,7 @@ print("ended")
 """
 
 
-# It was free at that moment, and its thread acquires it again, by another object.
+# It was free then, and its thread acquires it again, by another object.
 FREE = """
 import gc
 from posixshm import Lock, SharedMemory
@@ -182,7 +182,7 @@ def test_its_memory_stays_if_a_lock_in_the_middle_was_released(order, run_python
     assert run_python(MIDDLE.format(order=order)).strip() == "ended"
 
 
-# Where the C library has its lock word, its links; PTHREAD_MUTEX's own members, glibc.
+# Offsets of the lock word and of the links in glibc's pthread_mutex_t.
 @pytest.mark.parametrize("member", [0, 24, 32], ids=["word", "back", "forward"])
 @pytest.mark.parametrize("order", [(1,), (1, 0), (0, 1), (2, 1)], ids=str)
 def test_a_lock_written_over_does_not_disturb_its_neighbours(member, order):

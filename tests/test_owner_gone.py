@@ -1,4 +1,4 @@
-"""A lock whose owner is gone otherwise than by dying: its object, or the kernel's word of its death."""
+"""A lock whose object was deallocated, or whose owner's death the kernel did not mark."""
 
 import gc
 import threading
@@ -42,7 +42,7 @@ def shm():
 
 
 class Worker:
-    """A thread that does what it is told, one thing at a time."""
+    """A thread that runs the functions it gets, one at a time."""
 
     def __init__(self):
         self._wanted = threading.Semaphore(0)
@@ -79,7 +79,7 @@ def worker():
     thread.end()
 
 
-# -- the object is gone -----------------------------------------------------------------------------
+# -- the object was deallocated -------------------------------------------------------------------
 
 
 @kinds
@@ -253,7 +253,7 @@ getattr(lock, "acquire_write" if hasattr(lock, "acquire_write") else "acquire")(
         assert_recovers(other)
 
 
-# -- the kernel did not say so ----------------------------------------------------------------------
+# -- the kernel did not mark it --------------------------------------------------------------------
 
 
 @kinds
@@ -289,7 +289,7 @@ input()
         assert_recovers(lock)
 
 
-def test_nor_that_of_a_reader(name, start_python):
+def test_one_corrupted_slot_does_not_hide_the_death_of_a_reader(name, start_python):
     with SharedMemory.create(name, 8192, delete=True) as shm:
         lock = RWLock.at(shm, create=True)
         Lock.at(shm, 4096, create=True)

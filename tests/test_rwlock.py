@@ -1,4 +1,4 @@
-"""RWLock: many readers or one writer; none starves, and nobody goes on unknowingly after a death."""
+"""RWLock: many readers or one writer, without starvation; a dead writer is reported."""
 
 import errno
 import threading
@@ -11,7 +11,7 @@ from _processes import PATH
 from posixshm import OwnerDiedError, RWLock, SharedMemory
 
 DEADLINE = 30
-SEATS = 64
+SLOTS = 64
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def lock(shm):
 
 
 class Inside:
-    """A thread that has acquired it, until let go."""
+    """A thread that has acquired it, until the block ends."""
 
     def __init__(self, acquire, release):
         self._go, come = threading.Event(), threading.Event()
@@ -136,12 +136,12 @@ def test_one_thread_does_not_wait_for_itself(lock):
             lock.acquire_write()
         assert caught.value.errno == errno.EDEADLK
         assert lock.acquire_write(timeout=0) is lock.acquire_write(timeout=0.02) is False
-        assert can(lock, "acquire_read")  # what it had of the gate it gave back
+        assert can(lock, "acquire_read")  # the failed attempts have released everything
     assert can(lock, "acquire_write")
 
 
 def test_one_thread_may_read_more_than_once(lock):
-    for depth in (2, 5, SEATS):
+    for depth in (2, 5, SLOTS):
         for _ in range(depth):
             assert lock.acquire_read(timeout=0)
         for _ in range(depth):
@@ -151,21 +151,21 @@ def test_one_thread_may_read_more_than_once(lock):
 
 
 def test_more_readers_than_there_is_room_for_wait(lock):
-    for _ in range(SEATS):
+    for _ in range(SLOTS):
         assert lock.acquire_read(timeout=0)
     assert not can(lock, "acquire_read")
     assert elsewhere(lock.acquire_read, timeout=0.02) is False
     lock.release()
     assert can(lock, "acquire_read")
-    for _ in range(SEATS - 1):
+    for _ in range(SLOTS - 1):
         lock.release()
     assert can(lock, "acquire_write")
 
 
 def test_a_thread_that_reads_too_often_gets_an_error_with_the_limit(shm, lock):
-    """And not that it would wait for itself while it waits for others."""
+    """The error does not only say that it would wait for itself."""
     others = [Inside(lock.acquire_read, lock.release) for _ in range(3)]
-    for _ in range(SEATS - len(others)):
+    for _ in range(SLOTS - len(others)):
         assert lock.acquire_read()
     assert lock.acquire_read(timeout=0.02) is False
     leaving = threading.Thread(target=others.pop().leave)
@@ -178,11 +178,11 @@ def test_a_thread_that_reads_too_often_gets_an_error_with_the_limit(shm, lock):
     for reader in (lock, RWLock.at(shm)):
         assert reader.acquire_read(blocking=False) is False
         assert reader.acquire_read(timeout=0.02) is False
-        with pytest.raises(OSError, match=f"{SEATS} times.*release") as caught:
+        with pytest.raises(OSError, match=f"{SLOTS} times.*release") as caught:
             reader.acquire_read()
         assert caught.value.errno == errno.EDEADLK
         assert "RWLock at offset 0" in str(caught.value)
-    for _ in range(SEATS):
+    for _ in range(SLOTS):
         lock.release()
     assert can(lock, "acquire_write")
 
@@ -288,7 +288,7 @@ assert pair[0] == pair[1] == sum(not (i + who) % 3 for i in range(500) for who i
     run_python(code, env=PATH)
 
 
-# -- the dead -----------------------------------------------------------------------------------
+# -- dead owners ---------------------------------------------------------------------------------
 
 
 def assert_told(lock):
@@ -305,13 +305,13 @@ def assert_told(lock):
 
 
 def test_a_dead_reader_leaves_nothing_to_repair(lock):
-    for count in (1, 3, SEATS):
+    for count in (1, 3, SLOTS):
         die_with(lambda count=count: [lock.acquire_read() for _ in range(count)])
         with lock.write(DEADLINE):
             assert not lock.recovered
-        for _ in range(SEATS):
+        for _ in range(SLOTS):
             assert lock.acquire_read(timeout=DEADLINE)
-        for _ in range(SEATS):
+        for _ in range(SLOTS):
             lock.release()
 
 
@@ -336,7 +336,7 @@ def test_after_a_dead_writer_every_acquire_raises(shm, lock):
 
 
 def test_recovering_while_others_read(shm, lock):
-    """One who takes it over waits for those readers, or gives up and the next one is told."""
+    """A recovering writer waits for the readers; if it times out, the next acquire raises."""
     reader_of = RWLock.at(shm)
     die_with(lock.acquire_write)
     assert lock.acquire_write(recover=True)

@@ -81,7 +81,7 @@ def test_it_counts(make):
     other.release(3)
     other.release(n=1)
     assert semaphore.value == 5
-    assert elsewhere(semaphore.acquire)  # it belongs to nobody
+    assert elsewhere(semaphore.acquire)  # it does not have an owner
     with other as got:
         assert got is True and semaphore.value == 3
     assert semaphore.value == 4
@@ -251,7 +251,7 @@ assert (free.value, full.value) == (8, 0)
 
 
 def test_a_placed_one_is_a_sem_t(shm):
-    """The first thing in its cell: sem_post(3) and sem_trywait(3) at that address."""
+    """At its offset: sem_post(3) and sem_trywait(3) work on that address."""
     semaphore = Semaphore.at(shm, 256, create=True, value=1)
     view = (ctypes.c_char * 1).from_buffer(shm.buf, 256)
     address = ctypes.c_void_p(ctypes.addressof(view))
@@ -355,7 +355,7 @@ def test_a_symbolic_link_and_a_directory_are_refused(name, tmp_path):
 
 
 def test_it_may_be_closed_while_another_of_its_process_goes_on(name):
-    """sem_open(3) maps it once for a process, and sem_close(3) may not take it from the others."""
+    """sem_open(3) maps it once per process, so sem_close(3) could unmap it under the others."""
     semaphores = [Semaphore(name, create=True, exist_ok=True) for _ in range(5)]
     semaphores[0].unlink()
     while semaphores:

@@ -262,10 +262,10 @@ view = shm.buf
 
 # -- memory -------------------------------------------------------------------------------------
 
-CELLS = """
-from _primitives import CELLS, Atomic, at, use
+WITH_HEADER = """
+from _primitives import WITH_HEADER, Atomic, at, use
 with SharedMemory.anonymous(65536) as shm:
-    for number, kind in enumerate(CELLS):
+    for number, kind in enumerate(WITH_HEADER):
         use(at(kind, shm, 4096 * number, create=True))
     use(Atomic.at(shm, 40960))
     view = shm.view("i", (3, 4), 49152)
@@ -311,7 +311,7 @@ def compare(code, other, rounds, **most):
         # If the other's rounds gave back what those before had kept, that is nobody's measure.
         assert getattr(grown, kind) < max(0, getattr(usual, kind)) + more, (kind, grown, usual)
 
-ONCE = "me = 1" + USE + {CELLS!r}
+ONCE = "me = 1" + USE + {WITH_HEADER!r}
 AGAIN = "\\n".join([ONCE + {DROP!r}] * 3)
 STANDARD = [each for each in modules_of(ONCE) if each.partition(".")[0] not in ("posixshm", "_primitives")]
 EMPTY = "import " + ", ".join(STANDARD)

@@ -1,4 +1,4 @@
-"""Death at any moment: nobody hangs, no wake-up is lost, and the right ones are told.
+"""Death at any instruction: no process hangs, no wake-up is lost, and acquire() raises.
 
 POSIXSHM_ROUNDS: how many deaths each player of _deaths has, if not some hundreds.
 """
@@ -129,7 +129,7 @@ for lock, take, other in locks:
 
 
 def test_fork_while_another_thread_holds_it(run_python, name):
-    """The child has not got that thread, nor what it holds; and cannot take it from its parent's."""
+    """The child does not have that thread or its locks, and cannot acquire them from the parent."""
     code = f"""{HELD}
 for lock, take, other in locks:
     held, end = threading.Event(), threading.Event()
@@ -169,7 +169,7 @@ for lock, take, other in locks:
 
 
 def test_a_parent_that_dies_before_its_children(run_python, name):
-    """They are told as everybody is."""
+    """Their acquire() raises OwnerDiedError, too."""
     code = f"""{HELD}
 for lock, take, other in locks:
     ready, go = os.pipe()

@@ -1,4 +1,4 @@
-"""What the primitives show: names, texts, signatures, and the stub that says the same."""
+"""Names, docstrings and signatures of the primitives, which the stub repeats."""
 
 import inspect
 import pickle
@@ -114,6 +114,6 @@ def test_whether_to_make_one_is_not_a_place(kind, name):
         MAKERS[kind](name, *[None] * (places - 1), True)
 
 
-def test_there_are_as_many_as_were_thought_of():
+def test_all_primitives_are_tested():
     assert len(KINDS) == 8 and Lock in KINDS
     assert parameters(sem_unlink)[0][0] == "name"

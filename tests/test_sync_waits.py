@@ -140,10 +140,10 @@ def test_bad_timeouts(case):
 @pytest.mark.long
 @pytest.mark.parametrize("timeout", [None, DEADLINE])
 def test_ctrl_c_ends_it(case, timeout):
-    """Within 100 ms, by what a quiet machine says; and all is as if it had not been called."""
+    """Within 100 ms on a quiet machine, and without an effect of the call."""
 
     sent = []
-    about_to = threading.Event()  # from when on an interrupt is expected, and not before
+    about_to = threading.Event()  # set when an interrupt is expected
 
     def interrupt():
         about_to.wait(DEADLINE)
@@ -199,7 +199,7 @@ def test_a_handler_runs_while_it_waits(case):
 
 
 def test_stopped_and_continued(start_python, name):
-    """SIGSTOP and SIGCONT interrupt system calls too; whoever waits does not notice."""
+    """SIGSTOP and SIGCONT interrupt system calls, too; the wait goes on."""
     code = f"""
 import time
 from _processes import PATH

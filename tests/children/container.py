@@ -1,6 +1,6 @@
 """A container: a PID namespace of its own, whose processes use what lies in /dev/shm.
 
-Run by test_cell_renewed.
+Run by test_primitive_renewed.
 """
 
 import os

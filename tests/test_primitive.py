@@ -6,7 +6,7 @@ import struct
 import threading
 
 import pytest
-from _primitives import CELLS, KINDS, OWNED, READABLE, at, made, name_of, named, use
+from _primitives import KINDS, OWNED, READABLE, WITH_HEADER, at, made, name_of, named, use
 from _processes import PATH, SHM
 
 from posixshm import (
@@ -26,7 +26,7 @@ from posixshm import (
 )
 
 kinds = pytest.mark.parametrize("kind", KINDS, ids=name_of)
-cells = pytest.mark.parametrize("kind", CELLS, ids=name_of)
+with_header = pytest.mark.parametrize("kind", WITH_HEADER, ids=name_of)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def path_of(kind, name):
 # -- at() ---------------------------------------------------------------------------------------
 
 
-@cells
+@with_header
 def test_one_that_is_made_is_found_by_others(kind, shm):
     first = at(kind, shm, 128, create=True)
     second = at(kind, shm, 128)
@@ -97,7 +97,7 @@ def test_size_and_alignment_are_true(kind, shm):
             made(kind, shm, offset)
 
 
-@cells
+@with_header
 def test_neighbours_are_left_alone(kind, shm):
     shm.buf[:64] = shm.buf[64 + kind.nbytes : 128 + kind.nbytes] = b"\xa5" * 64
     use(at(kind, shm, 64, create=True))
@@ -106,7 +106,7 @@ def test_neighbours_are_left_alone(kind, shm):
     )
 
 
-@cells
+@with_header
 def test_one_primitive_may_be_made_only_once(kind, shm):
     with pytest.raises(FileNotFoundError, match=f"{kind.__name__}.*64") as caught:
         at(kind, shm, 64)
@@ -121,11 +121,11 @@ def test_one_primitive_may_be_made_only_once(kind, shm):
         at(kind, shm, 64, exist_ok=True)
 
 
-@cells
+@with_header
 def test_the_wrong_thing_is_a_clear_error(kind, shm):
     at(kind, shm, 0, create=True)
     before = bytes(shm.buf)
-    for other in CELLS:
+    for other in WITH_HEADER:
         if other is kind:
             continue
         for keywords in ({}, {"create": True}, {"create": True, "exist_ok": True}):
@@ -134,7 +134,7 @@ def test_the_wrong_thing_is_a_clear_error(kind, shm):
     assert bytes(shm.buf) == before
 
 
-@cells
+@with_header
 @pytest.mark.parametrize("where", [0, 60, 64, 67])
 def test_other_bytes_are_refused_and_not_changed(kind, shm, where):
     shm.buf[where] = 0xA5
@@ -153,7 +153,7 @@ def test_other_bytes_are_refused_and_not_changed(kind, shm, where):
         assert bytes(shm.buf) == before
 
 
-@cells
+@with_header
 def test_one_of_another_build_is_refused(kind, shm):
     at(kind, shm, 0, create=True)
     for where in (68, 71, 72, 74):  # version, C library, size of a mutex, of a semaphore
@@ -172,7 +172,7 @@ def test_one_of_another_build_is_refused(kind, shm):
         assert caught.value.errno == errno.EXDEV
 
 
-@cells
+@with_header
 def test_one_that_is_written_over_says_so(kind, shm):
     thing = at(kind, shm, 0, create=True)
     shm.buf[64:80] = bytes(16)
@@ -210,7 +210,7 @@ for start, end in ((0, 128), (0, 64), (8, 40), (24, 40), (64, 128)):
 
 @pytest.mark.parametrize("kind", OWNED, ids=name_of)
 def test_a_held_one_of_another_count_keeps_its_memory(run_python, kind):
-    """What the C library has for locked, the next lock of the thread is linked to."""
+    """A mutex that the C library counts as locked is linked to the thread's next lock."""
     code = f"""
 from _primitives import *
 from posixshm import SharedMemory
@@ -266,7 +266,7 @@ def test_bad_segments_and_segments_that_cannot_be_written(kind, shm):
         kind.at(shm, 0, "q", True)
 
 
-@cells
+@with_header
 def test_bad_flags(kind, shm, names):
     name = names()
 
@@ -331,7 +331,7 @@ def test_arguments_of_their_own(shm):
 # -- named --------------------------------------------------------------------------------------
 
 
-@cells
+@with_header
 def test_a_named_one(kind, name):
     with pytest.raises(FileNotFoundError) as caught:
         named(kind, name)
@@ -353,7 +353,7 @@ def test_a_named_one(kind, name):
     finally:
         thing.unlink()
     assert not os.path.exists(path_of(kind, name))
-    use(thing)  # who has it open keeps it
+    use(thing)  # a process that has it open keeps using it
     with pytest.raises(FileNotFoundError):
         thing.unlink()
     second = named(kind, name, create=True)
@@ -365,7 +365,7 @@ def test_a_named_one(kind, name):
     second.close()
 
 
-@cells
+@with_header
 def test_the_mode_does_not_depend_on_the_umask(kind, name):
     old = os.umask(0o777)
     try:
@@ -382,7 +382,7 @@ def test_the_mode_does_not_depend_on_the_umask(kind, name):
             named(kind, name, create=True, mode=bad)
 
 
-@cells
+@with_header
 def test_bad_names(kind):
     for bad in ("", "/", ".", "..", "a/b", "a\0b", "x" * 256, "\udcff/"):
         for keywords in ({}, {"create": True}):
@@ -393,12 +393,12 @@ def test_bad_names(kind):
             named(kind, bad, create=True)
 
 
-@cells
+@with_header
 def test_a_name_that_is_something_else(kind, name):
     with open(path_of(kind, name), "wb") as file:
         file.write(b"some text" * 1000)
     try:
-        if kind is Semaphore:  # which has no tag, as sem_open has none
+        if kind is Semaphore:  # a bare sem_t, without a header
             os.truncate(path_of(kind, name), 3)
         for keywords in ({}, {"create": True, "exist_ok": True}):
             with pytest.raises((ValueError, OSError)):
@@ -443,7 +443,7 @@ def test_sem_unlink(name):
         sem_unlink(b"name")
 
 
-@cells
+@with_header
 def test_a_closed_one_is_not_used(kind, shm):
     thing = at(kind, shm, 0, create=True)
     thing.close()

@@ -66,7 +66,7 @@ def test_a_live_primitive_forbids_to_take_its_memory_away(kind, name):
 
 
 @pytest.mark.parametrize("kind", [*OWNED, RWLock], ids=name_of)
-def test_the_next_owner_gets_an_error_if_the_object_was_deallocated_while_held(run_python, kind, name):
+def test_acquire_raises_if_the_object_was_deallocated_while_held(run_python, kind, name):
     take = "acquire_write" if kind is RWLock else "acquire"
     code = f"""
 import gc, os, sys

@@ -4,7 +4,7 @@ import pickle
 from contextlib import suppress
 
 from _leaks import cycle, misused, name, read, refused
-from _primitives import CELLS, KINDS, at, made, named, use
+from _primitives import KINDS, WITH_HEADER, at, made, named, use
 
 from posixshm import (
     Atomic,
@@ -19,8 +19,8 @@ from posixshm import (
 )
 
 SIZE = 65536
-shm = SharedMemory.create(name + "-cells", SIZE, delete=True)
-shm.buf[8192:12288] = b"\xa5" * 4096  # no primitive there, and no room for one
+shm = SharedMemory.create(name + "-primitives", SIZE, delete=True)
+shm.buf[8192:12288] = b"\xa5" * 4096  # other bytes, and no room for a primitive
 mapping = shm.map()
 readonly = SharedMemory.open(shm.name, readonly=True)
 closed = SharedMemory.open(shm.name)
@@ -47,7 +47,7 @@ def each(kinds, *methods, times=60):
     return add
 
 
-@each(CELLS, "", ".__new__")
+@each(WITH_HEADER, "", ".__new__")
 def _(kind, _):
     thing = named(kind, other, create=True)
     use(thing)
@@ -101,7 +101,7 @@ def in_particular(kind, make):
             refused(make, create=True, value=wrong)
 
 
-@each(CELLS, ".at")
+@each(WITH_HEADER, ".at")
 def _(kind, _):
     for where in (shm, mapping):
         thing = at(kind, where, 0, create=True)
@@ -175,7 +175,7 @@ def _(kind, thing):
     refused(pickle.loads, pickle.dumps(another))
 
 
-@each(CELLS, ".close", ".closed", ".unlink", ".name", ".offset", ".shm", ".uid", ".stat")
+@each(WITH_HEADER, ".close", ".closed", ".unlink", ".name", ".offset", ".shm", ".uid", ".stat")
 def _(kind, _):
     for thing in (named(kind, other, create=True), at(kind, shm, 0, create=True)):
         read(thing, "name", "offset", "closed", "shm", "uid")

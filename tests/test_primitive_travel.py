@@ -51,7 +51,7 @@ def all_made(shm):
 
 
 def in_child(things):
-    """What another process does with them all."""
+    """Another process uses each of them."""
     for thing in things:
         use(thing)
     lock, condition, event, semaphore, word = (

@@ -1,4 +1,4 @@
-"""Whose a primitive is: its own object with a name, or without one, and what removes the name."""
+"""Primitives in an object of their own, named or anonymous, and what removes the name."""
 
 import contextlib
 import multiprocessing
@@ -9,12 +9,12 @@ import sys
 import threading
 
 import pytest
-from _primitives import CELLS, KINDS, at, made, name_of, named, use
+from _primitives import KINDS, WITH_HEADER, at, made, name_of, named, use
 from _processes import PATH, SHM, SOMEBODY, needs_root
 
 from posixshm import Atomic, Barrier, Condition, Event, Lock, RLock, Semaphore, SharedMemory
 
-cells = pytest.mark.parametrize("kind", CELLS, ids=name_of)
+with_header = pytest.mark.parametrize("kind", WITH_HEADER, ids=name_of)
 kinds = pytest.mark.parametrize("kind", KINDS, ids=name_of)
 
 
@@ -30,7 +30,7 @@ def file_of(kind, name):
 # -- without a name -----------------------------------------------------------------------------
 
 
-@cells
+@with_header
 def test_one_without_a_name_is_new_each_time(kind):
     before = os.listdir(SHM)
     first, second = unnamed(kind), named(kind, None, create=True)
@@ -82,7 +82,7 @@ def test_those_without_a_name_are_shared_by_the_processes_of_multiprocessing(met
     assert counted.load() == 1000 and semaphore.value == 0
 
 
-@cells
+@with_header
 def test_one_without_a_name_travels_by_multiprocessing_only(kind):
     thing = unnamed(kind)
     with pytest.raises(TypeError, match="multiprocessing"):
@@ -93,7 +93,7 @@ def test_one_without_a_name_travels_by_multiprocessing_only(kind):
 # -- what is given without a name, or without create --------------------------------------------
 
 
-@cells
+@with_header
 def test_options_that_have_no_effect_are_refused(kind, name):
     for option in ({"exist_ok": True}, {"delete": True}, {"track": True}, {"mode": 0o600}):
         with pytest.raises(ValueError, match=f"{next(iter(option))} goes with a name"):
@@ -123,7 +123,7 @@ def test_the_value_of_a_semaphore_is_never_passed_over(name):
 # -- with a name --------------------------------------------------------------------------------
 
 
-@cells
+@with_header
 def test_whose_it_is_can_be_seen(kind, name):
     thing = named(kind, name, create=True, mode=0o640, delete=True)
     for one in (thing, named(kind, name)):
@@ -152,11 +152,12 @@ def test_a_placed_one_has_the_object_that_it_was_opened_in(kind, name):
                     asked()
 
 
-@cells
+@with_header
 @pytest.mark.parametrize("end", ["close", "drop", "exit"])
 def test_delete_removes_the_name_at_the_end(kind, end, name, run_python):
     if end == "exit":
-        code = f"from _primitives import *; x = named({kind.__name__}, {name!r}, create=True, delete=True)"
+        arguments = f"{kind.__name__}, {name!r}, create=True, delete=True"
+        code = f"from _primitives import *; x = named({arguments})"
         run_python(f"{code}; import os; assert os.path.exists({file_of(kind, name)!r})", env=PATH)
     else:
         thing = named(kind, name, create=True, delete=True)
@@ -168,7 +169,7 @@ def test_delete_removes_the_name_at_the_end(kind, end, name, run_python):
     assert not os.path.exists(file_of(kind, name))
 
 
-@cells
+@with_header
 def test_track_removes_the_name_when_its_creator_was_killed(kind, name):
     code = f"""
 import os, signal
@@ -189,7 +190,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert not os.path.exists(file_of(kind, name)), output
 
 
-@cells
+@with_header
 def test_exist_ok_refuses_what_another_user_made(kind, name):
     needs_root()
     thing = named(kind, name, create=True, mode=0o666)
@@ -213,9 +214,9 @@ def test_exist_ok_refuses_what_another_user_made(kind, name):
         thing.unlink()
 
 
-@cells
+@with_header
 def test_nothing_is_left_where_making_one_fails(kind, name, monkeypatch):
-    """As where no descriptor is left, and where its creator may not open it again."""
+    """If no descriptor is left, or if the mode forbids the creator to open it."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -242,13 +243,13 @@ def test_nothing_is_left_where_making_one_fails(kind, name, monkeypatch):
 
 
 def test_a_mode_without_rights_does_not_stop_its_creator(run_python, name):
-    """Who may not open it again has made it, and holds it."""
+    """The creator cannot open it a second time, but uses what it has created."""
     needs_root()
     code = f"""
 import os
 from _primitives import *
 os.setgid({SOMEBODY}); os.setuid({SOMEBODY})
-for kind in CELLS:
+for kind in WITH_HEADER:
     thing = named(kind, {name!r}, create=True, mode=0o400)
     use(thing)
     thing.unlink()
@@ -293,10 +294,10 @@ def test_what_each_of_them_shows(name):
     assert repr(word) == "<posixshm.Atomic at offset 8: value=-5>"
 
 
-# -- what is there instead ----------------------------------------------------------------------
+# -- other contents -------------------------------------------------------------------------------
 
 
-@cells
+@with_header
 def test_the_message_names_the_other_primitive(kind, name):
     with SharedMemory.create(name, 16384, delete=True) as shm:
         other = Event if kind is not Event else Lock
@@ -315,7 +316,7 @@ def test_the_message_names_the_other_primitive(kind, name):
             kind.at(shm, 6400)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CELLS if kind is not Semaphore], ids=name_of)
+@pytest.mark.parametrize("kind", [k for k in WITH_HEADER if k is not Semaphore], ids=name_of)
 def test_a_semaphore_is_distinguished_from_another_primitive_of_its_name(kind, name):
     there = named(kind, name, create=True)
     with pytest.raises(FileNotFoundError, match=rf"There is an? {kind.__name__} .*named semaphore"):
@@ -334,11 +335,11 @@ def test_a_semaphore_is_distinguished_from_another_primitive_of_its_name(kind, n
 def test_a_semaphore_is_distinguished_from_shared_memory_of_its_name(name):
     for size in (8, 16384):  # less than a primitive begins with, and more
         with SharedMemory.create(name, size, mode=0o200 if size == 8 else 0o600, delete=True):
-            with pytest.raises(FileNotFoundError, match="There is a shared memory object .* no named sem"):
+            with pytest.raises(FileNotFoundError, match="There is a shared memory .* no named sem"):
                 Semaphore(name)
     with SharedMemory.create(name, 16384, delete=True) as shm:
         Semaphore.at(shm, create=True)
-        with pytest.raises(FileNotFoundError, match="There is a shared memory object .* no named sem"):
+        with pytest.raises(FileNotFoundError, match="There is a shared memory .* no named sem"):
             Semaphore(name)
     long = "n" * 255  # too long for a semaphore
     with pytest.raises(FileNotFoundError, match="No object has this name"):

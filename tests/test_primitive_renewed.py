@@ -1,4 +1,4 @@
-"""What the processes of an ended container have left, whose PID namespace is gone, is made anew."""
+"""Primitives of an ended container, whose PID namespace does not exist any more, are renewed."""
 
 import errno
 
@@ -58,7 +58,7 @@ def test_what_a_living_process_of_it_uses_stays_as_it_is(start_python, name):
                 if kind is Lock:  # each of them waits a second for others that try
                     refused(lambda: Lock(f"{name}-Lock", **options), "still uses")
         assert bytes(shm.buf) == before
-        # Those that know no processes are shared as ever.
+        # Primitives that do not contain process ids are shared as before.
         assert Event.at(shm, 8192 * KINDS.index(Event)).is_set()
         assert Semaphore(f"{name}-Semaphore").value == 0
     old.say("end")

@@ -1,7 +1,7 @@
-"""No part of a primitive looks like free memory: another cannot be made over it, in either order."""
+"""No part of a primitive looks like free memory, so another cannot be created over it."""
 
 import pytest
-from _primitives import CELLS, at, name_of, use
+from _primitives import WITH_HEADER, at, name_of, use
 
 from posixshm import Barrier, Event, Lock, SharedMemory
 
@@ -21,8 +21,8 @@ def overlapping(first, second):
 
 
 @pytest.mark.parametrize("used", [False, True])
-@pytest.mark.parametrize("second", CELLS, ids=name_of)
-@pytest.mark.parametrize("first", CELLS, ids=name_of)
+@pytest.mark.parametrize("second", WITH_HEADER, ids=name_of)
+@pytest.mark.parametrize("first", WITH_HEADER, ids=name_of)
 def test_nothing_is_made_over_a_primitive(first, second, used, shm):
     thing = at(first, shm, PLACE, create=True)
     if used:
@@ -39,14 +39,14 @@ def test_nothing_is_made_over_a_primitive(first, second, used, shm):
                 second.at(shm, offset)
     assert bytes(shm.buf) == before
     use(thing)
-    # Side by side is no overlap.
+    # Side by side, they do not overlap.
     for offset in (PLACE - second.nbytes, PLACE + first.nbytes):
         use(at(second, shm, offset, create=True))
     use(thing)
 
 
 def test_no_line_of_an_unused_primitive_is_zero(shm):
-    for kind in CELLS:
+    for kind in WITH_HEADER:
         at(kind, shm, PLACE, create=True)
         for offset in range(PLACE, PLACE + kind.nbytes, LINE):
             assert any(shm.buf[offset : offset + LINE]), (kind, offset - PLACE)
@@ -54,7 +54,7 @@ def test_no_line_of_an_unused_primitive_is_zero(shm):
 
 
 def test_a_lock_before_an_unset_event(shm):
-    """Which had clobbered it: its flag lies where the lock has its header."""
+    """The flag of the event lies at the header of the lock."""
     event = Event.at(shm, 64, create=True)
     with pytest.raises(ValueError, match="other data at offset 0"):
         Lock.at(shm, 0, create=True)
