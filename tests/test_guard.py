@@ -1,6 +1,6 @@
-"""guard(): memory that another process truncates is an exception, and not the end of the process.
+"""guard(): access to memory that another process truncated raises instead of killing the process.
 
-Each test runs in a child, for what goes wrong here is likely to end it.
+Each test runs in a child, because a failure is likely to kill the process.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ def guarded(run_python, name):
 
     def run(code, *args, check=True, **keywords):
         result = run_python(HEAD + code, name, *args, env=PATH, check=check, **keywords)
-        if not check:  # a process that was ended has removed no name
+        if not check:  # a killed process has not removed the name
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{SHM}/{name}")
         return result
@@ -31,7 +31,7 @@ def guarded(run_python, name):
 
 @pytest.fixture
 def handler(tmp_path):
-    """The path of a library with a handler of its own, tests/c/bus_handler.c."""
+    """The path of the library that installs a SIGBUS handler, built from tests/c/bus_handler.c."""
     return build_c("bus_handler.c", tmp_path, "-shared", "-fPIC")
 
 
@@ -57,7 +57,7 @@ READS = {
 
 @pytest.mark.parametrize("readonly", [False, True])
 @pytest.mark.parametrize("read", READS)
-def test_what_is_lost_reads_as_zeros_and_raises(guarded, read, readonly):
+def test_lost_bytes_read_as_zeros_and_the_block_raises(guarded, read, readonly):
     guarded(
         """
     import sys
@@ -89,7 +89,7 @@ NUMPY_READS = {
 
 
 @pytest.mark.parametrize("read", NUMPY_READS)
-def test_numpy_reads_zeros_and_it_raises(guarded, read):
+def test_numpy_reads_zeros_and_the_block_raises(guarded, read):
     needs_numpy()
     guarded(
         """
@@ -113,7 +113,7 @@ def test_numpy_reads_zeros_and_it_raises(guarded, read):
 
 
 def test_an_array_with_a_name_is_guarded(guarded):
-    """Also after its handle was closed."""
+    """An array remains guarded after its handle was closed."""
     needs_numpy()
     guarded(
         """
@@ -133,7 +133,7 @@ def test_an_array_with_a_name_is_guarded(guarded):
     )
 
 
-def test_a_write_is_lost_and_raises(guarded):
+def test_a_write_is_lost_and_the_block_raises(guarded):
     guarded(
         """
     shm = make()
@@ -199,13 +199,14 @@ def test_a_full_file_system_is_a_bus_error_and_loses_no_other_page(guarded):
 
 
 def test_after_the_block_the_memory_is_the_objects_again(guarded):
-    """Grown again, it can be used; its addresses are what they were, and unmapped once."""
+    """If the object grows again, its memory is usable, at the same addresses, and unmapped only
+    once."""
     guarded(
         """
     import gc
     shm = make()
     def maps():
-        # What the kernel says of the range, to the inode.
+        # The kernel's line for the range, up to the inode.
         return [line.split()[:5] for line in open("/proc/self/maps") if name in line or "/dev/shm/#" in line]
     before = maps()
     assert len(before) == 1
@@ -240,8 +241,8 @@ def dies_by_a_bus_error(result):
     return out, errors
 
 
-def test_outside_of_a_block_it_is_a_bus_error_as_before(guarded):
-    """Before a block, and after one, nothing of it is installed."""
+def test_outside_of_a_block_the_process_gets_a_bus_error(guarded):
+    """Before and after a block, no handler is installed."""
     for block in ("", "with bus_error():\n    with guard(shm): bytes(shm.buf)"):
         out, _ = dies_by_a_bus_error(
             guarded(
@@ -270,7 +271,7 @@ def test_outside_of_a_block_it_is_a_bus_error_as_before(guarded):
 
 @pytest.mark.parametrize("where", ["elsewhere()[0]", "other_thread(lambda: shm.buf[PAGESIZE])"])
 def test_a_bus_error_elsewhere_ends_the_process(guarded, where):
-    """At another address, or in a thread that is not in the block."""
+    """An access to another address, or in a thread outside the block, kills the process."""
     out, errors = dies_by_a_bus_error(
         guarded(
             """
@@ -330,7 +331,8 @@ def test_each_thread_in_a_block_of_the_memory_gets_the_error(guarded):
 
 
 def test_threads_that_read_and_leave_at_all_times(guarded):
-    """Every block that read what is lost raises, whatever the others put back meanwhile."""
+    """Every block that reads lost bytes raises, although other blocks restore pages at that
+    time."""
     guarded(
         """
     import threading
@@ -418,7 +420,7 @@ def test_each_coroutine_whose_block_reads_zeros_gets_the_error(guarded, order):
     )
 
 
-def test_a_block_that_begins_among_zeros_does_not_read_them_unaware(guarded):
+def test_a_block_that_begins_after_zeros_were_mapped_raises(guarded):
     guarded(
         """
     shm = make()
@@ -478,7 +480,7 @@ def test_a_generator_may_leave_its_block_in_another_thread(guarded):
     thread.start()
     thread.join()
     assert len(raised) == 1
-    # This thread is in no block any more.
+    # This thread is not in a block any more.
     with bus_error():
         with guard(shm):
             bytes(shm.buf)
@@ -510,7 +512,7 @@ def test_a_block_that_is_never_left_ends_with_its_guard(guarded):
 
 
 def test_a_guard_refuses_a_second_block_while_the_first_one_begins(guarded):
-    """As another thread may ask for one. The first block stays whole."""
+    """Another thread may try to enter the guard; the first block is not affected."""
     guarded(
         """
     import sys
@@ -537,7 +539,7 @@ def test_a_guard_refuses_a_second_block_while_the_first_one_begins(guarded):
 
 
 def test_an_error_at_the_beginning_leaves_no_block(guarded):
-    """Also while the exception is kept."""
+    """This also holds while the exception is kept."""
     guarded(
         """
     import faulthandler
@@ -559,7 +561,7 @@ def test_an_error_at_the_beginning_leaves_no_block(guarded):
 
 
 def test_a_generator_in_its_block_when_the_process_ends(guarded):
-    """Nothing is printed, which the fixture checks."""
+    """The process prints nothing, which the fixture checks."""
     guarded(
         """
     shm = make()
@@ -751,7 +753,7 @@ def test_a_handler_that_is_installed_in_the_block_may_call_ours(guarded, handler
 
 
 def test_a_handler_installed_in_the_block_still_ends_the_process_elsewhere(guarded, handler):
-    """It calls ours, which is behind it and takes the action from before: the default one."""
+    """That handler calls ours, which takes the previous action, which is the default action."""
     for block in ("pass", "memory[0]", "with guard(shm): memory[0]"):
         status, out, _ = guarded(
             """
@@ -773,8 +775,8 @@ def test_a_handler_installed_in_the_block_still_ends_the_process_elsewhere(guard
         assert (status, out) == (-signal.SIGBUS, "now\n"), block
 
 
-def test_handlers_that_are_installed_in_one_block_after_the_other(guarded, handler):
-    """Each calls the one that it found. However many there are, what is elsewhere ends the process."""
+def test_handlers_that_are_installed_in_consecutive_blocks(guarded, handler):
+    """Each handler calls the previous handler. A bus error elsewhere still kills the process."""
     status, out, _ = guarded(
         """
     import ctypes, faulthandler, sys
@@ -931,7 +933,7 @@ def test_a_child_of_multiprocessing_enters_a_block_of_its_own(guarded):
 
 
 def test_a_child_forked_by_another_thread_leaves_no_block(guarded):
-    """Its own blocks work, and nothing of the other thread's is in the way."""
+    """Blocks in the child work, regardless of the block of the other thread."""
     guarded(
         """
     import os, threading, warnings
@@ -956,7 +958,7 @@ def test_a_child_forked_by_another_thread_leaves_no_block(guarded):
     done.set()
     thread.join()
     """,
-        options=["-W", "ignore::DeprecationWarning"],  # of a fork beside threads
+        options=["-W", "ignore::DeprecationWarning"],  # about fork with threads
     )
 
 
@@ -1046,7 +1048,7 @@ def test_memory_that_is_protected_locked_or_grows(guarded):
 
 
 def test_a_byte_that_is_lost_without_its_page_is_zero(guarded):
-    """The kernel sends no signal for it, so the block does not raise."""
+    """The kernel does not send a signal for these bytes, so the block does not raise."""
     guarded(
         """
     shm = make()
@@ -1061,8 +1063,8 @@ def test_a_byte_that_is_lost_without_its_page_is_zero(guarded):
     )
 
 
-def test_a_system_call_says_that_the_memory_is_gone(guarded):
-    """The kernel sends no signal for an access of its own, so the block does not raise."""
+def test_a_system_call_on_lost_memory_fails(guarded):
+    """The kernel does not send a signal for its own access, so the block does not raise."""
     guarded(
         """
     import errno, os
@@ -1130,7 +1132,7 @@ def test_memory_of_huge_pages_is_refused(guarded):
 
 
 def test_many_separate_pages_take_few_mappings(guarded):
-    """A process can have a limited number of mappings, and each piece is one."""
+    """The number of mappings of a process is limited, and each separate page needs one."""
     guarded(
         """
     def mappings():

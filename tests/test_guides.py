@@ -65,7 +65,7 @@ OLD, NEW = (struct.unpack("d", bytes([n]) * 8)[0] for n in (17, 34))
 
 @pytest.mark.parametrize("read", ["view", "numpy", "memoryview"])
 def test_an_aligned_float_is_old_or_new(read):
-    """While a process writes two values in turn, in each way."""
+    """A process writes two values alternately, in each way."""
     shm = SharedMemory.anonymous(4096)
     reader = {
         "view": shm.view("d", 1, 64),

@@ -1,4 +1,4 @@
-"""The guides to restarts and containers: how processes end, containers with one /dev/shm, and workers."""
+"""The guides to restarts and containers: ends of processes, a shared /dev/shm, and workers."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ from posixshm import (
     sem_unlink,
 )
 
-# -- the table of ends --------------------------------------------------------------------------
+# -- ends of processes --------------------------------------------------------------------------
 
 MAKE = """
     import os, signal, sys
@@ -37,8 +37,8 @@ MAKE = """
 """
 WAIT = "print('made', flush=True)\n    signal.pause()"
 
-# How a process ends; whether the name is left of an object with delete=True or, no other process using
-# it, delete="last"; and with track=True.
+# How a process ends; whether the name of an object with delete=True remains (likewise with
+# delete="last" if no other process uses it); and whether it remains with track=True.
 ENDS = {
     "close()": ("deleted.close(), last.close(), tracked.close(), plain.close()", False, False),
     "the end of the program": ("", False, False),
@@ -59,9 +59,9 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_what_is_left_when_a_process_ends(start_python, name, end):
+def test_names_that_remain_after_a_process_ended(start_python, name, end):
     code, deleted_left, tracked_left = ENDS[end]
-    # The resource tracker keeps the standard error open, so finish() waits for its end too.
+    # The resource tracker keeps the standard error open, so finish() also waits for its end.
     child = start_python(MAKE + "    " + code.replace("WAIT", WAIT), name)
     if "WAIT" in code:
         child.hear("made")
@@ -79,7 +79,8 @@ def test_what_is_left_when_a_process_ends(start_python, name, end):
 
 
 def test_reclaim_before_the_first_process_starts(start_python, name):
-    """A service that was killed: its next start removes what is left, and nothing that is in use."""
+    """After a service was killed, its next start removes unused objects and keeps objects in
+    use."""
     for part in ("a", "b"):
         child = start_python(
             "import sys; from posixshm import SharedMemory\n"
@@ -102,8 +103,8 @@ def test_reclaim_before_the_first_process_starts(start_python, name):
 # -- systemd ------------------------------------------------------------------------------------
 
 
-def test_a_name_that_something_else_removed(name):
-    """As RemoveIPC= does. The memory stays, and nothing fails that does not need the name."""
+def test_a_name_that_another_program_removed(name):
+    """As RemoveIPC= of systemd does. The memory remains, and only calls that need the name fail."""
     with SharedMemory.create(name, 10, delete=True) as shm:
         os.unlink(f"{SHM}/{name}")
         shm.buf[0] = 5
@@ -115,7 +116,7 @@ def test_a_name_that_something_else_removed(name):
             shm.unlink()
         with SharedMemory.create(name, 20) as fresh:
             shm.close()
-            assert exists(name)  # it is another object's now
+            assert exists(name)  # the name refers to another object
             fresh.unlink()
 
 
@@ -123,8 +124,8 @@ def test_a_name_that_something_else_removed(name):
 
 
 def test_two_containers_with_one_dev_shm(run_python, name):
-    """In PID namespaces of their own: what has no owner works, a lock is refused, and the use of an
-    object is seen."""
+    """In other PID namespaces, primitives without an owner work, locks are refused, and reclaim()
+    sees that the object is in use."""
     needs_mounts()
     shm = SharedMemory.create(name, 1 << 15)
     shm.buf[-1] = 77
@@ -172,8 +173,8 @@ def test_two_containers_with_one_dev_shm(run_python, name):
 
 
 def test_workers_that_are_forked(start_python, name):
-    """The master makes everything before it forks. A worker that is killed costs nothing but itself,
-    and the master's end removes the names."""
+    """The master creates everything before it forks. The death of a worker affects no other
+    process, and the names are removed when the master ends."""
     server = start_python(
         """
         import os, signal, sys

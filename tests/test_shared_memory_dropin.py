@@ -1,6 +1,6 @@
 """posixshm.shared_memory: a drop-in for multiprocessing.shared_memory, the standard library's.
 
-"There" is what the standard library does. Across the two, each side has a process of its own.
+"There" means: in the standard library. Tests of both together use one process for each.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from posixshm.shared_memory import ShareableList, SharedMemory
 
 SHM = Path("/dev/shm")
 
-# Attach with the standard library without taking part in its tracking: what programs do there.
+# Attach with the standard library without its tracking, by the recipe that programs use there.
 ATTACH_THERE = """
 from multiprocessing import resource_tracker, shared_memory
 def attach(kind, name):
@@ -65,7 +65,7 @@ def tracker_runs():
     return resource_tracker._resource_tracker._fd is not None
 
 
-# -- a program changes one line -----------------------------------------------------------------
+# -- a program that changes one line ------------------------------------------------------------
 
 PROGRAM = """
 import multiprocessing, pickle, sys
@@ -149,14 +149,14 @@ def test_it_has_the_names_of_the_module_it_replaces():
 # -- SharedMemory -------------------------------------------------------------------------------
 
 
-def test_after_close_buf_is_none_and_the_other_attributes_stay(shm, name):
+def test_close_sets_buf_to_none_and_keeps_the_other_attributes(shm, name):
     view = shm.buf
     view[0] = 7
     shm.close()
     assert shm.buf is None
     assert (shm.name, shm._name, shm.size) == (name, "/" + name, 100)
     assert repr(shm) == f"SharedMemory('{name}', size=100)"
-    assert view[0] == 7  # there, close() would have failed
+    assert view[0] == 7  # there, close() would fail
 
 
 def test_the_finalizer_of_the_class_it_replaces_closes(shm):
@@ -164,12 +164,12 @@ def test_the_finalizer_of_the_class_it_replaces_closes(shm):
     assert shm.closed
 
 
-def test_an_attacher_takes_the_objects_own_size(shm, name):
+def test_attaching_uses_the_size_of_the_object(shm, name):
     with SharedMemory(name, size=10**6) as other:
         assert other.size == 100
 
 
-def test_a_fresh_name_is_tried_again_until_it_is_free(shm, names, monkeypatch):
+def test_names_are_generated_until_one_is_free(shm, names, monkeypatch):
     free = names()
     offered = iter(["/" + shm.name, "/" + free])
     monkeypatch.setattr(shared_memory, "_make_filename", lambda: next(offered))
@@ -198,15 +198,15 @@ def test_wrong_arguments_are_value_errors(arguments):
 
 
 def test_a_name_with_a_nul_is_a_value_error(name):
-    # There, before 3.13, it was taken for the part before the NUL.
+    # There, before 3.13, the name ended at the NUL.
     for create in False, True:
         with pytest.raises(ValueError):
             SharedMemory(name + "\0a", create=create, size=1)
     assert not (SHM / name).exists()
 
 
-def test_a_new_segment_gets_no_name_of_a_semaphore(name):
-    """listdir() and reclaim() would never see it; what is there can be attached to."""
+def test_the_name_of_a_semaphore_is_refused_for_a_new_segment(name):
+    """listdir() and reclaim() skip such names. Attaching to an existing object is allowed."""
     semaphore = "sem." + name
 
     class Either(SharedMemory):
@@ -232,7 +232,7 @@ def test_a_new_segment_gets_no_name_of_a_semaphore(name):
         os.unlink(f"/dev/shm/{semaphore}")
 
 
-def test_an_empty_object_is_a_value_error_as_there(name):
+def test_an_empty_object_raises_value_error_as_there(name):
     path = SHM / name
     path.touch()
     try:
@@ -244,7 +244,7 @@ def test_an_empty_object_is_a_value_error_as_there(name):
         path.unlink()
 
 
-def test_flags_of_a_subclass_say_attach_or_create(name):
+def test_flags_of_a_subclass_select_attach_or_create(name):
     class OptionalAttach(SharedMemory):
         _flags = os.O_CREAT | os.O_RDWR
 
@@ -257,7 +257,8 @@ def test_flags_of_a_subclass_say_attach_or_create(name):
 
 
 def test_o_creat_does_not_attach_to_the_object_of_another_user(name):
-    """As the kernel refuses it (fs.protected_regular); without O_CREAT the caller may want that."""
+    """The kernel refuses that, too (fs.protected_regular). Without O_CREAT, attaching is
+    allowed."""
     needs_root()
 
     class OptionalAttach(SharedMemory):
@@ -271,7 +272,7 @@ def test_o_creat_does_not_attach_to_the_object_of_another_user(name):
             assert shm.uid == SOMEBODY
 
 
-def test_mode_of_a_subclass_is_exact_whatever_the_umask(name):
+def test_mode_of_a_subclass_ignores_the_umask(name):
     class Wide(SharedMemory):
         _mode = 0o640
 
@@ -284,12 +285,12 @@ def test_mode_of_a_subclass_is_exact_whatever_the_umask(name):
         os.umask(umask)
 
 
-def test_mode_of_a_subclass_is_there_before_the_name(name):
+def test_mode_of_a_subclass_is_set_before_the_name(name):
     class Private(SharedMemory):
         _mode = 0o400
 
         def chmod(self, mode):
-            raise AssertionError("anybody could have come in before that")
+            raise AssertionError("the object was accessible before chmod()")
 
     with Private(name, create=True, size=10) as shm:
         shm.unlink()
@@ -297,7 +298,7 @@ def test_mode_of_a_subclass_is_there_before_the_name(name):
         assert shm.mode == 0o400
 
 
-def test_a_mode_that_cannot_be_leaves_no_object(name):
+def test_an_invalid_mode_leaves_no_object(name):
     class Wrong(SharedMemory):
         _mode = -1
 
@@ -315,7 +316,7 @@ def test_names_may_be_without_the_slash(name):
         assert shm.name == shm._name == name
 
 
-def test_unlink_removes_only_what_the_handle_made(shm, names):
+def test_unlink_removes_only_the_object_of_the_handle(shm, names):
     with SharedMemory(names(), create=True, size=10) as other:
         shm._name = other._name
         with pytest.raises(ValueError, match="changed"):
@@ -362,7 +363,7 @@ def test_a_copy_is_as_untracked_as_the_original(name):
 # -- the tracker --------------------------------------------------------------------------------
 
 
-def test_an_attacher_takes_nothing_with_it(shm, run_python):
+def test_an_attaching_process_removes_nothing_when_it_ends(shm, run_python):
     run_python(
         """
         import sys
@@ -387,7 +388,7 @@ def test_attaching_starts_no_tracker(name):
 @pytest.mark.parametrize(
     "make", ["SharedMemory({!r}, create=True, size=9)", "ShareableList([1], name={!r})"]
 )
-def test_the_tracker_removes_what_a_killed_creator_left(start_python, name, make):
+def test_the_tracker_removes_the_object_of_a_killed_creator(start_python, name, make):
     child = start_python(
         f"""
         from posixshm.shared_memory import *
@@ -407,7 +408,8 @@ def test_the_tracker_removes_what_a_killed_creator_left(start_python, name, make
 
 
 def test_a_frozen_program_starts_no_tracker(run_python, name):
-    """There sys.executable is the program, and the tracker would be the program once more."""
+    """There sys.executable is the program, so starting the tracker would start the program
+    again."""
     code = """
         import sys
         from multiprocessing import resource_tracker
@@ -472,12 +474,12 @@ if __name__ == "__main__":
         unlink()
 """
     )
-    # Any complaint of the tracker fails this.
-    run_python("", options=[program])  # a script, not code: spawn imports it again
+    # A warning of the tracker fails the test.
+    run_python("", options=[program])  # a script, because spawn imports it again
     assert not (SHM / name).exists()
 
 
-def test_unlinking_what_an_unrelated_process_created(shm, run_python):
+def test_unlinking_the_object_of_an_unrelated_process(shm, run_python):
     run_python(
         """
         import sys
@@ -493,7 +495,7 @@ def test_unlinking_what_an_unrelated_process_created(shm, run_python):
 
 
 @pytest.mark.parametrize("bad", ["a:b", "a\nb", "\N{GREEK SMALL LETTER MU}"])
-def test_a_name_that_the_tracker_cannot_keep(names, bad):
+def test_a_name_that_the_tracker_cannot_store(names, bad):
     name = names() + bad
     with pytest.raises(ValueError, match="track=False"):
         SharedMemory(name, create=True, size=10)
@@ -506,7 +508,7 @@ def test_a_name_that_the_tracker_cannot_keep(names, bad):
         other.unlink()
 
 
-def test_a_new_name_goes_to_the_tracker(start_python, names):
+def test_a_rename_is_registered_with_the_tracker(start_python, names):
     old, new = names(), names()
     child = start_python(
         f"""
@@ -526,7 +528,7 @@ def test_a_new_name_goes_to_the_tracker(start_python, names):
         other.unlink()
 
 
-def test_an_attacher_may_rename(run_python, names):
+def test_an_attaching_process_may_rename(run_python, names):
     run_python(
         f"""
         from posixshm.shared_memory import SharedMemory
@@ -537,13 +539,13 @@ def test_an_attacher_may_rename(run_python, names):
     )
 
 
-def test_a_rename_to_what_the_tracker_cannot_keep(shm, name):
+def test_a_rename_to_a_name_that_the_tracker_cannot_store(shm, name):
     with pytest.raises(ValueError, match="track=False"):
         shm.rename(name + ":")
     assert shm.name == name and shm.is_linked()
 
 
-def test_nothing_is_left_if_there_can_be_no_tracker(name, monkeypatch):
+def test_no_object_is_left_if_the_tracker_cannot_be_started(name, monkeypatch):
     def register(name, kind):
         raise OSError(24, "Too many open files")
 
@@ -557,20 +559,20 @@ def test_nothing_is_left_if_there_can_be_no_tracker(name, monkeypatch):
         assert not (SHM / name).exists()
 
 
-# What the tracker is told, in `known`; told_last is called once it knows a new name.
-TELL = """
+# `known` has the names that are registered with the tracker; after_registering() runs after each.
+RECORD_TRACKED = """
 import os, sys
 from multiprocessing import resource_tracker
 import posixshm
 from posixshm.shared_memory import SharedMemory
 name = sys.argv[1]
 known = set()
-told_last = lambda: None
+after_registering = lambda: None
 
 def register(name, kind, real=resource_tracker.register):
     real(name, kind)
     known.add(name)
-    told_last()
+    after_registering()
 
 def unregister(name, kind, real=resource_tracker.unregister):
     real(name, kind)
@@ -581,8 +583,8 @@ resource_tracker.register, resource_tracker.unregister = register, unregister
 
 
 @pytest.mark.parametrize("end", ["shm.close()", "del shm", "shm.unlink(); shm.close()"])
-def test_the_tracker_forgets_what_the_handle_deletes(run_python, name, end):
-    code = f"""{TELL}
+def test_the_tracker_forgets_objects_that_the_handle_deletes(run_python, name, end):
+    code = f"""{RECORD_TRACKED}
 shm = posixshm.SharedMemory.create(name, 10, delete=True, track=True)
 assert known == {{"/" + name}}
 {end}
@@ -598,11 +600,11 @@ kept = posixshm.SharedMemory.create(name, 10, delete=True, track=True)
     assert not (SHM / name).exists()
 
 
-def test_the_tracker_forgets_what_a_creation_has_undone(run_python, name):
-    code = f"""{TELL}
-def told_last():
-    global told_last
-    told_last = lambda: None
+def test_the_tracker_forgets_an_object_whose_creation_failed(run_python, name):
+    code = f"""{RECORD_TRACKED}
+def after_registering():
+    global after_registering
+    after_registering = lambda: None
     raise KeyboardInterrupt
 try:
     SharedMemory(name, create=True, size=10)
@@ -615,8 +617,8 @@ assert known == set() and not os.path.exists(f"/dev/shm/{{name}}")
     run_python(code, name)
 
 
-def test_a_rename_to_the_own_name_stays_tracked(run_python, name):
-    code = f"""{TELL}
+def test_a_rename_to_the_same_name_remains_tracked(run_python, name):
+    code = f"""{RECORD_TRACKED}
 with SharedMemory(name, create=True, size=10) as shm:
     shm.rename(name, replace=True)
     assert known == {{"/" + name}} and shm.is_linked()
@@ -626,8 +628,8 @@ assert known == set()
     run_python(code, name)
 
 
-def test_an_unlink_that_fails_leaves_the_tracker_the_other_object(run_python, name):
-    code = f"""{TELL}
+def test_a_failed_unlink_keeps_the_registration_of_the_other_object(run_python, name):
+    code = f"""{RECORD_TRACKED}
 first = SharedMemory(name, create=True, size=10)
 os.unlink(f"/dev/shm/{{name}}")
 second = SharedMemory(name, create=True, size=10)
@@ -658,7 +660,7 @@ def test_a_rename_succeeds_if_the_tracker_cannot_be_notified(names, monkeypatch)
 # -- a size that is not reserved ----------------------------------------------------------------
 
 
-def test_a_program_says_that_its_segments_are_sparse(run_python):
+def test_a_program_can_choose_sparse_segments(run_python):
     needs_mounts()
     run_python(
         """
@@ -713,7 +715,7 @@ class SharedMemory(_mpshm.SharedMemory):
 
 
 def test_the_backport_of_track_works(name, run_python):
-    """And tells the tracker neither too much nor too little, of which it would complain."""
+    """The tracker would warn about a missing or superfluous registration."""
     code = (
         BACKPORT
         + """
@@ -734,7 +736,7 @@ for track in (True, False):
     assert (status, out, errors) == (0, "", "")
 
 
-def test_private_names_of_there(shm, name):
+def test_private_names_of_the_standard_library(shm, name):
     assert shared_memory.resource_tracker is resource_tracker
     fd = shared_memory._posixshmem.shm_open("/" + name, os.O_RDWR, mode=0o600)
     try:
@@ -742,7 +744,7 @@ def test_private_names_of_there(shm, name):
     finally:
         os.close(fd)
     assert os.fstat(shm._fd).st_size == 100
-    os.ftruncate(shm._fd, 200)  # the recipe to let one grow
+    os.ftruncate(shm._fd, 200)  # the recipe to grow a segment
     assert os.fstat(shm.fileno()).st_size == 200
     shm.close()
     assert shm._fd == -1
@@ -752,7 +754,7 @@ def test_private_names_of_there(shm, name):
         _ = shared_memory.nonsense
 
 
-def test_private_attributes_have_the_defaults_of_there():
+def test_private_attributes_have_the_defaults_of_the_standard_library():
     bare, there = SharedMemory.__new__(SharedMemory), stdlib.SharedMemory.__new__(stdlib.SharedMemory)
     for attribute in ("_name", "_fd", "_mmap", "_buf"):
         assert getattr(bare, attribute) == getattr(there, attribute)
@@ -760,8 +762,8 @@ def test_private_attributes_have_the_defaults_of_there():
     there._buf = there._mmap = None
 
 
-def test_a_program_that_forgets_the_buffer_before_close(shm, name):
-    """So that close() there does not raise while the buffer is in use."""
+def test_a_program_that_drops_the_buffer_before_close(shm, name):
+    """With the standard library, close() raises while the buffer is in use, so programs do this."""
     view = shm.buf
     shm._buf = None
     shm._mmap = None
@@ -773,7 +775,7 @@ def test_a_program_that_forgets_the_buffer_before_close(shm, name):
     assert view[0] == 7 and shm._fd == -1
     assert SharedMemory(name).buf[0] == 7
     shm._name = None
-    shm.unlink()  # does nothing then, as there
+    shm.unlink()  # does nothing, as there
     assert (SHM / name).exists()
     shm._name = "/" + name
     shm.unlink()
@@ -802,7 +804,7 @@ def test_the_private_map_is_an_mmap(shm, name):
 
 
 def test_private_attributes_return_assigned_values(shm):
-    """The recipe to let a segment grow: a new map, buffer and size on the same descriptor."""
+    """The recipe to grow a segment: a new map, buffer and size for the same descriptor."""
     os.ftruncate(shm._fd, 8192)
     shm._mmap = larger = mmap.mmap(shm._fd, 8192)
     shm._buf = memoryview(larger)
@@ -816,7 +818,7 @@ def test_private_attributes_return_assigned_values(shm):
     larger.close()
 
 
-def test_a_descriptor_that_a_program_takes_stays_open(shm):
+def test_a_descriptor_that_a_program_takes_remains_open(shm):
     fd = shm._fd
     shm._fd = -1
     shm.close()
@@ -876,7 +878,7 @@ ITEMS = [
 ]  # fmt: skip
 
 
-def test_what_is_put_in_comes_out(make_list):
+def test_items_are_stored_and_read(make_list):
     items = make_list(ITEMS)
     assert list(items) == ITEMS and len(items) == len(ITEMS)
     assert [type(item) for item in items] == [type(item) for item in ITEMS]
@@ -937,7 +939,7 @@ def test_an_item_may_change_its_type(make_list):
 
 @pytest.mark.long
 @pytest.mark.parametrize("value", ["nine char", b"nine byte", 2**63, [1], object(), "\ud800"])
-def test_what_does_not_fit_changes_nothing(make_list, value):
+def test_an_item_that_does_not_fit_changes_nothing(make_list, value):
     items = make_list([1, "2", 3])
     before = bytes(items.shm.buf)
     with pytest.raises((ValueError, TypeError, struct.error)):
@@ -956,7 +958,7 @@ def test_what_does_not_fit_changes_nothing(make_list, value):
     ],
     ids=lambda value: str(value)[:12],
 )
-def test_what_no_list_can_hold_leaves_no_object(name, value, error):
+def test_an_item_that_no_list_can_store_leaves_no_object(name, value, error):
     with pytest.raises(error):
         ShareableList([1, value], name=name)
     assert not (SHM / name).exists()
@@ -968,7 +970,7 @@ def test_the_longest_text(make_list):
 
 
 def test_a_text_keeps_its_end_in_utf8(make_list):
-    # There, its characters are counted, and the bytes above that are cut off.
+    # There, the slot has as many bytes as the text has characters, and the rest is cut off.
     texts = ["\N{EURO SIGN}" * count for count in range(1, 40)]
     assert list(make_list(texts)) == texts
 
@@ -976,7 +978,7 @@ def test_a_text_keeps_its_end_in_utf8(make_list):
 NULS = ["a\0", b"\0b\0\0", b"\0", "\0", b"\0" * 8, "1234567\0", b"x" * 15 + b"\0", "\0" * 24, "é\0"]
 
 
-def test_nuls_at_the_end_stay(make_list):
+def test_trailing_nuls_are_kept(make_list):
     items = make_list(NULS)
     assert list(items) == list(ShareableList(name=items.shm.name)) == NULS
     items = make_list([b"x" * 30] * len(NULS))
@@ -1010,7 +1012,7 @@ items.shm.close()
     assert said == f"{ascii(there)}\n"
 
 
-def test_after_close_a_list_is_a_value_error(make_list):
+def test_a_closed_list_raises_value_error(make_list):
     items = make_list([1])
     items.shm.close()
     for use in [
@@ -1058,7 +1060,7 @@ def test_a_pickled_list_is_a_reference(make_list, protocol):
         other.shm.unlink()
 
 
-def test_no_process_sees_a_list_without_its_items(start_python, name):
+def test_a_list_has_all_items_before_its_name(start_python, name):
     child = start_python(
         f"""
         from _processes import stopped
@@ -1087,7 +1089,7 @@ def test_no_process_sees_a_list_without_its_items(start_python, name):
     child.finish()
 
 
-# -- beside the standard library ----------------------------------------------------------------
+# -- together with the standard library ---------------------------------------------------------
 
 
 def any_item(chance):
@@ -1098,7 +1100,7 @@ def any_item(chance):
     )
 
 
-def test_the_bytes_are_the_same_as_there():
+def test_the_bytes_are_those_of_the_standard_library():
     chance = random.Random(2)
     refused = 0
     for _ in range(300):
@@ -1209,7 +1211,7 @@ def test_an_object_made_there_is_used_here(start_python, name):
 
 
 def image(count, starts, slots, formats, codes):
-    """The bytes of a list, as its parts say."""
+    """The bytes of a list with these parts."""
     head = struct.pack(f"{1 + len(starts)}q", count, *starts)
     return head + slots + b"".join(f.ljust(8, b"\0") for f in formats) + bytes(codes)
 
@@ -1231,7 +1233,7 @@ def open_image(content, name):
         path.unlink()
 
 
-def test_the_layout_is_what_the_next_tests_take_it_for(make_list, name):
+def test_the_layout_of_a_list(make_list, name):
     assert image(*GOOD) == bytes(make_list([1, "textlong"]).shm.buf).replace(b"long", bytes(4))
     assert list(open_image(image(*GOOD), name)) == [1, "text"]
 
@@ -1326,8 +1328,8 @@ def test_a_damaged_list_never_crashes(name):
     "starts",
     [[0, -8, 16], [0, 2**60, 16], [0, 12, 16], [0, -(2**63), 16], [0, 16, 16], [-8, 16, 16]],
 )
-def test_a_slot_that_was_moved_is_an_error_of_its_items(make_list, starts):
-    """A list that is in use: each item is checked when it is used."""
+def test_a_moved_slot_is_an_error_for_its_items_only(make_list, starts):
+    """The list is in use: each item is checked when it is read or written."""
     items = make_list([1, 2])
     before = bytes(items.shm.buf)
     struct.pack_into("3q", items.shm.buf, 8, *starts)
@@ -1353,7 +1355,7 @@ def test_a_slot_longer_than_any_text_is_an_error(name):
 
 
 def test_a_sparse_list_costs_neither_memory_nor_time(name, run_python):
-    """Of 2 GiB of zeros, and a few words that claim items in all of it."""
+    """An object of 2 GiB of zeros with a few words that claim items in all of it."""
     size = 2 << 30
     most = size // 25
     for count, end in [
@@ -1401,7 +1403,7 @@ def test_an_object_that_became_smaller_than_its_list(make_list):
         items[0]
 
 
-def test_a_taken_name_advises_what_the_constructors_take(name):
+def test_the_error_for_an_existing_name_suggests_valid_arguments(name):
     with SharedMemory(name, create=True, size=10, track=False) as shm:
         for call in (
             lambda: SharedMemory(name, create=True, size=10, track=False),

@@ -1,6 +1,6 @@
-"""Signals in the middle of a call: a handler that raises undoes it, one that does not is no event.
+"""Signals during a call: if the handler raises, the call is undone; otherwise it continues.
 
-The big objects are in a /dev/shm of the child's own, so that nobody else runs out of room.
+The large objects are in a /dev/shm of the child, so that other programs do not run out of memory.
 """
 
 import signal
@@ -60,7 +60,7 @@ BIG_ONES = {
     "init": 'SharedMemory.create("big", 1000, init=lambda buf: time.sleep(30))',
     "init, long": 'SharedMemory.create("big", BIG >> 2, init=fill)',
     "open": 'SharedMemory.open("absent", timeout=30)',
-    "open, for ever": 'SharedMemory.open("absent", timeout=float("inf"))',
+    "open, without a timeout": 'SharedMemory.open("absent", timeout=float("inf"))',
     "open, empty": 'SharedMemory.open("empty", timeout=30)',
 }
 
@@ -85,7 +85,7 @@ def fill(buf):
 
 @pytest.mark.long
 @pytest.mark.parametrize("case", BIG_ONES)
-def test_a_handler_that_raises_undoes_what_was_made(run, case):
+def test_a_handler_that_raises_undoes_the_call(run, case):
     code = f"""
 {PREPARE}
 for after in (0.01, 0.05):
@@ -96,7 +96,7 @@ for after in (0.01, 0.05):
         except Interrupted:
             pass
         else:
-            raise AssertionError("it was through before the signal came")
+            raise AssertionError("the call ended before the signal arrived")
         finally:
             quiet()
     assert sorted(os.listdir("/dev/shm")) == ["empty", "growing", "small"]
@@ -108,8 +108,9 @@ for after in (0.01, 0.05):
 
 
 @pytest.mark.parametrize("case", GROWTH)
-def test_a_handler_that_raises_finds_an_object_grown_or_not(run, case):
-    """Growing cannot be undone, for others may use it already: it is one step, or none."""
+def test_a_handler_that_raises_interrupts_growth_before_or_after_it(run, case):
+    """Growing cannot be undone, because other processes may already use the memory: it is one
+    step."""
     shm = GROWTH[case].partition(".")[0]
     code = f"""
 {PREPARE}
@@ -118,7 +119,7 @@ view = shm.buf
 once(0.01, raising)
 try:
     {GROWTH[case]}
-    time.sleep(30)  # it may have been through
+    time.sleep(30)  # the call may have ended before the signal
 except Interrupted:
     pass
 assert shm.size == shm.stat().st_size == len(shm.buf)
@@ -148,7 +149,7 @@ assert count > 0
 if isinstance(shm, int):  # resize() returns the size
     shm = {CASES[case].partition(".")[0]}
 assert shm.size == BIG == len(shm.buf)
-# It is all there: to write to it takes nothing more.
+# All memory is allocated: a write needs no more.
 assert shm.stat().st_blocks * 512 >= BIG
 shm.buf[-1] = 1
 """
@@ -196,7 +197,7 @@ with SharedMemory.create("filled", 64 << 20, init=fill) as shm:
     run(code)
 
 
-def test_a_raising_handler_again_and_again(run):
+def test_a_handler_that_raises_again_and_again(run):
     code = """
 interrupted = done = 0
 for attempt in range(100):
@@ -212,8 +213,8 @@ for attempt in range(100):
             quiet()
     except Interrupted:
         interrupted += 1
-    # Between the return of create() and the with statement a handler may still raise, and Python
-    # drops the handle then: the name stays, as it would with any other object that outlives it.
+    # A handler may still raise between the return of create() and the with statement. Python then
+    # drops the handle, and the name remains, as the name of any object outlives its handles.
     for name in os.listdir("/dev/shm"):
         assert os.stat(f"/dev/shm/{name}").st_size == 8 << 20
         os.unlink(f"/dev/shm/{name}")
@@ -224,7 +225,7 @@ assert free_bytes() == 1500 << 20
     run(code)
 
 
-@pytest.mark.parametrize("case", ["create", "create, populate", "open, for ever", "init"])
+@pytest.mark.parametrize("case", ["create", "create, populate", "open, without a timeout", "init"])
 def test_ctrl_c_from_outside(start_python, name, case):
     needs_mounts()
     code = f"""
@@ -253,9 +254,9 @@ with unchanged():
 @pytest.mark.parametrize(
     "case", ["create", "create, populate", "create, huge_pages", "anonymous", "open", *GROWTH]
 )
-def test_other_threads_run_meanwhile(run, case):
-    """Where the machine is busy a call may be over before another thread has its turn, so it is made
-    again until one has: while the GIL is held, none ever has.
+def test_other_threads_run_during_a_long_call(run, case):
+    """On a busy machine a call may end before another thread runs, so the test repeats the call
+    until one has run. If the call held the GIL, no thread would ever run.
     """
     act = CASES[case].replace("30", "0.5")
     code = f"""
@@ -324,7 +325,7 @@ resource_tracker.ensure_running()
 faults = Faults()
 faults.send(signal.SIGUSR1)
 signal.signal(signal.SIGUSR1, raising)
-for first_time in (True, False):  # which looks how this machine does it
+for first_time in (True, False):  # the first call also probes the system
     faults.arm(None, 0)
     made = {MAKES[case]}
     calls = faults.disarm()
@@ -383,8 +384,9 @@ def test_a_signal_at_each_system_call_changes_nothing(run_python, faults, name, 
     run_python(code, name, one_process, env=faults)
 
 
-def test_a_handler_that_raises_after_a_call_undoes_what_that_made(run_python, name):
-    """In the functions that are written in Python, after each call that they make themselves."""
+def test_a_handler_that_raises_after_a_call_undoes_that_call(run_python, name):
+    """The handler raises in the functions that are written in Python, after each call that they
+    make."""
     needs_mounts()
     code = "import runpy; runpy.run_path({!r}, run_name='__main__')"
     program = f"{TESTS}/children/raising_handler.py"

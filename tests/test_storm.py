@@ -1,4 +1,5 @@
-"""Eight threads in every method while the process forks: nothing hangs that CPython alone would not."""
+"""Eight threads call every method while the process forks: only hangs of CPython itself may
+occur."""
 
 import os
 import subprocess
@@ -13,7 +14,7 @@ SECONDS = 3
 
 
 def play(kind, seed):
-    """Whether it hung, and what it said."""
+    """Run the program; return whether it hung, and its output."""
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", STORM, kind, str(SECONDS), str(seed)],
         stdout=subprocess.PIPE,
@@ -29,10 +30,10 @@ def play(kind, seed):
 
 
 def is_excused(library, control):
-    """Whether hangs of the library are the interpreter's: of objects that are CPython's own, as many
-    rounds hang, or at least half as many. library, control: hangs in a round, of as many rounds each.
+    """Are the hangs caused by the interpreter? They are if rounds with CPython's own objects hang
+    at least half as often. library, control: the share of rounds that hung, of equally many rounds.
 
-    Half, because two programs that hang equally often seldom do so in equally many rounds.
+    Half, because two programs with the same probability seldom hang in the same number of rounds.
     """
     return control > 0 and library <= 2 * control
 
@@ -40,26 +41,26 @@ def is_excused(library, control):
 @pytest.mark.parametrize(
     ("library", "control", "excused"),
     [
-        (0, 0, False),  # the control says nothing
+        (0, 0, False),  # the control shows nothing
         (1, 0, False),
         (0.1, 0.1, True),
         (0.2, 0.1, True),
         (0.3, 0.1, False),
-        (1, 0.1, False),  # each round, beside one of ten
+        (1, 0.1, False),  # every round hangs, but only one of ten of the control
         (1, 0.4, False),
         (1, 0.5, True),
         (0.1, 1, True),
     ],
 )
-def test_what_excuses_a_hang(library, control, excused):
+def test_when_a_hang_is_excused(library, control, excused):
     assert is_excused(library, control) is excused
 
 
 @pytest.mark.long
 @pytest.mark.timeout(ROUNDS * (SECONDS + 70) * 3 + ROUNDS * 20 * (SECONDS + 25) + 200)
 def test_no_thread_and_no_forked_child_hangs():
-    """Without the GIL, CPython's own objects may hang as well. So if a round hangs, ten times as many
-    rounds of the library and of the control are played, one after the other, and compared."""
+    """Without the GIL, CPython's own objects may hang as well. So after a hang the test runs ten
+    times as many rounds of both the library and the control, alternately, and compares them."""
     hangs = []
     for seed in range(ROUNDS):
         hung, said = play("library", seed)

@@ -1,8 +1,8 @@
-"""Isolated sub-interpreters, each with a GIL of its own where this Python has that (3.12).
+"""Isolated sub-interpreters, each with its own GIL from Python 3.12 on.
 
-They run in child processes: what goes wrong here is likely to be a crash.
+They run in child processes, because a failure is likely to be a crash.
 
-POSIXSHM_ROUNDS: how many of them come and go, if not some dozens.
+POSIXSHM_ROUNDS is the number of interpreters that are created and destroyed.
 """
 
 import os
@@ -13,9 +13,9 @@ import pytest
 from _processes import COUNTING, SHM, needs_plain_build
 
 ROUNDS = int(os.environ.get("POSIXSHM_ROUNDS", "20"))
-BATCH = 200  # interpreters in one process, at some MB that each leaves with it
+BATCH = 200  # interpreters in one process, which keeps some MB of each
 
-# The low-level module, by the name it has here; there is one in every version.
+# The low-level module, which has another name in each version.
 START = """
 import gc, os, sys, textwrap, threading
 from _processes import unchanged
@@ -126,7 +126,7 @@ exec(USE)
 
 
 def test_a_mapping_of_an_interpreter_forbids_all_of_them_to_shrink_the_object(run):
-    """They share one address space."""
+    """The interpreters share one address space."""
     run(
         """
 from posixshm import SharedMemory
@@ -146,7 +146,7 @@ with SharedMemory.create(name, 100_000, delete=True) as shm:
     )
 
 
-def test_one_after_the_other_leaves_nothing(run):
+def test_consecutive_interpreters_leave_nothing(run):
     run(
         """
 run_in_new("me = 1" + USE)
@@ -157,7 +157,7 @@ with unchanged():
     )
 
 
-def test_many_at_once(run):
+def test_many_interpreters_at_once(run):
     run(
         """
 me = "main"
@@ -190,7 +190,7 @@ if problems:
     )
 
 
-def test_they_share_objects_and_no_types(run):
+def test_interpreters_share_objects_but_not_types(run):
     run(
         """
 import posixshm
@@ -217,7 +217,7 @@ shm.unlink()
     )
 
 
-def test_what_one_is_to_delete_goes_with_it(run):
+def test_an_interpreter_removes_its_objects_when_it_ends(run):
     run(
         """
 import posixshm
@@ -241,7 +241,7 @@ assert mine.is_linked()
     )
 
 
-def test_a_name_can_pass_from_one_to_another(run):
+def test_another_interpreter_can_use_the_name_later(run):
     run(
         """
 import posixshm
@@ -251,8 +251,8 @@ from posixshm import SharedMemory
 shm = SharedMemory.create({name!r}, 100, delete=True)
 view = shm.buf
 ''')
-# Python itself tells of interpreters that are left to it in some versions, so end it now;
-# the handle of the main one is what is left to the end.
+# Some versions of Python warn about interpreters that exist at exit, so destroy it now. The main
+# interpreter keeps its handle until it ends.
 destroy(interpreter)
 shm = posixshm.SharedMemory.create(name, 100, delete=True)
 view = shm.buf
@@ -281,8 +281,9 @@ for each in [each for each in globals() if each not in ("gc", "me", "name", "sys
     del globals()[each]
 gc.collect()
 """
-# CPython itself leaves something of each interpreter: 3.11 some blocks, 3.12 and 3.13 some MB, which
-# depend on what was imported, for the names in it stay. So it is interpreters that are compared.
+# CPython itself leaks some blocks (3.11) or some MB (3.12, 3.13) for each interpreter, depending on
+# the imported modules, because their names are not freed. So the test compares interpreters with
+# and without the library.
 GROWTH = f"""
 from _leaks import Holdings
 
@@ -303,12 +304,13 @@ def growth(code, rounds):
     return Holdings(*((now - then) / rounds for now, then in zip(after, before, strict=True)))
 
 def compare(code, other, rounds, **most):
-    \"""No more growth by one than by the other, and by a little at most: {{kind: how much}}.\"""
+    \"""`code` may grow only a little more than `other`; most: the additional growth of each kind.\"""
     grown, usual = growth(code, rounds), growth(other, 20)
     for kind in ("descriptors", "shared", "names"):
         assert getattr(grown, kind) == 0, grown
     for kind, more in most.items():
-        # If the other's rounds gave back what those before had kept, that is nobody's measure.
+        # The other code may have freed memory of earlier rounds, so its growth counts as 0 if
+        # negative.
         assert getattr(grown, kind) < max(0, getattr(usual, kind)) + more, (kind, grown, usual)
 
 ONCE = "me = 1" + USE + {WITH_HEADER!r}
@@ -318,10 +320,10 @@ EMPTY = "import " + ", ".join(STANDARD)
 """
 
 
-# A block for each name of the module's that stays; 3.11 has them in common.
+# A block for each name of the module, which is not freed; 3.11 shares them.
 NAMES = 5 if sys.version_info < (3, 12) else 250
-# Bytes: what an interpreter had at most is not all given back to the system; a free-threaded one
-# gives back nothing of it, and counts no blocks that are left, so this is all there is to see.
+# Bytes. CPython does not return all memory of an interpreter to the system. A free-threaded build
+# returns nothing and does not count blocks, so only this limit can find a leak there.
 KEPT = 1 << (22 if sysconfig.get_config_var("Py_GIL_DISABLED") else 20)
 
 
@@ -331,7 +333,7 @@ def batches():
 
 @pytest.mark.long
 @pytest.mark.timeout(sum(120 + rounds for rounds in batches()))
-def test_memory_is_that_of_interpreters_without_it(run):
+def test_the_library_adds_no_memory_to_an_interpreter(run):
     needs_plain_build("it keeps freed memory for a while")
     for rounds in batches():
         limits = f"blocks={NAMES}, malloc=1024, resident={KEPT}"
@@ -340,8 +342,8 @@ def test_memory_is_that_of_interpreters_without_it(run):
 
 @pytest.mark.long
 @pytest.mark.timeout(sum(120 + rounds for rounds in batches()))
-def test_importing_it_again_takes_no_more(run):
-    """What is not given back at once is when the interpreter ends."""
+def test_importing_the_library_again_adds_no_memory(run):
+    """All memory is freed when the interpreter ends."""
     needs_plain_build("it keeps freed memory for a while")
     for rounds in batches():
         limits = f"blocks=5, malloc=1024, resident={KEPT}"

@@ -1,7 +1,7 @@
-"""Threads: closing, resizing, protecting while others read. Nothing dangles, nothing deadlocks.
+"""Threads close, resize and protect an object that others read, without crashes or deadlocks.
 
-All of it starts from a barrier and has a deadline. Without the GIL these are races in earnest, and
-ThreadSanitizer tells those of the library: each thread writes bytes of its own.
+The threads start from a barrier and have a deadline. Without the GIL these are real races, and
+ThreadSanitizer reports those of the library, because each thread writes its own bytes.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ REFUSED = (ValueError, BufferError, OSError)
 
 
 def until(event, function, least=1):
-    """A thread's body: call `function` until `event` is set, but `least` times."""
+    """A thread's body: call `function` until `event` is set, and at least `least` times."""
 
     def body():
         count = 0
@@ -37,7 +37,7 @@ def until(event, function, least=1):
 
 
 def then(event, function, *arguments):
-    """A thread's body: call `function` once, and set `event` whatever happens."""
+    """A thread's body: call `function` once, and always set `event`."""
 
     def body():
         try:
@@ -51,7 +51,7 @@ def then(event, function, *arguments):
 # -- close --------------------------------------------------------------------------------------
 
 
-def test_views_read_on_while_a_thread_closes(run_threads):
+def test_views_remain_readable_while_a_thread_closes(run_threads):
     for _ in range(30):
         shm = SharedMemory.anonymous(PAGESIZE)
         views = [shm.buf, np.ndarray(PAGESIZE, "u1", buffer=shm), shm.map()]
@@ -68,7 +68,7 @@ def test_views_read_on_while_a_thread_closes(run_threads):
 
 
 def test_taking_views_while_a_thread_closes(run_threads):
-    """Each attempt gives the bytes, or says that the handle is closed."""
+    """Each attempt returns the bytes or raises an error that the handle is closed."""
     ways = [
         lambda shm: shm.buf,
         lambda shm: memoryview(shm),
@@ -103,7 +103,7 @@ def test_taking_views_while_a_thread_closes(run_threads):
 
 @pytest.mark.parametrize("how", ["close", "close_fd", "detach", "exit", "mixed"])
 def test_many_threads_close_one_handle(name, run_threads, how):
-    """No descriptor is closed twice: it could be another's by then."""
+    """No descriptor is closed twice: the number could belong to another file by then."""
     for _ in range(40):
         shm = SharedMemory.create(name, 10, delete=True)
         fd = shm.fileno()
@@ -121,7 +121,7 @@ def test_many_threads_close_one_handle(name, run_threads, how):
                     detached.append(shm.detach())
             except ValueError:
                 pass
-            # Somebody else takes the number at once.
+            # Another open() takes the number at once.
             opened.append(os.open("/dev/null", os.O_RDONLY))
 
         ways = ["close", "close_fd", "detach", "exit"] if how == "mixed" else [how] * 4
@@ -130,7 +130,7 @@ def test_many_threads_close_one_handle(name, run_threads, how):
         if how == "detach":
             assert detached
         for number in opened + detached:
-            os.close(number)  # an error if it was closed before
+            os.close(number)  # fails if it was closed before
         with pytest.raises(OSError):
             os.fstat(fd)
         shm.close()
@@ -138,8 +138,8 @@ def test_many_threads_close_one_handle(name, run_threads, how):
             os.unlink(SHM + name)
 
 
-def test_calls_in_flight_when_a_thread_closes(name, run_threads):
-    """A call that has begun works on its object to the end, whoever gets the number next."""
+def test_calls_during_close(name, run_threads):
+    """A call works on its object to the end, although the number is reused."""
     calls = [
         lambda shm: shm.stat().st_size,
         lambda shm: shm.mode,
@@ -200,7 +200,7 @@ def test_dropping_the_last_reference_in_many_threads(run_threads):
 
 
 @pytest.mark.long
-def test_weak_references_while_the_handle_goes(run_threads):
+def test_weak_references_while_the_handle_is_destroyed(run_threads):
     for _ in range(50):
         box = [SharedMemory.anonymous(PAGESIZE)]
         weak = weakref.ref(box[0])
@@ -260,7 +260,7 @@ def test_readers_while_a_thread_grows(name, run_threads, max_size):
 
 @pytest.mark.parametrize("max_size", [None, 400 * PAGESIZE], ids=["plain", "in place"])
 def test_many_threads_resize(name, run_threads, max_size):
-    """They may be refused while another is at it; what they say is true afterwards."""
+    """A resize may be refused during another one; its result is correct afterwards."""
     with SharedMemory.create(name, PAGESIZE, max_size=max_size, delete=True) as shm:
 
         def resize(start):
@@ -278,7 +278,7 @@ def test_many_threads_resize(name, run_threads, max_size):
 @pytest.mark.long
 @pytest.mark.parametrize("max_size", [None, 64 * PAGESIZE], ids=["plain", "in place"])
 def test_views_taken_while_a_thread_shrinks(name, run_threads, max_size):
-    """Either the view was there first, and the end stays; or the view ends before it."""
+    """If the view exists first, the object is not shrunk; otherwise the view is shorter."""
     with SharedMemory.create(name, 64 * PAGESIZE, max_size=max_size, delete=True) as shm:
         done = threading.Event()
         shrunk = []
@@ -297,7 +297,7 @@ def test_views_taken_while_a_thread_shrinks(name, run_threads, max_size):
                     view = take()
                 except REFUSED:
                     return
-                # A bus error here is the end of the test run.
+                # A bus error here would kill the test run.
                 view[len(view) - own] = 1
                 view[own] = 1
                 assert len(view) % PAGESIZE == 0
@@ -327,7 +327,7 @@ def test_views_taken_while_a_thread_shrinks(name, run_threads, max_size):
     ids=["open", "open for reading", "constructor", "from_fd", "open with max_size", "MemoryMap"],
 )
 def test_attaching_while_a_thread_shrinks(name, run_threads, attach):
-    """What this process maps is not cut off under it, whichever handle mapped it."""
+    """An object is not shrunk below the mappings of this process, regardless of the handle."""
     with SharedMemory.create(name, 64 * PAGESIZE, delete=True) as shm:
         done = threading.Event()
 
@@ -339,7 +339,7 @@ def test_attaching_while_a_thread_shrinks(name, run_threads, attach):
 
         def use():
             mapping = attach(name, shm.fileno())
-            # A bus error here is the end of the test run.
+            # A bus error here would kill the test run.
             assert mapping[len(mapping) - 1] == mapping[0] == 0
 
         run_threads(then(done, shrink_and_grow), until(done, use), until(done, use))
@@ -374,7 +374,7 @@ def test_page_calls_while_a_thread_resizes(name, run_threads):
 
 
 def test_growth_by_two_handles(name, run_threads):
-    """Two that grow one object at a time never make it smaller."""
+    """Two threads that grow one object at the same time never make it smaller."""
     with (
         SharedMemory.create(name, PAGESIZE, max_size=1000 * PAGESIZE, delete=True) as one,
         SharedMemory.open(name, max_size=1000 * PAGESIZE) as two,
@@ -383,7 +383,7 @@ def test_growth_by_two_handles(name, run_threads):
 
         def grow(shm):
             for pages in range(2, 200):
-                with contextlib.suppress(ValueError):  # it is larger already
+                with contextlib.suppress(ValueError):  # it is already larger
                     shm.resize(pages * PAGESIZE)
                 size = os.stat(SHM + name).st_size
                 assert size >= pages * PAGESIZE
@@ -398,7 +398,7 @@ def test_growth_by_two_handles(name, run_threads):
 
 @pytest.mark.parametrize("kind", ["mapping", "handle"])
 def test_protecting_while_others_write(name, run_threads, kind):
-    """A right goes only where nobody can be using it; a write is done or refused."""
+    """Write permission is removed only while no thread uses it; a write succeeds or raises."""
     shm = SharedMemory.create(name, PAGESIZE, delete=True)
     target = shm.map() if kind == "mapping" else shm
     items = target if kind == "mapping" else shm.buf.obj
@@ -427,7 +427,7 @@ def test_protecting_while_others_write(name, run_threads, kind):
 
 
 def test_views_taken_while_a_thread_protects(run_threads):
-    """A view that says it is writable can be written, for as long as it lives."""
+    """A writable view remains writable for its whole lifetime."""
     for _ in range(50):
         shm = SharedMemory.anonymous(PAGESIZE)
         done = threading.Event()
@@ -444,7 +444,7 @@ def test_views_taken_while_a_thread_protects(run_threads):
                 return
             for _ in range(3):
                 if not view.readonly:
-                    view[own] = 1  # a segmentation fault, if it was a lie
+                    view[own] = 1  # a segmentation fault if it is not writable
                 assert view[own] in (0, 1)
 
         run_threads(
@@ -455,7 +455,7 @@ def test_views_taken_while_a_thread_protects(run_threads):
         shm.close()
 
 
-# -- making and finding -------------------------------------------------------------------------
+# -- creating and attaching ---------------------------------------------------------------------
 
 
 def test_only_one_of_many_threads_creates(name, run_threads):
@@ -474,7 +474,7 @@ def test_only_one_of_many_threads_creates(name, run_threads):
 
 
 def test_exist_ok_in_many_threads(name, run_threads):
-    """One creates, the others attach to the same object, and see what init wrote."""
+    """One thread creates the object; the others attach to it and see the bytes that init wrote."""
     for _ in range(50):
 
         def create():
@@ -492,7 +492,7 @@ def test_exist_ok_in_many_threads(name, run_threads):
 
 
 def test_attaching_while_a_thread_creates_and_unlinks(name, run_threads):
-    """No attacher sees a half-made object."""
+    """No attaching thread sees an incomplete object."""
     done = threading.Event()
 
     def churn():
@@ -528,7 +528,7 @@ def test_only_one_of_many_threads_unlinks(name, run_threads):
 
 
 def test_many_threads_rename(names, run_threads):
-    """Whatever they do to one object, in the end it has one name, and the handle knows it."""
+    """After concurrent renames the object has exactly one name, which the handle returns."""
     for _ in range(20):
         first = names()
         shm = SharedMemory.create(first, 10)
@@ -548,7 +548,7 @@ def test_many_threads_rename(names, run_threads):
 
 
 def test_a_handle_whose_name_changes_can_be_read(names, run_threads):
-    """The name, as one thread sees it, is always one that it had."""
+    """A thread always reads a name that the object had."""
     one, two = names(), names()
     with SharedMemory.create(one, 10) as shm:
         done = threading.Event()
@@ -569,7 +569,7 @@ def test_a_handle_whose_name_changes_can_be_read(names, run_threads):
 
 
 def test_second_init_in_many_threads(names, run_threads):
-    """A handle that becomes another object's while it is used: any of them, but whole."""
+    """The handle gets other objects while it is used: each call works on one of them."""
     shm = SharedMemory(names(), create=True, size=PAGESIZE)
     shm.unlink()
     done = threading.Event()
@@ -600,7 +600,7 @@ def test_second_init_in_many_threads(names, run_threads):
         )
     finally:
         shm.close()
-        # A thread's unlink() may have hit the object of another.
+        # unlink() may have removed the object of another thread.
         for name in posixshm.listdir():
             if name.startswith(names.prefix):
                 os.unlink(SHM + name)
@@ -609,7 +609,7 @@ def test_second_init_in_many_threads(names, run_threads):
 
 
 def test_resizing_a_handle_that_becomes_another_objects(names, run_threads):
-    """Descriptor, mapping and size are one object's, whichever it is in the end."""
+    """In the end descriptor, mapping and size belong to one object."""
     for _ in range(60):
         one, two = names(), names()
         with SharedMemory.create(two, PAGESIZE, delete=True):
@@ -652,8 +652,8 @@ def test_reclaim_and_listdir_in_many_threads(names, run_threads):
     run_threads(then(done, churn), until(done, look), until(done, look))
 
 
-def test_reclaim_takes_nothing_from_threads(names, run_threads):
-    """What a thread of this very process has open is in use."""
+def test_reclaim_keeps_objects_that_threads_use(names, run_threads):
+    """An object that a thread of this process has open is in use."""
     done = threading.Event()
 
     def churn():
@@ -705,8 +705,8 @@ def test_mapping_and_unmapping_in_many_threads(run_threads):
     os.close(fd)
 
 
-def test_the_calls_of_one_thread_let_others_run(run_threads):
-    """Long calls do not hold the interpreter: a counter goes on beside them."""
+def test_long_calls_let_other_threads_run(run_threads):
+    """Long calls release the GIL: a counter in another thread continues."""
     done = threading.Event()
     ticks = [0]
 
@@ -723,8 +723,8 @@ def test_the_calls_of_one_thread_let_others_run(run_threads):
     assert ticks[0] > 1
 
 
-def test_errors_of_many_threads_are_their_own(names, run_threads):
-    """errno, name and message belong to the call that failed."""
+def test_errors_of_threads_do_not_mix(names, run_threads):
+    """errno, name and message of an error belong to the failed call."""
 
     def missing():
         name = names()
@@ -744,8 +744,8 @@ def test_errors_of_many_threads_are_their_own(names, run_threads):
     run_threads(missing, taken, missing, taken)
 
 
-def test_a_fork_while_threads_are_at_work(name, run_python):
-    """A child that was forked in the middle of a resize can use the handle, and end."""
+def test_a_fork_while_threads_are_in_calls(name, run_python):
+    """A child that was forked during a resize can use the handle and exit."""
     run_python(
         """
         import os, sys, threading

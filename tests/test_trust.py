@@ -1,4 +1,4 @@
-"""What a process with write access can do to the others, and what it cannot.
+"""The effects of a process with write access on other processes, and their limits.
 
 The writer of these tests overwrites the object with random bytes as fast as it can. A process that
 reads data, arrays, atomics and events there gets values or exceptions, in time, and does not crash.
@@ -15,7 +15,7 @@ from posixshm import Atomic, Event, Lock, SharedMemory, View, array
 from posixshm import shared_memory as dropin
 
 WRITE = "from children import hostile_writer; hostile_writer.main()"
-SECONDS = 2.0  # of play for each test
+SECONDS = 2.0  # of each test
 FORMATS = ["b", "B", "?", "h", "I", "q", "Q", "e", "f", "d", "4s", "5p", "c", "F", "D", "<i", ">d"]
 
 
@@ -27,7 +27,7 @@ def shm(name):
 
 @pytest.fixture
 def attack(start_python):
-    """attack(name, offset, length): starts a writer, which is at work when this returns."""
+    """attack(name, offset, length): start a writer, which has begun to write on return."""
 
     def attack(name, offset, length, seed=1):
         writer = start_python(WRITE, name, offset, length, seed, env=PATH)
@@ -38,7 +38,7 @@ def attack(start_python):
 
 
 def for_a_while(play):
-    """Call play() again and again; how often."""
+    """Call play() repeatedly; return the number of calls."""
     end, times = time.monotonic() + SECONDS, 0
     while time.monotonic() < end:
         play()
@@ -99,7 +99,7 @@ def test_events_answer_in_time(shm, attack):
         ):
             try:
                 call()
-            except (ValueError, OSError):  # the header says something else now
+            except (ValueError, OSError):  # the header has changed
                 pass
         assert time.monotonic() - begun < 5
 
@@ -120,7 +120,7 @@ def test_an_array_that_changes_is_an_array_or_an_error(name, attack):
             except (ValueError, OSError, EOFError):
                 errors += 1
             else:
-                # Of the shape that the header had, and within the object.
+                # The array has the shape of the header at that time, and is within the object.
                 assert loaded.nbytes <= made.shm.size
                 loaded.copy()
                 found += 1
@@ -128,7 +128,7 @@ def test_an_array_that_changes_is_an_array_or_an_error(name, attack):
         for_a_while(play)
         writer.finish()
         assert errors > 0
-        # An array that was there before keeps its shape, whatever the header says now.
+        # An existing array keeps its shape, regardless of the header.
         assert made.shape == (1000,) and made.copy().shape == (1000,)
     finally:
         made.shm.unlink()
@@ -161,7 +161,7 @@ def test_a_list_that_changes_is_a_list_or_an_error(names, attack):
         made.shm.unlink()
 
 
-def test_a_lock_that_is_kept_is_a_timeout(shm, start_python):
+def test_a_lock_that_another_process_keeps_times_out(shm, start_python):
     lock = Lock.at(shm, 0, create=True)
     keeper = start_python(
         """
@@ -179,8 +179,9 @@ def test_a_lock_that_is_kept_is_a_timeout(shm, start_python):
     keeper.finish(check=False)
 
 
-def test_what_another_cuts_off_can_be_read_by_a_copy_that_is_short(shm, start_python):
-    """A named object can be truncated. os.pread says so, where a look at the memory is a SIGBUS."""
+def test_truncated_memory_can_be_read_by_pread(shm, start_python):
+    """A named object can be truncated. os.pread() then returns less, but access to memory is a
+    SIGBUS."""
     import os
 
     start_python("import os, sys; os.truncate('/dev/shm/' + sys.argv[1], 4096)", shm.name).finish()
@@ -190,8 +191,8 @@ def test_what_another_cuts_off_can_be_read_by_a_copy_that_is_short(shm, start_py
         os.ftruncate(sealed.fileno(), 4096)
 
 
-def test_reading_takes_no_permission_to_write(shm):
-    """A reader with a read-only descriptor cannot be made to write, and changes nothing."""
+def test_reading_needs_no_write_permission(shm):
+    """A reader has a read-only descriptor and does not change the object."""
     with SharedMemory.open(shm.name, readonly=True) as reader:
         view = reader.view("q", (8,))
         for store in (
