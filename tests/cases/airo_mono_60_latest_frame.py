@@ -1,7 +1,7 @@
 # airo-ugent/airo-mono#60, freemocap/skellycam#24, JdeRobot/RoboticsAcademy#2293, huggingface/lerobot#2808,
-# rouges78/GameStringer#107, raspberrypi/picamera2#927: a camera process publishes 1080p frames at 30/s;
-# viewers of any speed take the newest one, whole and without a copy; the camera never waits for a viewer,
-# not even for one that is stopped while it reads a frame, or that died.
+# rouges78/GameStringer#107, raspberrypi/picamera2#927: a camera process publishes 30 frames of
+# 1080p in a second. Viewers of any speed read the newest frame, complete and without a copy. The
+# camera does not wait for viewers, even if a viewer is stopped while it reads a frame, or died.
 import multiprocessing as mp
 import os
 import signal
@@ -63,7 +63,7 @@ def end(processes, number, late):
 
 
 def native_replace():
-    """By save(replace=True), a new object for each frame."""
+    """With save(replace=True), which creates an object for each frame."""
     from posixshm import array
     ready = [mp.Event() for _ in range(3)]
     processes = [mp.Process(target=viewer_replace, args=(e,)) for e in ready]
@@ -83,7 +83,7 @@ def viewer_lock(shm, lock, ready):
         with lock.read():
             first = int(frame[0, 0, 0])
             assert (frame[::97, ::89] == first).all(), "half of a frame"
-            if first == 1:  # where the test stops one of them
+            if first == 1:  # the test stops a viewer here
                 time.sleep(0.3)
         if first == 255:
             return
@@ -91,7 +91,7 @@ def viewer_lock(shm, lock, ready):
 
 
 def native_rwlock():
-    """The way that the documents show for frames. A stopped reader keeps its place."""
+    """The way that the documents show for frames. A stopped reader keeps the lock."""
     from posixshm import RWLock, SharedMemory
     shm = SharedMemory.anonymous(4096 + 1080 * 1920 * 3)
     lock = RWLock.at(shm, create=True)

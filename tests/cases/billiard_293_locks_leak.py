@@ -1,6 +1,7 @@
-# celery/billiard#293, shinezyy/gem5_data_proc#8, dm4ml/motion#297, pytorch/pytorch#14768: thousands of
-# locks, events and counters are made and dropped, also by processes that are killed: no file in /dev/shm,
-# no descriptor, no mapping is left, and 3,000 locks at a time need fewer than 3,000 descriptors.
+# celery/billiard#293, shinezyy/gem5_data_proc#8, dm4ml/motion#297, pytorch/pytorch#14768: processes
+# create and drop thousands of locks, events and counters, and some are killed. They must leave no
+# file in /dev/shm, descriptor or mapping, and 3,000 locks at a time must need fewer than 3,000
+# descriptors.
 import multiprocessing as mp
 import os
 import signal

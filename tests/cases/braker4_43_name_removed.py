@@ -1,6 +1,7 @@
-# Gaius-Augustus/BRAKER4#43 (Slurm), alihaydaroglu/suite3d#51: systemd's RemoveIPC, an epilog script or a
-# colleague removes the files of /dev/shm under a job that runs: its memory stays whole, it can see that
-# the name is gone, and give the same object, or its content, the name again, for later processes.
+# Gaius-Augustus/BRAKER4#43 (Slurm), alihaydaroglu/suite3d#51: RemoveIPC of systemd, an epilog
+# script or a colleague removes the files of /dev/shm while a job runs. Its memory remains intact,
+# and the job can detect that the name was removed and give the name to the object, or to a copy,
+# again.
 import os
 
 from _run import main
@@ -27,7 +28,8 @@ def native():
 
 
 def native_same_object():
-    # Linux gives an object without any name left none again (linkat(2)), so one must be left.
+    # Linux cannot link an object that has lost its last name (linkat(2)), so another name is
+    # needed.
     from posixshm import SharedMemory
     shm = SharedMemory.create("rep-job", 100_000)
     os.link("/dev/shm/rep-job", "/dev/shm/rep-kept")

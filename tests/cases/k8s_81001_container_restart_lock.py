@@ -1,6 +1,6 @@
-# kubernetes/kubernetes#81001, blakeblackshear/frigate#927 and #945: a container of a pod crashes and is
-# started again: /dev/shm is as it was, the processes are in a new PID namespace. A service that begins
-# with the line the README gives for any number of processes must come up again.
+# kubernetes/kubernetes#81001, blakeblackshear/frigate#927 and #945: a container of a pod crashes
+# and is started again, with the old /dev/shm and a new PID namespace. A service that begins with
+# the line of the README for any number of processes must start again.
 import subprocess
 import sys
 import time
@@ -28,7 +28,7 @@ posixshm.reclaim("rep-")
 
 
 def container(code):
-    """As pid 1 of a new PID namespace, with the /dev/shm that there is."""
+    """Run as process 1 of a new PID namespace, with the current /dev/shm."""
     return subprocess.run(
         ["unshare", "-p", "-f", "--kill-child", "--mount-proc", sys.executable, "-c", code],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -36,11 +36,11 @@ def container(code):
 
 
 def restart(first_line):
-    # pid 1 is not killed by its own SIGKILL: it exits, holding all
+    # process 1 cannot kill itself by SIGKILL, so it exits while it holds the locks
     crashing = BEGIN.format(crash="True").replace("os.kill(os.getpid(), 9)", "os._exit(1)")
     assert container(crashing).returncode == 1
-    # Other containers of the machine start meanwhile: the kernel gives the number of a PID namespace that
-    # is gone to a later one, which would look like the old one.
+    # Other containers start in between: the kernel reuses the number of a PID namespace that ended,
+    # and the new namespace would look like the old one.
     others = [subprocess.Popen(["unshare", "-p", "-f", "--kill-child", "sleep", "30"])
               for _ in range(12)]
     time.sleep(0.5)
