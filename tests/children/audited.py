@@ -1,4 +1,5 @@
-"""A process with an audit hook that notes the events of posixshm, or refuses one. Run by test_audit."""
+"""A process with an audit hook that records the events of posixshm or refuses one. Run by
+test_audit."""
 
 import sys
 
@@ -21,14 +22,14 @@ sys.addaudithook(_hook)
 
 
 def heard():
-    """The events since the last call."""
+    """The events since the previous call."""
     result = events[:]
     events.clear()
     return result
 
 
 class refusing:
-    """In the block the hook refuses the event, and the block must end with that exception."""
+    """A block in which the hook refuses the event; the block must end with that exception."""
 
     def __init__(self, event):
         self.event = f"posixshm.{event}"

@@ -1,4 +1,4 @@
-"""Parties of a Barrier that arrive during an action, and beside resets. Run by test_barrier."""
+"""Parties of a Barrier that arrive during an action or a reset. Run by test_barrier."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ DEADLINE = 30
 
 
 def spawn(body):
-    """Fork a process that runs body(); its result is the exit status."""
+    """Fork a process that runs body() and exits with its result."""
     pid = os.fork()
     if pid == 0:
         status = 99
@@ -33,7 +33,7 @@ def index_or_broken(barrier, timeout):
 
 
 def late_parties():
-    """While an action runs, a third party waits in vain: the round that runs is not broken."""
+    """A third party times out while an action runs; this does not break the current round."""
     shm = SharedMemory.anonymous(4096)
     going, go = (Event.at(shm, 512 + 128 * i, create=True) for i in range(2))
 
@@ -54,12 +54,12 @@ def late_parties():
             assert not plain.broken and plain.n_waiting == 2
             go.set()
             assert sorted(map(status_of, parties)) == [0, 1]
-            assert plain.broken, "the late party's own round"
+            assert plain.broken, "the round of the late party is not broken"
             plain.reset()
 
 
 def resets(rounds):
-    """A party that a reset releases and that arrives again at once is in the new round."""
+    """A party that a reset releases and that arrives again at once is in the next round."""
     shm = SharedMemory.anonymous(4096)
     barrier = Barrier.at(shm, 0, parties=3, create=True)
     told = [Atomic.at(shm, 1024 + 64 * i) for i in range(2)]
@@ -75,7 +75,7 @@ def resets(rounds):
     pids = [spawn(lambda mine=mine: party(mine)) for mine in told]
     for done in range(rounds):
         while barrier.n_waiting < 2:
-            assert all(mine.load() <= done for mine in told), "told of a reset that was not"
+            assert all(mine.load() <= done for mine in told), "a party was released without a reset"
             assert not barrier.broken
         barrier.reset()
     assert barrier.wait(DEADLINE) == 2

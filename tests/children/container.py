@@ -1,4 +1,4 @@
-"""A container: a PID namespace of its own, whose processes use what lies in /dev/shm.
+"""A container: a PID namespace whose processes use the objects in /dev/shm.
 
 Run by test_primitive_renewed.
 """
@@ -13,14 +13,14 @@ from _primitives import at, named
 
 from posixshm import Atomic, Barrier, Condition, Event, Lock, RLock, RWLock, Semaphore, SharedMemory
 
-COUNTS = 8192 * 7  # where serve() counts
+COUNTS = 8192 * 7  # offset of the counters of serve()
 KINDS = [Lock, RLock, Condition, RWLock, Barrier, Event, Semaphore]
 
 
 def contain(work):
     """Call work() in a process of a new PID namespace, which lasts until the standard input ends.
 
-    A line says that the process has ended. The namespace's first process uses nothing.
+    Print a line when the process has ended. The first process of the namespace uses no object.
     """
     CLONE_NEWPID, CLONE_NEWUSER = 0x20000000, 0x10000000
     user, group = os.geteuid(), os.getegid()
@@ -45,7 +45,7 @@ def contain(work):
 
 
 def begin(name):
-    """The lines that any number of processes of a service begin with."""
+    """Create or attach to everything, as any number of processes of a service do at their start."""
     shm = SharedMemory.create(f"{name}-segment", 1 << 16, exist_ok=True)
     placed = [at(kind, shm, 8192 * i, create=True, exist_ok=True) for i, kind in enumerate(KINDS)]
     own = [named(kind, f"{name}-{kind.__name__}", create=True, exist_ok=True) for kind in KINDS]
@@ -53,7 +53,7 @@ def begin(name):
 
 
 def acquire(thing, **keywords):
-    """Acquire what can be; the rest as it is used by one process alone."""
+    """Acquire a lock or semaphore; use a barrier or an event as a single process can."""
     if isinstance(thing, RWLock):
         return thing.acquire_write(**keywords)
     if isinstance(thing, Barrier | Event):
@@ -62,7 +62,7 @@ def acquire(thing, **keywords):
 
 
 def hold_all(name, end):
-    """Hold everything, and be killed, or wait for that."""
+    """Acquire everything, optionally wait for a line, and kill this process."""
     _, placed, own = begin(name)
     for thing in placed + own:
         assert acquire(thing, timeout=10)
@@ -73,7 +73,7 @@ def hold_all(name, end):
 
 
 def serve(name):
-    """Two of these at once: each counts under each of the locks."""
+    """Increment a counter under each lock; two processes call this at the same time."""
     shm, placed, own = begin(name)
     for i, thing in enumerate(placed + own):
         counted = Atomic.at(shm, COUNTS + 8 * i)

@@ -1,6 +1,6 @@
 """A service in a container, which is killed while it holds its locks: a child of test_fresh.
 
-numpy is imported in the container: its threads would stand in the way of a user namespace.
+numpy is imported in the container, because a process with threads cannot enter a user namespace.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A process that makes or attaches to an object, and says which: the children of test_fresh."""
+"""A process that creates or attaches to an object and reports which: the children of test_fresh."""
 
 import sys
 
@@ -14,7 +14,8 @@ def fill(buffer):
 
 
 def make(kind, name, **how):
-    """An object of that kind by the words of create; (it, whether it is a new one)."""
+    """Create or attach to an object with these arguments of create(); return (object, is it
+    new?)."""
     if kind == "SharedMemory":
         shm = SharedMemory.create(name, SIZE, init=fill, **how)
         return shm, shm.created
@@ -31,7 +32,7 @@ def make(kind, name, **how):
 
 
 def use(kind, name, *words):
-    """Say whether it is a new one, and keep it until the standard input ends."""
+    """Print whether the object is new, and keep it until the standard input ends."""
     how = dict(word.split("=") for word in words)
     how = {word: True if value == "True" else value for word, value in how.items()}
     made, created = make(kind, name, **how)
@@ -41,7 +42,8 @@ def use(kind, name, *words):
 
 
 def race(name, seed):
-    """Until a line comes, attach again and again; no process replaces the object meanwhile."""
+    """Attach again and again until a line arrives; no other process may replace the object in
+    use."""
     import random
 
     from _processes import stopped
@@ -57,7 +59,7 @@ def race(name, seed):
 
 
 def race_to_close(name, seed):
-    """The same of an object whose last user removes the name."""
+    """As race(), with an object whose last user removes the name."""
     import random
 
     from _processes import stopped

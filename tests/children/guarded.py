@@ -17,7 +17,7 @@ FILL = b"\x07"
 
 
 def make(size=SIZE, **options):
-    """An object of bytes that are all 7. It is removed with its handle."""
+    """Create an object whose bytes are all 7. Its name is removed with the handle."""
 
     def fill(view):
         view[:size] = FILL * size
@@ -26,13 +26,13 @@ def make(size=SIZE, **options):
 
 
 def truncate(size, where=path):
-    """By another process."""
+    """Truncate the object in another process."""
     subprocess.run(["truncate", "-s", str(size), where], check=True)
 
 
 @contextlib.contextmanager
 def bus_error(start=PAGESIZE, end=SIZE):
-    """A block that must raise BusError about these bytes, the first and the last that were lost."""
+    """A block that must raise BusError with this range of lost bytes."""
     try:
         yield
     except BusError as error:
@@ -50,7 +50,7 @@ def is_handled(signal=7):
 
 
 def elsewhere():
-    """Memory that this process has mapped without this library, and that is gone."""
+    """Truncated memory that this process has mapped without the library."""
     import mmap
 
     fd = os.memfd_create("elsewhere")

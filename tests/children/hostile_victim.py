@@ -1,6 +1,6 @@
 """A process that uses a primitive whose words another process overwrites. Run by test_sync_hostile.
 
-Every call must return or raise an exception of the library, in time, whatever the words say.
+Every call must return or raise an exception of the library in time, for all values of the words.
 """
 
 import struct
@@ -13,8 +13,8 @@ from _processes import ready
 from posixshm import Barrier, Condition, Event, Semaphore, SharedMemory
 
 SECONDS = 2.0
-SHORT = 0.005  # seconds, of the timeouts
-LATE = 5.0  # seconds, from when on a call hangs
+SHORT = 0.005  # seconds; for timeouts
+LATE = 5.0  # seconds; a longer call is a hang
 
 
 def in_time(call):
@@ -70,7 +70,7 @@ def event(made):
     return [made.is_set, lambda: made.wait(SHORT), made.set, made.clear]
 
 
-# Kind: how it is made, where its words are, and its calls.
+# Kind: how to create it, the offsets of its words, and its calls.
 KINDS = {
     "Semaphore": (lambda shm: Semaphore.at(shm, value=1, create=True), (0, 64), semaphore),
     "Barrier": (lambda shm: Barrier.at(shm, parties=2, create=True), (0, 64), barrier),
@@ -85,7 +85,7 @@ KINDS = {
 
 
 def play(calls):
-    """Two threads, each with all calls."""
+    """Make all calls in two threads."""
     errors = []
 
     def body():
@@ -118,7 +118,7 @@ def main():
 
 
 def corrupt_semaphore():
-    """Each word of a sem_t in turn has each value that code may treat specially."""
+    """Set each word of a sem_t to each value that code may treat specially."""
     name, where = sys.argv[1:]
     if where == "named":
         made = Semaphore(name, value=1, create=True, delete=True)

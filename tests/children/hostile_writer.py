@@ -14,7 +14,7 @@ WORDS = [bytes(8), b"\xff" * 8, b"\1" + bytes(7), b"\0\0\0\x80" * 2, b"\0\0\0\x4
 
 
 def overwrite(buf, numbers):
-    """Write one to sixteen random or telling bytes, or all of them, somewhere in `buf`."""
+    """Write one to sixteen random or special bytes somewhere in `buf`, or overwrite all of it."""
     if numbers.random() < 0.01:
         buf[:] = numbers.randbytes(len(buf))
         return

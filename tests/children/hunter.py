@@ -1,4 +1,5 @@
-"""A thread that finds by the collector what other threads are making, and uses it. Run by test_hunted."""
+"""A thread finds objects that other threads are creating, through gc, and uses them. See
+test_hunted."""
 
 import gc
 import threading
@@ -21,7 +22,7 @@ from posixshm import (
 
 PRIMITIVES = (Lock, RLock, Condition, Event, Barrier, RWLock, Semaphore, Atomic)
 OURS = (*PRIMITIVES, MemoryMap, SharedMemory, View)
-# Nothing that waits, and nothing that takes from its maker what it makes.
+# Methods that do not wait and do not disturb the thread that creates the object.
 QUIET = {
     Lock: ["locked", "__reduce__", "stat"],
     RLock: ["locked", "__reduce__", "stat"],
@@ -50,12 +51,12 @@ class Hunter:
     def hunt(self):
         while not self.ended:
             for thing in gc.get_objects():
-                self.look_at(thing)
+                self.use(thing)
             for kind in PRIMITIVES:
                 for thing in gc.get_referrers(kind):
-                    self.look_at(thing)
+                    self.use(thing)
 
-    def look_at(self, thing):
+    def use(self, thing):
         if isinstance(thing, types.BuiltinFunctionType):
             # An object with a capsule contains a pointer that Python code must not see.
             if type(thing.__self__).__name__ == "PyCapsule":
@@ -83,7 +84,7 @@ class Hunter:
 
 
 def make_all(name, i):
-    """Each in each way; nothing of it stays."""
+    """Create each kind of object in each way, and keep none."""
     shm = SharedMemory.create(f"{name}-segment", 1 << 16)
     for number, kind in enumerate(PRIMITIVES):
         making = {"parties": 2} if kind is Barrier else {}
@@ -108,7 +109,7 @@ def make_all(name, i):
 
 
 def hunted(name, rounds):
-    gc.set_threshold(50)  # collections in the middle of everything
+    gc.set_threshold(50)  # collections during all calls
     hunter = Hunter()
     try:
         for i in range(rounds):

@@ -1,4 +1,4 @@
-"""A process whose threads wait in a Condition that no process notifies. Run by test_condition."""
+"""A process whose threads wait for a Condition that no process notifies. Run by test_condition."""
 
 import sys
 import threading
@@ -24,7 +24,7 @@ def wait_for_the_end(name):
     for _ in threads:
         waiting.acquire()
     condition = Condition.at(shm)
-    with condition:  # the last one has released it: all wait
+    with condition:  # the last thread has released the lock, so all wait
         print("waiting", flush=True)
     sys.stdin.read()
     with condition:

@@ -1,7 +1,7 @@
-"""Locks whose bytes are written over at random, while they are free or held, and used all the same.
+"""Use locks whose bytes are overwritten at random while they are free or held.
 
-A signal or a hang is a fault of the library. The calls of a lock that was written over may raise
-OSError or RuntimeError, or wait until their timeout; a lock elsewhere must work as ever.
+A signal or a hang is a fault of the library. The methods of an overwritten lock may raise OSError
+or RuntimeError, or wait until their timeout. A lock elsewhere must work normally.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ OTHER_PID = os.getppid()
 
 
 def words(numbers):
-    """Values of 32 bits that the C library or the kernel would make something of."""
+    """32-bit values that have a meaning for the C library or the kernel."""
     yield from (0, 1, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFFFFE, 0x40000000, 0x80000000)
     tid = threading.get_native_id()
     yield from (tid, tid | 0x80000000, tid | 0x40000000, OTHER_PID, os.getpid(), 0x3FFFFFFE)
@@ -26,8 +26,8 @@ def words(numbers):
 
 
 def overwrite(buf, start, length, numbers):
-    """Write over words of the lock at `start`."""
-    mutexes = [start]  # and the slots of an RWLock, of which a thread takes any
+    """Overwrite words of the lock at `start`."""
+    mutexes = [start]  # and the slots of an RWLock
     if length > 128 + 64 * 48:
         mutexes += [start + 192 + 48 * numbers.randrange(64) for _ in range(3)]
     for _ in range(numbers.choice((1, 1, 1, 2, 3, 8))):
@@ -35,22 +35,22 @@ def overwrite(buf, start, length, numbers):
         tid = threading.get_native_id().to_bytes(4, "little")
         at = mutex + numbers.randrange(0, 64, 4)
         match numbers.randrange(10):
-            case 0:  # as it is in another lock, which may be held
+            case 0:  # copied from another lock, which may be held
                 at = mutex + numbers.choice((0, 4, 8, 16, 24, 32))
                 other = numbers.choice(PLACES) + (at - mutex)
                 size = numbers.choice((4, 8, 16, 48))
                 buf[at : at + size] = bytes(buf[other : other + size])
-            case 1:  # all of what the C library has
+            case 1:  # the whole pthread_mutex_t
                 buf[mutex : mutex + 40] = numbers.choice((bytes(40), b"\xff" * 40, b"\xa5" * 40))
             case 2:
                 buf[at] ^= 1 << numbers.randrange(8)
-            case 3:  # this thread's, as the C library would have it
+            case 3:  # as if this thread held the mutex
                 buf[mutex : mutex + 4] = tid
                 buf[mutex + 8 : mutex + 12] = tid
                 buf[mutex + 4 : mutex + 8] = numbers.choice((0, 1, 2)).to_bytes(4, "little")
             case 4:
                 buf[mutex : mutex + 4] = numbers.choice((bytes(4), tid))
-            case 5:  # its links
+            case 5:  # the links of the robust list
                 size = numbers.choice((8, 16))
                 links = numbers.choice((bytes(16), b"\xa5" * 16, numbers.randbytes(16)))
                 at = mutex + 24 + numbers.choice((0, 16 - size))
@@ -72,7 +72,7 @@ def in_another_process(function):
 
 
 class Player:
-    """One thread's steps."""
+    """The steps of a thread."""
 
     def __init__(self, shm, kinds, numbers):
         self.shm, self.kinds, self.numbers = shm, kinds, numbers
@@ -136,7 +136,7 @@ class Player:
                 self.heal()
 
     def heal(self):
-        """Make new locks of what no call knows any more."""
+        """Create new locks in place of those that no call accepts any more."""
         for place, kind in zip(PLACES, self.kinds, strict=True):
             self.shm.buf[place : place + kind.nbytes] = bytes(kind.nbytes)
             with contextlib.suppress(OSError, ValueError):
@@ -159,13 +159,13 @@ def main(seed, rounds):
                 thread.start()
             for thread in threads:
                 thread.join()
-        else:  # one after another, so that a seed always does the same
+        else:  # one after the other, so that a seed always gives the same steps
             for player in players:
                 thread = threading.Thread(target=player.play)
                 thread.start()
                 thread.join()
         assert not [error for player in players for error in player.errors]
-        players[0].play()  # in the first thread, which does not end
+        players[0].play()  # in the main thread, which does not end
         players.clear()
         del shm
         gc.collect()

@@ -1,4 +1,4 @@
-"""The failures of multiprocessing that the README names, each as a program: argv[1] names one."""
+"""The failures of multiprocessing that the README lists, one program each; argv[1] is its name."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def reader_exits():
     private_shm()
     shm = SharedMemory(create=True, size=4096)
     reader = f"from multiprocessing.shared_memory import SharedMemory as S; S({shm.name!r})"
-    # Its resource tracker also has the pipe of standard error, so this waits for both.
+    # The resource tracker inherits the pipe of standard error, so this waits for both processes.
     subprocess.run([sys.executable, "-c", reader], check=True, stderr=subprocess.PIPE)
     print(len(shm_names()), "left")
 

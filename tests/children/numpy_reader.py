@@ -14,7 +14,7 @@ import numpy as np
 
 from posixshm import SharedMemory
 
-# Bytes that are not code points, surrogates, the last code point, NaT, not bools.
+# Bytes that are invalid code points, surrogates, the last code point, NaT, or invalid bools.
 WORDS = [
     b"\xff" * 4,
     b"\0\0\x11\0",
@@ -71,7 +71,7 @@ def attempt(operation):
     """Return the result of operation(), or None for an exception, even if numpy left it set."""
     try:
         result = operation()
-        len("")  # raises SystemError if an exception is set already
+        len("")  # raises SystemError if an exception is already set
         return result
     except Exception:
         return None

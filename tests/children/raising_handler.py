@@ -1,9 +1,10 @@
-"""A signal handler that raises at each place of a function in Python where the interpreter runs handlers.
+"""A signal handler raises at each point of a Python function at which the interpreter runs
+handlers.
 
     python raising_handler.py NAME
 
-The interpreter runs them when a function begins and after each call that a function makes; a profile
-function is called there too. Prints for each function that it was tried, and the places at which it left a name.
+These points are the start of a function and the end of each call in it, at which a profile function
+is also called. Prints a line for each function, and for each point at which it left a name.
 """
 
 import os
@@ -12,7 +13,7 @@ import sys
 
 from _processes import SHM, private_shm, shm_names
 
-private_shm()  # before numpy starts threads
+private_shm()  # before numpy starts its threads
 
 import numpy as np  # noqa: E402
 
@@ -65,7 +66,8 @@ else:
 
 
 def interrupt(function, nth):
-    """Whether the function has so many places; a signal comes at the nth, counted from 0."""
+    """Call the function; send a signal at the nth point, from 0. Return whether it has that
+    point."""
     count = 0
 
     def profile(frame, event, argument):
@@ -91,7 +93,7 @@ def interrupt(function, nth):
 
 
 for what, function in FUNCTIONS.items():
-    assert not interrupt(function, -1)  # it imports what it needs
+    assert not interrupt(function, -1)  # the function imports what it needs
     nth = 0
     while interrupt(function, nth):
         for left in shm_names():

@@ -2,9 +2,9 @@
 
     python storm.py library|control SECONDS SEED
 
-Each forked child calls every method once and ends. `control` is the same program over objects of the
-standard library: if that hangs as well, the hang is the interpreter's. A child that does not end
-within 20 seconds is made to print its stacks by SIGABRT, and the program ends with status 3.
+Each forked child calls every method once and exits. `control` is the same program with objects of
+the standard library: if it hangs as well, the interpreter is the cause. A child that does not exit
+within 20 seconds gets SIGABRT, prints its stacks, and the program exits with status 3.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import time
 import weakref
 
 THREADS = 8
-PATIENCE = 20  # seconds; where a hang begins
+PATIENCE = 20  # seconds; a longer wait is a hang
 SHM = "/dev/shm/"
 
 
@@ -161,7 +161,7 @@ def control_calls(stem):
         kept.buf = memoryview(mmap.mmap(fd, 50_000))
         os.close(fd)
 
-    calls = [create, grow, held(lock), held(rlock)]  # those that can be left by a timeout
+    calls = [create, grow, held(lock), held(rlock)]  # the calls that have a timeout
     calls += [
         lambda: os.stat(path),
         lambda: os.listdir(SHM),
@@ -177,7 +177,7 @@ def control_calls(stem):
 
 
 def attempt(call):
-    # Others close, resize and rename the same objects.
+    # Other threads close, resize and rename the same objects.
     with contextlib.suppress(ValueError, BufferError, OSError, RuntimeError, AttributeError):
         call()
 
@@ -206,7 +206,7 @@ def main(kind, seconds, seed):
     sys.setswitchinterval(0.0001)
     stem = f"{os.environ.get('POSIXSHM_TEST_PREFIX', 'storm-')}{os.getpid()}"
     calls, clean_up = {"library": library_calls, "control": control_calls}[kind](stem)
-    for call in calls:  # what they import; a forked child would wait for another thread's import
+    for call in calls:  # import now: a forked child would wait for the import of another thread
         attempt(call)
     end = time.monotonic() + seconds
     done = [0] * THREADS

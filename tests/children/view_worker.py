@@ -6,9 +6,9 @@ def describe(view):
 
 
 def work(connection):
-    """Fill each view with 7, and send its description before that, and the view."""
+    """Fill each view with 7; send its earlier description, and the view."""
     for view in iter(connection.recv, None):
         seen = describe(view)
-        if not view.readonly and view.format != "bfloat16":  # which needs ml_dtypes
+        if not view.readonly and view.format != "bfloat16":  # bfloat16 needs ml_dtypes
             view.numpy()[...] = 7
         connection.send((seen, view))

@@ -6,17 +6,17 @@ from _leaks import cycle, misused, name, refused, unwatched
 import posixshm
 from posixshm import SharedMemory, arrow
 
-# One thread each, and started before anything is counted.
+# One thread each, which starts before the first count.
 pa.set_cpu_count(1)
 pa.set_io_thread_count(1)
 TEXTS = pa.array(["a", "b", None] * 10)
 table = pa.table({"n": range(30), "text": TEXTS, "kind": TEXTS.dictionary_encode()})
-# Cython gives each of its generators a reference to their class, and does not take it back.
+# Cython leaks a reference to the class of its generators for each generator.
 unwatched.append(type(table.itercolumns()))
 
 
 class Failing:
-    """An object with the stream of a table."""
+    """An object with a stream that fails."""
 
     def __arrow_c_stream__(self, requested_schema=None):
         raise KeyError

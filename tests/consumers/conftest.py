@@ -1,8 +1,8 @@
 """The real consumers of shared arrays: numpy, torch, jax, pyarrow, polars and pandas.
 
-The threads that they keep start with their first work, which therefore comes before any test. They
-are large, so this folder is collected only when it is named: pytest tests/consumers. Here a
-package that is missing is an error.
+Their threads start with their first call, so that call is made before any test. The packages are
+large, so pytest collects this folder only if it is named: pytest tests/consumers. A missing package
+is an error here.
 """
 
 import os

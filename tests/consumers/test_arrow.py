@@ -20,14 +20,14 @@ SHM = "/dev/shm/"
 
 @pytest.fixture
 def written(name, table):
-    """The name that the table has been written under."""
+    """The name of a written table."""
     posixshm.arrow.write(name, table)
     yield name
     posixshm.shm_unlink(name)
 
 
 def buffers(table):
-    """All the buffers of the table's columns, those of their children and dictionaries too."""
+    """All buffers of the table's columns, including children and dictionaries."""
     for column in table.columns:
         for chunk in column.chunks:
             yield from filter(None, chunk.buffers())
@@ -36,7 +36,7 @@ def buffers(table):
 
 
 def mapped(address, size, name):
-    """Do these bytes lie in a read-only mapping of the object?"""
+    """Are these bytes in a read-only mapping of the object?"""
     with open("/proc/self/maps") as maps:
         for line in maps:
             if line.rstrip().endswith(SHM + name):
@@ -50,7 +50,7 @@ def mapped(address, size, name):
 # -- without a copy -----------------------------------------------------------------------------
 
 
-def test_every_buffer_is_the_objects_own_memory(written, table):
+def test_every_buffer_is_in_the_memory_of_the_object(written, table):
     got = posixshm.arrow.read(written)
     assert got.equals(table, check_metadata=True)
     assert [column.num_chunks for column in got.columns] == [2] * table.num_columns
@@ -95,7 +95,7 @@ def test_columns_outlive_everything_else(name, table):
         numbers.flags.writeable = True
 
 
-def test_it_is_in_use_as_long_as_a_column_lives(name, names, table):
+def test_the_object_is_in_use_while_a_column_exists(name, names, table):
     posixshm.arrow.write(name, table)
     column = posixshm.arrow.read(name)["int"]
     assert [row.state for row in posixshm.reclaim(name)] == ["in use"]
@@ -104,7 +104,7 @@ def test_it_is_in_use_as_long_as_a_column_lives(name, names, table):
     assert [row.removed for row in posixshm.reclaim(name)] == [True]
 
 
-def test_interpreters_end_well_with_a_column_alive(written, run_python):
+def test_an_interpreter_can_end_while_a_column_exists(written, run_python):
     code = """
         import sys
         import posixshm.arrow
@@ -175,10 +175,10 @@ def test_a_name_is_taken_only_with_replace(written, table):
     assert posixshm.arrow.read(written).equals(table)
     posixshm.arrow.write(written, other, replace=True)
     assert posixshm.arrow.read(written).equals(other)
-    assert old.equals(table)  # its readers keep it, whole
+    assert old.equals(table)  # its readers still use it
 
 
-def test_readers_find_a_whole_table_while_it_is_replaced(name, start_python):
+def test_readers_find_a_complete_table_while_it_is_replaced(name, start_python):
     def version(number):
         return pa.table({"x": pa.array([number] * (1000 + number), pa.int64())})
 
@@ -217,7 +217,7 @@ def test_options_are_those_of_a_segment(name, table):
         posixshm.arrow.write(name, table, color="red")
 
 
-def test_a_table_has_the_access_control_list_that_is_asked_for(name, table):
+def test_a_table_can_have_an_access_control_list(name, table):
     needs_acls()
     posixshm.arrow.write(name, table, acl=f"user:{os.getuid()}:rw")
     with SharedMemory.open(name) as shm:
@@ -244,7 +244,7 @@ def test_a_full_mount_is_an_error_and_leaves_nothing(run_python):
 
 
 def test_writing_goes_through_no_mapping(name, run_python):
-    """Each page of a mapping would cost a fault."""
+    """A mapping would cause a page fault for each page."""
     run_python(
         """
         import resource, sys
@@ -262,7 +262,7 @@ def test_writing_goes_through_no_mapping(name, run_python):
     )
 
 
-# -- reading what is not whole ------------------------------------------------------------------
+# -- damaged files ------------------------------------------------------------------------------
 
 
 def put(name, content):
@@ -283,7 +283,7 @@ def refused(name, **options):
         posixshm.arrow.read(name, **options)
 
 
-def test_a_name_that_is_not_there(name, table):
+def test_a_missing_name(name, table):
     with pytest.raises(FileNotFoundError) as caught:
         posixshm.arrow.read(name)
     assert caught.value.errno == errno.ENOENT
@@ -291,7 +291,7 @@ def test_a_name_that_is_not_there(name, table):
         posixshm.arrow.read(name, timeout=0.01)
 
 
-def test_a_table_cut_anywhere(name, table):
+def test_a_table_truncated_anywhere(name, table):
     content = as_file(table)
     for length in [*range(0, len(content), 97), *range(len(content) - 20, len(content))]:
         put(name, content[:length])
@@ -314,8 +314,8 @@ def test_files_that_are_not_arrow(name):
     posixshm.shm_unlink(name)
 
 
-def test_damage_is_an_error_or_reads_like_any_values(name, table, run_python):
-    """Bytes that nothing refers to, and numbers, may be anything; never is there a crash."""
+def test_damage_is_an_error_or_changes_values_only(name, table, run_python):
+    """Unused bytes and numbers may have any value. Other damage is an error, never a crash."""
     put(name, as_file(table))
     code = """
         import random, sys
@@ -348,7 +348,7 @@ def test_damage_is_an_error_or_reads_like_any_values(name, table, run_python):
 
 
 def test_blocks_that_overlap_are_refused(name):
-    """A footer that names one batch many times: each would be a chunk of every column."""
+    """A footer may list one batch many times; each entry would become a chunk of every column."""
     batches = pa.table({f"{n}": list(range(40)) for n in range(3)}).to_batches(max_chunksize=10)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batches[0].schema) as writer:
@@ -358,7 +358,7 @@ def test_blocks_that_overlap_are_refused(name):
     put(name, content)
     assert posixshm.arrow.read(name).num_rows == 40
     length = int.from_bytes(content[-10:-6], "little")
-    block = struct.Struct("<qi4xq")  # offset, and two lengths, after which the next one begins
+    block = struct.Struct("<qi4xq")  # offset and two lengths, then the next block
 
     def follow(place):
         one, two = (block.unpack_from(content, place + skip) for skip in (0, 24))
@@ -376,7 +376,7 @@ def test_blocks_that_overlap_are_refused(name):
 
 
 def test_a_sparse_file_costs_no_memory(name, run_python):
-    """Of 2 GiB, with a footer that is nothing but zeros, or claims to be all of it."""
+    """The file has 2 GiB, and its footer is all zeros or claims to be the whole file."""
     fd = posixshm.shm_open(name, os.O_CREAT | os.O_RDWR)
     os.ftruncate(fd, 2 << 30)
     os.pwrite(fd, b"ARROW1\0\0", 0)
@@ -402,7 +402,7 @@ def test_a_sparse_file_costs_no_memory(name, run_python):
 
 
 def test_an_old_pyarrow_is_refused(name, table, monkeypatch):
-    """It runs what a file contains."""
+    """An old pyarrow runs code in files."""
     posixshm.arrow.write(name, table)
     for version in ("14.0.0", "13.0.0.dev5", "0.17.1", "nonsense"):
         monkeypatch.setattr(pa, "__version__", version)
@@ -415,7 +415,7 @@ def test_an_old_pyarrow_is_refused(name, table, monkeypatch):
 
 
 def test_a_pickle_in_the_metadata_is_not_run(name, tmp_path):
-    """Of the extension type that older pyarrows unpickle."""
+    """The metadata has the extension type that older versions of pyarrow unpickle."""
     evil = tmp_path / "it was run"
     pickled = b"cos\nsystem\n(S'touch \"%s\"'\ntR." % str(evil).encode()
     metadata = {b"ARROW:extension:name": b"arrow.py_extension_type"}
@@ -458,7 +458,7 @@ def test_what_a_signal_handler_raises_is_not_taken_for_damage(name, table, run_p
     posixshm.shm_unlink(name)
 
 
-def test_what_an_extension_type_raises_is_its_own(name):
+def test_exceptions_of_an_extension_type_are_propagated(name):
     class Registered(pa.ExtensionType):
         def __init__(self):
             super().__init__(pa.int64(), "posixshm.test")
@@ -491,14 +491,14 @@ def test_only_validate_reads_the_values(name):
     posixshm.shm_unlink(name)
 
 
-def test_a_reader_needs_only_the_right_to_read(written):
+def test_a_reader_needs_read_permission_only(written):
     before = os.stat(SHM + written)
     posixshm.arrow.read(written)
     after = os.stat(SHM + written)
     assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
 
 
-def test_compressed_files_of_others_are_read_with_a_copy(name, table):
+def test_compressed_files_of_other_programs_are_copied(name, table):
     numbers = pa.table({"x": pa.array(range(1000), pa.int64())})
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     sink = pa.BufferOutputStream()
@@ -530,7 +530,7 @@ def test_a_buffer_of_a_handle_or_a_mapping(name):
 
 
 @pytest.mark.parametrize("rows", [2, 1 << 18])
-def test_a_table_that_a_process_uses_is_left(name, rows):
+def test_reclaim_keeps_a_table_that_a_process_uses(name, rows):
     old, new = (pa.table({"a": pa.array([number] * rows)}) for number in range(2))
     stale = {"exist_ok": True, "stale": "replace"}
     posixshm.arrow.write(name, old, **stale)

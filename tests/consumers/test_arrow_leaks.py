@@ -1,4 +1,4 @@
-"""posixshm.arrow leaves everything flat, as the rest does: see test_leaks."""
+"""Repeated calls of posixshm.arrow do not leak: see test_leaks."""
 
 import os
 from pathlib import Path

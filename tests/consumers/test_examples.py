@@ -6,14 +6,14 @@ from _documents import PAGES, ROOT, blocks
 EXAMPLES = [
     pytest.param(code, id=f"{page.stem}-{number}")
     for page in (ROOT / "README.md", *PAGES)
-    if not page.name.startswith("api-")  # those show signatures
+    if not page.name.startswith("api-")  # these pages show signatures
     for number, code in enumerate(
         code for language, code in blocks(page.read_text()) if language == "py"
     )
 ]
 
 
-def test_they_are_there():
+def test_there_are_examples():
     assert len(EXAMPLES) >= 4
 
 

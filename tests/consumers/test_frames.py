@@ -1,4 +1,4 @@
-"""pandas and polars: shared tables as frames, with what is copied and what is not."""
+"""pandas and polars: shared tables as frames, and which columns are copied."""
 
 import gc
 import math
@@ -15,13 +15,13 @@ from posixshm import SharedMemory
 
 
 def start_polars():
-    """Its threads start with their first work."""
+    """The threads of polars start with its first call."""
     pl.DataFrame({"x": range(1000)}).lazy().group_by("x").len().collect()
 
 
 start_polars()
 
-NUMBERS = ["int", "float"]  # that may be missing nowhere
+NUMBERS = ["int", "float"]  # pandas must be installed
 
 
 class Range:
@@ -50,7 +50,7 @@ def written(name, table):
 
 @pytest.fixture
 def whole(name, table):
-    """The same in one chunk, which pandas needs, without nested columns."""
+    """The table in one chunk, which pandas needs, without nested columns."""
     flat = table.drop_columns(["struct", "list", "nothing"])
     posixshm.arrow.write(name, flat.combine_chunks().unify_dictionaries())
     yield name
@@ -78,7 +78,7 @@ def test_pandas_takes_numbers_without_a_copy(whole):
         frame.loc[0, "int"] = 5
 
 
-def test_pandas_says_what_it_would_have_to_copy(whole):
+def test_pandas_raises_if_it_would_have_to_copy(whole):
     table = posixshm.arrow.read(whole)
     for column in ("bool", "missing", "kind"):
         with pytest.raises(pa.ArrowInvalid):
@@ -93,7 +93,7 @@ def test_pandas_takes_every_column_as_arrow_without_a_copy(written, table):
         for chunk in frame[name].array.__arrow_array__().chunks:
             assert all(address in shared for address in data_of(chunk))
     assert frame["text"].tolist() == [f"number {n}" for n in range(100)]
-    frame.loc[0, "int"] = 5  # makes a column of its own
+    frame.loc[0, "int"] = 5  # creates a new column
     assert posixshm.arrow.read(written)["int"][0].as_py() == 0
 
 
@@ -143,7 +143,8 @@ def test_polars_takes_columns_without_a_copy(written, table):
 
 
 def test_polars_copies_text(written):
-    """Its own form of text is string_view; a column of that is taken as it is (above)."""
+    """polars stores text as string_view. It uses a column of that type without a copy (see
+    above)."""
     shared = Range(written)
     series = pl.from_arrow(posixshm.arrow.read(written).select(["text"]), rechunk=False)["text"]
     array = series.get_chunks()[0].to_arrow(compat_level=pl.CompatLevel.newest())
@@ -183,7 +184,7 @@ def test_polars_objects_are_refused(name):
 
 
 def test_polars_reads_the_object_as_an_ipc_file(written, run_python):
-    run_python(  # in a process of its own: it keeps a thread for ten seconds
+    run_python(  # in a child, because polars keeps a thread for ten seconds
         """
         import sys
         import polars
@@ -225,7 +226,7 @@ def test_frames_outlive_the_table_and_the_name(take, name):
     assert column.sum() == 499500
 
 
-def test_interpreters_end_well_with_frames_alive(written, run_python):
+def test_an_interpreter_can_end_while_frames_exist(written, run_python):
     run_python(
         """
         import sys

@@ -1,7 +1,7 @@
-"""JAX takes a view by DLPack, without a copy where its items begin at a multiple of 64 bytes.
+"""JAX takes a view by DLPack, without a copy if its items begin at a multiple of 64 bytes.
 
-Its arrays are immutable. It asks for read-only memory by DLPack from some version on; before that,
-and if that is refused, jax.device_put() of View.numpy() takes it without a copy.
+Its arrays are immutable. Newer versions request read-only memory by DLPack. In older versions, or
+if DLPack refuses, jax.device_put() of View.numpy() takes the memory without a copy.
 """
 
 import gc
@@ -38,7 +38,7 @@ def address(array):
 
 
 def take_readonly(view):
-    """The way for memory that is read-only, with every version."""
+    """Take read-only memory in a way that works with every version."""
     return jax.device_put(view.numpy())
 
 
@@ -98,7 +98,7 @@ def test_types_of_64_bits_are_copied_and_narrowed_by_default(format, shm):
 
 @pytest.mark.parametrize("take", [jnp.from_dlpack, take_readonly])
 def test_an_array_that_shares_the_memory_changes_with_it(take, shm):
-    """Immutable is only what JAX itself does to it."""
+    """JAX does not change the array, but another process can."""
     view = shm.view("f", 16)
     array = take(view)
     before = array.tolist()
@@ -114,7 +114,7 @@ def test_shapes_and_strides(shm):
         assert array.tolist() == np.asarray(part).tolist()
         if array.size:
             assert address(array) == part.address
-    with pytest.raises(Exception, match="compact"):  # an error class of JAX's own
+    with pytest.raises(Exception, match="compact"):  # JAX raises its own class
         jnp.from_dlpack(view[:, ::2])
     with pytest.raises(BufferError):
         jnp.from_dlpack(view[::-1])
@@ -181,7 +181,7 @@ def test_read_only_memory_by_dlpack_is_taken_or_refused(shm):
 @pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
 @pytest.mark.parametrize("take", [jnp.from_dlpack, take_readonly])
 def test_arrays_given_away_are_not_written(take, shm):
-    """A function that may use its argument's memory for its result leaves what is not JAX's."""
+    """A function that may reuse the memory of its argument does not overwrite shared memory."""
     shm.view("f", 1024).numpy()[:] = 7
     with SharedMemory.open(shm.name, readonly=True) as reader:
         view = (shm if take is jnp.from_dlpack else reader).view("f", 1024)

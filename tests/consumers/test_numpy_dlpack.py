@@ -28,7 +28,7 @@ def test_it_is_the_same_memory(take, name):
         assert view[2, 4] == 1.5
 
 
-def test_read_only_stays_read_only(take, name):
+def test_read_only_memory_is_a_read_only_array(take, name):
     with SharedMemory.create(name, 4096, delete=True) as shm:
         with SharedMemory.open(name, readonly=True) as reader:
             array = take(reader.view("q", 8))
@@ -42,7 +42,7 @@ def test_read_only_stays_read_only(take, name):
         assert array[0] == 4711
 
 
-def test_it_outlives_the_handle_and_the_name(take, name):
+def test_an_array_outlives_the_handle_and_the_name(take, name):
     shm = SharedMemory.create(name, 4096)
     view = shm.view("i", 1024)
     array = take(view)
@@ -69,7 +69,7 @@ def test_interpreters_end_well_with_an_array_alive(way, run_python):
     )
 
 
-def test_from_dlpack_refuses_what_dlpack_cannot_say():
+def test_from_dlpack_refuses_layouts_that_dlpack_cannot_describe():
     view = SharedMemory.anonymous(4096).view("i", (4, 6))
     for refused in (view[::-1], view.obj.view(">i", 4), view.obj.view("i", 4, 2)):
         with pytest.raises(BufferError):

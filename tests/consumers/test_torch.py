@@ -1,7 +1,7 @@
-"""PyTorch takes a view by DLPack, without a copy, and bfloat16 and float8 too.
+"""PyTorch takes a view by DLPack without a copy, including bfloat16 and float8.
 
-It has no tensors that are read-only: where the memory is, a write ends the process, and the object
-stays as it was.
+PyTorch does not have read-only tensors. If the memory is read-only, a write kills the process and
+does not change the object.
 """
 
 import gc
@@ -59,7 +59,7 @@ def test_every_type_is_the_same_memory(format, shm):
 
 
 @pytest.mark.parametrize("format", ["float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz"])
-def test_types_that_it_has_not_are_refused(format, shm):
+def test_types_that_torch_does_not_have_are_refused(format, shm):
     with pytest.raises(BufferError):
         torch.from_dlpack(shm.view(format, 8))
 
@@ -92,8 +92,8 @@ def test_shapes_and_strides(shm):
     assert torch.from_dlpack(broadcast).tolist() == [list(range(6))] * 3
 
 
-def test_strides_and_places_that_it_cannot_have_are_refused(shm):
-    """PyTorch before 2.14 would end the process at a negative stride."""
+def test_strides_and_addresses_that_torch_cannot_represent_are_refused(shm):
+    """PyTorch before 2.14 would abort the process on a negative stride."""
     view = shm.view("i", (4, 6))
     for refused in (view[::-1], view[:, ::-2], shm.view("i", 4, 2), shm.view("i", 4, strides=(6,))):
         with pytest.raises(BufferError, match="copy=True"):
@@ -101,13 +101,13 @@ def test_strides_and_places_that_it_cannot_have_are_refused(shm):
         assert torch.from_dlpack(refused, copy=True).tolist() == refused.tolist()
 
 
-def test_the_other_ways_in(shm):
+def test_other_ways_to_create_a_tensor(shm):
     view = shm.view("i", (4, 6))
     for tensor in (torch.as_tensor(view), torch.from_numpy(view.numpy())):
         assert (tensor.data_ptr(), tuple(tensor.shape)) == (view.address, (4, 6))
     flat = torch.frombuffer(shm, dtype=torch.int32, count=24)
     assert (flat.data_ptr(), tuple(flat.shape)) == (view.address, (24,))
-    flat = torch.asarray(view)  # without the shape, and of ints without a word as float32
+    flat = torch.asarray(view)  # loses the shape, and may read ints as float32
     assert flat.dtype in (torch.int32, torch.float32)
     assert (flat.data_ptr(), tuple(flat.shape)) == (view.address, (24,))
     tensor = torch.asarray(view, dtype=torch.int32)
@@ -117,7 +117,7 @@ def test_the_other_ways_in(shm):
 
 
 @pytest.mark.parametrize("format", ["B", "h", "i", "q", "d"])
-def test_asarray_misreads_what_the_two_right_ways_read(format, shm):
+def test_asarray_misreads_views_that_from_dlpack_and_as_tensor_read(format, shm):
     """As the documents say: from_dlpack and as_tensor keep type and shape, asarray does not."""
     view = shm.view(format, (4, 6))
     view.numpy()[:] = np.arange(24).reshape(4, 6)
@@ -149,8 +149,8 @@ def test_tensors_outlive_the_handle_and_the_name(take, name):
     assert part.tolist() == list(range(1001, 1025))
 
 
-def test_interpreters_end_well_with_a_tensor_alive(run_python):
-    """In a module, in a cycle, and in a capsule that was not consumed."""
+def test_an_interpreter_can_end_while_a_tensor_exists(run_python):
+    """The tensor is in a module, in a cycle, or in a capsule that was not consumed."""
     run_python(
         """
         import sys
@@ -200,7 +200,7 @@ def test_a_write_to_read_only_memory_ends_the_process_and_changes_nothing(take, 
     assert shm.view("i", 8).tolist() == [7] * 8
 
 
-def test_it_warns_by_two_of_the_ways_only(shm):
+def test_read_only_memory_warns_in_two_of_the_ways_only(shm):
     """The warnings that the documents mention."""
     with SharedMemory.open(shm.name, readonly=True) as reader:
         view = reader.view("i", 8)

@@ -1,9 +1,9 @@
-"""CPython's test.lock_tests over the primitives, in the environment that `run` makes.
+"""CPython's test.lock_tests with the primitives, in the environment that `run` creates.
 
     locks.py
 
-Prints one summary line "locks: ..." and exits with 0 if every test did what it should: pass, or be
-one of DIFFERENCES and fail.
+Prints one summary line "locks: ..." and exits with 0 if every test passed, except
+those of DIFFERENCES, which must fail.
 """
 
 import faulthandler
@@ -18,9 +18,9 @@ PRIVATE = "it uses private attributes of threading's own type"
 REPR = "it expects threading's repr; ours says the name and the offset"
 OWNED = "it releases a lock in another thread; ours belongs to the thread that acquired it"
 LONG = "it expects OverflowError; here a timeout beyond 146 years is no limit"
-FOREIGN = "it gives a lock of threading, which other processes cannot see"
+FOREIGN = "it passes a lock of threading, which other processes cannot see"
 
-# The tests that must fail, and why it has to stay so. One that passes fails the run.
+# The tests that must fail, and the reason. If one of them passes, the run fails.
 DIFFERENCES = {
     "LockTests.test_at_fork_reinit": PRIVATE,
     "LockTests.test_different_thread": OWNED,
@@ -60,8 +60,8 @@ def barrier(parties: int, action: object = None, timeout: float | None = None) -
     return posixshm.Barrier(None, parties, action, timeout)
 
 
-# The classes of lock_tests, as test_threading derives from them: the base, which attribute is the
-# type that it tests, and ours. Without a name, so each in an object of its own.
+# The classes of lock_tests, as test_threading derives from them: the base class, the attribute with
+# the tested type, and our type. The primitives have no name, so each has its own object.
 TYPES = {
     "LockTests": ("LockTests", "locktype", posixshm.Lock),
     "RLockTests": ("RLockTests", "locktype", posixshm.RLock),
@@ -93,7 +93,7 @@ def main() -> int:
         problems.append(f"only {len(names)} tests")
     if result.testsRun != len(names):
         problems.append(f"ran {result.testsRun} tests, not {len(names)}")
-    different = DIFFERENCES.keys() & names  # an older version has fewer tests
+    different = DIFFERENCES.keys() & names  # older versions have fewer tests
     failed = {name_of(test) for test, _ in result.failures + result.errors}
     problems += [f"{name} failed" for name in sorted(failed - different)]
     problems += [f"{name} passed, so it is no difference" for name in sorted(different - failed)]

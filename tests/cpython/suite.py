@@ -1,9 +1,9 @@
-"""CPython's shared-memory tests under one start method, in the environment that `run` makes.
+"""CPython's shared-memory tests with one start method, in the environment that `run` creates.
 
     suite.py START_METHOD
 
-Prints one summary line "START_METHOD: ..." and exits with 0 if every test did what it should: pass,
-or be one of DIFFERENCES and fail.
+Prints one summary line "START_METHOD: ..." and exits with 0 if every test passed, except
+those of DIFFERENCES, which must fail.
 """
 
 import faulthandler
@@ -18,12 +18,12 @@ import unittest
 
 FEWEST = 13  # tests that CPython 3.11 has in _TestSharedMemory; later versions have more
 
-# The tests that must fail: the first version that has them, and why it has to stay so.
-# One that passes, or is not there, fails the suite.
+# The tests that must fail: the first version that has the test, and the reason. If such a test
+# passes or is missing, the suite fails.
 DIFFERENCES = {
     "test_shared_memory_tracking": (
         (3, 13),
-        "an attacher's end must delete its owner's object there, and must not here",
+        "there, the end of an attached process deletes the object; here it must not",
     ),
 }
 
@@ -38,7 +38,8 @@ EXPECTED_PROBE = "posixshm.shared_memory posixshm.shared_memory\n" * 3
 
 
 def check_substitution(tests: types.ModuleType, generic: types.ModuleType) -> None:
-    """Whether the drop-in is what will be tested, here and in every interpreter started."""
+    """Check that the tests use the drop-in, in this process and in every interpreter that they
+    start."""
     import multiprocessing.managers
 
     import posixshm
@@ -70,7 +71,7 @@ class Result(unittest.TextTestResult):
 
 
 def run_logged(suite: unittest.TestSuite) -> tuple[Result, str]:
-    """Run it; also returns what all its processes wrote to the standard error."""
+    """Run the suite; return the result and the standard error of all its processes."""
     stderr = os.dup(2)
     faulthandler.dump_traceback_later(540, file=stderr, exit=True)
     with tempfile.TemporaryFile() as log:
@@ -118,7 +119,7 @@ def main() -> int:
     case = vars(module)["WithProcessesTestSharedMemory"]
     suite = load(case)
     names = [test._testMethodName for test in suite]
-    # And the two tests elsewhere that use these classes.
+    # The two other tests that use these classes.
     others = [vars(module)["TestResourceTracker"]("test_resource_tracker")]
     others.append(test_genericalias.BaseTest("test_subscriptable"))
     suite.addTests(others)
@@ -142,8 +143,8 @@ def main() -> int:
     problems += [f"{test} is marked to fail" for test, _ in result.expectedFailures]
     problems += [f"{test} is marked to fail" for test in result.unexpectedSuccesses]
     problems += [f"{name} was left in /dev/shm" for name in shm_left(before)]
-    # If a test unregisters a segment that an attacher registered there, it was not registered here,
-    # and the tracker prints a message. It must have nothing else to say.
+    # If a test unregisters a segment that attaching registers there, the segment is not registered
+    # here, and the tracker prints a message. It must not print anything else.
     called = sum(
         inspect.getsource(getattr(case, name)).count("resource_tracker.unregister(")
         for name in names
