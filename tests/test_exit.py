@@ -27,7 +27,7 @@ def names_with(prefix):
     return sorted(name for name in os.listdir(SHM) if name.startswith(prefix))
 
 
-# How a process ends, and with which status. What ends in order removes what it was to delete.
+# How a process ends, and with which status. A process that ends in order removes its names.
 IN_ORDER = {
     "the last line": ("", 0),
     "sys.exit": ("sys.exit(3)", 3),
@@ -287,7 +287,7 @@ started.wait()
             assert err.startswith("Fatal Python error: Segmentation fault"), err
         else:
             assert (status, out, err) == (0, "", "")
-        # What daemon threads were making when they were frozen is left to reclaim().
+        # Objects that daemon threads were making when they were frozen are left to reclaim().
         assert {each.removed for each in reclaim(f"{name}-")} <= {True}
         assert names_with(name) == []
 

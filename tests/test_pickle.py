@@ -206,7 +206,7 @@ def test_another_host_or_another_boot_of_this_host(shm, protocol):
 
 
 def test_another_host_says_so_first(name):
-    """Also where there is no such name: what it means is on the other host."""
+    """Also if the name does not exist here: the object is on the other host."""
     with SharedMemory.create(name, 10, delete=True) as shm:
         data = pickle.dumps(shm)
     other = data.replace(boot_id(), b"01234567-89ab-cdef-0123-456789abcdef")
@@ -474,7 +474,7 @@ def test_protection_is_a_handles_own(shm):
     shm.protect(PROT_READ)
     view[0] = 2  # it keeps its rights
     assert first.buf[0] == second.buf[0] == shm.buf[0] == 2
-    # What is protected is not shared.
+    # A protected mapping is not shared.
     with pickle.loads(pickle.dumps(first)) as third:
         third.buf[0] = 3
     second.protect(PROT_READ)
@@ -642,7 +642,7 @@ def expected(shm):
 
 @pytest.fixture
 def travellers():
-    """A handle of each kind; at the end each must show that it was looked at."""
+    """A handle of each kind; at the end each must show that another process has used it."""
     with contextlib.ExitStack() as stack:
         handles = [stack.enter_context(make()) for make in TRAVELLERS.values()]
         for shm in handles:
@@ -954,7 +954,7 @@ def test_a_named_object_that_is_gone_when_it_arrives(context, name):
 
 
 def test_the_other_pickler_keeps_its_error_after_multiprocessing_was_used(context):
-    """What multiprocessing may do, pickle may not."""
+    """multiprocessing can pickle an anonymous handle; pickle cannot."""
     with SharedMemory.anonymous(10) as shm:
         ours, theirs = context.Pipe()
         with ours, theirs, running(context.Process(target=_process, args=(theirs, shm))):
@@ -964,7 +964,7 @@ def test_the_other_pickler_keeps_its_error_after_multiprocessing_was_used(contex
 
 
 def test_a_spawned_program_leaves_nothing(run_python, tmp_path, name):
-    """As a user writes it: a script with a main guard, and not a word on standard error."""
+    """A script with a main guard, as a user writes it; it prints nothing on standard error."""
     script = tmp_path / "script.py"
     script.write_text(
         """
@@ -997,7 +997,7 @@ if __name__ == "__main__":
 
 
 def test_no_class_is_needed_on_the_other_side_but_ours():
-    """What travels names the public module, so that other versions can load it."""
+    """The pickle names the public module, so that other versions can load it."""
     with SharedMemory.create(None, 10, delete=True) as shm:
         assert b"posixshm" in pickle.dumps(shm)
         assert pickle.loads(pickle.dumps(SharedMemory)) is SharedMemory

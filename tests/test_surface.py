@@ -1,4 +1,4 @@
-"""What the package shows: names, texts, signatures, types; and what importing it costs."""
+"""The public interface: names, texts, signatures, types; and the cost of importing it."""
 
 import ast
 import collections.abc
@@ -189,7 +189,7 @@ def test_every_public_function_and_class_has_a_signature():
         for name in module.__all__:
             value = getattr(module, name)
             is_error = isinstance(value, type) and issubclass(value, BaseException)
-            if callable(value) and not is_error:  # Python has none for OSError either
+            if callable(value) and not is_error:  # OSError does not have one either
                 assert str(inspect.signature(value)).startswith("("), name
 
 
@@ -436,7 +436,7 @@ def test_import_again(run_python):
 
 
 def test_the_gil_stays_off(run_python):
-    """Where there is none, importing the package does not bring it back."""
+    """In a build without the GIL, importing the package does not enable it."""
     out = run_python(
         """
         import sys
