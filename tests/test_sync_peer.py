@@ -141,7 +141,7 @@ def test_a_c_program_that_gets_eownerdead(shm, start, kind, keywords):
     die_with(lock.acquire)
     # A thread that was joined may not have ended yet.
     peer = start("inherit", path(shm), 256)
-    assert peer.end() == "told\n"
+    assert peer.end() == "EOWNERDEAD\n"
     assert not getattr(lock, "lock", lock).locked()
     assert lock.acquire(timeout=DEADLINE)  # repaired by the C program
     assert elsewhere(lock.acquire, False) is False

@@ -1,10 +1,10 @@
 #include "explorer.h"
 
 static struct state *states;
-static unsigned count, room, *table, table_size;
-static unsigned (*edges)[2], edge_count, edge_room;
+static unsigned count, capacity, *table, table_size;
+static unsigned (*edges)[2], edge_count, edge_capacity;
 static unsigned from;
-static const char *broken_rule;
+static const char *failed_rule;
 
 static unsigned
 hash(const struct state *s)
@@ -42,9 +42,9 @@ resized(void *memory, size_t size)
 static void
 grow(void)
 {
-    room = room == 0 ? 1024 : 2 * room;
-    table_size = 4 * room;
-    states = resized(states, room * sizeof(*states));
+    capacity = capacity == 0 ? 1024 : 2 * capacity;
+    table_size = 4 * capacity;
+    states = resized(states, capacity * sizeof(*states));
     free(table);
     table = calloc(table_size, sizeof(*table));
     for (unsigned i = 0; i < count; i++) {
@@ -52,11 +52,11 @@ grow(void)
     }
 }
 
-/* Returns its number. */
+/* Returns the number of the state. */
 static unsigned
 reach(const struct state *s)
 {
-    if (count == room) {
+    if (count == capacity) {
         grow();
     }
     unsigned *entry = find(s);
@@ -71,9 +71,9 @@ void
 go(const struct state *s)
 {
     unsigned to = reach(s);
-    if (edge_count == edge_room) {
-        edge_room = edge_room == 0 ? 4096 : 2 * edge_room;
-        edges = resized(edges, edge_room * sizeof(*edges));
+    if (edge_count == edge_capacity) {
+        edge_capacity = edge_capacity == 0 ? 4096 : 2 * edge_capacity;
+        edges = resized(edges, edge_capacity * sizeof(*edges));
     }
     edges[edge_count][0] = from;
     edges[edge_count++][1] = to;
@@ -83,88 +83,88 @@ void
 rule(bool holds, const char *text)
 {
     if (!holds) {
-        broken_rule = text;
+        failed_rule = text;
     }
 }
 
 bool
 lives(const struct process *p)
 {
-    return p->at != NOBODY_THERE && p->at != DEAD && p->at != ENDED;
+    return p->at != UNUSED && p->at != DEAD && p->at != ENDED;
 }
 
 static void
-kill_one(struct state s, int who)
+kill_one(struct state s, int index)
 {
     s.deaths--;
-    s.p[who] = (struct process){.at = DEAD};
-    if (s.owner == who + 1) {
+    s.p[index] = (struct process){.at = DEAD};
+    if (s.owner == index + 1) {
         s.owner = DEAD_OWNER;
     }
     (void)reach(&s);
 }
 
-/* How many of the states have no way to one where all may stay as they are. */
+/* The number of states from which no state with an end can be reached. */
 static unsigned
-count_stuck(bool (*may_stay)(const struct state *))
+count_stuck(bool (*may_end)(const struct state *))
 {
-    bool *comes_to_an_end = resized(NULL, room * sizeof(bool)), more = true;
+    bool *ends = resized(NULL, capacity * sizeof(bool)), more = true;
     unsigned stuck = 0;
     for (unsigned i = 0; i < count; i++) {
-        comes_to_an_end[i] = may_stay(&states[i]);
+        ends[i] = may_end(&states[i]);
     }
     while (more) {
         more = false;
         for (unsigned i = edge_count; i-- > 0;) {
-            if (comes_to_an_end[edges[i][1]]
-                && !comes_to_an_end[edges[i][0]]) {
-                comes_to_an_end[edges[i][0]] = more = true;
+            if (ends[edges[i][1]]
+                && !ends[edges[i][0]]) {
+                ends[edges[i][0]] = more = true;
             }
         }
     }
     for (unsigned i = 0; i < count; i++) {
-        stuck += !comes_to_an_end[i];
+        stuck += !ends[i];
     }
-    free(comes_to_an_end);
+    free(ends);
     return stuck;
 }
 
 unsigned
 explore(const struct model *model, struct state start, unsigned deaths,
-        const char **broken)
+        const char **failed)
 {
     start.deaths = (uint8_t)deaths;
-    broken_rule = NULL;
+    failed_rule = NULL;
     (void)reach(&start);
     for (from = 0; from < count; from++) {
-        for (int who = 0; who < PROCESSES; who++) {
+        for (int index = 0; index < PROCESSES; index++) {
             struct state s = states[from];
-            if (lives(&s.p[who])) {
-                model->step(&s, who);
+            if (lives(&s.p[index])) {
+                model->step(&s, index);
                 if (s.deaths > 0) {
-                    kill_one(s, who);
+                    kill_one(s, index);
                 }
             }
         }
     }
-    unsigned stuck = count_stuck(model->may_stay);
+    unsigned stuck = count_stuck(model->may_end);
     free(states);
     free(table);
     free(edges);
     states = NULL;
     table = NULL;
     edges = NULL;
-    count = room = edge_count = edge_room = 0;
-    *broken = broken_rule;
+    count = capacity = edge_count = edge_capacity = 0;
+    *failed = failed_rule;
     return stuck;
 }
 
 void
 check_model(const struct model *model, struct state start, unsigned deaths)
 {
-    const char *broken;
-    CHECK_IS(explore(model, start, deaths, &broken), 0);
-    if (!CHECK(broken == NULL)) {
-        (void)printf("    not so: %s\n", broken);
+    const char *failed;
+    CHECK_IS(explore(model, start, deaths, &failed), 0);
+    if (!CHECK(failed == NULL)) {
+        (void)printf("    violated: %s\n", failed);
     }
 }

@@ -12,24 +12,24 @@
 
 enum { PROCESSES = 5, FREE = 0, DEAD_OWNER = 255 };
 
-/* The places of a process that all models share; the others are the model's
- * own. */
-enum { NOBODY_THERE, DEAD, ENDED, BEGIN };
+/* The steps of a process that all models share. Each model defines its own
+ * after them. */
+enum { UNUSED, DEAD, ENDED, BEGIN };
 
-/* A process: its place, the places it continues at, and its variables. */
+/* A process: its next step, the steps after that, and its variables. */
 struct process {
     uint8_t at, then, later;
-    uint8_t came, seen, round, again;
+    uint8_t arrived, seen, generation, again;
     uint8_t n, all, notifies;
 };
 
-/* The state of the model; the meaning of the words is the model's. */
+/* The state of a model, which defines the meaning of the words. */
 struct state {
     uint8_t owner;                      /* owner of the mutex: index + 1 */
     uint8_t deaths;                     /* number of deaths that may still
                                            happen */
     uint8_t words[4], items;
-    uint8_t marks, well, badly;         /* one bit for each generation */
+    uint8_t resets, passed, broken;     /* one bit for each generation */
     uint8_t arrived[4], acted[4];
     struct process p[PROCESSES];
 };
@@ -37,8 +37,8 @@ struct state {
 _Static_assert(sizeof(struct state) == 18 + 10 * PROCESSES, "no padding");
 
 struct model {
-    void (*step)(const struct state *s, int who);
-    bool (*may_stay)(const struct state *s);
+    void (*step)(const struct state *s, int index);
+    bool (*may_end)(const struct state *s);
 };
 
 /* For a step: add a possible next state; and check a rule that must always
@@ -48,10 +48,10 @@ void rule(bool holds, const char *text);
 
 bool lives(const struct process *p);
 
-/* Returns the number of stuck states. *broken: a rule that does not hold, or
+/* Returns the number of stuck states. *failed: a rule that does not hold, or
  * NULL. */
 unsigned explore(const struct model *model, struct state start,
-                 unsigned deaths, const char **broken);
+                 unsigned deaths, const char **failed);
 
 /* Check that no state is stuck and that all rules hold. */
 void check_model(const struct model *model, struct state start,

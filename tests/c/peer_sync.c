@@ -1,12 +1,19 @@
-/* The other side of tests/test_sync_peer.py: a program that knows nothing of
- * posixshm but where the system's own objects lie in a segment.
+/* The peer of tests/test_sync_peer.py: a program that does not use posixshm. It
+ * only gets the offsets of the objects of the C library in a file.
  *
- *   peer_sync semaphores FILE OFFSET OFFSET ROUNDS   wait at the first, post the second
- *   peer_sync named NAME NAME ROUNDS                 the same by sem_open
- *   peer_sync mutex FILE OFFSET COUNTER ROUNDS       add to a plain counter under it
- *   peer_sync die FILE OFFSET                        end with the mutex locked
- *   peer_sync inherit FILE OFFSET                    lock one whose owner died
- *   peer_sync word4|word8 FILE OFFSET ROUNDS         odd values are ours, by futex */
+ *   peer_sync semaphores FILE OFFSET OFFSET ROUNDS
+ *       wait for the first, post the second
+ *   peer_sync named NAME NAME ROUNDS
+ *       the same with two semaphores of sem_open
+ *   peer_sync mutex FILE OFFSET COUNTER ROUNDS
+ *       lock the mutex and add to the counter
+ *   peer_sync die FILE OFFSET
+ *       end with the mutex locked
+ *   peer_sync inherit FILE OFFSET
+ *       lock a mutex whose owner died
+ *   peer_sync word4|word8 FILE OFFSET ROUNDS
+ *       replace each odd value by the next even one
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -88,8 +95,8 @@ static void
 inherit(pthread_mutex_t *mutex)
 {
     int code = pthread_mutex_lock(mutex);
-    check(code == EOWNERDEAD, "not told");
-    puts("told");
+    check(code == EOWNERDEAD, "no EOWNERDEAD");
+    puts("EOWNERDEAD");
     check_code(pthread_mutex_consistent(mutex), "pthread_mutex_consistent");
     check_code(pthread_mutex_unlock(mutex), "pthread_mutex_unlock");
 }
@@ -144,7 +151,7 @@ main(int argc, char **argv)
         return 0;
     }
     if (argc < 4) {
-        (void)fputs("see the head of the source\n", stderr);
+        (void)fputs("see the first comment of the source\n", stderr);
         return 2;
     }
     char *base = map_file(argv[2]);
@@ -172,7 +179,7 @@ main(int argc, char **argv)
         play8(place, atol(argv[4]));
     }
     else {
-        (void)fputs("see the head of the source\n", stderr);
+        (void)fputs("see the first comment of the source\n", stderr);
         return 2;
     }
     return 0;

@@ -6,7 +6,7 @@
 
 #define LIST_MOST 6
 
-/* The attribute that setfacl(1) makes of these entries. */
+/* The extended attribute that setfacl(1) sets for these entries. */
 struct list {
     struct posix_acl_xattr_header header;
     struct posix_acl_xattr_entry entries[LIST_MOST];
@@ -58,7 +58,7 @@ list_is_read_as_it_was_set(void)
 }
 
 static void
-list_of_a_mode_takes_the_list_away(void)
+list_of_mode_entries_removes_the_list(void)
 {
     char buffer[PSHM_ACL_MAX];
     int fd = new_file(0600);
@@ -70,7 +70,7 @@ list_of_a_mode_takes_the_list_away(void)
 }
 
 static void
-mode_serves_if_there_are_no_lists(void)
+mode_is_set_if_lists_are_not_supported(void)
 {
     char buffer[PSHM_ACL_MAX];
     int fd = new_file(0600);
@@ -104,15 +104,15 @@ errors_are_returned(void)
 }
 
 static void
-draft_has_its_list_and_its_mode(void)
+new_object_has_its_list_and_mode(void)
 {
     char buffer[PSHM_ACL_MAX];
-    struct pshm_new_object_params spec = {
+    struct pshm_new_object_params params = {
         .kind = PSHM_UNNAMED, .size = 100, .length = 100, .mode = 04640,
         .uid = (uid_t)-1, .gid = (gid_t)-1, .acl = &named,
         .acl_size = size_of(5)};
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-    CHECK_IS(pshm_new_object_make(&spec, &go_on, &new), 0);
+    CHECK_IS(pshm_new_object_make(&params, &go_on, &new), 0);
     CHECK(!new.acl_refused);
     CHECK_IS(mode_of(new.fd), 04640);
     CHECK_IS(pshm_acl_get(new.fd, buffer, sizeof(buffer)),
@@ -120,15 +120,15 @@ draft_has_its_list_and_its_mode(void)
     CHECK_IS(memcmp(buffer, &named, size_of(5)), 0);
     pshm_new_object_discard(&new);
     pshm_fault_arm("fsetxattr", 1, PSHM_FAULT_FAIL, EOPNOTSUPP);
-    CHECK_IS(pshm_new_object_make(&spec, &go_on, &new), -EOPNOTSUPP);
+    CHECK_IS(pshm_new_object_make(&params, &go_on, &new), -EOPNOTSUPP);
     CHECK_IS(pshm_fault_disarm(), 1);
     CHECK(new.acl_refused);
     pshm_new_object_discard(&new);
 }
 
-/* By a file that no mount can change. */
+/* Checks a memfd, because mount options do not affect it. */
 static bool
-kernel_has_lists(void)
+kernel_supports_lists(void)
 {
     int fd = memfd_create("acl", MFD_CLOEXEC);
     int rc = pshm_acl_set(fd, &named, size_of(5), 0640);
@@ -139,15 +139,15 @@ kernel_has_lists(void)
 int
 main(void)
 {
-    RUN(mode_serves_if_there_are_no_lists);
-    if (!kernel_has_lists()) {
+    RUN(mode_is_set_if_lists_are_not_supported);
+    if (!kernel_supports_lists()) {
         (void)printf("NOT TESTED: the kernel was built without "
                      "CONFIG_TMPFS_POSIX_ACL\n");
         return finish();
     }
     RUN(list_is_read_as_it_was_set);
-    RUN(list_of_a_mode_takes_the_list_away);
+    RUN(list_of_mode_entries_removes_the_list);
     RUN(errors_are_returned);
-    RUN(draft_has_its_list_and_its_mode);
+    RUN(new_object_has_its_list_and_mode);
     return finish();
 }

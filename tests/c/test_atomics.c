@@ -11,9 +11,9 @@ static const uint64_t values[] = {
     0, 1, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0x123456789abcdef0,
     INT64_MAX, UINT64_MAX};
 
-/* The part that a word of that size has. */
+/* The value truncated to a word of this size. */
 static uint64_t
-cut(uint64_t value, size_t size)
+part(uint64_t value, size_t size)
 {
     return size == 4 ? (uint32_t)value : value;
 }
@@ -37,7 +37,7 @@ applied(enum pshm_atomic_op op, uint64_t old, uint64_t value)
     }
 }
 
-/* With a neighbour on either side, which stays as it is. */
+/* A word between two neighbours, which must not change. */
 struct neighbours {
     uint64_t before, word, after;
     uint32_t narrow[4];
@@ -61,7 +61,7 @@ check_neighbours(const struct neighbours *place)
 }
 
 static void
-load_gives_what_was_stored(void)
+load_returns_the_stored_value(void)
 {
     struct neighbours place;
     for (size_t s = 0; s < COUNT(sizes); s++) {
@@ -70,7 +70,7 @@ load_gives_what_was_stored(void)
             for (size_t v = 0; v < COUNT(values); v++) {
                 pshm_atomic_store(word, sizes[s], values[v], orders[o]);
                 CHECK(pshm_atomic_load(word, sizes[s], orders[o])
-                      == cut(values[v], sizes[s]));
+                      == part(values[v], sizes[s]));
             }
         }
         check_neighbours(&place);
@@ -94,11 +94,11 @@ arithmetic_wraps(void)
                     uint64_t old = pshm_atomic_apply(
                         (enum pshm_atomic_op)op, word, size, values[b],
                         orders[(a + b) % COUNT(orders)]);
-                    CHECK(old == cut(values[a], size));
+                    CHECK(old == part(values[a], size));
                     CHECK(pshm_atomic_load(word, size, memory_order_seq_cst)
-                          == cut(applied((enum pshm_atomic_op)op, values[a],
-                                         values[b]),
-                                 size));
+                          == part(applied((enum pshm_atomic_op)op, values[a],
+                                          values[b]),
+                                  size));
                 }
             }
         }
@@ -107,7 +107,7 @@ arithmetic_wraps(void)
 }
 
 static void
-exchange_happens_only_where_it_is_as_expected(void)
+exchange_needs_the_expected_value(void)
 {
     struct neighbours place;
     for (size_t s = 0; s < COUNT(sizes); s++) {
@@ -118,11 +118,11 @@ exchange_happens_only_where_it_is_as_expected(void)
             memory_order failure = orders[i / COUNT(orders)];
             uint64_t expected = 0x1ffffffff;
             pshm_atomic_store(word, size, 0x2ffffffff, success);
-            bool same = size == 4;      /* the position of the lower half */
+            bool narrow = size == 4;      /* the lower halves are equal */
             CHECK_IS(pshm_atomic_compare_exchange(word, size, &expected, 7,
                                                   success, failure),
-                     same);
-            if (!same) {
+                     narrow);
+            if (!narrow) {
                 CHECK(expected == 0x2ffffffff);
                 CHECK(pshm_atomic_compare_exchange(word, size, &expected, 7,
                                                    success, failure));
@@ -140,7 +140,7 @@ exchange_happens_only_where_it_is_as_expected(void)
 /* ---- processes ---- */
 
 struct place {
-    uint64_t word, turns;
+    uint64_t word, rounds;
     size_t size;
 };
 
@@ -162,7 +162,7 @@ add_and_swap(void *context)
 }
 
 static void
-nothing_is_lost_between_processes(void)
+no_update_between_processes_is_lost(void)
 {
     for (size_t s = 0; s < COUNT(sizes); s++) {
         struct place *place = shared_memory(PAGE);
@@ -207,15 +207,15 @@ waits_end_in_time(void)
 }
 
 static int
-take_every_second_turn(void *context)
+answer_each_change(void *context)
 {
     struct place *place = context;
-    for (uint64_t name_lock = 0; name_lock < 2 * (uint64_t)ROUNDS(2000);
-         name_lock += 2) {
-        CHECK_IS(wait_while(place, name_lock), 0);
+    for (uint64_t expected = 0; expected < 2 * (uint64_t)ROUNDS(2000);
+         expected += 2) {
+        CHECK_IS(wait_while(place, expected), 0);
         CHECK(pshm_atomic_load(&place->word, place->size,
-                               memory_order_acquire) == name_lock + 1);
-        pshm_atomic_store(&place->word, place->size, name_lock + 2,
+                               memory_order_acquire) == expected + 1);
+        pshm_atomic_store(&place->word, place->size, expected + 2,
                           memory_order_release);
         (void)pshm_atomic_notify(&place->word, place->size, 1);
     }
@@ -223,18 +223,18 @@ take_every_second_turn(void *context)
 }
 
 static void
-two_processes_take_turns(void)
+two_processes_alternate(void)
 {
     for (size_t s = 0; s < COUNT(sizes); s++) {
         struct place *place = shared_memory(PAGE);
         place->size = sizes[s];
-        pid_t child = child_start(take_every_second_turn, place);
-        for (uint64_t name_lock = 0; name_lock < 2 * (uint64_t)ROUNDS(2000);
-             name_lock += 2) {
-            pshm_atomic_store(&place->word, place->size, name_lock + 1,
+        pid_t child = child_start(answer_each_change, place);
+        for (uint64_t expected = 0; expected < 2 * (uint64_t)ROUNDS(2000);
+             expected += 2) {
+            pshm_atomic_store(&place->word, place->size, expected + 1,
                               memory_order_release);
             (void)pshm_atomic_notify(&place->word, place->size, INT_MAX);
-            if (!CHECK_IS(wait_while(place, name_lock + 1), 0)) {
+            if (!CHECK_IS(wait_while(place, expected + 1), 0)) {
                 break;
             }
         }
@@ -251,7 +251,7 @@ wait_for_a_change(void *context)
 }
 
 static void
-no_more_are_woken_than_asked_for(void)
+notify_wakes_at_most_the_given_number(void)
 {
     struct place *place = shared_memory(PAGE);
     for (size_t s = 0; s < COUNT(sizes); s++) {
@@ -278,9 +278,10 @@ no_more_are_woken_than_asked_for(void)
     CHECK(munmap(place, PAGE) == 0);
 }
 
-/* It wakes no waiter, but it is seen. */
+/* This change does not wake the waiter, which finds it at the end of its poll
+ * interval. */
 static void
-change_of_the_upper_half_is_seen(void)
+change_of_the_upper_half_ends_the_wait(void)
 {
     struct place *place = shared_memory(PAGE);
     place->size = 8;
@@ -295,13 +296,13 @@ change_of_the_upper_half_is_seen(void)
 int
 main(void)
 {
-    RUN(load_gives_what_was_stored);
+    RUN(load_returns_the_stored_value);
     RUN(arithmetic_wraps);
-    RUN(exchange_happens_only_where_it_is_as_expected);
-    RUN(nothing_is_lost_between_processes);
+    RUN(exchange_needs_the_expected_value);
+    RUN(no_update_between_processes_is_lost);
     RUN(waits_end_in_time);
-    RUN(two_processes_take_turns);
-    RUN(no_more_are_woken_than_asked_for);
-    RUN(change_of_the_upper_half_is_seen);
+    RUN(two_processes_alternate);
+    RUN(notify_wakes_at_most_the_given_number);
+    RUN(change_of_the_upper_half_ends_the_wait);
     return finish();
 }

@@ -26,7 +26,7 @@ object_is_found_and_described(void)
         CHECK_IS(fcntl(object.fd, F_GETFD), FD_CLOEXEC);
         CHECK_IS(fcntl(object.fd, F_GETFL) & O_ACCMODE,
                  readonly ? O_RDONLY : O_RDWR);
-        /* it has a write lease */
+        /* a process holds a write lease on it */
         int other = open(name.path, O_RDWR | O_CLOEXEC);
         CHECK_IS(pshm_use_lock_try_exclusive(other), -EAGAIN);
         (void)close(other);
@@ -85,7 +85,7 @@ directory_is_refused(void)
     CHECK(rmdir(name.path) == 0);
 }
 
-/* The deadline would end it if it hung. */
+/* If the call hung, the deadline would end the test. */
 static void
 fifo_is_refused_at_once(void)
 {
@@ -126,7 +126,7 @@ attach_as_nobody(void *context)
 }
 
 static void
-permissions_count(void)
+permissions_are_checked(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 1, 0644, 0);
@@ -152,7 +152,7 @@ attach_with_0_closed(void *context)
 }
 
 static void
-stays_above_the_standard_descriptors(void)
+descriptor_is_above_the_standard_ones(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 1, 0600, 0);
@@ -171,7 +171,7 @@ attach_without_descriptors(void *context)
 }
 
 static void
-lack_of_descriptors_is_told(void)
+lack_of_descriptors_is_an_error(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 1, 0600, 0);
@@ -180,7 +180,7 @@ lack_of_descriptors_is_told(void)
 }
 
 static void
-descriptor_is_looked_at_and_stays_the_callers(void)
+descriptor_of_the_caller_is_described(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_identity id = make_plain(&name, 7, 0600, 0);
@@ -208,11 +208,11 @@ descriptor_is_looked_at_and_stays_the_callers(void)
     (void)close(ends[1]);
 }
 
-/* ---- locks of others ---- */
+/* ---- locks of other processes ---- */
 
-/* It is attached without a use lock, and says so. */
+/* The attach continues without a use lock, and the result says so. */
 static void
-hostile_lock_keeps_no_process_out(void)
+exclusive_lock_does_not_prevent_an_attach(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 1, 0666, 0);
@@ -259,13 +259,13 @@ undo_attach(void *context)
 }
 
 static void
-each_failure_is_told(void)
+each_failure_is_returned(void)
 {
     struct attempt attempt = {.name = name_of("object")};
     struct operation op = {
         .name = "attach", .act = attempt_attach, .undo = undo_attach,
         .context = &attempt, .resumes = true,
-        .overcomes = " fcntl "};            /* the look for the mark */
+        .overcomes = " fcntl "};            /* the check for the mark */
     struct pshm_identity id = make_plain(&attempt.name, 1, 0600, 0);
     CHECK(fail_each(&op) >= 4);
     attempt.readonly = true;
@@ -293,7 +293,7 @@ attach_and_be_killed(void *context)
 }
 
 static void
-killed_at_each_step_it_leaves_all_as_it_was(void)
+process_killed_at_each_step_leaves_the_object(void)
 {
     for (int i = 0; i < 4; i++) {
         struct death death = {.action = i & 1 ? PSHM_FAULT_KILL_AFTER
@@ -365,9 +365,10 @@ clear_name(const struct pshm_name *name)
     }
 }
 
-/* The permitted results if the change happened before one of its calls: the
- * old object, if its last check came before the change; otherwise the state
- * after the change.  Never an object whose name was gone when it last looked. */
+/* Check a result of an attach during which the name changed. It may be the old
+ * object if the last check was before the change, and the state after the
+ * change otherwise; but never an object that did not have the name at the last
+ * check. */
 static void
 check_outcome(const struct swap *swap, int rc, const struct pshm_object *got,
               bool was_last)
@@ -426,7 +427,7 @@ replace_again(void *context)
 }
 
 static void
-restless_name_ends_in_eagain(void)
+name_that_keeps_changing_ends_in_eagain(void)
 {
     struct pshm_object object;
     restless = name_of("restless");
@@ -440,31 +441,32 @@ restless_name_ends_in_eagain(void)
     remove_plain(&restless);
 }
 
-/* It is gone when we look, and there again when we look once more. */
+/* The name is removed before the first attempt, and exists again at the next
+ * one. */
 static void
-make_it_again(void *context)
+recreate_it(void *context)
 {
     const struct swap *swap = context;
     CHECK(link(swap->other.path, swap->name.path) == 0);
 }
 
 static void
-remove_and_wait_for_the_next_try(void *context)
+remove_it_until_the_next_attempt(void *context)
 {
     struct swap *swap = context;
     remove_plain(&swap->name);
-    pshm_fault_hook(make_it_again, swap);
+    pshm_fault_hook(recreate_it, swap);
     pshm_fault_arm("shm_open", 1, PSHM_FAULT_HOOK_BEFORE, 0);
 }
 
 static void
-name_that_was_gone_for_a_moment_is_found(void)
+name_that_was_removed_and_recreated_is_found(void)
 {
     struct swap swap = {name_of("object"), name_of("other"), REPLACED};
     struct pshm_object object;
     (void)make_plain(&swap.name, 1, 0600, 0);
     (void)make_plain(&swap.other, 2, 0600, 0);
-    pshm_fault_hook(remove_and_wait_for_the_next_try, &swap);
+    pshm_fault_hook(remove_it_until_the_next_attempt, &swap);
     pshm_fault_arm("lstat", 1, PSHM_FAULT_HOOK_BEFORE, 0);
     CHECK_IS(pshm_attach(&swap.name, false, &PSHM_ACCEPT_ANY, &object), 0);
     (void)pshm_fault_disarm();
@@ -474,14 +476,14 @@ name_that_was_gone_for_a_moment_is_found(void)
     remove_plain(&swap.other);
 }
 
-/* ---- a reclaimer at each step, on its way and ours ---- */
+/* ---- reclaiming at each step of an attach, and the reverse ---- */
 
 struct meeting {
     struct pshm_name name;
     int attached;
     struct pshm_object object;
     bool removed;
-    bool as_nobody;
+    bool readonly;
 };
 
 static bool
@@ -503,7 +505,7 @@ static void
 meet_attach(void *context)
 {
     struct meeting *meeting = context;
-    meeting->attached = pshm_attach(&meeting->name, meeting->as_nobody,
+    meeting->attached = pshm_attach(&meeting->name, meeting->readonly,
                                     &PSHM_ACCEPT_ANY, &meeting->object);
 }
 
@@ -521,11 +523,11 @@ check_meeting(struct meeting *meeting)
         (void)close(meeting->object.fd);
     }
     else {
-        /* -EAGAIN: the reclaimer was stopped while it had its write lease. */
+        /* -EAGAIN: the reclaimer was stopped while it held its write lease. */
         CHECK(meeting->attached == -ENOENT || meeting->attached == -EAGAIN);
-        /* Then or the next time it is found, or found to be gone. */
+        /* The next attach finds the object, or that its name was removed. */
         struct pshm_object object;
-        int rc = pshm_attach(&meeting->name, meeting->as_nobody,
+        int rc = pshm_attach(&meeting->name, meeting->readonly,
                              &PSHM_ACCEPT_ANY, &object);
         CHECK_IS(rc, meeting->removed ? -ENOENT : 0);
         if (rc == 0) {
@@ -536,7 +538,7 @@ check_meeting(struct meeting *meeting)
 }
 
 static void
-reclaimer_comes_at_each_step(void)
+reclaim_at_each_step_of_attach(void)
 {
     struct meeting meeting = {.name = name_of("object")};
     struct census before = census_take();
@@ -553,9 +555,9 @@ reclaimer_comes_at_each_step(void)
     }
 }
 
-/* mode: the rights of its owner, a user without privileges. */
+/* mode: the permissions of the object. */
 static void
-attach_at_each_step_of_reclaim(struct meeting *meeting, mode_t mode)
+check_attach_at_each_step(struct meeting *meeting, mode_t mode)
 {
     struct census before = census_take();
     for (int nth = 1, seen = nth; nth <= seen; nth++) {
@@ -572,29 +574,29 @@ attach_at_each_step_of_reclaim(struct meeting *meeting, mode_t mode)
 }
 
 static void
-attacher_comes_at_each_step_of_reclaim(void)
+attach_at_each_step_of_reclaim(void)
 {
     struct meeting meeting = {.name = name_of("object")};
-    attach_at_each_step_of_reclaim(&meeting, 0600);
+    check_attach_at_each_step(&meeting, 0600);
 }
 
 static int
-meet_as_nobody(void *context)
+check_attach_as_nobody(void *context)
 {
     struct meeting *meeting = context;
     if (become_nobody() != 0) {
         return CANNOT;
     }
-    attach_at_each_step_of_reclaim(meeting, 0600);
-    attach_at_each_step_of_reclaim(meeting, 0400);
+    check_attach_at_each_step(meeting, 0600);
+    check_attach_at_each_step(meeting, 0400);
     return 0;
 }
 
 static void
-attacher_comes_at_each_step_of_reclaim_by_nobody(void)
+attach_at_each_step_of_an_unprivileged_reclaim(void)
 {
-    struct meeting meeting = {.name = name_of("object"), .as_nobody = true};
-    int status = child_run(meet_as_nobody, &meeting);
+    struct meeting meeting = {.name = name_of("object"), .readonly = true};
+    int status = child_run(check_attach_as_nobody, &meeting);
     if (status == CANNOT) {
         skip("cannot change the user");
     }
@@ -603,7 +605,7 @@ attacher_comes_at_each_step_of_reclaim_by_nobody(void)
     }
 }
 
-/* ---- the same with two real processes ---- */
+/* ---- an attach and a reclaim in two processes ---- */
 
 struct race {
     struct pshm_name name;
@@ -619,9 +621,10 @@ wait_for(atomic_int *what, int value)
     }
 }
 
-/* Some microseconds at the most, so that the two meet at all steps. */
+/* Delay by up to some microseconds, so that the two calls overlap at every
+ * step. */
 static void
-dawdle(unsigned int *state)
+delay(unsigned int *state)
 {
     *state = *state * 1103515245u + 12345u;
     for (volatile unsigned int i = *state >> 16 & 8191; i > 0; i--) {
@@ -630,13 +633,13 @@ dawdle(unsigned int *state)
 }
 
 static int
-race_reclaim(void *context)
+reclaim_in_each_round(void *context)
 {
     struct race *race = context;
     unsigned int state = 1;
     for (int round = 1; round <= race->rounds; round++) {
         wait_for(&race->round, round);
-        dawdle(&state);
+        delay(&state);
         atomic_store(&race->removed, reclaim_it(&race->name));
         atomic_store(&race->finished, round);
     }
@@ -644,19 +647,19 @@ race_reclaim(void *context)
 }
 
 static void
-attach_and_reclaim_race(void)
+attach_and_reclaim_at_the_same_time(void)
 {
     struct race *race = shared_memory(sizeof(*race));
     race->name = name_of("object");
     race->rounds = SANITIZED ? 2000 : 20000;
     unsigned int state = 2;
-    pid_t reclaimer = child_start(race_reclaim, race);
+    pid_t reclaimer = child_start(reclaim_in_each_round, race);
     for (int round = 1; round <= race->rounds; round++) {
         struct pshm_object object;
         struct stat st;
         (void)make_plain(&race->name, 1, 0600, 0);
         atomic_store(&race->round, round);
-        dawdle(&state);
+        delay(&state);
         int rc = pshm_attach(&race->name, false, &PSHM_ACCEPT_ANY, &object);
         wait_for(&race->finished, round);
         check_about("round %d", round);
@@ -667,7 +670,8 @@ attach_and_reclaim_race(void)
             (void)close(object.fd);
         }
         else {
-            /* It was gone, or for a moment, until it was seen to be ours. */
+            /* The name was removed, or moved aside until the reclaimer found
+             * that the object is in use. */
             CHECK_IS(rc, -ENOENT);
             CHECK(atomic_load(&race->removed)
                   || identity_of(&race->name).ino != 0);
@@ -741,7 +745,7 @@ status_of_a_name(void)
 /* ---- whose objects are accepted ---- */
 
 static void
-owners_are_those_that_were_added(void)
+only_added_owners_are_accepted(void)
 {
     struct pshm_owners owners = pshm_owners_self();
     int most = PSHM_OWNERS_MAX - owners.count;
@@ -792,7 +796,7 @@ truncate_it(void *context)
 }
 
 static void
-object_that_is_truncated_meanwhile_is_refused(void)
+object_truncated_during_an_attach_is_refused(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_object object;
@@ -805,9 +809,9 @@ object_that_is_truncated_meanwhile_is_refused(void)
     remove_plain(&name);
 }
 
-/* It may be gone when its kind is determined. */
+/* The file may have been removed before its kind is determined. */
 static void
-refusal_of_what_is_gone_stays_as_it_was(void)
+error_for_a_removed_file_does_not_change(void)
 {
     struct pshm_name name = name_of("absent");
     mode_t mode = 0;
@@ -828,25 +832,25 @@ main(void)
     RUN(directory_is_refused);
     RUN(fifo_is_refused_at_once);
     RUN(socket_is_refused);
-    RUN(permissions_count);
-    RUN(stays_above_the_standard_descriptors);
-    RUN(lack_of_descriptors_is_told);
-    RUN(descriptor_is_looked_at_and_stays_the_callers);
-    RUN(hostile_lock_keeps_no_process_out);
-    RUN(each_failure_is_told);
-    RUN(killed_at_each_step_it_leaves_all_as_it_was);
+    RUN(permissions_are_checked);
+    RUN(descriptor_is_above_the_standard_ones);
+    RUN(lack_of_descriptors_is_an_error);
+    RUN(descriptor_of_the_caller_is_described);
+    RUN(exclusive_lock_does_not_prevent_an_attach);
+    RUN(each_failure_is_returned);
+    RUN(process_killed_at_each_step_leaves_the_object);
     RUN(name_may_change_at_each_step);
-    RUN(name_that_was_gone_for_a_moment_is_found);
-    RUN(restless_name_ends_in_eagain);
-    RUN(reclaimer_comes_at_each_step);
-    RUN(attacher_comes_at_each_step_of_reclaim);
-    RUN(attacher_comes_at_each_step_of_reclaim_by_nobody);
-    RUN(attach_and_reclaim_race);
+    RUN(name_that_was_removed_and_recreated_is_found);
+    RUN(name_that_keeps_changing_ends_in_eagain);
+    RUN(reclaim_at_each_step_of_attach);
+    RUN(attach_at_each_step_of_reclaim);
+    RUN(attach_at_each_step_of_an_unprivileged_reclaim);
+    RUN(attach_and_reclaim_at_the_same_time);
     RUN(status_mode_and_owner);
     RUN(status_of_a_name);
-    RUN(owners_are_those_that_were_added);
+    RUN(only_added_owners_are_accepted);
     RUN(object_that_is_not_accepted_is_refused);
-    RUN(object_that_is_truncated_meanwhile_is_refused);
-    RUN(refusal_of_what_is_gone_stays_as_it_was);
+    RUN(object_truncated_during_an_attach_is_refused);
+    RUN(error_for_a_removed_file_does_not_change);
     return finish();
 }

@@ -11,155 +11,155 @@ struct place {
     struct pshm_barrier barrier;
     struct pshm_robust runner;
     atomic_uint rounds, waiting, acting, in_action, ended;
-    atomic_uint one_is_missed;          /* the waiter stops then */
-    atomic_uint places[PARTIES];        /* how often each was given */
-    struct pshm_arrival old;            /* before two meet */
-    struct pshm_arrival arrivals[2];    /* of the two */
+    atomic_uint party_died;          /* then the waiter stops waiting */
+    atomic_uint indexes[PARTIES];        /* how often each index was returned */
+    struct pshm_arrival old;            /* arrived before the two calls */
+    struct pshm_arrival arrivals[2];    /* of the two calls */
     int results[2];
 };
 
-struct side {
+struct peer {
     struct place *place;
     struct pshm_mutex_state mstate;
     bool acts;
     int64_t patience;                   /* ms, or 0: before_long */
 };
 
-static struct side
+static struct peer
 make(unsigned parties)
 {
-    struct side side = {.place = shared_memory(sizeof(struct place))};
-    side.place->barrier.parties = parties;
-    CHECK_IS(pshm_robust_init(&side.place->runner, 0), 0);
-    CHECK_IS(pshm_robust_open(&side.place->runner, 0, &side.mstate), 0);
-    return side;
+    struct peer peer = {.place = shared_memory(sizeof(struct place))};
+    peer.place->barrier.parties = parties;
+    CHECK_IS(pshm_robust_init(&peer.place->runner, 0), 0);
+    CHECK_IS(pshm_robust_open(&peer.place->runner, 0, &peer.mstate), 0);
+    return peer;
 }
 
 static void
-unmake(struct side *side)
+unmake(struct peer *peer)
 {
-    CHECK(munmap(side->place, sizeof(struct place)) == 0);
+    CHECK(munmap(peer->place, sizeof(struct place)) == 0);
 }
 
 static int64_t
-end_of_patience(const struct side *side)
+deadline_of(const struct peer *peer)
 {
-    return side->patience > 0 ? in_ms(side->patience) : before_long();
+    return peer->patience > 0 ? in_ms(peer->patience) : before_long();
 }
 
-/* ---- a party, as the header wants it ---- */
+/* ---- a party, as barrier.h describes it ---- */
 
 static int
-wait_for_end(struct side *side, const struct pshm_arrival *a)
+wait_for_end(struct peer *peer, const struct pshm_arrival *a)
 {
-    return pshm_barrier_wait(&side->place->barrier, a, &side->place->runner,
-                             &side->mstate, end_of_patience(side));
+    return pshm_barrier_wait(&peer->place->barrier, a, &peer->place->runner,
+                             &peer->mstate, deadline_of(peer));
 }
 
 static int
-await_round(struct side *side, const struct pshm_arrival *a)
+await_generation(struct peer *peer, const struct pshm_arrival *a)
 {
     int rc;
-    int64_t deadline = end_of_patience(side);
+    int64_t deadline = deadline_of(peer);
     do {
-        rc = pshm_barrier_wait(&side->place->barrier, a, &side->place->runner,
-                               &side->mstate, deadline);
-    } while (rc == -EINTR && atomic_load(&side->place->one_is_missed) == 0);
+        rc = pshm_barrier_wait(&peer->place->barrier, a, &peer->place->runner,
+                               &peer->mstate, deadline);
+    } while (rc == -EINTR && atomic_load(&peer->place->party_died) == 0);
     if (rc < 0) {
-        pshm_barrier_leave(&side->place->barrier, a);
+        pshm_barrier_leave(&peer->place->barrier, a);
     }
     return rc;
 }
 
 static int
-arrive_until(struct side *side, int64_t deadline, struct pshm_arrival *a)
+arrive_until(struct peer *peer, int64_t deadline, struct pshm_arrival *a)
 {
-    return pshm_barrier_arrive(&side->place->barrier, &side->place->runner,
-                               &side->mstate, side->acts, deadline, a);
+    return pshm_barrier_arrive(&peer->place->barrier, &peer->place->runner,
+                               &peer->mstate, peer->acts, deadline, a);
 }
 
-/* At once: it does not have to wait for an action. */
+/* Arrive while no action is running. */
 static int
-arrive(struct side *side, struct pshm_arrival *a)
+arrive(struct peer *peer, struct pshm_arrival *a)
 {
-    return arrive_until(side, before_long(), a);
+    return arrive_until(peer, before_long(), a);
 }
 
 static int
-end_action(struct side *side, const struct pshm_arrival *a)
+end_action(struct peer *peer, const struct pshm_arrival *a)
 {
-    return pshm_barrier_done(&side->place->barrier, &side->place->runner,
-                             &side->mstate, a);
+    return pshm_barrier_done(&peer->place->barrier, &peer->place->runner,
+                             &peer->mstate, a);
 }
 
-/* Is it free? */
+/* Is the runner unlocked? */
 static int
-try_runner(struct side *side)
+try_runner(struct peer *peer)
 {
-    int rc = pshm_robust_try(&side->place->runner, &side->mstate);
+    int rc = pshm_robust_try(&peer->place->runner, &peer->mstate);
     if (rc == 0) {
-        rc = pshm_robust_unlock(&side->place->runner, &side->mstate);
+        rc = pshm_robust_unlock(&peer->place->runner, &peer->mstate);
     }
     return rc;
 }
 
 static int
-act_and_go_on(struct side *side, const struct pshm_arrival *a)
+run_action(struct peer *peer, const struct pshm_arrival *a)
 {
-    CHECK_IS(atomic_fetch_add(&side->place->in_action, 1), 0);
-    (void)atomic_fetch_add(&side->place->acting, 1);
+    CHECK_IS(atomic_fetch_add(&peer->place->in_action, 1), 0);
+    (void)atomic_fetch_add(&peer->place->acting, 1);
     if (random_below(4) == 0) {
         (void)sched_yield();
     }
-    (void)atomic_fetch_sub(&side->place->in_action, 1);
-    return end_action(side, a);
+    (void)atomic_fetch_sub(&peer->place->in_action, 1);
+    return end_action(peer, a);
 }
 
-/* The index; or -EPIPE, -ETIMEDOUT or -EINTR. */
+/* Returns the index; or -EPIPE, -ETIMEDOUT or -EINTR. */
 static int
-meet(struct side *side)
+meet(struct peer *peer)
 {
     struct pshm_arrival a;
-    int64_t deadline = end_of_patience(side);
+    int64_t deadline = deadline_of(peer);
     int rc;
     do {
-        rc = arrive_until(side, deadline, &a);
+        rc = arrive_until(peer, deadline, &a);
         if (rc == -EAGAIN) {
-            rc = pshm_barrier_wait(&side->place->barrier, &a,
-                                   &side->place->runner, &side->mstate,
+            rc = pshm_barrier_wait(&peer->place->barrier, &a,
+                                   &peer->place->runner, &peer->mstate,
                                    deadline);
             rc = rc == 0 || rc == -EPIPE ? -EINTR : rc;
         }
-    } while (rc == -EINTR && atomic_load(&side->place->one_is_missed) == 0);
+    } while (rc == -EINTR && atomic_load(&peer->place->party_died) == 0);
     if (rc == -ETIMEDOUT || rc == -EINTR) {
-        pshm_barrier_miss(&side->place->barrier);
+        pshm_barrier_miss(&peer->place->barrier);
     }
     if (rc == 0) {
-        (void)atomic_fetch_add(&side->place->waiting, 1);
-        rc = a.action ? act_and_go_on(side, &a)
-             : a.last ? 0 : await_round(side, &a);
+        (void)atomic_fetch_add(&peer->place->waiting, 1);
+        rc = a.action ? run_action(peer, &a)
+             : a.last ? 0 : await_generation(peer, &a);
     }
     return rc < 0 ? rc : (int)a.index;
 }
 
-/* ---- rounds ---- */
+/* ---- generations ---- */
 
 /* No party is a generation ahead of another. */
 static int
-meet_again_and_again(void *context)
+meet_many_times(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
+    struct peer *peer = context;
+    struct place *place = peer->place;
     for (unsigned i = 0; i < (unsigned)ROUNDS(3000); i++) {
         unsigned begun = atomic_fetch_add(&place->rounds, 1);
         CHECK(begun >= i * PARTIES && begun < (i + 1) * PARTIES);
-        int rc = meet(side);
+        int rc = meet(peer);
         if (!CHECK(rc >= 0 && rc < PARTIES)) {
             return 1;
         }
-        (void)atomic_fetch_add(&place->places[rc], 1);
+        (void)atomic_fetch_add(&place->indexes[rc], 1);
         CHECK(atomic_load(&place->rounds) >= (i + 1) * PARTIES);
-        if (side->acts) {
+        if (peer->acts) {
             CHECK(atomic_load(&place->acting) >= i + 1);
         }
     }
@@ -167,69 +167,69 @@ meet_again_and_again(void *context)
 }
 
 static void
-nobody_passes_before_all_are_there(void)
+no_party_continues_before_all_have_arrived(void)
 {
     for (int acts = 0; acts < 2; acts++) {
         check_about("action %d", acts);
-        struct side side = make(PARTIES);
-        side.acts = acts;
-        together(PARTIES, meet_again_and_again, &side);
+        struct peer peer = make(PARTIES);
+        peer.acts = acts;
+        together(PARTIES, meet_many_times, &peer);
         for (int i = 0; i < PARTIES; i++) {
-            CHECK_IS(atomic_load(&side.place->places[i]), ROUNDS(3000));
+            CHECK_IS(atomic_load(&peer.place->indexes[i]), ROUNDS(3000));
         }
-        CHECK_IS(atomic_load(&side.place->acting),
+        CHECK_IS(atomic_load(&peer.place->acting),
                  acts ? ROUNDS(3000) : 0);
-        CHECK_IS(pshm_barrier_waiting(&side.place->barrier), 0);
-        CHECK(!pshm_barrier_broken(&side.place->barrier));
-        unmake(&side);
+        CHECK_IS(pshm_barrier_waiting(&peer.place->barrier), 0);
+        CHECK(!pshm_barrier_broken(&peer.place->barrier));
+        unmake(&peer);
     }
 }
 
 static void
-rounds_go_on_past_the_last_number(void)
+generation_wraps_around(void)
 {
-    struct side side = make(1);
-    struct pshm_barrier *barrier = &side.place->barrier;
+    struct peer peer = make(1);
+    struct pshm_barrier *barrier = &peer.place->barrier;
     struct pshm_arrival a;
     barrier->state = UINT64_C(0xfffffffe) << 32;
     for (int i = 0; i < 4; i++) {
-        CHECK_IS(arrive(&side, &a), 0);
+        CHECK_IS(arrive(&peer, &a), 0);
         CHECK(a.last && !a.action && a.index == 0);
         CHECK_IS(a.generation, 0xfffffffeU + (unsigned)i);
-        CHECK_IS(wait_for_end(&side, &a), 0);
+        CHECK_IS(wait_for_end(&peer, &a), 0);
     }
     CHECK(barrier->state == UINT64_C(2) << 32);
-    unmake(&side);
+    unmake(&peer);
 }
 
 static void
 waits_end_in_time(void)
 {
-    struct side side = make(2);
-    struct pshm_barrier *barrier = &side.place->barrier;
-    struct pshm_robust *runner = &side.place->runner;
+    struct peer peer = make(2);
+    struct pshm_barrier *barrier = &peer.place->barrier;
+    struct pshm_robust *runner = &peer.place->runner;
     struct pshm_arrival a;
-    side.acts = true;
-    CHECK_IS(arrive(&side, &a), 0);
+    peer.acts = true;
+    CHECK_IS(arrive(&peer, &a), 0);
     CHECK(!a.last && !a.action && a.index == 0 && a.generation == 0);
     CHECK_IS(pshm_barrier_waiting(barrier), 1);
     int64_t start = pshm_now();
-    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &side.mstate,
+    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &peer.mstate,
                                start + 20 * MS),
              -ETIMEDOUT);
     CHECK(took(start, 20));
     start = pshm_now();
-    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &side.mstate, PSHM_NEVER),
+    CHECK_IS(pshm_barrier_wait(barrier, &a, runner, &peer.mstate, PSHM_NEVER),
              -EINTR);
     CHECK(took(start, 50));
     CHECK(!pshm_barrier_broken(barrier));
-    unmake(&side);
+    unmake(&peer);
 }
 
-/* ---- broken ---- */
+/* ---- a broken barrier ---- */
 
 static int
-find_it_broken(void *context)
+meet_broken(void *context)
 {
     CHECK_IS(meet(context), -EPIPE);
     return 0;
@@ -244,11 +244,11 @@ meet_once(void *context)
 }
 
 static int
-lose_patience(void *context)
+time_out(void *context)
 {
-    struct side *side = context;
-    side->patience = 30;
-    CHECK_IS(meet(side), -ETIMEDOUT);
+    struct peer *peer = context;
+    peer->patience = 30;
+    CHECK_IS(meet(peer), -ETIMEDOUT);
     return 0;
 }
 
@@ -261,209 +261,213 @@ wait_for_all(const pid_t *pids, unsigned count)
 }
 
 static void
-who_abandons_it_breaks_it_for_all(void)
+party_that_times_out_breaks_the_barrier(void)
 {
-    struct side side = make(PARTIES);
-    pid_t pids[2] = {child_start(find_it_broken, &side)};
-    await(&side.place->waiting, 1);
-    pids[1] = child_start(lose_patience, &side);
+    struct peer peer = make(PARTIES);
+    pid_t pids[2] = {child_start(meet_broken, &peer)};
+    await(&peer.place->waiting, 1);
+    pids[1] = child_start(time_out, &peer);
     wait_for_all(pids, 2);
-    CHECK(pshm_barrier_broken(&side.place->barrier));
-    CHECK_IS(child_run(find_it_broken, &side), 0);
+    CHECK(pshm_barrier_broken(&peer.place->barrier));
+    CHECK_IS(child_run(meet_broken, &peer), 0);
 
-    pshm_barrier_reset(&side.place->barrier);
-    CHECK(!pshm_barrier_broken(&side.place->barrier));
-    CHECK_IS(pshm_barrier_waiting(&side.place->barrier), 0);
-    together(PARTIES, meet_once, &side);
-    unmake(&side);
+    pshm_barrier_reset(&peer.place->barrier);
+    CHECK(!pshm_barrier_broken(&peer.place->barrier));
+    CHECK_IS(pshm_barrier_waiting(&peer.place->barrier), 0);
+    together(PARTIES, meet_once, &peer);
+    unmake(&peer);
 }
 
 static void
-abandoning_an_older_round_changes_nothing(void)
+leaving_an_older_generation_does_nothing(void)
 {
-    struct side side = make(1);
+    struct peer peer = make(1);
     struct pshm_arrival a;
-    CHECK_IS(arrive(&side, &a), 0);
-    pshm_barrier_leave(&side.place->barrier, &a);
-    CHECK(!pshm_barrier_broken(&side.place->barrier));
-    CHECK_IS(end_action(&side, &a), -EPIPE);
-    unmake(&side);
+    CHECK_IS(arrive(&peer, &a), 0);
+    pshm_barrier_leave(&peer.place->barrier, &a);
+    CHECK(!pshm_barrier_broken(&peer.place->barrier));
+    CHECK_IS(end_action(&peer, &a), -EPIPE);
+    unmake(&peer);
 }
 
 static void
-aborted_or_reset_it_lets_nobody_wait_on(void)
+abort_and_reset_end_all_waits(void)
 {
     for (int reset = 0; reset < 2; reset++) {
-        struct side side = make(PARTIES);
+        struct peer peer = make(PARTIES);
         pid_t pids[2];
         for (int i = 0; i < 2; i++) {
-            pids[i] = child_start(find_it_broken, &side);
+            pids[i] = child_start(meet_broken, &peer);
         }
-        await(&side.place->waiting, 2);
+        await(&peer.place->waiting, 2);
         if (reset) {
-            pshm_barrier_reset(&side.place->barrier);
+            pshm_barrier_reset(&peer.place->barrier);
         }
         else {
-            pshm_barrier_abort(&side.place->barrier);
+            pshm_barrier_abort(&peer.place->barrier);
         }
         wait_for_all(pids, 2);
-        CHECK_IS(pshm_barrier_broken(&side.place->barrier), !reset);
+        CHECK_IS(pshm_barrier_broken(&peer.place->barrier), !reset);
         if (!reset) {
-            CHECK_IS(child_run(find_it_broken, &side), 0);
-            pshm_barrier_reset(&side.place->barrier);
+            CHECK_IS(child_run(meet_broken, &peer), 0);
+            pshm_barrier_reset(&peer.place->barrier);
         }
-        together(PARTIES, meet_once, &side);
-        unmake(&side);
+        together(PARTIES, meet_once, &peer);
+        unmake(&peer);
     }
 }
 
-/* The parties that had arrived at the reset; not the later ones. */
+/* A reset ends the wait of the parties that had arrived, but not of later
+ * ones. */
 static void
-reset_is_remembered_for_its_round(void)
+reset_affects_only_its_generation(void)
 {
-    struct side side = make(2);
-    struct pshm_barrier *barrier = &side.place->barrier;
+    struct peer peer = make(2);
+    struct pshm_barrier *barrier = &peer.place->barrier;
     struct pshm_arrival old, first, second;
     pshm_barrier_reset(barrier);        /* no party has arrived */
     CHECK_IS(barrier->state, 0);
-    CHECK_IS(arrive(&side, &old), 0);
+    CHECK_IS(arrive(&peer, &old), 0);
     pshm_barrier_reset(barrier);
-    CHECK_IS(arrive(&side, &first), 0);
-    CHECK_IS(arrive(&side, &second), 0);
+    CHECK_IS(arrive(&peer, &first), 0);
+    CHECK_IS(arrive(&peer, &second), 0);
     CHECK(second.last && first.generation == second.generation);
-    CHECK_IS(wait_for_end(&side, &first), 0);
-    CHECK_IS(wait_for_end(&side, &old), -EPIPE);
-    unmake(&side);
+    CHECK_IS(wait_for_end(&peer, &first), 0);
+    CHECK_IS(wait_for_end(&peer, &old), -EPIPE);
+    unmake(&peer);
 }
 
 static const uint64_t reset_flag = UINT64_C(1) << 29;
 
-/* As if a process had been stopped between the two steps of a reset. */
+/* The flag of a reset is set, as if a process were stopped between its two
+ * steps. */
 static void
-who_arrives_completes_a_reset(void)
+arriving_party_completes_a_reset(void)
 {
-    struct side side = make(2);
-    struct pshm_barrier *barrier = &side.place->barrier;
+    struct peer peer = make(2);
+    struct pshm_barrier *barrier = &peer.place->barrier;
     struct pshm_arrival old, first, last;
-    CHECK_IS(arrive(&side, &old), 0);
+    CHECK_IS(arrive(&peer, &old), 0);
     (void)atomic_fetch_or(&barrier->state, reset_flag);
     CHECK(!pshm_barrier_broken(barrier));
     CHECK_IS(pshm_barrier_waiting(barrier), 0);
-    CHECK_IS(wait_for_end(&side, &old), -EPIPE);
-    CHECK_IS(arrive(&side, &first), 0);
+    CHECK_IS(wait_for_end(&peer, &old), -EPIPE);
+    CHECK_IS(arrive(&peer, &first), 0);
     CHECK(first.index == 0 && first.generation == old.generation + 1);
-    CHECK_IS(wait_for_end(&side, &old), -EPIPE);
+    CHECK_IS(wait_for_end(&peer, &old), -EPIPE);
     (void)atomic_fetch_or(&barrier->state, reset_flag);
-    pshm_barrier_leave(barrier, &first);      /* it ended by the reset */
+    pshm_barrier_leave(barrier, &first);      /* the reset has ended its
+                                                 generation */
     CHECK(!pshm_barrier_broken(barrier));
-    CHECK_IS(arrive(&side, &first), 0);
-    CHECK_IS(arrive(&side, &last), 0);
-    CHECK(last.last && wait_for_end(&side, &first) == 0);
+    CHECK_IS(arrive(&peer, &first), 0);
+    CHECK_IS(arrive(&peer, &last), 0);
+    CHECK(last.last && wait_for_end(&peer, &first) == 0);
     (void)atomic_fetch_or(&barrier->state, reset_flag);
     pshm_barrier_abort(barrier);
     CHECK(pshm_barrier_broken(barrier));
-    CHECK_IS(arrive(&side, &first), -EPIPE);
+    CHECK_IS(arrive(&peer, &first), -EPIPE);
     (void)atomic_fetch_or(&barrier->state, reset_flag);
     pshm_barrier_reset(barrier);
-    CHECK_IS(arrive(&side, &first), 0);
-    unmake(&side);
+    CHECK_IS(arrive(&peer, &first), 0);
+    unmake(&peer);
 }
 
 /* ---- actions ---- */
 
 static int
-be_late(void *context)
+miss_the_action(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     struct pshm_arrival a;
-    CHECK_IS(arrive_until(side, 0, &a), -ETIMEDOUT);
-    CHECK_IS(arrive(side, &a), -EAGAIN);
+    CHECK_IS(arrive_until(peer, 0, &a), -ETIMEDOUT);
+    CHECK_IS(arrive(peer, &a), -EAGAIN);
     CHECK_IS(a.generation, 0);
-    CHECK_IS(pshm_barrier_wait(&side->place->barrier, &a,
-                               &side->place->runner, &side->mstate, in_ms(20)),
+    CHECK_IS(pshm_barrier_wait(&peer->place->barrier, &a,
+                               &peer->place->runner, &peer->mstate, in_ms(20)),
              -ETIMEDOUT);
-    pshm_barrier_miss(&side->place->barrier);
+    pshm_barrier_miss(&peer->place->barrier);
     return 0;
 }
 
 static void
-no_one_arrives_during_an_action(void)
+no_party_arrives_during_an_action(void)
 {
     for (int misses = 0; misses < 2; misses++) {
-        struct side side = make(1);
-        struct pshm_barrier *barrier = &side.place->barrier;
+        struct peer peer = make(1);
+        struct pshm_barrier *barrier = &peer.place->barrier;
         struct pshm_arrival acting, a;
-        side.acts = true;
-        CHECK_IS(arrive(&side, &acting), 0);
+        peer.acts = true;
+        CHECK_IS(arrive(&peer, &acting), 0);
         CHECK(acting.last && acting.action);
-        CHECK_IS(arrive(&side, &a), -EDEADLK);
+        CHECK_IS(arrive(&peer, &a), -EDEADLK);
         if (misses) {
-            CHECK_IS(child_run(be_late, &side), 0);
+            CHECK_IS(child_run(miss_the_action, &peer), 0);
             CHECK(!pshm_barrier_broken(barrier));
         }
-        CHECK_IS(end_action(&side, &acting), 0);
-        CHECK_IS(wait_for_end(&side, &acting), 0);
+        CHECK_IS(end_action(&peer, &acting), 0);
+        CHECK_IS(wait_for_end(&peer, &acting), 0);
         CHECK_IS(pshm_barrier_broken(barrier), misses);
-        CHECK_IS(arrive(&side, &a), misses ? -EPIPE : 0);
+        CHECK_IS(arrive(&peer, &a), misses ? -EPIPE : 0);
         if (!misses) {
-            CHECK_IS(end_action(&side, &a), 0); /* or its memory stays locked */
+            CHECK_IS(end_action(&peer, &a), 0); /* otherwise its memory stays
+                                                   locked */
         }
-        unmake(&side);
+        unmake(&peer);
     }
 }
 
 static void
-action_of_a_broken_barrier_lets_nobody_go_on(void)
+action_of_a_broken_barrier_fails(void)
 {
     for (int reset = 0; reset < 2; reset++) {
-        struct side side = make(1);
+        struct peer peer = make(1);
         struct pshm_arrival a;
-        side.acts = true;
-        CHECK_IS(arrive(&side, &a), 0);
+        peer.acts = true;
+        CHECK_IS(arrive(&peer, &a), 0);
         if (reset) {
-            pshm_barrier_reset(&side.place->barrier);
+            pshm_barrier_reset(&peer.place->barrier);
         }
         else {
-            pshm_barrier_abort(&side.place->barrier);
+            pshm_barrier_abort(&peer.place->barrier);
         }
-        CHECK_IS(end_action(&side, &a), -EPIPE);
-        CHECK_IS(pshm_barrier_broken(&side.place->barrier), !reset);
-        unmake(&side);
+        CHECK_IS(end_action(&peer, &a), -EPIPE);
+        CHECK_IS(pshm_barrier_broken(&peer.place->barrier), !reset);
+        unmake(&peer);
     }
 }
 
 static int
 die_in_the_action(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     struct pshm_arrival a;
-    side->acts = true;
-    CHECK_IS(arrive(side, &a), 0);
+    peer->acts = true;
+    CHECK_IS(arrive(peer, &a), 0);
     CHECK(a.action);
     (void)raise(SIGKILL);
     return 1;
 }
 
 static void
-death_in_the_action_breaks_it(void)
+death_in_the_action_breaks_the_barrier(void)
 {
     for (int acts = 0; acts < 2; acts++) {
-        struct side side = make(PARTIES);
-        side.acts = acts;
+        struct peer peer = make(PARTIES);
+        peer.acts = acts;
         pid_t pids[3];
         for (int i = 0; i < 2; i++) {
-            pids[i] = child_start(find_it_broken, &side);
+            pids[i] = child_start(meet_broken, &peer);
         }
-        await(&side.place->waiting, 2);
-        CHECK_IS(child_run(die_in_the_action, &side), -SIGKILL);
-        /* also for a party that arrives then */
-        pids[2] = child_start(find_it_broken, &side);
+        await(&peer.place->waiting, 2);
+        CHECK_IS(child_run(die_in_the_action, &peer), -SIGKILL);
+        /* a party that arrives later also gets -EPIPE */
+        pids[2] = child_start(meet_broken, &peer);
         wait_for_all(pids, 3);
-        CHECK(pshm_barrier_broken(&side.place->barrier));
-        pshm_barrier_reset(&side.place->barrier);
-        side.acts = true;
-        together(PARTIES, meet_once, &side);
-        unmake(&side);
+        CHECK(pshm_barrier_broken(&peer.place->barrier));
+        pshm_barrier_reset(&peer.place->barrier);
+        peer.acts = true;
+        together(PARTIES, meet_once, &peer);
+        unmake(&peer);
     }
 }
 
@@ -472,49 +476,49 @@ death_in_the_action_breaks_it(void)
 static int
 die_before_the_wake(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     pshm_fault_arm("futex", 1, PSHM_FAULT_KILL_BEFORE, 0);
-    (void)meet(side);
+    (void)meet(peer);
     return 1;
 }
 
 static int
 reset_and_die_before_the_wake(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     pshm_fault_arm("futex", 1, PSHM_FAULT_KILL_BEFORE, 0);
-    pshm_barrier_reset(&side->place->barrier);
+    pshm_barrier_reset(&peer->place->barrier);
     return 1;
 }
 
 static int
 abort_and_die_before_the_wake(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     pshm_fault_arm("futex", 1, PSHM_FAULT_KILL_BEFORE, 0);
-    pshm_barrier_abort(&side->place->barrier);
+    pshm_barrier_abort(&peer->place->barrier);
     return 1;
 }
 
 static void
-killed_before_the_wake_it_has_happened(void)
+step_of_a_process_killed_before_its_wake_counts(void)
 {
     int (*const ends[])(void *) = {
         die_before_the_wake, reset_and_die_before_the_wake,
         abort_and_die_before_the_wake};
     for (size_t end = 0; end < COUNT(ends); end++) {
         check_about("end %zu", end);
-        struct side side = make(PARTIES);
+        struct peer peer = make(PARTIES);
         pid_t pids[2];
         for (int i = 0; i < 2; i++) {
-            pids[i] = child_start(end == 0 ? meet_once : find_it_broken,
-                                  &side);
+            pids[i] = child_start(end == 0 ? meet_once : meet_broken,
+                                  &peer);
         }
-        await(&side.place->waiting, 2);
-        CHECK_IS(child_run(ends[end], &side), -SIGKILL);
+        await(&peer.place->waiting, 2);
+        CHECK_IS(child_run(ends[end], &peer), -SIGKILL);
         wait_for_all(pids, 2);
-        CHECK_IS(pshm_barrier_broken(&side.place->barrier), end == 2);
-        unmake(&side);
+        CHECK_IS(pshm_barrier_broken(&peer.place->barrier), end == 2);
+        unmake(&peer);
     }
 }
 
@@ -525,27 +529,27 @@ note_signal(int number)
 }
 
 static int
-meet_until_broken(void *context)
+meet_while_intact(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     struct sigaction action = {.sa_handler = note_signal};
     CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
     int rc;
     do {
-        rc = meet(side);
-        (void)atomic_fetch_add(&side->place->rounds, rc >= 0);
+        rc = meet(peer);
+        (void)atomic_fetch_add(&peer->place->rounds, rc >= 0);
     } while (rc >= 0);
     CHECK(rc == -EPIPE || rc == -EINTR);
     return 0;
 }
 
-/* A signal ends the sleep early, as it would a caller's. */
+/* A signal ends the sleep early, as it does for a caller of the library. */
 static void
-tell_that_one_is_missed(struct side *side, pid_t survivor)
+interrupt_survivor(struct peer *peer, pid_t survivor)
 {
     int status = -1;
     pid_t ended = 0;
-    atomic_store(&side->place->one_is_missed, 1);
+    atomic_store(&peer->place->party_died, 1);
     for (int64_t deadline = before_long();
          ended == 0 && pshm_now() < deadline;) {
         (void)kill(survivor, SIGUSR1);
@@ -556,55 +560,55 @@ tell_that_one_is_missed(struct side *side, pid_t survivor)
     CHECK_IS(status, 0);
 }
 
-/* A party that arrived and was killed counts for its generation, and is
+/* A party that is killed after it arrived counts in its generation, and is
  * missing in the next one. */
 static void
-killed_at_any_moment_the_others_are_told(void)
+death_at_any_time_breaks_the_barrier(void)
 {
-    struct side side = make(PARTIES);
-    struct place *place = side.place;
+    struct peer peer = make(PARTIES);
+    struct place *place = peer.place;
     for (int generation = 0; generation < ROUNDS(200); generation++) {
         check_about("generation %d", generation);
         pid_t pids[PARTIES];
-        side.acts = generation % 2;
+        peer.acts = generation % 2;
         unsigned rounds = atomic_load(&place->rounds);
         for (int i = 0; i < PARTIES; i++) {
-            pids[i] = child_start(meet_until_broken, &side);
+            pids[i] = child_start(meet_while_intact, &peer);
         }
         await(&place->rounds, rounds + 2 * PARTIES);
         kill_within(pids[generation % PARTIES], 300);
         for (int i = 1; i < PARTIES; i++) {
-            tell_that_one_is_missed(&side, pids[(generation + i) % PARTIES]);
+            interrupt_survivor(&peer, pids[(generation + i) % PARTIES]);
         }
         CHECK(pshm_barrier_broken(&place->barrier));
         pshm_barrier_reset(&place->barrier);
         CHECK(!pshm_barrier_broken(&place->barrier));
-        atomic_store(&place->one_is_missed, 0);
+        atomic_store(&place->party_died, 0);
         atomic_store(&place->in_action, 0);
     }
-    unmake(&side);
+    unmake(&peer);
 }
 
-/* All end, with or without an error, while another process resets it again and
- * again. */
+/* All parties continue, with or without an error, while another process resets
+ * the barrier again and again. */
 static int
-meet_whatever_is_said(void *context)
+meet_and_ignore_errors(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     for (int i = 0; i < ROUNDS(1000); i++) {
-        int rc = meet(side);
+        int rc = meet(peer);
         CHECK(rc >= 0 || rc == -EPIPE);
     }
-    (void)atomic_fetch_add(&side->place->ended, 1);
+    (void)atomic_fetch_add(&peer->place->ended, 1);
     return 0;
 }
 
 static int
-reset_until_all_have_ended(void *context)
+reset_while_any_party_runs(void *context)
 {
-    struct side *side = context;
-    while (atomic_load(&side->place->ended) < PARTIES) {
-        pshm_barrier_reset(&side->place->barrier);
+    struct peer *peer = context;
+    while (atomic_load(&peer->place->ended) < PARTIES) {
+        pshm_barrier_reset(&peer->place->barrier);
         (void)usleep(random_below(50));
     }
     return 0;
@@ -613,78 +617,78 @@ reset_until_all_have_ended(void *context)
 static int
 meet_or_reset(void *context)
 {
-    struct side *side = context;
-    return atomic_fetch_add(&side->place->acting, 1) == PARTIES
-               ? reset_until_all_have_ended(side)
-               : meet_whatever_is_said(side);
+    struct peer *peer = context;
+    return atomic_fetch_add(&peer->place->acting, 1) == PARTIES
+               ? reset_while_any_party_runs(peer)
+               : meet_and_ignore_errors(peer);
 }
 
 static void
-resets_at_any_moment_let_nobody_hang(void)
+resets_at_any_time_leave_no_party_waiting(void)
 {
-    struct side side = make(PARTIES);
-    together(PARTIES + 1, meet_or_reset, &side);
-    unmake(&side);
+    struct peer peer = make(PARTIES);
+    together(PARTIES + 1, meet_or_reset, &peer);
+    unmake(&peer);
 }
 
-/* ---- two at once, the second one at each step of the first one ---- */
+/* ---- two calls at once, the second at each step of the first ---- */
 
-/* One party is there already if there is room for more. */
+/* One party has already arrived, unless there is only one. */
 static void
 begin_meeting(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
+    struct peer *peer = context;
+    struct place *place = peer->place;
     unsigned parties = place->barrier.parties;
     place->barrier = (struct pshm_barrier){.parties = parties};
     place->results[0] = place->results[1] = 1;
     if (parties > 1) {
-        CHECK_IS(arrive(side, &place->old), 0);
+        CHECK_IS(arrive(peer, &place->old), 0);
     }
 }
 
 static int
-outcome_of_old(struct side *side)
+result_of_old(struct peer *peer)
 {
-    return pshm_barrier_wait(&side->place->barrier, &side->place->old,
-                             &side->place->runner, &side->mstate, 0);
+    return pshm_barrier_wait(&peer->place->barrier, &peer->place->old,
+                             &peer->place->runner, &peer->mstate, 0);
 }
 
 static void
 arrive_first(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
-    place->results[0] = arrive(side, &place->arrivals[0]);
+    struct peer *peer = context;
+    struct place *place = peer->place;
+    place->results[0] = arrive(peer, &place->arrivals[0]);
 }
 
 static void
 arrive_second(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
-    place->results[1] = arrive(side, &place->arrivals[1]);
+    struct peer *peer = context;
+    struct place *place = peer->place;
+    place->results[1] = arrive(peer, &place->arrivals[1]);
 }
 
 static void
 run_the_action(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
-    place->results[0] = arrive(side, &place->arrivals[0]);
+    struct peer *peer = context;
+    struct place *place = peer->place;
+    place->results[0] = arrive(peer, &place->arrivals[0]);
     if (place->results[0] == 0) {
-        place->results[0] = end_action(side, &place->arrivals[0]);
+        place->results[0] = end_action(peer, &place->arrivals[0]);
     }
 }
 
 static void
 fail_in_the_action(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
-    place->results[0] = arrive(side, &place->arrivals[0]);
+    struct peer *peer = context;
+    struct place *place = peer->place;
+    place->results[0] = arrive(peer, &place->arrivals[0]);
     if (place->results[0] == 0) {
-        pshm_barrier_fail(&place->barrier, &place->runner, &side->mstate,
+        pshm_barrier_fail(&place->barrier, &place->runner, &peer->mstate,
                           &place->arrivals[0]);
     }
 }
@@ -692,249 +696,250 @@ fail_in_the_action(void *context)
 static void
 reset_it(void *context)
 {
-    struct side *side = context;
-    pshm_barrier_reset(&side->place->barrier);
+    struct peer *peer = context;
+    pshm_barrier_reset(&peer->place->barrier);
 }
 
 static void
 abort_it(void *context)
 {
-    struct side *side = context;
-    pshm_barrier_abort(&side->place->barrier);
+    struct peer *peer = context;
+    pshm_barrier_abort(&peer->place->barrier);
 }
 
 static void
 miss_it(void *context)
 {
-    struct side *side = context;
-    pshm_barrier_miss(&side->place->barrier);
+    struct peer *peer = context;
+    pshm_barrier_miss(&peer->place->barrier);
 }
 
 static void
-abandon_the_old_one(void *context)
+leave_old(void *context)
 {
-    struct side *side = context;
-    pshm_barrier_leave(&side->place->barrier, &side->place->old);
+    struct peer *peer = context;
+    pshm_barrier_leave(&peer->place->barrier, &peer->place->old);
 }
 
 static void
 meet_in(unsigned parties, bool acts, void (*first)(void *),
         void (*second)(void *), void (*end)(void *))
 {
-    struct side side = make(parties);
-    side.acts = acts;
+    struct peer peer = make(parties);
+    peer.acts = acts;
     meet_at_each_step(&(struct meeting){begin_meeting, first, second, end},
-                      &side);
-    unmake(&side);
+                      &peer);
+    unmake(&peer);
 }
 
 static void
 both_have_arrived(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
+    struct peer *peer = context;
+    struct place *place = peer->place;
     CHECK(place->results[0] == 0 && place->results[1] == 0);
     CHECK_IS(place->arrivals[0].index + place->arrivals[1].index, 3);
     CHECK(place->arrivals[0].last != place->arrivals[1].last);
-    CHECK_IS(outcome_of_old(side), 0);
+    CHECK_IS(result_of_old(peer), 0);
     CHECK_IS(pshm_barrier_waiting(&place->barrier), 0);
 }
 
 static void
-two_that_arrive_at_once_have_two_places(void)
+two_parties_at_once_get_different_indexes(void)
 {
     meet_in(3, false, arrive_first, arrive_second, both_have_arrived);
 }
 
-/* The last party ended the generation, or the reset did before. */
+/* Either the last party or the reset ended the generation. */
 static void
-round_has_ended_once(void *context)
+generation_has_ended_once(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
+    struct peer *peer = context;
+    struct place *place = peer->place;
     const struct pshm_arrival *a = &place->arrivals[0];
     CHECK_IS(place->results[0], 0);
-    CHECK_IS(outcome_of_old(side), a->last ? 0 : -EPIPE);
+    CHECK_IS(result_of_old(peer), a->last ? 0 : -EPIPE);
     CHECK(a->last || a->index == 0);
     CHECK(!pshm_barrier_broken(&place->barrier));
 }
 
 static void
-last_one_arrives_or_it_is_reset(void)
+last_arrival_or_reset_ends_the_generation(void)
 {
-    meet_in(2, false, arrive_first, reset_it, round_has_ended_once);
+    meet_in(2, false, arrive_first, reset_it, generation_has_ended_once);
 }
 
 static void
-it_is_empty_in_the_next_round(void *context)
+next_generation_is_empty(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     struct pshm_arrival a;
-    CHECK_IS(outcome_of_old(side), -EPIPE);
-    CHECK(!pshm_barrier_broken(&side->place->barrier));
-    CHECK_IS(arrive(side, &a), 0);
-    CHECK(a.index == 0 && a.generation == side->place->old.generation + 1);
+    CHECK_IS(result_of_old(peer), -EPIPE);
+    CHECK(!pshm_barrier_broken(&peer->place->barrier));
+    CHECK_IS(arrive(peer, &a), 0);
+    CHECK(a.index == 0 && a.generation == peer->place->old.generation + 1);
 }
 
-/* ... with an action, for which the last party holds the runner. */
+/* The same with an action, during which the last party holds the runner. */
 static void
-round_has_ended_once_and_the_runner_is_free(void *context)
+generation_has_ended_and_runner_is_unlocked(void *context)
 {
-    struct side *side = context;
-    const struct pshm_arrival *a = &side->place->arrivals[0];
-    CHECK_IS(side->place->results[0], 0);
+    struct peer *peer = context;
+    const struct pshm_arrival *a = &peer->place->arrivals[0];
+    CHECK_IS(peer->place->results[0], 0);
     CHECK(a->action || a->index == 0);
-    int rc = a->action ? end_action(side, a) : -EPIPE;
-    CHECK_IS(outcome_of_old(side), rc);
-    CHECK_IS(try_runner(side), 0);
+    int rc = a->action ? end_action(peer, a) : -EPIPE;
+    CHECK_IS(result_of_old(peer), rc);
+    CHECK_IS(try_runner(peer), 0);
 }
 
 static void
-last_one_acts_or_it_is_reset(void)
+last_party_runs_the_action_or_reset_wins(void)
 {
     meet_in(2, true, arrive_first, reset_it,
-            round_has_ended_once_and_the_runner_is_free);
+            generation_has_ended_and_runner_is_unlocked);
 }
 
 static void
 arrive_twice(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     for (int i = 0; i < 2; i++) {
-        CHECK_IS(arrive(side, &side->place->arrivals[i]), 0);
+        CHECK_IS(arrive(peer, &peer->place->arrivals[i]), 0);
     }
 }
 
-/* The reset ends the generation that it found, and no other one. */
+/* The reset ends only the generation that it found. */
 static void
-reset_ended_at_most_one_round(void *context)
+reset_ended_at_most_one_generation(void *context)
 {
-    struct side *side = context;
-    const struct pshm_arrival *arrivals = side->place->arrivals;
-    bool came_first = outcome_of_old(side) == -EPIPE;
-    CHECK_IS(arrivals[0].last, !came_first);
-    CHECK_IS(arrivals[1].last, came_first);
-    CHECK(!pshm_barrier_broken(&side->place->barrier));
+    struct peer *peer = context;
+    const struct pshm_arrival *arrivals = peer->place->arrivals;
+    bool reset_first = result_of_old(peer) == -EPIPE;
+    CHECK_IS(arrivals[0].last, !reset_first);
+    CHECK_IS(arrivals[1].last, reset_first);
+    CHECK(!pshm_barrier_broken(&peer->place->barrier));
 }
 
 static void
-reset_as_the_next_round_begins(void)
+reset_as_the_next_generation_begins(void)
 {
-    meet_in(2, false, reset_it, arrive_twice, reset_ended_at_most_one_round);
+    meet_in(2, false, reset_it, arrive_twice,
+            reset_ended_at_most_one_generation);
 }
 
 static void
 two_resets_at_once_are_one(void)
 {
-    meet_in(3, false, reset_it, reset_it, it_is_empty_in_the_next_round);
+    meet_in(3, false, reset_it, reset_it, next_generation_is_empty);
 }
 
 static void
-round_is_over(void *context)
+generation_has_failed(void *context)
 {
-    CHECK_IS(outcome_of_old(context), -EPIPE);
+    CHECK_IS(result_of_old(context), -EPIPE);
 }
 
 static void
-abort_and_reset_at_once_end_the_round(void)
+abort_and_reset_at_once_end_the_generation(void)
 {
-    meet_in(3, false, abort_it, reset_it, round_is_over);
-    meet_in(3, false, reset_it, abort_it, round_is_over);
-    meet_in(3, false, abandon_the_old_one, reset_it, round_is_over);
+    meet_in(3, false, abort_it, reset_it, generation_has_failed);
+    meet_in(3, false, reset_it, abort_it, generation_has_failed);
+    meet_in(3, false, leave_old, reset_it, generation_has_failed);
 }
 
 static void
-it_is_broken(void *context)
+barrier_is_broken(void *context)
 {
-    struct side *side = context;
-    int rc = side->place->results[0];
+    struct peer *peer = context;
+    int rc = peer->place->results[0];
     CHECK(rc == 0 || rc == -EPIPE || rc == 1);
-    CHECK(pshm_barrier_broken(&side->place->barrier));
-    CHECK_IS(try_runner(side), 0);
+    CHECK(pshm_barrier_broken(&peer->place->barrier));
+    CHECK_IS(try_runner(peer), 0);
 }
 
 static void
-who_arrives_at_once_with_an_abort_finds_it_broken(void)
+arrival_during_an_abort_finds_it_broken(void)
 {
-    meet_in(3, false, arrive_first, abort_it, it_is_broken);
-    meet_in(3, false, abort_it, arrive_second, it_is_broken);
+    meet_in(3, false, arrive_first, abort_it, barrier_is_broken);
+    meet_in(3, false, abort_it, arrive_second, barrier_is_broken);
 }
 
-/* Another process has set the flag of a reset and does not go on. */
+/* Another process has set the flag of a reset and has stopped. */
 static void
 begin_with_a_reset(void *context)
 {
-    struct side *side = context;
-    begin_meeting(side);
-    (void)atomic_fetch_or(&side->place->barrier.state, reset_flag);
+    struct peer *peer = context;
+    begin_meeting(peer);
+    (void)atomic_fetch_or(&peer->place->barrier.state, reset_flag);
 }
 
 static void
 arrive_and_begin_a_reset(void *context)
 {
-    struct side *side = context;
-    if (arrive(side, &side->place->arrivals[1]) == 0) {
-        (void)atomic_fetch_or(&side->place->barrier.state, reset_flag);
+    struct peer *peer = context;
+    if (arrive(peer, &peer->place->arrivals[1]) == 0) {
+        (void)atomic_fetch_or(&peer->place->barrier.state, reset_flag);
     }
 }
 
 static void
-abort_completes_each_reset_before(void)
+abort_completes_an_earlier_reset(void)
 {
-    struct side side = make(3);
+    struct peer peer = make(3);
     meet_at_each_step(&(struct meeting){begin_with_a_reset, abort_it,
                                         arrive_and_begin_a_reset,
-                                        round_is_over},
-                      &side);
-    unmake(&side);
+                                        generation_has_failed},
+                      &peer);
+    unmake(&peer);
 }
 
-/* In the action's generation, or in the next one. */
+/* The abort breaks the generation of the action or the next one. */
 static void
 abort_at_any_step_of_an_action_breaks_it(void)
 {
-    meet_in(1, true, run_the_action, abort_it, it_is_broken);
+    meet_in(1, true, run_the_action, abort_it, barrier_is_broken);
 }
 
 static void
 missing_party_at_any_step_of_an_action_breaks_it(void)
 {
-    meet_in(1, true, run_the_action, miss_it, it_is_broken);
-    meet_in(1, true, fail_in_the_action, miss_it, it_is_broken);
+    meet_in(1, true, run_the_action, miss_it, barrier_is_broken);
+    meet_in(1, true, fail_in_the_action, miss_it, barrier_is_broken);
 }
 
 static void
 begin_an_action(void *context)
 {
-    struct side *side = context;
-    begin_meeting(side);
-    CHECK_IS(arrive(side, &side->place->arrivals[0]), 0);
+    struct peer *peer = context;
+    begin_meeting(peer);
+    CHECK_IS(arrive(peer, &peer->place->arrivals[0]), 0);
 }
 
 static void
 end_the_action(void *context)
 {
-    struct side *side = context;
-    side->place->results[0] = end_action(side, &side->place->arrivals[0]);
+    struct peer *peer = context;
+    peer->place->results[0] = end_action(peer, &peer->place->arrivals[0]);
 }
 
 static void
 missing_party_as_an_action_ends_breaks_it(void)
 {
-    struct side side = make(1);
-    side.acts = true;
+    struct peer peer = make(1);
+    peer.acts = true;
     meet_at_each_step(&(struct meeting){begin_an_action, miss_it,
-                                        end_the_action, it_is_broken},
-                      &side);
-    unmake(&side);
+                                        end_the_action, barrier_is_broken},
+                      &peer);
+    unmake(&peer);
 }
 
 static int
-die_in_the_action_if_there_is_none(void *context)
+die_in_own_action(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     struct pshm_arrival a;
-    int rc = arrive_until(side, 0, &a);
+    int rc = arrive_until(peer, 0, &a);
     if (rc == 0) {
         (void)raise(SIGKILL);
     }
@@ -943,58 +948,58 @@ die_in_the_action_if_there_is_none(void *context)
 }
 
 static void
-die_in_the_action_of_another_process(void *context)
+die_in_another_process(void *context)
 {
-    int status = child_run(die_in_the_action_if_there_is_none, context);
+    int status = child_run(die_in_own_action, context);
     CHECK(status == 0 || status == -SIGKILL);
 }
 
 static void
-it_works_after_a_reset(void *context)
+barrier_works_after_a_reset(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     struct pshm_arrival a;
-    int rc = side->place->results[0];
+    int rc = peer->place->results[0];
     CHECK(rc == 0 || rc == -EPIPE || rc == -EAGAIN);
-    pshm_barrier_reset(&side->place->barrier);
-    CHECK_IS(arrive(side, &a), 0);
-    CHECK_IS(end_action(side, &a), 0);
+    pshm_barrier_reset(&peer->place->barrier);
+    CHECK_IS(arrive(peer, &a), 0);
+    CHECK_IS(end_action(peer, &a), 0);
 }
 
 static void
-death_in_the_action_as_another_one_arrives(void)
+death_in_the_action_as_another_party_arrives(void)
 {
-    meet_in(1, true, run_the_action, die_in_the_action_of_another_process,
-            it_works_after_a_reset);
+    meet_in(1, true, run_the_action, die_in_another_process,
+            barrier_works_after_a_reset);
 }
 
 static void
-it_is_whole_and_empty(void *context)
+barrier_is_intact_and_empty(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     struct pshm_arrival a;
-    int rc = side->place->results[0];
+    int rc = peer->place->results[0];
     CHECK(rc == 0 || rc == -EPIPE);
-    CHECK(!pshm_barrier_broken(&side->place->barrier));
-    CHECK_IS(arrive(side, &a), 0);
+    CHECK(!pshm_barrier_broken(&peer->place->barrier));
+    CHECK_IS(arrive(peer, &a), 0);
     CHECK(a.action);
-    CHECK_IS(end_action(side, &a), 0);
+    CHECK_IS(end_action(peer, &a), 0);
 }
 
 static void
-reset_at_any_step_of_an_action_makes_it_whole(void)
+reset_at_any_step_of_an_action_works(void)
 {
-    meet_in(1, true, run_the_action, reset_it, it_is_whole_and_empty);
+    meet_in(1, true, run_the_action, reset_it, barrier_is_intact_and_empty);
 }
 
 static int
-act_or_be_late(void *context)
+act_or_time_out(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
-    place->results[1] = arrive_until(side, 0, &place->arrivals[1]);
+    struct peer *peer = context;
+    struct place *place = peer->place;
+    place->results[1] = arrive_until(peer, 0, &place->arrivals[1]);
     if (place->results[1] == 0) {
-        place->results[1] = end_action(side, &place->arrivals[1]);
+        place->results[1] = end_action(peer, &place->arrivals[1]);
     }
     return 0;
 }
@@ -1002,76 +1007,76 @@ act_or_be_late(void *context)
 static void
 arrive_in_another_process(void *context)
 {
-    CHECK_IS(child_run(act_or_be_late, context), 0);
+    CHECK_IS(child_run(act_or_time_out, context), 0);
 }
 
 static void
-both_have_acted_or_one_came_too_late(void *context)
+both_have_acted_or_one_timed_out(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
+    struct peer *peer = context;
+    struct place *place = peer->place;
     CHECK_IS(place->results[0], 0);
     CHECK(place->results[1] == 0 || place->results[1] == -ETIMEDOUT);
     CHECK_IS(pshm_barrier_waiting(&place->barrier), 0);
-    CHECK_IS(try_runner(side), 0);
+    CHECK_IS(try_runner(peer), 0);
 }
 
 static void
-two_actions_at_once_come_one_after_the_other(void)
+actions_run_one_after_the_other(void)
 {
     meet_in(1, true, run_the_action, arrive_in_another_process,
-            both_have_acted_or_one_came_too_late);
+            both_have_acted_or_one_timed_out);
 }
 
 static void
-old_one_is_told_what_the_last_one_found(void *context)
+both_parties_got_the_same_result(void *context)
 {
-    struct side *side = context;
-    int rc = side->place->results[1];
+    struct peer *peer = context;
+    int rc = peer->place->results[1];
     CHECK(rc == 0 || rc == -EPIPE);
-    CHECK_IS(outcome_of_old(side), rc);
-    CHECK_IS(pshm_barrier_broken(&side->place->barrier), rc == -EPIPE);
+    CHECK_IS(result_of_old(peer), rc);
+    CHECK_IS(pshm_barrier_broken(&peer->place->barrier), rc == -EPIPE);
 }
 
 static void
-who_abandons_it_as_the_last_one_arrives(void)
+party_leaves_as_the_last_one_arrives(void)
 {
-    meet_in(2, false, abandon_the_old_one, arrive_second,
-            old_one_is_told_what_the_last_one_found);
+    meet_in(2, false, leave_old, arrive_second,
+            both_parties_got_the_same_result);
 }
 
 int
 main(void)
 {
     pshm_forks_watch();
-    RUN(nobody_passes_before_all_are_there);
-    RUN(rounds_go_on_past_the_last_number);
+    RUN(no_party_continues_before_all_have_arrived);
+    RUN(generation_wraps_around);
     RUN(waits_end_in_time);
-    RUN(who_abandons_it_breaks_it_for_all);
-    RUN(abandoning_an_older_round_changes_nothing);
-    RUN(aborted_or_reset_it_lets_nobody_wait_on);
-    RUN(reset_is_remembered_for_its_round);
-    RUN(who_arrives_completes_a_reset);
-    RUN(no_one_arrives_during_an_action);
-    RUN(action_of_a_broken_barrier_lets_nobody_go_on);
-    RUN(death_in_the_action_breaks_it);
-    RUN(killed_before_the_wake_it_has_happened);
-    RUN(killed_at_any_moment_the_others_are_told);
-    RUN(resets_at_any_moment_let_nobody_hang);
-    RUN(two_that_arrive_at_once_have_two_places);
-    RUN(last_one_arrives_or_it_is_reset);
-    RUN(last_one_acts_or_it_is_reset);
-    RUN(reset_as_the_next_round_begins);
+    RUN(party_that_times_out_breaks_the_barrier);
+    RUN(leaving_an_older_generation_does_nothing);
+    RUN(abort_and_reset_end_all_waits);
+    RUN(reset_affects_only_its_generation);
+    RUN(arriving_party_completes_a_reset);
+    RUN(no_party_arrives_during_an_action);
+    RUN(action_of_a_broken_barrier_fails);
+    RUN(death_in_the_action_breaks_the_barrier);
+    RUN(step_of_a_process_killed_before_its_wake_counts);
+    RUN(death_at_any_time_breaks_the_barrier);
+    RUN(resets_at_any_time_leave_no_party_waiting);
+    RUN(two_parties_at_once_get_different_indexes);
+    RUN(last_arrival_or_reset_ends_the_generation);
+    RUN(last_party_runs_the_action_or_reset_wins);
+    RUN(reset_as_the_next_generation_begins);
     RUN(two_resets_at_once_are_one);
-    RUN(abort_completes_each_reset_before);
-    RUN(abort_and_reset_at_once_end_the_round);
-    RUN(who_arrives_at_once_with_an_abort_finds_it_broken);
+    RUN(abort_completes_an_earlier_reset);
+    RUN(abort_and_reset_at_once_end_the_generation);
+    RUN(arrival_during_an_abort_finds_it_broken);
     RUN(abort_at_any_step_of_an_action_breaks_it);
     RUN(missing_party_at_any_step_of_an_action_breaks_it);
     RUN(missing_party_as_an_action_ends_breaks_it);
-    RUN(death_in_the_action_as_another_one_arrives);
-    RUN(reset_at_any_step_of_an_action_makes_it_whole);
-    RUN(two_actions_at_once_come_one_after_the_other);
-    RUN(who_abandons_it_as_the_last_one_arrives);
+    RUN(death_in_the_action_as_another_party_arrives);
+    RUN(reset_at_any_step_of_an_action_works);
+    RUN(actions_run_one_after_the_other);
+    RUN(party_leaves_as_the_last_one_arrives);
     return finish();
 }

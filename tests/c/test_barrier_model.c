@@ -1,28 +1,28 @@
-/* barrier.c in a model: its steps, those of the runner's mutex, and deaths
- * between any two.  A sleep ends with its slice, a step as any other. */
+/* A model of barrier.c: its steps, the steps of the runner's mutex, and deaths
+ * between any two steps. The end of a poll interval is one of the steps. */
 #include "explorer.h"
 
 static struct {
-    unsigned parties, rounds;
+    unsigned parties, generations;
     bool acts;
-    bool late_only;                     /* beside the parties: no abort, no reset */
-    /* what is different from the real thing */
-    bool no_look_at_runner, mark_last, late_breaks;
+    bool miss_only;                     /* no other process aborts or resets */
+    /* errors, which barrier.c does not have */
+    bool never_checks, records_late, miss_breaks;
 } with;
 
-enum barrier_words { ROUND, ARRIVED, FLAGS };
+enum barrier_words { GENERATION, ARRIVED, FLAGS };
 enum { BROKEN = 1, ACTION = 2, RESETTING = 4, MISSED = 8 };
 
 enum barrier_steps {
-    ARRIVE = BEGIN, LOCK_RUNNER, RUNNER_DIED, ACT, ACT_DONE, WAKE, DROP, WAIT,
-    SLEEP, ASLEEP, BREAK, WELL, BADLY, RESET, COMPLETE_MARK, COMPLETE_ROUND,
-    COMPLETE_LATE_MARK, ABORT, LATE,
+    ARRIVE = BEGIN, LOCK_RUNNER, RUNNER_DIED, ACT, ACT_DONE, WAKE, UNLOCK, WAIT,
+    SLEEP, ASLEEP, BREAK, PASSED, FAILED, RESET, RECORD_RESET, END_GENERATION,
+    RECORD_LATE, ABORT, MISS,
 };
 
 static uint8_t
-bit(uint8_t round)
+bit(uint8_t generation)
 {
-    return (uint8_t)(1 << round);
+    return (uint8_t)(1 << generation);
 }
 
 static bool
@@ -38,10 +38,10 @@ set(struct state *s, int flags)
 }
 
 static void
-next_round(struct state *s)
+next_generation(struct state *s)
 {
     bool broken = has(s, MISSED) && has(s, ACTION) && !has(s, RESETTING);
-    s->words[ROUND]++;
+    s->words[GENERATION]++;
     s->words[ARRIVED] = 0;
     s->words[FLAGS] = broken ? BROKEN : 0;
 }
@@ -57,61 +57,61 @@ wake_all(struct state *s)
 }
 
 static void
-wake_then(struct process *p, uint8_t there)
+wake_then(struct process *p, uint8_t next)
 {
     p->at = WAKE;
-    p->then = there;
+    p->then = next;
 }
 
-/* Unlock the runner if it has it, and go on there. */
+/* Unlock the runner if this process holds it; then continue with next. */
 static void
-drop_then(const struct state *s, struct process *p, uint8_t there)
+unlock_then(const struct state *s, struct process *p, uint8_t next)
 {
-    p->at = s->owner == (uint8_t)(p - s->p + 1) ? DROP : there;
-    p->later = there;
+    p->at = s->owner == (uint8_t)(p - s->p + 1) ? UNLOCK : next;
+    p->later = next;
 }
 
-/* Do the second step of a reset, and go on there. */
+/* Do the second step of a reset; then continue with next. */
 static void
-complete_then(const struct state *s, struct process *p, uint8_t there)
+complete_then(const struct state *s, struct process *p, uint8_t next)
 {
-    p->round = s->words[ROUND];
-    p->at = with.mark_last ? COMPLETE_ROUND : COMPLETE_MARK;
-    p->then = there;
+    p->generation = s->words[GENERATION];
+    p->at = with.records_late ? END_GENERATION : RECORD_RESET;
+    p->then = next;
 }
 
 static void
 arrive(struct state *s, struct process *p)
 {
-    uint8_t round = s->words[ROUND];
+    uint8_t generation = s->words[GENERATION];
     bool last = s->words[ARRIVED] + 1U >= with.parties;
-    p->round = round;
+    p->generation = generation;
     p->again = false;
     if (has(s, RESETTING)) {
         complete_then(s, p, ARRIVE);
         return;
     }
     if (has(s, BROKEN)) {
-        drop_then(s, p, ENDED);
+        unlock_then(s, p, ENDED);
         return;
     }
     if (has(s, ACTION)) {
         p->again = true;
-        drop_then(s, p, WAIT);
+        unlock_then(s, p, WAIT);
         return;
     }
-    if (round >= COUNT(s->arrived)) {
-        rule(false, "there are few rounds");
+    if (generation >= COUNT(s->arrived)) {
+        rule(false, "there are few generations");
         return;
     }
     if (last && with.acts && s->owner != (uint8_t)(p - s->p + 1)) {
         p->at = LOCK_RUNNER;
         return;
     }
-    s->arrived[round]++;
+    s->arrived[generation]++;
     if (!last) {
         s->words[ARRIVED]++;
-        drop_then(s, p, WAIT);
+        unlock_then(s, p, WAIT);
     }
     else if (with.acts) {
         s->words[ARRIVED]++;
@@ -119,39 +119,38 @@ arrive(struct state *s, struct process *p)
         p->at = ACT;
     }
     else {
-        next_round(s);
-        wake_then(p, WELL);
+        next_generation(s);
+        wake_then(p, PASSED);
     }
 }
 
-/* No party continues before all have arrived and the action is done; and all
- * parties that had arrived get one result. */
+/* No party continues before all parties have arrived and the action is done.
+ * All parties of a generation get the same result. */
 static void
-end_of_round(struct state *s, struct process *p, bool well)
+end_wait(struct state *s, struct process *p, bool passed)
 {
-    if (well) {
-        s->well |= bit(p->round);
-        rule(s->arrived[p->round] == with.parties, "all were there");
-        rule(s->acted[p->round] == with.acts, "the action was done once");
+    if (passed) {
+        s->passed |= bit(p->generation);
+        rule(s->arrived[p->generation] == with.parties, "all have arrived");
+        rule(s->acted[p->generation] == with.acts, "the action was done once");
     }
     else {
-        s->badly |= bit(p->round);
+        s->broken |= bit(p->generation);
     }
-    rule((s->well & s->badly) == 0, "all get one result");
+    rule((s->passed & s->broken) == 0, "all get the same result");
     p->n++;
-    p->at = well && p->n < with.rounds ? ARRIVE : ENDED;
+    p->at = passed && p->n < with.generations ? ARRIVE : ENDED;
 }
 
 static void
 step_wait(struct state *s, struct process *p)
 {
-    bool over = s->words[ROUND] != p->round;
+    bool over = s->words[GENERATION] != p->generation;
     switch (p->at) {
     case WAIT:
         if (over || has(s, BROKEN | RESETTING)) {
-            p->at = p->again                            ? ARRIVE
-                    : over && !(s->marks & bit(p->round)) ? WELL
-                                                          : BADLY;
+            bool passed = over && !(s->resets & bit(p->generation));
+            p->at = p->again ? ARRIVE : passed ? PASSED : FAILED;
         }
         else {
             p->at = SLEEP;
@@ -160,9 +159,9 @@ step_wait(struct state *s, struct process *p)
     case SLEEP:
         p->at = over ? WAIT : ASLEEP;
         break;
-    case ASLEEP:                        /* its slice is over */
+    case ASLEEP:                        /* a poll interval has passed */
         p->at = has(s, ACTION) && s->owner == DEAD_OWNER
-                        && !with.no_look_at_runner ? BREAK : WAIT;
+                        && !with.never_checks ? BREAK : WAIT;
         break;
     default:                            /* BREAK */
         if (!over) {
@@ -184,28 +183,29 @@ step_reset(struct state *s, struct process *p)
             complete_then(s, p, ENDED);
         }
         break;
-    case COMPLETE_MARK: case COMPLETE_LATE_MARK:
-        s->marks |= bit(p->round);
-        p->at = p->at == COMPLETE_MARK ? COMPLETE_ROUND : WAKE;
+    case RECORD_RESET: case RECORD_LATE:
+        s->resets |= bit(p->generation);
+        p->at = p->at == RECORD_RESET ? END_GENERATION : WAKE;
         break;
-    default:                            /* COMPLETE_ROUND */
-        if (s->words[ROUND] == p->round) {
-            next_round(s);
+    default:                            /* END_GENERATION */
+        if (s->words[GENERATION] == p->generation) {
+            next_generation(s);
         }
-        p->at = with.mark_last ? COMPLETE_LATE_MARK : WAKE;
+        p->at = with.records_late ? RECORD_LATE : WAKE;
         break;
     }
 }
 
-/* A party that breaks the barrier; or that stops before it has arrived. */
+/* A party that breaks the barrier, or that stops waiting before it has
+ * arrived. */
 static void
 step_break(struct state *s, struct process *p)
 {
     if (has(s, RESETTING)) {
         complete_then(s, p, p->at);
     }
-    else if (p->at == LATE && has(s, ACTION) && !has(s, BROKEN)
-             && !with.late_breaks) {
+    else if (p->at == MISS && has(s, ACTION) && !has(s, BROKEN)
+             && !with.miss_breaks) {
         set(s, MISSED);
         p->at = ENDED;
     }
@@ -216,15 +216,15 @@ step_break(struct state *s, struct process *p)
 }
 
 static void
-step_barrier(const struct state *before, int who)
+step_barrier(const struct state *before, int index)
 {
     struct state s = *before;
-    struct process *p = &s.p[who];
+    struct process *p = &s.p[index];
     switch (p->at) {
     case LOCK_RUNNER:
         p->at = s.owner == DEAD_OWNER ? RUNNER_DIED : ARRIVE;
         if (s.owner == DEAD_OWNER || s.owner == FREE) {
-            s.owner = (uint8_t)(who + 1);
+            s.owner = (uint8_t)(index + 1);
         }
         break;
     case RUNNER_DIED:
@@ -241,28 +241,30 @@ step_barrier(const struct state *before, int who)
         arrive(&s, p);
         break;
     case ACT:
-        s.acted[p->round]++;
+        s.acted[p->generation]++;
         p->at = ACT_DONE;
         break;
     case ACT_DONE:
-        if (has(&s, BROKEN | RESETTING) || s.words[ROUND] != p->round) {
-            rule(!with.late_only, "a late party does not break the round");
-            drop_then(&s, p, BADLY);
+        if (has(&s, BROKEN | RESETTING)
+            || s.words[GENERATION] != p->generation) {
+            rule(!with.miss_only,
+                 "a missing party does not break this generation");
+            unlock_then(&s, p, FAILED);
         }
         else {
-            next_round(&s);
-            wake_then(p, DROP);
-            p->later = WELL;
+            next_generation(&s);
+            wake_then(p, UNLOCK);
+            p->later = PASSED;
         }
         break;
-    case DROP:
+    case UNLOCK:
         s.owner = FREE;
         p->at = p->later;
         break;
-    case WELL: case BADLY:
-        end_of_round(&s, p, p->at == WELL);
+    case PASSED: case FAILED:
+        end_wait(&s, p, p->at == PASSED);
         break;
-    case ABORT: case LATE:
+    case ABORT: case MISS:
         step_break(&s, p);
         break;
     case WAIT: case SLEEP: case ASLEEP: case BREAK:
@@ -275,15 +277,16 @@ step_barrier(const struct state *before, int who)
     go(&s);
 }
 
-/* All have ended; or the others wait for a party that will not arrive. */
+/* All processes have ended, or the others wait for a party that will not
+ * arrive. */
 static bool
-barrier_may_stay(const struct state *s)
+barrier_may_end(const struct state *s)
 {
     unsigned waiting = 0;
     for (int i = 0; i < PROCESSES; i++) {
         const struct process *p = &s->p[i];
         if (lives(p)) {
-            if (p->at != ASLEEP || p->round != s->words[ROUND]) {
+            if (p->at != ASLEEP || p->generation != s->words[GENERATION]) {
                 return false;
             }
             waiting++;
@@ -292,9 +295,9 @@ barrier_may_stay(const struct state *s)
     return waiting == 0 || !has(s, BROKEN | ACTION | RESETTING);
 }
 
-static const struct model barrier = {step_barrier, barrier_may_stay};
+static const struct model barrier = {step_barrier, barrier_may_end};
 
-/* Beside the parties, two more: the steps that they begin at. */
+/* The parties, and two other processes that begin with these steps. */
 static struct state
 meeting(uint8_t one_more, uint8_t another)
 {
@@ -309,64 +312,65 @@ meeting(uint8_t one_more, uint8_t another)
 }
 
 static void
-all_go_on_or_are_told(void)
+all_continue_or_get_an_error(void)
 {
     for (int acts = 0; acts < 2; acts++) {
         check_about("action %d", acts);
         memset(&with, 0, sizeof(with));
         with.acts = acts;
         with.parties = 3;
-        with.rounds = 1;
-        check_model(&barrier, meeting(NOBODY_THERE, NOBODY_THERE), 2);
-        check_model(&barrier, meeting(RESET, NOBODY_THERE), 1);
-        with.rounds = 3;
-        check_model(&barrier, meeting(NOBODY_THERE, NOBODY_THERE), 1);
-        with.parties = with.rounds = 2;
+        with.generations = 1;
+        check_model(&barrier, meeting(UNUSED, UNUSED), 2);
+        check_model(&barrier, meeting(RESET, UNUSED), 1);
+        with.generations = 3;
+        check_model(&barrier, meeting(UNUSED, UNUSED), 1);
+        with.parties = with.generations = 2;
         check_model(&barrier, meeting(ABORT, RESET), 1);
         check_model(&barrier, meeting(RESET, RESET), 1);
-        check_model(&barrier, meeting(LATE, RESET), 1);
-        with.late_only = true;
-        check_model(&barrier, meeting(LATE, NOBODY_THERE), 0);
-        check_model(&barrier, meeting(LATE, LATE), 0);
+        check_model(&barrier, meeting(MISS, RESET), 1);
+        with.miss_only = true;
+        check_model(&barrier, meeting(MISS, UNUSED), 0);
+        check_model(&barrier, meeting(MISS, MISS), 0);
     }
 }
 
 static const char *
-broken_rule(struct state start, unsigned deaths)
+failed_rule(struct state start, unsigned deaths)
 {
-    const char *broken = NULL;
-    (void)explore(&barrier, start, deaths, &broken);
-    return broken;
+    const char *failed = NULL;
+    (void)explore(&barrier, start, deaths, &failed);
+    return failed;
 }
 
-/* The explorer would see it: of a death in the action that no waiter checks for,
- * of a reset that is marked after it, and of a late party that breaks the round
- * whose action runs. */
+/* The exploration finds each of these errors: no waiter checks whether the
+ * process that runs the action has died; a reset is recorded after its second
+ * step; and a party that has not arrived breaks the generation whose action
+ * runs. */
 static void
-some_hang_or_differ_where_one_errs(void)
+exploration_finds_errors(void)
 {
-    const char *broken;
+    const char *failed;
     memset(&with, 0, sizeof(with));
     with.parties = 3;
-    with.rounds = 1;
-    with.acts = with.no_look_at_runner = true;
-    CHECK(explore(&barrier, meeting(NOBODY_THERE, NOBODY_THERE), 1, &broken)
+    with.generations = 1;
+    with.acts = with.never_checks = true;
+    CHECK(explore(&barrier, meeting(UNUSED, UNUSED), 1, &failed)
           > 0);
     memset(&with, 0, sizeof(with));
-    with.parties = with.rounds = 2;
-    with.mark_last = true;
-    CHECK(broken_rule(meeting(RESET, NOBODY_THERE), 0) != NULL);
+    with.parties = with.generations = 2;
+    with.records_late = true;
+    CHECK(failed_rule(meeting(RESET, UNUSED), 0) != NULL);
     memset(&with, 0, sizeof(with));
-    with.parties = with.rounds = 2;
-    with.acts = with.late_only = with.late_breaks = true;
-    CHECK(broken_rule(meeting(LATE, NOBODY_THERE), 0) != NULL);
+    with.parties = with.generations = 2;
+    with.acts = with.miss_only = with.miss_breaks = true;
+    CHECK(failed_rule(meeting(MISS, UNUSED), 0) != NULL);
 }
 
 int
 main(void)
 {
-    (void)prefix();                     /* and its deadline */
-    RUN(all_go_on_or_are_told);
-    RUN(some_hang_or_differ_where_one_errs);
+    (void)prefix();                     /* sets the deadline of this program */
+    RUN(all_continue_or_get_an_error);
+    RUN(exploration_finds_errors);
     return finish();
 }

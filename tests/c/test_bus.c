@@ -3,13 +3,13 @@
 
 #include <sys/syscall.h>
 
-/* The pages past the end of the object, and the function that maps them. */
+/* The page past the end of the object, which repair maps. */
 static char *lost;
 static bool repairs, in_a_guard;
 static volatile int repaired, called, blocked;
 
 static void
-bring_in(void)
+map_it(void)
 {
     void *made = mmap(lost, PAGE, PROT_READ, MAP_FIXED | MAP_PRIVATE
                                                  | MAP_ANONYMOUS, -1, 0);
@@ -20,7 +20,7 @@ static bool
 repair(void *address)
 {
     if (repairs && address == lost) {
-        bring_in();
+        map_it();
         repaired++;
         return true;
     }
@@ -36,7 +36,7 @@ is_guarded(void)
 static const struct pshm_bus_calls calls = {repair, is_guarded};
 
 static void
-lose_a_page(void)
+map_a_lost_page(void)
 {
     int fd = memfd_create("test", MFD_CLOEXEC);
     lost = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
@@ -59,7 +59,7 @@ note_call(void)
     called++;
     blocked = sigismember(&mask, SIGBUS) + 2 * sigismember(&mask, SIGUSR1);
     if (lost != NULL) {
-        bring_in();
+        map_it();
     }
 }
 
@@ -113,10 +113,10 @@ check_child(int (*function)(void *context), int status)
     CHECK_IS(child_run(function, NULL), status);
 }
 
-/* ---- the action before ---- */
+/* ---- the previous action ---- */
 
 static int
-remove_what_is_not_installed(void *context)
+remove_with_failures(void *context)
 {
     (void)context;
     set_action(0);
@@ -140,19 +140,19 @@ remove_what_is_not_installed(void *context)
 }
 
 static void
-only_what_is_installed_is_removed(void)
+only_an_installed_handler_is_removed(void)
 {
-    check_child(remove_what_is_not_installed, 0);
+    check_child(remove_with_failures, 0);
 }
 
 static int
-access_what_is_repaired(void *context)
+access_repaired_page(void *context)
 {
     (void)context;
     set_action(0);
     install();
     install();
-    lose_a_page();
+    map_a_lost_page();
     repairs = true;
     errno = 4711;
     access_it();
@@ -164,9 +164,9 @@ access_what_is_repaired(void *context)
 }
 
 static void
-access_that_is_repaired_is_made_again(void)
+repaired_access_is_repeated(void)
 {
-    check_child(access_what_is_repaired, 0);
+    check_child(access_repaired_page, 0);
 }
 
 static int
@@ -180,7 +180,7 @@ access_with_each_action(void *context)
         set_action(flags[i]);
         install();
         called = 0;
-        lose_a_page();
+        map_a_lost_page();
         access_it();
         CHECK_IS(called, 1);
         CHECK_IS(blocked, flags[i] & SA_NODEFER ? 2 : 3);
@@ -190,7 +190,7 @@ access_with_each_action(void *context)
 }
 
 static void
-access_that_is_not_repaired_is_for_the_action_before(void)
+other_accesses_go_to_the_previous_action(void)
 {
     check_child(access_with_each_action, 0);
 }
@@ -201,40 +201,40 @@ access_twice(void *context)
     (void)context;
     set_action((int)SA_RESETHAND);
     install();
-    lose_a_page();
+    map_a_lost_page();
     access_it();
     CHECK_IS(called, 1);
-    lose_a_page();
+    map_a_lost_page();
     access_it();
     return 0;
 }
 
 static void
-action_for_one_signal_is_taken_once(void)
+resethand_action_is_called_once(void)
 {
     check_child(access_twice, -SIGBUS);
 }
 
 static int
-ignore_what_is_sent(void *context)
+ignore_sent_signal(void *context)
 {
     (void)signal(SIGBUS, SIG_IGN);
     install();
     CHECK(kill(getpid(), SIGBUS) == 0);
     if (context != NULL) {
-        lose_a_page();
+        map_a_lost_page();
         access_it();
     }
     return 0;
 }
 
-/* The kernel ends a process that ignores its own. */
+/* The kernel ends a process that ignores a SIGBUS of the kernel. */
 static void
-only_a_signal_that_was_sent_can_be_ignored(void)
+only_a_sent_signal_can_be_ignored(void)
 {
     int access = 1;
-    CHECK_IS(child_run(ignore_what_is_sent, NULL), 0);
-    CHECK_IS(child_run(ignore_what_is_sent, &access), -SIGBUS);
+    CHECK_IS(child_run(ignore_sent_signal, NULL), 0);
+    CHECK_IS(child_run(ignore_sent_signal, &access), -SIGBUS);
 }
 
 static int
@@ -253,7 +253,7 @@ access_with_the_default(void *context)
     (void)context;
     (void)signal(SIGBUS, SIG_DFL);
     install();
-    lose_a_page();
+    map_a_lost_page();
     access_it();
     return 0;
 }
@@ -271,7 +271,7 @@ access_once(void *context)
     (void)context;
     set_action((int)SA_RESETHAND);
     install();
-    lose_a_page();
+    map_a_lost_page();
     access_it();
     CHECK_IS(called, 1);
     pshm_bus_remove();
@@ -280,7 +280,7 @@ access_once(void *context)
 }
 
 static void
-action_for_one_signal_is_the_default_then(void)
+resethand_action_becomes_the_default(void)
 {
     check_child(access_once, 0);
 }
@@ -289,7 +289,7 @@ action_for_one_signal_is_the_default_then(void)
 
 static struct sigaction below;
 
-/* As a library does that keeps what it replaced. */
+/* Like a library that calls the handler that it replaced. */
 static void
 call_below(int number, siginfo_t *info, void *context)
 {
@@ -306,27 +306,28 @@ install_on_top(void *context)
     struct sigaction action = {.sa_sigaction = call_below,
                                .sa_flags = SA_SIGINFO};
     CHECK(sigaction(SIGBUS, &action, &below) == 0);
-    pshm_bus_remove();                  /* it stays below the other handler */
+    pshm_bus_remove();                  /* it remains below the other handler
+                                         */
     install();
-    lose_a_page();
+    map_a_lost_page();
     access_it();
     CHECK_IS(called, 2);
     pshm_bus_remove();
     CHECK(!is_current(handle));
-    /* The same handler again, so no other is above it. */
+    /* Our handler is the current one again. */
     install();
     called = 0;
-    lose_a_page();
+    map_a_lost_page();
     access_it();
     CHECK_IS(called, 2);
     CHECK(sigaction(SIGBUS, &action, NULL) == 0);
     install();
     called = 0;
-    lose_a_page();
+    map_a_lost_page();
     access_it();
     CHECK_IS(called, 2);
     repairs = true;
-    lose_a_page();
+    map_a_lost_page();
     access_it();
     CHECK_IS(repaired, 1);
     return 0;
@@ -338,7 +339,7 @@ handler_on_top_may_call_ours(void)
     check_child(install_on_top, 0);
 }
 
-/* Of very many only the last ones are known. */
+/* Only the last ones of very many actions are recorded. */
 static int
 install_many(void *context)
 {
@@ -348,7 +349,7 @@ install_many(void *context)
                    | (i & 4 ? SA_ONSTACK : 0) | (i & 8 ? SA_SIGINFO : 0));
         install();
     }
-    lose_a_page();
+    map_a_lost_page();
     access_it();
     CHECK_IS(called, 1);
     for (unsigned i = 0; i < 16; i++) {
@@ -360,14 +361,15 @@ install_many(void *context)
 }
 
 static void
-many_handlers_are_installed_one_upon_another(void)
+many_actions_can_be_replaced(void)
 {
     check_child(install_many, 0);
 }
 
-/* As if another thread removed it between the kernel's call and its start. */
+/* The handler is called after its removal, as if another thread removed it
+ * while the kernel called it. */
 static int
-call_after_its_end(void *context)
+call_after_removal(void *context)
 {
     struct sigaction action, ours;
     siginfo_t info = {.si_code = BUS_OBJERR};
@@ -387,10 +389,10 @@ call_after_its_end(void *context)
 }
 
 static void
-handler_that_was_removed_takes_the_action_now(void)
+removed_handler_calls_the_current_action(void)
 {
-    check_child(call_after_its_end, 0);
-    CHECK_IS(child_run(call_after_its_end, (void *)&lost), -SIGBUS);
+    check_child(call_after_removal, 0);
+    CHECK_IS(child_run(call_after_removal, (void *)&lost), -SIGBUS);
 }
 
 /* ---- a signal that the thread sends to itself ---- */
@@ -411,10 +413,10 @@ raise_in_a_guard(void *context)
     CHECK_IS(called, 2);
     pshm_bus_send_postponed();
     CHECK_IS(called, 2);
-    /* It was for an access that has been repaired. */
+    /* A signal for an access that was repaired is not sent again. */
     in_a_guard = repairs = true;
     (void)raise(SIGBUS);
-    lose_a_page();
+    map_a_lost_page();
     access_it();
     pshm_bus_send_postponed();
     CHECK(repaired == 1 && called == 2);
@@ -422,7 +424,7 @@ raise_in_a_guard(void *context)
 }
 
 static void
-signal_to_oneself_is_postponed_in_a_guard(void)
+own_signal_is_postponed_in_a_guard(void)
 {
     check_child(raise_in_a_guard, 0);
 }
@@ -435,7 +437,7 @@ signal_the_parent(void *context)
 }
 
 static int
-be_signalled(void *context)
+receive_signal(void *context)
 {
     pid_t self = getpid();
     (void)context;
@@ -450,23 +452,23 @@ be_signalled(void *context)
 static void
 signal_of_another_process_is_not_postponed(void)
 {
-    check_child(be_signalled, 0);
+    check_child(receive_signal, 0);
 }
 
 int
 main(void)
 {
-    RUN(only_what_is_installed_is_removed);
-    RUN(access_that_is_repaired_is_made_again);
-    RUN(access_that_is_not_repaired_is_for_the_action_before);
-    RUN(action_for_one_signal_is_taken_once);
-    RUN(action_for_one_signal_is_the_default_then);
-    RUN(only_a_signal_that_was_sent_can_be_ignored);
+    RUN(only_an_installed_handler_is_removed);
+    RUN(repaired_access_is_repeated);
+    RUN(other_accesses_go_to_the_previous_action);
+    RUN(resethand_action_is_called_once);
+    RUN(resethand_action_becomes_the_default);
+    RUN(only_a_sent_signal_can_be_ignored);
     RUN(default_ends_the_process);
     RUN(handler_on_top_may_call_ours);
-    RUN(many_handlers_are_installed_one_upon_another);
-    RUN(handler_that_was_removed_takes_the_action_now);
-    RUN(signal_to_oneself_is_postponed_in_a_guard);
+    RUN(many_actions_can_be_replaced);
+    RUN(removed_handler_calls_the_current_action);
+    RUN(own_signal_is_postponed_in_a_guard);
     RUN(signal_of_another_process_is_not_postponed);
     return finish();
 }

@@ -2,7 +2,7 @@
 #include "posix/clock.h"
 
 static void
-pause_lasts_as_long_as_it_says(void)
+pause_lasts_for_the_given_time(void)
 {
     double start = pshm_clock();
     CHECK_IS(pshm_sleep(0.02), 0);
@@ -35,7 +35,7 @@ signal_ends_a_pause(void)
 }
 
 static void
-errors_are_told(void)
+errors_are_returned(void)
 {
     pshm_fault_arm("clock_nanosleep", 1, PSHM_FAULT_FAIL, EINTR);
     CHECK_IS(pshm_sleep(0.9), -EINTR);
@@ -46,8 +46,8 @@ errors_are_told(void)
 int
 main(void)
 {
-    RUN(pause_lasts_as_long_as_it_says);
+    RUN(pause_lasts_for_the_given_time);
     RUN(signal_ends_a_pause);
-    RUN(errors_are_told);
+    RUN(errors_are_returned);
     return finish();
 }

@@ -6,91 +6,92 @@
 
 #include <sched.h>
 
-enum { ROOM = 4, MOST_ITEMS = 4096 };
+enum { QUEUE_SIZE = 4, MOST_ITEMS = 4096 };
 
-/* A condition with its lock, and what is waited for. */
+/* A condition with its lock, and the data that the waiters wait for. */
 struct place {
     struct pshm_lock lock;
     struct pshm_condition words;
     volatile unsigned long plain;
-    atomic_uint waiting, passed, steps, told;
+    atomic_uint waiting, passed, steps, owner_deaths;
     /* a queue of numbered items; under the lock */
     volatile unsigned made, taken, wanted;
     /* how often each was consumed */
     atomic_uchar consumed[MOST_ITEMS];
 };
 
-struct side {
+struct peer {
     struct place *place;
     struct pshm_mutex_state mstate;
 };
 
-static struct side
+static struct peer
 make(void)
 {
-    struct side side = {.place = shared_memory(sizeof(struct place))};
-    CHECK_IS(pshm_lock_init(&side.place->lock, 0), 0);
-    CHECK_IS(pshm_lock_open(&side.place->lock, 0, &side.mstate), 0);
-    return side;
+    struct peer peer = {.place = shared_memory(sizeof(struct place))};
+    CHECK_IS(pshm_lock_init(&peer.place->lock, 0), 0);
+    CHECK_IS(pshm_lock_open(&peer.place->lock, 0, &peer.mstate), 0);
+    return peer;
 }
 
 static void
-unmake(struct side *side)
+unmake(struct peer *peer)
 {
-    CHECK(munmap(side->place, sizeof(struct place)) == 0);
+    CHECK(munmap(peer->place, sizeof(struct place)) == 0);
 }
 
-/* A dead owner left a notify done or not done, so the next owner lets all
- * waiters check again. */
+/* The dead owner may or may not have notified, so the next owner notifies all
+ * waiters. */
 static void
-lock(struct side *side)
+lock(struct peer *peer)
 {
     int rc;
-    PATIENTLY(rc, pshm_lock_wait(&side->place->lock, &side->mstate,
+    PATIENTLY(rc, pshm_lock_wait(&peer->place->lock, &peer->mstate,
                                  before_long()));
     if (rc == -EOWNERDEAD) {
-        (void)atomic_fetch_add(&side->place->told, 1);
-        pshm_condition_notify(&side->place->words, UINT_MAX);
-        pshm_lock_repair(&side->place->lock);
+        (void)atomic_fetch_add(&peer->place->owner_deaths, 1);
+        pshm_condition_notify(&peer->place->words, UINT_MAX);
+        pshm_lock_repair(&peer->place->lock);
         rc = 0;
     }
     CHECK_IS(rc, 0);
 }
 
 static void
-unlock(struct side *side)
+unlock(struct peer *peer)
 {
-    CHECK_IS(pshm_lock_release(&side->place->lock, &side->mstate), 0);
+    CHECK_IS(pshm_lock_release(&peer->place->lock, &peer->mstate), 0);
 }
 
-/* With the lock, as before and after.  0 or -ETIMEDOUT. */
+/* With the lock held, which is also held afterwards. Returns 0 or -ETIMEDOUT.
+ */
 static int
-wait_until(struct side *side, int64_t deadline)
+wait_until(struct peer *peer, int64_t deadline)
 {
     struct pshm_waiter waiter;
-    pshm_condition_enter(&side->place->words, &waiter);
+    pshm_condition_enter(&peer->place->words, &waiter);
     for (;;) {
         int rc;
-        unlock(side);
-        PATIENTLY(rc, pshm_condition_sleep(&side->place->words, &waiter,
+        unlock(peer);
+        PATIENTLY(rc, pshm_condition_sleep(&peer->place->words, &waiter,
                                            deadline));
-        lock(side);
-        if (pshm_condition_claim(&side->place->words, &waiter)) {
+        lock(peer);
+        if (pshm_condition_claim(&peer->place->words, &waiter)) {
             return 0;
         }
         if (rc < 0) {
-            pshm_condition_leave(&side->place->words, &waiter);
+            pshm_condition_leave(&peer->place->words, &waiter);
             return rc;
         }
     }
 }
 
 static void
-notify(struct side *side, unsigned n)
+notify(struct peer *peer, unsigned n)
 {
-    lock(side);
-    pshm_condition_notify(&side->place->words, n);
-    unlock(side);
+    lock(peer);
+    pshm_condition_notify(&peer->place->words, n);
+    unlock(peer);
 }
 
 /* ---- which waiters wake ---- */
@@ -98,25 +99,25 @@ notify(struct side *side, unsigned n)
 static int
 wait_once(void *context)
 {
-    struct side *side = context;
-    lock(side);
-    (void)atomic_fetch_add(&side->place->waiting, 1);
-    CHECK_IS(wait_until(side, before_long()), 0);
-    (void)atomic_fetch_add(&side->place->passed, 1);
-    unlock(side);
+    struct peer *peer = context;
+    lock(peer);
+    (void)atomic_fetch_add(&peer->place->waiting, 1);
+    CHECK_IS(wait_until(peer, before_long()), 0);
+    (void)atomic_fetch_add(&peer->place->passed, 1);
+    unlock(peer);
     return 0;
 }
 
-/* Until count are waiting: a waiter that counted itself under the lock has
- * entered when the lock is free again. */
+/* Start processes and wait until they wait. A waiter counts itself with the
+ * lock held, so it has entered when the lock is free again. */
 static void
-start_waiters(struct side *side, pid_t *pids, unsigned count)
+start_waiters(struct peer *peer, pid_t *pids, unsigned count)
 {
-    unsigned before = atomic_load(&side->place->waiting);
+    unsigned before = atomic_load(&peer->place->waiting);
     for (unsigned i = 0; i < count; i++) {
-        pids[i] = child_start(wait_once, side);
+        pids[i] = child_start(wait_once, peer);
     }
-    await(&side->place->waiting, before + count);
+    await(&peer->place->waiting, before + count);
 }
 
 static void
@@ -128,60 +129,60 @@ wait_for_all(const pid_t *pids, unsigned count)
 }
 
 static void
-notify_lets_so_many_go_on(void)
+notify_releases_the_given_number(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     pid_t pids[5];
-    start_waiters(&side, pids, 5);
-    notify(&side, 0);
-    notify(&side, 1);
-    await(&side.place->passed, 1);
-    notify(&side, 2);
-    await(&side.place->passed, 3);
-    (void)usleep(120000);               /* and no waiter wakes in vain */
-    CHECK_IS(atomic_load(&side.place->passed), 3);
-    notify(&side, 1);
-    notify(&side, 7);
+    start_waiters(&peer, pids, 5);
+    notify(&peer, 0);
+    notify(&peer, 1);
+    await(&peer.place->passed, 1);
+    notify(&peer, 2);
+    await(&peer.place->passed, 3);
+    (void)usleep(120000);               /* no other waiter continues */
+    CHECK_IS(atomic_load(&peer.place->passed), 3);
+    notify(&peer, 1);
+    notify(&peer, 7);
     wait_for_all(pids, 5);
-    CHECK_IS(side.place->words.waiters, 0);
-    CHECK_IS(side.place->words.tokens, 0);
-    unmake(&side);
+    CHECK_IS(peer.place->words.waiters, 0);
+    CHECK_IS(peer.place->words.tokens, 0);
+    unmake(&peer);
 }
 
 static void
-notify_lets_all_go_on(void)
+notify_releases_all(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     pid_t pids[5];
-    start_waiters(&side, pids, 5);
-    notify(&side, UINT_MAX);
+    start_waiters(&peer, pids, 5);
+    notify(&peer, UINT_MAX);
     wait_for_all(pids, 5);
-    CHECK_IS(side.place->words.waiters, 0);
-    unmake(&side);
+    CHECK_IS(peer.place->words.waiters, 0);
+    unmake(&peer);
 }
 
 static void
-notify_is_not_kept_for_later(void)
+notify_without_waiters_has_no_effect(void)
 {
-    struct side side = make();
-    notify(&side, 1);
-    notify(&side, UINT_MAX);
-    lock(&side);
+    struct peer peer = make();
+    notify(&peer, 1);
+    notify(&peer, UINT_MAX);
+    lock(&peer);
     int64_t start = pshm_now();
-    CHECK_IS(wait_until(&side, start + 20 * MS), -ETIMEDOUT);
+    CHECK_IS(wait_until(&peer, start + 20 * MS), -ETIMEDOUT);
     CHECK(took(start, 20));
-    CHECK_IS(wait_until(&side, 0), -ETIMEDOUT);
-    unlock(&side);
-    CHECK_IS(side.place->words.waiters, 0);
-    unmake(&side);
+    CHECK_IS(wait_until(&peer, 0), -ETIMEDOUT);
+    unlock(&peer);
+    CHECK_IS(peer.place->words.waiters, 0);
+    unmake(&peer);
 }
 
-/* A later waiter does not take it either. */
+/* A later waiter does not take the token either. */
 static void
-notify_is_for_those_who_waited(void)
+notify_releases_only_earlier_waiters(void)
 {
-    struct side side = make();
-    struct pshm_condition *words = &side.place->words;
+    struct peer peer = make();
+    struct pshm_condition *words = &peer.place->words;
     struct pshm_waiter early, other, late;
     pshm_condition_enter(words, &early);
     pshm_condition_enter(words, &other);
@@ -201,15 +202,15 @@ notify_is_for_those_who_waited(void)
     CHECK(!pshm_condition_claim(words, &other));
     pshm_condition_leave(words, &other);
     CHECK_IS(words->waiters, 0);
-    unmake(&side);
+    unmake(&peer);
 }
 
-/* A waiter that times out takes no notify from another one. */
+/* A waiter that times out does not take the token of another waiter. */
 static void
-notify_outlives_who_gives_up(void)
+notify_outlives_a_waiter_that_times_out(void)
 {
-    struct side side = make();
-    struct pshm_condition *words = &side.place->words;
+    struct peer peer = make();
+    struct pshm_condition *words = &peer.place->words;
     struct pshm_waiter first, second, third;
     pshm_condition_enter(words, &first);
     pshm_condition_enter(words, &second);
@@ -226,58 +227,58 @@ notify_outlives_who_gives_up(void)
     CHECK(pshm_condition_claim(words, &second));
     CHECK_IS(words->waiters, 0);
     CHECK_IS(words->tokens, 0);
-    unmake(&side);
+    unmake(&peer);
 }
 
 static void
-sleep_ends_with_its_slice(void)
+sleep_ends_after_a_poll_interval(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     struct pshm_waiter waiter;
-    pshm_condition_enter(&side.place->words, &waiter);
+    pshm_condition_enter(&peer.place->words, &waiter);
     int64_t start = pshm_now();
-    CHECK_IS(pshm_condition_sleep(&side.place->words, &waiter, PSHM_NEVER),
+    CHECK_IS(pshm_condition_sleep(&peer.place->words, &waiter, PSHM_NEVER),
              -EINTR);
     CHECK(took(start, 50));
-    pshm_condition_leave(&side.place->words, &waiter);
-    unmake(&side);
+    pshm_condition_leave(&peer.place->words, &waiter);
+    unmake(&peer);
 }
 
-/* ---- turns ---- */
+/* ---- two processes alternate ---- */
 
 static void
-take_turns(struct side *side, unsigned which)
+alternate(struct peer *peer, unsigned which)
 {
-    struct place *place = side->place;
+    struct place *place = peer->place;
     for (int i = 0; i < ROUNDS(2000); i++) {
-        lock(side);
+        lock(peer);
         while (place->plain % 2 != which) {
-            if (!CHECK_IS(wait_until(side, before_long()), 0)) {
+            if (!CHECK_IS(wait_until(peer, before_long()), 0)) {
                 break;
             }
         }
         place->plain = place->plain + 1;
         pshm_condition_notify(&place->words, 1);
-        unlock(side);
+        unlock(peer);
     }
 }
 
 static int
-take_odd_turns(void *context)
+take_odd_steps(void *context)
 {
-    take_turns(context, 1);
+    alternate(context, 1);
     return 0;
 }
 
 static void
-two_processes_take_turns(void)
+two_processes_alternate(void)
 {
-    struct side side = make();
-    pid_t child = child_start(take_odd_turns, &side);
-    take_turns(&side, 0);
+    struct peer peer = make();
+    pid_t child = child_start(take_odd_steps, &peer);
+    alternate(&peer, 0);
     CHECK_IS(child_wait(child), 0);
-    CHECK_IS(side.place->plain, 2 * ROUNDS(2000));
-    unmake(&side);
+    CHECK_IS(peer.place->plain, 2 * ROUNDS(2000));
+    unmake(&peer);
 }
 
 /* ---- a death ---- */
@@ -285,10 +286,10 @@ two_processes_take_turns(void)
 static int
 notify_and_die_before_the_wake(void *context)
 {
-    struct side *side = context;
-    lock(side);
+    struct peer *peer = context;
+    lock(peer);
     pshm_fault_arm("futex", 1, PSHM_FAULT_KILL_BEFORE, 0);
-    pshm_condition_notify(&side->place->words, 1);
+    pshm_condition_notify(&peer->place->words, 1);
     return 1;
 }
 
@@ -296,55 +297,54 @@ static void
 notifier_killed_before_the_wake_has_notified(void)
 {
     for (unsigned waiters = 1; waiters <= 3; waiters += 2) {
-        struct side side = make();
+        struct peer peer = make();
         pid_t pids[3];
-        start_waiters(&side, pids, waiters);
-        CHECK_IS(child_run(notify_and_die_before_the_wake, &side), -SIGKILL);
-        await(&side.place->passed, 1);
-        notify(&side, UINT_MAX);
+        start_waiters(&peer, pids, waiters);
+        CHECK_IS(child_run(notify_and_die_before_the_wake, &peer), -SIGKILL);
+        await(&peer.place->passed, 1);
+        notify(&peer, UINT_MAX);
         wait_for_all(pids, waiters);
-        unmake(&side);
+        unmake(&peer);
     }
 }
 
-/* It still is counted; so the first notify may be for it, and then another one
- * takes it. */
+/* A killed waiter stays counted, so its token remains. A living waiter takes
+ * the token. */
 static void
-killed_waiter_takes_no_notify_with_it(void)
+notify_outlives_a_killed_waiter(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     pid_t pids[4];
-    start_waiters(&side, pids, 4);
+    start_waiters(&peer, pids, 4);
     kill_now(pids[0]);
     kill_now(pids[1]);
-    notify(&side, 1);
-    await(&side.place->passed, 1);
-    notify(&side, 1);
+    notify(&peer, 1);
+    await(&peer.place->passed, 1);
+    notify(&peer, 1);
     wait_for_all(pids + 2, 2);
-    notify(&side, 1);
-    notify(&side, 1);
-    CHECK_IS(side.place->words.waiters, 0);
-    unmake(&side);
+    notify(&peer, 1);
+    notify(&peer, 1);
+    CHECK_IS(peer.place->words.waiters, 0);
+    unmake(&peer);
 }
 
 /* ---- a queue ---- */
 
-/* Every item is marked before it is off the queue, so that a process that is
- * killed in between leaves an item that is consumed twice, never one that is
- * not. */
+/* A consumer marks an item before it removes the item from the queue. So if it
+ * is killed in between, the item is consumed twice, but never lost. */
 static int
 consume(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
+    struct peer *peer = context;
+    struct place *place = peer->place;
     for (;;) {
-        lock(side);
+        lock(peer);
         while (place->made == place->taken) {
             if (place->taken == place->wanted) {
-                unlock(side);
+                unlock(peer);
                 return 0;
             }
-            if (!CHECK_IS(wait_until(side, before_long()), 0)) {
+            if (!CHECK_IS(wait_until(peer, before_long()), 0)) {
                 return 1;
             }
         }
@@ -355,29 +355,29 @@ consume(void *context)
         place->taken = place->taken + 1;
         pshm_condition_notify(&place->words,
                               place->taken == place->wanted ? UINT_MAX : 1);
-        unlock(side);
+        unlock(peer);
     }
 }
 
 static int
 produce(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
+    struct peer *peer = context;
+    struct place *place = peer->place;
     for (;;) {
-        lock(side);
-        while (place->made - place->taken == ROOM) {
-            if (!CHECK_IS(wait_until(side, before_long()), 0)) {
+        lock(peer);
+        while (place->made - place->taken == QUEUE_SIZE) {
+            if (!CHECK_IS(wait_until(peer, before_long()), 0)) {
                 return 1;
             }
         }
         if (place->made == place->wanted) {
-            unlock(side);
+            unlock(peer);
             return 0;
         }
         place->made = place->made + 1;
         pshm_condition_notify(&place->words, 1);
-        unlock(side);
+        unlock(peer);
     }
 }
 
@@ -394,84 +394,85 @@ check_all_consumed(struct place *place, unsigned deaths)
     CHECK(twice <= deaths);
 }
 
-/* One of either kind, and a notify for each item and each place: one that were
- * lost would leave both asleep. */
+/* One producer and one consumer, with a notify for each item and each free
+ * slot. A lost notify would leave both asleep. */
 static void
 every_item_is_consumed(void)
 {
-    struct side side = make();
-    side.place->wanted = (unsigned)ROUNDS(4000);
-    pid_t producer = child_start(produce, &side);
-    together(1, consume, &side);
+    struct peer peer = make();
+    peer.place->wanted = (unsigned)ROUNDS(4000);
+    pid_t producer = child_start(produce, &peer);
+    together(1, consume, &peer);
     CHECK_IS(child_wait(producer), 0);
-    check_all_consumed(side.place, 0);
-    unmake(&side);
+    check_all_consumed(peer.place, 0);
+    unmake(&peer);
 }
 
 static void
-await_all_taken(struct side *side)
+await_all_taken(struct peer *peer)
 {
     int64_t deadline = before_long();
     bool all;
     do {
         (void)usleep(20);
-        lock(side);
-        all = side->place->taken == side->place->made;
-        unlock(side);
+        lock(peer);
+        all = peer->place->taken == peer->place->made;
+        unlock(peer);
     } while (!all && pshm_now() < deadline);
     CHECK(all);
 }
 
-/* Consumers only are killed; one of them always is alive. */
+/* Only consumers are killed, and one of them always lives. */
 static void
-every_item_is_consumed_though_consumers_are_killed(void)
+every_item_is_consumed_despite_deaths(void)
 {
-    struct side side = make();
-    struct place *place = side.place;
+    struct peer peer = make();
+    struct place *place = peer.place;
     place->wanted = MOST_ITEMS;
     unsigned deaths = 0;
-    pid_t steady = child_start(consume, &side);
-    /* and until one has died with the lock */
+    pid_t steady = child_start(consume, &peer);
+    /* until a consumer has died with the lock held */
     for (int round = 0;
-         round < ROUNDS(300) || atomic_load(&place->told) == 0; round++) {
+         round < ROUNDS(300) || atomic_load(&place->owner_deaths) == 0;
+         round++) {
         pid_t victims[2];
         for (size_t i = 0; i < COUNT(victims); i++) {
-            victims[i] = child_start(consume, &side);
+            victims[i] = child_start(consume, &peer);
         }
         for (int i = 0; i < 6; i++) {
-            lock(&side);
+            lock(&peer);
             if (place->made < place->wanted
-                && place->made - place->taken < ROOM) {
+                && place->made - place->taken < QUEUE_SIZE) {
                 place->made = place->made + 1;
                 pshm_condition_notify(&place->words, 1);
             }
-            unlock(&side);
+            unlock(&peer);
         }
         for (size_t i = 0; i < COUNT(victims); i++, deaths++) {
             kill_within(victims[i], 250);
         }
-        await_all_taken(&side);
+        await_all_taken(&peer);
     }
-    /* Now the rest of it, on which the steady one may not miss a notify. */
-    lock(&side);
+    /* The remaining consumer must not miss the last notify. */
+    lock(&peer);
     place->wanted = place->made;
     pshm_condition_notify(&place->words, UINT_MAX);
-    unlock(&side);
+    unlock(&peer);
     CHECK_IS(child_wait(steady), 0);
     check_all_consumed(place, deaths);
-    unmake(&side);
+    unmake(&peer);
 }
 
 static int
-notify_again_and_again(void *context)
+notify_many_times(void *context)
 {
-    struct side *side = context;
-    while (side->place->wanted == 0) {
-        lock(side);
-        side->place->plain = side->place->plain + 1;
-        pshm_condition_notify(&side->place->words, 1 + random_below(3));
-        (void)atomic_fetch_add(&side->place->steps, 1);
-        unlock(side);
+    struct peer *peer = context;
+    while (peer->place->wanted == 0) {
+        lock(peer);
+        peer->place->plain = peer->place->plain + 1;
+        pshm_condition_notify(&peer->place->words, 1 + random_below(3));
+        (void)atomic_fetch_add(&peer->place->steps, 1);
+        unlock(peer);
         if (random_below(2) == 0) {
             (void)sched_yield();
         }
@@ -479,57 +480,57 @@ notify_again_and_again(void *context)
     return 1;
 }
 
-/* Waits for each change of plain, with a deadline for each. */
+/* Wait for each change of plain, with a deadline for each. */
 static int
-wait_again_and_again(void *context)
+wait_many_times(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     unsigned long seen = 0;
-    lock(side);
-    while (side->place->wanted == 0) {
-        if (side->place->plain == seen
-            && !CHECK_IS(wait_until(side, before_long()), 0)) {
+    lock(peer);
+    while (peer->place->wanted == 0) {
+        if (peer->place->plain == seen
+            && !CHECK_IS(wait_until(peer, before_long()), 0)) {
             return 1;
         }
-        seen = side->place->plain;
-        (void)atomic_fetch_add(&side->place->passed, 1);
+        seen = peer->place->plain;
+        (void)atomic_fetch_add(&peer->place->passed, 1);
     }
-    unlock(side);
+    unlock(peer);
     return 0;
 }
 
 static void
-killed_at_any_moment_they_hinder_nobody(void)
+deaths_at_any_time_do_not_stop_the_others(void)
 {
-    struct side side = make();
-    struct place *place = side.place;
+    struct peer peer = make();
+    struct place *place = peer.place;
     pid_t steady[2];
     for (size_t i = 0; i < COUNT(steady); i++) {
-        steady[i] = child_start(wait_again_and_again, &side);
+        steady[i] = child_start(wait_many_times, &peer);
     }
     for (int round = 0; round < ROUNDS(200); round++) {
-        pid_t waiter = child_start(wait_again_and_again, &side);
-        pid_t notifier = child_start(notify_again_and_again, &side);
+        pid_t waiter = child_start(wait_many_times, &peer);
+        pid_t notifier = child_start(notify_many_times, &peer);
         await(&place->steps, atomic_load(&place->steps) + 2);
         kill_within(waiter, 200);
         await(&place->passed, atomic_load(&place->passed) + 2);
         kill_within(notifier, 200);
     }
-    lock(&side);
+    lock(&peer);
     place->wanted = 1;
     pshm_condition_notify(&place->words, UINT_MAX);
-    unlock(&side);
+    unlock(&peer);
     for (size_t i = 0; i < COUNT(steady); i++) {
         CHECK_IS(child_wait(steady[i]), 0);
     }
     CHECK(place->words.tokens <= place->words.waiters);
-    unmake(&side);
+    unmake(&peer);
 }
 
 /* ---- counts ---- */
 
 static void
-notify_that_nobody_is_left_to_take_is_gone(void)
+token_without_waiters_is_removed(void)
 {
     struct pshm_condition words = {0};
     struct pshm_waiter first, second, later;
@@ -544,9 +545,9 @@ notify_that_nobody_is_left_to_take_is_gone(void)
     CHECK(!pshm_condition_claim(&words, &later));
 }
 
-/* It times out while the notify happens. */
+/* A waiter times out while another process notifies all. */
 static void
-who_leaves_after_a_notify_for_all_is_not_counted_twice(void)
+waiter_that_leaves_is_not_counted_twice(void)
 {
     struct pshm_condition words = {0};
     struct pshm_waiter old, later;
@@ -557,9 +558,9 @@ who_leaves_after_a_notify_for_all_is_not_counted_twice(void)
     CHECK_IS(words.waiters, 1);
 }
 
-/* Another process wrote over them: then they may say less than is so. */
+/* Another process overwrote the counts, so they may be too small. */
 static void
-counts_that_are_wrong_do_not_wrap(void)
+wrong_counts_do_not_wrap(void)
 {
     struct pshm_condition words = {0};
     struct pshm_waiter waiter;
@@ -574,9 +575,10 @@ counts_that_are_wrong_do_not_wrap(void)
     CHECK_IS(words.tokens, 0);
 }
 
-/* More tokens than waiters, or more waiters than an int can count. */
+/* There are more tokens than waiters, or more waiters than an int can count.
+ */
 static void
-notify_whatever_the_counts_are(void)
+notify_works_with_wrong_counts(void)
 {
     struct pshm_condition words = {.tokens = 2, .waiters = 1};
     struct pshm_waiter waiter = {0};
@@ -595,21 +597,21 @@ int
 main(void)
 {
     pshm_forks_watch();
-    RUN(notify_lets_so_many_go_on);
-    RUN(notify_lets_all_go_on);
-    RUN(notify_is_not_kept_for_later);
-    RUN(notify_is_for_those_who_waited);
-    RUN(notify_outlives_who_gives_up);
-    RUN(notify_that_nobody_is_left_to_take_is_gone);
-    RUN(who_leaves_after_a_notify_for_all_is_not_counted_twice);
-    RUN(counts_that_are_wrong_do_not_wrap);
-    RUN(notify_whatever_the_counts_are);
-    RUN(sleep_ends_with_its_slice);
-    RUN(two_processes_take_turns);
+    RUN(notify_releases_the_given_number);
+    RUN(notify_releases_all);
+    RUN(notify_without_waiters_has_no_effect);
+    RUN(notify_releases_only_earlier_waiters);
+    RUN(notify_outlives_a_waiter_that_times_out);
+    RUN(token_without_waiters_is_removed);
+    RUN(waiter_that_leaves_is_not_counted_twice);
+    RUN(wrong_counts_do_not_wrap);
+    RUN(notify_works_with_wrong_counts);
+    RUN(sleep_ends_after_a_poll_interval);
+    RUN(two_processes_alternate);
     RUN(notifier_killed_before_the_wake_has_notified);
-    RUN(killed_waiter_takes_no_notify_with_it);
+    RUN(notify_outlives_a_killed_waiter);
     RUN(every_item_is_consumed);
-    RUN(every_item_is_consumed_though_consumers_are_killed);
-    RUN(killed_at_any_moment_they_hinder_nobody);
+    RUN(every_item_is_consumed_despite_deaths);
+    RUN(deaths_at_any_time_do_not_stop_the_others);
     return finish();
 }

@@ -1,31 +1,32 @@
-/* condition.c in a model: its steps, those of the lock around them, and deaths
- * between any two.  A sleep ends with its slice, which is a step as any other;
- * without slices, the wakes alone must suffice. */
+/* A model of condition.c: its steps, the steps of the lock, and deaths between
+ * any two steps. The end of a poll interval is one of the steps; without
+ * polling, the wake-ups alone must suffice. */
 #include "explorer.h"
 
-/* The variants of the model. */
+/* Variants of the model. */
 static struct {
-    bool no_slices, no_repair, wakes_early;
+    bool no_polling, no_repair, wakes_early;
     bool impatient;                     /* the first waiter times out */
 } with;
 
 enum { ALL = 255 };
-enum condition_words { NOTIFIES, EPOCH, TOKENS, WAITERS };
+enum condition_words { NOTIFIES, GENERATION, TOKENS, WAITERS };
 
 enum condition_steps {
-    LOCK = BEGIN, REPAIRED, UNLOCK, MAKE, LOOK, ENTER, COUNTED, SLEEP, ASLEEP,
-    CLAIM, TAKEN, LEAVE, LEFT, NOTIFY, PUT_TOKENS, PUT_WAITERS, PUT_COUNT,
-    WAKE,
+    LOCK = BEGIN, REPAIRED, UNLOCK, MAKE, INSPECT, ENTER, COUNTED, SLEEP,
+    ASLEEP, CLAIM, TAKEN, LEAVE, LEFT, NOTIFY, PUT_TOKENS, PUT_WAITERS,
+    PUT_COUNT, WAKE,
 };
 
 static bool
 may_go_on(const struct state *s, const struct process *p)
 {
-    return s->words[EPOCH] != p->round
-           || (s->words[TOKENS] > 0 && s->words[NOTIFIES] != p->came);
+    return s->words[GENERATION] != p->generation
+           || (s->words[TOKENS] > 0 && s->words[NOTIFIES] != p->arrived);
 }
 
-/* It takes the lock and claims; if that is in vain, it sleeps again or not. */
+/* Acquire the lock and claim. If the claim fails, sleep again if in_time, and
+ * stop waiting otherwise. */
 static void
 claim_next(struct process *p, bool in_time)
 {
@@ -34,14 +35,14 @@ claim_next(struct process *p, bool in_time)
     p->again = !in_time;
 }
 
-/* A wake of n, whichever those are. */
+/* Wake n waiters: one state for each choice. */
 static void
-wake(struct state s, uint8_t next, int who)
+wake(struct state s, uint8_t next, int index)
 {
-    struct process *p = &s.p[who];
+    struct process *p = &s.p[index];
     bool all = p->all || p->n == ALL, asleep = false;
     struct state woken = s;
-    woken.p[who].at = next;
+    woken.p[index].at = next;
     for (int i = 0; i < PROCESSES; i++) {
         if (s.p[i].at == ASLEEP) {
             asleep = true;
@@ -49,7 +50,7 @@ wake(struct state s, uint8_t next, int who)
             if (!all) {
                 go(&woken);
                 woken = s;
-                woken.p[who].at = next;
+                woken.p[index].at = next;
             }
         }
     }
@@ -59,9 +60,9 @@ wake(struct state s, uint8_t next, int who)
 }
 
 static void
-step_notify(struct state s, int who)
+step_notify(struct state s, int index)
 {
-    struct process *p = &s.p[who];
+    struct process *p = &s.p[index];
     uint8_t last = p->later;
     switch (p->at) {
     case NOTIFY:
@@ -72,7 +73,7 @@ step_notify(struct state s, int who)
         }
         else {
             p->at = PUT_TOKENS;
-            s.words[EPOCH] = (uint8_t)(s.words[EPOCH] + p->all);
+            s.words[GENERATION] = (uint8_t)(s.words[GENERATION] + p->all);
         }
         break;
     case PUT_TOKENS:
@@ -88,20 +89,20 @@ step_notify(struct state s, int who)
         p->at = with.wakes_early ? last : WAKE;
         break;
     default:
-        wake(s, with.wakes_early ? PUT_COUNT : last, who);
+        wake(s, with.wakes_early ? PUT_COUNT : last, index);
         return;
     }
     go(&s);
 }
 
 static void
-step_wait(struct state s, int who)
+step_wait(struct state s, int index)
 {
-    struct process *p = &s.p[who];
+    struct process *p = &s.p[index];
     switch (p->at) {
     case ENTER:
-        p->came = p->seen = s.words[NOTIFIES];
-        p->round = s.words[EPOCH];
+        p->arrived = p->seen = s.words[NOTIFIES];
+        p->generation = s.words[GENERATION];
         p->at = COUNTED;
         break;
     case COUNTED:
@@ -118,10 +119,10 @@ step_wait(struct state s, int who)
         }
         break;
     case ASLEEP:
-        if (with.no_slices) {
+        if (with.no_polling) {
             return;
         }
-        if (may_go_on(&s, p) || (with.impatient && who == 0)) {
+        if (may_go_on(&s, p) || (with.impatient && index == 0)) {
             claim_next(p, may_go_on(&s, p));
         }
         else {
@@ -134,22 +135,22 @@ step_wait(struct state s, int who)
             p->at = p->again ? LEAVE : UNLOCK;
             p->then = SLEEP;
         }
-        else if (s.words[EPOCH] == p->round) {
+        else if (s.words[GENERATION] == p->generation) {
             s.words[TOKENS]--;
             p->at = TAKEN;
         }
         else {
-            p->at = LOOK;
+            p->at = INSPECT;
         }
         break;
     case TAKEN:
         s.words[WAITERS] -= s.words[WAITERS] > 0;
-        p->at = LOOK;
+        p->at = INSPECT;
         break;
     case LEAVE:
         p->at = UNLOCK;
         p->then = ENDED;
-        if (s.words[EPOCH] == p->round && s.words[WAITERS] > 0) {
+        if (s.words[GENERATION] == p->generation && s.words[WAITERS] > 0) {
             s.words[WAITERS]--;
             p->at = LEFT;
         }
@@ -164,7 +165,7 @@ step_wait(struct state s, int who)
     go(&s);
 }
 
-/* The waiters of this generation are counted. */
+/* All waiters of this generation are counted. */
 static void
 check_waiters(const struct state *s)
 {
@@ -173,18 +174,19 @@ check_waiters(const struct state *s)
         uint8_t at = s->p[i].at;
         waiting += (at == SLEEP || at == ASLEEP
                     || (at == LOCK && s->p[i].then == CLAIM))
-                   && s->p[i].round == s->words[EPOCH];
+                   && s->p[i].generation == s->words[GENERATION];
     }
     rule(s->owner != FREE || waiting <= s->words[WAITERS],
-         "all waiters count");
+         "all waiters are counted");
 }
 
-/* A consumer locks and looks; a producer locks, makes an item and notifies. */
+/* A consumer locks and checks for an item; a producer locks, makes an item and
+ * notifies. */
 static void
-step_condition(const struct state *before, int who)
+step_condition(const struct state *before, int index)
 {
     struct state s = *before;
-    struct process *p = &s.p[who];
+    struct process *p = &s.p[index];
     check_waiters(before);
     switch (p->at) {
     case LOCK:
@@ -193,13 +195,13 @@ step_condition(const struct state *before, int who)
         }
         p->at = p->then;
         if (s.owner == DEAD_OWNER && !with.no_repair) {
-            struct process kept = *p;
-            p->at = NOTIFY;             /* the owner after a death notifies */
+            struct process saved = *p;
+            p->at = NOTIFY;             /* the next owner notifies */
             p->n = ALL;
             p->later = REPAIRED;
-            p->then = kept.then;
+            p->then = saved.then;
         }
-        s.owner = (uint8_t)(who + 1);
+        s.owner = (uint8_t)(index + 1);
         break;
     case REPAIRED:
         p->at = p->then;
@@ -215,26 +217,26 @@ step_condition(const struct state *before, int who)
         p->later = UNLOCK;
         p->then = ENDED;
         break;
-    case LOOK:
+    case INSPECT:
         p->at = s.items > 0 ? UNLOCK : ENTER;
         p->then = ENDED;
         s.items = (uint8_t)(s.items - (s.items > 0));
         break;
     case NOTIFY: case PUT_TOKENS: case PUT_WAITERS: case PUT_COUNT: case WAKE:
-        step_notify(s, who);
+        step_notify(s, index);
         return;
     default:
-        step_wait(s, who);
+        step_wait(s, index);
         return;
     }
     go(&s);
 }
 
-/* Nothing is left for the waiters, and no process does anything else; or an
- * item is left by a process that died before it notified: a sleeping waiter
- * does not see it, but the next process that locks does. */
+/* Only sleeping waiters are left, and there is no item for them. Or a process
+ * died after it made an item and before it notified: a sleeping waiter does
+ * not find the item, but the next process that locks does. */
 static bool
-condition_may_stay(const struct state *s)
+condition_may_end(const struct state *s)
 {
     unsigned waiting = 0;
     for (int i = 0; i < PROCESSES; i++) {
@@ -248,7 +250,7 @@ condition_may_stay(const struct state *s)
     return waiting == 0 || s->items == 0 || s->owner == DEAD_OWNER;
 }
 
-/* n: what each producer's notify is for. */
+/* n: the number that each producer notifies. */
 static struct state
 market(int consumers, int producers, uint8_t n)
 {
@@ -256,24 +258,24 @@ market(int consumers, int producers, uint8_t n)
     memset(&s, 0, sizeof(s));
     for (int i = 0; i < consumers + producers; i++) {
         s.p[i] = (struct process){
-            .at = LOCK, .then = i < consumers ? LOOK : MAKE,
+            .at = LOCK, .then = i < consumers ? INSPECT : MAKE,
             .notifies = i < consumers ? 0 : n};
     }
     return s;
 }
 
-static const struct model condition = {step_condition, condition_may_stay};
+static const struct model condition = {step_condition, condition_may_end};
 
 static void
-notify_reaches_somebody(void)
+notify_reaches_a_waiter(void)
 {
     static const uint8_t numbers[] = {1, 2, ALL};
     for (size_t i = 0; i < COUNT(numbers); i++) {
         check_about("notify of %d", numbers[i]);
         memset(&with, 0, sizeof(with));
-        with.no_slices = true;
+        with.no_polling = true;
         check_model(&condition, market(3, 2, numbers[i]), 0);
-        with.no_slices = false;
+        with.no_polling = false;
         check_model(&condition, market(2, 2, numbers[i]), 2);
         check_model(&condition, market(3, 1, numbers[i]), 2);
         with.impatient = true;
@@ -281,27 +283,27 @@ notify_reaches_somebody(void)
     }
 }
 
-/* The explorer would see it: of a wake before the change, of a death without
- * slices, and of an owner after a death that does not notify. */
+/* The exploration finds each of these errors: a wake-up before the change; a
+ * death without polling; and an owner after a death that does not notify. */
 static void
-notify_is_lost_where_one_errs(void)
+exploration_finds_errors(void)
 {
-    const char *broken;
+    const char *failed;
     memset(&with, 0, sizeof(with));
-    with.no_slices = with.wakes_early = true;
-    CHECK(explore(&condition, market(2, 1, 1), 0, &broken) > 0);
+    with.no_polling = with.wakes_early = true;
+    CHECK(explore(&condition, market(2, 1, 1), 0, &failed) > 0);
     with.wakes_early = false;
-    CHECK(explore(&condition, market(2, 1, 1), 1, &broken) > 0);
-    with.no_slices = false;
+    CHECK(explore(&condition, market(2, 1, 1), 1, &failed) > 0);
+    with.no_polling = false;
     with.no_repair = true;
-    CHECK(explore(&condition, market(2, 2, 1), 1, &broken) > 0);
+    CHECK(explore(&condition, market(2, 2, 1), 1, &failed) > 0);
 }
 
 int
 main(void)
 {
-    (void)prefix();                     /* and its deadline */
-    RUN(notify_reaches_somebody);
-    RUN(notify_is_lost_where_one_errs);
+    (void)prefix();                     /* sets the deadline of this program */
+    RUN(notify_reaches_a_waiter);
+    RUN(exploration_finds_errors);
     return finish();
 }

@@ -25,7 +25,7 @@ count(const struct pshm_names *names)
 }
 
 static void
-objects_are_listed_and_nothing_else(void)
+only_objects_are_listed(void)
 {
     struct pshm_name object = name_of("object"), fifo = name_of("fifo");
     struct pshm_name directory = name_of("directory");
@@ -70,7 +70,7 @@ objects_are_listed_and_nothing_else(void)
     CHECK(rmdir(directory.path) == 0);
 }
 
-/* More than the list has room for at first, and long names. */
+/* More and longer names than fit into the initial list. */
 static void
 many_names_are_listed(void)
 {
@@ -98,9 +98,9 @@ many_names_are_listed(void)
     pshm_names_free(&names);
 }
 
-/* How many calls of readdir there are depends on what others have there. */
+/* The number of calls of readdir depends on the files of other programs. */
 static void
-each_failure_is_told(void)
+each_failure_is_returned(void)
 {
     static const struct {
         const char *call;
@@ -158,7 +158,7 @@ empty_directory_is_an_empty_list(void)
 }
 
 static void
-device_is_told(void)
+device_is_reported(void)
 {
     dev_t dev = 0;
     struct pshm_name name = name_of("object");
@@ -174,10 +174,10 @@ device_is_told(void)
 int
 main(void)
 {
-    RUN(objects_are_listed_and_nothing_else);
+    RUN(only_objects_are_listed);
     RUN(many_names_are_listed);
-    RUN(each_failure_is_told);
+    RUN(each_failure_is_returned);
     RUN(empty_directory_is_an_empty_list);
-    RUN(device_is_told);
+    RUN(device_is_reported);
     return finish();
 }

@@ -37,7 +37,7 @@ wait_for(struct pshm_event *event)
 }
 
 static void
-flag_goes_up_and_down(void)
+flag_can_be_set_and_cleared(void)
 {
     struct place *place = make();
     struct pshm_event *event = &place->event;
@@ -70,9 +70,9 @@ set_and_clear_it(void *context)
     pshm_event_clear(context);
 }
 
-/* ... is not told of the end of its time. */
+/* If the event is set when the deadline has passed, the wait succeeds. */
 static void
-waiter_that_the_flag_reaches_at_its_end(void)
+set_at_the_deadline_ends_the_wait(void)
 {
     for (int cleared = 0; cleared < 2; cleared++) {
         struct place *place = make();
@@ -102,9 +102,9 @@ waits_end_in_time(void)
     unmake(place);
 }
 
-/* Both happened since the look. */
+/* The event was set and cleared after the waiter read it. */
 static void
-set_and_cleared_again_ends_the_wait(void)
+set_and_clear_ends_the_wait(void)
 {
     struct place *place = make();
     unsigned seen = pshm_event_read(&place->event);
@@ -130,7 +130,7 @@ wait_once(void *context)
 }
 
 static void
-all_who_wait_go_on_however_short_it_was(void)
+set_and_clear_releases_all_waiters(void)
 {
     struct place *place = make();
     pid_t pids[4];
@@ -163,7 +163,7 @@ reply(void *context)
 }
 
 static void
-two_processes_take_turns(void)
+two_processes_alternate(void)
 {
     struct place *place = make();
     pid_t child = child_start(reply, place);
@@ -192,7 +192,7 @@ set_and_die_before_the_wake(void *context)
 }
 
 static void
-setter_killed_before_it_woke_anyone_has_set_it(void)
+killed_setter_has_set_the_flag(void)
 {
     struct place *place = make();
     pid_t pids[2];
@@ -205,7 +205,7 @@ setter_killed_before_it_woke_anyone_has_set_it(void)
     for (size_t i = 0; i < COUNT(pids); i++) {
         CHECK_IS(child_wait(pids[i]), 0);
     }
-    /* Another set wakes the waiters, too. */
+    /* A second set wakes the waiters too. */
     pshm_event_set(&place->event);
     CHECK(pshm_event_is_set(&place->event));
     unmake(place);
@@ -243,7 +243,7 @@ set_and_clear(void *context)
 }
 
 static void
-killed_at_any_moment_they_hinder_nobody(void)
+deaths_at_any_time_do_not_stop_the_others(void)
 {
     struct place *place = make();
     pid_t steady[2];
@@ -265,7 +265,7 @@ killed_at_any_moment_they_hinder_nobody(void)
     for (size_t i = 0; i < COUNT(steady); i++) {
         while (pshm_now() < deadline
                && waitpid(steady[i], NULL, WNOHANG) == 0) {
-            pshm_event_set(&place->event); /* one may have cleared it */
+            pshm_event_set(&place->event); /* a process may have cleared it */
             (void)usleep(100);
         }
         CHECK(pshm_now() < deadline);
@@ -276,13 +276,13 @@ killed_at_any_moment_they_hinder_nobody(void)
 int
 main(void)
 {
-    RUN(flag_goes_up_and_down);
-    RUN(waiter_that_the_flag_reaches_at_its_end);
+    RUN(flag_can_be_set_and_cleared);
+    RUN(set_at_the_deadline_ends_the_wait);
     RUN(waits_end_in_time);
-    RUN(set_and_cleared_again_ends_the_wait);
-    RUN(all_who_wait_go_on_however_short_it_was);
-    RUN(two_processes_take_turns);
-    RUN(setter_killed_before_it_woke_anyone_has_set_it);
-    RUN(killed_at_any_moment_they_hinder_nobody);
+    RUN(set_and_clear_ends_the_wait);
+    RUN(set_and_clear_releases_all_waiters);
+    RUN(two_processes_alternate);
+    RUN(killed_setter_has_set_the_flag);
+    RUN(deaths_at_any_time_do_not_stop_the_others);
     return finish();
 }

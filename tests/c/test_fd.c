@@ -18,7 +18,7 @@ settle_leaves_high_descriptors_alone(void)
 }
 
 static void
-settle_passes_errors_on(void)
+settle_returns_errors(void)
 {
     CHECK_IS(pshm_fd_above_stdio(-EACCES), -EACCES);
 }
@@ -64,7 +64,7 @@ descriptor_is_made_to_close_on_exec(void)
 }
 
 static void
-copy_is_of_the_same_open_file(void)
+copy_refers_to_the_same_open_file(void)
 {
     int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     int copy = pshm_fd_copy(fd);
@@ -101,7 +101,7 @@ copy_is_above_the_standard_descriptors(void)
 }
 
 static void
-access_mode_is_told(void)
+access_mode_is_returned(void)
 {
     static const int modes[] = {O_RDONLY, O_WRONLY, O_RDWR};
     for (size_t i = 0; i < COUNT(modes); i++) {
@@ -113,14 +113,14 @@ access_mode_is_told(void)
 }
 
 static void
-close_of_nothing_is_nothing(void)
+close_without_a_descriptor_does_nothing(void)
 {
     pshm_fault_arm("close", 0, PSHM_FAULT_FAIL, 0);
     pshm_fd_close(-1);
     CHECK_IS(pshm_fault_disarm(), 0);
 }
 
-/* After EINTR the number may be another thread's already. */
+/* After EINTR the number may already be a descriptor of another thread. */
 static void
 close_is_not_repeated(void)
 {
@@ -134,13 +134,13 @@ int
 main(void)
 {
     RUN(settle_leaves_high_descriptors_alone);
-    RUN(settle_passes_errors_on);
+    RUN(settle_returns_errors);
     RUN(settle_moves_standard_descriptors);
     RUN(descriptor_is_made_to_close_on_exec);
-    RUN(copy_is_of_the_same_open_file);
+    RUN(copy_refers_to_the_same_open_file);
     RUN(copy_is_above_the_standard_descriptors);
-    RUN(access_mode_is_told);
-    RUN(close_of_nothing_is_nothing);
+    RUN(access_mode_is_returned);
+    RUN(close_without_a_descriptor_does_nothing);
     RUN(close_is_not_repeated);
     return finish();
 }

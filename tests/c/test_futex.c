@@ -5,17 +5,17 @@
 #include <time.h>
 
 static void
-moments_are_of_the_monotonic_clock(void)
+time_is_that_of_the_monotonic_clock(void)
 {
     struct timespec now;
     CHECK(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
-    int64_t moment = (int64_t)now.tv_sec * 1000 * MS + now.tv_nsec;
-    CHECK(pshm_now() - moment >= 0);
-    CHECK(pshm_now() - moment < 10000 * MS);
+    int64_t expected = (int64_t)now.tv_sec * 1000 * MS + now.tv_nsec;
+    CHECK(pshm_now() - expected >= 0);
+    CHECK(pshm_now() - expected < 10000 * MS);
 }
 
 static void
-sleep_ends_with_the_slice_at_the_latest(void)
+sleep_ends_after_a_poll_interval(void)
 {
     int64_t now = pshm_now();
     CHECK_IS(pshm_poll_end(now - 5), now - 5);
@@ -37,7 +37,7 @@ sleep_ends_with_the_slice_at_the_latest(void)
 }
 
 static void
-sleep_ends_at_its_moment(void)
+sleep_ends_at_the_deadline(void)
 {
     atomic_uint *word = shared_memory(PAGE);
     int64_t start = pshm_now();
@@ -49,7 +49,7 @@ sleep_ends_at_its_moment(void)
 }
 
 static void
-a_word_is_compared_where_there_may_be_no_memory(void)
+compare_of_unmapped_memory_is_an_error(void)
 {
     atomic_uint *words = shared_memory(PAGE);
     uintptr_t at = (uintptr_t)words;
@@ -69,7 +69,7 @@ a_word_is_compared_where_there_may_be_no_memory(void)
 }
 
 static void
-another_word_than_expected_lets_nobody_sleep(void)
+different_word_prevents_the_sleep(void)
 {
     atomic_uint *word = shared_memory(PAGE);
     CHECK_IS(pshm_futex_wait(word, 1, PSHM_NEVER), 0);
@@ -88,8 +88,8 @@ note_signal(int number)
     signals++;
 }
 
-/* Not in every sleep, where the machine is busy; but never is it taken for a
- * wake. */
+/* On a busy machine the signal does not always arrive during the sleep. It
+ * must never count as a wake-up. */
 static void
 signal_ends_a_sleep(void)
 {
@@ -113,7 +113,8 @@ signal_ends_a_sleep(void)
     CHECK(munmap(word, PAGE) == 0);
 }
 
-/* Woken without a change: it is for the caller to look. */
+/* A wake-up without a change also ends the sleep: the caller checks the word.
+ */
 static int
 sleep_until_woken(void *context)
 {
@@ -123,7 +124,7 @@ sleep_until_woken(void *context)
 }
 
 static void
-no_more_are_woken_than_asked_for(void)
+wake_wakes_at_most_the_given_number(void)
 {
     enum { SLEEPERS = 3 };
     atomic_uint *word = shared_memory(PAGE);
@@ -148,7 +149,7 @@ no_more_are_woken_than_asked_for(void)
     CHECK(munmap(word, PAGE) == 0);
 }
 
-/* ---- by the object, not by the address ---- */
+/* ---- one word at two addresses ---- */
 
 struct places {
     atomic_uint *here, *there;
@@ -162,7 +163,7 @@ sleep_there(void *context)
 }
 
 static void
-word_is_found_by_the_object_it_lies_in(void)
+word_is_identified_by_its_object(void)
 {
     int fd = memfd_create("test", MFD_CLOEXEC);
     CHECK(ftruncate(fd, (off_t)PAGE) == 0);
@@ -184,41 +185,41 @@ word_is_found_by_the_object_it_lies_in(void)
     (void)close(fd);
 }
 
-/* ---- no change is missed ---- */
+/* ---- every change is noticed ---- */
 
-enum { TURNS = 3000 };
+enum { CHANGES = 3000 };
 
 static int
-take_every_second_turn(void *context)
+answer_each_change(void *context)
 {
     atomic_uint *word = context;
-    for (unsigned name_lock = 0; name_lock < 2 * ROUNDS(TURNS);
-         name_lock += 2) {
-        while (atomic_load(word) != name_lock + 1) {
+    for (unsigned expected = 0; expected < 2 * ROUNDS(CHANGES);
+         expected += 2) {
+        while (atomic_load(word) != expected + 1) {
             int rc;
-            PATIENTLY(rc, pshm_futex_wait(word, name_lock, before_long()));
+            PATIENTLY(rc, pshm_futex_wait(word, expected, before_long()));
             if (!CHECK_IS(rc, 0)) {
                 return 1;
             }
         }
-        atomic_store(word, name_lock + 2);
+        atomic_store(word, expected + 2);
         (void)pshm_futex_wake(word, 1);
     }
     return 0;
 }
 
 static void
-two_processes_take_turns(void)
+two_processes_alternate(void)
 {
     atomic_uint *word = shared_memory(PAGE);
-    pid_t child = child_start(take_every_second_turn, word);
+    pid_t child = child_start(answer_each_change, word);
     int rc = 0;
-    for (unsigned name_lock = 0; rc == 0 && name_lock < 2 * ROUNDS(TURNS);
-         name_lock += 2) {
-        atomic_store(word, name_lock + 1);
+    for (unsigned expected = 0; rc == 0 && expected < 2 * ROUNDS(CHANGES);
+         expected += 2) {
+        atomic_store(word, expected + 1);
         (void)pshm_futex_wake(word, 1);
-        while (rc == 0 && atomic_load(word) != name_lock + 2) {
-            PATIENTLY(rc, pshm_futex_wait(word, name_lock + 1, before_long()));
+        while (rc == 0 && atomic_load(word) != expected + 2) {
+            PATIENTLY(rc, pshm_futex_wait(word, expected + 1, before_long()));
         }
     }
     CHECK_IS(rc, 0);
@@ -229,14 +230,14 @@ two_processes_take_turns(void)
 int
 main(void)
 {
-    RUN(moments_are_of_the_monotonic_clock);
-    RUN(sleep_ends_with_the_slice_at_the_latest);
-    RUN(sleep_ends_at_its_moment);
-    RUN(another_word_than_expected_lets_nobody_sleep);
-    RUN(a_word_is_compared_where_there_may_be_no_memory);
+    RUN(time_is_that_of_the_monotonic_clock);
+    RUN(sleep_ends_after_a_poll_interval);
+    RUN(sleep_ends_at_the_deadline);
+    RUN(different_word_prevents_the_sleep);
+    RUN(compare_of_unmapped_memory_is_an_error);
     RUN(signal_ends_a_sleep);
-    RUN(no_more_are_woken_than_asked_for);
-    RUN(word_is_found_by_the_object_it_lies_in);
-    RUN(two_processes_take_turns);
+    RUN(wake_wakes_at_most_the_given_number);
+    RUN(word_is_identified_by_its_object);
+    RUN(two_processes_alternate);
     return finish();
 }

@@ -9,7 +9,7 @@
 
 enum { PAGES = 4 };
 
-/* A mapping of PAGES pages of 'a', of which the object has `left` now. */
+/* Map PAGES pages of 'a', and truncate the object to `left` pages. */
 static char *
 truncated(int *fd, size_t left)
 {
@@ -29,7 +29,7 @@ peek(const char *base, size_t page)
 }
 
 static void
-lost_pages_are_zeros_and_come_back(void)
+lost_pages_are_zeros_inside_the_guard(void)
 {
     int fd;
     char *base = truncated(&fd, 1);
@@ -77,7 +77,7 @@ every_guard_of_the_mapping_reports(void)
 }
 
 static void
-the_action_is_put_back(void)
+previous_action_is_restored(void)
 {
     int fd;
     char *base = truncated(&fd, PAGES);
@@ -142,10 +142,10 @@ undo_enter(void *context)
     CHECK_IS(pshm_guard_leave(entering->guard, entering->prot, &lost), 0);
 }
 
-/* Alone, and while a guard of the same mapping has zeros in it, made when it
- * had another protection. */
+/* Without another guard, and while another guard of the mapping has replaced
+ * pages that had another protection. */
 static void
-each_failure_of_entering_is_told(void)
+each_failure_of_entering_is_returned(void)
 {
     int fd;
     struct entering entering = {.base = truncated(&fd, 1), .prot = PROT_READ};
@@ -196,15 +196,15 @@ pages_that_cannot_be_mapped_again_are_zeros(void)
     }
 }
 
-/* ---- the same from many threads ---- */
+/* ---- many threads ---- */
 
 enum { THREADS = 4, ROUNDS = 200 };
 
-/* Another mapping, whose object loses nothing. */
+/* Another mapping, whose object is not truncated. */
 static char *whole;
 
 static bool
-loses_nothing(void)
+keeps_its_pages(void)
 {
     struct pshm_guard *guard;
     struct pshm_guard_lost lost;
@@ -227,7 +227,7 @@ read_lost(void *base)
         if (peek(base, page) != 0 || peek(base, 0) != 'a'
             || pshm_guard_leave(guard, prot, &lost) < 0
             || lost.start > page * PAGE || lost.end < (page + 1) * PAGE
-            || !loses_nothing()) {
+            || !keeps_its_pages()) {
             return base;
         }
     }
@@ -275,7 +275,7 @@ begin(char *base, int prot)
     return guard;
 }
 
-/* Returns its first page, or -1: none; *count: how many. */
+/* Returns the first lost page, or -1. *count: the number of lost pages. */
 static int
 end(struct pshm_guard *guard, int prot, int *count)
 {
@@ -308,9 +308,10 @@ each_guard_reports_its_own_mapping(void)
     }
 }
 
-/* A guard of other rights on the same mapping, and rights that changed. */
+/* Another guard of the same mapping has another protection, or the protection
+ * has changed. */
 static void
-rights_are_those_of_the_mapping(void)
+protection_is_that_of_the_mapping(void)
 {
     int fd, count;
     char *base = truncated(&fd, 1);
@@ -327,7 +328,7 @@ rights_are_those_of_the_mapping(void)
 }
 
 static void
-after_many_pieces_the_rest_is_replaced_at_once(void)
+rest_is_replaced_at_once_after_many_pieces(void)
 {
     enum { MANY = 200 };
     int fd = memfd_create("test", MFD_CLOEXEC);
@@ -348,7 +349,7 @@ after_many_pieces_the_rest_is_replaced_at_once(void)
 }
 
 static void
-page_that_cannot_be_replaced_alone_is_replaced_with_the_rest(void)
+page_that_cannot_be_replaced_alone_goes_with_the_rest(void)
 {
     int fd, count;
     char *base = truncated(&fd, 1);
@@ -362,7 +363,7 @@ page_that_cannot_be_replaced_alone_is_replaced_with_the_rest(void)
     (void)close(fd);
 }
 
-/* ---- what cannot be done ---- */
+/* ---- a lack of memory ---- */
 
 static int
 enter_without_memory(void *context)
@@ -375,7 +376,7 @@ enter_without_memory(void *context)
     return 0;
 }
 
-/* Before all other tests, which leave guards that can be used again. */
+/* Runs before all other tests, which leave guards that can be reused. */
 static void
 without_memory_there_is_no_guard(void)
 {
@@ -407,7 +408,7 @@ fork_now(void *context)
 }
 
 static void
-child_that_is_forked_while_one_enters_can_enter(void)
+child_forked_during_an_enter_can_enter(void)
 {
     int fd, count;
     char *base = truncated(&fd, 1);
@@ -429,7 +430,7 @@ is_blocked(void)
 }
 
 static void
-signal_that_was_blocked_is_blocked_again_in_the_end(void)
+blocked_signal_is_blocked_again_at_the_end(void)
 {
     int fd, count;
     char *base = truncated(&fd, 1);
@@ -450,17 +451,18 @@ signal_that_was_blocked_is_blocked_again_in_the_end(void)
     (void)close(fd);
 }
 
-/* ---- accesses that are not those of a guard ---- */
+/* ---- accesses outside a guard ---- */
 
 static char *not_guarded;
 static atomic_int not_repaired;
 
 static void
-bring_it_in(int number)
+map_it(int number)
 {
     (void)number;
     (void)atomic_fetch_add(&not_repaired, 1);
-    /* It comes while memory is read, so it interrupts no function. */
+    /* The signal is raised by a read of memory, so it does not interrupt a
+     * function. */
     /* NOLINTBEGIN(bugprone-signal-handler,cert-msc54-cpp,cert-sig30-c) */
     CHECK(mmap(not_guarded, PAGE, PROT_READ,
                MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
@@ -474,15 +476,16 @@ access_without_a_guard(void *context)
     return (void *)(intptr_t)peek(context, 0);
 }
 
-/* By a thread that has never used this library, by one without a guard, and past
- * the mapping; and if no memory can be mapped. */
+/* An access by a thread that has never used this library, by a thread without
+ * a guard, and past the mapping; and an access for which no memory can be
+ * mapped. */
 static int
-leave_them_to_the_action_before(void *context)
+access_outside_a_guard(void *context)
 {
     int fd, count;
     char *base = truncated(&fd, 0);
     (void)context;
-    (void)signal(SIGBUS, bring_it_in);
+    (void)signal(SIGBUS, map_it);
     struct pshm_guard *guard = begin(base, READ_WRITE);
     int other_fd;
     char *other = truncated(&other_fd, 0);
@@ -505,9 +508,9 @@ leave_them_to_the_action_before(void *context)
 }
 
 static void
-other_accesses_are_for_the_action_before(void)
+other_accesses_go_to_the_previous_action(void)
 {
-    CHECK_IS(child_run(leave_them_to_the_action_before, NULL), 0);
+    CHECK_IS(child_run(access_outside_a_guard, NULL), 0);
 }
 
 static void *
@@ -526,7 +529,7 @@ count_it(int number)
 }
 
 static int
-have_signals_beside_a_guard(void *context)
+receive_signals_beside_a_guard(void *context)
 {
     int fd, count;
     char *base = truncated(&fd, 1);
@@ -547,7 +550,7 @@ have_signals_beside_a_guard(void *context)
 static void
 signal_is_postponed_only_for_the_thread_in_a_guard(void)
 {
-    CHECK_IS(child_run(have_signals_beside_a_guard, NULL), 0);
+    CHECK_IS(child_run(receive_signals_beside_a_guard, NULL), 0);
 }
 
 static void *
@@ -558,9 +561,9 @@ leave_for_another(void *context)
     return (void *)(intptr_t)(end(context, READ_WRITE, &count) != -1);
 }
 
-/* Its mask is its own. */
+/* Each thread has its own mask. */
 static int
-have_another_thread_leave(void *context)
+leave_in_another_thread(void *context)
 {
     int fd;
     char *base = truncated(&fd, 1);
@@ -579,9 +582,9 @@ have_another_thread_leave(void *context)
 }
 
 static void
-guard_that_another_thread_leaves_changes_no_mask(void)
+leave_in_another_thread_does_not_change_its_mask(void)
 {
-    CHECK_IS(child_run(have_another_thread_leave, NULL), 0);
+    CHECK_IS(child_run(leave_in_another_thread, NULL), 0);
 }
 
 /* ---- what ends a process ---- */
@@ -589,7 +592,7 @@ guard_that_another_thread_leaves_changes_no_mask(void)
 struct death {
     char *base;
     bool outside;                       /* of the guard */
-    bool sent;                          /* and not an access */
+    bool sent;                          /* kill(2), not an access */
 };
 
 static int
@@ -600,7 +603,7 @@ die(void *context)
     struct pshm_guard_lost lost;
     int fd;
     char *other = truncated(&fd, 1);
-    /* A sanitizer has a handler, whose end is another one. */
+    /* The handler of a sanitizer ends the process in another way. */
     struct sigaction action = {.sa_handler = SIG_DFL};
     (void)sigaction(SIGBUS, &action, NULL);
     CHECK_IS(pshm_guard_enter(death->base, PAGES * PAGE, PROT_READ, &guard),
@@ -615,7 +618,7 @@ die(void *context)
 }
 
 static void
-all_else_ends_the_process(void)
+every_other_sigbus_ends_the_process(void)
 {
     int fd;
     struct death death = {.base = truncated(&fd, 1)};
@@ -633,22 +636,22 @@ main(void)
 {
     pshm_forks_watch();
     RUN(without_memory_there_is_no_guard);
-    RUN(lost_pages_are_zeros_and_come_back);
+    RUN(lost_pages_are_zeros_inside_the_guard);
     RUN(every_guard_of_the_mapping_reports);
-    RUN(the_action_is_put_back);
+    RUN(previous_action_is_restored);
     RUN(memory_that_is_not_shared_is_refused);
-    RUN(each_failure_of_entering_is_told);
+    RUN(each_failure_of_entering_is_returned);
     RUN(pages_that_cannot_be_mapped_again_are_zeros);
     RUN(threads_enter_read_and_leave);
     RUN(each_guard_reports_its_own_mapping);
-    RUN(rights_are_those_of_the_mapping);
-    RUN(after_many_pieces_the_rest_is_replaced_at_once);
-    RUN(page_that_cannot_be_replaced_alone_is_replaced_with_the_rest);
-    RUN(child_that_is_forked_while_one_enters_can_enter);
-    RUN(signal_that_was_blocked_is_blocked_again_in_the_end);
-    RUN(other_accesses_are_for_the_action_before);
+    RUN(protection_is_that_of_the_mapping);
+    RUN(rest_is_replaced_at_once_after_many_pieces);
+    RUN(page_that_cannot_be_replaced_alone_goes_with_the_rest);
+    RUN(child_forked_during_an_enter_can_enter);
+    RUN(blocked_signal_is_blocked_again_at_the_end);
+    RUN(other_accesses_go_to_the_previous_action);
     RUN(signal_is_postponed_only_for_the_thread_in_a_guard);
-    RUN(guard_that_another_thread_leaves_changes_no_mask);
-    RUN(all_else_ends_the_process);
+    RUN(leave_in_another_thread_does_not_change_its_mask);
+    RUN(every_other_sigbus_ends_the_process);
     return finish();
 }

@@ -14,7 +14,7 @@ nothing(void *context)
 }
 
 static void
-boot_id_is_the_kernels(void)
+boot_id_is_that_of_the_kernel(void)
 {
     char id[PSHM_BOOT_ID_SIZE], expected[64] = "";
     CHECK_IS(pshm_boot_id(id), 0);
@@ -26,7 +26,7 @@ boot_id_is_the_kernels(void)
 }
 
 static void
-each_failure_is_told(void)
+each_failure_is_returned(void)
 {
     char id[PSHM_BOOT_ID_SIZE];
     struct operation op = {
@@ -50,7 +50,7 @@ child_is_another_process(void)
     CHECK_IS(child_run(own_id, &pid), 0);
 }
 
-/* Less than there should be, or none: not the kernel's. */
+/* A boot id that is too short, or missing, is not that of the kernel. */
 static int
 read_another_boot_id(void *context)
 {
@@ -70,7 +70,7 @@ read_another_boot_id(void *context)
 }
 
 static void
-proc_may_be_missing_or_another_one(void)
+proc_may_be_missing_or_replaced(void)
 {
     CHECK(pshm_process_space() != 0);
     int status = child_run(read_another_boot_id, NULL);
@@ -102,10 +102,10 @@ forks_are_counted(void)
 int
 main(void)
 {
-    RUN(boot_id_is_the_kernels);
-    RUN(each_failure_is_told);
+    RUN(boot_id_is_that_of_the_kernel);
+    RUN(each_failure_is_returned);
     RUN(child_is_another_process);
-    RUN(proc_may_be_missing_or_another_one);
+    RUN(proc_may_be_missing_or_replaced);
     RUN(forks_are_counted);
     return finish();
 }

@@ -28,9 +28,9 @@ object_is_described(void)
     remove_plain(&name);
 }
 
-/* The mode's entries, and one for a user. */
+/* The entries of the mode, and one for a user. */
 static void
-list_is_told(void)
+list_is_reported(void)
 {
     struct {
         struct posix_acl_xattr_header header;
@@ -57,7 +57,7 @@ list_is_told(void)
 }
 
 static void
-what_is_no_object_is_not_found(void)
+other_files_are_not_found(void)
 {
     struct pshm_name name = name_of("other");
     struct pshm_inspected found;
@@ -70,7 +70,7 @@ what_is_no_object_is_not_found(void)
     remove_plain(&name);
 }
 
-/* Not the bytes, whose reading would change the access time. */
+/* The bytes are not read, because that would change the access time. */
 static void
 object_of_another_user_is_described(void)
 {
@@ -98,7 +98,7 @@ object_of_another_user_is_described(void)
 }
 
 static void
-each_failure_is_told(void)
+each_failure_is_returned(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_inspected found;
@@ -116,9 +116,9 @@ int
 main(void)
 {
     RUN(object_is_described);
-    RUN(list_is_told);
-    RUN(what_is_no_object_is_not_found);
+    RUN(list_is_reported);
+    RUN(other_files_are_not_found);
     RUN(object_of_another_user_is_described);
-    RUN(each_failure_is_told);
+    RUN(each_failure_is_returned);
     return finish();
 }

@@ -31,7 +31,7 @@ is(const struct pshm_name *name, struct pshm_identity id)
     return pshm_identity_same(identity_of(name), id);
 }
 
-/* It works or changes nothing. */
+/* Link it; a failure must not leave a temporary name. */
 static int
 link_it(int fd, const struct pshm_name *name, bool replace)
 {
@@ -44,7 +44,7 @@ link_it(int fd, const struct pshm_name *name, bool replace)
 /* ---- which object has a name ---- */
 
 static void
-holder_of_a_name_is_told(void)
+holds_compares_the_identity(void)
 {
     struct pshm_name name = name_of("object"), other = name_of("other");
     struct pshm_identity id = make_plain(&name, 1, 0600, 0);
@@ -62,7 +62,7 @@ holder_of_a_name_is_told(void)
 /* ---- giving a name ---- */
 
 static void
-name_is_given_in_one_step(void)
+object_gets_its_name_in_one_step(void)
 {
     struct pshm_name name = name_of("object");
     int fd = nameless();
@@ -78,7 +78,7 @@ name_is_given_in_one_step(void)
 }
 
 static void
-name_is_given_through_proc_on_older_kernels(void)
+older_kernels_link_through_proc(void)
 {
     struct pshm_name name = name_of("object");
     for (int replace = 0; replace < 2; replace++) {
@@ -105,17 +105,17 @@ link_as_nobody(void *context)
     CHECK_IS(link_it(fd, &name, false), 0);
     CHECK_IS(link_it(fd, &name, true), 0);
     CHECK_IS(pshm_link_remove(&name, identity_of_fd(fd)), 0);
-    /* another user's object, in a directory where that protects it */
+    /* another user's object, in a directory with the sticky bit */
     const struct pshm_name *other = context;
     struct pshm_identity id = identity_of(other);
     CHECK_IS(pshm_link_remove(other, id), -EPERM);
     CHECK(is(other, id));
     int rc = pshm_link_drop(other);
-    CHECK(rc == -EACCES || rc == -EPERM);   /* glibc, and the kernel */
+    CHECK(rc == -EACCES || rc == -EPERM);   /* of glibc, of the kernel */
     CHECK_IS(link_it(fd, other, false), -EEXIST);
     CHECK_IS(link_it(fd, other, true), -EPERM);
     CHECK(is(other, id));
-    /* it was refused before it had any name, so it can still get one */
+    /* the call failed before the object had a name, so it can still get one */
     struct pshm_name spare = name_of("spare");
     int second = nameless();
     CHECK_IS(link_it(second, other, true), -EPERM);
@@ -126,7 +126,7 @@ link_as_nobody(void *context)
 }
 
 static void
-unprivileged_user_may_do_it_too(void)
+unprivileged_user_can_link(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 1, 0666, 0);
@@ -141,7 +141,7 @@ unprivileged_user_may_do_it_too(void)
 }
 
 static void
-replacing_needs_no_object_of_that_name(void)
+replacing_works_for_a_free_name(void)
 {
     struct pshm_name name = name_of("object");
     int first = nameless(), second = nameless();
@@ -156,7 +156,7 @@ replacing_needs_no_object_of_that_name(void)
 }
 
 static void
-replacing_oneself_leaves_one_name(void)
+replacing_its_own_name_leaves_one_name(void)
 {
     struct pshm_name name = name_of("object");
     int fd = nameless();
@@ -169,7 +169,7 @@ replacing_oneself_leaves_one_name(void)
 }
 
 static void
-object_once_removed_cannot_come_back(void)
+removed_object_cannot_get_a_name_again(void)
 {
     struct pshm_name name = name_of("object");
     int fd = nameless();
@@ -201,7 +201,7 @@ directory_is_not_replaced(void)
     CHECK_IS(link_it(fd, &name, false), -EEXIST);
     CHECK_IS(link_it(fd, &name, true), -EISDIR);
     CHECK_IS(names_with(prefix()), 1);
-    /* and can still be linked elsewhere */
+    /* the object can still get another name */
     struct pshm_name other = name_of("other");
     CHECK_IS(link_it(fd, &other, true), 0);
     remove_plain(&other);
@@ -266,9 +266,9 @@ moving_without_renameat2(void)
 
 /* ---- renaming ---- */
 
-/* The old name cannot be removed: then the new one is. */
+/* If the old name cannot be removed, the new one is removed. */
 static int
-move_what_cannot_be_removed(void *context)
+move_with_failing_unlink(void *context)
 {
     struct pshm_name from = name_of("from"), to = name_of("to");
     struct pshm_identity id = make_plain(&from, 1, 0600, 0);
@@ -291,7 +291,7 @@ move_what_cannot_be_removed(void *context)
 static void
 failed_move_without_renameat2_leaves_the_old_name(void)
 {
-    int status = child_run(move_what_cannot_be_removed, NULL);
+    int status = child_run(move_with_failing_unlink, NULL);
     if (status == CANNOT) {
         skip("cannot forbid a system call");
     }
@@ -317,13 +317,13 @@ object_is_renamed(void)
         CHECK_IS(pshm_link_rename(id, &to, &to, replace), 0);
         CHECK(is(&to, id));
         CHECK_IS(names_with(prefix()), 1);
-        /* over another */
+        /* to the name of another object */
         struct pshm_identity other = make_plain(&from, 1, 0600, 0);
         CHECK_IS(pshm_link_rename(id, &to, &from, replace),
                  replace ? 0 : -EEXIST);
         CHECK(is(&from, replace ? id : other));
         CHECK_IS(names_with(prefix()), replace ? 1 : 2);
-        /* a name that is another's */
+        /* from the name of another object */
         remove_plain(&from);
         remove_plain(&to);
         other = make_plain(&from, 1, 0600, 0);
@@ -336,7 +336,7 @@ object_is_renamed(void)
 }
 
 static void
-second_name_of_one_object_is_no_obstacle(void)
+two_names_of_one_object_become_one(void)
 {
     struct pshm_name from = name_of("from"), to = name_of("to");
     int fd = nameless();
@@ -385,7 +385,7 @@ only_this_objects_name_is_removed(void)
     CHECK_IS(pshm_link_remove(&name, wrong), -ESTALE);
     CHECK(is(&name, hold));
     remove_plain(&name);
-    /* a symbolic link to it is another thing */
+    /* a symbolic link to it is not the object */
     struct pshm_name target = name_of("target");
     id = make_plain(&target, 1, 0600, 0);
     CHECK(symlink(target.path, name.path) == 0);
@@ -396,7 +396,7 @@ only_this_objects_name_is_removed(void)
 }
 
 static void
-any_name_can_be_dropped(void)
+drop_removes_any_name(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 1, 0600, 0);
@@ -413,8 +413,8 @@ struct linking {
     struct pshm_identity id;
 };
 
-/* After a failure it must still be possible: under any name, or if the last
- * step has failed under the temporary one that it has. */
+/* After a failure the object must still be able to get a name. If the last
+ * step failed, it has its temporary name. */
 static int
 act_link(void *context)
 {
@@ -510,7 +510,7 @@ nothing(void *context)
 }
 
 static void
-each_failure_is_told(void)
+each_failure_is_returned(void)
 {
     struct linking linking = {
         .name = name_of("object"), .from = name_of("from"), .fd = nameless()};
@@ -562,9 +562,8 @@ each_failure_is_told(void)
     remove_plain(&linking.name);
 }
 
-/* Nothing can fail after the object has its temporary name but the last step;
- * then it keeps the temporary name, because an object without a name cannot
- * get one again. */
+/* Only the last step can fail after the object has its temporary name. Then
+ * the object keeps that name, because it could not get one again. */
 static void
 object_keeps_its_temporary_name_if_the_last_step_fails(void)
 {
@@ -612,7 +611,7 @@ replace_it(struct rival *rival)
 }
 
 static int
-remove_the_rivals(struct rival *rival)
+remove_by_rival(struct rival *rival)
 {
     return pshm_link_remove(&rival->name, rival->id);
 }
@@ -623,10 +622,10 @@ drop_it(struct rival *rival)
     return pshm_link_drop(&rival->name);
 }
 
-/* In the middle of a removal.  If this takes longer than a process waits for
- * the name lock, it shows nothing. */
+/* Runs in the middle of a removal. The check is skipped if this took longer
+ * than a process waits for the name lock. */
 static void
-let_the_rival_try(void *context)
+start_rival(void *context)
 {
     struct rival *rival = context;
     double begun = pshm_clock();
@@ -637,14 +636,14 @@ let_the_rival_try(void *context)
 }
 
 static void
-nobody_comes_between_the_look_and_the_removal(void)
+check_and_removal_are_not_interrupted(void)
 {
     static const struct {
         int (*act)(struct rival *rival);
         const char *before;
         int rc;
     } cases[] = {{replace_it, "unlink", 0},
-                 {remove_the_rivals, "unlink", -ENOENT},
+                 {remove_by_rival, "unlink", -ENOENT},
                  {drop_it, "unlink", -ENOENT}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct rival rival = {
@@ -652,7 +651,7 @@ nobody_comes_between_the_look_and_the_removal(void)
         struct pshm_identity id = make_plain(&rival.name, 1, 0600, 0);
         check_about("case %d", (int)i);
         rival.id = id;
-        pshm_fault_hook(let_the_rival_try, &rival);
+        pshm_fault_hook(start_rival, &rival);
         pshm_fault_arm(cases[i].before, 1, PSHM_FAULT_HOOK_BEFORE, 0);
         CHECK_IS(pshm_link_remove(&rival.name, id), 0);
         (void)pshm_fault_disarm();
@@ -668,7 +667,7 @@ nobody_comes_between_the_look_and_the_removal(void)
 }
 
 static void
-create_a_new_one(void *context)
+link_free_name(void *context)
 {
     struct rival *rival = context;
     CHECK_IS(link_it(rival->fd, &rival->name, false), -EEXIST);
@@ -676,14 +675,14 @@ create_a_new_one(void *context)
     CHECK_IS(link_it(rival->fd, &other, false), 0);
 }
 
-/* It does not need the name lock, so it does not wait. */
+/* A name that is free is given without the name lock, so without a wait. */
 static void
-name_that_is_free_is_given_at_once(void)
+free_name_is_given_at_once(void)
 {
     struct rival rival = {.name = name_of("object"), .fd = nameless()};
     struct pshm_identity id = make_plain(&rival.name, 1, 0600, 0);
     struct pshm_name other = name_of("other");
-    pshm_fault_hook(create_a_new_one, &rival);
+    pshm_fault_hook(link_free_name, &rival);
     pshm_fault_arm("unlink", 1, PSHM_FAULT_HOOK_BEFORE, 0);
     double begun = pshm_clock();
     CHECK_IS(pshm_link_remove(&rival.name, id), 0);
@@ -699,7 +698,7 @@ name_that_is_free_is_given_at_once(void)
 struct watch {
     struct pshm_name name;
     atomic_bool stop;
-    atomic_long looks;
+    atomic_long reads;
 };
 
 static int
@@ -710,7 +709,7 @@ watch_name(void *context)
         int fd = open(watch->name.path, O_RDONLY | O_CLOEXEC);
         CHECK(fd >= 0);
         (void)close(fd);
-        atomic_fetch_add(&watch->looks, 1);
+        atomic_fetch_add(&watch->reads, 1);
     }
     return 0;
 }
@@ -722,7 +721,7 @@ replacing_leaves_no_gap(void)
     watch->name = name_of("object");
     (void)make_plain(&watch->name, 1, 0600, 0);
     pid_t child = child_start(watch_name, watch);
-    for (int i = 0; i < 100000 && atomic_load(&watch->looks) < 5000; i++) {
+    for (int i = 0; i < 100000 && atomic_load(&watch->reads) < 5000; i++) {
         int fd = nameless();
         CHECK_IS(link_it(fd, &watch->name, true), 0);
         (void)close(fd);
@@ -752,8 +751,8 @@ be_killed(void *context)
     return 0;
 }
 
-/* The name is this object's or free (or the old one's, when replacing), and
- * what else is left has a name that starts with it. */
+/* The name is free, or refers to this object or to the replaced one. Any other
+ * name that is left starts with it. */
 static void
 check_after_death(const struct linking *linking, struct pshm_identity id)
 {
@@ -840,7 +839,8 @@ act_rename_only(void *context)
                             &linking->name, linking->replace);
 }
 
-/* The object has one of its names, or one that starts with one of them. */
+/* The object has its old or its new name, or a temporary one that starts with
+ * one of them. */
 static void
 killed_at_each_step_of_renaming(void)
 {
@@ -889,13 +889,13 @@ killed_at_each_step_of_renaming(void)
 int
 main(void)
 {
-    RUN(holder_of_a_name_is_told);
-    RUN(name_is_given_in_one_step);
-    RUN(name_is_given_through_proc_on_older_kernels);
-    RUN(unprivileged_user_may_do_it_too);
-    RUN(replacing_needs_no_object_of_that_name);
-    RUN(replacing_oneself_leaves_one_name);
-    RUN(object_once_removed_cannot_come_back);
+    RUN(holds_compares_the_identity);
+    RUN(object_gets_its_name_in_one_step);
+    RUN(older_kernels_link_through_proc);
+    RUN(unprivileged_user_can_link);
+    RUN(replacing_works_for_a_free_name);
+    RUN(replacing_its_own_name_leaves_one_name);
+    RUN(removed_object_cannot_get_a_name_again);
     RUN(memfd_cannot_get_a_name);
     RUN(directory_is_not_replaced);
     RUN(long_names_can_be_replaced_and_removed);
@@ -903,14 +903,14 @@ main(void)
     RUN(moving_without_renameat2);
     RUN(failed_move_without_renameat2_leaves_the_old_name);
     RUN(object_is_renamed);
-    RUN(second_name_of_one_object_is_no_obstacle);
+    RUN(two_names_of_one_object_become_one);
     RUN(directory_is_not_replaced_by_renaming);
     RUN(only_this_objects_name_is_removed);
-    RUN(any_name_can_be_dropped);
-    RUN(each_failure_is_told);
+    RUN(drop_removes_any_name);
+    RUN(each_failure_is_returned);
     RUN(object_keeps_its_temporary_name_if_the_last_step_fails);
-    RUN(nobody_comes_between_the_look_and_the_removal);
-    RUN(name_that_is_free_is_given_at_once);
+    RUN(check_and_removal_are_not_interrupted);
+    RUN(free_name_is_given_at_once);
     RUN(replacing_leaves_no_gap);
     RUN(killed_at_each_step_of_linking);
     RUN(killed_at_each_step_of_replacing);

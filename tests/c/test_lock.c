@@ -6,194 +6,195 @@
 
 #include <sched.h>
 
-/* A lock and what it protects: two words that are equal while it is free,
- * except after a death. */
+/* A lock and the data that it protects: two words that are equal while the
+ * lock is free, except after a death. */
 struct place {
     struct pshm_lock lock;
     volatile long first, second;
-    atomic_uint steps, told, repaired;
+    atomic_uint steps, owner_deaths, repaired;
 };
 
-struct side {
+struct peer {
     struct place *place;
     struct pshm_mutex_state mstate;
 };
 
-static struct side
+static struct peer
 make(unsigned flags)
 {
-    struct side side = {.place = shared_memory(PAGE)};
-    CHECK_IS(pshm_lock_init(&side.place->lock, flags), 0);
-    CHECK_IS(pshm_lock_open(&side.place->lock, flags, &side.mstate), 0);
-    return side;
+    struct peer peer = {.place = shared_memory(PAGE)};
+    CHECK_IS(pshm_lock_init(&peer.place->lock, flags), 0);
+    CHECK_IS(pshm_lock_open(&peer.place->lock, flags, &peer.mstate), 0);
+    return peer;
 }
 
 static void
-unmake(struct side *side)
+unmake(struct peer *peer)
 {
-    CHECK(munmap(side->place, PAGE) == 0);
+    CHECK(munmap(peer->place, PAGE) == 0);
 }
 
 static int
-lock(struct side *side)
+lock(struct peer *peer)
 {
     int rc;
-    PATIENTLY(rc, pshm_lock_wait(&side->place->lock, &side->mstate,
+    PATIENTLY(rc, pshm_lock_wait(&peer->place->lock, &peer->mstate,
                                  before_long()));
     return rc;
 }
 
 static int
-try(struct side *side)
+try(struct peer *peer)
 {
-    return pshm_lock_try(&side->place->lock, &side->mstate);
+    return pshm_lock_try(&peer->place->lock, &peer->mstate);
 }
 
 static int
-unlock(struct side *side)
+unlock(struct peer *peer)
 {
-    return pshm_lock_release(&side->place->lock, &side->mstate);
+    return pshm_lock_release(&peer->place->lock, &peer->mstate);
 }
 
 static int
 count_under_it(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     for (int i = 0; i < ROUNDS(20000); i++) {
-        int rc = i % 2 == 0 ? -EBUSY : try(side);
-        if (!CHECK_IS(rc == -EBUSY ? lock(side) : rc, 0)) {
+        int rc = i % 2 == 0 ? -EBUSY : try(peer);
+        if (!CHECK_IS(rc == -EBUSY ? lock(peer) : rc, 0)) {
             return 1;
         }
-        side->place->first = side->place->first + 1;
-        CHECK_IS(unlock(side), 0);
+        peer->place->first = peer->place->first + 1;
+        CHECK_IS(unlock(peer), 0);
     }
     return 0;
 }
 
 static void
-only_one_has_it(void)
+only_one_process_holds_it(void)
 {
     for (unsigned flags = 0; flags <= PSHM_RECURSIVE; flags++) {
-        struct side side = make(flags);
-        together(4, count_under_it, &side);
-        CHECK_IS(side.place->first, 4 * ROUNDS(20000));
-        CHECK(!pshm_lock_held(&side.place->lock));
-        unmake(&side);
+        struct peer peer = make(flags);
+        together(4, count_under_it, &peer);
+        CHECK_IS(peer.place->first, 4 * ROUNDS(20000));
+        CHECK(!pshm_lock_held(&peer.place->lock));
+        unmake(&peer);
     }
 }
 
 static int
 find_it_taken(void *context)
 {
-    struct side *side = context;
-    CHECK(pshm_lock_held(&side->place->lock));
-    CHECK_IS(try(side), -EBUSY);
+    struct peer *peer = context;
+    CHECK(pshm_lock_held(&peer->place->lock));
+    CHECK_IS(try(peer), -EBUSY);
     int64_t start = pshm_now();
     CHECK_IS(
-        pshm_lock_wait(&side->place->lock, &side->mstate, start + 20 * MS),
+        pshm_lock_wait(&peer->place->lock, &peer->mstate, start + 20 * MS),
         -ETIMEDOUT);
     CHECK(took(start, 20));
     start = pshm_now();
-    CHECK_IS(pshm_lock_wait(&side->place->lock, &side->mstate, PSHM_NEVER),
+    CHECK_IS(pshm_lock_wait(&peer->place->lock, &peer->mstate, PSHM_NEVER),
              -EINTR);
     CHECK(took(start, 50));
-    CHECK_IS(unlock(side), -EPERM);
-    CHECK(pshm_lock_held(&side->place->lock));
+    CHECK_IS(unlock(peer), -EPERM);
+    CHECK(pshm_lock_held(&peer->place->lock));
     return 0;
 }
 
 static void
-held_says_whether_somebody_has_it(void)
+held_reports_whether_it_is_locked(void)
 {
-    struct side side = make(PSHM_RECURSIVE);
-    CHECK(!pshm_lock_held(&side.place->lock));
-    CHECK_IS(lock(&side), 0);
-    CHECK_IS(try(&side), 0);
-    CHECK_IS(child_run(find_it_taken, &side), 0);
-    CHECK_IS(unlock(&side), 0);
-    CHECK_IS(child_run(find_it_taken, &side), 0);
-    CHECK_IS(unlock(&side), 0);
-    CHECK(!pshm_lock_held(&side.place->lock));
-    CHECK_IS(unlock(&side), -EPERM);
-    CHECK(!pshm_lock_held(&side.place->lock));
-    unmake(&side);
+    struct peer peer = make(PSHM_RECURSIVE);
+    CHECK(!pshm_lock_held(&peer.place->lock));
+    CHECK_IS(lock(&peer), 0);
+    CHECK_IS(try(&peer), 0);
+    CHECK_IS(child_run(find_it_taken, &peer), 0);
+    CHECK_IS(unlock(&peer), 0);
+    CHECK_IS(child_run(find_it_taken, &peer), 0);
+    CHECK_IS(unlock(&peer), 0);
+    CHECK(!pshm_lock_held(&peer.place->lock));
+    CHECK_IS(unlock(&peer), -EPERM);
+    CHECK(!pshm_lock_held(&peer.place->lock));
+    unmake(&peer);
 }
 
 static void
-kernel_without_robust_mutexes_is_told(void)
+kernel_without_robust_mutexes_is_an_error(void)
 {
-    struct side side = make(0);
+    struct peer peer = make(0);
     struct pshm_mutex_state mstate = {0};
     pshm_fault_arm("pthread_mutex_init", 1, PSHM_FAULT_FAIL, ENOTSUP);
-    CHECK_IS(pshm_lock_open(&side.place->lock, 0, &mstate), -ENOTSUP);
+    CHECK_IS(pshm_lock_open(&peer.place->lock, 0, &mstate), -ENOTSUP);
     (void)pshm_fault_disarm();
     CHECK(mstate.note == NULL);
-    unmake(&side);
+    unmake(&peer);
 }
 
 static void
-inconsistent_one_has_a_dead_owner_until_it_is_held(void)
+inconsistent_lock_has_a_dead_owner(void)
 {
-    struct side side = make(0);
-    CHECK(!pshm_lock_owner_died(&side.place->lock, &side.mstate));
-    CHECK_IS(lock(&side), 0);
-    pshm_lock_release_unrepaired(&side.place->lock, &side.mstate);
-    CHECK(pshm_lock_owner_died(&side.place->lock, &side.mstate));
-    CHECK_IS(lock(&side), -EOWNERDEAD);
-    CHECK(!pshm_lock_owner_died(&side.place->lock, &side.mstate));
-    pshm_lock_repair(&side.place->lock);
-    CHECK_IS(unlock(&side), 0);
-    CHECK(!pshm_lock_owner_died(&side.place->lock, &side.mstate));
-    unmake(&side);
+    struct peer peer = make(0);
+    CHECK(!pshm_lock_owner_died(&peer.place->lock, &peer.mstate));
+    CHECK_IS(lock(&peer), 0);
+    pshm_lock_release_unrepaired(&peer.place->lock, &peer.mstate);
+    CHECK(pshm_lock_owner_died(&peer.place->lock, &peer.mstate));
+    CHECK_IS(lock(&peer), -EOWNERDEAD);
+    CHECK(!pshm_lock_owner_died(&peer.place->lock, &peer.mstate));
+    pshm_lock_repair(&peer.place->lock);
+    CHECK_IS(unlock(&peer), 0);
+    CHECK(!pshm_lock_owner_died(&peer.place->lock, &peer.mstate));
+    unmake(&peer);
 }
 
-/* ---- an object that is gone ---- */
+/* ---- a deallocated object ---- */
 
 static int
-is_told(void *context);
+get_ownerdead(void *context);
 
 static void
-owner_whose_object_is_gone_is_dead(void)
+owner_of_a_deallocated_object_counts_as_dead(void)
 {
     for (unsigned flags = 0; flags <= PSHM_RECURSIVE; flags++) {
-        struct side side = make(flags);
+        struct peer peer = make(flags);
         struct pshm_mutex_state other = {0};
-        CHECK_IS(pshm_lock_open(&side.place->lock, flags, &other), 0);
-        CHECK_IS(pshm_lock_abandon(&side.place->lock, &side.mstate), 0);
-        CHECK_IS(pshm_lock_try(&side.place->lock, &other), 0);
-        CHECK_IS(pshm_lock_release(&side.place->lock, &other), 0);
+        CHECK_IS(pshm_lock_open(&peer.place->lock, flags, &other), 0);
+        CHECK_IS(pshm_lock_abandon(&peer.place->lock, &peer.mstate), 0);
+        CHECK_IS(pshm_lock_try(&peer.place->lock, &other), 0);
+        CHECK_IS(pshm_lock_release(&peer.place->lock, &other), 0);
         for (unsigned i = 0; i <= 2 * flags; i++) {
-            CHECK_IS(lock(&side), 0);
+            CHECK_IS(lock(&peer), 0);
         }
-        CHECK_IS(pshm_lock_abandon(&side.place->lock, &side.mstate), 0);
-        CHECK(pshm_lock_owner_died(&side.place->lock, &other));
-        CHECK(!pshm_mutex_state_held(&side.mstate));
-        /* A program without this library gets EOWNERDEAD, too. */
-        CHECK_IS(pthread_mutex_trylock(&side.place->lock.mutex.mutex),
+        CHECK_IS(pshm_lock_abandon(&peer.place->lock, &peer.mstate), 0);
+        CHECK(pshm_lock_owner_died(&peer.place->lock, &other));
+        CHECK(!pshm_mutex_state_held(&peer.mstate));
+        /* A program that does not use this library also gets EOWNERDEAD. */
+        CHECK_IS(pthread_mutex_trylock(&peer.place->lock.mutex.mutex),
                  EOWNERDEAD);
-        CHECK(pthread_mutex_consistent(&side.place->lock.mutex.mutex) == 0);
-        CHECK(pthread_mutex_unlock(&side.place->lock.mutex.mutex) == 0);
-        CHECK_IS(child_run(is_told, &side), 0);
-        CHECK_IS(pshm_lock_try(&side.place->lock, &other), -EOWNERDEAD);
-        pshm_lock_repair(&side.place->lock);
-        CHECK_IS(pshm_lock_release(&side.place->lock, &other), 0);
-        CHECK(!pshm_lock_owner_died(&side.place->lock, &other));
-        unmake(&side);
+        CHECK(pthread_mutex_consistent(&peer.place->lock.mutex.mutex) == 0);
+        CHECK(pthread_mutex_unlock(&peer.place->lock.mutex.mutex) == 0);
+        CHECK_IS(child_run(get_ownerdead, &peer), 0);
+        CHECK_IS(pshm_lock_try(&peer.place->lock, &other), -EOWNERDEAD);
+        pshm_lock_repair(&peer.place->lock);
+        CHECK_IS(pshm_lock_release(&peer.place->lock, &other), 0);
+        CHECK(!pshm_lock_owner_died(&peer.place->lock, &other));
+        unmake(&peer);
     }
 }
 
 struct holder {
-    struct side *side;
-    struct side *another;
+    struct peer *peer;
+    struct peer *another;
     atomic_uint state;
 };
 
-/* 1: has it; 2: its object is gone; 3: has used another one; 4: may end. */
+/* 1: holds the lock; 2: the object is deallocated; 3: has used another lock;
+ * 4: may end. */
 static void *
-hold_it_then_use_another(void *context)
+hold_then_use_another(void *context)
 {
     struct holder *holder = context;
-    intptr_t wrong = lock(holder->side) != 0;
+    intptr_t wrong = lock(holder->peer) != 0;
     atomic_store(&holder->state, 1);
     await(&holder->state, 2);
     if (holder->another != NULL) {
@@ -205,43 +206,43 @@ hold_it_then_use_another(void *context)
 }
 
 static void
-object_that_is_gone_while_its_thread_lives(void)
+object_is_deallocated_while_its_thread_lives(void)
 {
     for (int ends = 0; ends < 2; ends++) {
         check_about("ends %d", ends);
-        struct side side = make(0), another = make(0);
+        struct peer peer = make(0), another = make(0);
         struct pshm_mutex_state other = {0};
-        struct holder holder = {.side = &side,
+        struct holder holder = {.peer = &peer,
                                 .another = ends ? NULL : &another};
         pthread_t thread;
         void *wrong;
-        struct pshm_region *region = pshm_region_new(side.place, PAGE);
-        CHECK(pthread_create(&thread, NULL, hold_it_then_use_another, &holder)
+        struct pshm_region *region = pshm_region_new(peer.place, PAGE);
+        CHECK(pthread_create(&thread, NULL, hold_then_use_another, &holder)
               == 0);
         await(&holder.state, 1);
-        CHECK_IS(pshm_lock_open(&side.place->lock, 0, &other), 0);
-        CHECK_IS(pshm_lock_abandon(&side.place->lock, &side.mstate), -EBUSY);
+        CHECK_IS(pshm_lock_open(&peer.place->lock, 0, &other), 0);
+        CHECK_IS(pshm_lock_abandon(&peer.place->lock, &peer.mstate), -EBUSY);
         pshm_region_keep(region);
-        pshm_orphan_keep(&side.place->lock.mutex, &side.mstate, region);
-        CHECK_IS(pshm_lock_try(&side.place->lock, &other), -EINPROGRESS);
-        CHECK_IS(pshm_lock_wait(&side.place->lock, &other, PSHM_NEVER),
+        pshm_orphan_keep(&peer.place->lock.mutex, &peer.mstate, region);
+        CHECK_IS(pshm_lock_try(&peer.place->lock, &other), -EINPROGRESS);
+        CHECK_IS(pshm_lock_wait(&peer.place->lock, &other, PSHM_NEVER),
                  -EINPROGRESS);
-        CHECK(pshm_lock_owner_died(&side.place->lock, &other));
+        CHECK(pshm_lock_owner_died(&peer.place->lock, &other));
         CHECK(!pshm_region_is_own(region));
         atomic_store(&holder.state, 2);
         if (!ends) {
             await(&holder.state, 3);
-            CHECK_IS(pshm_lock_try(&side.place->lock, &other), -EOWNERDEAD);
+            CHECK_IS(pshm_lock_try(&peer.place->lock, &other), -EOWNERDEAD);
             CHECK(pshm_region_is_own(region));
-            pshm_lock_release_unrepaired(&side.place->lock, &other);
+            pshm_lock_release_unrepaired(&peer.place->lock, &other);
             atomic_store(&holder.state, 4);
         }
         CHECK(pthread_join(thread, &wrong) == 0);
         CHECK(wrong == NULL);
         if (ends) {
-            CHECK_IS(pshm_lock_try(&side.place->lock, &other), -EOWNERDEAD);
-            pshm_lock_repair(&side.place->lock);
-            CHECK_IS(pshm_lock_release(&side.place->lock, &other), 0);
+            CHECK_IS(pshm_lock_try(&peer.place->lock, &other), -EOWNERDEAD);
+            pshm_lock_repair(&peer.place->lock);
+            CHECK_IS(pshm_lock_release(&peer.place->lock, &other), 0);
             CHECK(pshm_region_is_own(region));
         }
         pshm_region_drop(region);
@@ -249,50 +250,50 @@ object_that_is_gone_while_its_thread_lives(void)
     }
 }
 
-/* ---- turns ---- */
+/* ---- two processes alternate ---- */
 
-/* The next process is read under the lock. */
+/* The lock protects the number that decides which process is next. */
 static int
-take_odd_turns(void *context)
+take_odd_steps(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     for (long name_lock = 1; name_lock < ROUNDS(400);) {
-        CHECK_IS(lock(side), 0);
-        if (side->place->first == name_lock) {
-            side->place->first = name_lock + 1;
+        CHECK_IS(lock(peer), 0);
+        if (peer->place->first == name_lock) {
+            peer->place->first = name_lock + 1;
             name_lock += 2;
         }
-        CHECK_IS(unlock(side), 0);
+        CHECK_IS(unlock(peer), 0);
         (void)usleep(1);
     }
     return 0;
 }
 
 static void
-two_processes_take_turns(void)
+two_processes_alternate(void)
 {
-    struct side side = make(0);
-    pid_t child = child_start(take_odd_turns, &side);
+    struct peer peer = make(0);
+    pid_t child = child_start(take_odd_steps, &peer);
     int64_t deadline = before_long();
     for (long name_lock = 0;
          name_lock < ROUNDS(400) && pshm_now() < deadline;) {
-        CHECK_IS(lock(&side), 0);
-        if (side.place->first == name_lock) {
-            side.place->first = name_lock + 1;
+        CHECK_IS(lock(&peer), 0);
+        if (peer.place->first == name_lock) {
+            peer.place->first = name_lock + 1;
             name_lock += 2;
         }
-        CHECK_IS(unlock(&side), 0);
+        CHECK_IS(unlock(&peer), 0);
         (void)usleep(1);
     }
     CHECK_IS(child_wait(child), 0);
-    CHECK_IS(side.place->first, ROUNDS(400));
-    unmake(&side);
+    CHECK_IS(peer.place->first, ROUNDS(400));
+    unmake(&peer);
 }
 
 /* ---- a death ---- */
 
 static int
-die_with_it(void *context)
+lock_and_die(void *context)
 {
     int rc = lock(context);
     CHECK(rc == 0 || rc == -EOWNERDEAD);
@@ -301,77 +302,77 @@ die_with_it(void *context)
 }
 
 static int
-is_told(void *context)
+get_ownerdead(void *context)
 {
-    struct side *side = context;
-    CHECK_IS(try(side), -EOWNERDEAD);
-    pshm_lock_release_unrepaired(&side->place->lock, &side->mstate);
-    CHECK_IS(lock(side), -EOWNERDEAD);
-    pshm_lock_release_unrepaired(&side->place->lock, &side->mstate);
+    struct peer *peer = context;
+    CHECK_IS(try(peer), -EOWNERDEAD);
+    pshm_lock_release_unrepaired(&peer->place->lock, &peer->mstate);
+    CHECK_IS(lock(peer), -EOWNERDEAD);
+    pshm_lock_release_unrepaired(&peer->place->lock, &peer->mstate);
     return 0;
 }
 
 static void
-everyone_is_told_of_a_death_until_a_repair(void)
+every_owner_gets_eownerdead_before_the_repair(void)
 {
     for (unsigned flags = 0; flags <= PSHM_RECURSIVE; flags++) {
-        struct side side = make(flags);
-        CHECK_IS(child_run(die_with_it, &side), -SIGKILL);
-        CHECK(pshm_lock_held(&side.place->lock));
+        struct peer peer = make(flags);
+        CHECK_IS(child_run(lock_and_die, &peer), -SIGKILL);
+        CHECK(pshm_lock_held(&peer.place->lock));
         for (int i = 0; i < 3; i++) {
-            CHECK_IS(child_run(is_told, &side), 0);
-            CHECK(!pshm_lock_held(&side.place->lock));
-            CHECK_IS(is_told(&side), 0);
+            CHECK_IS(child_run(get_ownerdead, &peer), 0);
+            CHECK(!pshm_lock_held(&peer.place->lock));
+            CHECK_IS(get_ownerdead(&peer), 0);
         }
-        /* also after the death of an owner that had got it */
-        CHECK_IS(child_run(die_with_it, &side), -SIGKILL);
-        CHECK_IS(child_run(is_told, &side), 0);
+        /* an owner that got -EOWNERDEAD dies without a repair */
+        CHECK_IS(child_run(lock_and_die, &peer), -SIGKILL);
+        CHECK_IS(child_run(get_ownerdead, &peer), 0);
 
-        CHECK_IS(lock(&side), -EOWNERDEAD);
-        pshm_lock_repair(&side.place->lock);
-        CHECK_IS(unlock(&side), 0);
-        CHECK_IS(lock(&side), 0);
-        CHECK_IS(unlock(&side), 0);
-        unmake(&side);
+        CHECK_IS(lock(&peer), -EOWNERDEAD);
+        pshm_lock_repair(&peer.place->lock);
+        CHECK_IS(unlock(&peer), 0);
+        CHECK_IS(lock(&peer), 0);
+        CHECK_IS(unlock(&peer), 0);
+        unmake(&peer);
     }
 }
 
 static int
 repair_and_die(void *context)
 {
-    struct side *side = context;
-    CHECK_IS(lock(side), -EOWNERDEAD);
-    pshm_lock_repair(&side->place->lock);
+    struct peer *peer = context;
+    CHECK_IS(lock(peer), -EOWNERDEAD);
+    pshm_lock_repair(&peer->place->lock);
     (void)raise(SIGKILL);
     return 1;
 }
 
 static void
-death_after_a_repair_is_told_too(void)
+death_after_a_repair_is_also_reported(void)
 {
-    struct side side = make(0);
-    CHECK_IS(child_run(die_with_it, &side), -SIGKILL);
-    CHECK_IS(child_run(repair_and_die, &side), -SIGKILL);
-    CHECK_IS(child_run(is_told, &side), 0);
-    unmake(&side);
+    struct peer peer = make(0);
+    CHECK_IS(child_run(lock_and_die, &peer), -SIGKILL);
+    CHECK_IS(child_run(repair_and_die, &peer), -SIGKILL);
+    CHECK_IS(child_run(get_ownerdead, &peer), 0);
+    unmake(&peer);
 }
 
-/* An owner without an error finds the two words equal. After an error it
- * repairs them, or leaves the repair to the next owner. */
+/* An owner that does not get -EOWNERDEAD finds the two words equal. Otherwise
+ * it repairs them, or leaves the repair to the next owner. */
 static int
-change_both_for_ever(void *context)
+change_both_endlessly(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
+    struct peer *peer = context;
+    struct place *place = peer->place;
     for (;;) {
-        int rc = random_below(8) == 0 ? try(side) : lock(side);
+        int rc = random_below(8) == 0 ? try(peer) : lock(peer);
         if (rc == -EBUSY) {
             continue;
         }
         if (rc == -EOWNERDEAD) {
-            (void)atomic_fetch_add(&place->told, 1);
+            (void)atomic_fetch_add(&place->owner_deaths, 1);
             if (random_below(2) == 0) {
-                pshm_lock_release_unrepaired(&place->lock, &side->mstate);
+                pshm_lock_release_unrepaired(&place->lock, &peer->mstate);
                 continue;
             }
             place->second = place->first;
@@ -388,24 +389,24 @@ change_both_for_ever(void *context)
         }
         place->second = place->first;
         (void)atomic_fetch_add(&place->steps, 1);
-        if (!CHECK_IS(unlock(side), 0)) {
+        if (!CHECK_IS(unlock(peer), 0)) {
             return 1;
         }
     }
 }
 
 static void
-whoever_is_not_told_finds_all_in_order(void)
+owner_without_an_error_finds_equal_words(void)
 {
-    struct side side = make(0);
-    atomic_uint *steps = &side.place->steps;
-    pid_t steady = child_start(change_both_for_ever, &side), victims[2];
-    /* and until one has died with it */
+    struct peer peer = make(0);
+    atomic_uint *steps = &peer.place->steps;
+    pid_t steady = child_start(change_both_endlessly, &peer), victims[2];
+    /* until a process has died with the lock held */
     for (int round = 0;
-         round < ROUNDS(250) || atomic_load(&side.place->told) == 0;
+         round < ROUNDS(250) || atomic_load(&peer.place->owner_deaths) == 0;
          round++) {
         for (size_t i = 0; i < COUNT(victims); i++) {
-            victims[i] = child_start(change_both_for_ever, &side);
+            victims[i] = child_start(change_both_endlessly, &peer);
         }
         await(steps, atomic_load(steps) + 3);
         for (size_t i = 0; i < COUNT(victims); i++) {
@@ -414,26 +415,26 @@ whoever_is_not_told_finds_all_in_order(void)
     }
     await(steps, atomic_load(steps) + 10);
     kill_now(steady);
-    int rc = lock(&side);
-    CHECK(rc == -EOWNERDEAD || side.place->first == side.place->second);
+    int rc = lock(&peer);
+    CHECK(rc == -EOWNERDEAD || peer.place->first == peer.place->second);
     CHECK(rc == 0 || rc == -EOWNERDEAD);
-    CHECK_IS(unlock(&side), 0);
-    unmake(&side);
+    CHECK_IS(unlock(&peer), 0);
+    unmake(&peer);
 }
 
 int
 main(void)
 {
     pshm_forks_watch();
-    RUN(only_one_has_it);
-    RUN(held_says_whether_somebody_has_it);
-    RUN(kernel_without_robust_mutexes_is_told);
-    RUN(inconsistent_one_has_a_dead_owner_until_it_is_held);
-    RUN(owner_whose_object_is_gone_is_dead);
-    RUN(object_that_is_gone_while_its_thread_lives);
-    RUN(two_processes_take_turns);
-    RUN(everyone_is_told_of_a_death_until_a_repair);
-    RUN(death_after_a_repair_is_told_too);
-    RUN(whoever_is_not_told_finds_all_in_order);
+    RUN(only_one_process_holds_it);
+    RUN(held_reports_whether_it_is_locked);
+    RUN(kernel_without_robust_mutexes_is_an_error);
+    RUN(inconsistent_lock_has_a_dead_owner);
+    RUN(owner_of_a_deallocated_object_counts_as_dead);
+    RUN(object_is_deallocated_while_its_thread_lives);
+    RUN(two_processes_alternate);
+    RUN(every_owner_gets_eownerdead_before_the_repair);
+    RUN(death_after_a_repair_is_also_reported);
+    RUN(owner_without_an_error_finds_equal_words);
     return finish();
 }

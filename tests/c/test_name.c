@@ -9,7 +9,7 @@ parse(const char *text, struct pshm_name *out)
 }
 
 static void
-good_names_are_laid_out(void)
+valid_names_are_parsed(void)
 {
     struct pshm_name name;
     CHECK(parse("seg", &name) == NULL);
@@ -23,13 +23,13 @@ good_names_are_laid_out(void)
     CHECK(parse("..a", &name) == NULL);
     CHECK(parse(" \n~", &name) == NULL);
     CHECK(parse("\xff", &name) == NULL);
-    /* only len bytes count */
+    /* only the first len bytes are read */
     CHECK(pshm_name_parse("seg/ment", 3, &name) == NULL);
     CHECK(strcmp(pshm_name_plain(&name), "seg") == 0);
 }
 
 static void
-bad_names_are_refused_in_words(void)
+message_names_the_violated_rule(void)
 {
     static const struct {
         const char *text;
@@ -81,7 +81,7 @@ ends_with_digits(const char *text)
 }
 
 static void
-random_names_are_fresh(void)
+random_names_differ(void)
 {
     struct pshm_name first, second;
     CHECK_IS(pshm_name_random(&first), 0);
@@ -105,8 +105,8 @@ beside_starts_with_the_name(void)
     CHECK(strcmp(beside.path, again.path) != 0);
 }
 
-/* For any bytes of a name, the temporary name is a valid name in PSHM_DIR and
- * shares as much of its start as there is room for, in whole characters. */
+/* For a name of any bytes, the temporary name is a valid name in PSHM_DIR. It
+ * starts with as many whole characters of the name as fit. */
 static void
 check_beside(const char *unit, size_t length)
 {
@@ -134,7 +134,7 @@ check_beside(const char *unit, size_t length)
 }
 
 static void
-beside_of_any_name_is_a_name(void)
+beside_of_any_name_is_valid(void)
 {
     static const char *const units[] = {
         "a", "~", "\xc3\xa4", "\xe2\x82\xac", "\xf0\x9f\x90\x8d", "\x80",
@@ -167,7 +167,7 @@ beside_cuts_between_characters(void)
 }
 
 static void
-lack_of_randomness_is_told(void)
+lack_of_randomness_is_an_error(void)
 {
     struct pshm_name name = name_of("x"), out;
     pshm_fault_arm("getrandom", 1, PSHM_FAULT_FAIL, EINTR);
@@ -180,13 +180,13 @@ lack_of_randomness_is_told(void)
 int
 main(void)
 {
-    RUN(good_names_are_laid_out);
-    RUN(bad_names_are_refused_in_words);
+    RUN(valid_names_are_parsed);
+    RUN(message_names_the_violated_rule);
     RUN(length_is_limited);
-    RUN(random_names_are_fresh);
+    RUN(random_names_differ);
     RUN(beside_starts_with_the_name);
-    RUN(beside_of_any_name_is_a_name);
+    RUN(beside_of_any_name_is_valid);
     RUN(beside_cuts_between_characters);
-    RUN(lack_of_randomness_is_told);
+    RUN(lack_of_randomness_is_an_error);
     return finish();
 }

@@ -15,7 +15,7 @@ is_free(void)
 }
 
 static void
-one_has_it_at_a_time(void)
+one_process_holds_it_at_a_time(void)
 {
     int name_lock = pshm_name_lock_acquire();
     CHECK(name_lock > 2);
@@ -26,7 +26,7 @@ one_has_it_at_a_time(void)
 }
 
 static void
-nobody_waits_for_ever(void)
+wait_is_limited(void)
 {
     int name_lock = pshm_name_lock_acquire();
     double begun = pshm_clock();
@@ -40,7 +40,7 @@ nobody_waits_for_ever(void)
 }
 
 static int
-hold_it_and_stop(void *context)
+take_it_and_stop(void *context)
 {
     (void)context;
     CHECK(pshm_name_lock_acquire() >= 0);
@@ -51,7 +51,7 @@ hold_it_and_stop(void *context)
 static void
 it_ends_with_the_process(void)
 {
-    pid_t child = child_start(hold_it_and_stop, NULL);
+    pid_t child = child_start(take_it_and_stop, NULL);
     child_wait_stopped(child);
     CHECK(!is_free());
     CHECK(kill(child, SIGKILL) == 0);
@@ -68,7 +68,7 @@ stop(void *context)
 }
 
 static void
-child_forked_meanwhile_does_not_keep_it(void)
+forked_child_does_not_hold_it(void)
 {
     int name_lock = pshm_name_lock_acquire();
     pid_t child = child_start(stop, NULL);
@@ -80,16 +80,16 @@ child_forked_meanwhile_does_not_keep_it(void)
 }
 
 static void
-end_it(void *context)
+release_it(void *context)
 {
     pshm_name_lock_release(*(int *)context);
 }
 
 static void
-who_waits_gets_it_once_it_is_free(void)
+waiter_gets_it_when_it_is_released(void)
 {
     int name_lock = pshm_name_lock_acquire();
-    pshm_fault_hook(end_it, &name_lock);
+    pshm_fault_hook(release_it, &name_lock);
     pshm_fault_arm("clock_nanosleep", 2, PSHM_FAULT_HOOK_BEFORE, 0);
     int second = pshm_name_lock_acquire();
     CHECK_IS(pshm_fault_disarm(), 2);
@@ -99,7 +99,7 @@ who_waits_gets_it_once_it_is_free(void)
 }
 
 static void
-what_fails_is_no_obstacle(void)
+failure_means_to_continue_without_it(void)
 {
     static const char *const calls[] = {"open", "flock"};
     for (size_t i = 0; i < COUNT(calls); i++) {
@@ -116,11 +116,11 @@ what_fails_is_no_obstacle(void)
 int
 main(void)
 {
-    RUN(one_has_it_at_a_time);
-    RUN(nobody_waits_for_ever);
+    RUN(one_process_holds_it_at_a_time);
+    RUN(wait_is_limited);
     RUN(it_ends_with_the_process);
-    RUN(child_forked_meanwhile_does_not_keep_it);
-    RUN(who_waits_gets_it_once_it_is_free);
-    RUN(what_fails_is_no_obstacle);
+    RUN(forked_child_does_not_hold_it);
+    RUN(waiter_gets_it_when_it_is_released);
+    RUN(failure_means_to_continue_without_it);
     return finish();
 }

@@ -4,7 +4,7 @@
 static mode_t kind;
 
 static void
-flags_and_mode_are_the_callers(void)
+flags_and_mode_are_used(void)
 {
     struct pshm_name name = name_of("raw");
     mode_t old = umask(027);
@@ -35,7 +35,7 @@ open_with_0_closed(void *context)
 }
 
 static void
-stays_above_the_standard_descriptors(void)
+descriptor_is_above_the_standard_ones(void)
 {
     struct pshm_name name = name_of("raw");
     (void)make_plain(&name, 1, 0600, 0);
@@ -44,7 +44,7 @@ stays_above_the_standard_descriptors(void)
 }
 
 static void
-what_is_no_regular_file_is_refused_at_once(void)
+other_files_are_refused_at_once(void)
 {
     static const int flags[] = {O_RDONLY, O_WRONLY, O_RDWR, O_RDWR | O_CREAT,
                                 O_RDWR | O_TRUNC};
@@ -65,7 +65,7 @@ what_is_no_regular_file_is_refused_at_once(void)
 }
 
 static void
-errors_are_told(void)
+errors_are_returned(void)
 {
     struct pshm_name name = name_of("raw");
     pshm_fault_arm("shm_open", 1, PSHM_FAULT_FAIL, EINTR);
@@ -82,9 +82,9 @@ errors_are_told(void)
 int
 main(void)
 {
-    RUN(flags_and_mode_are_the_callers);
-    RUN(stays_above_the_standard_descriptors);
-    RUN(what_is_no_regular_file_is_refused_at_once);
-    RUN(errors_are_told);
+    RUN(flags_and_mode_are_used);
+    RUN(descriptor_is_above_the_standard_ones);
+    RUN(other_files_are_refused_at_once);
+    RUN(errors_are_returned);
     return finish();
 }

@@ -6,7 +6,7 @@
 #include <pthread.h>
 #include <sys/syscall.h>
 
-/* A mutex that a thread has, and whose object goes away. */
+/* A mutex that a thread holds, and whose object is deallocated. */
 struct orphan {
     struct pshm_robust *mutex;
     struct pshm_mutex_state mstate;
@@ -14,12 +14,12 @@ struct orphan {
     struct pshm_region *region;
     pthread_t thread;
     atomic_uint state;
-    bool ends_at_once;                  /* without what the C library does */
+    bool ends_at_once;                  /* without cleanup by the C library */
 };
 
-/* 1: has it; 2: may end. */
+/* 1: holds the mutex; 2: may end. */
 static void *
-hold_it(void *context)
+hold_mutex(void *context)
 {
     struct orphan *orphan = context;
     intptr_t wrong = pshm_robust_try(orphan->mutex, &orphan->mstate) != 0;
@@ -33,7 +33,7 @@ hold_it(void *context)
     return (void *)wrong;
 }
 
-/* The caller has a reference to its region as well. */
+/* The caller also has a reference to the region. */
 static void
 make(struct orphan *orphan)
 {
@@ -43,7 +43,7 @@ make(struct orphan *orphan)
     pshm_robust_watch(&orphan->mstate, &orphan->note);
     orphan->region = pshm_region_new(orphan->mutex, PAGE);
     pshm_region_keep(orphan->region);
-    CHECK(pthread_create(&orphan->thread, NULL, hold_it, orphan) == 0);
+    CHECK(pthread_create(&orphan->thread, NULL, hold_mutex, orphan) == 0);
     await(&orphan->state, 1);
     CHECK_IS(pshm_robust_abandon(orphan->mutex, &orphan->mstate, NULL),
              -EBUSY);
@@ -64,7 +64,7 @@ end_thread(struct orphan *orphan)
 }
 
 static void
-sleep_until_it_is_looked_for(void)
+sleep_for_a_poll_interval(void)
 {
     int64_t deadline = pshm_now() + PSHM_POLL_INTERVAL + 10 * MS;
     while (pshm_now() < deadline) {
@@ -73,7 +73,7 @@ sleep_until_it_is_looked_for(void)
 }
 
 static void
-thread_that_ends_releases_its_own(void)
+ending_thread_releases_its_orphans(void)
 {
     struct orphan orphan = {0};
     make(&orphan);
@@ -87,9 +87,9 @@ thread_that_ends_releases_its_own(void)
     pshm_region_drop(orphan.region);
 }
 
-/* Some other thread finds out in time if that thread could not. */
+/* A thread that ends without cleanup is found later by another thread. */
 static int
-have_threads_that_end_at_once(void *context)
+run_threads_without_cleanup(void *context)
 {
     struct orphan orphans[2] = {{.ends_at_once = true},
                                 {.ends_at_once = true}};
@@ -98,16 +98,16 @@ have_threads_that_end_at_once(void *context)
         make(&orphans[i]);
         keep(&orphans[i]);
     }
-    pshm_orphans_release();             /* it has seen them then */
+    pshm_orphans_release();             /* now it has found them */
     end_thread(&orphans[0]);
     pshm_orphans_release();
     CHECK(!pshm_region_is_own(orphans[0].region));
-    sleep_until_it_is_looked_for();
+    sleep_for_a_poll_interval();
     pshm_orphans_release();
     CHECK(pshm_region_is_own(orphans[0].region));
     CHECK(!pshm_region_is_own(orphans[1].region));
     end_thread(&orphans[1]);
-    sleep_until_it_is_looked_for();
+    sleep_for_a_poll_interval();
     pshm_orphans_release();
     CHECK(pshm_region_is_own(orphans[1].region));
     CHECK(atomic_load(&pshm_orphans) == NULL);
@@ -115,16 +115,16 @@ have_threads_that_end_at_once(void *context)
 }
 
 static void
-thread_that_has_ended_is_found_in_time(void)
+ended_thread_is_found_later(void)
 {
     if (SANITIZED) {
-        skip("a sanitizer wants to see a thread end");
+        skip("a sanitizer must notice the end of a thread");
         return;
     }
-    CHECK_IS(child_run(have_threads_that_end_at_once, NULL), 0);
+    CHECK_IS(child_run(run_threads_without_cleanup, NULL), 0);
 }
 
-/* It is not known which threads still have it in their lists. */
+/* It is not known which threads still have the mutex in their lists. */
 static int
 keep_one_that_is_lost(void *context)
 {
@@ -142,7 +142,7 @@ keep_one_that_is_lost(void *context)
 }
 
 static void
-one_that_is_lost_stays_for_good(void)
+lost_mutex_is_never_released(void)
 {
     CHECK_IS(child_run(keep_one_that_is_lost, NULL), 0);
 }
@@ -163,7 +163,7 @@ keep_one_without_memory(void *context)
 }
 
 static void
-without_memory_it_stays_for_good(void)
+orphan_without_memory_is_never_released(void)
 {
     if (SANITIZED) {
         skip("a sanitizer has its own malloc");
@@ -172,7 +172,7 @@ without_memory_it_stays_for_good(void)
     CHECK_IS(child_run(keep_one_without_memory, NULL), 0);
 }
 
-/* ---- two at once, the second one at each step of the first one ---- */
+/* ---- two calls at once, the second at each step of the first ---- */
 
 static struct orphan both[2];
 
@@ -201,7 +201,7 @@ keep_second(void *context)
 }
 
 static void
-neither_is_lost(void *context)
+both_are_recorded(void *context)
 {
     (void)context;
     for (int i = 0; i < 2; i++) {
@@ -213,10 +213,10 @@ neither_is_lost(void *context)
 }
 
 static void
-two_are_kept_at_once(void)
+two_orphans_at_once_are_both_recorded(void)
 {
     meet_at_each_step(&(struct meeting){begin_with_two, keep_first,
-                                        keep_second, neither_is_lost},
+                                        keep_second, both_are_recorded},
                       NULL);
 }
 
@@ -224,10 +224,10 @@ int
 main(void)
 {
     pshm_forks_watch();
-    RUN(thread_that_ends_releases_its_own);
-    RUN(two_are_kept_at_once);
-    RUN(one_that_is_lost_stays_for_good);
-    RUN(thread_that_has_ended_is_found_in_time);
-    RUN(without_memory_it_stays_for_good);
+    RUN(ending_thread_releases_its_orphans);
+    RUN(two_orphans_at_once_are_both_recorded);
+    RUN(lost_mutex_is_never_released);
+    RUN(ended_thread_is_found_later);
+    RUN(orphan_without_memory_is_never_released);
     return finish();
 }

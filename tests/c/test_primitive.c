@@ -6,7 +6,7 @@
 
 #include <pthread.h>
 
-/* A primitive with data behind its header, and the process that used it. */
+/* A primitive with data behind its header. */
 struct wide {
     struct pshm_primitive primitive;
     unsigned char rest[128];
@@ -14,7 +14,8 @@ struct wide {
 
 struct place {
     struct wide wide;
-    atomic_uint begun, made;            /* calls of init; makes that say 0 */
+    atomic_uint begun, made;            /* calls of init; makes that returned 0
+                                         */
     atomic_uint ready;
 };
 
@@ -24,7 +25,7 @@ fresh(void)
     return shared_memory(PAGE);
 }
 
-/* Also what the kernel has to provide page by page is all of one kind. */
+/* Fill the payload and the data behind the header with one byte. */
 static int
 fill(struct pshm_primitive *primitive, const void *how)
 {
@@ -58,7 +59,7 @@ is_filled(const struct wide *wide, unsigned char byte)
 }
 
 static const unsigned char an_x = 'x';
-static const struct pshm_primitive_params spec = {
+static const struct pshm_primitive_params params = {
     .kind = PSHM_PRIMITIVE_EVENT, .size = sizeof(struct wide), .flags = 5,
     .init = fill, .how = &an_x};
 static const struct pshm_primitive_params owned = {
@@ -74,31 +75,31 @@ make(struct pshm_primitive *primitive,
 }
 
 static void
-zeros_become_a_cell_once(void)
+primitive_is_made_once_from_zeros(void)
 {
     struct place *place = fresh();
     struct pshm_primitive *primitive = &place->wide.primitive;
-    CHECK_IS(pshm_primitive_check(primitive, &spec, NULL), -ENOENT);
+    CHECK_IS(pshm_primitive_check(primitive, &params, NULL), -ENOENT);
     CHECK(!pshm_primitive_intact(primitive, PSHM_PRIMITIVE_EVENT));
-    CHECK_IS(make(primitive, &spec), 0);
+    CHECK_IS(make(primitive, &params), 0);
     CHECK(is_filled(&place->wide, 'x'));
     CHECK_IS(primitive->header.kind, PSHM_PRIMITIVE_EVENT);
     CHECK_IS(primitive->header.flags, 5);
     CHECK_IS(primitive->header.space, 0);
-    CHECK_IS(pshm_primitive_check(primitive, &spec, NULL), 0);
+    CHECK_IS(pshm_primitive_check(primitive, &params, NULL), 0);
     CHECK(pshm_primitive_intact(primitive, PSHM_PRIMITIVE_EVENT));
     CHECK(!pshm_primitive_intact(primitive, PSHM_PRIMITIVE_LOCK));
 
-    unsigned char kept[sizeof(*place)];
-    memcpy(kept, place, sizeof(kept));
-    CHECK_IS(make(primitive, &spec), -EEXIST);
-    CHECK(memcmp(kept, (unsigned char *)place, sizeof(kept)) == 0);
+    unsigned char saved[sizeof(*place)];
+    memcpy(saved, place, sizeof(saved));
+    CHECK_IS(make(primitive, &params), -EEXIST);
+    CHECK(memcmp(saved, (unsigned char *)place, sizeof(saved)) == 0);
     CHECK(munmap(place, PAGE) == 0);
 }
 
-/* The tag lies at 64, and in it the magic, what it says, and the guard. */
+/* The header is at offset 64: the magic number, the description, the guard. */
 static void
-anything_else_stays_byte_for_byte(void)
+other_bytes_are_refused_and_not_changed(void)
 {
     static const struct {
         size_t from, to;
@@ -116,19 +117,19 @@ anything_else_stays_byte_for_byte(void)
         struct place *place = fresh();
         memset((char *)place + garbage[i].from, 0xa5,
                garbage[i].to - garbage[i].from);
-        unsigned char kept[sizeof(*place)];
-        memcpy(kept, place, sizeof(kept));
-        CHECK_IS(pshm_primitive_check(&place->wide.primitive, &spec, NULL),
+        unsigned char saved[sizeof(*place)];
+        memcpy(saved, place, sizeof(saved));
+        CHECK_IS(pshm_primitive_check(&place->wide.primitive, &params, NULL),
                  -EBADMSG);
-        CHECK_IS(pshm_primitive_make(&place->wide.primitive, &spec, PSHM_NEVER,
-                                     NULL),
+        CHECK_IS(pshm_primitive_make(&place->wide.primitive, &params,
+                                     PSHM_NEVER, NULL),
                  -EBADMSG);
-        CHECK(memcmp(kept, (unsigned char *)place, sizeof(kept)) == 0);
+        CHECK(memcmp(saved, (unsigned char *)place, sizeof(saved)) == 0);
         CHECK(munmap(place, PAGE) == 0);
     }
 }
 
-/* Another process writes over the guard while the primitive is made. */
+/* Another process overwrites the guard while the primitive is made. */
 static int
 fill_and_overwrite(struct pshm_primitive *primitive, const void *how)
 {
@@ -137,13 +138,13 @@ fill_and_overwrite(struct pshm_primitive *primitive, const void *how)
 }
 
 static int
-make_with_the_guard_written_over(void *context)
+make_with_overwritten_guard(void *context)
 {
     bool forbidden = *(bool *)context;
-    struct pshm_primitive_params hostile = spec;
+    struct pshm_primitive_params hostile = params;
     struct place *place = fresh(), *other = fresh();
     hostile.init = fill_and_overwrite;
-    if (forbidden) {                    /* the neighbours cannot be asked */
+    if (forbidden) {                    /* the neighbours cannot be read */
         pshm_fault_arm("futex", 1, PSHM_FAULT_FAIL_ON, EPERM);
     }
     int rc = make(&place->wide.primitive, &hostile);
@@ -156,37 +157,38 @@ make_with_the_guard_written_over(void *context)
     if (rc != -ENOTRECOVERABLE) {
         CHECK(munmap(place, PAGE) == 0);
     }
-    CHECK_IS(make(&other->wide.primitive, &spec), 0);
+    CHECK_IS(make(&other->wide.primitive, &params), 0);
     return 0;
 }
 
 static void
-guard_that_is_written_over_does_no_harm(void)
+overwritten_guard_is_an_error(void)
 {
     for (int forbidden = 0; forbidden < 2; forbidden++) {
         bool context = forbidden;
-        CHECK_IS(child_run(make_with_the_guard_written_over, &context), 0);
+        CHECK_IS(child_run(make_with_overwritten_guard, &context), 0);
     }
 }
 
-/* The magic number says that a primitive is being made, and the guard is invalid. */
+/* The magic number says that a primitive is being made, but the guard is
+ * invalid. */
 static void
-guard_that_no_maker_wrote_is_refused(void)
+invalid_guard_is_refused(void)
 {
     struct place *place = fresh();
     struct pshm_primitive *primitive = &place->wide.primitive;
     atomic_store(&primitive->header.magic, PSHM_PRIMITIVE_MAKING);
-    CHECK_IS(pshm_primitive_check(primitive, &spec, NULL), -EBADMSG);
-    CHECK_IS(make(primitive, &spec), -EBADMSG);
+    CHECK_IS(pshm_primitive_check(primitive, &params, NULL), -EBADMSG);
+    CHECK_IS(make(primitive, &params), -EBADMSG);
     CHECK_IS(pshm_robust_init(&primitive->header.guard, 0), 0);
-    CHECK_IS(pshm_primitive_check(primitive, &spec, NULL), -ENOENT);
-    CHECK_IS(make(primitive, &spec), 0);
+    CHECK_IS(pshm_primitive_check(primitive, &params, NULL), -ENOENT);
+    CHECK_IS(make(primitive, &params), 0);
     CHECK(munmap(place, PAGE) == 0);
 }
 
-/* For instance under an emulator. */
+/* For example, an emulator may not have them. */
 static void
-kernel_without_robust_mutexes_is_told(void)
+kernel_without_robust_mutexes_is_an_error(void)
 {
     static const char *const calls[] = {"pthread_mutex_init",
                                         "pthread_mutexattr_setrobust"};
@@ -196,10 +198,10 @@ kernel_without_robust_mutexes_is_told(void)
             check_about("%s %d", calls[i], nth);
             struct place *place = fresh();
             pshm_fault_arm(calls[i], nth, PSHM_FAULT_FAIL, ENOTSUP);
-            int rc = make(&place->wide.primitive, &spec);
+            int rc = make(&place->wide.primitive, &params);
             failed = pshm_fault_disarm() >= nth;
             CHECK_IS(rc, failed ? -ENOTSUP : 0);
-            CHECK_IS(make(&place->wide.primitive, &spec),
+            CHECK_IS(make(&place->wide.primitive, &params),
                      failed ? 0 : -EEXIST);
             CHECK(is_filled(&place->wide, 'x'));
             CHECK(munmap(place, PAGE) == 0);
@@ -208,13 +210,13 @@ kernel_without_robust_mutexes_is_told(void)
 }
 
 static void
-another_kind_is_named(void)
+other_kind_is_reported(void)
 {
     struct place *place = fresh();
     struct pshm_primitive *primitive = &place->wide.primitive;
-    struct pshm_primitive_params other = spec;
+    struct pshm_primitive_params other = params;
     enum pshm_primitive_kind found = PSHM_PRIMITIVE_NONE;
-    CHECK_IS(make(primitive, &spec), 0);
+    CHECK_IS(make(primitive, &params), 0);
     other.kind = PSHM_PRIMITIVE_BARRIER;
     CHECK_IS(pshm_primitive_check(primitive, &other, &found), -EPROTOTYPE);
     CHECK_IS(found, PSHM_PRIMITIVE_EVENT);
@@ -224,19 +226,19 @@ another_kind_is_named(void)
     CHECK_IS(found, PSHM_PRIMITIVE_EVENT);
     CHECK_IS(pshm_primitive_check(primitive, &other, NULL), -EPROTOTYPE);
     CHECK(is_filled(&place->wide, 'x'));
-    other = spec;
+    other = params;
     other.flags = 0;
     CHECK_IS(pshm_primitive_check(primitive, &other, NULL), 0);
     CHECK(munmap(place, PAGE) == 0);
 }
 
 static void
-another_library_word_size_or_version_is_told(void)
+other_library_size_or_version_is_an_error(void)
 {
     struct place *place = fresh();
     struct pshm_primitive *primitive = &place->wide.primitive;
-    CHECK_IS(make(primitive, &spec), 0);
-    struct pshm_header kept = primitive->header;
+    CHECK_IS(make(primitive, &params), 0);
+    struct pshm_header saved = primitive->header;
     for (int i = 0; i < 4; i++) {
         check_about("member %d", i);
         primitive->header.version =
@@ -247,20 +249,20 @@ another_library_word_size_or_version_is_told(void)
             (uint16_t)(primitive->header.mutex_size - (i == 2));
         primitive->header.sem_size =
             (uint16_t)(primitive->header.sem_size - (i == 3));
-        CHECK_IS(pshm_primitive_check(primitive, &spec, NULL), -ENOEXEC);
-        CHECK_IS(make(primitive, &spec), -ENOEXEC);
-        primitive->header.version = kept.version;
-        primitive->header.library = kept.library;
-        primitive->header.mutex_size = kept.mutex_size;
-        primitive->header.sem_size = kept.sem_size;
-        CHECK_IS(pshm_primitive_check(primitive, &spec, NULL), 0);
+        CHECK_IS(pshm_primitive_check(primitive, &params, NULL), -ENOEXEC);
+        CHECK_IS(make(primitive, &params), -ENOEXEC);
+        primitive->header.version = saved.version;
+        primitive->header.library = saved.library;
+        primitive->header.mutex_size = saved.mutex_size;
+        primitive->header.sem_size = saved.sem_size;
+        CHECK_IS(pshm_primitive_check(primitive, &params, NULL), 0);
     }
     CHECK(munmap(place, PAGE) == 0);
 }
 
-/* Only where threads are known by their ids. */
+/* Matters only for primitives that record the ids of threads. */
 static void
-another_space_of_process_ids_is_told(void)
+other_pid_namespace_is_an_error(void)
 {
     struct place *place = fresh();
     struct pshm_primitive *primitive = &place->wide.primitive;
@@ -270,7 +272,7 @@ another_space_of_process_ids_is_told(void)
     primitive->header.space++;
     CHECK_IS(pshm_primitive_check(primitive, &owned, NULL), -EXDEV);
     CHECK_IS(make(primitive, &owned), -EXDEV);
-    CHECK_IS(pshm_primitive_check(primitive, &spec, NULL), 0);
+    CHECK_IS(pshm_primitive_check(primitive, &params, NULL), 0);
     primitive->header.space = 0;
     CHECK_IS(pshm_primitive_check(primitive, &owned, NULL), 0);
     CHECK(munmap(place, PAGE) == 0);
@@ -289,13 +291,13 @@ static void
 failed_init_leaves_nothing(void)
 {
     struct place *place = fresh();
-    struct pshm_primitive_params failing = spec;
+    struct pshm_primitive_params failing = params;
     failing.init = fill_and_fail;
     CHECK_IS(make(&place->wide.primitive, &failing), -ENOMEM);
-    CHECK_IS(pshm_primitive_check(&place->wide.primitive, &spec, NULL),
+    CHECK_IS(pshm_primitive_check(&place->wide.primitive, &params, NULL),
              -ENOENT);
     CHECK(is_filled(&place->wide, 0));
-    CHECK_IS(make(&place->wide.primitive, &spec), 0);
+    CHECK_IS(make(&place->wide.primitive, &params), 0);
     CHECK(is_filled(&place->wide, 'x'));
     CHECK(munmap(place, PAGE) == 0);
 }
@@ -313,47 +315,47 @@ static int
 make_and_stop(void *context)
 {
     struct place *place = context;
-    struct pshm_primitive_params stopping = spec;
+    struct pshm_primitive_params stopping = params;
     stopping.init = fill_and_stop;
     CHECK_IS(make(&place->wide.primitive, &stopping), 0);
     return 0;
 }
 
 static void
-stopped_maker_is_waited_for_in_vain(void)
+wait_for_a_stopped_maker_times_out(void)
 {
     struct place *place = fresh();
     struct pshm_primitive *primitive = &place->wide.primitive;
     pid_t child = child_start(make_and_stop, place);
     child_wait_stopped(child);
-    CHECK_IS(pshm_primitive_check(primitive, &spec, NULL), -ENOENT);
+    CHECK_IS(pshm_primitive_check(primitive, &params, NULL), -ENOENT);
     int64_t start = pshm_now();
-    CHECK_IS(pshm_primitive_make(primitive, &spec, PSHM_NEVER, NULL), -EINTR);
+    CHECK_IS(pshm_primitive_make(primitive, &params, PSHM_NEVER, NULL), -EINTR);
     CHECK(took(start, 50));
-    CHECK_IS(pshm_primitive_make(primitive, &spec, in_ms(10), NULL),
+    CHECK_IS(pshm_primitive_make(primitive, &params, in_ms(10), NULL),
              -ETIMEDOUT);
     start = pshm_now();
     int rc;
     int64_t deadline = start + 120 * MS;
-    PATIENTLY(rc, pshm_primitive_make(primitive, &spec, deadline, NULL));
+    PATIENTLY(rc, pshm_primitive_make(primitive, &params, deadline, NULL));
     CHECK_IS(rc, -ETIMEDOUT);
     CHECK(took(start, 120));
     CHECK_IS(primitive->payload[7], 1);
     CHECK(kill(child, SIGCONT) == 0);
-    CHECK_IS(make(primitive, &spec), -EEXIST);
+    CHECK_IS(make(primitive, &params), -EEXIST);
     CHECK(is_filled(&place->wide, 'x'));
     CHECK_IS(child_wait(child), 0);
     CHECK(munmap(place, PAGE) == 0);
 }
 
 static void
-what_a_dead_maker_left_is_wiped(void)
+bytes_of_a_dead_maker_are_cleared(void)
 {
     struct place *place = fresh();
     pid_t child = child_start(make_and_stop, place);
     child_wait_stopped(child);
     kill_now(child);
-    CHECK_IS(pshm_primitive_check(&place->wide.primitive, &spec, NULL),
+    CHECK_IS(pshm_primitive_check(&place->wide.primitive, &params, NULL),
              -ENOENT);
     CHECK_IS(place->wide.primitive.payload[7], 1);
     CHECK_IS(make(&place->wide.primitive, &owned), 0);
@@ -386,7 +388,7 @@ race_to_make(void *context)
 {
     struct maker *maker = context;
     struct place *place = maker->place;
-    struct pshm_primitive_params mine = spec;
+    struct pshm_primitive_params mine = params;
     mine.init = fill_slowly;
     mine.how = &maker->byte;
     (void)atomic_fetch_add(&place->ready, 1);
@@ -401,7 +403,7 @@ race_to_make(void *context)
 }
 
 static void
-one_of_many_makers_makes_it(void)
+one_of_many_makers_succeeds(void)
 {
     for (int round = 0; round < ROUNDS(250); round++) {
         struct maker makers[4];
@@ -425,10 +427,12 @@ one_of_many_makers_makes_it(void)
                   || (i < victims && status == -SIGKILL));
             made += status == 10;
         }
-        /* By a survivor; or by a process that was killed after it. */
+        /* It was made by a survivor, or by a process that was killed
+         * afterwards. */
         CHECK(made <= 1);
         CHECK(atomic_load(&place->made) <= 1);
-        CHECK_IS(pshm_primitive_check(&place->wide.primitive, &spec, NULL), 0);
+        CHECK_IS(pshm_primitive_check(&place->wide.primitive, &params, NULL),
+                 0);
         CHECK(place->wide.primitive.payload[0] >= 'a'
               && place->wide.primitive.payload[0] <= 'd');
         CHECK(is_filled(&place->wide, place->wide.primitive.payload[0]));
@@ -437,12 +441,12 @@ one_of_many_makers_makes_it(void)
     }
 }
 
-/* The last one is killed as well, until one gets through. */
+/* Makers are killed one after the other until one completes. */
 static int
-make_for_oneself(void *context)
+make_with_own_byte(void *context)
 {
     struct maker *maker = context;
-    struct pshm_primitive_params mine = spec;
+    struct pshm_primitive_params mine = params;
     mine.how = &maker->byte;
     (void)atomic_fetch_add(&maker->place->ready, 1);
     int rc = make(&maker->place->wide.primitive, &mine);
@@ -451,13 +455,13 @@ make_for_oneself(void *context)
 }
 
 static void
-makers_killed_one_after_another_hinder_nobody(void)
+killed_makers_do_not_prevent_the_next(void)
 {
     for (int round = 0; round < ROUNDS(60); round++) {
         struct place *place = fresh();
         for (unsigned i = 0; i < 4; i++) {
             struct maker maker = {place, (unsigned char)('a' + i)};
-            pid_t child = child_start(make_for_oneself, &maker);
+            pid_t child = child_start(make_with_own_byte, &maker);
             await(&place->ready, i + 1);
             int64_t deadline = pshm_now() + (int64_t)random_below(60) * 1000;
             while (pshm_now() < deadline) {
@@ -466,14 +470,14 @@ makers_killed_one_after_another_hinder_nobody(void)
             int status = child_wait(child);
             CHECK(status == 0 || status == -SIGKILL);
         }
-        int rc = make(&place->wide.primitive, &spec);
+        int rc = make(&place->wide.primitive, &params);
         CHECK(rc == 0 || rc == -EEXIST);
         CHECK(is_filled(&place->wide, place->wide.primitive.payload[0]));
         CHECK(munmap(place, PAGE) == 0);
     }
 }
 
-/* ---- two at once, the second one at each step of the first one ---- */
+/* ---- two calls at once, the second at each step of the first ---- */
 
 struct two_makers {
     struct place *place;
@@ -492,24 +496,24 @@ static void
 make_first(void *context)
 {
     struct two_makers *makers = context;
-    makers->rcs[0] = make(&makers->place->wide.primitive, &spec);
+    makers->rcs[0] = make(&makers->place->wide.primitive, &params);
 }
 
 static void
-look_first(void *context)
+check_first(void *context)
 {
     struct two_makers *makers = context;
     makers->rcs[0] =
-        pshm_primitive_check(&makers->place->wide.primitive, &spec, NULL);
+        pshm_primitive_check(&makers->place->wide.primitive, &params, NULL);
 }
 
-/* Not for long, for the first one may be at it. */
+/* Without a wait, because the first maker may have stopped in between. */
 static int
 make_now(void *context)
 {
     struct two_makers *makers = context;
     int rc =
-        pshm_primitive_make(&makers->place->wide.primitive, &spec, 0, NULL);
+        pshm_primitive_make(&makers->place->wide.primitive, &params, 0, NULL);
     return rc == 0 ? 10 : rc == -EEXIST ? 11 : rc == -ETIMEDOUT ? 12 : 1;
 }
 
@@ -521,18 +525,19 @@ make_in_another_process(void *context)
 }
 
 static void
-one_of_them_made_it(void *context)
+one_maker_succeeded(void *context)
 {
     struct two_makers *makers = context;
     CHECK_IS(makers->rcs[0], makers->rcs[1] == 10 ? -EEXIST : 0);
     CHECK(makers->rcs[1] >= 10);
     CHECK(is_filled(&makers->place->wide, 'x'));
-    CHECK_IS(pshm_primitive_check(&makers->place->wide.primitive, &spec, NULL),
-             0);
+    CHECK_IS(
+        pshm_primitive_check(&makers->place->wide.primitive, &params, NULL),
+        0);
 }
 
 static void
-it_is_there_or_not_yet(void *context)
+it_was_found_or_not_yet_made(void *context)
 {
     struct two_makers *makers = context;
     CHECK(makers->rcs[0] == -ENOENT || makers->rcs[0] == 0);
@@ -545,9 +550,9 @@ two_makers_at_once(void)
     struct two_makers makers = {.place = fresh()};
     const struct meeting meetings[] = {
         {begin_with_zeros, make_first, make_in_another_process,
-         one_of_them_made_it},
-        {begin_with_zeros, look_first, make_in_another_process,
-         it_is_there_or_not_yet},
+         one_maker_succeeded},
+        {begin_with_zeros, check_first, make_in_another_process,
+         it_was_found_or_not_yet_made},
     };
     for (size_t i = 0; i < COUNT(meetings); i++) {
         meet_at_each_step(&meetings[i], &makers);
@@ -555,32 +560,33 @@ two_makers_at_once(void)
     CHECK(munmap((void *)makers.place, PAGE) == 0);
 }
 
-/* Other bytes, by a program that is not this library. */
+/* A program that does not use this library writes other bytes. */
 static void
-write_into_it(void *context)
+write_other_byte(void *context)
 {
     struct two_makers *makers = context;
     makers->place->wide.rest[9] = 'y';
 }
 
 static void
-other_bytes_are_there(void *context)
+other_byte_is_still_there(void *context)
 {
     struct two_makers *makers = context;
     CHECK(makers->rcs[0] == 0 || makers->rcs[0] == -EBADMSG);
     CHECK(makers->rcs[0] == 0
-          || pshm_primitive_check(&makers->place->wide.primitive, &spec, NULL)
+          || pshm_primitive_check(&makers->place->wide.primitive, &params, NULL)
                  < 0);
     unsigned char byte = makers->place->wide.rest[9];
     CHECK(byte == 'y' || (byte == 'x' && makers->rcs[0] == 0));
 }
 
 static void
-bytes_that_appear_meanwhile_are_not_written_over(void)
+bytes_written_meanwhile_are_not_overwritten(void)
 {
     struct two_makers makers = {.place = fresh()};
     meet_at_each_step(&(struct meeting){begin_with_zeros, make_first,
-                                        write_into_it, other_bytes_are_there},
+                                        write_other_byte,
+                                        other_byte_is_still_there},
                       &makers);
     CHECK(munmap((void *)makers.place, PAGE) == 0);
 }
@@ -588,28 +594,28 @@ bytes_that_appear_meanwhile_are_not_written_over(void)
 /* Both changes of the magic number happen while it is read. */
 struct slow_maker {
     struct pshm_primitive *primitive, *model;
-    int later;                          /* steps to the second change */
+    int later;                          /* steps until the second change */
 };
 
 static void
-go_to_the_end(void *context)
+complete_it(void *context)
 {
     struct slow_maker *maker = context;
     *maker->primitive = *maker->model;
 }
 
 static void
-go_half_the_way(void *context)
+begin_it(void *context)
 {
     struct slow_maker *maker = context;
     maker->primitive->header.guard = maker->model->header.guard;
     atomic_store(&maker->primitive->header.magic, PSHM_PRIMITIVE_MAKING);
-    pshm_fault_hook(go_to_the_end, maker);
+    pshm_fault_hook(complete_it, maker);
     pshm_fault_arm("atomic", maker->later, PSHM_FAULT_HOOK_BEFORE, 0);
 }
 
 static void
-placed_may_be_made_while_it_is_looked_at(void)
+primitive_can_be_made_during_a_check(void)
 {
     struct place *model = fresh(), *place = fresh();
     struct slow_maker maker = {&place->wide.primitive, &model->wide.primitive,
@@ -622,7 +628,7 @@ placed_may_be_made_while_it_is_looked_at(void)
             CHECK_IS(pshm_primitive_check(maker.primitive, &owned, NULL),
                      -ENOENT);
             seen = pshm_fault_disarm();
-            pshm_fault_hook(go_half_the_way, &maker);
+            pshm_fault_hook(begin_it, &maker);
             pshm_fault_arm("atomic", first, PSHM_FAULT_HOOK_BEFORE, 0);
             int rc = pshm_primitive_check(maker.primitive, &owned, NULL);
             (void)pshm_fault_disarm();
@@ -636,13 +642,13 @@ placed_may_be_made_while_it_is_looked_at(void)
 /* ---- by name ---- */
 
 static void
-kind_of_a_named_one_is_told(void)
+kind_of_a_named_primitive_is_reported(void)
 {
-    struct pshm_name name = name_of("cell"), absent = name_of("absent");
+    struct pshm_name name = name_of("primitive"), absent = name_of("absent");
     enum pshm_primitive_kind found = PSHM_PRIMITIVE_LOCK;
     CHECK_IS(pshm_primitive_named(&absent, &found), 0);
     CHECK_IS(found, PSHM_PRIMITIVE_NONE);
-    (void)make_plain(&name, 100, 0600, 0);      /* less than a primitive */
+    (void)make_plain(&name, 100, 0600, 0);      /* smaller than a primitive */
     CHECK_IS(pshm_primitive_named(&name, &found), 1);
     CHECK_IS(found, PSHM_PRIMITIVE_NONE);
     CHECK(truncate(name.path, (off_t)PAGE) == 0);
@@ -652,13 +658,13 @@ kind_of_a_named_one_is_told(void)
     struct pshm_primitive *primitive = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
                                   MAP_SHARED, fd, 0);
     CHECK((void *)primitive != MAP_FAILED);
-    CHECK_IS(make(primitive, &spec), 0);
+    CHECK_IS(make(primitive, &params), 0);
     CHECK_IS(pshm_primitive_named(&name, &found), 1);
     CHECK_IS(found, PSHM_PRIMITIVE_EVENT);
     primitive->header.version++;
     CHECK_IS(pshm_primitive_named(&name, &found), 1);
     CHECK_IS(found, PSHM_PRIMITIVE_NONE);
-    /* It may not be opened, but it is there. */
+    /* The object exists, although it cannot be opened. */
     pshm_fault_arm("shm_open", 1, PSHM_FAULT_FAIL, EACCES);
     CHECK_IS(pshm_primitive_named(&name, &found), 1);
     CHECK_IS(pshm_fault_disarm(), 1);
@@ -681,12 +687,12 @@ struct one_of_two {
 };
 
 static void *
-make_there(void *context)
+make_in_thread(void *context)
 {
     struct one_of_two *mine = context;
     (void)pthread_barrier_wait(&mine->two->start);
     mine->two->rcs[mine->which]
-        = make(&mine->two->at[mine->which]->wide.primitive, &spec);
+        = make(&mine->two->at[mine->which]->wide.primitive, &params);
     return NULL;
 }
 
@@ -712,22 +718,22 @@ unmap_both(struct two *two)
 }
 
 static void
-it_is_one_cell_at_any_address(void)
+primitive_is_the_same_at_any_address(void)
 {
     for (int round = 0; round < ROUNDS(200); round++) {
         struct two two;
-        struct one_of_two sides[2] = {{&two, 0}, {&two, 1}};
+        struct one_of_two args[2] = {{&two, 0}, {&two, 1}};
         pthread_t threads[2];
         map_twice(&two);
         CHECK(pthread_barrier_init(&two.start, NULL, 2) == 0);
         for (int i = 0; i < 2; i++) {
-            CHECK(pthread_create(&threads[i], NULL, make_there, &sides[i])
+            CHECK(pthread_create(&threads[i], NULL, make_in_thread, &args[i])
                   == 0);
         }
         for (int i = 0; i < 2; i++) {
             CHECK(pthread_join(threads[i], NULL) == 0);
             CHECK_IS(
-                pshm_primitive_check(&two.at[i]->wide.primitive, &spec, NULL),
+                pshm_primitive_check(&two.at[i]->wide.primitive, &params, NULL),
                 0);
             CHECK(is_filled(&two.at[i]->wide, 'x'));
         }
@@ -745,29 +751,29 @@ init_lock(struct pshm_primitive *primitive, const void *how)
 }
 
 static void
-lock_in_it_is_one_lock_at_any_address(void)
+lock_is_the_same_at_any_address(void)
 {
     const struct pshm_primitive_params a_lock = {
         .kind = PSHM_PRIMITIVE_LOCK, .size = sizeof(struct pshm_primitive),
         .owned = true, .init = init_lock};
     struct two two;
     struct pshm_lock *locks[2];
-    struct pshm_mutex_state grips[2] = {{0}, {0}};
+    struct pshm_mutex_state states[2] = {{0}, {0}};
     map_twice(&two);
     CHECK_IS(make(&two.at[0]->wide.primitive, &a_lock), 0);
     CHECK_IS(make(&two.at[1]->wide.primitive, &a_lock), -EEXIST);
     for (int i = 0; i < 2; i++) {
         locks[i] =
             (struct pshm_lock *)(void *)two.at[i]->wide.primitive.payload;
-        CHECK_IS(pshm_lock_open(locks[i], 0, &grips[i]), 0);
+        CHECK_IS(pshm_lock_open(locks[i], 0, &states[i]), 0);
     }
     for (int i = 0; i < 2; i++) {
-        CHECK_IS(pshm_lock_try(locks[i], &grips[i]), 0);
+        CHECK_IS(pshm_lock_try(locks[i], &states[i]), 0);
         CHECK(pshm_lock_held(locks[!i]));
-        CHECK_IS(pshm_lock_wait(locks[!i], &grips[!i], PSHM_NEVER), -EDEADLK);
-        CHECK_IS(pshm_lock_release(locks[!i], &grips[!i]), -EPERM);
+        CHECK_IS(pshm_lock_wait(locks[!i], &states[!i], PSHM_NEVER), -EDEADLK);
+        CHECK_IS(pshm_lock_release(locks[!i], &states[!i]), -EPERM);
         CHECK(pshm_lock_held(locks[!i]));
-        CHECK_IS(pshm_lock_release(locks[i], &grips[i]), 0);
+        CHECK_IS(pshm_lock_release(locks[i], &states[i]), 0);
         CHECK(!pshm_lock_held(locks[!i]));
     }
     unmap_both(&two);
@@ -777,24 +783,24 @@ int
 main(void)
 {
     pshm_forks_watch();
-    RUN(zeros_become_a_cell_once);
-    RUN(anything_else_stays_byte_for_byte);
-    RUN(guard_that_is_written_over_does_no_harm);
-    RUN(guard_that_no_maker_wrote_is_refused);
-    RUN(kernel_without_robust_mutexes_is_told);
-    RUN(another_kind_is_named);
-    RUN(another_library_word_size_or_version_is_told);
-    RUN(another_space_of_process_ids_is_told);
+    RUN(primitive_is_made_once_from_zeros);
+    RUN(other_bytes_are_refused_and_not_changed);
+    RUN(overwritten_guard_is_an_error);
+    RUN(invalid_guard_is_refused);
+    RUN(kernel_without_robust_mutexes_is_an_error);
+    RUN(other_kind_is_reported);
+    RUN(other_library_size_or_version_is_an_error);
+    RUN(other_pid_namespace_is_an_error);
     RUN(failed_init_leaves_nothing);
-    RUN(stopped_maker_is_waited_for_in_vain);
-    RUN(what_a_dead_maker_left_is_wiped);
-    RUN(one_of_many_makers_makes_it);
-    RUN(makers_killed_one_after_another_hinder_nobody);
+    RUN(wait_for_a_stopped_maker_times_out);
+    RUN(bytes_of_a_dead_maker_are_cleared);
+    RUN(one_of_many_makers_succeeds);
+    RUN(killed_makers_do_not_prevent_the_next);
     RUN(two_makers_at_once);
-    RUN(bytes_that_appear_meanwhile_are_not_written_over);
-    RUN(placed_may_be_made_while_it_is_looked_at);
-    RUN(kind_of_a_named_one_is_told);
-    RUN(it_is_one_cell_at_any_address);
-    RUN(lock_in_it_is_one_lock_at_any_address);
+    RUN(bytes_written_meanwhile_are_not_overwritten);
+    RUN(primitive_can_be_made_during_a_check);
+    RUN(kind_of_a_named_primitive_is_reported);
+    RUN(primitive_is_the_same_at_any_address);
+    RUN(lock_is_the_same_at_any_address);
     return finish();
 }

@@ -52,15 +52,15 @@ young_object_is_not_selected(void)
     CHECK_IS(state_of(&name, 1000), PSHM_NOT_SELECTED);
     (void)usleep(30000);
     CHECK_IS(state_of(&name, 0.02), PSHM_FREE);
-    /* to be sized or given a mode makes it young again */
+    /* a change of its size or mode makes it young again */
     CHECK(chmod(name.path, 0640) == 0);
     CHECK_IS(state_of(&name, 0.02), PSHM_NOT_SELECTED);
     remove_plain(&name);
 }
 
-/* Opened or mapped in any way, by any program. */
+/* An object that any program has opened or mapped in any way is in use. */
 static void
-object_that_is_open_or_mapped_stays(void)
+object_that_is_open_or_mapped_is_not_removed(void)
 {
     static const int flags[] = {O_RDONLY, O_WRONLY, O_RDWR};
     struct pshm_name name = name_of("object");
@@ -106,7 +106,7 @@ object_of_a_killed_process_is_removed(void)
 }
 
 static void
-what_is_no_object_is_not_selected(void)
+other_files_are_not_selected(void)
 {
     struct pshm_name name = name_of("thing"), target = name_of("target");
     (void)make_plain(&target, 1, 0600, 0);
@@ -151,9 +151,9 @@ both_names_of_one_object_are_removed(void)
 
 /* ---- without proof ---- */
 
-/* A kernel that grants no write lease. */
+/* The kernel does not grant a write lease. */
 static struct pshm_candidate
-reclaim_without_lease(const struct pshm_name *name, bool remove)
+reclaim_without_write_lease(const struct pshm_name *name, bool remove)
 {
     pshm_fault_arm("fcntl", 2, PSHM_FAULT_FAIL, EINVAL);
     struct pshm_candidate candidate = reclaim(name, 0, true);
@@ -166,25 +166,25 @@ reclaim_without_lease(const struct pshm_name *name, bool remove)
 }
 
 static void
-what_is_unknown_takes_force(void)
+unknown_object_is_removed_only_by_force(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_object object;
     (void)make_plain(&name, (off_t)PAGE, 0600, 0);
     CHECK_IS(pshm_attach(&name, false, &PSHM_ACCEPT_ANY, &object), 0);
-    CHECK_IS(reclaim_without_lease(&name, true).state, PSHM_IN_USE);
+    CHECK_IS(reclaim_without_write_lease(&name, true).state, PSHM_IN_USE);
     (void)close(object.fd);
     int fd = open(name.path, O_RDONLY | O_CLOEXEC);
-    CHECK_IS(reclaim_without_lease(&name, true).state, PSHM_IN_USE);
+    CHECK_IS(reclaim_without_write_lease(&name, true).state, PSHM_IN_USE);
     (void)close(fd);
-    CHECK_IS(reclaim_without_lease(&name, false).state, PSHM_UNKNOWN);
+    CHECK_IS(reclaim_without_write_lease(&name, false).state, PSHM_UNKNOWN);
     CHECK(identity_of(&name).ino != 0);
-    CHECK(reclaim_without_lease(&name, true).removed);
+    CHECK(reclaim_without_write_lease(&name, true).removed);
     CHECK_IS(identity_of(&name).ino, 0);
 }
 
 static void
-object_whose_lease_cannot_be_asked_for_is_unknown(void)
+object_is_unknown_if_it_cannot_be_opened(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 1, 0600, 0);
@@ -199,7 +199,8 @@ object_whose_lease_cannot_be_asked_for_is_unknown(void)
     (void)pshm_fault_disarm();
 }
 
-/* It refuses the write lease of an object that no process has, too. */
+/* An older kernel also refuses the write lease of an object that no process
+ * has open. */
 static int
 reclaim_on_an_older_kernel(void *context)
 {
@@ -222,11 +223,11 @@ reclaim_on_an_older_kernel(void *context)
 }
 
 static void
-refusal_by_an_older_kernel_is_no_proof(void)
+refusal_by_an_older_kernel_proves_nothing(void)
 {
     int status = child_run(reclaim_on_an_older_kernel, NULL);
     if (status == CANNOT) {
-        skip("cannot have another kernel's name");
+        skip("cannot simulate an older kernel");
     }
     else {
         CHECK_IS(status, 0);
@@ -234,7 +235,7 @@ refusal_by_an_older_kernel_is_no_proof(void)
 }
 
 static int
-hold_a_lease(void *context)
+hold_write_lease(void *context)
 {
     const struct pshm_name *name = context;
     int fd = open(name->path, O_RDONLY | O_CLOEXEC);
@@ -246,11 +247,11 @@ hold_a_lease(void *context)
 }
 
 static void
-object_with_a_lease_is_in_use(void)
+object_with_a_write_lease_is_in_use(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 1, 0600, 0);
-    pid_t child = child_start(hold_a_lease, &name);
+    pid_t child = child_start(hold_write_lease, &name);
     child_wait_stopped(child);
     CHECK_IS(reclaim(&name, 0, true).state, PSHM_IN_USE);
     CHECK(kill(child, SIGCONT) == 0);
@@ -258,7 +259,7 @@ object_with_a_lease_is_in_use(void)
     CHECK(removes(&name));
 }
 
-/* A program that is not this library takes no name lock. */
+/* A program that does not use this library does not take the name lock. */
 static void
 remove_it(void *context)
 {
@@ -289,9 +290,9 @@ name_that_changes_meanwhile_is_not_removed(void)
     CHECK(removes(&name));
 }
 
-/* /proc is walked through once for all that are unknown, and only for them. */
+/* /proc is searched once for all unknown objects, and only for them. */
 static void
-only_unknown_ones_are_looked_for(void)
+only_unknown_objects_are_searched(void)
 {
     struct pshm_name names[2] = {name_of("first"), name_of("second")};
     struct pshm_candidate found[3] = {{.state = PSHM_FREE}};
@@ -312,7 +313,7 @@ only_unknown_ones_are_looked_for(void)
     CHECK_IS(names_with(prefix()), 0);
 }
 
-/* Without a list of what is in use nothing is removed. */
+/* An object is removed only if the list of objects in use is known. */
 static void
 nothing_is_removed_if_processes_cannot_be_inspected(void)
 {
@@ -332,7 +333,7 @@ nothing_is_removed_if_processes_cannot_be_inspected(void)
     remove_plain(&name);
 }
 
-/* ---- rights ---- */
+/* ---- permissions ---- */
 
 static int
 reclaim_as_nobody(void *context)
@@ -368,7 +369,7 @@ reclaim_as_nobody(void *context)
 }
 
 static void
-others_objects_stay(void)
+objects_of_other_users_are_not_removed(void)
 {
     struct pshm_name names[2] = {name_of("open"), name_of("closed")};
     (void)make_plain(&names[0], 5000, 0666, 0);
@@ -431,18 +432,18 @@ main(void)
 {
     RUN(unused_object_is_removed);
     RUN(young_object_is_not_selected);
-    RUN(object_that_is_open_or_mapped_stays);
+    RUN(object_that_is_open_or_mapped_is_not_removed);
     RUN(object_of_a_killed_process_is_removed);
-    RUN(what_is_no_object_is_not_selected);
+    RUN(other_files_are_not_selected);
     RUN(both_names_of_one_object_are_removed);
-    RUN(what_is_unknown_takes_force);
-    RUN(object_whose_lease_cannot_be_asked_for_is_unknown);
-    RUN(refusal_by_an_older_kernel_is_no_proof);
-    RUN(object_with_a_lease_is_in_use);
+    RUN(unknown_object_is_removed_only_by_force);
+    RUN(object_is_unknown_if_it_cannot_be_opened);
+    RUN(refusal_by_an_older_kernel_proves_nothing);
+    RUN(object_with_a_write_lease_is_in_use);
     RUN(name_that_changes_meanwhile_is_not_removed);
-    RUN(only_unknown_ones_are_looked_for);
+    RUN(only_unknown_objects_are_searched);
     RUN(nothing_is_removed_if_processes_cannot_be_inspected);
-    RUN(others_objects_stay);
+    RUN(objects_of_other_users_are_not_removed);
     RUN(killed_at_each_step);
     return finish();
 }

@@ -25,7 +25,7 @@ refuse(struct pshm_primitive *primitive, const void *how)
     return -ENOTSUP;
 }
 
-static const struct pshm_primitive_params spec = {
+static const struct pshm_primitive_params params = {
     .kind = PSHM_PRIMITIVE_EVENT,
     .size = sizeof(struct pshm_primitive),
     .owned = true,
@@ -41,7 +41,7 @@ static const struct pshm_primitive_params renewed = {
     .how = "y"};
 
 static struct place
-leave_one(void)
+make_old(void)
 {
     struct place place = {.name = name_of("left")};
     (void)make_plain(&place.name, (off_t)PAGE, 0600, 0);
@@ -50,23 +50,24 @@ leave_one(void)
                       place.fd, 0);
     CHECK(base != MAP_FAILED);
     place.primitive = base;
-    CHECK_IS(pshm_primitive_make(place.primitive, &spec, before_long(), NULL),
+    CHECK_IS(pshm_primitive_make(place.primitive, &params, before_long(), NULL),
              0);
     place.primitive->header.space++;
-    CHECK_IS(pshm_primitive_check(place.primitive, &spec, NULL), -EXDEV);
+    CHECK_IS(pshm_primitive_check(place.primitive, &params, NULL), -EXDEV);
     CHECK_IS(pshm_use_lock_take(place.fd), 0);
     return place;
 }
 
 static void
-remove_one(struct place *place)
+remove_old(struct place *place)
 {
     CHECK(munmap(place->primitive, PAGE) == 0);
     CHECK(close(place->fd) == 0);
     remove_plain(&place->name);
 }
 
-/* Another process's descriptor of the object, with the use lock or not. */
+/* A descriptor of the object, as of another process, with or without a use
+ * lock. */
 static int
 open_it(const struct place *place, bool uses)
 {
@@ -77,7 +78,7 @@ open_it(const struct place *place, bool uses)
 }
 
 static void
-check_lease_kept(const struct place *place)
+check_use_lock_held(const struct place *place)
 {
     int fd = open_it(place, true);
     CHECK_IS(pshm_use_lock_try_exclusive(fd), -EAGAIN);
@@ -91,75 +92,75 @@ renew(struct place *place, int64_t deadline)
 }
 
 static void
-check_as_left(const struct place *place)
+check_unchanged(const struct place *place)
 {
-    CHECK_IS(pshm_primitive_check(place->primitive, &spec, NULL), -EXDEV);
+    CHECK_IS(pshm_primitive_check(place->primitive, &params, NULL), -EXDEV);
     CHECK_IS(place->primitive->header.flags, 5);
     CHECK_IS(place->primitive->payload[0], 'x');
 }
 
 static void
-placed_that_no_process_uses_is_made_anew(void)
+unused_primitive_is_renewed(void)
 {
-    struct place place = leave_one();
+    struct place place = make_old();
     CHECK_IS(renew(&place, 0), 0);
-    CHECK_IS(pshm_primitive_check(place.primitive, &spec, NULL), 0);
+    CHECK_IS(pshm_primitive_check(place.primitive, &params, NULL), 0);
     CHECK_IS(place.primitive->header.flags, 6);
     CHECK_IS(place.primitive->payload[63], 'y');
-    check_lease_kept(&place);
-    remove_one(&place);
+    check_use_lock_held(&place);
+    remove_old(&place);
 }
 
 static void
-placed_of_a_kind_without_init_is_all_zeros(void)
+primitive_without_init_becomes_zeros(void)
 {
-    struct place place = leave_one();
+    struct place place = make_old();
     struct pshm_primitive_params plain = renewed;
     plain.init = NULL;
     CHECK_IS(pshm_renew(place.fd, place.primitive, &plain, 0), 0);
-    CHECK_IS(pshm_primitive_check(place.primitive, &spec, NULL), 0);
+    CHECK_IS(pshm_primitive_check(place.primitive, &params, NULL), 0);
     CHECK_IS(place.primitive->payload[0], 0);
-    remove_one(&place);
+    remove_old(&place);
 }
 
 static void
-placed_in_order_stays_as_it_is(void)
+usable_primitive_is_not_changed(void)
 {
-    struct place place = leave_one();
+    struct place place = make_old();
     place.primitive->header.space--;
     CHECK_IS(renew(&place, 0), 0);
     CHECK_IS(place.primitive->header.flags, 5);
     CHECK_IS(place.primitive->payload[0], 'x');
-    remove_one(&place);
+    remove_old(&place);
 }
 
 static void
-placed_of_another_kind_is_told(void)
+other_kind_is_an_error(void)
 {
-    struct place place = leave_one();
+    struct place place = make_old();
     place.primitive->header.kind = PSHM_PRIMITIVE_BARRIER;
     CHECK_IS(renew(&place, 0), -EPROTOTYPE);
     CHECK_IS(place.primitive->payload[0], 'x');
-    remove_one(&place);
+    remove_old(&place);
 }
 
 static void
-placed_that_a_process_uses_stays_as_it_is(void)
+primitive_in_use_is_not_changed(void)
 {
-    struct place place = leave_one();
+    struct place place = make_old();
     int other = open_it(&place, true);
     CHECK_IS(renew(&place, 0), -EXDEV);
     int64_t start = pshm_now();
     CHECK_IS(renew(&place, start + 20 * MS), -EXDEV);
     CHECK(took(start, 20));
-    check_as_left(&place);
-    check_lease_kept(&place);
+    check_unchanged(&place);
+    check_use_lock_held(&place);
     CHECK(close(other) == 0);
     CHECK_IS(renew(&place, 0), 0);
-    remove_one(&place);
+    remove_old(&place);
 }
 
-/* Another process that tried had the lock for a moment. */
+/* Another process releases its use lock after a short time. */
 static void
 release_it(void *context)
 {
@@ -167,40 +168,40 @@ release_it(void *context)
 }
 
 static void
-user_that_leaves_is_waited_for(void)
+renew_waits_for_the_other_user(void)
 {
-    struct place place = leave_one();
+    struct place place = make_old();
     int other = open_it(&place, true);
     pshm_fault_hook(release_it, &other);
     pshm_fault_arm("clock_nanosleep", 1, PSHM_FAULT_HOOK_AFTER, 0);
     CHECK_IS(renew(&place, before_long()), 0);
     CHECK_IS(pshm_fault_disarm(), 1);
     CHECK_IS(place.primitive->payload[0], 'y');
-    remove_one(&place);
+    remove_old(&place);
 }
 
 static void
-renew_for_all(void *context)
+renew_meanwhile(void *context)
 {
     struct place *place = context;
     CHECK_IS(pshm_primitive_renew(place->primitive, &renewed), 0);
 }
 
 static void
-placed_that_another_process_renews_meanwhile_is_in_order(void)
+primitive_renewed_by_another_process_is_usable(void)
 {
-    struct place place = leave_one();
+    struct place place = make_old();
     int other = open_it(&place, true);
-    pshm_fault_hook(renew_for_all, &place);
+    pshm_fault_hook(renew_meanwhile, &place);
     pshm_fault_arm("clock_nanosleep", 1, PSHM_FAULT_HOOK_AFTER, 0);
     CHECK_IS(renew(&place, before_long()), 0);
     CHECK_IS(pshm_fault_disarm(), 1);
     CHECK(close(other) == 0);
-    remove_one(&place);
+    remove_old(&place);
 }
 
 static void
-failure_leaves_it_as_it_was_to_others(void)
+failure_leaves_an_old_primitive(void)
 {
     static const struct {
         const char *call;
@@ -211,47 +212,47 @@ failure_leaves_it_as_it_was_to_others(void)
     };
     for (size_t i = 0; i < COUNT(failures); i++) {
         check_about("%s", failures[i].call);
-        struct place place = leave_one();
+        struct place place = make_old();
         bool waits = failures[i].err == EINTR;
         int other = open_it(&place, waits);
         /* The check of the primitive does not lock its guard. */
         pshm_fault_arm(failures[i].call, 1, PSHM_FAULT_FAIL, failures[i].err);
         CHECK_IS(renew(&place, before_long()), -failures[i].err);
         CHECK(pshm_fault_disarm() >= 1);
-        CHECK_IS(pshm_primitive_check(place.primitive, &spec, NULL), -EXDEV);
-        check_lease_kept(&place);
+        CHECK_IS(pshm_primitive_check(place.primitive, &params, NULL), -EXDEV);
+        check_use_lock_held(&place);
         CHECK(close(other) == 0);
         CHECK_IS(renew(&place, 0), 0);
-        remove_one(&place);
+        remove_old(&place);
     }
 }
 
 static void
-failed_init_leaves_it_to_the_next_one(void)
+renew_works_after_a_failed_init(void)
 {
-    struct place place = leave_one();
+    struct place place = make_old();
     struct pshm_primitive_params failing = renewed;
     failing.init = refuse;
     CHECK_IS(pshm_renew(place.fd, place.primitive, &failing, 0), -ENOTSUP);
-    CHECK_IS(pshm_primitive_check(place.primitive, &spec, NULL), -EXDEV);
+    CHECK_IS(pshm_primitive_check(place.primitive, &params, NULL), -EXDEV);
     CHECK_IS(place.primitive->payload[0], 0);
     CHECK_IS(renew(&place, 0), 0);
     CHECK_IS(place.primitive->payload[0], 'y');
-    remove_one(&place);
+    remove_old(&place);
 }
 
 int
 main(void)
 {
     pshm_forks_watch();
-    RUN(placed_that_no_process_uses_is_made_anew);
-    RUN(placed_of_a_kind_without_init_is_all_zeros);
-    RUN(placed_in_order_stays_as_it_is);
-    RUN(placed_of_another_kind_is_told);
-    RUN(placed_that_a_process_uses_stays_as_it_is);
-    RUN(user_that_leaves_is_waited_for);
-    RUN(placed_that_another_process_renews_meanwhile_is_in_order);
-    RUN(failure_leaves_it_as_it_was_to_others);
-    RUN(failed_init_leaves_it_to_the_next_one);
+    RUN(unused_primitive_is_renewed);
+    RUN(primitive_without_init_becomes_zeros);
+    RUN(usable_primitive_is_not_changed);
+    RUN(other_kind_is_an_error);
+    RUN(primitive_in_use_is_not_changed);
+    RUN(renew_waits_for_the_other_user);
+    RUN(primitive_renewed_by_another_process_is_usable);
+    RUN(failure_leaves_an_old_primitive);
+    RUN(renew_works_after_a_failed_init);
     return finish();
 }

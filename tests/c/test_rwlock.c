@@ -6,18 +6,18 @@
 #include <pthread.h>
 #include <sched.h>
 
-/* The turnstile, and what is protected: two words that are equal while no
+/* The turnstile, and the protected data: two words that are equal while no
  * thread writes, except after a death. */
 struct place {
     struct pshm_lock turnstile;
     volatile long first, second;
     atomic_uint readers, writers, most_readers;
-    atomic_uint steps, told, stopped;
+    atomic_uint steps, owner_deaths, stopped;
 };
 
-/* The word `writing` has a page for itself, where a store to it can be caught;
- * the slots begin the page after that. */
-struct side {
+/* The word `writing` is alone in its page, so that a store to it can be
+ * caught. The slots begin the next page. */
+struct peer {
     struct place *place;
     struct pshm_lock *turnstile;
     struct pshm_rwlock *rw;
@@ -25,55 +25,55 @@ struct side {
 };
 
 static char *
-page_of(const struct side *side, size_t which)
+page_of(const struct peer *peer, size_t which)
 {
-    return (char *)side->place + which * PAGE;
+    return (char *)peer->place + which * PAGE;
 }
 
-static struct side
+static struct peer
 make(void)
 {
-    struct side side = {.place = shared_memory(4 * PAGE)};
-    side.turnstile = &side.place->turnstile;
-    side.rw = (struct pshm_rwlock *)(void *)(page_of(&side, 2)
+    struct peer peer = {.place = shared_memory(4 * PAGE)};
+    peer.turnstile = &peer.place->turnstile;
+    peer.rw = (struct pshm_rwlock *)(void *)(page_of(&peer, 2)
                                              - offsetof(struct pshm_rwlock,
                                                         slots));
-    CHECK_IS(pshm_rw_init(side.turnstile, side.rw), 0);
-    CHECK_IS(pshm_rw_open(side.turnstile, side.rw, &side.mstate), 0);
-    return side;
+    CHECK_IS(pshm_rw_init(peer.turnstile, peer.rw), 0);
+    CHECK_IS(pshm_rw_open(peer.turnstile, peer.rw, &peer.mstate), 0);
+    return peer;
 }
 
 static void
-unmake(struct side *side)
+unmake(struct peer *peer)
 {
-    CHECK(munmap(side->place, 4 * PAGE) == 0);
+    CHECK(munmap(peer->place, 4 * PAGE) == 0);
 }
 
 static int
-read_until(struct side *side, enum pshm_rw_patience patience, int64_t deadline,
+read_until(struct peer *peer, enum pshm_rw_patience patience, int64_t deadline,
            int *slot)
 {
     struct pshm_rw_attempt attempt = {0};
     int rc;
-    PATIENTLY(rc, pshm_rw_read(side->turnstile, side->rw, &side->mstate,
+    PATIENTLY(rc, pshm_rw_read(peer->turnstile, peer->rw, &peer->mstate,
                                &attempt, patience, deadline, slot));
     if (rc == -EOWNERDEAD) {
-        pshm_rw_undo(side->turnstile, side->rw, &side->mstate,
+        pshm_rw_undo(peer->turnstile, peer->rw, &peer->mstate,
                      &attempt);
     }
     return rc;
 }
 
 static int
-write_until(struct side *side, enum pshm_rw_patience patience,
+write_until(struct peer *peer, enum pshm_rw_patience patience,
             int64_t deadline)
 {
     struct pshm_rw_attempt attempt = {0};
     int rc;
-    PATIENTLY(rc, pshm_rw_write(side->turnstile, side->rw,
-                                &side->mstate, &attempt, patience, deadline));
+    PATIENTLY(rc, pshm_rw_write(peer->turnstile, peer->rw,
+                                &peer->mstate, &attempt, patience, deadline));
     if (rc == -EOWNERDEAD) {
-        pshm_rw_undo(side->turnstile, side->rw, &side->mstate,
+        pshm_rw_undo(peer->turnstile, peer->rw, &peer->mstate,
                      &attempt);
     }
     return rc;
@@ -90,53 +90,54 @@ is_held(const struct pshm_rw_state *mstate)
 }
 
 static int
-begin_to_read(struct side *side, int *slot)
+begin_to_read(struct peer *peer, int *slot)
 {
-    return read_until(side, PSHM_RW_WAIT, before_long(), slot);
+    return read_until(peer, PSHM_RW_WAIT, before_long(), slot);
 }
 
 static int
-begin_to_write(struct side *side)
+begin_to_write(struct peer *peer)
 {
-    return write_until(side, PSHM_RW_WAIT, before_long());
+    return write_until(peer, PSHM_RW_WAIT, before_long());
 }
 
-/* As an owner that repairs: also after a death.  0 or -EOWNERDEAD. */
+/* Acquire it also if the last owner died. Returns 0; or -EOWNERDEAD: acquired,
+ * to be repaired. */
 static int
-begin_to_repair(struct side *side)
+begin_to_repair(struct peer *peer)
 {
     struct pshm_rw_attempt attempt = {0};
-    int rc, told;
-    PATIENTLY(told, pshm_rw_write(side->turnstile, side->rw,
-                                  &side->mstate, &attempt, PSHM_RW_WAIT,
-                                  before_long()));
-    if (told != -EOWNERDEAD) {
-        return told;
+    int rc, first;
+    PATIENTLY(first, pshm_rw_write(peer->turnstile, peer->rw,
+                                   &peer->mstate, &attempt, PSHM_RW_WAIT,
+                                   before_long()));
+    if (first != -EOWNERDEAD) {
+        return first;
     }
-    PATIENTLY(rc, pshm_rw_write(side->turnstile, side->rw,
-                                &side->mstate, &attempt, PSHM_RW_WAIT,
+    PATIENTLY(rc, pshm_rw_write(peer->turnstile, peer->rw,
+                                &peer->mstate, &attempt, PSHM_RW_WAIT,
                                 before_long()));
-    return rc == 0 ? told : rc;
+    return rc == 0 ? first : rc;
 }
 
 static int
-stop_reading(struct side *side, int slot)
+stop_reading(struct peer *peer, int slot)
 {
-    return pshm_rw_leave(side->rw, &side->mstate, slot);
+    return pshm_rw_leave(peer->rw, &peer->mstate, slot);
 }
 
 static int
-stop_writing(struct side *side)
+stop_writing(struct peer *peer)
 {
-    return pshm_rw_done(side->turnstile, side->rw, &side->mstate);
+    return pshm_rw_done(peer->turnstile, peer->rw, &peer->mstate);
 }
 
 static void
-repair_it(struct side *side)
+repair_it(struct peer *peer)
 {
-    CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
-    pshm_rw_repair(side->turnstile);
-    CHECK_IS(stop_writing(side), 0);
+    CHECK_IS(begin_to_repair(peer), -EOWNERDEAD);
+    pshm_rw_repair(peer->turnstile);
+    CHECK_IS(stop_writing(peer), 0);
 }
 
 /* ---- which threads may hold it together ---- */
@@ -146,7 +147,7 @@ can_read(void *context)
 {
     int slot;
     CHECK_IS(read_until(context, PSHM_RW_PASS, 0, &slot), 0);
-    CHECK_IS(pshm_rw_my_slot(&((struct side *)context)->mstate), slot);
+    CHECK_IS(pshm_rw_my_slot(&((struct peer *)context)->mstate), slot);
     CHECK_IS(stop_reading(context, slot), 0);
     return 0;
 }
@@ -154,174 +155,174 @@ can_read(void *context)
 static int
 can_write(void *context)
 {
-    struct side *side = context;
-    CHECK_IS(write_until(side, PSHM_RW_PASS, 0), 0);
-    CHECK(pshm_rw_writes(&side->mstate));
-    CHECK_IS(stop_writing(side), 0);
-    CHECK(!is_held(&side->mstate));
+    struct peer *peer = context;
+    CHECK_IS(write_until(peer, PSHM_RW_PASS, 0), 0);
+    CHECK(pshm_rw_writes(&peer->mstate));
+    CHECK_IS(stop_writing(peer), 0);
+    CHECK(!is_held(&peer->mstate));
     return 0;
 }
 
 static int
 cannot_write(void *context)
 {
-    struct side *side = context;
-    CHECK_IS(write_until(side, PSHM_RW_PASS, 0), -EBUSY);
-    CHECK_IS(write_until(side, PSHM_RW_TRY, 0), -EBUSY);
+    struct peer *peer = context;
+    CHECK_IS(write_until(peer, PSHM_RW_PASS, 0), -EBUSY);
+    CHECK_IS(write_until(peer, PSHM_RW_TRY, 0), -EBUSY);
     int64_t start = pshm_now();
-    CHECK_IS(write_until(side, PSHM_RW_WAIT, start + 20 * MS), -ETIMEDOUT);
+    CHECK_IS(write_until(peer, PSHM_RW_WAIT, start + 20 * MS), -ETIMEDOUT);
     CHECK(took(start, 20));
-    CHECK(!is_held(&side->mstate));
-    CHECK_IS(stop_writing(side), -EPERM);
+    CHECK(!is_held(&peer->mstate));
+    CHECK_IS(stop_writing(peer), -EPERM);
     return 0;
 }
 
 static int
 cannot_read(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     int slot;
-    CHECK_IS(read_until(side, PSHM_RW_PASS, 0, &slot), -EBUSY);
-    CHECK_IS(read_until(side, PSHM_RW_TRY, 0, &slot), -EBUSY);
+    CHECK_IS(read_until(peer, PSHM_RW_PASS, 0, &slot), -EBUSY);
+    CHECK_IS(read_until(peer, PSHM_RW_TRY, 0, &slot), -EBUSY);
     int64_t start = pshm_now();
-    CHECK_IS(read_until(side, PSHM_RW_WAIT, start + 20 * MS, &slot),
+    CHECK_IS(read_until(peer, PSHM_RW_WAIT, start + 20 * MS, &slot),
              -ETIMEDOUT);
     CHECK(took(start, 20));
-    CHECK(!is_held(&side->mstate));
-    CHECK_IS(pshm_rw_my_slot(&side->mstate), -1);
+    CHECK(!is_held(&peer->mstate));
+    CHECK_IS(pshm_rw_my_slot(&peer->mstate), -1);
     return 0;
 }
 
 static void
 readers_keep_writers_out_but_not_readers(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     int slot, another;
-    CHECK_IS(begin_to_read(&side, &slot), 0);
-    CHECK(is_held(&side.mstate));
-    CHECK(!pshm_rw_writes(&side.mstate));
-    CHECK_IS(child_run(can_read, &side), 0);
-    CHECK_IS(child_run(cannot_write, &side), 0);
-    CHECK_IS(child_run(can_read, &side), 0);
-    CHECK_IS(begin_to_read(&side, &another), 0);
+    CHECK_IS(begin_to_read(&peer, &slot), 0);
+    CHECK(is_held(&peer.mstate));
+    CHECK(!pshm_rw_writes(&peer.mstate));
+    CHECK_IS(child_run(can_read, &peer), 0);
+    CHECK_IS(child_run(cannot_write, &peer), 0);
+    CHECK_IS(child_run(can_read, &peer), 0);
+    CHECK_IS(begin_to_read(&peer, &another), 0);
     CHECK(another != slot);
-    CHECK_IS(stop_reading(&side, slot), 0);
-    CHECK_IS(stop_reading(&side, slot), -EPERM);
-    CHECK_IS(pshm_rw_my_slot(&side.mstate), another);
-    CHECK_IS(child_run(cannot_write, &side), 0);
-    CHECK_IS(stop_reading(&side, another), 0);
-    CHECK(!is_held(&side.mstate));
-    CHECK_IS(child_run(can_write, &side), 0);
-    unmake(&side);
+    CHECK_IS(stop_reading(&peer, slot), 0);
+    CHECK_IS(stop_reading(&peer, slot), -EPERM);
+    CHECK_IS(pshm_rw_my_slot(&peer.mstate), another);
+    CHECK_IS(child_run(cannot_write, &peer), 0);
+    CHECK_IS(stop_reading(&peer, another), 0);
+    CHECK(!is_held(&peer.mstate));
+    CHECK_IS(child_run(can_write, &peer), 0);
+    unmake(&peer);
 }
 
 static void
 writer_is_alone(void)
 {
-    struct side side = make();
-    CHECK_IS(begin_to_write(&side), 0);
-    CHECK(pshm_rw_writes(&side.mstate));
-    CHECK_IS(child_run(cannot_write, &side), 0);
-    CHECK_IS(child_run(cannot_read, &side), 0);
-    CHECK_IS(stop_writing(&side), 0);
-    CHECK_IS(stop_writing(&side), -EPERM);
-    CHECK_IS(child_run(can_write, &side), 0);
-    CHECK_IS(child_run(can_read, &side), 0);
-    unmake(&side);
+    struct peer peer = make();
+    CHECK_IS(begin_to_write(&peer), 0);
+    CHECK(pshm_rw_writes(&peer.mstate));
+    CHECK_IS(child_run(cannot_write, &peer), 0);
+    CHECK_IS(child_run(cannot_read, &peer), 0);
+    CHECK_IS(stop_writing(&peer), 0);
+    CHECK_IS(stop_writing(&peer), -EPERM);
+    CHECK_IS(child_run(can_write, &peer), 0);
+    CHECK_IS(child_run(can_read, &peer), 0);
+    unmake(&peer);
 }
 
 static void
-nobody_waits_for_oneself(void)
+thread_does_not_wait_for_itself(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     int slot, other;
-    CHECK_IS(begin_to_read(&side, &slot), 0);
-    CHECK_IS(write_until(&side, PSHM_RW_WAIT, PSHM_NEVER), -EDEADLK);
-    CHECK_IS(write_until(&side, PSHM_RW_WAIT, in_ms(5)), -ETIMEDOUT);
-    CHECK_IS(pshm_rw_my_slot(&side.mstate), slot);
-    CHECK_IS(child_run(can_read, &side), 0);
-    CHECK_IS(stop_reading(&side, slot), 0);
-    CHECK_IS(begin_to_write(&side), 0);
-    CHECK_IS(write_until(&side, PSHM_RW_WAIT, PSHM_NEVER), -EDEADLK);
-    CHECK_IS(read_until(&side, PSHM_RW_WAIT, PSHM_NEVER, &other), -EDEADLK);
-    CHECK_IS(read_until(&side, PSHM_RW_WAIT, in_ms(5), &other), -ETIMEDOUT);
-    CHECK(pshm_rw_writes(&side.mstate));
-    CHECK_IS(stop_writing(&side), 0);
-    unmake(&side);
+    CHECK_IS(begin_to_read(&peer, &slot), 0);
+    CHECK_IS(write_until(&peer, PSHM_RW_WAIT, PSHM_NEVER), -EDEADLK);
+    CHECK_IS(write_until(&peer, PSHM_RW_WAIT, in_ms(5)), -ETIMEDOUT);
+    CHECK_IS(pshm_rw_my_slot(&peer.mstate), slot);
+    CHECK_IS(child_run(can_read, &peer), 0);
+    CHECK_IS(stop_reading(&peer, slot), 0);
+    CHECK_IS(begin_to_write(&peer), 0);
+    CHECK_IS(write_until(&peer, PSHM_RW_WAIT, PSHM_NEVER), -EDEADLK);
+    CHECK_IS(read_until(&peer, PSHM_RW_WAIT, PSHM_NEVER, &other), -EDEADLK);
+    CHECK_IS(read_until(&peer, PSHM_RW_WAIT, in_ms(5), &other), -ETIMEDOUT);
+    CHECK(pshm_rw_writes(&peer.mstate));
+    CHECK_IS(stop_writing(&peer), 0);
+    unmake(&peer);
 }
 
 static void
 writer_does_not_read_beside_itself(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     int slot;
-    CHECK_IS(begin_to_write(&side), 0);
-    CHECK_IS(read_until(&side, PSHM_RW_TRY, 0, &slot), -EBUSY);
-    CHECK_IS(write_until(&side, PSHM_RW_TRY, 0), -EBUSY);
-    CHECK_IS(pshm_rw_my_slot(&side.mstate), -1);
-    CHECK(pshm_rw_writes(&side.mstate));
-    CHECK_IS(stop_writing(&side), 0);
-    unmake(&side);
+    CHECK_IS(begin_to_write(&peer), 0);
+    CHECK_IS(read_until(&peer, PSHM_RW_TRY, 0, &slot), -EBUSY);
+    CHECK_IS(write_until(&peer, PSHM_RW_TRY, 0), -EBUSY);
+    CHECK_IS(pshm_rw_my_slot(&peer.mstate), -1);
+    CHECK(pshm_rw_writes(&peer.mstate));
+    CHECK_IS(stop_writing(&peer), 0);
+    unmake(&peer);
 }
 
 static void
 readers_are_counted(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     int slots[3];
     for (int i = 0; i < 3; i++) {
-        CHECK_IS(pshm_rw_readers(side.rw), i);
-        CHECK_IS(begin_to_read(&side, &slots[i]), 0);
+        CHECK_IS(pshm_rw_readers(peer.rw), i);
+        CHECK_IS(begin_to_read(&peer, &slots[i]), 0);
     }
     for (int i = 3; i > 0; i--) {
-        CHECK_IS(pshm_rw_readers(side.rw), i);
-        CHECK_IS(stop_reading(&side, slots[i - 1]), 0);
+        CHECK_IS(pshm_rw_readers(peer.rw), i);
+        CHECK_IS(stop_reading(&peer, slots[i - 1]), 0);
     }
-    CHECK_IS(begin_to_write(&side), 0);
-    CHECK_IS(pshm_rw_readers(side.rw), -1);
-    CHECK_IS(stop_writing(&side), 0);
-    CHECK_IS(pshm_rw_readers(side.rw), 0);
-    unmake(&side);
+    CHECK_IS(begin_to_write(&peer), 0);
+    CHECK_IS(pshm_rw_readers(peer.rw), -1);
+    CHECK_IS(stop_writing(&peer), 0);
+    CHECK_IS(pshm_rw_readers(peer.rw), 0);
+    unmake(&peer);
 }
 
 static void
-kernel_without_robust_mutexes_is_told(void)
+kernel_without_robust_mutexes_is_an_error(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     struct pshm_rw_state mstate = {0};
     for (int nth = 1; nth <= 1 + PSHM_SLOTS; nth++) {
         check_about("mutex %d", nth);
         pshm_fault_arm("pthread_mutex_init", nth, PSHM_FAULT_FAIL, ENOTSUP);
-        CHECK_IS(pshm_rw_open(side.turnstile, side.rw, &mstate), -ENOTSUP);
+        CHECK_IS(pshm_rw_open(peer.turnstile, peer.rw, &mstate), -ENOTSUP);
         pshm_fault_arm("pthread_mutex_init", nth, PSHM_FAULT_FAIL, ENOTSUP);
-        CHECK_IS(pshm_rw_init(side.turnstile, side.rw), -ENOTSUP);
+        CHECK_IS(pshm_rw_init(peer.turnstile, peer.rw), -ENOTSUP);
         CHECK_IS(pshm_fault_disarm(), nth);
     }
-    unmake(&side);
+    unmake(&peer);
 }
 
 /* ---- a reader on its way through the turnstile ---- */
 
 struct passing {
-    struct side side;
+    struct peer peer;
     pthread_t thread;
     atomic_uint state;
     int rc;
 };
 
-/* 1: has the turnstile; 2: releases it; 3: has. */
+/* 1: holds the turnstile; 2: must release it; 3: has released it. */
 static void *
 pass_through_the_turnstile(void *context)
 {
     struct passing *passing = context;
-    struct side *side = &passing->side;
+    struct peer *peer = &passing->peer;
     intptr_t wrong =
-        pshm_lock_try(side->turnstile, &side->mstate.turnstile) != 0;
+        pshm_lock_try(peer->turnstile, &peer->mstate.turnstile) != 0;
     atomic_store(&passing->state, 1);
     while (atomic_load(&passing->state) != 2) {
         (void)usleep(20);
     }
-    wrong |= pshm_lock_release(side->turnstile, &side->mstate.turnstile) != 0;
+    wrong |= pshm_lock_release(peer->turnstile, &peer->mstate.turnstile) != 0;
     atomic_store(&passing->state, 3);
     return (void *)wrong;
 }
@@ -341,7 +342,7 @@ static void
 write_in_passing(void *context)
 {
     struct passing *passing = context;
-    passing->rc = write_until(&passing->side, PSHM_RW_PASS, 0);
+    passing->rc = write_until(&passing->peer, PSHM_RW_PASS, 0);
 }
 
 static void
@@ -355,23 +356,23 @@ end_to_pass(void *context)
 }
 
 static void
-it_was_waited_for_or_not(void *context)
+write_waited_or_failed(void *context)
 {
     struct passing *passing = context;
     CHECK(passing->rc == 0 || passing->rc == -EBUSY);
     if (passing->rc == 0) {
-        CHECK_IS(stop_writing(&passing->side), 0);
+        CHECK_IS(stop_writing(&passing->peer), 0);
     }
-    CHECK(!is_held(&passing->side.mstate));
+    CHECK(!is_held(&passing->peer.mstate));
 }
 
 static void
-reader_that_passes_the_turnstile_is_waited_for(void)
+writer_waits_for_a_reader_in_the_turnstile(void)
 {
-    struct passing passing = {.side = make()};
+    struct passing passing = {.peer = make()};
     meet_at_each_step(&(struct meeting){begin_to_pass, write_in_passing,
                                         end_to_pass,
-                                        it_was_waited_for_or_not},
+                                        write_waited_or_failed},
                       &passing);
     begin_to_pass(&passing);
     int64_t start = pshm_now();
@@ -379,156 +380,156 @@ reader_that_passes_the_turnstile_is_waited_for(void)
     CHECK_IS(passing.rc, -EBUSY);
     CHECK(took(start, 1));
     end_to_pass(&passing);
-    unmake(&passing.side);
+    unmake(&passing.peer);
 }
 
-/* ---- an object that goes away ---- */
+/* ---- a deallocated object ---- */
 
 static struct pshm_owner *
-note_of(struct side *side, int slot)
+note_of(struct peer *peer, int slot)
 {
-    return side->mstate.slots[slot].note;
+    return peer->mstate.slots[slot].note;
 }
 
-/* The slots of other threads, as if each slot had one. */
+/* The slot is held by another thread and orphaned. */
 static void
-make_an_orphan(struct side *side, int slot)
+make_an_orphan(struct peer *peer, int slot)
 {
-    atomic_store(pshm_robust_word(&side->rw->slots[slot]),
+    atomic_store(pshm_robust_word(&peer->rw->slots[slot]),
                  (unsigned)getppid());
-    atomic_store(&note_of(side, slot)->thread, PSHM_ORPHANED);
+    atomic_store(&note_of(peer, slot)->thread, PSHM_ORPHANED);
 }
 
 static void
-slots_of_orphans_keep_readers_out_but_no_writer(void)
+orphaned_slots_exclude_readers_but_not_writers(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     int slot;
     for (int i = 0; i < PSHM_SLOTS; i++) {
-        make_an_orphan(&side, i);
+        make_an_orphan(&peer, i);
     }
-    CHECK_IS(read_until(&side, PSHM_RW_TRY, 0, &slot), -EBUSY);
-    CHECK_IS(read_until(&side, PSHM_RW_WAIT, in_ms(5), &slot), -ETIMEDOUT);
-    CHECK_IS(pshm_rw_readers(side.rw), 0);
-    CHECK_IS(begin_to_write(&side), 0);
-    CHECK_IS(stop_writing(&side), 0);
-    unmake(&side);
+    CHECK_IS(read_until(&peer, PSHM_RW_TRY, 0, &slot), -EBUSY);
+    CHECK_IS(read_until(&peer, PSHM_RW_WAIT, in_ms(5), &slot), -ETIMEDOUT);
+    CHECK_IS(pshm_rw_readers(peer.rw), 0);
+    CHECK_IS(begin_to_write(&peer), 0);
+    CHECK_IS(stop_writing(&peer), 0);
+    unmake(&peer);
 }
 
 static void
 begin_with_a_reader(void *context)
 {
     struct passing *passing = context;
-    atomic_store(pshm_robust_word(&passing->side.rw->slots[0]),
+    atomic_store(pshm_robust_word(&passing->peer.rw->slots[0]),
                  (unsigned)getppid());
-    atomic_store(&note_of(&passing->side, 0)->thread, (unsigned)getppid());
+    atomic_store(&note_of(&passing->peer, 0)->thread, (unsigned)getppid());
 }
 
 static void
-have_the_reader_orphaned(void *context)
+orphan_the_reader(void *context)
 {
     struct passing *passing = context;
-    make_an_orphan(&passing->side, 0);
+    make_an_orphan(&passing->peer, 0);
 }
 
 static void
-slot_may_be_orphaned_while_it_is_waited_for(void)
+slot_may_be_orphaned_while_a_writer_waits(void)
 {
-    struct passing passing = {.side = make()};
+    struct passing passing = {.peer = make()};
     meet_at_each_step(&(struct meeting){begin_with_a_reader, write_in_passing,
-                                        have_the_reader_orphaned,
-                                        it_was_waited_for_or_not},
+                                        orphan_the_reader,
+                                        write_waited_or_failed},
                       &passing);
-    unmake(&passing.side);
+    unmake(&passing.peer);
 }
 
 static void
-begin_with_all_slots_taken(void *context)
+begin_with_orphaned_slots(void *context)
 {
     struct passing *passing = context;
     for (int i = 0; i < PSHM_SLOTS; i++) {
-        make_an_orphan(&passing->side, i);
+        make_an_orphan(&passing->peer, i);
     }
     begin_with_a_reader(passing);
 }
 
 static void
-read_for_a_moment(void *context)
+read_with_timeout(void *context)
 {
     struct passing *passing = context;
     int slot;
-    CHECK_IS(read_until(&passing->side, PSHM_RW_WAIT, in_ms(1), &slot),
+    CHECK_IS(read_until(&passing->peer, PSHM_RW_WAIT, in_ms(1), &slot),
              -ETIMEDOUT);
 }
 
 static void
-it_has_nothing(void *context)
+nothing_is_held(void *context)
 {
     struct passing *passing = context;
-    CHECK(!is_held(&passing->side.mstate));
+    CHECK(!is_held(&passing->peer.mstate));
 }
 
 static void
-slot_may_be_orphaned_while_a_reader_waits_for_it(void)
+slot_may_be_orphaned_while_a_reader_waits(void)
 {
-    struct passing passing = {.side = make()};
-    meet_at_each_step(&(struct meeting){begin_with_all_slots_taken,
-                                        read_for_a_moment,
-                                        have_the_reader_orphaned,
-                                        it_has_nothing},
+    struct passing passing = {.peer = make()};
+    meet_at_each_step(&(struct meeting){begin_with_orphaned_slots,
+                                        read_with_timeout,
+                                        orphan_the_reader,
+                                        nothing_is_held},
                       &passing);
-    unmake(&passing.side);
+    unmake(&passing.peer);
 }
 
-/* An orphan's thread ends while a reader waits. */
+/* The thread that holds an orphaned slot ends while a reader waits. */
 static void
 free_the_first_slot(void *context)
 {
     struct passing *passing = context;
     int first = (int)(pshm_thread()->number % PSHM_SLOTS);
-    atomic_store(pshm_robust_word(&passing->side.rw->slots[first]), 0);
+    atomic_store(pshm_robust_word(&passing->peer.rw->slots[first]), 0);
 }
 
 static void
-slot_of_an_orphan_that_is_freed_is_given(void)
+released_slot_of_an_orphan_is_reused(void)
 {
-    struct passing passing = {.side = make()};
-    struct side *side = &passing.side;
+    struct passing passing = {.peer = make()};
+    struct peer *peer = &passing.peer;
     int slot;
     for (int i = 0; i < PSHM_SLOTS; i++) {
-        make_an_orphan(side, i);
+        make_an_orphan(peer, i);
     }
     pshm_fault_hook(free_the_first_slot, &passing);
     pshm_fault_arm("futex", 1, PSHM_FAULT_HOOK_BEFORE, 0);
-    CHECK_IS(begin_to_read(side, &slot), 0);
+    CHECK_IS(begin_to_read(peer, &slot), 0);
     CHECK(pshm_fault_disarm() >= 1);
     CHECK_IS(slot, (int)(pshm_thread()->number % PSHM_SLOTS));
-    CHECK_IS(stop_reading(side, slot), 0);
-    unmake(side);
+    CHECK_IS(stop_reading(peer, slot), 0);
+    unmake(peer);
 }
 
-struct kept {
+struct held {
     int count;
     const struct pshm_robust *last;
 };
 
 static void
-keep_it(void *context, struct pshm_robust *r,
-        const struct pshm_mutex_state *mstate)
+count_held(void *context, struct pshm_robust *r,
+           const struct pshm_mutex_state *mstate)
 {
-    struct kept *kept = context;
+    struct held *held = context;
     CHECK(pshm_mutex_state_held(mstate));
-    kept->count++;
-    kept->last = r;
+    held->count++;
+    held->last = r;
 }
 
 static void *
-read_and_stay(void *context)
+read_or_write_and_wait(void *context)
 {
     struct passing *passing = context;
-    struct side *side = &passing->side;
-    intptr_t wrong = passing->rc < 0 ? begin_to_write(side) != 0
-                                     : begin_to_read(side, &passing->rc) != 0;
+    struct peer *peer = &passing->peer;
+    intptr_t wrong = passing->rc < 0 ? begin_to_write(peer) != 0
+                                     : begin_to_read(peer, &passing->rc) != 0;
     atomic_store(&passing->state, 1);
     while (atomic_load(&passing->state) != 2) {
         (void)usleep(100);
@@ -536,179 +537,180 @@ read_and_stay(void *context)
     return (void *)wrong;
 }
 
-/* A thread that reads or writes still has the mutex in its list. */
+/* The mutex of a thread that reads or writes is still in its list. */
 static void
-parts_that_a_thread_has_are_kept(void)
+held_mutexes_are_reported(void)
 {
     for (int writes = 0; writes < 2; writes++) {
-        struct passing passing = {.side = make(), .rc = -writes};
-        struct side *side = &passing.side;
-        struct kept kept = {0};
-        pshm_rw_abandon(side->turnstile, side->rw, &side->mstate, keep_it,
-                        &kept);
-        CHECK_IS(kept.count, 0);
-        CHECK(pthread_create(&passing.thread, NULL, read_and_stay, &passing)
+        struct passing passing = {.peer = make(), .rc = -writes};
+        struct peer *peer = &passing.peer;
+        struct held held = {0};
+        pshm_rw_abandon(peer->turnstile, peer->rw, &peer->mstate, count_held,
+                        &held);
+        CHECK_IS(held.count, 0);
+        CHECK(pthread_create(&passing.thread, NULL, read_or_write_and_wait,
+                             &passing)
               == 0);
         await(&passing.state, 1);
-        pshm_rw_abandon(side->turnstile, side->rw, &side->mstate, keep_it,
-                        &kept);
-        CHECK_IS(kept.count, 1);
-        CHECK(kept.last == (writes ? &side->turnstile->mutex
-                                   : &side->rw->slots[passing.rc]));
+        pshm_rw_abandon(peer->turnstile, peer->rw, &peer->mstate, count_held,
+                        &held);
+        CHECK_IS(held.count, 1);
+        CHECK(held.last == (writes ? &peer->turnstile->mutex
+                                   : &peer->rw->slots[passing.rc]));
         end_to_pass(&passing);
-        unmake(side);
+        unmake(peer);
     }
 }
 
 #ifdef PSHM_ROBUST_LINKS
 
-/* Others may have been in beside it. */
+/* Other threads may have read or written at the same time. */
 static void
-writer_whose_turnstile_was_written_over_leaves_it_inconsistent(void)
+overwritten_turnstile_becomes_inconsistent(void)
 {
-    struct side side = make();
-    CHECK_IS(begin_to_write(&side), 0);
-    side.turnstile->mutex.mutex.__data.__kind ^= 2;
-    CHECK_IS(stop_writing(&side), -EBADMSG);
-    CHECK(!pshm_rw_writes(&side.mstate));
-    side.turnstile->mutex.mutex.__data.__kind ^= 2;
-    repair_it(&side);
-    CHECK_IS(child_run(can_write, &side), 0);
-    unmake(&side);
+    struct peer peer = make();
+    CHECK_IS(begin_to_write(&peer), 0);
+    peer.turnstile->mutex.mutex.__data.__kind ^= 2;
+    CHECK_IS(stop_writing(&peer), -EBADMSG);
+    CHECK(!pshm_rw_writes(&peer.mstate));
+    peer.turnstile->mutex.mutex.__data.__kind ^= 2;
+    repair_it(&peer);
+    CHECK_IS(child_run(can_write, &peer), 0);
+    unmake(&peer);
 }
 
 #endif
 
 static void *
-find_it_another_threads(void *context)
+check_not_owner(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     int slot;
-    intptr_t wrong = pshm_rw_writes(&side->mstate)
-                     || !is_held(&side->mstate)
-                     || stop_writing(side) != -EPERM
-                     || write_until(side, PSHM_RW_PASS, 0) != -EBUSY
-                     || read_until(side, PSHM_RW_PASS, 0, &slot) != -EBUSY;
+    intptr_t wrong = pshm_rw_writes(&peer->mstate)
+                     || !is_held(&peer->mstate)
+                     || stop_writing(peer) != -EPERM
+                     || write_until(peer, PSHM_RW_PASS, 0) != -EBUSY
+                     || read_until(peer, PSHM_RW_PASS, 0, &slot) != -EBUSY;
     return (void *)wrong;
 }
 
 static void
-threads_are_told_apart(void)
+threads_are_distinguished(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     pthread_t thread;
     void *wrong;
-    CHECK_IS(begin_to_write(&side), 0);
-    CHECK(pthread_create(&thread, NULL, find_it_another_threads, &side) == 0);
+    CHECK_IS(begin_to_write(&peer), 0);
+    CHECK(pthread_create(&thread, NULL, check_not_owner, &peer) == 0);
     CHECK(pthread_join(thread, &wrong) == 0);
     CHECK(wrong == NULL);
-    CHECK_IS(stop_writing(&side), 0);
-    unmake(&side);
+    CHECK_IS(stop_writing(&peer), 0);
+    unmake(&peer);
 }
 
 static void
-there_are_so_many_slots(void)
+number_of_slots_is_limited(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     int slots[PSHM_SLOTS], one_more = -1;
     bool given[PSHM_SLOTS] = {false};
     for (int i = 0; i < PSHM_SLOTS; i++) {
-        CHECK_IS(begin_to_read(&side, &slots[i]), 0);
+        CHECK_IS(begin_to_read(&peer, &slots[i]), 0);
         CHECK(slots[i] >= 0 && slots[i] < PSHM_SLOTS && !given[slots[i]]);
         given[slots[i]] = true;
     }
-    CHECK_IS(child_run(cannot_read, &side), 0);
-    CHECK_IS(read_until(&side, PSHM_RW_PASS, 0, &one_more), -EBUSY);
-    CHECK_IS(read_until(&side, PSHM_RW_WAIT, in_ms(5), &one_more), -ETIMEDOUT);
-    CHECK_IS(read_until(&side, PSHM_RW_WAIT, PSHM_NEVER, &one_more), -EAGAIN);
-    CHECK_IS(stop_reading(&side, slots[7]), 0);
-    CHECK_IS(child_run(can_read, &side), 0);
+    CHECK_IS(child_run(cannot_read, &peer), 0);
+    CHECK_IS(read_until(&peer, PSHM_RW_PASS, 0, &one_more), -EBUSY);
+    CHECK_IS(read_until(&peer, PSHM_RW_WAIT, in_ms(5), &one_more), -ETIMEDOUT);
+    CHECK_IS(read_until(&peer, PSHM_RW_WAIT, PSHM_NEVER, &one_more), -EAGAIN);
+    CHECK_IS(stop_reading(&peer, slots[7]), 0);
+    CHECK_IS(child_run(can_read, &peer), 0);
     for (int i = 0; i < PSHM_SLOTS; i++) {
-        CHECK_IS(stop_reading(&side, slots[i]), i == 7 ? -EPERM : 0);
+        CHECK_IS(stop_reading(&peer, slots[i]), i == 7 ? -EPERM : 0);
     }
-    CHECK_IS(child_run(can_write, &side), 0);
-    unmake(&side);
+    CHECK_IS(child_run(can_write, &peer), 0);
+    unmake(&peer);
 }
 
-/* Here at the last slot that it asks for. */
+/* The attempt fails at the last slot. */
 static void
-failed_attempt_gives_back_what_it_had(void)
+failed_attempt_releases_everything(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     struct pshm_rw_attempt attempt = {0};
-    struct pshm_robust *last = &side.rw->slots[PSHM_SLOTS - 1];
-    struct pshm_mutex_state *mstate = &side.mstate.slots[PSHM_SLOTS - 1];
+    struct pshm_robust *last = &peer.rw->slots[PSHM_SLOTS - 1];
+    struct pshm_mutex_state *mstate = &peer.mstate.slots[PSHM_SLOTS - 1];
     CHECK_IS(pshm_robust_try(last, mstate), 0);
-    CHECK_IS(pshm_rw_write(side.turnstile, side.rw, &side.mstate, &attempt,
+    CHECK_IS(pshm_rw_write(peer.turnstile, peer.rw, &peer.mstate, &attempt,
                            PSHM_RW_WAIT, PSHM_NEVER),
              -EDEADLK);
     CHECK(!attempt.turnstile);
     CHECK_IS(attempt.slots, 0);
     CHECK_IS(pshm_robust_unlock(last, mstate), 0);
-    CHECK(!is_held(&side.mstate));
-    CHECK_IS(child_run(can_write, &side), 0);
-    unmake(&side);
+    CHECK(!is_held(&peer.mstate));
+    CHECK_IS(child_run(can_write, &peer), 0);
+    unmake(&peer);
 }
 
 static int
 read_until_stopped(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     int slot;
-    CHECK_IS(begin_to_read(side, &slot), 0);
-    (void)atomic_fetch_add(&side->place->steps, 1);
-    while (atomic_load(&side->place->stopped) == 0) {
+    CHECK_IS(begin_to_read(peer, &slot), 0);
+    (void)atomic_fetch_add(&peer->place->steps, 1);
+    while (atomic_load(&peer->place->stopped) == 0) {
         (void)usleep(100);
     }
-    CHECK_IS(stop_reading(side, slot), 0);
+    CHECK_IS(stop_reading(peer, slot), 0);
     return 0;
 }
 
 static void
 writer_that_waits_keeps_new_readers_out(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     struct pshm_rw_attempt attempt = {0};
-    pid_t reader = child_start(read_until_stopped, &side);
-    await(&side.place->steps, 1);
+    pid_t reader = child_start(read_until_stopped, &peer);
+    await(&peer.place->steps, 1);
     int64_t start = pshm_now();
-    CHECK_IS(pshm_rw_write(side.turnstile, side.rw, &side.mstate,
+    CHECK_IS(pshm_rw_write(peer.turnstile, peer.rw, &peer.mstate,
                            &attempt, PSHM_RW_WAIT, PSHM_NEVER),
              -EINTR);
     CHECK(took(start, 50));
     CHECK(attempt.turnstile);
-    CHECK(!pshm_rw_writes(&side.mstate));
-    CHECK_IS(child_run(cannot_read, &side), 0);
-    CHECK_IS(child_run(cannot_write, &side), 0);
-    /* it need not go on */
-    pshm_rw_undo(side.turnstile, side.rw, &side.mstate, &attempt);
+    CHECK(!pshm_rw_writes(&peer.mstate));
+    CHECK_IS(child_run(cannot_read, &peer), 0);
+    CHECK_IS(child_run(cannot_write, &peer), 0);
+    /* the writer may stop waiting */
+    pshm_rw_undo(peer.turnstile, peer.rw, &peer.mstate, &attempt);
     CHECK(!attempt.turnstile);
-    CHECK(!is_held(&side.mstate));
-    CHECK_IS(child_run(can_read, &side), 0);
-    /* or may */
-    CHECK_IS(pshm_rw_write(side.turnstile, side.rw, &side.mstate,
+    CHECK(!is_held(&peer.mstate));
+    CHECK_IS(child_run(can_read, &peer), 0);
+    /* or continue */
+    CHECK_IS(pshm_rw_write(peer.turnstile, peer.rw, &peer.mstate,
                            &attempt, PSHM_RW_WAIT, PSHM_NEVER),
              -EINTR);
-    atomic_store(&side.place->stopped, 1);
+    atomic_store(&peer.place->stopped, 1);
     int rc;
-    PATIENTLY(rc, pshm_rw_write(side.turnstile, side.rw, &side.mstate,
+    PATIENTLY(rc, pshm_rw_write(peer.turnstile, peer.rw, &peer.mstate,
                                 &attempt, PSHM_RW_WAIT, before_long()));
     CHECK_IS(rc, 0);
-    CHECK_IS(stop_writing(&side), 0);
+    CHECK_IS(stop_writing(&peer), 0);
     CHECK_IS(child_wait(reader), 0);
-    unmake(&side);
+    unmake(&peer);
 }
 
-/* ---- many of both ---- */
+/* ---- many readers and writers ---- */
 
 static int
 read_and_write(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
+    struct peer *peer = context;
+    struct place *place = peer->place;
     for (int i = 0; i < ROUNDS(1500); i++) {
         int slot;
-        CHECK_IS(begin_to_read(side, &slot), 0);
+        CHECK_IS(begin_to_read(peer, &slot), 0);
         unsigned readers = atomic_fetch_add(&place->readers, 1) + 1;
         if (readers > atomic_load(&place->most_readers)) {
             atomic_store(&place->most_readers, readers);
@@ -716,15 +718,15 @@ read_and_write(void *context)
         CHECK_IS(atomic_load(&place->writers), 0);
         CHECK_IS(place->first, place->second);
         (void)atomic_fetch_sub(&place->readers, 1);
-        CHECK_IS(stop_reading(side, slot), 0);
+        CHECK_IS(stop_reading(peer, slot), 0);
         if (i % 4 == 0) {
-            CHECK_IS(begin_to_write(side), 0);
+            CHECK_IS(begin_to_write(peer), 0);
             CHECK_IS(atomic_fetch_add(&place->writers, 1), 0);
             CHECK_IS(atomic_load(&place->readers), 0);
             place->first = place->first + 1;
             place->second = place->second + 1;
             (void)atomic_fetch_sub(&place->writers, 1);
-            CHECK_IS(stop_writing(side), 0);
+            CHECK_IS(stop_writing(peer), 0);
         }
     }
     return 0;
@@ -733,11 +735,11 @@ read_and_write(void *context)
 static void
 many_readers_or_one_writer(void)
 {
-    struct side side = make();
-    together(4, read_and_write, &side);
-    CHECK_IS(side.place->first, 4 * ((ROUNDS(1500) + 3) / 4));
-    CHECK_IS(side.place->second, side.place->first);
-    unmake(&side);
+    struct peer peer = make();
+    together(4, read_and_write, &peer);
+    CHECK_IS(peer.place->first, 4 * ((ROUNDS(1500) + 3) / 4));
+    CHECK_IS(peer.place->second, peer.place->first);
+    unmake(&peer);
 }
 
 /* ---- a death ---- */
@@ -754,15 +756,15 @@ read_and_die(void *context)
 static void
 slot_of_a_dead_reader_is_free(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     for (int i = 0; i < 2 * PSHM_SLOTS; i++) {
-        CHECK_IS(child_run(read_and_die, &side), -SIGKILL);
+        CHECK_IS(child_run(read_and_die, &peer), -SIGKILL);
     }
-    CHECK_IS(child_run(can_write, &side), 0);
-    CHECK_IS(child_run(read_and_die, &side), -SIGKILL);
-    CHECK_IS(child_run(can_read, &side), 0);
-    CHECK_IS(child_run(can_write, &side), 0);
-    unmake(&side);
+    CHECK_IS(child_run(can_write, &peer), 0);
+    CHECK_IS(child_run(read_and_die, &peer), -SIGKILL);
+    CHECK_IS(child_run(can_read, &peer), 0);
+    CHECK_IS(child_run(can_write, &peer), 0);
+    unmake(&peer);
 }
 
 static int
@@ -782,118 +784,121 @@ repair_and_die(void *context)
 }
 
 static int
-give_up_the_repair(void *context)
+release_without_repair(void *context)
 {
-    struct side *side = context;
-    CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
-    CHECK(pshm_rw_writes(&side->mstate));
-    pshm_rw_release_unrepaired(side->turnstile, side->rw, &side->mstate);
-    CHECK(!is_held(&side->mstate));
+    struct peer *peer = context;
+    CHECK_IS(begin_to_repair(peer), -EOWNERDEAD);
+    CHECK(pshm_rw_writes(&peer->mstate));
+    pshm_rw_release_unrepaired(peer->turnstile, peer->rw, &peer->mstate);
+    CHECK(!is_held(&peer->mstate));
     return 0;
 }
 
 static int
-is_told(void *context)
+get_ownerdead(void *context)
 {
-    struct side *side = context;
+    struct peer *peer = context;
     int slot;
     for (int how = PSHM_RW_TRY; how <= PSHM_RW_WAIT; how++) {
-        CHECK_IS(read_until(side, how, before_long(), &slot), -EOWNERDEAD);
-        CHECK_IS(write_until(side, how, before_long()), -EOWNERDEAD);
+        CHECK_IS(read_until(peer, how, before_long(), &slot), -EOWNERDEAD);
+        CHECK_IS(write_until(peer, how, before_long()), -EOWNERDEAD);
     }
-    CHECK(!is_held(&side->mstate));
+    CHECK(!is_held(&peer->mstate));
     return 0;
 }
 
 static void
-everyone_is_told_of_a_dead_writer_until_a_repair(void)
+every_owner_gets_eownerdead_before_the_repair(void)
 {
-    struct side side = make();
-    CHECK_IS(child_run(write_and_die, &side), -SIGKILL);
-    CHECK_IS(child_run(is_told, &side), 0);
-    CHECK_IS(is_told(&side), 0);
-    CHECK_IS(child_run(give_up_the_repair, &side), 0);
-    CHECK_IS(child_run(is_told, &side), 0);
-    CHECK_IS(child_run(repair_and_die, &side), -SIGKILL);
-    CHECK_IS(child_run(is_told, &side), 0);
-    repair_it(&side);
-    CHECK_IS(child_run(can_read, &side), 0);
-    CHECK_IS(child_run(can_write, &side), 0);
-    unmake(&side);
+    struct peer peer = make();
+    CHECK_IS(child_run(write_and_die, &peer), -SIGKILL);
+    CHECK_IS(child_run(get_ownerdead, &peer), 0);
+    CHECK_IS(get_ownerdead(&peer), 0);
+    CHECK_IS(child_run(release_without_repair, &peer), 0);
+    CHECK_IS(child_run(get_ownerdead, &peer), 0);
+    CHECK_IS(child_run(repair_and_die, &peer), -SIGKILL);
+    CHECK_IS(child_run(get_ownerdead, &peer), 0);
+    repair_it(&peer);
+    CHECK_IS(child_run(can_read, &peer), 0);
+    CHECK_IS(child_run(can_write, &peer), 0);
+    unmake(&peer);
 }
 
-/* Straight after the death, before any thread got an error. */
+/* The owner repairs right after the death, before another thread got
+ * -EOWNERDEAD. */
 static void
-first_one_told_may_be_the_one_to_repair(void)
+first_owner_after_a_death_may_repair(void)
 {
-    struct side side = make();
-    CHECK_IS(child_run(write_and_die, &side), -SIGKILL);
-    CHECK_IS(child_run(repair_and_die, &side), -SIGKILL);
-    repair_it(&side);
-    CHECK_IS(child_run(can_read, &side), 0);
-    unmake(&side);
+    struct peer peer = make();
+    CHECK_IS(child_run(write_and_die, &peer), -SIGKILL);
+    CHECK_IS(child_run(repair_and_die, &peer), -SIGKILL);
+    repair_it(&peer);
+    CHECK_IS(child_run(can_read, &peer), 0);
+    unmake(&peer);
 }
 
 static void
-attempt_to_repair_that_fails_tells_the_next_one(void)
+failed_attempt_to_repair_leaves_the_error(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     struct pshm_rw_attempt attempt = {0};
-    struct pshm_robust *mutex = &side.rw->slots[5];
-    CHECK_IS(child_run(write_and_die, &side), -SIGKILL);
-    CHECK_IS(pshm_robust_try(mutex, &side.mstate.slots[5]), 0);
-    CHECK_IS(pshm_rw_write(side.turnstile, side.rw, &side.mstate, &attempt,
+    struct pshm_robust *mutex = &peer.rw->slots[5];
+    CHECK_IS(child_run(write_and_die, &peer), -SIGKILL);
+    CHECK_IS(pshm_robust_try(mutex, &peer.mstate.slots[5]), 0);
+    CHECK_IS(pshm_rw_write(peer.turnstile, peer.rw, &peer.mstate, &attempt,
                            PSHM_RW_WAIT, before_long()),
              -EOWNERDEAD);
     CHECK(attempt.turnstile);
-    int rc = pshm_rw_write(side.turnstile, side.rw, &side.mstate, &attempt,
+    int rc = pshm_rw_write(peer.turnstile, peer.rw, &peer.mstate, &attempt,
                            PSHM_RW_PASS, 0);
-    CHECK(rc == -EDEADLK || rc == -EBUSY);      /* this thread sits there */
+    /* this thread holds the slot */
+    CHECK(rc == -EDEADLK || rc == -EBUSY);
     CHECK(!attempt.turnstile);
-    CHECK_IS(pshm_robust_unlock(mutex, &side.mstate.slots[5]), 0);
-    CHECK_IS(is_told(&side), 0);
-    repair_it(&side);
-    unmake(&side);
+    CHECK_IS(pshm_robust_unlock(mutex, &peer.mstate.slots[5]), 0);
+    CHECK_IS(get_ownerdead(&peer), 0);
+    repair_it(&peer);
+    unmake(&peer);
 }
 
 static int
 wait_to_write(void *context)
 {
-    struct side *side = context;
-    (void)atomic_fetch_add(&side->place->steps, 1);
-    (void)begin_to_write(side);
+    struct peer *peer = context;
+    (void)atomic_fetch_add(&peer->place->steps, 1);
+    (void)begin_to_write(peer);
     return 1;
 }
 
-/* It has the turnstile and some of the slots, but has not written. */
+/* The writer holds the turnstile and some slots, but has not written. */
 static void
-death_of_a_writer_that_waits_is_not_told(void)
+death_of_a_waiting_writer_is_not_an_error(void)
 {
-    struct side side = make();
+    struct peer peer = make();
     int slot;
-    CHECK_IS(begin_to_read(&side, &slot), 0);
-    pid_t child = child_start(wait_to_write, &side);
-    await(&side.place->steps, 1);
-    while (pshm_robust_try(&side.turnstile->mutex, &side.mstate.turnstile)
+    CHECK_IS(begin_to_read(&peer, &slot), 0);
+    pid_t child = child_start(wait_to_write, &peer);
+    await(&peer.place->steps, 1);
+    while (pshm_robust_try(&peer.turnstile->mutex, &peer.mstate.turnstile)
            != -EBUSY) {
-        (void)pshm_robust_unlock(&side.turnstile->mutex,
-                                 &side.mstate.turnstile);
+        (void)pshm_robust_unlock(&peer.turnstile->mutex,
+                                 &peer.mstate.turnstile);
         (void)usleep(100);
     }
     (void)usleep(2000);
     kill_now(child);
-    CHECK_IS(child_run(can_read, &side), 0);
-    CHECK_IS(stop_reading(&side, slot), 0);
-    CHECK_IS(child_run(can_write, &side), 0);
-    unmake(&side);
+    CHECK_IS(child_run(can_read, &peer), 0);
+    CHECK_IS(stop_reading(&peer, slot), 0);
+    CHECK_IS(child_run(can_write, &peer), 0);
+    unmake(&peer);
 }
 
-/* ---- at the very store to `writing` ---- */
+/* ---- a death at the store to `writing` ---- */
 
 static char *trapped, *trapped_next;
 
-/* Die instead of making the store; or make it, and die of the next one to the
- * other page.  The kernel will store to the mutexes as well, if it can. */
+/* Die instead of the store; or allow it, and die at the next store, to the
+ * other page. The kernel then marks the mutexes in the pages that it can
+ * write. */
 static void
 at_a_store(int number)
 {
@@ -907,22 +912,22 @@ at_a_store(int number)
     trapped_next = NULL;
 }
 
-enum { AT_THE_STORE = -1, GATE = 0 };
+enum { AT_THE_STORE = -1, TURNSTILE_PAGE = 0 };
 
-/* after: where the next store goes that a caller makes. */
+/* after: the page of the next store. */
 static void
-die_at_writing(const struct side *side, int after)
+die_at_writing(const struct peer *peer, int after)
 {
     struct sigaction action = {.sa_handler = at_a_store};
     CHECK(sigaction(SIGSEGV, &action, NULL) == 0);
-    trapped = page_of(side, 1);
+    trapped = page_of(peer, 1);
     trapped_next = after == AT_THE_STORE ? NULL
-                                         : page_of(side, (size_t)after);
+                                         : page_of(peer, (size_t)after);
     CHECK(mprotect(trapped, PAGE, PROT_READ) == 0);
 }
 
 static int
-die_before_it_writes(void *context)
+die_before_writing_is_set(void *context)
 {
     die_at_writing(context, AT_THE_STORE);
     (void)begin_to_write(context);
@@ -930,7 +935,7 @@ die_before_it_writes(void *context)
 }
 
 static int
-die_before_it_says_that_it_wrote(void *context)
+die_before_writing_is_cleared(void *context)
 {
     CHECK_IS(begin_to_write(context), 0);
     die_at_writing(context, AT_THE_STORE);
@@ -939,10 +944,10 @@ die_before_it_says_that_it_wrote(void *context)
 }
 
 static int
-die_after_it_said_that_it_wrote(void *context)
+die_after_writing_is_cleared(void *context)
 {
     CHECK_IS(begin_to_write(context), 0);
-    die_at_writing(context, GATE);
+    die_at_writing(context, TURNSTILE_PAGE);
     (void)stop_writing(context);
     return 1;
 }
@@ -950,146 +955,146 @@ die_after_it_said_that_it_wrote(void *context)
 static int
 die_before_the_repair_is_over(void *context)
 {
-    struct side *side = context;
-    CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
-    pshm_rw_repair(side->turnstile);
-    die_at_writing(side, AT_THE_STORE);
-    (void)stop_writing(side);
+    struct peer *peer = context;
+    CHECK_IS(begin_to_repair(peer), -EOWNERDEAD);
+    pshm_rw_repair(peer->turnstile);
+    die_at_writing(peer, AT_THE_STORE);
+    (void)stop_writing(peer);
     return 1;
 }
 
 static int
 die_after_the_repair(void *context)
 {
-    struct side *side = context;
-    CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
-    pshm_rw_repair(side->turnstile);
-    die_at_writing(side, GATE);
-    (void)stop_writing(side);
+    struct peer *peer = context;
+    CHECK_IS(begin_to_repair(peer), -EOWNERDEAD);
+    pshm_rw_repair(peer->turnstile);
+    die_at_writing(peer, TURNSTILE_PAGE);
+    (void)stop_writing(peer);
     return 1;
 }
 
 static void
-undo_and_die(struct side *side, int after)
+undo_and_die(struct peer *peer, int after)
 {
     struct pshm_rw_attempt attempt = {0};
-    CHECK_IS(pshm_rw_write(side->turnstile, side->rw, &side->mstate, &attempt,
+    CHECK_IS(pshm_rw_write(peer->turnstile, peer->rw, &peer->mstate, &attempt,
                            PSHM_RW_PASS, 0),
              -EOWNERDEAD);
-    die_at_writing(side, after);
-    pshm_rw_undo(side->turnstile, side->rw, &side->mstate, &attempt);
+    die_at_writing(peer, after);
+    pshm_rw_undo(peer->turnstile, peer->rw, &peer->mstate, &attempt);
 }
 
 static int
-die_before_it_passes_it_on(void *context)
+die_before_the_undo(void *context)
 {
     undo_and_die(context, AT_THE_STORE);
     return 1;
 }
 
 static int
-die_while_it_passes_it_on(void *context)
+die_during_the_undo(void *context)
 {
-    undo_and_die(context, GATE);
+    undo_and_die(context, TURNSTILE_PAGE);
     return 1;
 }
 
 static int
-die_before_it_has_given_up(void *context)
+die_before_the_release(void *context)
 {
-    struct side *side = context;
-    CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
-    die_at_writing(side, AT_THE_STORE);
-    pshm_rw_release_unrepaired(side->turnstile, side->rw, &side->mstate);
+    struct peer *peer = context;
+    CHECK_IS(begin_to_repair(peer), -EOWNERDEAD);
+    die_at_writing(peer, AT_THE_STORE);
+    pshm_rw_release_unrepaired(peer->turnstile, peer->rw, &peer->mstate);
     return 1;
 }
 
 static int
-die_when_it_has_given_up(void *context)
+die_during_the_release(void *context)
 {
-    struct side *side = context;
-    CHECK_IS(begin_to_repair(side), -EOWNERDEAD);
-    die_at_writing(side, GATE);
-    pshm_rw_release_unrepaired(side->turnstile, side->rw, &side->mstate);
+    struct peer *peer = context;
+    CHECK_IS(begin_to_repair(peer), -EOWNERDEAD);
+    die_at_writing(peer, TURNSTILE_PAGE);
+    pshm_rw_release_unrepaired(peer->turnstile, peer->rw, &peer->mstate);
     return 1;
 }
 
 static void
-death_is_told_if_it_was_while_writing(void)
+only_a_death_while_writing_is_an_error(void)
 {
     static const struct {
         int (*death)(void *context);
-        bool broken_before, told;
+        bool inconsistent, is_error;
     } cases[] = {
-        {die_before_it_writes, false, false},
+        {die_before_writing_is_set, false, false},
         {write_and_die, false, true},
-        {die_before_it_says_that_it_wrote, false, true},
-        {die_after_it_said_that_it_wrote, false, false},
+        {die_before_writing_is_cleared, false, true},
+        {die_after_writing_is_cleared, false, false},
         {die_before_the_repair_is_over, true, true},
         {die_after_the_repair, true, false},
-        {die_before_it_passes_it_on, true, true},
-        {die_while_it_passes_it_on, true, true},
-        {die_before_it_has_given_up, true, true},
-        {die_when_it_has_given_up, true, true},
+        {die_before_the_undo, true, true},
+        {die_during_the_undo, true, true},
+        {die_before_the_release, true, true},
+        {die_during_the_release, true, true},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         check_about("case %zu", i);
-        struct side side = make();
-        if (cases[i].broken_before) {
-            CHECK_IS(child_run(write_and_die, &side), -SIGKILL);
+        struct peer peer = make();
+        if (cases[i].inconsistent) {
+            CHECK_IS(child_run(write_and_die, &peer), -SIGKILL);
         }
-        CHECK_IS(child_run(cases[i].death, &side), -SIGKILL);
-        if (cases[i].told) {
-            CHECK_IS(child_run(is_told, &side), 0);
-            repair_it(&side);
+        CHECK_IS(child_run(cases[i].death, &peer), -SIGKILL);
+        if (cases[i].is_error) {
+            CHECK_IS(child_run(get_ownerdead, &peer), 0);
+            repair_it(&peer);
         }
-        CHECK_IS(child_run(can_read, &side), 0);
-        CHECK_IS(child_run(can_write, &side), 0);
-        unmake(&side);
+        CHECK_IS(child_run(can_read, &peer), 0);
+        CHECK_IS(child_run(can_write, &peer), 0);
+        unmake(&peer);
     }
 }
 
-/* ---- at any moment ---- */
+/* ---- deaths at any time ---- */
 
 static int
-read_for_ever(void *context)
+read_endlessly(void *context)
 {
-    struct side *side = context;
-    while (atomic_load(&side->place->stopped) == 0) {
-        int slot, rc = begin_to_read(side, &slot);
+    struct peer *peer = context;
+    while (atomic_load(&peer->place->stopped) == 0) {
+        int slot, rc = begin_to_read(peer, &slot);
         if (rc == -EOWNERDEAD) {
-            (void)atomic_fetch_add(&side->place->told, 1);
+            (void)atomic_fetch_add(&peer->place->owner_deaths, 1);
             (void)sched_yield();
             continue;
         }
         if (!CHECK_IS(rc, 0)
-            || !CHECK_IS(side->place->first, side->place->second)) {
+            || !CHECK_IS(peer->place->first, peer->place->second)) {
             return 1;
         }
-        (void)atomic_fetch_add(&side->place->steps, 1);
-        CHECK_IS(stop_reading(side, slot), 0);
+        (void)atomic_fetch_add(&peer->place->steps, 1);
+        CHECK_IS(stop_reading(peer, slot), 0);
     }
     return 0;
 }
 
-/* Half of the owners after a death repair the words. */
+/* Half of the owners that get -EOWNERDEAD repair the words. */
 static int
-write_for_ever(void *context)
+write_endlessly(void *context)
 {
-    struct side *side = context;
-    struct place *place = side->place;
+    struct peer *peer = context;
+    struct place *place = peer->place;
     while (atomic_load(&place->stopped) == 0) {
         bool repairs = random_below(2) == 0;
-        int rc = repairs ? begin_to_repair(side) : begin_to_write(side);
+        int rc = repairs ? begin_to_repair(peer) : begin_to_write(peer);
         if (rc == -EOWNERDEAD && repairs) {
-            (void)atomic_fetch_add(&place->told, 1);
+            (void)atomic_fetch_add(&place->owner_deaths, 1);
             if (random_below(2) == 0) {
-                pshm_rw_release_unrepaired(side->turnstile, side->rw,
-                                           &side->mstate);
+                pshm_rw_release_unrepaired(peer->turnstile, peer->rw,
+                                           &peer->mstate);
                 continue;
             }
             place->second = place->first;
-            pshm_rw_repair(side->turnstile);
+            pshm_rw_repair(peer->turnstile);
         }
         else if (rc == -EOWNERDEAD) {
             continue;
@@ -1104,25 +1109,26 @@ write_for_ever(void *context)
         }
         place->second = place->first;
         (void)atomic_fetch_add(&place->writers, 1);
-        CHECK_IS(stop_writing(side), 0);
-        /* The first thread gets a mutex: let others run. */
+        CHECK_IS(stop_writing(peer), 0);
+        /* A mutex is not fair, so let the other threads run. */
         (void)usleep(random_below(100));
     }
     return 0;
 }
 
 static void
-whoever_is_not_told_finds_all_in_order(void)
+owner_without_an_error_finds_equal_words(void)
 {
-    struct side side = make();
-    struct place *place = side.place;
-    pid_t steady[2] = {child_start(read_for_ever, &side),
-                       child_start(write_for_ever, &side)};
-    /* and until one has died while it wrote */
+    struct peer peer = make();
+    struct place *place = peer.place;
+    pid_t steady[2] = {child_start(read_endlessly, &peer),
+                       child_start(write_endlessly, &peer)};
+    /* until a process has died while it wrote */
     for (int round = 0;
-         round < ROUNDS(250) || atomic_load(&place->told) == 0; round++) {
-        pid_t writer = child_start(write_for_ever, &side);
-        pid_t reader = child_start(read_for_ever, &side);
+         round < ROUNDS(250) || atomic_load(&place->owner_deaths) == 0;
+         round++) {
+        pid_t writer = child_start(write_endlessly, &peer);
+        pid_t reader = child_start(read_endlessly, &peer);
         await(&place->writers, atomic_load(&place->writers) + 2);
         kill_within(writer, 250);
         kill_within(reader, 250);
@@ -1131,7 +1137,7 @@ whoever_is_not_told_finds_all_in_order(void)
     atomic_store(&place->stopped, 1);
     CHECK_IS(child_wait(steady[0]), 0);
     CHECK_IS(child_wait(steady[1]), 0);
-    unmake(&side);
+    unmake(&peer);
 }
 
 int
@@ -1140,30 +1146,30 @@ main(void)
     pshm_forks_watch();
     RUN(readers_keep_writers_out_but_not_readers);
     RUN(writer_is_alone);
-    RUN(nobody_waits_for_oneself);
+    RUN(thread_does_not_wait_for_itself);
     RUN(writer_does_not_read_beside_itself);
     RUN(readers_are_counted);
-    RUN(kernel_without_robust_mutexes_is_told);
-    RUN(reader_that_passes_the_turnstile_is_waited_for);
-    RUN(slots_of_orphans_keep_readers_out_but_no_writer);
-    RUN(slot_may_be_orphaned_while_it_is_waited_for);
-    RUN(slot_may_be_orphaned_while_a_reader_waits_for_it);
-    RUN(slot_of_an_orphan_that_is_freed_is_given);
-    RUN(parts_that_a_thread_has_are_kept);
+    RUN(kernel_without_robust_mutexes_is_an_error);
+    RUN(writer_waits_for_a_reader_in_the_turnstile);
+    RUN(orphaned_slots_exclude_readers_but_not_writers);
+    RUN(slot_may_be_orphaned_while_a_writer_waits);
+    RUN(slot_may_be_orphaned_while_a_reader_waits);
+    RUN(released_slot_of_an_orphan_is_reused);
+    RUN(held_mutexes_are_reported);
 #ifdef PSHM_ROBUST_LINKS
-    RUN(writer_whose_turnstile_was_written_over_leaves_it_inconsistent);
+    RUN(overwritten_turnstile_becomes_inconsistent);
 #endif
-    RUN(threads_are_told_apart);
-    RUN(there_are_so_many_slots);
-    RUN(failed_attempt_gives_back_what_it_had);
+    RUN(threads_are_distinguished);
+    RUN(number_of_slots_is_limited);
+    RUN(failed_attempt_releases_everything);
     RUN(writer_that_waits_keeps_new_readers_out);
     RUN(many_readers_or_one_writer);
     RUN(slot_of_a_dead_reader_is_free);
-    RUN(everyone_is_told_of_a_dead_writer_until_a_repair);
-    RUN(first_one_told_may_be_the_one_to_repair);
-    RUN(attempt_to_repair_that_fails_tells_the_next_one);
-    RUN(death_of_a_writer_that_waits_is_not_told);
-    RUN(death_is_told_if_it_was_while_writing);
-    RUN(whoever_is_not_told_finds_all_in_order);
+    RUN(every_owner_gets_eownerdead_before_the_repair);
+    RUN(first_owner_after_a_death_may_repair);
+    RUN(failed_attempt_to_repair_leaves_the_error);
+    RUN(death_of_a_waiting_writer_is_not_an_error);
+    RUN(only_a_death_while_writing_is_an_error);
+    RUN(owner_without_an_error_finds_equal_words);
     return finish();
 }

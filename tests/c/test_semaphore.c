@@ -6,7 +6,7 @@ struct place {
     sem_t sem, other;
     volatile long plain;
     atomic_uint taken;
-    int results[2];                     /* of two at once */
+    int results[2];                     /* of two calls at once */
 };
 
 static struct place *
@@ -33,7 +33,7 @@ take(sem_t *sem)
 }
 
 static void
-what_is_posted_can_be_taken(void)
+each_post_allows_one_wait(void)
 {
     struct place *place = make(2);
     CHECK_IS(pshm_sem_value(&place->sem), 2);
@@ -94,7 +94,7 @@ count_under_it(void *context)
 }
 
 static void
-as_many_go_in_as_were_posted(void)
+value_limits_the_number_of_owners(void)
 {
     struct place *place = make(1);
     together(4, count_under_it, place);
@@ -115,7 +115,7 @@ answer(void *context)
 }
 
 static void
-two_processes_take_turns(void)
+two_processes_alternate(void)
 {
     struct place *place = make(0);
     pid_t child = child_start(answer, place);
@@ -129,7 +129,7 @@ two_processes_take_turns(void)
 }
 
 static int
-take_for_ever(void *context)
+take_endlessly(void *context)
 {
     struct place *place = context;
     while (CHECK_IS(take(&place->sem), 0)) {
@@ -138,15 +138,15 @@ take_for_ever(void *context)
     return 1;
 }
 
-/* A killed process takes at most the one that it was about to count. */
+/* A killed process takes at most the unit that it was about to count. */
 static void
-killed_waiter_hinders_nobody(void)
+killed_waiter_takes_at_most_one_unit(void)
 {
     struct place *place = make(0);
     unsigned posted = 0, lost = 0;
-    pid_t steady = child_start(take_for_ever, place);
+    pid_t steady = child_start(take_endlessly, place);
     for (int round = 0; round < ROUNDS(200); round++) {
-        pid_t child = child_start(take_for_ever, place);
+        pid_t child = child_start(take_endlessly, place);
         for (int i = 0; i < 10; i++, posted++) {
             CHECK_IS(pshm_sem_post(&place->sem, 1), 0);
         }
@@ -161,7 +161,7 @@ killed_waiter_hinders_nobody(void)
 
 #if defined(__GLIBC__) && defined(__LP64__)
 
-/* ---- two at once, the second one at each step of the first one ---- */
+/* ---- two calls at once, the second at each step of the first ---- */
 
 static void
 begin_with_one(void *context)
@@ -213,7 +213,7 @@ post_second(void *context)
 }
 
 static void
-one_of_them_has_it(void *context)
+one_call_has_taken_it(void *context)
 {
     const struct place *place = context;
     CHECK_IS((place->results[0] == 0) + (place->results[1] == 0), 1);
@@ -221,7 +221,7 @@ one_of_them_has_it(void *context)
 }
 
 static void
-it_is_taken_or_still_there(void *context)
+it_is_taken_or_still_available(void *context)
 {
     const struct place *place = context;
     CHECK(place->results[0] == 0 || place->results[0] == -ETIMEDOUT
@@ -231,7 +231,7 @@ it_is_taken_or_still_there(void *context)
 }
 
 static void
-what_was_posted_is_there_or_taken(void *context)
+posted_unit_is_available_or_taken(void *context)
 {
     const struct place *place = context;
     CHECK_IS(place->results[0], 0);
@@ -239,17 +239,18 @@ what_was_posted_is_there_or_taken(void *context)
 }
 
 static void
-two_at_once_lose_nothing(void)
+two_calls_at_once_lose_no_unit(void)
 {
     struct place *place = make(0);
     const struct meeting meetings[] = {
-        {begin_with_one, try_first, try_second, one_of_them_has_it},
-        {begin_with_one, wait_first, try_second, one_of_them_has_it},
-        {begin_with_none, try_first, post_second, it_is_taken_or_still_there},
+        {begin_with_one, try_first, try_second, one_call_has_taken_it},
+        {begin_with_one, wait_first, try_second, one_call_has_taken_it},
+        {begin_with_none, try_first, post_second,
+         it_is_taken_or_still_available},
         {begin_with_none, wait_first, post_second,
-         it_is_taken_or_still_there},
+         it_is_taken_or_still_available},
         {begin_with_none, post_first, try_second,
-         what_was_posted_is_there_or_taken},
+         posted_unit_is_available_or_taken},
     };
     for (size_t i = 0; i < COUNT(meetings); i++) {
         meet_at_each_step(&meetings[i], place);
@@ -259,7 +260,7 @@ two_at_once_lose_nothing(void)
 
 /* Another process wrote a value that no semaphore can have. */
 static void
-value_beyond_the_limit_is_no_sum(void)
+value_beyond_the_limit_is_an_error(void)
 {
     struct place *place = make(0);
     memset(&place->sem, 0xff, sizeof(unsigned));
@@ -271,7 +272,7 @@ value_beyond_the_limit_is_no_sum(void)
 
 #endif
 
-/* ---- With a name ---- */
+/* ---- a named semaphore ---- */
 
 static struct pshm_name
 file_of(const struct pshm_name *name)
@@ -318,15 +319,15 @@ name_may_be_too_long(void)
 int
 main(void)
 {
-    RUN(what_is_posted_can_be_taken);
+    RUN(each_post_allows_one_wait);
     RUN(waits_end_in_time);
     RUN(value_has_a_limit);
-    RUN(as_many_go_in_as_were_posted);
-    RUN(two_processes_take_turns);
-    RUN(killed_waiter_hinders_nobody);
+    RUN(value_limits_the_number_of_owners);
+    RUN(two_processes_alternate);
+    RUN(killed_waiter_takes_at_most_one_unit);
 #if defined(__GLIBC__) && defined(__LP64__)
-    RUN(two_at_once_lose_nothing);
-    RUN(value_beyond_the_limit_is_no_sum);
+    RUN(two_calls_at_once_lose_no_unit);
+    RUN(value_beyond_the_limit_is_an_error);
 #endif
     RUN(name_is_that_of_sem_open);
     RUN(name_may_be_too_long);

@@ -4,7 +4,7 @@
 #define N(array) ((int)COUNT(array))
 
 static void
-order_is_seen(void)
+order_is_detected(void)
 {
     static const struct {
         int ndim;
@@ -57,7 +57,7 @@ items_are_gathered_in_c_order(void)
 }
 
 static void
-stride_of_one_item_does_not_matter(void)
+stride_of_a_single_item_is_ignored(void)
 {
     const char data[] = "abcdef";
     char items[7] = {0};
@@ -78,7 +78,7 @@ items_are_scattered(void)
 }
 
 static void
-nothing_is_touched_without_items(void)
+empty_copy_accesses_no_memory(void)
 {
     ssize_t shape[] = {4, 0}, strides[] = {SSIZE_MAX, SSIZE_MAX};
     struct pshm_layout layout = {N(shape), shape, strides, 8};
@@ -100,11 +100,11 @@ a_single_item_is_copied(void)
 int
 main(void)
 {
-    RUN(order_is_seen);
+    RUN(order_is_detected);
     RUN(items_are_gathered_in_c_order);
-    RUN(stride_of_one_item_does_not_matter);
+    RUN(stride_of_a_single_item_is_ignored);
     RUN(items_are_scattered);
-    RUN(nothing_is_touched_without_items);
+    RUN(empty_copy_accesses_no_memory);
     RUN(a_single_item_is_copied);
     return finish();
 }

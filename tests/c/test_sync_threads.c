@@ -1,5 +1,5 @@
-/* Threads of one process at each algorithm that is made of atomic words by
- * hand.  Also run under ThreadSanitizer. */
+/* Threads of one process use each algorithm that is built on atomic words.
+ * Also run under ThreadSanitizer. */
 #include "check.h"
 #include "peers.h"
 #include "posix/sync/atomics.h"
@@ -14,11 +14,11 @@
 
 enum { THREADS = 4 };
 
-/* Without a fork a sanitizer does not cost that much. */
+/* Without a fork, a sanitizer costs less. */
 #define TIMES(n) (SANITIZED ? (n) / 2 : (n))
 
-/* The protected data is plain memory: only the primitive orders the accesses
- * to it. */
+/* The protected data is plain memory, so only the primitive orders the
+ * accesses. */
 struct place {
     struct pshm_lock lock;
     struct pshm_condition condition;
@@ -27,10 +27,10 @@ struct place {
     struct pshm_robust runner;
     struct pshm_rwlock rw;
     uint64_t word;
-    struct pshm_mutex_state mstate, runner_grip;
-    struct pshm_rw_state rw_grip;
+    struct pshm_mutex_state mstate, runner_state;
+    struct pshm_rw_state rw_state;
     long plain, other, slots[THREADS];
-    atomic_int wrong;                   /* checks are not for threads */
+    atomic_int wrong;                   /* CHECK is not thread-safe */
 };
 
 struct worker {
@@ -46,7 +46,7 @@ expect(struct worker *worker, bool holds)
     }
 }
 
-/* ---- a lock, by either way of getting it ---- */
+/* ---- a lock, by pshm_lock_try and pshm_lock_wait ---- */
 
 static void
 lock(struct worker *worker)
@@ -110,7 +110,7 @@ use_the_condition(struct worker *worker)
     }
 }
 
-/* ---- events: one writes, the others read and answer ---- */
+/* ---- events: one thread writes, the others read and answer ---- */
 
 static int
 wait_for(struct pshm_event *event)
@@ -140,7 +140,7 @@ use_the_events(struct worker *worker)
             pshm_event_set(&place->answer);
         }
     }
-    /* the others: read words that change all the time */
+    /* the other threads read words that change all the time */
     for (int i = 0; worker->index >= 2 && i < TIMES(10000); i++) {
         (void)pshm_event_wait(&place->event, pshm_event_read(&place->event),
                               0);
@@ -157,11 +157,11 @@ meet(struct worker *worker, bool acts)
     int rc;
     do {
         PATIENTLY(rc, pshm_barrier_arrive(&place->barrier, &place->runner,
-                                          &place->runner_grip, acts,
+                                          &place->runner_state, acts,
                                           before_long(), &a));
         if (rc == -EAGAIN) {
             (void)pshm_barrier_wait(&place->barrier, &a, &place->runner,
-                                    &place->runner_grip, before_long());
+                                    &place->runner_state, before_long());
         }
     } while (rc == -EAGAIN);
     expect(worker, rc == 0);
@@ -169,11 +169,11 @@ meet(struct worker *worker, bool acts)
         place->plain++;
         expect(worker,
                pshm_barrier_done(&place->barrier, &place->runner,
-                                 &place->runner_grip, &a) == 0);
+                                 &place->runner_state, &a) == 0);
     }
     if (!a.last) {
         PATIENTLY(rc, pshm_barrier_wait(&place->barrier, &a, &place->runner,
-                                        &place->runner_grip, before_long()));
+                                        &place->runner_state, before_long()));
         expect(worker, rc == 0);
     }
 }
@@ -204,25 +204,25 @@ use_the_rwlock(struct worker *worker)
         int rc, slot;
         if (i % 4 == worker->index) {
             PATIENTLY(rc,
-                      pshm_rw_write(&place->lock, &place->rw, &place->rw_grip,
+                      pshm_rw_write(&place->lock, &place->rw, &place->rw_state,
                                     &attempt, PSHM_RW_WAIT, before_long()));
             expect(worker, rc == 0);
             place->plain++;
             place->other++;
-            rc = pshm_rw_done(&place->lock, &place->rw, &place->rw_grip);
+            rc = pshm_rw_done(&place->lock, &place->rw, &place->rw_state);
             expect(worker, rc == 0);
         }
         PATIENTLY(rc,
-                  pshm_rw_read(&place->lock, &place->rw, &place->rw_grip,
+                  pshm_rw_read(&place->lock, &place->rw, &place->rw_state,
                                &attempt, PSHM_RW_WAIT, before_long(), &slot));
         expect(worker, rc == 0);
         expect(worker, place->plain == place->other);
-        rc = pshm_rw_leave(&place->rw, &place->rw_grip, slot);
+        rc = pshm_rw_leave(&place->rw, &place->rw_state, slot);
         expect(worker, rc == 0);
     }
 }
 
-/* ---- a word, by which a value is handed round ---- */
+/* ---- a word, by which the threads pass on a value ---- */
 
 static void
 use_the_word(struct worker *worker, size_t size)
@@ -262,7 +262,7 @@ use_a_wide_word(struct worker *worker)
     use_the_word(worker, 8);
 }
 
-/* ---- all of them ---- */
+/* ---- the tests ---- */
 
 static void (*what_to_use)(struct worker *);
 
@@ -273,7 +273,7 @@ work(void *context)
     return NULL;
 }
 
-/* Returns what plain came to. */
+/* Returns the final value of plain. */
 static long
 use_in_threads(void (*use)(struct worker *))
 {
@@ -283,10 +283,10 @@ use_in_threads(void (*use)(struct worker *))
     memset(&place, 0, sizeof(place));
     place.barrier.parties = THREADS;
     CHECK_IS(pshm_rw_init(&place.lock, &place.rw), 0);
-    CHECK_IS(pshm_rw_open(&place.lock, &place.rw, &place.rw_grip), 0);
+    CHECK_IS(pshm_rw_open(&place.lock, &place.rw, &place.rw_state), 0);
     CHECK_IS(pshm_lock_open(&place.lock, 0, &place.mstate), 0);
     CHECK_IS(pshm_robust_init(&place.runner, 0), 0);
-    CHECK_IS(pshm_robust_open(&place.runner, 0, &place.runner_grip), 0);
+    CHECK_IS(pshm_robust_open(&place.runner, 0, &place.runner_state), 0);
     what_to_use = use;
     for (int i = 0; i < THREADS; i++) {
         workers[i] = (struct worker){&place, i};
@@ -339,7 +339,7 @@ words_order_threads(void)
 int
 main(void)
 {
-    (void)prefix();                     /* and its deadline */
+    (void)prefix();                     /* sets the deadline of this program */
     pshm_forks_watch();
     RUN(lock_orders_threads);
     RUN(condition_orders_threads);

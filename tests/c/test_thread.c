@@ -5,7 +5,7 @@
 
 #include <pthread.h>
 
-/* ---- a thread's end ---- */
+/* ---- the end of a thread ---- */
 
 static atomic_uint ends;
 
@@ -23,7 +23,7 @@ be_a_thread(void *context)
 }
 
 static void
-have_a_thread(void)
+run_a_thread(void)
 {
     pthread_t thread;
     void *wrong;
@@ -34,44 +34,44 @@ have_a_thread(void)
 
 /* A program may have used up the keys of pthread_key_create(3). */
 static int
-have_a_thread_without_a_key(void *context)
+run_a_thread_without_a_key(void *context)
 {
     pthread_key_t key;
     (void)context;
     while (pthread_key_create(&key, NULL) == 0) {
     }
     pshm_thread_at_end(count_end);
-    have_a_thread();
+    run_a_thread();
     CHECK_IS(atomic_load(&ends), 0);
     return 0;
 }
 
-/* Before all other tests: a process makes its key once. */
+/* Runs before all other tests, because a process makes its key only once. */
 static void
-without_a_key_the_end_is_not_seen(void)
+end_of_a_thread_is_not_noticed_without_a_key(void)
 {
-    CHECK_IS(child_run(have_a_thread_without_a_key, NULL), 0);
+    CHECK_IS(child_run(run_a_thread_without_a_key, NULL), 0);
 }
 
 static int
-have_two_threads(void *context)
+run_two_threads(void *context)
 {
     (void)context;
-    have_a_thread();
+    run_a_thread();
     CHECK_IS(atomic_load(&ends), 0);
     pshm_thread_at_end(count_end);
-    have_a_thread();
+    run_a_thread();
     CHECK_IS(atomic_load(&ends), 1);
     return 0;
 }
 
 static void
-end_of_each_thread_is_seen(void)
+end_of_each_thread_is_noticed(void)
 {
-    CHECK_IS(child_run(have_two_threads, NULL), 0);
+    CHECK_IS(child_run(run_two_threads, NULL), 0);
 }
 
-/* ---- the mutexes that it has ---- */
+/* ---- the mutexes that a thread holds ---- */
 
 enum { MANY = 40 };
 
@@ -82,7 +82,7 @@ check_neighbours(const uintptr_t *links, unsigned count)
     for (unsigned i = 0; i < count; i++) {
         uintptr_t found[2] = {0};
         CHECK(pshm_thread_has_locked(links[i]));
-        /* musl tells the kernel of a list only when there is a mutex in it. */
+        /* musl registers the list with the kernel only when it has a mutex. */
         if (CHECK_IS(pshm_thread_neighbours(links[i], found), list != 0)
             && list != 0) {
             CHECK(found[0] == (i + 1 < count ? links[i + 1] : list));
@@ -92,7 +92,7 @@ check_neighbours(const uintptr_t *links, unsigned count)
 }
 
 static void
-mutexes_are_known_in_their_order(void)
+mutexes_are_recorded_in_order(void)
 {
     uintptr_t links[MANY], found[2];
     (void)pshm_thread();
@@ -114,9 +114,9 @@ mutexes_are_known_in_their_order(void)
     }
 }
 
-/* Then no neighbour is known, but each can be unlocked. */
+/* Without memory no neighbour is known, but each mutex can be unlocked. */
 static int
-have_no_memory_for_all(void *context)
+lock_without_memory(void *context)
 {
     uintptr_t found[2];
     unsigned known = 0;
@@ -144,10 +144,10 @@ without_memory_no_neighbour_is_known(void)
         skip("a sanitizer has its own malloc");
         return;
     }
-    CHECK_IS(child_run(have_no_memory_for_all, NULL), 0);
+    CHECK_IS(child_run(lock_without_memory, NULL), 0);
 }
 
-/* ---- what /proc tells, with one of our own ---- */
+/* ---- the state of a thread in a simulated /proc ---- */
 
 static int
 mount_proc(char *folder, size_t size, unsigned id)
@@ -160,9 +160,9 @@ mount_proc(char *folder, size_t size, unsigned id)
     return rc;
 }
 
-/* By what is written for this process. */
+/* The files describe this process. */
 static int
-be_judged(void *context)
+check_states(void *context)
 {
     static const struct {
         const char *text;
@@ -207,15 +207,15 @@ be_judged(void *context)
     CHECK_IS(pshm_thread_enter()->started, 78);
     CHECK(unlink(path) == 0);
     CHECK_IS(pshm_thread_enter()->started, 0);
-    make_folder(path);                  /* which cannot be read */
+    make_folder(path);                  /* a file that cannot be read */
     CHECK(!pshm_thread_has_ended(id, 77));
     return 0;
 }
 
 static void
-thread_is_judged_by_its_state_and_start(void)
+ended_depends_on_state_and_start_time(void)
 {
-    int status = child_run(be_judged, NULL);
+    int status = child_run(check_states, NULL);
     if (status == CANNOT) {
         skip("cannot mount a tmpfs");
     }
@@ -231,7 +231,7 @@ thread_that_does_not_exist_has_ended(void)
     CHECK(started != 0);
     CHECK(!pshm_thread_has_ended(id, started));
     CHECK(pshm_thread_has_ended(id, started + 1));
-    pid_t child = child_start(have_two_threads, NULL);
+    pid_t child = child_start(run_two_threads, NULL);
     CHECK_IS(child_wait(child), 0);
     CHECK(pshm_thread_has_ended((unsigned)child, 0));
 }
@@ -240,11 +240,11 @@ int
 main(void)
 {
     pshm_forks_watch();
-    RUN(without_a_key_the_end_is_not_seen);
-    RUN(end_of_each_thread_is_seen);
-    RUN(mutexes_are_known_in_their_order);
+    RUN(end_of_a_thread_is_not_noticed_without_a_key);
+    RUN(end_of_each_thread_is_noticed);
+    RUN(mutexes_are_recorded_in_order);
     RUN(without_memory_no_neighbour_is_known);
-    RUN(thread_is_judged_by_its_state_and_start);
+    RUN(ended_depends_on_state_and_start_time);
     RUN(thread_that_does_not_exist_has_ended);
     return finish();
 }

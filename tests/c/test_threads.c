@@ -1,5 +1,5 @@
-/* The room keeps no state of its own, so threads may do anything at once.
- * Also run under ThreadSanitizer. */
+/* csrc/posix/object has no shared state without a lock, so threads may call
+ * anything at the same time. Also run under ThreadSanitizer. */
 #include "check.h"
 #include "posix/object/attach.h"
 #include "posix/object/directory.h"
@@ -19,12 +19,12 @@ struct worker {
     pthread_barrier_t *start;
     struct pshm_name shared, own;
     atomic_int *published;
-    /* what went wrong first */
+    /* the first failed check */
     const char *failed;
     int rc;
 };
 
-/* Checks are not for several threads, so a worker notes what it finds. */
+/* CHECK is not thread-safe, so a worker records its first failed check. */
 static void
 expect(struct worker *worker, bool holds, const char *what, int rc)
 {
@@ -45,8 +45,8 @@ make(struct worker *worker, struct pshm_new_object *new)
 }
 
 static void
-attach_and_look(struct worker *worker, const struct pshm_name *name,
-                char expected)
+attach_and_check(struct worker *worker, const struct pshm_name *name,
+                 char expected)
 {
     struct pshm_object object;
     void *base = NULL;
@@ -69,9 +69,9 @@ attach_and_look(struct worker *worker, const struct pshm_name *name,
     (void)close(object.fd);
 }
 
-/* Its own object, from making to removing. */
+/* Make, use and remove an object of its own. */
 static void
-live_alone(struct worker *worker, char fill)
+use_own_object(struct worker *worker, char fill)
 {
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
     struct pshm_candidate candidate;
@@ -82,7 +82,7 @@ live_alone(struct worker *worker, char fill)
         rc = pshm_new_object_publish(&new, &worker->own);
         expect(worker, rc == 0, "publish", rc);
     }
-    attach_and_look(worker, &worker->own, fill);
+    attach_and_check(worker, &worker->own, fill);
     pshm_reclaim(pshm_name_plain(&worker->own), 0, true, &candidate);
     expect(worker, candidate.state == PSHM_IN_USE, "reclaim",
            candidate.state);
@@ -91,9 +91,9 @@ live_alone(struct worker *worker, char fill)
     pshm_new_object_discard(&new);
 }
 
-/* One name for all: one of them makes it, and one removes it. */
+/* All threads use one name: one thread publishes it, and one removes it. */
 static void
-live_together(struct worker *worker)
+use_shared_name(struct worker *worker)
 {
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
     int rc = make(worker, &new);
@@ -104,7 +104,7 @@ live_together(struct worker *worker)
     memset(new.base, 's', new.length);
     rc = pshm_new_object_publish(&new, &worker->shared);
     expect(worker, rc == 0 || rc == -EEXIST, "publish", rc);
-    attach_and_look(worker, &worker->shared, 0);
+    attach_and_check(worker, &worker->shared, 0);
     if (rc == 0) {
         expect(worker, atomic_fetch_add(worker->published, 1) == 0,
                "two have published", 0);
@@ -122,8 +122,8 @@ work(void *context)
     (void)pthread_barrier_wait(worker->start);
     for (int round = 0; round < worker->rounds; round++) {
         struct pshm_names names;
-        live_alone(worker, (char)('a' + round % 26));
-        live_together(worker);
+        use_own_object(worker, (char)('a' + round % 26));
+        use_shared_name(worker);
         int rc = pshm_names_list(prefix(), &names);
         expect(worker, rc == 0, "list", rc);
         pshm_names_free(&names);
@@ -172,7 +172,7 @@ open_and_close(void *context)
 }
 
 static void
-faults_are_of_one_thread(void)
+faults_affect_one_thread(void)
 {
     pthread_t threads[2];
     int failures[2] = {0, 0};
@@ -193,6 +193,6 @@ int
 main(void)
 {
     RUN(threads_do_everything_at_once);
-    RUN(faults_are_of_one_thread);
+    RUN(faults_affect_one_thread);
     return finish();
 }

@@ -19,7 +19,7 @@ hold(const struct pshm_name *name)
 /* ---- the proof ---- */
 
 static void
-no_process_can_open_what_is_held(void)
+held_object_cannot_be_opened(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_unused unused;
@@ -28,7 +28,7 @@ no_process_can_open_what_is_held(void)
     CHECK_IS(open(name.path, O_RDONLY | O_NONBLOCK), -1);
     CHECK_IS(errno, EAGAIN);
     pshm_unused_release(&unused);
-    pshm_unused_release(&unused);       /* nothing is held any more */
+    pshm_unused_release(&unused);       /* nothing is held now */
     int fd = open(name.path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     CHECK(fd >= 0);
     (void)close(fd);
@@ -36,7 +36,7 @@ no_process_can_open_what_is_held(void)
 }
 
 static void
-object_that_a_process_has_is_busy(void)
+object_in_use_is_busy(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_object object;
@@ -59,7 +59,7 @@ object_that_a_process_has_is_busy(void)
 }
 
 static void
-what_is_no_object_is_unknown(void)
+other_files_are_unknown(void)
 {
     struct pshm_name name = name_of("thing");
     CHECK(mkdir(name.path, 0700) == 0);
@@ -70,7 +70,7 @@ what_is_no_object_is_unknown(void)
     remove_plain(&name);
 }
 
-/* A child that was forked while the object was held has a copy of the
+/* A child that was forked while the write lease was held has a copy of the
  * descriptor. */
 static int
 wait_to_be_killed(void *context)
@@ -81,7 +81,7 @@ wait_to_be_killed(void *context)
 }
 
 static void
-lease_ends_although_a_child_has_the_descriptor(void)
+write_lease_ends_although_a_child_has_the_descriptor(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_unused unused;
@@ -102,10 +102,10 @@ lease_ends_although_a_child_has_the_descriptor(void)
 /* ---- a new object takes the name ---- */
 
 static struct pshm_new_object
-draft_of(const struct pshm_name *name, bool by_temporary_name)
+new_object(const struct pshm_name *name, bool by_temporary_name)
 {
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-    const struct pshm_new_object_params spec = {
+    const struct pshm_new_object_params params = {
         .kind = PSHM_NAMED,
         .name = name,
         .temporary = by_temporary_name,
@@ -115,21 +115,21 @@ draft_of(const struct pshm_name *name, bool by_temporary_name)
         .uid = (uid_t)-1,
         .gid = (gid_t)-1,
     };
-    CHECK_IS(pshm_new_object_make(&spec, &go_on, &new), 0);
+    CHECK_IS(pshm_new_object_make(&params, &go_on, &new), 0);
     return new;
 }
 
 static void
-draft_replaces(void)
+new_object_replaces_the_old_one(void)
 {
     for (int i = 0; i < 4; i++) {
         bool unused = i & 1;
         struct pshm_name name = name_of("object");
-        struct pshm_new_object new = draft_of(&name, i & 2);
+        struct pshm_new_object new = new_object(&name, i & 2);
         check_about("unused %d, temporary name %d", unused, i & 2);
         CHECK_IS(pshm_new_object_replace(&new, &name, unused), 0);
         CHECK(pshm_identity_same(identity_of(&name), new.id));
-        struct pshm_new_object next = draft_of(&name, i & 2);
+        struct pshm_new_object next = new_object(&name, i & 2);
         if (unused) {
             CHECK_IS(pshm_new_object_replace(&next, &name, true), -EEXIST);
             CHECK(pshm_identity_same(identity_of(&name), new.id));
@@ -150,7 +150,7 @@ failed_replace_leaves_no_name(void)
 {
     for (int i = 0; i < 2; i++) {
         struct pshm_name name = name_of("object");
-        struct pshm_new_object new = draft_of(&name, i);
+        struct pshm_new_object new = new_object(&name, i);
         CHECK(mkdir(name.path, 0700) == 0);
         CHECK_IS(pshm_new_object_replace(&new, &name, false), -EISDIR);
         pshm_new_object_discard(&new);
@@ -159,18 +159,18 @@ failed_replace_leaves_no_name(void)
     }
 }
 
-/* ---- processes that come at the same time ---- */
+/* ---- processes at the same time ---- */
 
 enum { PROCESSES = 4, ROUNDS = 300 };
 
-/* Make a new object unless a process uses the one that is there; use it for a
- * moment; it must keep the name meanwhile. */
+/* Replace the object if no process uses it, or attach to it. Either object
+ * must keep the name while it is in use. */
 static int
-come_and_go(void *context)
+replace_or_attach(void *context)
 {
     const struct pshm_name *name = context;
     for (int i = 0; i < ROUNDS; i++) {
-        struct pshm_new_object new = draft_of(name, false);
+        struct pshm_new_object new = new_object(name, false);
         struct pshm_object object;
         int rc = pshm_new_object_replace(&new, name, true);
         if (rc == -EEXIST) {
@@ -195,7 +195,7 @@ object_in_use_keeps_its_name(void)
     struct pshm_name name = name_of("object");
     pid_t children[PROCESSES];
     for (int i = 0; i < PROCESSES; i++) {
-        children[i] = child_start(come_and_go, &name);
+        children[i] = child_start(replace_or_attach, &name);
     }
     for (int i = 0; i < PROCESSES; i++) {
         CHECK_IS(child_wait(children[i]), 0);
@@ -212,7 +212,7 @@ replace_it(void *context)
 }
 
 static void
-name_that_changes_before_the_lease_is_tried_again(void)
+changed_name_is_tried_again(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 10, 0600, 0);
@@ -224,7 +224,7 @@ name_that_changes_before_the_lease_is_tried_again(void)
 }
 
 static void
-each_failure_to_prove_it_is_told(void)
+each_failure_is_returned(void)
 {
     static const struct {
         const char *call;
@@ -251,22 +251,23 @@ time_of_the_last_change_as_text(void)
     CHECK(setenv("TZ", "UTC0", 1) == 0);
     pshm_unused_changed(86399, text);
     CHECK(strcmp(text, "1970-01-01 23:59:59") == 0);
-    pshm_unused_changed(INT64_MAX, text);       /* of no year that an int has */
+    pshm_unused_changed(INT64_MAX, text);       /* its year does not fit into
+                                                   an int */
     CHECK(strcmp(text, "an unknown time") == 0);
 }
 
 int
 main(void)
 {
-    RUN(no_process_can_open_what_is_held);
-    RUN(object_that_a_process_has_is_busy);
-    RUN(what_is_no_object_is_unknown);
-    RUN(lease_ends_although_a_child_has_the_descriptor);
-    RUN(draft_replaces);
+    RUN(held_object_cannot_be_opened);
+    RUN(object_in_use_is_busy);
+    RUN(other_files_are_unknown);
+    RUN(write_lease_ends_although_a_child_has_the_descriptor);
+    RUN(new_object_replaces_the_old_one);
     RUN(failed_replace_leaves_no_name);
     RUN(object_in_use_keeps_its_name);
-    RUN(name_that_changes_before_the_lease_is_tried_again);
-    RUN(each_failure_to_prove_it_is_told);
+    RUN(changed_name_is_tried_again);
+    RUN(each_failure_is_returned);
     RUN(time_of_the_last_change_as_text);
     return finish();
 }

@@ -22,7 +22,7 @@ open_it(const struct pshm_name *name, int flags)
 }
 
 static void
-leases_are_shared_and_seizure_is_exclusive(void)
+use_locks_are_shared_and_excluded_by_a_reclaimer(void)
 {
     struct pshm_name name = fresh_object();
     int a = open_it(&name, O_RDWR), b = open_it(&name, O_RDONLY);
@@ -45,9 +45,9 @@ leases_are_shared_and_seizure_is_exclusive(void)
     remove_plain(&name);
 }
 
-/* Any process that may read the object can keep its lock. */
+/* Any process that can read the object can hold its lock for any time. */
 static void
-kept_lock_is_not_waited_for_for_long(void)
+wait_for_an_exclusive_lock_is_limited(void)
 {
     struct pshm_name name = fresh_object();
     int hostile = open_it(&name, O_RDONLY), fd = open_it(&name, O_RDWR);
@@ -73,7 +73,7 @@ take_and_stop(void *context)
 }
 
 static void
-lease_ends_with_its_process(void)
+use_lock_ends_with_its_process(void)
 {
     struct pshm_name name = fresh_object();
     int fd = open_it(&name, O_RDWR);
@@ -87,9 +87,9 @@ lease_ends_with_its_process(void)
     remove_plain(&name);
 }
 
-/* A mapping keeps the open file, and with it the use lock. */
+/* A mapping keeps the open file, and therefore the use lock. */
 static void
-mapping_keeps_the_lease(void)
+mapping_keeps_the_use_lock(void)
 {
     struct pshm_name name = fresh_object();
     int fd = open_it(&name, O_RDWR), other = open_it(&name, O_RDWR);
@@ -113,7 +113,7 @@ stop(void *context)
 }
 
 static void
-forked_child_keeps_the_lease(void)
+forked_child_keeps_the_use_lock(void)
 {
     struct pshm_name name = fresh_object();
     int fd = open_it(&name, O_RDWR), other = open_it(&name, O_RDWR);
@@ -132,7 +132,7 @@ forked_child_keeps_the_lease(void)
 }
 
 static int
-seize_and_let_go(void *context)
+hold_exclusive_lock(void *context)
 {
     int fd = open_it(context, O_RDWR);
     CHECK_IS(pshm_use_lock_try_exclusive(fd), 0);
@@ -142,11 +142,11 @@ seize_and_let_go(void *context)
 }
 
 static void
-lock_of_a_reclaimer_is_waited_for(void)
+attach_waits_for_the_lock_of_a_reclaimer(void)
 {
     struct pshm_name name = fresh_object();
     int fd = open_it(&name, O_RDONLY), other = open_it(&name, O_RDWR);
-    pid_t child = child_start(seize_and_let_go, &name);
+    pid_t child = child_start(hold_exclusive_lock, &name);
     child_wait_stopped(child);
     CHECK_IS(pshm_use_lock_wait(fd), -EAGAIN);
     CHECK(kill(child, SIGCONT) == 0);
@@ -170,7 +170,7 @@ lock_of_a_reclaimer_is_waited_for(void)
 }
 
 static void
-errors_are_told(void)
+errors_are_returned(void)
 {
     static const int errnos[] = {EINTR, ENOLCK, EBADF};
     struct pshm_name name = fresh_object();
@@ -186,16 +186,16 @@ errors_are_told(void)
     remove_plain(&name);
 }
 
-/* ---- which processes have one ---- */
+/* ---- the processes that have one ---- */
 
 static void
-holders_are_told_once_each(void)
+each_holder_is_reported_once(void)
 {
     struct pshm_name name = fresh_object(), absent = name_of("absent");
     int a = open_it(&name, O_RDWR), b = open_it(&name, O_RDONLY);
     pid_t pids[4] = {0};
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    CHECK(fcntl(a, F_SETLK, &whole) == 0);      /* one of another kind */
+    CHECK(fcntl(a, F_SETLK, &whole) == 0);      /* a lock of another kind */
     CHECK_IS(pshm_use_lock_holders(name.path, pids, COUNT(pids)), 0);
     CHECK_IS(pshm_use_lock_take(a), 0);
     CHECK_IS(pshm_use_lock_take(b), 0);
@@ -215,9 +215,10 @@ holders_are_told_once_each(void)
     remove_plain(&name);
 }
 
-/* Of this file only, and only such as have an id here. */
+/* Only locks of this file count, and only those of processes with an id in
+ * this PID namespace. */
 static int
-read_locks_of_others(void *context)
+read_fake_locks(void *context)
 {
     const struct pshm_name *name = context;
     struct stat st;
@@ -245,10 +246,10 @@ read_locks_of_others(void *context)
 }
 
 static void
-locks_of_other_files_do_not_count(void)
+locks_of_other_files_are_ignored(void)
 {
     struct pshm_name name = fresh_object();
-    int status = child_run(read_locks_of_others, &name);
+    int status = child_run(read_fake_locks, &name);
     if (status == CANNOT) {
         skip("cannot mount a tmpfs");
     }
@@ -261,14 +262,14 @@ locks_of_other_files_do_not_count(void)
 int
 main(void)
 {
-    RUN(leases_are_shared_and_seizure_is_exclusive);
-    RUN(kept_lock_is_not_waited_for_for_long);
-    RUN(lease_ends_with_its_process);
-    RUN(mapping_keeps_the_lease);
-    RUN(forked_child_keeps_the_lease);
-    RUN(lock_of_a_reclaimer_is_waited_for);
-    RUN(errors_are_told);
-    RUN(holders_are_told_once_each);
-    RUN(locks_of_other_files_do_not_count);
+    RUN(use_locks_are_shared_and_excluded_by_a_reclaimer);
+    RUN(wait_for_an_exclusive_lock_is_limited);
+    RUN(use_lock_ends_with_its_process);
+    RUN(mapping_keeps_the_use_lock);
+    RUN(forked_child_keeps_the_use_lock);
+    RUN(attach_waits_for_the_lock_of_a_reclaimer);
+    RUN(errors_are_returned);
+    RUN(each_holder_is_reported_once);
+    RUN(locks_of_other_files_are_ignored);
     return finish();
 }
