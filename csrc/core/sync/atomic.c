@@ -80,14 +80,14 @@ value_of(const AtomicObject *self, uint64_t bits)
                            : PyLong_FromUnsignedLongLong(bits);
 }
 
-/* Put the bits of a value into *bits.  Returns 0, or -1 with TypeError, or
+/* Put the bits of a value into *bits. Returns 0, or -1 with TypeError, or
  * OverflowError if the value does not fit. */
 static int
-parse_value(const AtomicObject *self, const char *what, PyObject *value,
+parse_value(const AtomicObject *self, const char *name, PyObject *value,
             uint64_t *bits)
 {
     if (PyBool_Check(value) || !PyIndex_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "%s must be an int, not %.200s", what,
+        PyErr_Format(PyExc_TypeError, "%s must be an int, not %.200s", name,
                      Py_TYPE(value)->tp_name);
         return -1;
     }
@@ -114,7 +114,7 @@ parse_value(const AtomicObject *self, const char *what, PyObject *value,
     }
     if (!fits) {
         PyErr_Format(PyExc_OverflowError,
-                     "%s must fit %s integer of %zu bytes, not %R", what,
+                     "%s must fit %s integer of %zu bytes, not %R", name,
                      self->is_signed ? "a signed" : "an unsigned", self->width,
                      number);
     }
@@ -124,7 +124,7 @@ parse_value(const AtomicObject *self, const char *what, PyObject *value,
 
 enum { LOADS = 1, STORES = 2, BOTH = 3 };
 
-/* order, for an operation that does this; NULL: seq_cst.  Returns 0, or -1 with
+/* order, for an operation that does this; NULL: seq_cst. Returns 0, or -1 with
  * TypeError or ValueError. */
 static int
 parse_order(PyObject *value, int does, memory_order *order)
@@ -182,7 +182,7 @@ PARAMETERS(notify, 1, 0, "n");
 PyDoc_STRVAR(word_load_doc,
              "load($self, /, order='seq_cst')\n--\n\n"
              "Return the value.\n\n" ORDER_DOC ";\n'seq_cst', 'acquire' or "
-             "'relaxed' here.  Raises ValueError for another\norder.");
+             "'relaxed' here. Raises ValueError for another\norder.");
 
 static PyObject *
 word_load(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -202,7 +202,7 @@ word_load(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(word_store_doc,
              "store($self, /, value, order='seq_cst')\n--\n\n"
              "Store value.\n\n" ORDER_DOC ";\n'seq_cst', 'release' or "
-             "'relaxed' here.  Raises ValueError for another\norder; "
+             "'relaxed' here. Raises ValueError for another\norder; "
              "OverflowError if value does not fit.");
 
 static PyObject *
@@ -275,7 +275,7 @@ PyDoc_STRVAR(
     "Returns (done, previous): whether desired was stored, and the previous\n"
     "value.\n" ORDER_DOC ".\n"
     "failure: the order of the load if the value differs; None: order without\n"
-    "its release.  Raises OverflowError if a value does not fit.");
+    "its release. Raises OverflowError if a value does not fit.");
 
 static PyObject *
 word_compare_exchange(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -310,9 +310,9 @@ PyDoc_STRVAR(
     word_wait_doc,
     "wait($self, /, expected, timeout=None)\n--\n\n"
     "Wait while the value equals expected: " MAN(futex, 2) ".\n\n"
-    "The writer calls notify() after a change.  Of a word of 8 bytes the\n"
-    "kernel compares the lower half.  " WAIT_TIMEOUT_DOC
-    "Returns True, or False if the value did not change in time.  Raises\n"
+    "The writer calls notify() after a change. Of a word of 8 bytes the\n"
+    "kernel compares the lower half. " WAIT_TIMEOUT_DOC
+    "Returns True, or False if the value did not change in time. Raises\n"
     "OverflowError if expected does not fit.");
 
 static PyObject *
@@ -341,7 +341,7 @@ PyDoc_STRVAR(
     word_notify_doc,
     "notify($self, /, n=None)\n--\n\n"
     "Wake at most n waiters, n at least 1; None: all: " MAN(futex, 2) ".\n\n"
-    "Returns how many were woken.  Raises ValueError for another n.");
+    "Returns how many were woken. Raises ValueError for another n.");
 
 static PyObject *
 word_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -392,16 +392,16 @@ PyDoc_STRVAR(
     "at($type, /, shm, offset=0, format='q')\n--\n\n"
     "Open the word at an offset of shared memory, whatever its value is.\n\n"
     "shm: a SharedMemory or MemoryMap; if it is read-only, load() and wait()\n"
-    "work, and methods that write raise PermissionError.  format: as in the\n"
+    "work, and methods that write raise PermissionError. format: as in the\n"
     "struct module, 'i' or 'I' (4 bytes, signed or not), 'q' or 'Q' (8\n"
-    "bytes).  offset: bytes, a multiple of the size of the word.\n\n"
+    "bytes). offset: bytes, a multiple of the size of the word.\n\n"
     "Raises ValueError for a bad offset or format; PermissionError.");
 
 PyDoc_STRVAR(
     atomic_doc,
     "A word in shared memory, opened by Atomic.at().\n\n"
     "C programs share it as an _Atomic integer, and C++ programs as a\n"
-    "std::atomic.  It does not have a header, so its first value is what the\n"
+    "std::atomic. It does not have a header, so its first value is what the\n"
     "bytes say: 0 in a new object.");
 
 static PyMethodDef atomic_methods[] = {

@@ -114,15 +114,16 @@ raise_arrival(BarrierObject *self, int rc)
     }
 }
 
-/* Arrive, after the end of a generation whose action runs.  Without the GIL. */
+/* Arrive, after the end of a generation whose action runs. Without the GIL. */
 static int
-try_to_arrive(BarrierObject *self, int64_t deadline, struct pshm_arrival *a)
+try_to_arrive(BarrierObject *self, int64_t deadline,
+              struct pshm_arrival *arrival)
 {
     int rc = pshm_barrier_arrive(self->barrier, self->runner, &self->mstate,
-                                 self->action != NULL, deadline, a);
+                                 self->action != NULL, deadline, arrival);
     if (rc == -EAGAIN) {
-        rc = pshm_barrier_wait(self->barrier, a, self->runner, &self->mstate,
-                               deadline);
+        rc = pshm_barrier_wait(self->barrier, arrival, self->runner,
+                               &self->mstate, deadline);
         /* If that generation passed or broke, arrive in the next one. */
         rc = rc == 0 || rc == -EPIPE ? -EINTR : rc;
     }
@@ -131,10 +132,10 @@ try_to_arrive(BarrierObject *self, int64_t deadline, struct pshm_arrival *a)
 
 /* Returns 0, or -1 with an exception; then the party's generation is broken. */
 static int
-arrive(BarrierObject *self, int64_t deadline, struct pshm_arrival *a)
+arrive(BarrierObject *self, int64_t deadline, struct pshm_arrival *arrival)
 {
     int rc;
-    WAIT_WITHOUT_GIL(rc, try_to_arrive(self, deadline, a));
+    WAIT_WITHOUT_GIL(rc, try_to_arrive(self, deadline, arrival));
     if (rc == -EINTR || rc == -ETIMEDOUT) {
         pshm_barrier_miss(self->barrier);
     }
@@ -143,30 +144,31 @@ arrive(BarrierObject *self, int64_t deadline, struct pshm_arrival *a)
 
 /* Returns 0, or -1 with an exception; then the generation is broken. */
 static int
-wait_for_others(BarrierObject *self, const struct pshm_arrival *a,
+wait_for_others(BarrierObject *self, const struct pshm_arrival *arrival,
                 int64_t deadline)
 {
     int rc;
-    WAIT_WITHOUT_GIL(rc, pshm_barrier_wait(self->barrier, a, self->runner,
+    WAIT_WITHOUT_GIL(rc, pshm_barrier_wait(self->barrier, arrival, self->runner,
                                            &self->mstate, deadline));
     if (rc == 0) {
         return 0;
     }
-    pshm_barrier_leave(self->barrier, a);
+    pshm_barrier_leave(self->barrier, arrival);
     return rc == -EINTR ? -1 : raise_broken();
 }
 
 /* Call the action and release all parties. */
 static int
-run_action(BarrierObject *self, const struct pshm_arrival *a)
+run_action(BarrierObject *self, const struct pshm_arrival *arrival)
 {
     PyObject *result = PyObject_CallNoArgs(self->action);
     if (result == NULL) {
-        pshm_barrier_fail(self->barrier, self->runner, &self->mstate, a);
+        pshm_barrier_fail(self->barrier, self->runner, &self->mstate, arrival);
         return -1;
     }
     Py_DECREF(result);
-    return pshm_barrier_done(self->barrier, self->runner, &self->mstate, a) < 0
+    return pshm_barrier_done(self->barrier, self->runner, &self->mstate,
+                             arrival) < 0
                ? raise_broken() : 0;
 }
 
@@ -175,13 +177,13 @@ PARAMETERS(wait, 1, 0, "timeout");
 PyDoc_STRVAR(
     barrier_wait_doc,
     "wait($self, /, timeout=None)\n--\n\n"
-    "Wait until all parties have called this.  Returns how many parties\n"
+    "Wait until all parties have called this. Returns how many parties\n"
     "arrived before, 0 to parties - 1.\n\n"
     "timeout: seconds, on the monotonic clock; 0 or less: do not wait; None:\n"
-    "the barrier's own.  Raises threading.BrokenBarrierError if a party did\n"
+    "the barrier's own. Raises threading.BrokenBarrierError if a party did\n"
     "not arrive in time or was interrupted, or if the barrier is broken or\n"
     "reset; ValueError after close(); OSError (EDEADLK) if the action of this\n"
-    "barrier calls it.  A party that arrives while an action runs waits for\n"
+    "barrier calls it. A party that arrives while an action runs waits for\n"
     "the next generation, and if its timeout expires first, breaks only that.");
 
 static PyObject *
@@ -191,25 +193,30 @@ barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
     BarrierObject *self = as_barrier(op);
     PyObject *value;
     wait_timeout timeout;
-    struct pshm_arrival a;
+    struct pshm_arrival arrival;
     if (args_match(&wait_signature, args, count, kwnames, &value) < 0
         || timeout_of_wait(value == NULL || value == Py_None ? self->timeout
                                                              : value,
                            &timeout) < 0
         || placed_check_writable(&self->base) < 0
-        || arrive(self, timeout.deadline, &a) < 0) {
+        || arrive(self, timeout.deadline, &arrival) < 0) {
         return NULL;
     }
-    int rc = a.action  ? run_action(self, &a)
-             : !a.last ? wait_for_others(self, &a, timeout.deadline) : 0;
-    return rc < 0 ? NULL : PyLong_FromUnsignedLong(a.index);
+    int rc = 0;
+    if (arrival.action) {
+        rc = run_action(self, &arrival);
+    }
+    else if (!arrival.last) {
+        rc = wait_for_others(self, &arrival, timeout.deadline);
+    }
+    return rc < 0 ? NULL : PyLong_FromUnsignedLong(arrival.index);
 }
 
 PyDoc_STRVAR(barrier_abort_doc,
              "abort($self, /)\n--\n\n"
              "Break the barrier.\n\n"
              "Until reset(), parties that wait or arrive get\n"
-             "BrokenBarrierError.  Raises ValueError after close().");
+             "BrokenBarrierError. Raises ValueError after close().");
 
 static PyObject *
 barrier_abort(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -225,7 +232,7 @@ PyDoc_STRVAR(barrier_reset_doc,
              "reset($self, /)\n--\n\n"
              "Make the barrier intact and empty, in one step.\n\n"
              "The parties that wait get BrokenBarrierError, and a new\n"
-             "generation begins.  Raises ValueError after close().");
+             "generation begins. Raises ValueError after close().");
 
 static PyObject *
 barrier_reset(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -302,8 +309,8 @@ barrier_finalize(PlacedObject *base)
 
 #define BARRIER_DOC_OWN                                                       \
     "parties: how many wait for each other, 1 to 32767; required to create\n"\
-    "one.  action: called by the last party that arrives, if that party was\n"\
-    "given one, before the parties are released.  timeout: seconds, the\n"     \
+    "one. action: called by the last party that arrives, if that party was\n"\
+    "given one, before the parties are released. timeout: seconds, the\n"     \
     "default of wait().\n"
 
 PyDoc_STRVAR(

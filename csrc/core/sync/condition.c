@@ -100,7 +100,7 @@ acquire_all(LockObject *lock, int depth)
     return 0;
 }
 
-/* The wait ends with the exception that is set.  If the lock cannot be acquired
+/* The wait ends with the exception that is set. If the lock cannot be acquired
  * for that, it ends with the exception of that attempt, whose context is the
  * first one. */
 static void
@@ -122,10 +122,10 @@ end_raising(ConditionObject *self, struct pshm_waiter *waiter, int depth)
     core_set_error(error);
 }
 
-/* Sleep without the lock.  An owner that dies while it holds the lock does not
- * wake a waiter, and perhaps no other process acquires the lock.  So check for
+/* Sleep without the lock. An owner that dies while it holds the lock does not
+ * wake a waiter, and perhaps no other process acquires the lock. So check for
  * that after each poll interval, without the lock: a waiter that acquired it
- * for the check would delay others.  Returns 0, -ETIMEDOUT, or -EINTR: a signal
+ * for the check would delay others. Returns 0, -ETIMEDOUT, or -EINTR: a signal
  * handler has raised, or else an owner died. */
 static int
 sleep_unlocked(ConditionObject *self, struct pshm_waiter *waiter,
@@ -192,14 +192,14 @@ wait_once(ConditionObject *self, wait_timeout timeout)
 }
 
 static int
-check_mine(PyObject *op, const char *what)
+check_mine(PyObject *op, const char *method)
 {
     if (placed_check(as_placed(op)) < 0) {
         return -1;
     }
     if (!lock_is_mine(as_condition(op)->lock)) {
         PyErr_Format(PyExc_RuntimeError, "cannot %s on un-acquired lock",
-                     what);
+                     method);
         return -1;
     }
     return 0;
@@ -217,7 +217,7 @@ PyDoc_STRVAR(
     "check the predicate, or use wait_for().\n\n"
     "Raises RuntimeError if this thread does not hold the lock; and what\n"
     "acquire() raises, and then this thread does not hold the lock:\n"
-    "OwnerDiedError also if the owner dies during the wait.  A thread that\n"
+    "OwnerDiedError also if the owner dies during the wait. A thread that\n"
     "recovers the condition's own lock notifies all waiters; if lock= was\n"
     "given, the caller must do that.");
 
@@ -240,8 +240,8 @@ PyDoc_STRVAR(
     condition_wait_for_doc,
     "wait_for($self, /, predicate, timeout=None)\n--\n\n"
     "Wait until predicate(), called with the lock acquired, is true.\n\n"
-    "timeout: seconds for the whole call; None: no limit.  Returns the last\n"
-    "value of predicate().  Raises what wait() and predicate() raise.");
+    "timeout: seconds for the whole call; None: no limit. Returns the last\n"
+    "value of predicate(). Raises what wait() and predicate() raise.");
 
 static PyObject *
 condition_wait_for(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -304,7 +304,7 @@ condition_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(
     condition_notify_all_doc,
     "notify_all($self, /)\n--\n\n"
-    "Wake all waiters.  Raises RuntimeError if this thread does not hold the\n"
+    "Wake all waiters. Raises RuntimeError if this thread does not hold the\n"
     "lock.");
 
 static PyObject *
@@ -388,7 +388,7 @@ condition_state(PlacedObject *self)
 
 #define CONDITION_DOC_LOCK                                                    \
     "lock: a Lock or RLock, the same one in all processes that use the\n"     \
-    "condition; None: an RLock that is a part of it.  on_owner_died: as for\n"\
+    "condition; None: an RLock that is a part of it. on_owner_died: as for\n"\
     "RLock, for that RLock.\n"
 
 PyDoc_STRVAR(

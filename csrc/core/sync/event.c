@@ -13,7 +13,7 @@ init_event(struct pshm_primitive *primitive, const void *Py_UNUSED(value))
 
 PyDoc_STRVAR(event_is_set_doc,
              "is_set($self, /)\n--\n\n"
-             "Return True if the flag is set.  Raises ValueError after "
+             "Return True if the flag is set. Raises ValueError after "
              "close().");
 
 static PyObject *
@@ -28,7 +28,7 @@ event_is_set(PyObject *op, PyObject *Py_UNUSED(unused))
 PyDoc_STRVAR(event_set_doc,
              "set($self, /)\n--\n\n"
              "Set the flag and wake all waiters: " MAN(futex, 2) ".\n\n"
-             "A waiter sees what this process wrote before that.  Raises\n"
+             "A waiter sees what this process wrote before that. Raises\n"
              "ValueError after close().");
 
 static PyObject *
@@ -44,7 +44,7 @@ event_set(PyObject *op, PyObject *Py_UNUSED(unused))
 
 PyDoc_STRVAR(event_clear_doc,
              "clear($self, /)\n--\n\n"
-             "Reset the flag.  Raises ValueError after close().");
+             "Reset the flag. Raises ValueError after close().");
 
 static PyObject *
 event_clear(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -64,7 +64,7 @@ PyDoc_STRVAR(
     "wait($self, /, timeout=None)\n--\n\n"
     "Wait until the flag is set: " MAN(futex, 2) ".\n\n"
     WAIT_TIMEOUT_DOC "Returns True, also if the flag was cleared since; or\n"
-    "False if it was not set in time.  Raises ValueError after close().");
+    "False if it was not set in time. Raises ValueError after close().");
 
 static PyObject *
 event_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -100,7 +100,7 @@ event_state(PlacedObject *self)
 PyDoc_STRVAR(
     event_at_doc,
     "at($type, /, shm, offset=0, *, create=False, exist_ok=False)\n--\n\n"
-    "Open the event at an offset of shared memory.  A new one is not set.\n\n"
+    "Open the event at an offset of shared memory. A new one is not set.\n\n"
     PLACED_DOC_AT PLACED_DOC_READS "\n" PLACED_DOC_RAISES);
 
 PyDoc_STRVAR(

@@ -66,7 +66,7 @@ lock_new_inside(core_state *state, PlacedObject *owner,
 
 /* ---- Acquiring ---- */
 
-/* The last owner's data is consistent again.  The waiters of a condition were
+/* The last owner's data is consistent again. The waiters of a condition were
  * not notified of what that owner changed before it died. */
 static int
 repaired(LockObject *self)
@@ -79,7 +79,7 @@ repaired(LockObject *self)
     return 1;
 }
 
-/* The lock is held, and its last owner died.  Returns 1 or -1. */
+/* The lock is held, and its last owner died. Returns 1 or -1. */
 static int
 recover_from_death(LockObject *self, bool recover)
 {
@@ -98,7 +98,7 @@ recover_from_death(LockObject *self, bool recover)
     return repaired(self);
 }
 
-/* After an attempt that did not simply acquire the lock.  Not inline, so that
+/* After an attempt that did not simply acquire the lock. Not inline, so that
  * a free lock costs less. */
 static Py_NO_INLINE int
 acquire_slowly(LockObject *self, int rc, wait_timeout *timeout, bool recover)
@@ -159,13 +159,13 @@ PyDoc_STRVAR(
     "acquire($self, /, blocking=True, timeout=-1, *, recover=False)\n--\n\n"
     "Acquire the lock: " MAN(pthread_mutexattr_setrobust, 3) ".\n\n"
     "timeout: seconds, on the monotonic clock; -1 or None: no limit; 0: as\n"
-    "blocking=False.  " RECOVER_DOC
+    "blocking=False. " RECOVER_DOC
     "Returns True, or False if the lock was not free in time.\n\n"
-    "Raises OwnerDiedError, and does not acquire the lock, if its last owner\n"
-    "died or the Python object that held it was deallocated, until an\n"
-    "acquire() recovers the lock.  Without a timeout, raises OSError\n"
-    "(EDEADLK) if this thread already holds the lock, unless it is an RLock\n"
-    "that this object holds.  Raises ValueError after close().");
+    "Raises OwnerDiedError if the last owner died, or if the Python object\n"
+    "that held the lock was deallocated. The lock is then not acquired, and\n"
+    "each acquire() raises until one recovers the lock. Without a timeout,\n"
+    "raises OSError (EDEADLK) if this thread already holds the lock, unless\n"
+    "it is an RLock that this object holds. Raises ValueError after close().");
 
 static int
 acquire_with(LockObject *self, PyObject *const *args, Py_ssize_t count,
@@ -332,7 +332,7 @@ static PyGetSetDef lock_getset[] = {
 #define LOCK_DOC(name, summary)                                               \
     name "(name=None, *, " PLACED_OPTIONS_SIGNATURE ",\n"                     \
     "    on_owner_died=None)\n--\n\n" summary                                 \
-    "\n\nThe thread that acquires it is its owner.  If the owner dies, the\n" \
+    "\n\nThe thread that acquires it is its owner. If the owner dies, the\n" \
     "next acquire() raises OwnerDiedError, and its caller can repair what\n"   \
     "the lock protects: " MAN(pthread_mutexattr_setrobust, 3) ".\n\n"         \
     PLACED_DOC_NAME PLACED_DOC_OPTIONS RECOVERY_DOC "\n" PLACED_DOC_RAISES

@@ -21,11 +21,11 @@ lock_is_mine(const LockObject *self)
     return pshm_mutex_state_mine(&self->mstate);
 }
 
-/* Acquire the lock; timeout NULL: without a limit.  Returns 1; 0: not in time;
+/* Acquire the lock; timeout NULL: without a limit. Returns 1; 0: not in time;
  * or -1 with an exception. */
 int lock_acquire(LockObject *self, wait_timeout *timeout, bool recover);
 
-/* Release the lock.  Returns 0, or -1 with RuntimeError or OSError. */
+/* Release the lock. Returns 0, or -1 with RuntimeError or OSError. */
 int lock_release(LockObject *self);
 
 /* Methods, which Condition has too.  __exit__ does not replace an exception
@@ -39,8 +39,8 @@ PyObject *lock_exit(PyObject *op, PyObject *const *args, Py_ssize_t count);
 /* "locked" or "unlocked", for repr(). */
 PyObject *lock_state(PlacedObject *self);
 
-/* A new RLock that is a part of a condition.  It has a reference to owner's
- * mapping, but not to owner.  NULL with an exception. */
+/* A new RLock that is a part of a condition. It has a reference to owner's
+ * mapping, but not to owner. NULL with an exception. */
 LockObject *lock_new_inside(core_state *state, PlacedObject *owner,
                             PyObject *on_owner_died);
 

@@ -71,8 +71,8 @@ placed_describe(PlacedObject *self)
 const char placed_close_doc[] =
     "close($self, /)\n--\n\n"
     "Make all further uses of this Python object raise ValueError.\n\n"
-    "Closing it again does nothing.  A thread that holds a lock can still\n"
-    "release it.  The memory is unmapped after the object is deallocated.";
+    "Closing it again does nothing. A thread that holds a lock can still\n"
+    "release it. The memory is unmapped after the object is deallocated.";
 
 PyObject *
 placed_close(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -86,7 +86,7 @@ const char placed_unlink_doc[] =
     "unlink($self, /)\n--\n\n"
     "Remove the name, if it still refers to this primitive: "
     MAN(shm_unlink, 3) ".\n\n"
-    "Processes that have the primitive open keep using it.  Raises\n"
+    "Processes that have the primitive open keep using it. Raises\n"
     "FileNotFoundError; ValueError if it does not have a name of its own.";
 
 PyObject *

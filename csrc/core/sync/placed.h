@@ -4,7 +4,7 @@
  * object is deallocated, also after the SharedMemory was closed.
  *
  * Most primitives have a header (posix/sync/primitive.h) that says what they
- * are.  An Atomic is a bare word and a named semaphore is a bare sem_t, so they
+ * are. An Atomic is a bare word and a named semaphore is a bare sem_t, so they
  * do not have one.
  *
  * The types are made from one template: each primitive's file describes its
@@ -75,7 +75,7 @@ typedef struct {
 /* The file of a named primitive that another interface defines. */
 struct placed_file {
     Py_ssize_t size;                    /* bytes */
-    /* The file's name.  Returns 0, or -1 with an exception. */
+    /* The file's name. Returns 0, or -1 with an exception. */
     int (*name)(PyObject *given, struct pshm_name *out);
     const char *(*plain)(const char *file);     /* and back */
     int (*init)(void *memory, unsigned value);  /* 0 or -errno */
@@ -99,14 +99,14 @@ struct placed_type {
                                            can be opened in read-only memory */
     int (*init)(struct pshm_primitive *primitive, const void *value);
     const struct placed_file *file;     /* of a named one, or NULL */
-    /* Its own parameters.  The constructor takes the first ones by position
+    /* Its own parameters. The constructor takes the first ones by position
      * after the name, and at() those of a type without a header. */
     const char *own[PLACED_OWN_MAX + 1];
     int positional;
     bool none_is_default;               /* None for one of them is as if it was
                                            not given: NULL */
     int (*parse)(placed_params *params);            /* 0 or -1; or NULL */
-    /* Set the object's own fields.  Returns 0, or -1 with an exception. */
+    /* Set the object's own fields. Returns 0, or -1 with an exception. */
     int (*attach)(PlacedObject *self, const placed_params *params);
     void (*finalize)(PlacedObject *self);           /* or NULL */
     PyObject *(*own_values)(PlacedObject *self);    /* a dict; NULL: empty */
@@ -124,32 +124,32 @@ as_placed(PyObject *op)
 
 /* ---- Opening: placed_open.c, placed_header.c ---- */
 
-/* Check the arguments of a call.  Returns 0, or -1 with an exception. */
+/* Check the arguments of a call. Returns 0, or -1 with an exception. */
 int placed_parse(placed_params *params);
 
 /* A new object: at an offset of a SharedMemory or MemoryMap, in an object that
- * has the name, or in an anonymous one.  NULL with an exception. */
+ * has the name, or in an anonymous one. NULL with an exception. */
 PyObject *placed_open(placed_params *params);
 
 /* The same for the primitive that shm contains. */
 PyObject *placed_open_in(const placed_params *params, PyObject *shm);
 
-/* Make the header and payload at self, or check them.  where: for messages, a
- * str.  Returns 0, or -1 with an exception. */
+/* Make the header and payload at self, or check them. position: for messages,
+ * a str. Returns 0, or -1 with an exception. */
 int placed_open_header(const placed_params *params, PlacedObject *self,
-                       PyObject *shm, PyObject *where);
+                       PyObject *shm, PyObject *position);
 
 /* Make the header and payload in a new object that no other process can open
- * yet.  Returns 0 or -errno; -EINTR with an exception. */
+ * yet. Returns 0 or -errno; -EINTR with an exception. */
 int placed_make_header(const placed_params *params, void *memory);
 
 /* ---- The template: placed_type.c ---- */
 
 /* A new object of the type or of another one with its layout, all zeros, that
- * the collector does not track yet.  NULL with an exception. */
+ * the collector does not track yet. NULL with an exception. */
 PyObject *placed_alloc(PyTypeObject *type);
 
-/* Another thread can find the object from now on.  Returns self. */
+/* Another thread can find the object from now on. Returns self. */
 PyObject *placed_complete(PlacedObject *self);
 
 /* The type of a kind, as a message names it: "a Lock". */
@@ -164,7 +164,7 @@ PyObject *placed_reduce(PyObject *op, PyObject *unused);
 PyTypeObject *placed_python_type(core_state *state,
                                  const struct placed_type *type);
 
-/* Add all types, and what belongs to them.  Returns 0 or -1. */
+/* Add all types, and what belongs to them. Returns 0 or -1. */
 int placed_add_types(PyObject *module, core_state *state);
 int recovery_add_type(PyObject *module, core_state *state);
 int rwlock_add_context_type(PyObject *module, core_state *state);
@@ -172,7 +172,7 @@ extern PyMethodDef semaphore_functions[];       /* sem_unlink */
 
 /* ---- The object: placed.c ---- */
 
-/* Before a use: is it open, and is its header intact?  Returns 0, or -1 with
+/* Before a use: is it open, and is its header intact? Returns 0, or -1 with
  * ValueError or OSError (EBADMSG). */
 int placed_raise_unusable(PlacedObject *self);
 
@@ -199,10 +199,10 @@ placed_memory(PlacedObject *self)
     return self->map->base + self->offset;
 }
 
-/* Raise what a use returned, -errno.  Returns -1. */
+/* Raise what a use returned, -errno. Returns -1. */
 int placed_raise(PlacedObject *self, int rc);
 
-/* The same with a message in which "%U" is placed_describe().  Returns -1. */
+/* The same with a message in which "%U" is placed_describe(). Returns -1. */
 int placed_raise_words(PlacedObject *self, int rc, const char *format);
 
 /* "Lock 'jobs'", "Lock at offset 64" or "Lock without a name": a new str, or
@@ -262,8 +262,8 @@ extern const char placed_close_doc[], placed_unlink_doc[], placed_stat_doc[],
     "    owner='self', delete=False, track=False, mode_at_most=None,\n"       \
     "    acl=None, stale='attach', replace=False"
 #define PLACED_DOC_AT                                                         \
-    "shm: a SharedMemory or MemoryMap.  offset: bytes, a multiple of\n"       \
-    ".alignment; the primitive takes .nbytes bytes.  create: create it in\n"  \
+    "shm: a SharedMemory or MemoryMap. offset: bytes, a multiple of\n"       \
+    ".alignment; the primitive takes .nbytes bytes. create: create it in\n"  \
     "bytes that are all zero; with exist_ok, open it if it exists.\n"
 #define PLACED_DOC_READS                                                      \
     "In read-only memory, methods that write raise PermissionError.\n"
@@ -272,8 +272,8 @@ extern const char placed_close_doc[], placed_unlink_doc[], placed_stat_doc[],
     "anonymous object, for this process and the processes that receive the\n" \
     "primitive through multiprocessing.\n"
 #define PLACED_DOC_OPTIONS                                                    \
-    "create: create it; with exist_ok, open it if it exists.  mode:\n"        \
-    "permissions, regardless of the umask.  owner, delete, track, acl,\n"     \
+    "create: create it; with exist_ok, open it if it exists. mode:\n"        \
+    "permissions, regardless of the umask. owner, delete, track, acl,\n"     \
     "mode_at_most, stale and replace: as for SharedMemory.create(); owner\n"  \
     "and mode_at_most also apply without create.\n"
 #define PLACED_DOC_RAISES                                                     \

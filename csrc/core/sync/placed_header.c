@@ -34,7 +34,7 @@ describe_bytes(const struct pshm_primitive *primitive)
 {
     static const struct {
         const char *start;
-        const char *what;
+        const char *description;
     } known[] = {
         {"\x93NUMPY", "an array (.npy)"},
         {"ARROW1", "an Arrow table"},
@@ -42,7 +42,7 @@ describe_bytes(const struct pshm_primitive *primitive)
     for (size_t i = 0; i < Py_ARRAY_LENGTH(known); i++) {
         if (memcmp(primitive->payload, known[i].start, strlen(known[i].start))
             == 0) {
-            return known[i].what;
+            return known[i].description;
         }
     }
     return "other data";
@@ -50,7 +50,7 @@ describe_bytes(const struct pshm_primitive *primitive)
 
 static void
 raise_header(int rc, const placed_params *params, const PlacedObject *self,
-             PyObject *shm, PyObject *where, enum pshm_primitive_kind found)
+             PyObject *shm, PyObject *position, enum pshm_primitive_kind found)
 {
     const char *type = params->type->name, *article = placed_article(type);
     const char *other = placed_kind_name(found);
@@ -65,19 +65,19 @@ raise_header(int rc, const placed_params *params, const PlacedObject *self,
                               ? "There is no %s %U, only bytes that are zero; "
                                 "%s.at(shm, create=True) creates one of them"
                               : "There is no %s %U; create=True creates one",
-                          type, where, type);
+                          type, position, type);
         break;
     case -EEXIST:
         raise_errno_words(rc, name,
                           "There is %s %s %U already; open it without "
                           "create=True, or with exist_ok=True", article, type,
-                          where);
+                          position);
         break;
     case -ETIMEDOUT:
         raise_errno_words(rc, name,
                           "Another process began to create the primitive %U "
                           "and did not finish within %d second; try again",
-                          where, MAKING_SECONDS);
+                          position, MAKING_SECONDS);
         break;
     case -EXDEV:
         raise_errno_words(rc, name,
@@ -92,19 +92,19 @@ raise_header(int rc, const placed_params *params, const PlacedObject *self,
                                 "here; with create=True and exist_ok=True it "
                                 "is created again, if no process uses the "
                                 "object",
-                          type, where);
+                          type, position);
         break;
     case -ENOEXEC:
         raise_errno_words(rc, name,
                           "The primitive %U was created with another C "
                           "library, word size or version of posixshm; use the "
-                          "same ones in all processes", where);
+                          "same ones in all processes", position);
         break;
     case -EPROTOTYPE:
         PyErr_Format(PyExc_ValueError, "there is %s %s %U, not %s %s",
                      other != NULL ? placed_article(other) : "a",
                      other != NULL ? other : "primitive of another version",
-                     where, article, type);
+                     position, article, type);
         break;
     case -EBADMSG:
         PyErr_Format(PyExc_ValueError,
@@ -112,7 +112,7 @@ raise_header(int rc, const placed_params *params, const PlacedObject *self,
                          ? "there is %s %U; %s %s is created only in bytes "
                            "that are zero"
                          : "there is %s %U, not %s %s",
-                     describe_bytes(self->primitive), where, article, type);
+                     describe_bytes(self->primitive), position, article, type);
         break;
     default:
         raise_errno(rc, name);
@@ -143,9 +143,9 @@ placed_make_header(const placed_params *params, void *memory)
 }
 
 /* After -EXDEV, with exist_ok: the PID namespace may not exist any more, so
- * create the primitive again if no process uses its object.  An object without
- * a name does not outlive its processes.  A descriptor that forked processes
- * share does not tell whether another process uses the object.  Returns as
+ * create the primitive again if no process uses its object. An object without
+ * a name does not outlive its processes. A descriptor that forked processes
+ * share does not tell whether another process uses the object. Returns as
  * make(). */
 static int
 renew(const placed_params *params, PyObject *shm,
@@ -182,7 +182,7 @@ renew(const placed_params *params, PyObject *shm,
 
 int
 placed_open_header(const placed_params *params, PlacedObject *self,
-                   PyObject *shm, PyObject *where)
+                   PyObject *shm, PyObject *position)
 {
     const struct pshm_primitive_params header = header_params(params);
     struct pshm_primitive *primitive = placed_memory(self);
@@ -200,7 +200,7 @@ placed_open_header(const placed_params *params, PlacedObject *self,
         rc = renew(params, shm, primitive);
     }
     if (rc < 0) {
-        raise_header(rc, params, self, shm, where, found);
+        raise_header(rc, params, self, shm, position, found);
     }
     return rc < 0 ? -1 : 0;
 }

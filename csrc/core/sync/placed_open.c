@@ -114,7 +114,7 @@ placed_parse(placed_params *params)
 
 /* ---- In memory that exists ---- */
 
-/* The mapping that shm is or has: a new reference, or NULL.  Its rights cannot
+/* The mapping that shm is or has: a new reference, or NULL. Its rights cannot
  * be removed from now on. */
 static MemoryMapObject *
 map_of(const placed_params *params, PyObject *shm, bool *readonly)
@@ -160,7 +160,7 @@ describe_position(const PlacedObject *self, PyObject *name)
 
 static int
 check_range(const placed_params *params, const PlacedObject *self,
-            PyObject *where)
+            PyObject *position)
 {
     const char *type = params->type->name;
     Py_ssize_t have = mapping_size(self->map), offset = self->offset;
@@ -173,7 +173,7 @@ check_range(const placed_params *params, const PlacedObject *self,
     if (params->size > have || offset > have - params->size) {
         PyErr_Format(PyExc_ValueError,
                      "%s %s %U takes %zd bytes, past the end at %zd",
-                     placed_article(type), type, where, params->size, have);
+                     placed_article(type), type, position, params->size, have);
         return -1;
     }
     return 0;
@@ -200,7 +200,7 @@ check_file(const placed_params *params, PlacedObject *self, PyObject *name)
     return -1;
 }
 
-/* Find the primitive in the memory of self, or make it.  Returns 0 or -1. */
+/* Find the primitive in the memory of self, or make it. Returns 0 or -1. */
 static int
 open_memory(const placed_params *params, PlacedObject *self, PyObject *shm)
 {
@@ -212,12 +212,12 @@ open_memory(const placed_params *params, PlacedObject *self, PyObject *shm)
         rc = check_file(params, self, name);
     }
     else {
-        PyObject *where = describe_position(self, name);
-        rc = where == NULL ? -1 : check_range(params, self, where);
+        PyObject *position = describe_position(self, name);
+        rc = position == NULL ? -1 : check_range(params, self, position);
         if (rc == 0 && params->type->kind != PSHM_PRIMITIVE_NONE) {
-            rc = placed_open_header(params, self, shm, where);
+            rc = placed_open_header(params, self, shm, position);
         }
-        Py_XDECREF(where);
+        Py_XDECREF(position);
     }
     Py_XDECREF(name);
     return rc;
@@ -264,7 +264,7 @@ discard_object(PyObject *shm)
     }
 }
 
-/* A named semaphore and another primitive can have the same name.  Does the
+/* A named semaphore and another primitive can have the same name. Does the
  * object of the other sort exist, and what does it contain? */
 static bool
 find_other(const placed_params *params, enum pshm_primitive_kind *found)

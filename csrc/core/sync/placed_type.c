@@ -149,7 +149,7 @@ placed_at(PyObject *python_type, PyObject *const *args, Py_ssize_t count,
 const char placed_reduce_doc[] =
     "__reduce__($self, /)\n--\n\n"
     "Pickle by reference, together with the object that contains it.\n\n"
-    "After close(), only a primitive with a name can be pickled.  Raises\n"
+    "After close(), only a primitive with a name can be pickled. Raises\n"
     "TypeError if it was opened in a MemoryMap.";
 
 PyObject *

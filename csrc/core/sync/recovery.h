@@ -12,7 +12,7 @@ struct recovery {
                                            pshm_forks() + 1; else 0 */
 };
 
-/* on_owner_died=: a callable or NULL.  Returns 0, or -1 with TypeError. */
+/* on_owner_died=: a callable or NULL. Returns 0, or -1 with TypeError. */
 int recovery_check(PyObject *callback);
 
 void recovery_set(struct recovery *recovery, PyObject *callback);
@@ -23,19 +23,19 @@ PyObject *recovery_values(const struct recovery *recovery);
 /* placed_type.parse if on_owner_died is the type's first own parameter. */
 int recovery_parse(placed_params *params);
 
-/* Call the callback with the lock, which this thread holds.  Returns 0, or -1
+/* Call the callback with the lock, which this thread holds. Returns 0, or -1
  * with an exception. */
 int recovery_call(struct recovery *recovery, PyObject *lock);
 
-/* Before the last release by this thread.  Returns 0, or -1 with RuntimeError
+/* Before the last release by this thread. Returns 0, or -1 with RuntimeError
  * while the callback runs. */
 int recovery_check_release(const struct recovery *recovery);
 
 /* Raise OwnerDiedError for rc: -EOWNERDEAD; or -EINPROGRESS: the lock cannot be
- * recovered yet.  Returns -1. */
+ * recovered yet. Returns -1. */
 int recovery_raise(PlacedObject *self, int rc);
 
-/* Raise RuntimeError: this thread does not hold the lock.  Returns -1. */
+/* Raise RuntimeError: this thread does not hold the lock. Returns -1. */
 int recovery_raise_not_held(void);
 
 /* .recovered; closure: the offset of a struct recovery in the object. */
@@ -47,8 +47,8 @@ extern const char recovery_doc[];
      (void *)offsetof(object_type, recovery)}
 
 #define RECOVERY_DOC                                                          \
-    "on_owner_died: a callable.  If the last owner died, acquire() calls it\n"\
-    "with the acquired lock.  If it returns, the lock is consistent again;\n" \
+    "on_owner_died: a callable. If the last owner died, acquire() calls it\n"\
+    "with the acquired lock. If it returns, the lock is consistent again;\n" \
     "if it raises, acquire() raises that and releases the lock.\n"
 #define RECOVER_DOC                                                           \
     "recover: acquire the lock also if its last owner died, see .recovered;\n"\

@@ -106,7 +106,7 @@ conclude(RWLockObject *self, int rc)
     }
 }
 
-/* This thread writes, after a writer that died.  Returns 1; or -1 with an
+/* This thread writes, after a writer that died. Returns 1; or -1 with an
  * exception, released. */
 static int
 recover_from_death(RWLockObject *self, bool recover)
@@ -155,7 +155,7 @@ rwlock_get_read(RWLockObject *self, wait_timeout timeout)
         if (self->recovery.callback == NULL) {
             break;
         }
-        /* Only a writer can repair the data.  Another writer may acquire the
+        /* Only a writer can repair the data. Another writer may acquire the
          * lock and die before this thread reads. */
         int acquired = rwlock_get_write(self, timeout, false);
         if (acquired <= 0) {
@@ -168,12 +168,12 @@ rwlock_get_read(RWLockObject *self, wait_timeout timeout)
 
 #define TIMEOUT_DOC                                                           \
     "timeout: seconds, on the monotonic clock; -1 or None: no limit; 0: as\n" \
-    "blocking=False.  "
+    "blocking=False. "
 #define RAISES_DOC                                                            \
     "Returns True, or False if the lock was not acquired in time.\n\n"        \
-    "Raises OwnerDiedError if a writer died, until acquire_write() recovers\n"\
-    "the lock; OSError (EDEADLK) if this thread would wait for itself;\n"     \
-    "ValueError after close()."
+    "Raises OwnerDiedError if a writer died: the lock is then not acquired,\n"\
+    "and each call raises until acquire_write() recovers the lock; OSError\n"  \
+    "(EDEADLK) if this thread would wait for itself; ValueError after close()."
 
 PARAMETERS(acquire_read, 2, 0, "blocking", "timeout");
 PARAMETERS(acquire_write, 2, 0, "blocking", "timeout", "recover");
@@ -200,8 +200,8 @@ PyDoc_STRVAR(
     "acquire_read($self, /, blocking=True, timeout=-1)\n--\n\n"
     "Acquire the lock to read, together with other readers.\n\n"
     "A writer that waits precedes new readers, so a thread that already reads\n"
-    "must not acquire the lock again.  Each acquire counts as one of the 64\n"
-    "readers.  " TIMEOUT_DOC RAISES_DOC);
+    "must not acquire the lock again. Each acquire counts as one of the 64\n"
+    "readers. " TIMEOUT_DOC RAISES_DOC);
 
 static PyObject *
 rwlock_acquire_read(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -294,8 +294,8 @@ rwlock_finalize(PlacedObject *base)
 }
 
 #define RWLOCK_RECOVERY_DOC                                                   \
-    "on_owner_died: a callable.  If a writer died, the next acquire calls it\n"\
-    "with the lock, acquired to write.  If it returns, the lock is\n"         \
+    "on_owner_died: a callable. If a writer died, the next acquire calls it\n"\
+    "with the lock, acquired to write. If it returns, the lock is\n"         \
     "consistent again; if it raises, that acquire raises its exception.\n"
 
 PyDoc_STRVAR(
@@ -310,8 +310,8 @@ PyDoc_STRVAR(
     "RWLock(name=None, *, " PLACED_OPTIONS_SIGNATURE ",\n"
     "    on_owner_died=None)\n--\n\n"
     "A lock between processes for many readers or one writer.\n\n"
-    "A writer that waits precedes new readers.  At most 64 readers hold the\n"
-    "lock; more wait.  The thread that acquires it is its owner.  If a reader\n"
+    "A writer that waits precedes new readers. At most 64 readers hold the\n"
+    "lock; more wait. The thread that acquires it is its owner. If a reader\n"
     "dies, the kernel releases its part; after a writer died, acquiring the\n"
     "lock raises OwnerDiedError: " MAN(pthread_mutexattr_setrobust, 3) ".\n\n"
     PLACED_DOC_NAME PLACED_DOC_OPTIONS RWLOCK_RECOVERY_DOC "\n"

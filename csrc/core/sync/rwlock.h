@@ -20,7 +20,7 @@ as_rwlock(PyObject *op)
     return (RWLockObject *)op;
 }
 
-/* Acquire the lock.  recover: also after a writer that died.  Returns 1; 0: not
+/* Acquire the lock. recover: also after a writer that died. Returns 1; 0: not
  * in time; or -1 with an exception. */
 int rwlock_get_read(RWLockObject *self, wait_timeout timeout);
 int rwlock_get_write(RWLockObject *self, wait_timeout timeout, bool recover);
@@ -28,7 +28,7 @@ int rwlock_get_write(RWLockObject *self, wait_timeout timeout, bool recover);
 /* Does this thread hold the lock, to read or to write? */
 bool rwlock_is_mine(const RWLockObject *self);
 
-/* Release the lock.  Returns 0, or -1 with RuntimeError or OSError. */
+/* Release the lock. Returns 0, or -1 with RuntimeError or OSError. */
 int rwlock_release(RWLockObject *self);
 
 /* Methods: rwlock_context.c. */

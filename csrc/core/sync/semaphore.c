@@ -104,7 +104,7 @@ PyDoc_STRVAR(
     "acquire($self, /, blocking=True, timeout=None)\n--\n\n"
     "Wait until the value is above 0 and decrement it: " MAN(sem_wait, 3)
     ".\n\n"
-    WAIT_TIMEOUT_DOC "Returns True, or False if the value stayed 0.  Raises\n"
+    WAIT_TIMEOUT_DOC "Returns True, or False if the value stayed 0. Raises\n"
     "ValueError after close().");
 
 static PyObject *
@@ -258,7 +258,7 @@ PyDoc_STRVAR(
     "multiprocessing.\n"
     SEMAPHORE_DOC_VALUE PLACED_DOC_OPTIONS
     "A semaphore does not have an owner: if a process dies after acquire(),\n"
-    "the value stays decremented.  Use a Lock if that must not happen.\n\n"
+    "the value stays decremented. Use a Lock if that must not happen.\n\n"
     PLACED_DOC_RAISES);
 
 static PyMethodDef semaphore_methods[] = {

@@ -15,7 +15,7 @@ typedef struct {
 
 #define WAIT_TIMEOUT_DOC                                                      \
     "timeout: seconds, on the monotonic clock; 0 or less: do not wait; None:\n"\
-    "no limit.  "
+    "no limit. "
 
 #define WAIT_FOREVER ((wait_timeout){.deadline = PSHM_NEVER})
 
@@ -30,12 +30,12 @@ timeout_begin(wait_timeout *timeout)
 }
 
 /* The arguments of threading.Lock.acquire: blocking=True, timeout=-1; a value
- * may be NULL.  A timeout of None or -1 waits without a limit.  The wait has
- * not begun.  Returns 0 or -1. */
+ * may be NULL. A timeout of None or -1 waits without a limit. The wait has
+ * not begun. Returns 0 or -1. */
 int timeout_of_acquire(PyObject *blocking, PyObject *value, wait_timeout *out);
 
 /* The argument of threading.Condition.wait: timeout=None, which waits without a
- * limit; a negative one does not wait.  Returns 0 or -1. */
+ * limit; a negative one does not wait. Returns 0 or -1. */
 int timeout_of_wait(PyObject *value, wait_timeout *out);
 
 /* The arguments of threading.Semaphore.acquire: blocking=True, timeout=None.
@@ -43,7 +43,7 @@ int timeout_of_wait(PyObject *value, wait_timeout *out);
 int timeout_of_semaphore(PyObject *blocking, PyObject *value,
                          wait_timeout *out);
 
-/* After a wait of the posix layer: is it to be called again?  If not and rc is
+/* After a wait of the posix layer: is it to be called again? If not and rc is
  * -EINTR, a signal handler has raised. */
 static inline bool
 wait_again(int rc)
