@@ -3,7 +3,7 @@
 static int
 check_signals(void *context)
 {
-    PyThreadState **released = context;
+    PyThreadState **released = (PyThreadState **)context;
     PyEval_RestoreThread(*released);
     bool raised = PyErr_Occurred() != NULL || PyErr_CheckSignals() < 0;
     *released = PyEval_SaveThread();
@@ -13,5 +13,5 @@ check_signals(void *context)
 struct pshm_interrupt
 core_interrupt(PyThreadState **released)
 {
-    return (struct pshm_interrupt){check_signals, released};
+    return (struct pshm_interrupt){check_signals, (void *)released};
 }
