@@ -253,7 +253,7 @@ enum { PROCESSES = 4, ROUNDS = 300 };
 
 struct traffic {
     struct pshm_name name;
-    atomic_bool over;                   /* the first process has ended its use */
+    atomic_bool over;                   /* the first process does not use it */
 };
 
 /* Until the last one has removed the name. */

@@ -469,8 +469,8 @@ signals_are_checked_between_pieces(void)
     (void)close(fd);
 }
 
-/* As before Linux 5.14.  The kernel also refuses to populate for writing what is
- * mapped for reading. */
+/* As before Linux 5.14.  The kernel also refuses to populate for writing what
+ * is mapped for reading. */
 static void
 kernel_that_cannot_populate_is_an_error(void)
 {

@@ -152,7 +152,8 @@ change_the_owner_as_nobody(void *context)
         spec.uid = 0;
         CHECK_IS(make(&spec, &new), -EPERM);
         pshm_new_object_discard(&new);
-        /* the name of another user's object is taken; and it can go elsewhere */
+        /* the name of another user's object is taken; and it can go elsewhere
+         */
         spec.uid = (uid_t)-1;
         CHECK_IS(make(&spec, &new), 0);
         CHECK_IS(pshm_new_object_publish(&new, context), -EEXIST);
@@ -450,8 +451,8 @@ make_where_there_is_little(void *context)
         spec.reserve = i & 2;
         spec.populate = i & 4;
         spec.huge_pages = i & 8;
-        check_about("%s, %lld bytes, temporary %d, reserve %d, populate %d, huge "
-                    "pages %d",
+        check_about("%s, %lld bytes, temporary %d, reserve %d, populate %d, "
+                    "huge pages %d",
                     space->options, (long long)space->size, i & 1,
                     spec.reserve, spec.populate, spec.huge_pages);
         int rc = make(&spec, &new);

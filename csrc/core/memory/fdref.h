@@ -23,8 +23,8 @@ struct fdref {
     unsigned forks;                     /* pshm_forks_seen when it was made */
 };
 
-/* A new one without a descriptor (-1). Returns NULL without memory, and does not
- * set an exception. */
+/* A new one without a descriptor (-1). Returns NULL without memory, and does
+ * not set an exception. */
 struct fdref *fdref_new(void);
 struct fdref *fdref_take(struct fdref *ref);    /* one more user */
 void fdref_drop(struct fdref *ref);             /* NULL does nothing */
@@ -32,8 +32,8 @@ void fdref_drop(struct fdref *ref);             /* NULL does nothing */
 /* Whether this process has not forked, or been forked, since it was made. */
 bool fdref_is_private(const struct fdref *ref);
 
-/* Check that the descriptor still refers to the object. Returns 0; -EBADF: it does
- * not; or -errno. */
+/* Check that the descriptor still refers to the object. Returns 0; -EBADF: it
+ * does not; or -errno. */
 int fdref_check(const struct fdref *ref);
 
 #endif

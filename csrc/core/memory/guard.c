@@ -71,7 +71,8 @@ guard_enter(PyObject *module, PyObject *op)
 {
     core_state *state = core_state_of_module(module);
     if (!Py_IS_TYPE(op, state->mapping_type)) {
-        return PyErr_Format(PyExc_TypeError, "_guard_enter takes a MemoryMap, not %.200s",
+        return PyErr_Format(PyExc_TypeError,
+                            "_guard_enter takes a MemoryMap, not %.200s",
                             Py_TYPE(op)->tp_name);
     }
     MemoryMapObject *map = (MemoryMapObject *)op;
@@ -94,8 +95,8 @@ guard_enter(PyObject *module, PyObject *op)
     return capsule;
 }
 
-/* _guard_leave(guard): None; or the range [start, end) of the lost bytes, counted
- * from the start of the memory. */
+/* _guard_leave(guard): None; or the range [start, end) of the lost bytes,
+ * counted from the start of the memory. */
 static PyObject *
 guard_leave(PyObject *Py_UNUSED(module), PyObject *capsule)
 {
@@ -109,8 +110,8 @@ guard_leave(PyObject *Py_UNUSED(module), PyObject *capsule)
         return raise_errno_words(
             rc, NULL,
             "The lost pages of the object cannot be mapped again: bytes %zu "
-            "to %zu of this mapping are zeros from now on, and do not belong to "
-            "the object; attach to the object again",
+            "to %zu of this mapping are zeros from now on, and do not belong "
+            "to the object; attach to the object again",
             lost.start, lost.end);
     }
     return lost.end == 0 ? Py_NewRef(Py_None)

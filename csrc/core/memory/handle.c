@@ -34,8 +34,8 @@ new_pair(void)
     return pair;
 }
 
-/* If the handle itself was exported, move its mapping to old_maps. *pair was made
- * before the lock was taken, for that may run Python code. */
+/* If the handle itself was exported, move its mapping to old_maps. *pair was
+ * made before the lock was taken, for that may run Python code. */
 static void
 keep_map_locked(SharedMemoryObject *self, PyObject **pair)
 {
@@ -207,8 +207,8 @@ handle_acquire(SharedMemoryObject *self, int needs, handle_state *now)
     }
     else if (!valid && !claimed) {
         PyErr_SetString(PyExc_ValueError,
-                        "close_fd() closed the descriptor of the shared memory, "
-                        "which this call needs");
+                        "close_fd() closed the descriptor of the shared "
+                        "memory, which this call needs");
     }
     else if (!valid) {
         PyErr_SetString(PyExc_BufferError,
@@ -371,8 +371,8 @@ handle_dealloc(PyObject *op)
     }
     handle_table_remove(self);
     if (self->finalizer != NULL) {
-        /* weakref.finalize has run it, unless the interpreter is so near its end
-         * that weakref does not work any more. */
+        /* weakref.finalize has run it, unless the interpreter is so near its
+         * end that weakref does not work any more. */
         handle_delete_last(self->finalizer);
     }
     handle_state_clear(&self->state);

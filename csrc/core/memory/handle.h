@@ -69,8 +69,8 @@ as_handle(PyObject *op)
 void handle_state_clear(handle_state *state);
 
 /* Put state into self, in place of any earlier one; steals what state has.
- * *finalizer: for handle_delete_now, which the caller must call with it. Returns
- * 0, or -1 with state released and self unchanged. */
+ * *finalizer: for handle_delete_now, which the caller must call with it.
+ * Returns 0, or -1 with state released and self unchanged. */
 int handle_install(SharedMemoryObject *self, handle_state *state,
                    PyObject **finalizer);
 
@@ -105,8 +105,8 @@ bool handle_was_created(SharedMemoryObject *self);
  * the handle is open; if not, *size is the last one known. */
 bool handle_current_size(SharedMemoryObject *self, Py_ssize_t *size);
 
-/* Put map in place of old; steals map. Returns 0; or -1 with ValueError, and map
- * released, if the handle has another map by now. */
+/* Put map in place of old; steals map. Returns 0; or -1 with ValueError, and
+ * map released, if the handle has another map by now. */
 int handle_replace_map(SharedMemoryObject *self, MemoryMapObject *old,
                        MemoryMapObject *map);
 
@@ -154,11 +154,12 @@ int handle_attach_new(core_state *state, PyObject *given,
 int handle_attach_into(core_state *state, SharedMemoryObject *self,
                        PyObject *name, bool track);
 
-/* Sleep for *pause seconds, which is doubled for the next time, but not past the
- * deadline. Returns 0, or -1 if a signal handler raised. */
+/* Sleep for *pause seconds, which is doubled for the next time, but not past
+ * the deadline. Returns 0, or -1 if a signal handler raised. */
 int handle_pause(double deadline, double *pause);
 
-/* A new handle of type, which is SharedMemory or a subclass, without an object. */
+/* A new handle of type, which is SharedMemory or a subclass, without an
+ * object. */
 SharedMemoryObject *handle_alloc(core_state *state, PyObject *type);
 
 /* Put state into the new handle self. Returns self, or NULL. */
@@ -166,15 +167,16 @@ PyObject *handle_finish(SharedMemoryObject *self, handle_state *state);
 
 /* ---- handle_create.c ---- */
 
-/* create(name, size, mode=mode, track=track, reserve=reserve) into a handle that
- * exists. Returns 0 or -1. */
+/* create(name, size, mode=mode, track=track, reserve=reserve) into a handle
+ * that exists. Returns 0 or -1. */
 int handle_create_into(core_state *state, SharedMemoryObject *self,
                        PyObject *name, PyObject *size, mode_t mode, bool track,
                        bool reserve);
 
 /* ---- handle_acl.c ---- */
 
-/* Raise the error of reading or setting the access control list of an object. */
+/* Raise the error of reading or setting the access control list of an object.
+ */
 void handle_raise_acl(core_state *state, int rc, PyObject *name,
                       struct pshm_identity id);
 
@@ -187,9 +189,9 @@ int handle_track(PyObject *support, PyObject *name, const char *function);
 /* Unregister a name. Leaves an exception that is set, and sets none. */
 void handle_untrack(PyObject *support, PyObject *name);
 
-/* delete=True: a finalizer, by which this process removes path if it is the name
- * of the object id, when the handle self is closed or deallocated, or when the
- * process ends. Returns a new reference for the handle, or NULL. */
+/* delete=True: a finalizer, by which this process removes path if it is the
+ * name of the object id, when the handle self is closed or deallocated, or
+ * when the process ends. Returns a new reference for the handle, or NULL. */
 PyObject *handle_delete_later(core_state *state, PyObject *self,
                               const struct pshm_name *path,
                               struct pshm_identity id, bool track);
@@ -198,8 +200,8 @@ PyObject *handle_delete_later(core_state *state, PyObject *self,
  * Returns 0, or -1 with the exception of a hook. */
 int handle_delete_audit(SharedMemoryObject *self);
 
-/* Run a finalizer (or NULL), without an audit event; steals it. Returns 0, or -1
- * if a signal handler raised. */
+/* Run a finalizer (or NULL), without an audit event; steals it. Returns 0, or
+ * -1 if a signal handler raised. */
 int handle_delete_now(PyObject *op);
 
 /* Run the finalizer of a handle that is being deallocated, with an audit event;
@@ -217,8 +219,8 @@ void handle_delete_only(PyObject *op, const struct pshm_name *path);
 
 /* ---- handle_pickle.c ---- */
 
-/* Let multiprocessing, if it is imported, pickle handles without a name. Returns
- * 0 or -1. */
+/* Let multiprocessing, if it is imported, pickle handles without a name.
+ * Returns 0 or -1. */
 int handle_register(core_state *state);
 
 /* ---- Methods and attributes ----

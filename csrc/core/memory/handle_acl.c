@@ -8,8 +8,8 @@
 #include "posix/object/acl.h"
 
 /* Convert text to the list of an object that has the mode *mode and the list
- * current, bytes that are empty if it has a mode only; and set *mode to the mode
- * with the new list. Returns new bytes, or NULL. */
+ * current, bytes that are empty if it has a mode only; and set *mode to the
+ * mode with the new list. Returns new bytes, or NULL. */
 static PyObject *
 encode(core_state *state, PyObject *text, mode_t *mode, PyObject *current)
 {
@@ -98,10 +98,11 @@ read_list(core_state *state, const handle_state *now,
 
 const char handle_getfacl_doc[] =
     "getfacl($self, /, *, numeric=False)\n--\n\n"
-    "Return the access control list as " MAN(getfacl, 1) " prints it: " MAN(acl, 5) ".\n\n"
-    "A str with one entry per line, such as 'user:alice:rw-'. An object without\n"
-    "a list has the three entries of its mode. If the mask limits an entry, a\n"
-    "comment shows the effective permissions: '#effective:r--'.\n\n"
+    "Return the access control list as " MAN(getfacl, 1) " prints it:\n"
+    MAN(acl, 5) ".\n\n"
+    "A str with one entry per line, such as 'user:alice:rw-'. An object\n"
+    "without a list has the three entries of its mode. If the mask limits an\n"
+    "entry, a comment shows the effective permissions: '#effective:r--'.\n\n"
     "numeric: print ids instead of the names of users and groups.\n\n"
     "Raises ValueError after close() or close_fd(); OSError.";
 
@@ -135,15 +136,17 @@ const char handle_setfacl_doc[] =
     "setfacl($self, text, /)\n--\n\n"
     "Replace the access control list: " MAN(acl, 5) ", " MAN(setfacl, 1) ".\n\n"
     "text: entries as getfacl() returns them, in the long or the short form,\n"
-    "separated by line breaks or commas: 'user:alice:rw,g:1000:r'. The owner,\n"
-    "the owning group and all others keep their permissions if text has no\n"
-    "entry for them (user::, group::, other::). The default mask does not limit\n"
-    "any entry. None or '' removes the list.\n\n"
-    "With a list, the group bits of .mode are the mask, and chmod() changes it.\n\n"
+    "separated by line breaks or commas: 'user:alice:rw,g:1000:r'. The\n"
+    "owner, the owning group and all others keep their permissions if text\n"
+    "has no entry for them (user::, group::, other::). The default mask does\n"
+    "not limit any entry. None or '' removes the list.\n\n"
+    "With a list, the group bits of .mode are the mask, and chmod() changes\n"
+    "it.\n\n"
     "Raises ValueError for a bad text, and after close() or close_fd();\n"
-    "LookupError for an unknown user or group; PermissionError if the process\n"
-    "does not own the object; OSError: EOPNOTSUPP (the file system has no access\n"
-    "control lists), EINVAL (an id is not mapped in this user namespace).";
+    "LookupError for an unknown user or group; PermissionError if the\n"
+    "process does not own the object; OSError: EOPNOTSUPP (the file system\n"
+    "has no access control lists), EINVAL (an id is not mapped in this user\n"
+    "namespace).";
 
 PyObject *
 handle_setfacl(PyObject *op, PyObject *text)

@@ -70,8 +70,8 @@ handle_prepare(core_state *state, handle_state *out)
 /* An internal result: start again, for the object was shrunk in between. */
 #define SHRUNK (-ESTALE)
 
-/* Map an object and fill *out. Steals object->fd if it succeeds. Without the GIL.
- * Returns 0, -ERANGE, SHRUNK or -errno. */
+/* Map an object and fill *out. Steals object->fd if it succeeds. Without the
+ * GIL. Returns 0, -ERANGE, SHRUNK or -errno. */
 static int
 fill_state(const struct pshm_object *object, const attach_params *params,
            unsigned shrinks, handle_state *out)
@@ -132,8 +132,8 @@ handle_attach(core_state *state, const struct pshm_name *path,
     return rc;
 }
 
-/* The use lock comes last, because a descriptor that remains the caller's must not
- * get one. Without the GIL. */
+/* The use lock comes last, because a descriptor that remains the caller's must
+ * not get one. Without the GIL. */
 static int
 attach_fd(int fd, const attach_params *params, handle_state *out,
           struct pshm_object *object)
@@ -247,9 +247,9 @@ raise_timeout(PyObject *name, double timeout, int rc,
     Py_XDECREF(seconds);
 }
 
-/* reserve=True: take the memory of all bytes, of which a hole that is read also
- * needs some. It stays taken, because another process may have written to it, so
- * check the room first. Returns 0, or -1 with the state released. */
+/* reserve=True: take the memory of all bytes, of which a hole that is read
+ * also needs some. It stays taken, because another process may have written to
+ * it, so check the room first. Returns 0, or -1 with the state released. */
 static int
 reserve(handle_state *state, PyObject *name)
 {
@@ -275,8 +275,8 @@ reserve(handle_state *state, PyObject *name)
     return rc < 0 ? -1 : 0;
 }
 
-/* Attach, and wait up to timeout seconds for an object that is accepted. Returns 0
- * or -1. */
+/* Attach, and wait up to timeout seconds for an object that is accepted.
+ * Returns 0 or -1. */
 static int
 attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
                const attach_params *params, double timeout, handle_state *out)
@@ -385,18 +385,18 @@ const char handle_open_doc[] =
     "This does not change the object. name: a str, with or without a leading\n"
     "slash. readonly: open and map the object for reading only. timeout:\n"
     "seconds to wait until an object has the name and at least size_at_least\n"
-    "bytes; None: no limit; 0 or less: do not wait. max_size: bytes of address\n"
-    "space to reserve, so that the object can grow in place under all views.\n"
-    "reserve: take the memory that the object has not used yet, so that a full\n"
-    "mount raises OSError (ENOSPC) here instead of causing a bus error later.\n"
+    "bytes; None: no limit; 0 or less: do not wait. max_size: bytes of\n"
+    "address space to reserve, so that the object can grow in place under\n"
+    "all views. reserve: take the memory that the object has not used yet,\n"
+    "so that a full mount raises OSError (ENOSPC) here instead of causing a\n"
+    "bus error later.\n"
     OWNER_ARGUMENT_DOC MODE_AT_MOST_DOC
-    "size_at_least: bytes. The last three are checked on the open descriptor.\n"
-    "\n"
-    "Raises FileNotFoundError; TimeoutError; PermissionError, also if the\n"
-    "owner or the mode is not accepted; ValueError for a bad name, and for an\n"
-    "object that is larger than max_size or, without a timeout, smaller than\n"
-    "size_at_least; OSError: ENODATA (size 0), ELOOP (a symbolic link), EISDIR,\n"
-    "EINVAL (not a regular file), EMFILE, ENOMEM.";
+    "size_at_least: bytes. The last three are checked on the open\n"
+    "descriptor. Raises FileNotFoundError; TimeoutError; PermissionError,\n"
+    "also if the owner or the mode is not accepted; ValueError for a bad\n"
+    "name, and for an object that is larger than max_size or, without a\n"
+    "timeout, smaller than size_at_least; OSError: ENODATA (size 0), ELOOP\n"
+    "(a symbolic link), EISDIR, EINVAL (not a regular file), EMFILE, ENOMEM.";
 
 PyObject *
 handle_open(PyObject *type, PyObject *const *args, Py_ssize_t count,

@@ -65,8 +65,8 @@ parse_owner(create_params *params, PyObject **values)
            || arg_id(values[2], "gid", &params->spec.gid) < 0 ? -1 : 0;
 }
 
-/* By default exist_ok accepts objects of this user, of root, and of the user that
- * a new object would belong to. */
+/* By default exist_ok accepts objects of this user, of root, and of the user
+ * that a new object would belong to. */
 static int
 parse_accepted(create_params *params, PyObject *owner, PyObject *mode_at_most)
 {
@@ -74,7 +74,8 @@ parse_accepted(create_params *params, PyObject *owner, PyObject *mode_at_most)
     if (params->existing.exist_ok) {
         accepted->owners = pshm_owners_self();
     }
-    if (owner == NULL && params->existing.exist_ok && params->spec.uid != (uid_t)-1) {
+    if (owner == NULL && params->existing.exist_ok
+        && params->spec.uid != (uid_t)-1) {
         (void)pshm_owners_add(&accepted->owners, params->spec.uid);
     }
     return arg_owners(owner, &accepted->owners) < 0
@@ -104,19 +105,19 @@ handle_make(core_state *state, PyObject *type, create_params *params)
 }
 
 #define MEMORY_DOC                                                            \
-    "size: bytes, at least 1. max_size: bytes of address space to reserve, so\n"\
-    "that the object can grow in place under all views. reserve: take the\n"    \
-    "memory now, with " MAN(fallocate, 2) ", so that a full mount raises OSError\n"\
-    "(ENOSPC) here instead of causing a bus error later. populate: map every\n" \
-    "page now (Linux 5.14). huge_pages: ask for huge pages, which the kernel\n" \
-    "may ignore.\n"
+    "size: bytes, at least 1. max_size: bytes of address space to reserve,\n" \
+    "so that the object can grow in place under all views. reserve: take\n"   \
+    "the memory now, with " MAN(fallocate, 2) ", so that a full mount\n"      \
+    "raises OSError (ENOSPC) here instead of causing a bus error later.\n"    \
+    "populate: map every page now (Linux 5.14). huge_pages: ask for huge\n"   \
+    "pages, which the kernel may ignore.\n"
 
 #define OWNER_DOC                                                             \
-    "mode: permissions, regardless of the umask. uid, gid: the owner and the\n" \
-    "group; None: those of the process: " MAN(fchmod, 2) ", " MAN(fchown, 2) ".\n"\
-    "acl: an access control list, a str as for setfacl(), which is set before\n"\
-    "the object has a name; its entries for the owner, the group and others\n"  \
-    "override mode.\n"
+    "mode: permissions, regardless of the umask. uid, gid: the owner and\n"   \
+    "the group; None: those of the process: " MAN(fchmod, 2) ",\n"            \
+    MAN(fchown, 2) ". acl: an access control list, a str as for setfacl(),\n" \
+    "which is set before the object has a name; its entries for the owner,\n" \
+    "the group and others override mode.\n"
 
 const char handle_create_doc[] =
     "create($type, /, name, size, *, mode=0o600, uid=None, gid=None,\n"
@@ -125,10 +126,10 @@ const char handle_create_doc[] =
     "       track=False, owner='self', mode_at_most=None, stale='attach',\n"
     "       replace=False)\n--\n\n"
     "Create an object, and give it its name in the last step.\n\n"
-    "name: a str, see " MAN(shm_open, 3) "; it must not begin with 'sem.', as the\n"
-    "names of POSIX semaphores do. None: a random name, as the standard\n"
-    "library's constructor chooses it (anonymous() makes an object without a\n"
-    "name).\n"
+    "name: a str, see " MAN(shm_open, 3) "; it must not begin with 'sem.',\n"
+    "as the names of POSIX semaphores do. None: a random name, as the\n"
+    "standard library's constructor chooses it (anonymous() makes an object\n"
+    "without a name).\n"
     MEMORY_DOC OWNER_DOC
     "init: a callable that is called with a writable memoryview of all bytes,\n"
     "before other processes can see them. If it raises, the object is\n"
@@ -136,14 +137,14 @@ const char handle_create_doc[] =
     "attach to it; see .created.\n"
     OWNER_ARGUMENT_DOC MODE_AT_MOST_DOC STALE_DOC
     "delete: this process removes the name when the handle is closed or\n"
-    "deallocated, or when the interpreter or a worker of multiprocessing ends,\n"
-    "but not if the process ends by os._exit(), by SIGTERM without a handler or\n"
-    "by SIGKILL. delete='last': the last process that uses the object removes\n"
-    "the name, when its handles and views are deallocated or when it ends;\n"
-    "processes that attach with open() take part. After a SIGKILL reclaim() or\n"
-    "stale='replace' removes it. track: the resource tracker of the standard\n"
-    "library removes the name after this process and its children have ended,\n"
-    "in any way.\n\n"
+    "deallocated, or when the interpreter or a worker of multiprocessing\n"
+    "ends, but not if the process ends by os._exit(), by SIGTERM without a\n"
+    "handler or by SIGKILL. delete='last': the last process that uses the\n"
+    "object removes the name, when its handles and views are deallocated or\n"
+    "when it ends; processes that attach with open() take part. After a\n"
+    "SIGKILL reclaim() or stale='replace' removes it. track: the resource\n"
+    "tracker of the standard library removes the name after this process and\n"
+    "its children have ended, in any way.\n\n"
     "Raises FileExistsError; PermissionError if exist_ok finds an object with\n"
     "another owner or mode; ValueError for a bad name, size or list;\n"
     "LookupError for an unknown user or group in a list; OSError: ENOSPC (the\n"
@@ -151,7 +152,8 @@ const char handle_create_doc[] =
     "EPERM, EOPNOTSUPP (the file system has no access control lists); and any\n"
     "exception of init.";
 
-/* The arguments of create(). Returns 0 or -1; the caller releases params->acl. */
+/* The arguments of create(). Returns 0 or -1; the caller releases params->acl.
+ */
 static int
 parse_create(core_state *state, create_params *params, PyObject *const *args,
              Py_ssize_t count, PyObject *kwnames)
@@ -202,9 +204,9 @@ handle_create(PyObject *type, PyObject *const *args, Py_ssize_t count,
                ? NULL : handle_make(state, type, &params);
 }
 
-/* _create_in(handle, name, size, ...): create() in a handle that the caller has
- * already. So the caller can undo it if a signal handler raises after the call has
- * returned. */
+/* _create_in(handle, name, size, ...): create() in a handle that the caller
+ * has already. So the caller can undo it if a signal handler raises after the
+ * call has returned. */
 static PyObject *
 create_in(PyObject *module, PyObject *const *args, Py_ssize_t count,
           PyObject *kwnames)
@@ -229,10 +231,10 @@ const char handle_unlinked_doc[] =
     "--\n\n"
     "Create an object without a name, which link() can give it later.\n\n"
     MEMORY_DOC OWNER_DOC
-    "Without a link the object does not outlive the processes that use it. See\n"
-    MAN(open, 2) ", O_TMPFILE.\n\n"
-    "Raises as create() does; OSError: EOPNOTSUPP if the file system cannot make\n"
-    "such objects.";
+    "Without a link the object does not outlive the processes that use it.\n"
+    "See " MAN(open, 2) ", O_TMPFILE.\n\n"
+    "Raises as create() does; OSError: EOPNOTSUPP if the file system cannot\n"
+    "make such objects.";
 
 PyObject *
 handle_unlinked(PyObject *type, PyObject *const *args, Py_ssize_t count,

@@ -1,8 +1,8 @@
 /* delete=True: a finalizer that removes a name, and the resource tracker.
  *
- * The handle and posixshm._support, which runs it at the end of the process, each
- * have a reference to the finalizer, a capsule. It runs once, and never in a
- * forked child. */
+ * The handle and posixshm._support, which runs it at the end of the process,
+ * each have a reference to the finalizer, a capsule. It runs once, and never
+ * in a forked child. */
 #include "core/memory/handle.h"
 
 #include "core/audit.h"
@@ -64,7 +64,7 @@ finalizer_free(PyObject *op)
 
 static PyObject *
 finalizer_new(PyObject *support, const struct pshm_name *path,
-         struct pshm_identity id, bool track)
+              struct pshm_identity id, bool track)
 {
     finalizer *d = PyMem_Calloc(1, sizeof(*d));
     if (d == NULL) {
@@ -288,8 +288,8 @@ core_leave(PyObject *module, PyObject *op)
     Py_RETURN_NONE;
 }
 
-/* _set_support(module): set posixshm._support, which Python code imports, so that
- * tools that search for imports find it. */
+/* _set_support(module): set posixshm._support, which Python code imports, so
+ * that tools that search for imports find it. */
 static PyObject *
 core_set_support(PyObject *module, PyObject *support)
 {

@@ -11,17 +11,18 @@
 const char handle_from_fd_doc[] =
     "from_fd($type, /, fd, *, readonly=None, max_size=None,\n"
     "        require_seals=0)\n--\n\n"
-    "Return a handle for the object of an open descriptor: " MAN(mmap, 2) ".\n\n"
+    "Return a handle for the object of an open descriptor:\n"
+    MAN(mmap, 2) ".\n\n"
     "The handle does not have a name. fd: an int, of a regular file or memfd\n"
-    "that is not empty. It belongs to the handle then, unless this raises; an\n"
-    "exclusive lock of it, " MAN(flock, 2) ", becomes a shared one.\n"
-    "readonly: map the object for reading only; None: if fd or its seals do not\n"
-    "allow writing. max_size: as for open(). require_seals: F_SEAL_ constants\n"
-    "that the object must have. With F_SEAL_SHRINK no access can cause a bus\n"
-    "error.\n\n"
-    "Raises ValueError; PermissionError (EPERM) if a seal is missing; OSError:\n"
-    "EBADF, EINVAL (not a regular file), ENODATA (size 0), EACCES (fd was opened\n"
-    "for less), ENOMEM.";
+    "that is not empty. It belongs to the handle then, unless this raises;\n"
+    "an exclusive lock of it, " MAN(flock, 2) ", becomes a shared one.\n"
+    "readonly: map the object for reading only; None: if fd or its seals do\n"
+    "not allow writing. max_size: as for open(). require_seals: F_SEAL_\n"
+    "constants that the object must have. With F_SEAL_SHRINK no access can\n"
+    "cause a bus error.\n\n"
+    "Raises ValueError; PermissionError (EPERM) if a seal is missing;\n"
+    "OSError: EBADF, EINVAL (not a regular file), ENODATA (size 0), EACCES\n"
+    "(fd was opened for less), ENOMEM.";
 
 /* Whether fd or its seals forbid writing: 1, 0 or -errno. */
 static int
@@ -96,7 +97,10 @@ handle_from_fd(PyObject *type, PyObject *const *args, Py_ssize_t count,
     int rc = handle_attach_fd(state, (int)fd, &params, &attached, &object);
     if (rc < 0) {
         Py_DECREF(self);
-        return handle_raise_attach(rc, values[0], &params, &object);
+        /* Without a descriptor nothing was mapped: Python has no memory. */
+        return rc == -ENOMEM && object.fd < 0
+                   ? PyErr_NoMemory()
+                   : handle_raise_attach(rc, values[0], &params, &object);
     }
     return handle_finish(self, &attached);
 }

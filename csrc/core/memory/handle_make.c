@@ -51,8 +51,8 @@ raise_make(core_state *state, int rc, const create_params *params,
     }
 }
 
-/* Fill the object with init or fill, and make the finalizer of delete=True. Returns
- * 0 or -1. */
+/* Fill the object with init or fill, and make the finalizer of delete=True.
+ * Returns 0 or -1. */
 static int
 prepare_publish(core_state *state, const create_params *params,
                 SharedMemoryObject *self, MemoryMapObject *map,
@@ -160,7 +160,8 @@ set_name(handle_state *state, const struct pshm_name *path)
     return 0;
 }
 
-/* Returns 0 with *out attached; 1: the name is free; or -1 with an exception. */
+/* Returns 0 with *out attached; 1: the name is free; or -1 with an exception.
+ */
 static int
 attach_existing(core_state *state, const create_params *params,
                 handle_state *out)

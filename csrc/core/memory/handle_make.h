@@ -15,7 +15,8 @@ typedef struct {
     Py_ssize_t max_size;                /* or 0 */
     PyObject *init;                     /* callable, borrowed; or NULL */
     PyObject *acl;                      /* bytes of spec.acl, owned; or NULL */
-    /* Instead of init, to fill the object. Returns 0, or -1 with an exception. */
+    /* Instead of init, to fill the object. Returns 0, or -1 with an exception.
+     */
     int (*fill)(void *base, void *how);
     void *how;                          /* for fill */
     struct existing existing;
@@ -31,13 +32,14 @@ void create_params_init(create_params *params, enum pshm_kind kind);
 /* Set the size in bytes, without max_size. */
 void create_params_set_size(create_params *params, Py_ssize_t size);
 
-/* Set the access control list, and the mode that it results in; the mode was set
- * before. Must be the last call before handle_make, which releases the list.
- * Returns 0 or -1. */
-int create_params_set_acl(create_params *params, core_state *state, PyObject *text);
+/* Set the access control list, and the mode that it results in; the mode was
+ * set before. Must be the last call before handle_make, which releases the
+ * list. Returns 0 or -1. */
+int create_params_set_acl(create_params *params, core_state *state,
+                          PyObject *text);
 
-/* Make a new SharedMemory of that type, and its object; or with exist_ok, attach
- * to one. Releases params->acl. Returns NULL with an exception. */
+/* Make a new SharedMemory of that type, and its object; or with exist_ok,
+ * attach to one. Releases params->acl. Returns NULL with an exception. */
 PyObject *handle_make(core_state *state, PyObject *type,
                       create_params *params);
 

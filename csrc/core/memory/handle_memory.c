@@ -11,9 +11,9 @@
 const char handle_map_doc[] =
     "map($self, /, offset=0, length=None, *, readonly=None)\n--\n\n"
     "Return a new MemoryMap of a range of the object: " MAN(mmap, 2) ".\n\n"
-    "offset: bytes, a multiple of PAGESIZE. length: bytes; None: up to the end\n"
-    "of the object. readonly: whether the bytes cannot be written; None: as\n"
-    ".readonly of the handle. The map stays valid after close().\n\n"
+    "offset: bytes, a multiple of PAGESIZE. length: bytes; None: up to the\n"
+    "end of the object. readonly: whether the bytes cannot be written; None:\n"
+    "as .readonly of the handle. The map stays valid after close().\n\n"
     "Raises ValueError for a range past the end of the object, and after\n"
     "close(); PermissionError for readonly=False on a read-only handle;\n"
     "OSError: ENOMEM.";
@@ -137,7 +137,8 @@ handle_protect(PyObject *op, PyObject *value)
 
 /* ---- Methods of the handle's MemoryMap ---- */
 
-/* Call function with the handle's map; an OSError gets the name of the object. */
+/* Call function with the handle's map; an OSError gets the name of the object.
+ */
 static PyObject *
 delegate(PyObject *op, mapping_function *function,
          PyObject *const *args, Py_ssize_t count, PyObject *kwnames)

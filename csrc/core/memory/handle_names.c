@@ -18,7 +18,8 @@ state_of(SharedMemoryObject *self)
     return core_state_of_type(Py_TYPE((PyObject *)self));
 }
 
-/* Raise rc, the error of a call that found that the name is not the object's. */
+/* Raise rc, the error of a call that found that the name is not the object's.
+ */
 static void
 raise_gone(const handle_state *now, int rc)
 {
@@ -29,10 +30,10 @@ raise_gone(const handle_state *now, int rc)
     }
     else if (rc == -ENOENT) {
         raise_errno_words(rc, now->name,
-                          "The object no longer has the name: another handle or "
-                          "process removed or renamed it; SharedMemory.open() "
-                          "of the new name returns a handle that can rename and "
-                          "unlink the object");
+                          "The object no longer has the name: another handle "
+                          "or process removed or renamed it; "
+                          "SharedMemory.open() of the new name returns a "
+                          "handle that can rename and unlink the object");
     }
     else {
         raise_errno(rc, now->name);
@@ -78,7 +79,8 @@ handle_fspath(PyObject *op, PyObject *Py_UNUSED(unused))
 
 const char handle_unlink_doc[] =
     "unlink($self, /)\n--\n\n"
-    "Remove the name, if it still refers to this object: " MAN(shm_unlink, 3) ".\n\n"
+    "Remove the name, if it still refers to this object:\n"
+    MAN(shm_unlink, 3) ".\n\n"
     "Processes that have the object can still use it. unlink() also works\n"
     "after close(). It is safe against link() and rename() of other processes\n"
     "that use this library: they hold a lock on the directory.\n\n"
@@ -102,7 +104,8 @@ handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
         Py_END_ALLOW_THREADS
         /* -ESTALE: the tracker may have another object of that name. */
         if (now.track && (rc == 0 || rc == -ENOENT)) {
-            told = handle_track(state_of(self)->support, now.name, "unregister");
+            told = handle_track(state_of(self)->support, now.name,
+                                "unregister");
         }
         if (rc < 0 && told == 0) {
             raise_gone(&now, rc);
@@ -173,8 +176,9 @@ finalizer_of(SharedMemoryObject *self)
     return finalizer;
 }
 
-/* Register the new name with the resource tracker. The object has it already, so
- * a failure of the tracker does not matter; only a signal handler may raise. */
+/* Register the new name with the resource tracker. The object has it already,
+ * so a failure of the tracker does not matter; only a signal handler may
+ * raise. */
 static int
 track_renamed(SharedMemoryObject *self, const handle_state *old,
               PyObject *name)
@@ -218,15 +222,15 @@ set_name(SharedMemoryObject *self, const handle_state *old, PyObject *name,
 const char handle_link_doc[] =
     "link($self, /, name, replace=False)\n--\n\n"
     "Give a name to an object without one, in one step: " MAN(linkat, 2) ".\n\n"
-    "replace: if another object has the name, it loses it in the same step, so\n"
-    "that a process that opens the name gets one of the two.\n\n"
+    "replace: if another object has the name, it loses it in the same step,\n"
+    "so that a process that opens the name gets one of the two.\n\n"
     "If the name of an object was removed, it can be linked again only if it\n"
     "has another name. Otherwise the kernel refuses (FileNotFoundError), and\n"
     "the object must be copied.\n\n"
-    "Raises FileExistsError; ValueError for a bad name, or if the object has a\n"
-    "name (see rename()); PermissionError; OSError: EXDEV for an anonymous\n"
-    "object. After an error the object is unchanged, unless the message states\n"
-    "its name.";
+    "Raises FileExistsError; ValueError for a bad name, or if the object has\n"
+    "a name (see rename()); PermissionError; OSError: EXDEV for an anonymous\n"
+    "object. After an error the object is unchanged, unless the message\n"
+    "states its name.";
 
 static void
 raise_link(SharedMemoryObject *self, int rc, const new_name *to,
@@ -299,8 +303,8 @@ link_acquired(SharedMemoryObject *self, const handle_state *now,
 const char handle_rename_doc[] =
     "rename($self, /, name, replace=False)\n--\n\n"
     "Give the object another name, in one step: " MAN(rename, 2) ".\n\n"
-    "replace: if another object has the name, it loses it in the same step. To\n"
-    "rename an object to its own name has no effect.\n\n"
+    "replace: if another object has the name, it loses it in the same step.\n"
+    "To rename an object to its own name has no effect.\n\n"
     "If a forked child renames an object of its parent, which was made with\n"
     "delete=True, the parent does not remove the new name.\n\n"
     "Raises FileExistsError; FileNotFoundError if the old name does not refer\n"

@@ -18,8 +18,9 @@ raise_no_boot_id(int rc)
     PyObject *path = PyUnicode_FromString(PSHM_BOOT_ID);
     if (path != NULL) {
         raise_errno_words(rc, path,
-                          "A pickle of shared memory identifies the host by its "
-                          "boot id, which cannot be read (is /proc mounted?)");
+                          "A pickle of shared memory identifies the host by "
+                          "its boot id, which cannot be read (is /proc "
+                          "mounted?)");
         Py_DECREF(path);
     }
     return NULL;
@@ -80,20 +81,20 @@ read_number(const char *text, uint64_t *number)
 const char handle_reduce_doc[] =
     "__reduce__($self, /)\n--\n\n"
     "Pickle the handle by reference.\n\n"
-    "The pickle of a handle with a name contains the name, the device and inode\n"
-    "number of the object, and the boot id of the host. A closed handle can be\n"
-    "pickled, too. Unpickling attaches to the object. It raises\n"
-    "FileNotFoundError if the name does not exist; OSError: ESTALE (the name\n"
-    "refers to another object), EREMOTE (another host, or the host was\n"
-    "restarted); ValueError if the object has outgrown max_size.\n\n"
-    "If a handle of the same object and access was pickled or unpickled in this\n"
-    "process, the new handle shares its descriptor and memory, until the last of\n"
-    "them is closed.\n\n"
-    "A handle without a name must be open, and only multiprocessing pickles it,\n"
-    "which passes the descriptor. A multiprocessing.Queue pickles in a thread\n"
-    "after put() has returned, so keep the handle open until the item was\n"
-    "received. Every other pickler raises TypeError. Without /proc, a handle\n"
-    "with a name raises OSError.";
+    "The pickle of a handle with a name contains the name, the device and\n"
+    "inode number of the object, and the boot id of the host. A closed\n"
+    "handle can be pickled, too. Unpickling attaches to the object. It\n"
+    "raises FileNotFoundError if the name does not exist; OSError: ESTALE\n"
+    "(the name refers to another object), EREMOTE (another host, or the host\n"
+    "was restarted); ValueError if the object has outgrown max_size.\n\n"
+    "If a handle of the same object and access was pickled or unpickled in\n"
+    "this process, the new handle shares its descriptor and memory, until\n"
+    "the last of them is closed.\n\n"
+    "A handle without a name must be open, and only multiprocessing pickles\n"
+    "it, which passes the descriptor. A multiprocessing.Queue pickles in a\n"
+    "thread after put() has returned, so keep the handle open until the item\n"
+    "was received. Every other pickler raises TypeError. Without /proc, a\n"
+    "handle with a name raises OSError.";
 
 static PyObject *
 reduce_unnamed(SharedMemoryObject *self, core_state *state)
@@ -141,8 +142,8 @@ handle_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
     return result;
 }
 
-/* Fill *out from a handle of this process that has the object, if there is one and
- * the name still refers to the object. Returns whether it did. */
+/* Fill *out from a handle of this process that has the object, if there is one
+ * and the name still refers to the object. Returns whether it did. */
 static bool
 attach_known(core_state *state, const struct pshm_name *path,
              struct pshm_identity id, bool readonly, handle_state *out)
@@ -201,8 +202,8 @@ attach_named(core_state *state, PyObject *name, const struct pshm_name *path,
     return rc < 0 ? -1 : 0;
 }
 
-/* Check that the pickle was made on this host since it was started. Returns 0 or
- * -1. */
+/* Check that the pickle was made on this host since it was started. Returns 0
+ * or -1. */
 static int
 check_host(core_state *state, PyObject *name, PyObject *boot)
 {
@@ -244,7 +245,8 @@ attach_reference(PyObject *module, PyObject *args)
     if (!PyType_IsSubtype((PyTypeObject *)type, state->handle_type)
         || params.max_size < 0 || !read_number(object, &dev)
         || !read_number(object + DIGITS, &ino)) {
-        PyErr_SetString(PyExc_TypeError, "the arguments are not those of a pickle of shared "
+        PyErr_SetString(PyExc_TypeError,
+                        "the arguments are not those of a pickle of shared "
                         "memory");
         return NULL;
     }
@@ -290,8 +292,8 @@ handle_register(core_state *state)
     }
     PyObject *result = PyObject_CallMethod(state->support, "register", NULL);
     if (result == NULL) {
-        /* A daemon that has changed its user may not be able to read the package
-         * any more, and a handle is made without it. */
+        /* A daemon that has changed its user may not be able to read the
+         * package any more, and a handle is made without it. */
         if (!PyErr_ExceptionMatches(PyExc_ImportError)) {
             return -1;
         }

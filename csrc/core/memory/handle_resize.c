@@ -50,8 +50,8 @@ end_change(size_change *c, int rc)
     return rc < 0 ? NULL : PyLong_FromSsize_t(size);
 }
 
-/* A mapping of [0, size) with the rights of the current one. That one is counted
- * (region.h), so no other handle can shrink the object meanwhile. */
+/* A mapping of [0, size) with the rights of the current one. That one is
+ * counted (region.h), so no other handle can shrink the object meanwhile. */
 static MemoryMapObject *
 map_again(size_change *c, Py_ssize_t size)
 {
@@ -218,8 +218,8 @@ follow(size_change *c)
 
 const char handle_resize_doc[] =
     "resize($self, /, size, *, shrink=False)\n--\n\n"
-    "Grow the object to at least size bytes: " MAN(fallocate, 2) ", " MAN(ftruncate, 2)
-    ".\n\n"
+    "Grow the object to at least size bytes: " MAN(fallocate, 2) ",\n"
+    MAN(ftruncate, 2) ".\n\n"
     "Returns the new size in bytes, which is larger than size if another\n"
     "process has grown the object further. The new memory is reserved in one\n"
     "system call, which may not answer a signal before it ends.\n\n"

@@ -59,12 +59,12 @@ ATTRIBUTE(created, bool, PyBool_FromLong, self->state.created,
           "Whether this handle made the object, instead of attaching to it.")
 ATTRIBUTE(holds_use_lock, bool, PyBool_FromLong,
           self->open && self->state.locked,
-          "Whether a lock shows reclaim() that the object is in use. False if\n"
-          "another process has locked the object exclusively since before this\n"
-          "handle was made.")
+          "Whether a lock shows reclaim() that the object is in use. False\n"
+          "if another process has locked the object exclusively since before\n"
+          "this handle was made.")
 ATTRIBUTE(max_size, Py_ssize_t, int_or_none, self->state.max_size,
-          "Bytes of address space that are reserved for the object to grow in;\n"
-          "None if it does not grow in place.")
+          "Bytes of address space that are reserved for the object to grow\n"
+          "in; None if it does not grow in place.")
 
 bool
 handle_was_created(SharedMemoryObject *self)
@@ -235,10 +235,10 @@ const char handle_add_seals_doc[] =
     "add_seals($self, seals, /)\n--\n\n"
     "Seal the object permanently: " MAN(fcntl, 2) ".\n\n"
     "seals: F_SEAL_ constants.\n\n"
-    "Raises BufferError for F_SEAL_WRITE while the object is mapped writable,\n"
-    "as it is by the handle that made it (F_SEAL_FUTURE_WRITE permits that\n"
-    "mapping); PermissionError if it is sealed against seals, as named objects\n"
-    "are; ValueError after close() or close_fd().";
+    "Raises BufferError for F_SEAL_WRITE while the object is mapped\n"
+    "writable, as it is by the handle that made it (F_SEAL_FUTURE_WRITE\n"
+    "permits that mapping); PermissionError if it is sealed against seals,\n"
+    "as named objects are; ValueError after close() or close_fd().";
 
 static void
 raise_seals(int rc, const handle_state *now)

@@ -82,9 +82,9 @@ handle_table_remove(SharedMemoryObject *self)
     }
 }
 
-/* A handle in the table may be in its deallocator, which removes it from the table
- * before it releases anything. So take a reference to its descriptor and its map,
- * but not to the handle. */
+/* A handle in the table may be in its deallocator, which removes it from the
+ * table before it releases anything. So take a reference to its descriptor and
+ * its map, but not to the handle. */
 bool
 handle_table_take(struct handle_table *table, struct pshm_identity id,
                   bool readonly, handle_state *out)

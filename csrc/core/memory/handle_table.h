@@ -1,8 +1,8 @@
 /* The handles that were pickled or unpickled in this interpreter.
  *
- * The table is weak. If this process has mapped an object already, unpickling it
- * shares the descriptor and the map. A handle that grows in place (max_size) is
- * not in the table. */
+ * The table is weak. If this process has mapped an object already, unpickling
+ * it shares the descriptor and the map. A handle that grows in place
+ * (max_size) is not in the table. */
 #ifndef CORE_HANDLE_TABLE_H
 #define CORE_HANDLE_TABLE_H
 

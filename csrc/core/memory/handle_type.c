@@ -10,8 +10,8 @@ handle_traverse(PyObject *op, visitproc visit, void *arg)
     return 0;
 }
 
-/* The mapping is the exporter, so its slot is called instead; but numpy.frombuffer
- * keeps a view only if the type has this slot. */
+/* The mapping is the exporter, so its slot is called instead; but
+ * numpy.frombuffer keeps a view only if the type has this slot. */
 static void
 handle_releasebuffer(PyObject *Py_UNUSED(op), Py_buffer *Py_UNUSED(view))
 {
@@ -57,15 +57,16 @@ PyDoc_STRVAR(
     handle_doc,
     "SharedMemory(name=None, create=False, size=0, *, track=False)\n--\n\n"
     "A POSIX shared memory object: " MAN(shm_overview, 7) ".\n\n"
-    "The constructor takes the arguments of the standard library's: it attaches\n"
-    "to the object called name, or with create=True makes an object of size\n"
-    "bytes (name None: a random name). track: the resource tracker of the\n"
-    "standard library removes the name after this process and its children\n"
-    "have ended. The class methods create, open, anonymous, unlinked and\n"
-    "from_fd have more arguments.\n\n"
+    "The constructor takes the arguments of the standard library's: it\n"
+    "attaches to the object called name, or with create=True makes an object\n"
+    "of size bytes (name None: a random name). track: the resource tracker\n"
+    "of the standard library removes the name after this process and its\n"
+    "children have ended. The class methods create, open, anonymous,\n"
+    "unlinked and from_fd have more arguments.\n\n"
     "Exports its bytes (format 'B', one dimension). As a context manager it\n"
     "closes itself. Every view stays valid as long as it exists.\n\n"
-    "Raises FileExistsError, FileNotFoundError and other OSErrors; ValueError.");
+    "Raises FileExistsError, FileNotFoundError and other OSErrors; "
+    "ValueError.");
 
 #define CAST(function) (PyCFunction)(void (*)(void))(function)
 #define CLASS_METHOD(name) \

@@ -86,8 +86,8 @@ note_removed(struct last *last, const struct pshm_name *path)
     }
 }
 
-/* Raise the audit event, which precedes the attempt, so it is also raised if the
- * name is not removed then. Returns whether to remove it. */
+/* Raise the audit event, which precedes the attempt, so it is also raised if
+ * the name is not removed then. Returns whether to remove it. */
 static bool
 may_remove(struct last *last, struct pshm_name *path)
 {

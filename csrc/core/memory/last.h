@@ -1,8 +1,8 @@
 /* delete="last", for a mapping: removes the name after it was unmapped.
  *
  * The mappings of an object own it together, so that it happens after the last
- * view was deallocated. If a handle is open when the process ends, last_leave does
- * it instead. */
+ * view was deallocated. If a handle is open when the process ends, last_leave
+ * does it instead. */
 #ifndef CORE_LAST_H
 #define CORE_LAST_H
 
@@ -21,7 +21,8 @@ struct last_unmap {
 };
 
 /* Remove path, if it refers to the object id and no process uses the object.
- * track: and unregister it with the resource tracker. NULL with an exception. */
+ * track: and unregister it with the resource tracker. NULL with an exception.
+ */
 struct last *last_new(PyObject *support, const struct pshm_name *path,
                       struct pshm_identity id, bool track);
 

@@ -58,7 +58,8 @@ mapping_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    if (self->last != NULL && self->base != NULL && pshm_region_is_own(self->region)) {
+    if (self->last != NULL && self->base != NULL
+        && pshm_region_is_own(self->region)) {
         /* To free much memory takes long, and must not be done with the name
          * lock. */
         Py_BEGIN_ALLOW_THREADS
@@ -262,8 +263,8 @@ mapping_bf_getbuffer(PyObject *op, Py_buffer *view, int flags)
     return mapping_get_buffer(as_mapping(op), view, flags);
 }
 
-/* numpy.frombuffer keeps a view, and with it a reference to the mapping, only if
- * the type has this slot. */
+/* numpy.frombuffer keeps a view, and with it a reference to the mapping, only
+ * if the type has this slot. */
 static void
 mapping_bf_releasebuffer(PyObject *op, Py_buffer *view)
 {
@@ -273,9 +274,9 @@ mapping_bf_releasebuffer(PyObject *op, Py_buffer *view)
     }
 }
 
-/* References first: a thread that released one may have left a weak reference, or
- * an owner of another kind, which is then seen. A thread that makes a reference
- * of a weak one later finds the memory as it is by then. */
+/* References first: a thread that released one may have left a weak reference,
+ * or an owner of another kind, which is then seen. A thread that makes a
+ * reference of a weak one later finds the memory as it is by then. */
 bool
 mapping_is_private_locked(MemoryMapObject *self, Py_ssize_t references)
 {
@@ -297,18 +298,19 @@ PyDoc_STRVAR(
     mapping_doc,
     "MemoryMap(fd, length=None, offset=0, *, readonly=False,\n"
     "          device=False)\n--\n\n"
-    "A range of the object of a descriptor, mapped shared: " MAN(mmap, 2) ".\n\n"
-    "fd: an open descriptor, or an object with fileno(). It is not kept, and can\n"
-    "be closed at once. length: bytes, at least 1; None: up to the end of the\n"
-    "object. offset: bytes, a multiple of PAGESIZE. readonly: map the range for\n"
-    "reading only. device: accept a descriptor that is not a regular file or\n"
-    "memfd; the driver determines what an access does, which may be a bus\n"
-    "error.\n\n"
-    "Exports its bytes (format 'B', one dimension). len(), indexing, slices and\n"
-    "iteration are those of a memoryview. The range is unmapped when the last\n"
-    "reference to the MemoryMap, or to a view of it, is released.\n\n"
-    "Raises ValueError for a range past the end of the object; OSError: EINVAL\n"
-    "(not a regular file), ENOMEM (address space, RLIMIT_AS, too many\n"
+    "A range of the object of a descriptor, mapped shared:\n"
+    MAN(mmap, 2) ".\n\n"
+    "fd: an open descriptor, or an object with fileno(). It is not kept, and\n"
+    "can be closed at once. length: bytes, at least 1; None: up to the end\n"
+    "of the object. offset: bytes, a multiple of PAGESIZE. readonly: map the\n"
+    "range for reading only. device: accept a descriptor that is not a\n"
+    "regular file or memfd; the driver determines what an access does, which\n"
+    "may be a bus error.\n\n"
+    "Exports its bytes (format 'B', one dimension). len(), indexing, slices\n"
+    "and iteration are those of a memoryview. The range is unmapped when the\n"
+    "last reference to the MemoryMap, or to a view of it, is released.\n\n"
+    "Raises ValueError for a range past the end of the object; OSError:\n"
+    "EINVAL (not a regular file), ENOMEM (address space, RLIMIT_AS, too many\n"
     "mappings), EACCES (fd was opened for less), EBADF.");
 
 static PyMemberDef mapping_members[] = {

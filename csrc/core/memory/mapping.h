@@ -65,8 +65,9 @@ PyObject *mapping_from_fd(core_state *state, int fd, Py_ssize_t offset,
                           Py_ssize_t length, bool readonly, bool device,
                           PyObject *filename);
 
-/* view->internal of a buffer that a handle exported. Its consumer has a reference
- * to the handle, and to the mapping only until it releases the buffer. */
+/* view->internal of a buffer that a handle exported. Its consumer has a
+ * reference to the handle, and to the mapping only until it releases the
+ * buffer. */
 #define MAPPING_EXPORTED_BY_HANDLE ((void *)1)
 
 /* Whether such a buffer was released, so that its consumer may use the address
@@ -85,9 +86,9 @@ int mapping_get_granted_buffer(MemoryMapObject *self, Py_buffer *view,
                                int flags);
 int mapping_get_buffer(MemoryMapObject *self, Py_buffer *view, int flags);
 
-/* Grant reading, and unless *readonly, also writing if the pages can be written,
- * to an object that keeps the mapping. *readonly is set to what was granted.
- * Returns 0, or -1 with BufferError if the pages cannot be read. */
+/* Grant reading, and unless *readonly, also writing if the pages can be
+ * written, to an object that keeps the mapping. *readonly is set to what was
+ * granted. Returns 0, or -1 with BufferError if the pages cannot be read. */
 int mapping_grant(MemoryMapObject *self, bool *readonly);
 
 /* The memory, for one more owner, which releases it with pshm_region_drop. */
@@ -127,8 +128,9 @@ mapping_set_size(MemoryMapObject *self, Py_ssize_t size)
 /* The argument prot=. Returns 0, or -1 with ValueError. */
 int mapping_parse_prot(PyObject *value, int *prot);
 
-/* mprotect(2). filename: for messages, or NULL. Returns 0; or -1 with BufferError
- * if a granted right would be lost, or with OSError (EACCES: readonly). */
+/* mprotect(2). filename: for messages, or NULL. Returns 0; or -1 with
+ * BufferError if a granted right would be lost, or with OSError (EACCES:
+ * readonly). */
 int mapping_protect(MemoryMapObject *self, int prot, PyObject *filename);
 
 PyObject *mapping_protect_method(PyObject *op, PyObject *value);

@@ -15,7 +15,8 @@
 
 /* ---- Ranges ---- */
 
-/* The arguments offset= and length=, a range of whole pages. Returns 0 or -1. */
+/* The arguments offset= and length=, a range of whole pages. Returns 0 or -1.
+ */
 static int
 parse_range(MemoryMapObject *self, PyObject *offset_value,
             PyObject *length_value, Py_ssize_t *offset, Py_ssize_t *length)
@@ -113,8 +114,8 @@ call_on_range(PyObject *op, const struct signature *signature,
 static const char *const range_names[] = {"offset", "length", NULL};
 
 #define RANGE_DOC                                                            \
-    "offset: bytes, a multiple of PAGESIZE. length: bytes; None: up to the end\n"\
-    "of the mapping.\n\n"                                                     \
+    "offset: bytes, a multiple of PAGESIZE. length: bytes; None: up to the\n" \
+    "end of the mapping.\n\n"                                                 \
     "Raises ValueError for a range outside the mapping; OSError"
 
 PyDoc_STRVAR(
@@ -155,14 +156,14 @@ PyDoc_STRVAR(
     "MADV_POPULATE_READ if the mapping is read-only. Needs Linux 5.14.\n\n"
     RANGE_DOC ": ENOSPC if\n"
     "the file system has no room; EFAULT if a page is past the end of the\n"
-    "object; EINVAL if the kernel cannot populate this memory. If the object can\n"
-    "be found by its name or among the descriptors of this process, the room is\n"
-    "checked before the first page is taken.");
+    "object; EINVAL if the kernel cannot populate this memory. If the object\n"
+    "can be found by its name or among the descriptors of this process, the\n"
+    "room is checked before the first page is taken.");
 
-/* Check the room before pages are taken: they stay taken, because another process
- * may have written to them. The number of missing bytes is exact if the range is
- * the whole object, and otherwise a minimum. If the room is unknown, the pages are
- * populated all the same. Returns 0 or -1. */
+/* Check the room before pages are taken: they stay taken, because another
+ * process may have written to them. The number of missing bytes is exact if
+ * the range is the whole object, and otherwise a minimum. If the room is
+ * unknown, the pages are populated all the same. Returns 0 or -1. */
 static int
 check_room(int object, off_t start, off_t end)
 {
@@ -250,7 +251,8 @@ PyDoc_STRVAR(
     advise_doc,
     "advise($self, /, advice, offset=0, length=None)\n--\n\n"
     "Tell the kernel how the pages will be used: " MAN(madvise, 2) ".\n\n"
-    "advice: a MADV_ constant of this module. Advice that could lose bytes, or\n"
+    "advice: a MADV_ constant of this module. Advice that could lose bytes,\n"
+    "or\n"
     "make a later access crash, raises ValueError.\n" RANGE_DOC ": EINVAL if\n"
     "the kernel does not support the advice.");
 
@@ -288,8 +290,8 @@ mapping_advise(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(
     sync_doc,
     "sync($self, /, offset=0, length=None, flags=4)\n--\n\n"
-    "Write the pages of a file to its disk: " MAN(msync, 2) ". It has no effect\n"
-    "on objects in memory.\n\n"
+    "Write the pages of a file to its disk: " MAN(msync, 2) ". It has no\n"
+    "effect on objects in memory.\n\n"
     "flags: MS_SYNC (4) or MS_ASYNC, and MS_INVALIDATE.\n" RANGE_DOC ".");
 
 PyObject *
@@ -367,7 +369,8 @@ PyMethodDef mapping_methods[] = {
 PyGetSetDef mapping_getset[] = {
     {"nbytes", mapping_get_nbytes, NULL, PyDoc_STR("The size in bytes."), NULL},
     {"readonly", mapping_get_readonly, NULL,
-     PyDoc_STR("Whether the bytes cannot be written through this mapping."), NULL},
+     PyDoc_STR("Whether the bytes cannot be written through this mapping."),
+     NULL},
     {"prot", mapping_get_prot, NULL,
      PyDoc_STR("The protection: PROT_NONE, PROT_READ or PROT_READ | "
                "PROT_WRITE."),

@@ -105,9 +105,10 @@ const char mapping_protect_doc[] =
     "protect($self, prot, /)\n--\n\n"
     "Set the protection of the pages: " MAN(mprotect, 2) ".\n\n"
     "prot: PROT_READ | PROT_WRITE, PROT_READ or PROT_NONE.\n\n"
-    "Raises BufferError if a view that was ever taken would lose a right (numpy\n"
-    "keeps an address after it has released the view); PermissionError for\n"
-    "PROT_WRITE if the descriptor or the handle of the memory is read-only.";
+    "Raises BufferError if a view that was ever taken would lose a right\n"
+    "(numpy keeps an address after it has released the view);\n"
+    "PermissionError for PROT_WRITE if the descriptor or the handle of the\n"
+    "memory is read-only.";
 
 PyObject *
 mapping_protect_method(PyObject *op, PyObject *value)

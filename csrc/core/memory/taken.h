@@ -16,9 +16,9 @@ enum taken_by {
     TAKEN_DROPIN,                       /* the standard library's arguments */
 };
 
-/* Raise it for name. filename: the name as it was given. what: the first part of
- * the message, a new reference; if it is NULL, its exception stays. Returns NULL.
- */
+/* Raise it for name. filename: the name as it was given. what: the first part
+ * of the message, a new reference; if it is NULL, its exception stays. Returns
+ * NULL. */
 PyObject *raise_taken(core_state *state, PyObject *filename,
                       const struct pshm_name *name, enum taken_by how,
                       PyObject *what);

@@ -27,8 +27,8 @@ pshm_map(int fd, off_t offset, size_t length, int prot, void **base)
     return 0;
 }
 
-/* The size of the pages of a hugetlbfs, or 0.  The size of a block does not tell:
- * other file systems have blocks larger than a page, too. */
+/* The size of the pages of a hugetlbfs, or 0.  The size of a block does not
+ * tell: other file systems have blocks larger than a page, too. */
 static long
 huge_page_of(int fd, const struct stat *st)
 {
@@ -109,7 +109,8 @@ pshm_map_lock(void *base, size_t length)
     return pshm_result(mlock(base, length));
 }
 
-_Static_assert(RLIM_INFINITY == UINT64_MAX, "RLIM_INFINITY is the largest number");
+_Static_assert(RLIM_INFINITY == UINT64_MAX,
+               "RLIM_INFINITY is the largest number");
 
 uint64_t
 pshm_map_lock_limit(void)

@@ -1,7 +1,7 @@
 /* Ranges of objects in the address space: mmap(2) and the calls on its pages.
  *
- * base is the address of a page, and length is in bytes; the kernel rounds it up
- * to whole pages.  The caller ensures that the range is mapped. */
+ * base is the address of a page, and length is in bytes; the kernel rounds it
+ * up to whole pages.  The caller ensures that the range is mapped. */
 #ifndef PSHM_MAP_H
 #define PSHM_MAP_H
 
@@ -18,11 +18,11 @@ size_t pshm_page_size(void);
 int pshm_map(int fd, off_t offset, size_t length, int prot, void **base);
 
 /* Map a range that the object has, for an access past its end would be a bus
- * error.  *length: bytes, or < 0 for up to the end, and then it is set.  device:
- * also accept a descriptor that is not a regular file; it does not have a size to
- * check, so length must be given.
- * Returns as pshm_map; -ERANGE: past the end, or not in whole huge pages; or
- * -EINVAL: not a regular file.  *seen describes the object. */
+ * error.  *length: bytes, or < 0 for up to the end, and then it is set.
+ * device: also accept a descriptor that is not a regular file; it does not
+ * have a size to check, so length must be given. Returns as pshm_map; -ERANGE:
+ * past the end, or not in whole huge pages; or -EINVAL: not a regular file.
+ * *seen describes the object. */
 struct pshm_map_seen {
     struct pshm_identity id;
     off_t size;                         /* of the object; -1: not regular */

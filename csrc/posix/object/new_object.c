@@ -19,8 +19,8 @@ open_tmpfile(mode_t mode)
         pshm_result(open(PSHM_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, mode)));
 }
 
-/* The file system cannot make files without a name, or a security module refuses
- * them: a confined program may make files with its own prefix only. */
+/* The file system cannot make files without a name, or a security module
+ * refuses them: a confined program may make files with its own prefix only. */
 static bool
 lacks_tmpfile(int rc)
 {
@@ -76,8 +76,8 @@ open_object(const struct pshm_new_object_params *params,
     return new->fd < 0 ? new->fd : 0;
 }
 
-/* Take the use lock first: without it, a file with a temporary name looks unused.
- * Returns -EINTR, to start again, if it was reclaimed before that. */
+/* Take the use lock first: without it, a file with a temporary name looks
+ * unused. Returns -EINTR, to start again, if it was reclaimed before that. */
 static int
 lock_object(struct pshm_new_object *new)
 {
@@ -100,8 +100,8 @@ lock_object(struct pshm_new_object *new)
 }
 
 /* Owner before mode: a change of the owner may clear bits of the mode.  List
- * before mode: an object with a temporary name must not, even briefly, have group
- * bits that the list does not grant. */
+ * before mode: an object with a temporary name must not, even briefly, have
+ * group bits that the list does not grant. */
 static int
 own_object(const struct pshm_new_object_params *params,
            struct pshm_new_object *new)
@@ -131,7 +131,8 @@ own_object(const struct pshm_new_object_params *params,
 }
 
 /* Huge pages, and pages that are to be mapped, are taken by populating: the
- * memory of fallocate(2) is in small pages, and to map it takes a second pass. */
+ * memory of fallocate(2) is in small pages, and to map it takes a second pass.
+ */
 static bool
 populates(const struct pshm_new_object_params *params)
 {
@@ -165,8 +166,8 @@ map_object(const struct pshm_new_object_params *params,
     return rc;
 }
 
-/* If populating fails but the memory may be reserved otherwise, that is done, and
- * reports a lack of room properly. */
+/* If populating fails but the memory may be reserved otherwise, that is done,
+ * and reports a lack of room properly. */
 static int
 populate_object(const struct pshm_new_object_params *params,
                 const struct pshm_interrupt *interrupt,
@@ -190,9 +191,9 @@ populate_object(const struct pshm_new_object_params *params,
     return rc;
 }
 
-/* Seal a memfd, so that processes that receive it cannot get a bus error.  Set the
- * mode again, because the kernel clears two bits of it when an ordinary user
- * changes the size. */
+/* Seal a memfd, so that processes that receive it cannot get a bus error.  Set
+ * the mode again, because the kernel clears two bits of it when an ordinary
+ * user changes the size. */
 static int
 finish_object(const struct pshm_new_object_params *params,
               struct pshm_new_object *new)

@@ -1,7 +1,8 @@
 /* A new object, which no other process sees until it has a name.
  *
  * make -> (fill the bytes) -> publish or replace, and discard at the end or at
- * any point before.  All that can fail comes before the object gets its name. */
+ * any point before.  All that can fail comes before the object gets its name.
+ */
 #ifndef PSHM_NEW_OBJECT_H
 #define PSHM_NEW_OBJECT_H
 
@@ -24,7 +25,7 @@ struct pshm_new_object_params {
     const char *label;                  /* of PSHM_MEMFD, for /proc */
     off_t size;                         /* bytes, > 0 */
     size_t length;                      /* bytes to map, >= size */
-    mode_t mode;                        /* permissions, regardless of the umask */
+    mode_t mode;                        /* permissions; the umask is ignored */
     uid_t uid;                          /* or (uid_t)-1: the process's */
     gid_t gid;                          /* or (gid_t)-1: the process's */
     const void *acl;                    /* a list (acl.h) or NULL; mode is what
@@ -61,10 +62,10 @@ int pshm_new_object_make(const struct pshm_new_object_params *params,
 int pshm_new_object_publish(struct pshm_new_object *new,
                             const struct pshm_name *name);
 
-/* Link it also if another object has the name, which that loses in the same step.
- * unused: only if no process uses the other object.
- * Returns 0; -EEXIST: a process uses it, or that is unknown, and this object is
- * unchanged; or -errno. */
+/* Link it also if another object has the name, which that loses in the same
+ * step. unused: only if no process uses the other object. Returns 0; -EEXIST:
+ * a process uses it, or that is unknown, and this object is unchanged; or
+ * -errno. */
 int pshm_new_object_replace(struct pshm_new_object *new,
                             const struct pshm_name *name, bool unused);
 

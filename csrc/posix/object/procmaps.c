@@ -72,8 +72,8 @@ struct shared {
     uintptr_t address;
 };
 
-/* Find the identity that the kernel shows for the mapping at an address: on btrfs
- * and overlayfs the device differs from that of fstat(2). */
+/* Find the identity that the kernel shows for the mapping at an address: on
+ * btrfs and overlayfs the device differs from that of fstat(2). */
 static int
 visit_own(const struct range *range, void *context)
 {
@@ -119,8 +119,8 @@ open_known(int folder, const char *path, struct pshm_identity id)
     return fd;
 }
 
-/* The same of what any entry of a folder leads to.  links: the entries are links,
- * whose own numbers do not tell. */
+/* The same of what any entry of a folder leads to.  links: the entries are
+ * links, whose own numbers do not tell. */
 static int
 open_listed(const char *path, bool links, struct pshm_identity id)
 {
@@ -144,8 +144,8 @@ struct place {
     struct pshm_mapped mapped;
 };
 
-/* The path is the one that the object had when it was opened: none, if it was made
- * without a name and got it later. */
+/* The path is the one that the object had when it was opened: none, if it was
+ * made without a name and got it later. */
 static int
 visit_place(const struct range *range, void *context)
 {

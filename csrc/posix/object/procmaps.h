@@ -1,4 +1,5 @@
-/* The objects that processes map and have open: /proc/PID/maps and /proc/PID/fd, proc(5).
+/* The objects that processes map and have open: /proc/PID/maps and
+ * /proc/PID/fd, proc(5).
  *
  * A process may inspect those of its own user, and root all of them, if they
  * are in its PID namespace. */
@@ -14,7 +15,7 @@ int pshm_maps_share(unsigned thread, const void *address);
 
 /* The object that is mapped at an address of this process. */
 struct pshm_mapped {
-    off_t offset;                       /* of the address in the object, bytes */
+    off_t offset;                       /* bytes in the object */
     int object;                         /* a descriptor of the object, or -1 */
     int folder;                         /* of the folder in which it had a name,
                                            or -1 */
@@ -22,15 +23,15 @@ struct pshm_mapped {
 
 /* Find it by its name, or by any descriptor that this process has of it.  The
  * caller owns both descriptors, which are O_PATH: they serve for fstat(2) and
- * fstatvfs(3), and need no permission for the object.  Returns 0; -ENOENT: no file is
- * mapped there; or -errno, with both -1. */
+ * fstatvfs(3), and need no permission for the object.  Returns 0; -ENOENT: no
+ * file is mapped there; or -errno, with both -1. */
 int pshm_maps_find(const void *address, struct pshm_mapped *out);
 
 /* The objects of one file system that a process has mapped or open. */
 struct pshm_uses {
     ino_t *inodes;                      /* sorted */
     size_t count, room;
-    size_t uninspected;                 /* processes that may not be inspected */
+    size_t uninspected;                 /* processes: not permitted */
 };
 
 #define PSHM_USES_NONE ((struct pshm_uses){0})

@@ -4,10 +4,10 @@
  * without an interpreter.
  *
  * The regions of each object are counted, for all interpreters of the process
- * together, so that pshm_region_shrink can refuse to cut off what another one of
- * them maps.  The size of an object must be read before it is mapped, and the
- * mapping is counted after that; so pshm_region_set tells whether an object was
- * shrunk in between. */
+ * together, so that pshm_region_shrink can refuse to cut off what another one
+ * of them maps.  The size of an object must be read before it is mapped, and
+ * the mapping is counted after that; so pshm_region_set tells whether an
+ * object was shrunk in between. */
 #ifndef PSHM_REGION_H
 #define PSHM_REGION_H
 
@@ -36,8 +36,8 @@ void pshm_region_drop(struct pshm_region *region);      /* one owner less */
 /* Whether the caller is the only owner. */
 bool pshm_region_is_own(const struct pshm_region *region);
 
-/* Cut the object that fd and own refer to, to `to` bytes.  Returns 0; -EBUSY: this
- * process has another region of it; or -errno. */
+/* Cut the object that fd and own refer to, to `to` bytes.  Returns 0; -EBUSY:
+ * this process has another region of it; or -errno. */
 int pshm_region_shrink(const struct pshm_region *own, int fd, off_t to);
 
 #endif

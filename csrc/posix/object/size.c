@@ -20,7 +20,8 @@
 /* Bytes for which the room is checked before any of it is taken. */
 #define LARGE ((off_t)64 << 20)
 
-_Static_assert(RLIM_INFINITY == UINT64_MAX, "RLIM_INFINITY is the largest number");
+_Static_assert(RLIM_INFINITY == UINT64_MAX,
+               "RLIM_INFINITY is the largest number");
 
 int
 pshm_size_limit(uint64_t *out)
