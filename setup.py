@@ -1,14 +1,13 @@
-"""The extension module; everything else stands in pyproject.toml.
+"""Build the extension module; all other settings are in pyproject.toml.
 
-POSIXSHM_SANITIZE=address,undefined (or thread) builds it for -fsanitize,
-POSIXSHM_WERROR=1 makes every warning an error, and those of conversions as well.
+POSIXSHM_SANITIZE=address,undefined (or thread) builds it with -fsanitize. POSIXSHM_WERROR=1 adds
+warnings about conversions and makes every warning an error.
 """
 
 import platform
 import sys
 
-# At once: for a Python that is too old, pip spends minutes on the requirements of the extras
-# before it compares requires-python.
+# Check now: pip spends minutes on the requirements of the extras before it checks requires-python.
 if (
     sys.version_info < (3, 11)
     or sys.implementation.name != "cpython"
@@ -39,7 +38,7 @@ compile_args = [
     "-Wshadow",
     "-Wstrict-prototypes",
     "-Wmissing-prototypes",
-    "-MMD",  # beside each object, a .d file names the sources that it was made from
+    "-MMD",  # writes a .d file with the sources of each object
 ]
 link_args = []
 options = {}
@@ -51,25 +50,25 @@ sanitizers = os.environ.get("POSIXSHM_SANITIZE")
 if sanitizers:
     flag = f"-fsanitize={sanitizers}"
     compile_args += [flag, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g"]
-    # The interpreter's own -fwrapv would turn off the checks of signed overflow.
+    # The interpreter's -fwrapv would turn off the checks of signed overflow.
     compile_args.append("-fno-wrapv")
     link_args.append(flag)
-    # Apart from the release build, or its objects would be taken for current.
+    # A separate folder, because the objects of a release build would seem up to date.
     options["build"] = {"build_base": "build/" + sanitizers.replace(",", "-")}
 
-# Of each line the first one that the compiler takes together with Python's own flags: fortifying
-# takes optimisation, its level 3 newer compilers, -fcf-protection an x86.
+# From each line, the first flag that the compiler accepts with Python's flags is used:
+# fortification needs optimisation, level 3 a newer compiler, -fcf-protection an x86.
 HARDENING = [
     [["-fstack-protector-strong"]],
     [["-fcf-protection=full"]],
     [["-U_FORTIFY_SOURCE", f"-D_FORTIFY_SOURCE={level}"] for level in (3, 2)],
 ]
-# The tables by which functions are called are complete at the start, and read-only from then on.
+# The tables of function addresses are resolved at load time and then read-only.
 HARDENED_LINK = ["-Wl,-z,relro,-z,now"]
 
 
 class incremental_build_ext(build_ext):
-    """Compiles in parallel, and only what changed since the object was made."""
+    """Compile in parallel, and only sources that are newer than their object."""
 
     def build_extensions(self):
         if not sanitizers:
@@ -102,7 +101,7 @@ class incremental_build_ext(build_ext):
         return objects
 
     def write_commands(self, sources, macros, include_dirs, extra_postargs, **_):
-        """For clangd: see .clangd."""
+        """Write compile_commands.json for clangd: see .clangd."""
         command = [*self.compiler.compiler_so, *(f"-D{name}={value}" for name, value in macros)]
         command += [f"-I{folder}" for folder in [*include_dirs, *self.compiler.include_dirs]]
         command += extra_postargs
@@ -127,7 +126,7 @@ class incremental_build_ext(build_ext):
 
 
 def changed_since(made):
-    """Is a source that this object was made from newer than the object, or missing?"""
+    """Is a source of this object newer than the object, or missing?"""
     try:
         made = Path(made)
         sources = made.with_suffix(".d").read_text().replace("\\\n", " ").split()[1:]
@@ -136,7 +135,7 @@ def changed_since(made):
         return True
 
 
-# PyPI shows the README without the repository, so the relative links become absolute.
+# PyPI shows the README without the repository, so relative links become absolute.
 REPOSITORY = "https://github.com/posixshm/posixshm"
 with open("README.md", encoding="utf-8") as file:
     readme = re.sub(
@@ -154,11 +153,11 @@ setup(
             sources=sorted(glob("csrc/**/*.c", recursive=True)),
             depends=sorted(glob("csrc/**/*.h", recursive=True)),
             include_dirs=["csrc"],
-            # The file offsets of both rooms must agree, also where long has 32 bits.
+            # File offsets must have the same size in all files, also if long has 32 bits.
             define_macros=[("_GNU_SOURCE", "1"), ("_FILE_OFFSET_BITS", "64")],
             extra_compile_args=compile_args,
             extra_link_args=link_args,
-            # Before glibc 2.34 shm_open and the mutexes are in these.
+            # Before glibc 2.34 these libraries have shm_open and the mutexes.
             libraries=["rt", "pthread"],
         )
     ],

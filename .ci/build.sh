@@ -1,10 +1,10 @@
-# Installing and building: compilers, tools, interpreters, the package.
+# Functions that install compilers, tools and interpreters, and build the package.
 
-tree=$scratch/tree   # the checkout's files as a commit would have them, without what builds made
-tools=$scratch/tools # a venv with the tools that look at the sources
-sdist=$scratch/dist  # the source distribution, which all wheels are built from
+tree=$scratch/tree   # the files of the checkout that a commit would contain
+tools=$scratch/tools # a venv with the tools that check the sources
+sdist=$scratch/dist  # the source distribution, from which all wheels are built
 
-python_version='import sys; print("%d.%d" % sys.version_info[:2] + sys.abiflags)' # 3.12, say, or 3.13t
+python_version='import sys; print("%d.%d" % sys.version_info[:2] + sys.abiflags)' # such as 3.12 or 3.13t
 
 install_compilers() {
     local missing=()
@@ -27,17 +27,17 @@ install_compilers() {
 
 install_free_threaded() {
     if [ -n "$(find_python 3.13t)" ]; then
-        echo "already here: $(find_python 3.13t)"
+        echo "already installed: $(find_python 3.13t)"
     elif [ -x "$shared_tools/get-python-freethreaded" ]; then
         mkdir -p "$cache"
-        # Debugging information would be a fifth of the time that it takes.
+        # Without debugging information, which would add a quarter to the time.
         "$shared_tools/get-python-freethreaded" "$cache/py3.13t" OPT=-O2
     else
-        echo "nothing to get one with: POSIXSHM_SHARED_TOOLS is no folder with get-python-freethreaded"
+        echo "cannot install it: POSIXSHM_SHARED_TOOLS does not contain get-python-freethreaded"
     fi
 }
 
-copy_tree() { # copy_tree FOLDER: what a clean clone has, with the changes not committed yet
+copy_tree() { # copy_tree FOLDER: copies the files of a clean clone, with the uncommitted changes
     mkdir -p "$1"
     git -C "$checkout" ls-files -z --cached --others --exclude-standard |
         tar -C "$checkout" --null --files-from=- --ignore-failed-read -c | tar -C "$1" -x
@@ -57,7 +57,8 @@ make_sdist() {
     ls "$sdist"
 }
 
-# find_python VERSION: prints the newest interpreter of 3.12, say, or of 3.13t, that can make a venv.
+# find_python VERSION: prints the newest interpreter of this version, such as 3.12 or 3.13t, that
+# can make a venv.
 find_python() {
     local version=$1 candidate
     while read -r candidate; do
@@ -73,22 +74,21 @@ find_python() {
     return 1
 }
 
-# pip_for PYTHON ARGUMENT...: the tools' pip at work for another interpreter, which needs none then.
+# pip_for PYTHON ARGUMENT...: runs the pip of the tools for an interpreter that may not have pip.
 pip_for() {
     "$tools/bin/pip" --python "$1" "${@:2}"
 }
 
-# make_venv FOLDER PYTHON EXTRA: a venv with the package, built from the source distribution.
+# make_venv FOLDER PYTHON EXTRA: makes a venv with the package, built from the source distribution.
 make_venv() {
-    [ ! -d "$1" ] || return 0 # an earlier step's
+    [ ! -d "$1" ] || return 0 # an earlier step made it
     local wheel
     wheel=$(make_wheel "$2")
     "$2" -m venv --without-pip "$1"
     pip_for "$1/bin/python" install -qq "${wheel}[$3]"
 }
 
-# make_wheel PYTHON: prints the wheel, which is built once, whichever of the steps in the lanes that
-# need it comes first.
+# make_wheel PYTHON: prints the wheel. The first of the parallel steps that needs it builds it.
 make_wheel() {
     local folder
     folder=$scratch/wheels/$("$1" -c "$python_version")-${POSIXSHM_SANITIZE:-plain}
@@ -101,7 +101,7 @@ make_wheel() {
     ) 9>"$folder/lock" && ls "$folder"/*.whl
 }
 
-# make_main_venv: the one for the python3 that is first on the path, for types and benchmarks.
+# make_main_venv: makes the venv of the first python3 on the path, for types and benchmarks.
 make_main_venv() {
     main_venv=$scratch/python$(python3 -c "$python_version")
     make_venv "$main_venv" "$(command -v python3)" test,bench

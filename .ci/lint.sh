@@ -1,7 +1,7 @@
 # Checks of the sources and of a build that do not run it.
 
-# tests_are_there NAME...: of files in tests, and of tests in them, to be left out.  pytest says nothing
-# of one that it does not know, and leaves out with each all whose names begin with its own.
+# tests_are_there NAME...: checks the names of files and tests that a run excludes. pytest ignores
+# unknown names, and also excludes all tests whose names begin with an excluded name.
 tests_are_there() {
     local test file longer
     for test in "$@"; do
@@ -24,7 +24,7 @@ lint_ruff() {
     "$tools/bin/ruff" check --no-cache "$tree"
 }
 
-# The flags of setup.py, one a line, for tools that only read the sources.
+# The flags of setup.py, one on each line, for tools that only read the sources.
 compiler_flags() {
     cd "$tree"
     POSIXSHM_WERROR=1 "$tools/bin/python" - "$tree" <<'END'
@@ -54,7 +54,7 @@ lint_clang_tidy() {
         xargs -P 2 -n 4 "$tools/bin/clang-tidy" --quiet -p "$flags"
 }
 
-# Not of the tests, which go on after a check that failed.
+# Only for csrc: the tests continue after a failed check.
 lint_gcc_analyzer() {
     local flags=$scratch/gcc-analyzer-flags room
     compiler_flags >"$flags" # with -Werror
@@ -65,7 +65,7 @@ lint_gcc_analyzer() {
     done
 }
 
-# Their form, and what an attacker could use: actions without a commit, rights, text that is run.
+# Checks their format and their security: actions without a commit, permissions, injected text.
 lint_workflows() {
     "$tools/bin/check-jsonschema" --builtin-schema vendor.github-workflows "$tree"/.github/workflows/*.yml
     "$tools/bin/zizmor" --offline --no-progress --min-severity medium "$tree/.github/workflows"
@@ -76,17 +76,17 @@ build_strict() { # build_strict COMPILER: a release build of the sources, all wa
     CC=$1 POSIXSHM_WERROR=1 "$tools/bin/python" setup.py -q build --build-base "$scratch/build-$1"
 }
 
-objects() { # objects ROOM: what the gcc build made of it
+objects() { # objects FOLDER: the object files of the gcc build for csrc/FOLDER
     find "$scratch"/build-gcc/temp*/csrc/"$1" -name '*.o' | sort
 }
 
-# The posix room knows no Python and no core; the core room makes no system call.
+# csrc/posix does not use Python or csrc/core; csrc/core makes no system call.
 lint_rooms() {
     local core posix used known
     core=$(objects core)
     posix=$(objects posix)
-    # An object of neither folder is not checked below. A weak symbol may exist in some Pythons only;
-    # the exception is one of the C library, whose address is compared with NULL.
+    # Objects outside both folders would not be checked. Weak symbols may exist in some Pythons
+    # only; the exception is a symbol of the C library, whose address is compared with NULL.
     used=$(find "$scratch"/build-gcc -name '*.o' | sort | comm -23 - <(printf '%s\n' $core $posix | sort))
     [ -z "$used" ] || fail "of neither room:" "$used"
     used=$(nm -A $core $posix | grep -E ' [vwVW] ' | grep -v ' w pthread_mutex_clocklock$' || true)
@@ -98,11 +98,11 @@ lint_rooms() {
         fail "csrc/posix cannot be compiled without Python"
     used=$(tr ' ' '\n' <"$scratch/headers" | grep -E 'csrc/(posix/\.\./)?core/|[Pp]ython' | sort -u || true)
     [ -z "$used" ] || fail "csrc/posix includes what is not its own:" "$used"
-    used=$(grep -rnE '\b_?Py[A-Za-z]*_' "$tree/csrc/posix" || true) # in a string for dlsym(), say
+    used=$(grep -rnE '\b_?Py[A-Za-z]*_' "$tree/csrc/posix" || true) # for example in a string for dlsym()
     [ -z "$used" ] || fail "csrc/posix names what is Python's:" "$used"
 
-    # Of the C library this and what compilers put for it; of Python nothing in lower case, as
-    # _Py_open() and the others are that make a system call.
+    # csrc/core may use these functions of the C library, their fortified names, and functions of
+    # Python except those in lower case, such as _Py_open(), which make system calls.
     known='(c|m)alloc|free|mem(cpy|move|set)|str(n?cmp|chr|error|len)|__isoc(99|23)_sscanf|_?Py_?[A-Z][A-Za-z0-9_]*'
     known+='|__(mem|str)[a-z]+_chk|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|__aarch64_[a-z0-9_]+'
     used=$(nm -u -A $core | grep -vE " U ($known)$" |
@@ -131,7 +131,7 @@ check_types() {
     make_main_venv
     cd "$tree"
     "$tools/bin/mypy" --strict --python-executable "$main_venv/bin/python" src tests/typing_usage.py
-    # The stubs against the module, where a buffer can be seen from Python (from 3.12 on).
+    # Compare the stubs with the module, from Python 3.12 on, in which buffer methods are visible.
     python=$(find_python 3.13)
     venv=$scratch/python$("$python" -c "$python_version")
     make_venv "$venv" "$python" test

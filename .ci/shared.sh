@@ -5,7 +5,7 @@ fail() {
     return 1
 }
 
-# own_shm COMMAND...: runs it with a /dev/shm of its own, which it must leave empty.
+# own_shm COMMAND...: runs the command with its own /dev/shm, which it must leave empty.
 own_shm() {
     if ! can_own_shm; then
         "$@"
@@ -23,11 +23,11 @@ can_own_shm() {
     unshare --mount --propagation private mount -t tmpfs tmpfs /dev/shm 2>/dev/null
 }
 
-# The tests that do not run with the sanitizers. AddressSanitizer turns off mlock(), keeps freed memory for a
-# while, and fails if no mapping is left; a child that is forked while another thread is in its allocator can
-# wait for the lock of that allocator forever. The commands, Python code on top of numpy, the examples of the
-# documents, and the comparisons of names and signatures, make no call of the library that other tests do not
-# make.
+# The tests that do not run with the sanitizers. AddressSanitizer turns off mlock(), keeps freed
+# memory for a while, and fails if the limit of mappings is reached; a child that is forked while
+# another thread is in its allocator can wait for the allocator's lock forever. The commands, Python
+# code on top of numpy, the examples of the documents, and the comparisons of names and signatures
+# only make calls that other tests also make.
 not_sanitized=(
     test_limits.py::test_locked_memory_limit
     test_limits.py::test_a_limit_on_locked_memory_is_named
@@ -43,8 +43,8 @@ not_sanitized=(
     test_docs.py test_readme.py test_surface.py test_sync_surface.py
 )
 
-# pytest_sanitized PYTHON ARGUMENT...: runs tests with an extension that was built with ASan and UBSan. Tests
-# make processes die by SIGSEGV and SIGBUS on purpose, and ask for impossible sizes.
+# pytest_sanitized PYTHON ARGUMENT...: runs tests with an extension that was built with ASan and
+# UBSan. Tests kill processes by SIGSEGV and SIGBUS on purpose, and request impossible sizes.
 pytest_sanitized() {
     own_shm env LD_PRELOAD="$(gcc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
         ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:handle_segv=0:handle_sigbus=0:allocator_may_return_null=1 \
@@ -52,7 +52,7 @@ pytest_sanitized() {
         "$1" -m pytest -p no:cacheprovider -o timeout=600 "${not_sanitized[@]/#/--deselect=tests/}" "${@:2}"
 }
 
-# quick_benchmarks PYTHON: shows that the benchmarks run; the figures are not meaningful.
+# quick_benchmarks PYTHON: checks that the benchmarks run; the figures are not meaningful.
 quick_benchmarks() {
     local file
     for file in benchmarks/bench_*.py; do

@@ -1,4 +1,4 @@
-# Steps, jobs in the background, and the summary.
+# Functions for steps, background jobs, and the summary.
 
 failed=0
 passed=0
@@ -18,7 +18,7 @@ report() { # report RESULT SECONDS NAME
 shm_names() { ls -A /dev/shm | sort; }
 shm_at_start=$(shm_names)
 
-names=() # of the steps, and of those that the pattern leaves out
+names=() # of the steps, and of those that the pattern excludes
 left_out_by_pattern=()
 
 wanted() {
@@ -28,8 +28,8 @@ wanted() {
     return 1
 }
 
-# check_pattern: each of its alternatives must be in the name of a step, or a slip of the pen would
-# leave out what was asked for.
+# check_pattern: each alternative of the pattern must match the name of a step, so that a typo does
+# not skip a step.
 check_pattern() {
     local alternative
     while read -r alternative; do
@@ -39,7 +39,8 @@ check_pattern() {
     [ ${#left_out_by_pattern[@]} = 0 ] || skip "left out by '$pattern'" "$(printf '%s; ' "${left_out_by_pattern[@]}")"
 }
 
-# step NAME COMMAND...: runs it in a subshell.  Leaving something in /dev/shm is a failure too.
+# step NAME COMMAND...: runs the command in a subshell. Names that it leaves in /dev/shm are a
+# failure.
 step() {
     wanted "$1" || return 0
     local name=$1 start=$SECONDS before status result=ok log=$scratch/step.log
@@ -61,7 +62,7 @@ step() {
     report_untested "$name" "$log"
 }
 
-must() { # must NAME COMMAND...: a step without which the later ones make no sense
+must() { # must NAME COMMAND...: a step without which later steps cannot run
     local failed_before=$failed pattern=
     step "$@"
     if [ "$failed" != "$failed_before" ]; then summary; fi
@@ -72,7 +73,8 @@ skip() { # skip NAME REASON
     report skip 0 "$1: $2"
 }
 
-# report_untested NAME LOG: what a step left out, as pytest, the C tests and our scripts say it.
+# report_untested NAME LOG: reports skipped tests in the output of pytest, the C tests and our
+# scripts.
 report_untested() {
     local reason
     while read -r reason; do
@@ -80,12 +82,12 @@ report_untested() {
     done < <(grep -aE '^SKIPPED |NOT TESTED' "$2" | sed -E 's/^SKIPPED //' | sort -u)
 }
 
-# begin NAME COMMAND...: starts it beside the steps that follow; its output waits for finish.
+# begin NAME COMMAND...: starts a job in parallel with the next steps; finish prints its output.
 begin() {
     wanted "$1" || return 0
     local name=$1 start=$SECONDS job=$scratch/job-$((jobs += 1))
     shift
-    set -m # a process group of its own, which clean_up can end
+    set -m # its own process group, which clean_up can kill
     (
         trap 'echo $((SECONDS - start)) >"$job.seconds"' EXIT
         set -e
@@ -106,14 +108,14 @@ finish() { # waits for the first job to end and reports it as a step
     unset "running[$pid]"
 }
 
-# beside NAME COMMAND...: as step, but together with the others of its kind, in lanes.  The
-# command keeps its objects to itself by own_shm; if that fails, they run one by one.
+# beside NAME COMMAND...: as step, but in parallel with other such steps, in lanes. The command has
+# its own /dev/shm by own_shm; without that, the steps run one by one.
 beside() {
     while [ ${#running[@]} -ge "$lanes" ]; do finish; done
     begin "$@"
 }
 
-finish_named() { # waits for that one, if it is running
+finish_named() { # waits for this job if it is running
     while [[ " ${running[*]} " == *" $1 "* ]]; do finish; done
 }
 
@@ -122,7 +124,7 @@ finish_all() {
 }
 
 lanes=1
-if can_own_shm; then lanes=$(nproc); fi # more would make the deadlines of tests meet
+if can_own_shm; then lanes=$(nproc); fi # more lanes would exceed the deadlines of tests
 
 clean_up() {
     local pid
@@ -133,12 +135,12 @@ clean_up() {
 }
 trap clean_up EXIT
 
-nothing_left() { # the real /dev/shm, after the steps that had one of their own
+nothing_left() { # checks the real /dev/shm after the parallel steps
     diff <(cat <<<"$shm_at_start") <(cat <<<"$(shm_names)")
 }
 
 summary() { # prints the table and ends the run
-    [ "$failed" != 0 ] || check_pattern # after a step that failed others may not have had their turn
+    [ "$failed" != 0 ] || check_pattern # after a failed step, others may not have run
     printf '\n==> summary, %d seconds in all\n' "$SECONDS"
     cat "$scratch/summary"
     printf 'steps: %d passed, %d failed\n' "$passed" "$failed"

@@ -2,10 +2,10 @@
 
     python .ci/reference [--check]
 
-The text is that of the docstrings, the signatures are those of the stub and the sources. The list
-of pages in src/posixshm/README.md is written, too. Run it with a Python that can import posixshm,
-after each change of a docstring, a signature, or the title or first sentence of a page. --check
-writes nothing and exits with 1 if a page is not up to date.
+The text is from the docstrings, and the signatures are from the stub and the sources. It also
+writes the list of pages in src/posixshm/README.md. Run it with a Python that can import posixshm
+after each change of a docstring, a signature, or the title or first sentence of a page. With
+--check it writes nothing and exits with 1 if a page is not up to date.
 """
 
 import argparse

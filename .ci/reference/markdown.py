@@ -1,4 +1,4 @@
-"""From the text of a docstring to Markdown."""
+"""Convert the text of a docstring to Markdown."""
 
 import re
 
@@ -19,7 +19,8 @@ TOKEN = re.compile(
 
 
 def inline(text, entry, names=()):
-    """Markdown of plain text: names, calls and constants as code, manual pages as links."""
+    """Convert plain text to Markdown: names, calls and constants become code, manual pages
+    links."""
     parts = re.split(r"(``?[^`]+``?)", text)
     return "".join(
         code(part.strip("`"), entry) if number % 2 else _inline(part, entry, names)
@@ -46,7 +47,7 @@ def _inline(text, entry, names):
             done.append(code(match[0], entry))
     done.append(escape(text[position:]))
     result = "".join(done)
-    if words:  # parameters, if they are written like code
+    if words:  # parameters if they are written like code
         result = re.sub(rf"(?<![\w`])({words})=(?![\w`])", r"`\1=`", result)
     return result
 
@@ -57,7 +58,7 @@ def escape(text):
 
 
 def code(text, entry):
-    """Code, and a link if it is the name of another entry."""
+    """Format as code, with a link if it is the name of another entry."""
     shown = f"`{text}`"
     name = text.partition("(")[0].removeprefix("posixshm.")
     owner = entry.name if entry and entry.kind == "class" else ""
@@ -93,7 +94,7 @@ def paragraphs(doc):
         for before, line in zip(lines, lines[1:], strict=False):
             first = line.split(" ")[0]
             room = len(before) + 1 + len(first) <= width
-            # A line that was ended before it was full begins something new.
+            # A line that ends before it is full ends its paragraph.
             if before.endswith(".") and room and re.match(r"[A-Z]", line):
                 yield "text", one_space(text)
                 text = line.strip()
@@ -124,7 +125,7 @@ def sections(text, parameters):
 
 
 def split_errors(text):
-    """The parts at the semicolons outside of brackets."""
+    """Split the text at semicolons outside of brackets."""
     depth, parts = 0, [""]
     for each in text:
         depth += (each in "([") - (each in ")]")

@@ -52,8 +52,8 @@ class Entry:
         self.options = more.get("options", [])
         self.aliases = more.get("aliases", set())
         self.page = None
-        self.heading = name  # a page must not have two that differ in case only
-        self.first = None  # the equal member of an earlier class on the page, which describes both
+        self.heading = name  # anchors of a page must not differ in case only
+        self.first = None  # the same member of an earlier class, which describes both
 
     @property
     def anchor(self):
@@ -67,7 +67,7 @@ class Entry:
         return f"{self.name}()" if called else self.name
 
     def same(self, other):
-        """Whether two classes have this member in common."""
+        """Do two classes share this member?"""
 
         def shown(entry):
             last = entry.name.rpartition(".")[2]
@@ -181,7 +181,7 @@ class Module:
             if "asynccontextmanager" in decorators(node):
                 before, returns = "async with ", ""
             if kind == "class" and shown == ["*args: Any", "**keywords: Any"]:
-                continue  # it refuses to be called
+                continue  # the class cannot be called
             signatures.append(before + written(name, shown, returns))
             parameters += [each for each in names if each not in parameters]
             options = options or more
@@ -191,7 +191,7 @@ class Module:
         return Entry(name, kind, doc, signatures, None, parameters, options=options, aliases=used)
 
     def _parameters(self, args, bound, runtime):
-        """As they are written, their names, and the keywords that **options stands for."""
+        """The parameters as text, their names, and the keywords that **options stands for."""
         shown, names, options = [], [], []
         positional = [*args.posonlyargs, *args.args]
         defaults = [None] * (len(positional) - len(args.defaults)) + args.defaults
@@ -245,7 +245,7 @@ class Module:
         return text + (f" = {value}" if each.annotation else f"={value}")
 
     def _text(self, node):
-        """Source text of a node, in one line; a string is an annotation that is not evaluated."""
+        """The source text of a node in one line; a string is an unevaluated annotation."""
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "|" in node.value:
             return node.value
         # ast.get_source_segment() would split the whole source each time.
@@ -261,7 +261,7 @@ def decorators(node):
 
 
 def text_of(node):
-    """The text of a string that stands behind an attribute."""
+    """The text of the string after an attribute."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return node.value.value
     return None

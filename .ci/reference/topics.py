@@ -1,7 +1,7 @@
-"""Which page describes which name, and the order of the guides."""
+"""The names that each page describes, and the order of the guides."""
 
-# Of posixshm itself: page, title, first paragraph, names. A public name that is missing here goes
-# to the last page; a public submodule has a page of its own.
+# The pages of posixshm itself: page, title, first paragraph, names. Other public names go to the
+# last page; each public submodule has its own page.
 TOPICS = [
     (
         "objects",
@@ -48,7 +48,7 @@ TOPICS = [
         ],
     ),
 ]
-# The guides in the order in which a reader needs them; others follow.
+# The guides in the order in which a reader needs them; other guides follow.
 GUIDES = [
     "questions",
     "arrays",

@@ -1,13 +1,13 @@
-# Functions of the checks before a release.  A check is a script of this folder, and one command:
-# bash .ci/release/NAME.  It works on copies under a temporary folder, leaves the checkout alone,
-# and ends with an error where something it needs is missing, for nothing may be skipped here.
+# Functions of the checks before a release. A check is a script in this folder: bash
+# .ci/release/NAME. It works on copies in a temporary folder and does not change the checkout. If
+# something that it needs is missing, it fails, because no check may be skipped.
 
 set -euo pipefail
 
 pattern=
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 scratch=$(mktemp -d)
-cache=${POSIXSHM_CI_CACHE:-${XDG_CACHE_HOME:-/var/tmp}/posixshm-ci} # interpreters, kept between runs
+cache=${POSIXSHM_CI_CACHE:-${XDG_CACHE_HOME:-/var/tmp}/posixshm-ci} # keeps interpreters between runs
 shared_tools=${POSIXSHM_SHARED_TOOLS:-$checkout/../shared/tools}
 
 . "$checkout/.ci/shared.sh"
@@ -15,13 +15,13 @@ shared_tools=${POSIXSHM_SHARED_TOOLS:-$checkout/../shared/tools}
 . "$checkout/.ci/build.sh"
 . "$checkout/.ci/lint.sh"
 
-chmod 755 "$scratch" # tests under a second user id read from here
+chmod 755 "$scratch" # tests read files here as a second user
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_PREFER_BINARY=1
 export PYTHONDONTWRITEBYTECODE=1
 
 release=$checkout/.ci/release
 
-# prepare PACKAGE...: what builds the source distribution, these tools of PyPI's, and the
+# prepare PACKAGE...: installs the build tools and these packages from PyPI, and builds the source
 # distribution.
 prepare() {
     copy_tree "$tree"
@@ -45,22 +45,22 @@ get() {
     "$shared_tools/$tool" "$@"
 }
 
-# suite NAME PYTHON PACKAGE ARGUMENT...: see the script of that name.
+# suite NAME PYTHON PACKAGE ARGUMENT...: see the script suite.
 suite() {
     local name=$1
     shift
     own_shm "$release/suite" "$scratch/$name" "$1" "$2" "$(ls "$sdist"/*.tar.gz)" "${@:3}"
 }
 
-# in_root ROOT COMMAND...: in another root, where scratch is /tmp/scratch and this folder is
-# /tmp/release; /tmp and /dev/shm are its own.  All mounts go with the command.
+# in_root ROOT COMMAND...: runs the command in another root, in which scratch is /tmp/scratch and
+# this folder is /tmp/release, with its own /tmp and /dev/shm. The mounts end with the command.
 in_root() {
     local root=$1
     shift
     unshare --mount --propagation private bash -euc '
         root=$1 scratch=$2 release=$3
         shift 3
-        mount --bind "$root" "$root" # a mount of its own, to be the root: tests make mounts too
+        mount --bind "$root" "$root" # the new root must be a mount, because tests also make mounts
         mount -t proc proc "$root/proc"
         mount --rbind /dev "$root/dev"
         mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
