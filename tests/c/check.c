@@ -20,8 +20,8 @@ static char about[512];
 
 /* ---- checks and tests ---- */
 
-/* Returns whether there is more to print: a test that goes wrong often says so
- * only so often. */
+/* Count and report a failed check. Returns whether the caller must print more:
+ * only the first failures of a test are printed. */
 static bool
 complain(const char *file, int line)
 {
@@ -102,6 +102,24 @@ run_test(void (*test)(void), const char *name)
     (void)fflush(stdout);
 }
 
+static int (*test_of_child)(void *context);
+static int status_of_child;
+
+static void
+run_child(void)
+{
+    (void)check_equal(child_run(test_of_child, NULL), status_of_child,
+                      __FILE__, __LINE__, "status of the child");
+}
+
+void
+run_test_in_child(int (*test)(void *context), const char *name, int status)
+{
+    test_of_child = test;
+    status_of_child = status;
+    run_test(run_child, name);
+}
+
 void
 skip(const char *reason)
 {
@@ -161,9 +179,9 @@ name_of(const char *suffix)
     return name;
 }
 
-/* The first of the names that start so, and how many there are. */
+/* Returns the number of names that start with the text, and the first one. */
 static int
-look_for(const char *text, struct pshm_name *first)
+find_names(const char *text, struct pshm_name *first)
 {
     int count = 0;
     DIR *dir = opendir(PSHM_DIR);
@@ -186,14 +204,14 @@ int
 names_with(const char *text)
 {
     struct pshm_name first;
-    return look_for(text, &first);
+    return find_names(text, &first);
 }
 
 struct pshm_name
 first_with(const char *text)
 {
     struct pshm_name first;
-    (void)look_for(text, &first);
+    (void)find_names(text, &first);
     return first;
 }
 
@@ -234,7 +252,7 @@ identity_of(const struct pshm_name *name)
     return (struct pshm_identity){st.st_dev, st.st_ino};
 }
 
-/* ---- what is left over ---- */
+/* ---- leftovers ---- */
 
 static int
 count_descriptors(void)
@@ -337,11 +355,47 @@ child_run(int (*function)(void *context), void *context)
 }
 
 void
+check_in_child(int (*function)(void *context), void *context,
+               const char *reason, const char *file, int line)
+{
+    int status = child_run(function, context);
+    if (status == CANNOT) {
+        skip(reason);
+    }
+    else {
+        (void)check_equal(status, 0, file, line, "status of the child");
+    }
+}
+
+void
+child_kill(pid_t pid)
+{
+    CHECK(kill(pid, SIGKILL) == 0);
+    CHECK_IS(child_wait(pid), -SIGKILL);
+}
+
+void
 child_wait_stopped(pid_t pid)
 {
     int status = 0;
     CHECK(waitpid(pid, &status, WUNTRACED) == pid);
     CHECK(WIFSTOPPED(status));
+}
+
+pid_t
+child_start_stopped(int (*function)(void *context), void *context)
+{
+    pid_t pid = child_start(function, context);
+    child_wait_stopped(pid);
+    return pid;
+}
+
+int
+stop_itself(void *context)
+{
+    (void)context;
+    (void)raise(SIGSTOP);
+    return 0;
 }
 
 void *
@@ -364,7 +418,7 @@ write_line(const char *path, const char *format, unsigned int id)
     return file != NULL && fclose(file) == 0 && written;
 }
 
-/* Without root, become root in a user namespace. */
+/* A user other than root becomes root in a user namespace. */
 static bool
 become_root_of_a_namespace(void)
 {
@@ -421,7 +475,7 @@ become_nobody(void)
         || setresuid(NOBODY, NOBODY, NOBODY) < 0) {
         return CANNOT;
     }
-    /* Or /proc/self would be root's. */
+    /* Otherwise /proc/self would belong to root. */
     return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? CANNOT : 0;
 }
 
@@ -448,12 +502,12 @@ use_up_memory(void)
     limit_to(RLIMIT_DATA, 1);           /* 0 does not limit everything */
     static struct piece {
         struct piece *next;
-    } *kept;
-    for (size_t size = (size_t)1 << 20; size >= sizeof(*kept); size /= 2) {
+    } *pieces;
+    for (size_t size = (size_t)1 << 20; size >= sizeof(*pieces); size /= 2) {
         struct piece *piece;
         while ((piece = malloc(size)) != NULL) {
-            piece->next = kept;
-            kept = piece;
+            piece->next = pieces;
+            pieces = piece;
         }
     }
 }
@@ -548,7 +602,7 @@ act(const struct operation *op)
     return rc;
 }
 
-/* One failure: the nth call, named call, says err. */
+/* One failure: the nth call, of the function `call`, fails with err. */
 static void
 fail_once(const struct operation *op, int nth, const char *call, int err)
 {

@@ -92,6 +92,12 @@ extern const struct pshm_interrupt go_on;
 #define RUN(function) run_test(function, #function)
 void run_test(void (*test)(void), const char *name);
 
+/* Run a test in a child, which must end with this status (child_wait). */
+#define RUN_IN_CHILD(function, status)                                       \
+    run_test_in_child(function, #function, status)
+void run_test_in_child(int (*test)(void *context), const char *name,
+                       int status);
+
 /* Report that this test, or a part of it, cannot be run here. Printed and
  * counted. */
 void skip(const char *reason);
@@ -145,8 +151,15 @@ pid_t child_start(int (*function)(void *context), void *context);
 int child_wait(pid_t pid);
 int child_run(int (*function)(void *context), void *context);
 
+/* Send SIGKILL to a child, and wait for it. */
+void child_kill(pid_t pid);
+
 /* Wait until the child has stopped itself. */
 void child_wait_stopped(pid_t pid);
+pid_t child_start_stopped(int (*function)(void *context), void *context);
+
+/* For a child: stop until SIGCONT. */
+int stop_itself(void *context);
 
 /* Zeroed memory that this process and its children share. */
 void *shared_memory(size_t size);
@@ -154,6 +167,13 @@ void *shared_memory(size_t size);
 /* The exit status of a child that means: the kernel does not permit the test.
  * The parent must call skip. */
 #define CANNOT 77
+
+/* Run the function in a child, which must end with 0. If it ends with CANNOT,
+ * skip the test for this reason. */
+#define CHECK_IN_CHILD(function, context, reason)                            \
+    check_in_child(function, context, reason, __FILE__, __LINE__)
+void check_in_child(int (*function)(void *context), void *context,
+                    const char *reason, const char *file, int line);
 
 /* In a child: enter a mount namespace of its own and mount a tmpfs at `where`,
  * with options as of mount(8). Returns 0 or CANNOT. */

@@ -1,7 +1,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-/* open and open64 are both defined, so neither may stand for the other. */
+/* open and open64 are both defined here, so neither may be a macro for the
+ * other. */
 #undef _FILE_OFFSET_BITS
 #undef _FORTIFY_SOURCE
 
@@ -54,7 +55,7 @@ static const char fault_marker;
 /* Calls from [low, high) are counted. */
 static _Atomic uintptr_t caller_low = 0, caller_high = UINTPTR_MAX;
 
-/* ---- what tests call ---- */
+/* ---- functions for tests ---- */
 
 void
 pshm_fault_arm(const char *call, int nth, int action, int err)
@@ -129,7 +130,7 @@ pshm_fault_from(const char *text)
     return 0;
 }
 
-/* ---- what happens at a call ---- */
+/* ---- a call ---- */
 
 static void
 write_log(const char *name)
@@ -173,7 +174,8 @@ struct visit {
     int after;                  /* the action to take then, or -1 */
 };
 
-/* Atomic operations go only by their name: there are many, and none fails. */
+/* Atomic operations match only by name, because they are many and cannot fail.
+ */
 bool
 pshm_fault_is_armed(const char *name)
 {
@@ -190,7 +192,8 @@ pshm_fault_is_seen(const void *caller)
            && from < atomic_load_explicit(&caller_high, memory_order_relaxed);
 }
 
-/* Before each call.  errno is the caller's, unless the call is to fail. */
+/* Runs before each call. errno is that of the caller, unless the call must
+ * fail. */
 static struct visit
 enter(const char *name, void *caller)
 {
@@ -262,9 +265,9 @@ pshm_fault_meet(const char *name, void *caller)
     return visit.fails;
 }
 
-/* A sanitizer that is linked into the same program as we are has its own, and
- * must see the call: what its malloc gave goes to its realloc.  (One that is a
- * library is the next by itself.) */
+/* A sanitizer that is linked into the same program has its own definition. It
+ * must get the call, because its realloc must get the memory of its malloc.
+ * (The definition of a sanitizer that is a library is the next one anyway.) */
 static void *
 find_interceptor(const char *name)
 {
@@ -280,7 +283,7 @@ find_interceptor(const char *name)
     return NULL;
 }
 
-/* The next definition of a function after ours, kept in *kept. */
+/* The next definition of a function after ours, which is stored in *kept. */
 static void *
 next(_Atomic(void *) *kept, const char *name)
 {
@@ -304,12 +307,12 @@ next(_Atomic(void *) *kept, const char *name)
     return found;
 }
 
-/* ---- the functions ---- */
+/* ---- the wrapped functions ---- */
 
 /* NOLINTBEGIN(bugprone-macro-parentheses): types, and names with the stars of
  * their types, cannot be in parentheses. */
 
-/* Define a whole function: symbol(parameters), seen as name. */
+/* Define a whole function: symbol(parameters), counted as name. */
 #define WRAP_AS(type, failure, name, symbol, parameters, arguments)          \
     type symbol parameters;                                                  \
     type symbol parameters                                                   \
@@ -340,7 +343,7 @@ next(_Atomic(void *) *kept, const char *name)
 #define WRAP_64 WRAP
 #endif
 
-/* open(2), whose third argument is there only with some flags. */
+/* open(2), whose third argument exists only with some flags. */
 #define WRAP_OPEN(symbol)                                                    \
     int symbol(const char *path, int flags, ...)                             \
     {                                                                        \
@@ -384,7 +387,7 @@ next(_Atomic(void *) *kept, const char *name)
         return result;                                                       \
     }
 
-/* mremap(2), whose fifth argument is there only with some flags. */
+/* mremap(2), whose fifth argument exists only with some flags. */
 void *
 mremap(void *old, size_t old_size, size_t size, int flags, ...)
 {
@@ -515,9 +518,9 @@ WRAP_STAT_64(stat, (const char *path, struct stat64 *out), (path, out))
 WRAP_STAT_64(fstatat,
              (int dir, const char *path, struct stat64 *out, int flags),
              (dir, path, out, flags))
-/* The functions that a program calls that was built against glibc before 2.33.
- * Later versions still have them, but dlsym does not find them, so the calls
- * are passed on to their successors, which fill in the same structure. */
+/* Functions that a program calls if it was built with glibc before 2.33. Later
+ * versions still have them, but dlsym does not find them, so the calls are
+ * passed on to their successors, which fill in the same structure. */
 /* NOLINTBEGIN(bugprone-macro-parentheses): as above. */
 #define WRAP_OLD(name, symbol, successor, parameters, its, arguments)        \
     int symbol parameters;                                                   \
@@ -612,7 +615,7 @@ WRAP(int, fault.err, clock_nanosleep,
       struct timespec *left),
      (clock, flags, span, left))
 
-/* Linux gives the descriptor up whatever close(2) returns. */
+/* Linux closes the descriptor regardless of what close(2) returns. */
 int
 close(int fd)
 {
@@ -631,7 +634,7 @@ close(int fd)
 
 WRAP(void *, NULL, realloc, (void *memory, size_t size), (memory, size))
 
-/* By atomic_calls.h, which is not for a library that is preloaded. */
+/* Called by atomic_calls.h, which cannot be used with a preloaded library. */
 void pshm_fault_atomic(void);
 void
 pshm_fault_atomic(void)

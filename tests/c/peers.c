@@ -94,15 +94,8 @@ together(int count, int (*function)(void *context), void *context)
     CHECK(munmap(team.here, sizeof(atomic_uint)) == 0);
 }
 
-void
-kill_now(pid_t pid)
-{
-    CHECK(kill(pid, SIGKILL) == 0);
-    CHECK_IS(child_wait(pid), -SIGKILL);
-}
-
-/* A short sleep would be a long one, so it is spun away; not all of it, for on
- * one processor the victim would not run. */
+/* Spins, because a sleep would be too long; and yields, because otherwise the
+ * victim would not run on a machine with one processor. */
 void
 kill_within(pid_t pid, unsigned us)
 {
@@ -110,11 +103,12 @@ kill_within(pid_t pid, unsigned us)
     while (pshm_now() < deadline) {
         (void)sched_yield();
     }
-    kill_now(pid);
+    child_kill(pid);
 }
 
-/* The C library's of the same names are not known to every ThreadSanitizer,
- * which then takes what they order for a race.  These call the older ones. */
+/* Some versions of ThreadSanitizer do not know these functions of the C
+ * library, and report the accesses that they order as races. The definitions
+ * here call older functions. */
 #if defined(__SANITIZE_THREAD__)
 #define THREADS_WATCHED
 #elif defined(__has_feature)

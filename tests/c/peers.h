@@ -54,7 +54,6 @@ void together(int count, int (*function)(void *context), void *context);
 /* Send SIGKILL at a random time within this number of microseconds, and reap
  * the child. */
 void kill_within(pid_t pid, unsigned us);
-void kill_now(pid_t pid);
 
 /* ---- steps ---- */
 

@@ -130,13 +130,7 @@ permissions_are_checked(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 1, 0644, 0);
-    int status = child_run(attach_as_nobody, &name);
-    if (status == CANNOT) {
-        skip("cannot change the user");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(attach_as_nobody, &name, "cannot change the user");
     remove_plain(&name);
 }
 
@@ -231,7 +225,7 @@ exclusive_lock_does_not_prevent_an_attach(void)
     remove_plain(&name);
 }
 
-/* ---- each call failing ---- */
+/* ---- each call fails ---- */
 
 struct attempt {
     struct pshm_name name;
@@ -275,7 +269,7 @@ each_failure_is_returned(void)
     remove_plain(&attempt.name);
 }
 
-/* ---- killed at each step ---- */
+/* ---- a death at each step ---- */
 
 struct death {
     struct attempt attempt;
@@ -293,7 +287,7 @@ attach_and_be_killed(void *context)
 }
 
 static void
-process_killed_at_each_step_leaves_the_object(void)
+death_at_each_step_leaves_the_object(void)
 {
     for (int i = 0; i < 4; i++) {
         struct death death = {.action = i & 1 ? PSHM_FAULT_KILL_AFTER
@@ -324,7 +318,7 @@ process_killed_at_each_step_leaves_the_object(void)
     }
 }
 
-/* ---- the name changing at each step ---- */
+/* ---- the name changes at each step ---- */
 
 enum change { REMOVED, REPLACED, EMPTIED, DIRECTORY, LINK, CHANGES };
 
@@ -509,7 +503,7 @@ meet_attach(void *context)
                                     &PSHM_ACCEPT_ANY, &meeting->object);
 }
 
-/* Either the object is attached and has its name, or it is removed. */
+/* Either the object is attached and has its name, or it was removed. */
 static void
 check_meeting(struct meeting *meeting)
 {
@@ -596,13 +590,7 @@ static void
 attach_at_each_step_of_an_unprivileged_reclaim(void)
 {
     struct meeting meeting = {.name = name_of("object"), .readonly = true};
-    int status = child_run(check_attach_as_nobody, &meeting);
-    if (status == CANNOT) {
-        skip("cannot change the user");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(check_attach_as_nobody, &meeting, "cannot change the user");
 }
 
 /* ---- an attach and a reclaim in two processes ---- */
@@ -742,7 +730,7 @@ status_of_a_name(void)
     remove_plain(&name);
 }
 
-/* ---- whose objects are accepted ---- */
+/* ---- accepted owners ---- */
 
 static void
 only_added_owners_are_accepted(void)
@@ -838,7 +826,7 @@ main(void)
     RUN(descriptor_of_the_caller_is_described);
     RUN(exclusive_lock_does_not_prevent_an_attach);
     RUN(each_failure_is_returned);
-    RUN(process_killed_at_each_step_leaves_the_object);
+    RUN(death_at_each_step_leaves_the_object);
     RUN(name_may_change_at_each_step);
     RUN(name_that_was_removed_and_recreated_is_found);
     RUN(name_that_keeps_changing_ends_in_eagain);

@@ -107,16 +107,10 @@ is_current(void (*handler)(int))
            && action.sa_handler == handler;
 }
 
-static void
-check_child(int (*function)(void *context), int status)
-{
-    CHECK_IS(child_run(function, NULL), status);
-}
-
 /* ---- the previous action ---- */
 
 static int
-remove_with_failures(void *context)
+only_an_installed_handler_is_removed(void *context)
 {
     (void)context;
     set_action(0);
@@ -139,14 +133,8 @@ remove_with_failures(void *context)
     return 0;
 }
 
-static void
-only_an_installed_handler_is_removed(void)
-{
-    check_child(remove_with_failures, 0);
-}
-
 static int
-access_repaired_page(void *context)
+repaired_access_is_repeated(void *context)
 {
     (void)context;
     set_action(0);
@@ -163,14 +151,8 @@ access_repaired_page(void *context)
     return 0;
 }
 
-static void
-repaired_access_is_repeated(void)
-{
-    check_child(access_repaired_page, 0);
-}
-
 static int
-access_with_each_action(void *context)
+other_accesses_go_to_the_previous_action(void *context)
 {
     static const int flags[] = {0, SA_SIGINFO, SA_NODEFER,
                                 SA_SIGINFO | SA_NODEFER};
@@ -189,14 +171,8 @@ access_with_each_action(void *context)
     return 0;
 }
 
-static void
-other_accesses_go_to_the_previous_action(void)
-{
-    check_child(access_with_each_action, 0);
-}
-
 static int
-access_twice(void *context)
+resethand_action_is_called_once(void *context)
 {
     (void)context;
     set_action((int)SA_RESETHAND);
@@ -207,12 +183,6 @@ access_twice(void *context)
     map_a_lost_page();
     access_it();
     return 0;
-}
-
-static void
-resethand_action_is_called_once(void)
-{
-    check_child(access_twice, -SIGBUS);
 }
 
 static int
@@ -238,7 +208,7 @@ only_a_sent_signal_can_be_ignored(void)
 }
 
 static int
-send_to_the_default(void *context)
+default_ends_the_process_after_a_sent_signal(void *context)
 {
     (void)context;
     (void)signal(SIGBUS, SIG_DFL);
@@ -248,7 +218,7 @@ send_to_the_default(void *context)
 }
 
 static int
-access_with_the_default(void *context)
+default_ends_the_process_after_an_access(void *context)
 {
     (void)context;
     (void)signal(SIGBUS, SIG_DFL);
@@ -258,15 +228,8 @@ access_with_the_default(void *context)
     return 0;
 }
 
-static void
-default_ends_the_process(void)
-{
-    check_child(send_to_the_default, -SIGBUS);
-    check_child(access_with_the_default, -SIGBUS);
-}
-
 static int
-access_once(void *context)
+resethand_action_becomes_the_default(void *context)
 {
     (void)context;
     set_action((int)SA_RESETHAND);
@@ -277,12 +240,6 @@ access_once(void *context)
     pshm_bus_remove();
     CHECK(is_current(SIG_DFL));
     return 0;
-}
-
-static void
-resethand_action_becomes_the_default(void)
-{
-    check_child(access_once, 0);
 }
 
 /* ---- a handler on top of ours ---- */
@@ -298,7 +255,7 @@ call_below(int number, siginfo_t *info, void *context)
 }
 
 static int
-install_on_top(void *context)
+handler_on_top_may_call_ours(void *context)
 {
     (void)context;
     set_action(SA_SIGINFO);
@@ -333,15 +290,9 @@ install_on_top(void *context)
     return 0;
 }
 
-static void
-handler_on_top_may_call_ours(void)
-{
-    check_child(install_on_top, 0);
-}
-
 /* Only the last ones of very many actions are recorded. */
 static int
-install_many(void *context)
+many_actions_can_be_replaced(void *context)
 {
     (void)context;
     for (unsigned i = 0; i < 16; i++) {
@@ -358,12 +309,6 @@ install_many(void *context)
     CHECK(is_current((void (*)(int))(uintptr_t)handle_with_info)
           || is_current(handle));
     return 0;
-}
-
-static void
-many_actions_can_be_replaced(void)
-{
-    check_child(install_many, 0);
 }
 
 /* The handler is called after its removal, as if another thread removed it
@@ -391,14 +336,14 @@ call_after_removal(void *context)
 static void
 removed_handler_calls_the_current_action(void)
 {
-    check_child(call_after_removal, 0);
+    CHECK_IS(child_run(call_after_removal, NULL), 0);
     CHECK_IS(child_run(call_after_removal, (void *)&lost), -SIGBUS);
 }
 
 /* ---- a signal that the thread sends to itself ---- */
 
 static int
-raise_in_a_guard(void *context)
+own_signal_is_postponed_in_a_guard(void *context)
 {
     (void)context;
     set_action(0);
@@ -423,12 +368,6 @@ raise_in_a_guard(void *context)
     return 0;
 }
 
-static void
-own_signal_is_postponed_in_a_guard(void)
-{
-    check_child(raise_in_a_guard, 0);
-}
-
 static int
 signal_the_parent(void *context)
 {
@@ -437,7 +376,7 @@ signal_the_parent(void *context)
 }
 
 static int
-receive_signal(void *context)
+signal_of_another_process_is_not_postponed(void *context)
 {
     pid_t self = getpid();
     (void)context;
@@ -449,26 +388,21 @@ receive_signal(void *context)
     return 0;
 }
 
-static void
-signal_of_another_process_is_not_postponed(void)
-{
-    check_child(receive_signal, 0);
-}
-
 int
 main(void)
 {
-    RUN(only_an_installed_handler_is_removed);
-    RUN(repaired_access_is_repeated);
-    RUN(other_accesses_go_to_the_previous_action);
-    RUN(resethand_action_is_called_once);
-    RUN(resethand_action_becomes_the_default);
+    RUN_IN_CHILD(only_an_installed_handler_is_removed, 0);
+    RUN_IN_CHILD(repaired_access_is_repeated, 0);
+    RUN_IN_CHILD(other_accesses_go_to_the_previous_action, 0);
+    RUN_IN_CHILD(resethand_action_is_called_once, -SIGBUS);
+    RUN_IN_CHILD(resethand_action_becomes_the_default, 0);
     RUN(only_a_sent_signal_can_be_ignored);
-    RUN(default_ends_the_process);
-    RUN(handler_on_top_may_call_ours);
-    RUN(many_actions_can_be_replaced);
+    RUN_IN_CHILD(default_ends_the_process_after_a_sent_signal, -SIGBUS);
+    RUN_IN_CHILD(default_ends_the_process_after_an_access, -SIGBUS);
+    RUN_IN_CHILD(handler_on_top_may_call_ours, 0);
+    RUN_IN_CHILD(many_actions_can_be_replaced, 0);
     RUN(removed_handler_calls_the_current_action);
-    RUN(own_signal_is_postponed_in_a_guard);
-    RUN(signal_of_another_process_is_not_postponed);
+    RUN_IN_CHILD(own_signal_is_postponed_in_a_guard, 0);
+    RUN_IN_CHILD(signal_of_another_process_is_not_postponed, 0);
     return finish();
 }

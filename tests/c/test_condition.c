@@ -94,7 +94,7 @@ notify(struct peer *peer, unsigned n)
     unlock(peer);
 }
 
-/* ---- which waiters wake ---- */
+/* ---- the waiters that a notify releases ---- */
 
 static int
 wait_once(void *context)
@@ -316,8 +316,8 @@ notify_outlives_a_killed_waiter(void)
     struct peer peer = make();
     pid_t pids[4];
     start_waiters(&peer, pids, 4);
-    kill_now(pids[0]);
-    kill_now(pids[1]);
+    child_kill(pids[0]);
+    child_kill(pids[1]);
     notify(&peer, 1);
     await(&peer.place->passed, 1);
     notify(&peer, 1);

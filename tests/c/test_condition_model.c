@@ -19,7 +19,7 @@ enum condition_steps {
 };
 
 static bool
-may_go_on(const struct state *s, const struct process *p)
+may_continue(const struct state *s, const struct process *p)
 {
     return s->words[GENERATION] != p->generation
            || (s->words[TOKENS] > 0 && s->words[NOTIFIES] != p->arrived);
@@ -122,8 +122,8 @@ step_wait(struct state s, int index)
         if (with.no_polling) {
             return;
         }
-        if (may_go_on(&s, p) || (with.impatient && index == 0)) {
-            claim_next(p, may_go_on(&s, p));
+        if (may_continue(&s, p) || (with.impatient && index == 0)) {
+            claim_next(p, may_continue(&s, p));
         }
         else {
             p->at = SLEEP;
@@ -131,7 +131,7 @@ step_wait(struct state s, int index)
         break;
     case CLAIM:
         p->seen = s.words[NOTIFIES];
-        if (!may_go_on(&s, p)) {
+        if (!may_continue(&s, p)) {
             p->at = p->again ? LEAVE : UNLOCK;
             p->then = SLEEP;
         }

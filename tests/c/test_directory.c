@@ -148,13 +148,7 @@ list_empty_mount(void *context)
 static void
 empty_directory_is_an_empty_list(void)
 {
-    int status = child_run(list_empty_mount, NULL);
-    if (status == CANNOT) {
-        skip("cannot mount");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(list_empty_mount, NULL, "cannot mount");
 }
 
 static void

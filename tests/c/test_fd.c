@@ -24,7 +24,7 @@ settle_returns_errors(void)
 }
 
 static int
-settle_from_0(void *context)
+settle_moves_standard_descriptors(void *context)
 {
     (void)context;
     (void)close(0);
@@ -41,12 +41,6 @@ settle_from_0(void *context)
     CHECK_IS(pshm_fault_disarm(), 1);
     CHECK_IS(fcntl(0, F_GETFD), -1);
     return 0;
-}
-
-static void
-settle_moves_standard_descriptors(void)
-{
-    CHECK_IS(child_run(settle_from_0, NULL), 0);
 }
 
 static void
@@ -135,7 +129,7 @@ main(void)
 {
     RUN(settle_leaves_high_descriptors_alone);
     RUN(settle_returns_errors);
-    RUN(settle_moves_standard_descriptors);
+    RUN_IN_CHILD(settle_moves_standard_descriptors, 0);
     RUN(descriptor_is_made_to_close_on_exec);
     RUN(copy_refers_to_the_same_open_file);
     RUN(copy_is_above_the_standard_descriptors);

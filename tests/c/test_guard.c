@@ -101,7 +101,7 @@ previous_action_is_restored(void)
 }
 
 static int
-private_memory_is_an_error(void *context)
+memory_that_is_not_shared_is_refused(void *context)
 {
     (void)context;
     void *base = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1,
@@ -110,12 +110,6 @@ private_memory_is_an_error(void *context)
     CHECK_IS(pshm_guard_enter(base, PAGE, PROT_READ, &guard), -EINVAL);
     (void)munmap(base, PAGE);
     return 0;
-}
-
-static void
-memory_that_is_not_shared_is_refused(void)
-{
-    CHECK_IS(child_run(private_memory_is_an_error, NULL), 0);
 }
 
 /* ---- failures ---- */
@@ -480,7 +474,7 @@ access_without_a_guard(void *context)
  * a guard, and past the mapping; and an access for which no memory can be
  * mapped. */
 static int
-access_outside_a_guard(void *context)
+other_accesses_go_to_the_previous_action(void *context)
 {
     int fd, count;
     char *base = truncated(&fd, 0);
@@ -507,12 +501,6 @@ access_outside_a_guard(void *context)
     return 0;
 }
 
-static void
-other_accesses_go_to_the_previous_action(void)
-{
-    CHECK_IS(child_run(access_outside_a_guard, NULL), 0);
-}
-
 static void *
 signal_itself(void *context)
 {
@@ -529,7 +517,7 @@ count_it(int number)
 }
 
 static int
-receive_signals_beside_a_guard(void *context)
+signal_is_postponed_only_for_the_thread_in_a_guard(void *context)
 {
     int fd, count;
     char *base = truncated(&fd, 1);
@@ -547,12 +535,6 @@ receive_signals_beside_a_guard(void *context)
     return 0;
 }
 
-static void
-signal_is_postponed_only_for_the_thread_in_a_guard(void)
-{
-    CHECK_IS(child_run(receive_signals_beside_a_guard, NULL), 0);
-}
-
 static void *
 leave_for_another(void *context)
 {
@@ -563,7 +545,7 @@ leave_for_another(void *context)
 
 /* Each thread has its own mask. */
 static int
-leave_in_another_thread(void *context)
+leave_in_another_thread_does_not_change_its_mask(void *context)
 {
     int fd;
     char *base = truncated(&fd, 1);
@@ -581,13 +563,7 @@ leave_in_another_thread(void *context)
     return 0;
 }
 
-static void
-leave_in_another_thread_does_not_change_its_mask(void)
-{
-    CHECK_IS(child_run(leave_in_another_thread, NULL), 0);
-}
-
-/* ---- what ends a process ---- */
+/* ---- signals that end the process ---- */
 
 struct death {
     char *base;
@@ -639,7 +615,7 @@ main(void)
     RUN(lost_pages_are_zeros_inside_the_guard);
     RUN(every_guard_of_the_mapping_reports);
     RUN(previous_action_is_restored);
-    RUN(memory_that_is_not_shared_is_refused);
+    RUN_IN_CHILD(memory_that_is_not_shared_is_refused, 0);
     RUN(each_failure_of_entering_is_returned);
     RUN(pages_that_cannot_be_mapped_again_are_zeros);
     RUN(threads_enter_read_and_leave);
@@ -649,9 +625,9 @@ main(void)
     RUN(page_that_cannot_be_replaced_alone_goes_with_the_rest);
     RUN(child_forked_during_an_enter_can_enter);
     RUN(blocked_signal_is_blocked_again_at_the_end);
-    RUN(other_accesses_go_to_the_previous_action);
-    RUN(signal_is_postponed_only_for_the_thread_in_a_guard);
-    RUN(leave_in_another_thread_does_not_change_its_mask);
+    RUN_IN_CHILD(other_accesses_go_to_the_previous_action, 0);
+    RUN_IN_CHILD(signal_is_postponed_only_for_the_thread_in_a_guard, 0);
+    RUN_IN_CHILD(leave_in_another_thread_does_not_change_its_mask, 0);
     RUN(every_other_sigbus_ends_the_process);
     return finish();
 }

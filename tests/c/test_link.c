@@ -41,7 +41,7 @@ link_it(int fd, const struct pshm_name *name, bool replace)
     return rc;
 }
 
-/* ---- which object has a name ---- */
+/* ---- the object that has a name ---- */
 
 static void
 holds_compares_the_identity(void)
@@ -130,13 +130,7 @@ unprivileged_user_can_link(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 1, 0666, 0);
-    int status = child_run(link_as_nobody, &name);
-    if (status == CANNOT) {
-        skip("cannot change the user");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(link_as_nobody, &name, "cannot change the user");
     remove_plain(&name);
 }
 
@@ -291,13 +285,8 @@ move_with_failing_unlink(void *context)
 static void
 failed_move_without_renameat2_leaves_the_old_name(void)
 {
-    int status = child_run(move_with_failing_unlink, NULL);
-    if (status == CANNOT) {
-        skip("cannot forbid a system call");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(move_with_failing_unlink, NULL,
+                   "cannot forbid a system call");
 }
 
 static void
@@ -313,17 +302,17 @@ object_is_renamed(void)
         CHECK_IS(pshm_link_rename(id, &from, &to, replace), 0);
         CHECK(is(&to, id));
         CHECK_IS(names_with(prefix()), 1);
-        /* to its own name */
+        /* rename to its own name */
         CHECK_IS(pshm_link_rename(id, &to, &to, replace), 0);
         CHECK(is(&to, id));
         CHECK_IS(names_with(prefix()), 1);
-        /* to the name of another object */
+        /* rename to the name of another object */
         struct pshm_identity other = make_plain(&from, 1, 0600, 0);
         CHECK_IS(pshm_link_rename(id, &to, &from, replace),
                  replace ? 0 : -EEXIST);
         CHECK(is(&from, replace ? id : other));
         CHECK_IS(names_with(prefix()), replace ? 1 : 2);
-        /* from the name of another object */
+        /* rename from the name of another object */
         remove_plain(&from);
         remove_plain(&to);
         other = make_plain(&from, 1, 0600, 0);
@@ -372,7 +361,7 @@ directory_is_not_replaced_by_renaming(void)
 /* ---- unlinking ---- */
 
 static void
-only_this_objects_name_is_removed(void)
+only_the_name_of_this_object_is_removed(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_identity id = make_plain(&name, 1, 0600, 0);
@@ -404,7 +393,7 @@ drop_removes_any_name(void)
     CHECK_IS(pshm_link_drop(&name), -ENOENT);
 }
 
-/* ---- each call failing ---- */
+/* ---- each call fails ---- */
 
 struct linking {
     struct pshm_name name, from;
@@ -504,7 +493,7 @@ undo_rename(void *context)
 }
 
 static void
-nothing(void *context)
+do_nothing(void *context)
 {
     (void)context;
 }
@@ -557,7 +546,7 @@ each_failure_is_returned(void)
     CHECK_IS(fail_each(&op), 5);
     op.name = "holds";
     op.act = act_holds;
-    op.undo = nothing;
+    op.undo = do_nothing;
     CHECK_IS(fail_each(&op), 1);
     remove_plain(&linking.name);
 }
@@ -732,7 +721,7 @@ replacing_leaves_no_gap(void)
     (void)munmap(watch, sizeof(*watch));
 }
 
-/* ---- killed at each step ---- */
+/* ---- a death at each step ---- */
 
 struct killing {
     int (*act)(void *context);
@@ -807,13 +796,13 @@ kill_at_each_step(int (*act)(void *context), bool linked, bool replace)
 }
 
 static void
-killed_at_each_step_of_linking(void)
+death_at_each_step_of_linking(void)
 {
     kill_at_each_step(act_link, false, false);
 }
 
 static void
-killed_at_each_step_of_replacing(void)
+death_at_each_step_of_replacing(void)
 {
     kill_at_each_step(act_link, false, true);
 }
@@ -826,7 +815,7 @@ act_remove_only(void *context)
 }
 
 static void
-killed_at_each_step_of_removing(void)
+death_at_each_step_of_removing(void)
 {
     kill_at_each_step(act_remove_only, true, false);
 }
@@ -842,7 +831,7 @@ act_rename_only(void *context)
 /* The object has its old or its new name, or a temporary one that starts with
  * one of them. */
 static void
-killed_at_each_step_of_renaming(void)
+death_at_each_step_of_renaming(void)
 {
     for (int i = 0; i < 4; i++) {
         int status = -SIGKILL;
@@ -905,16 +894,16 @@ main(void)
     RUN(object_is_renamed);
     RUN(two_names_of_one_object_become_one);
     RUN(directory_is_not_replaced_by_renaming);
-    RUN(only_this_objects_name_is_removed);
+    RUN(only_the_name_of_this_object_is_removed);
     RUN(drop_removes_any_name);
     RUN(each_failure_is_returned);
     RUN(object_keeps_its_temporary_name_if_the_last_step_fails);
     RUN(check_and_removal_are_not_interrupted);
     RUN(free_name_is_given_at_once);
     RUN(replacing_leaves_no_gap);
-    RUN(killed_at_each_step_of_linking);
-    RUN(killed_at_each_step_of_replacing);
-    RUN(killed_at_each_step_of_removing);
-    RUN(killed_at_each_step_of_renaming);
+    RUN(death_at_each_step_of_linking);
+    RUN(death_at_each_step_of_replacing);
+    RUN(death_at_each_step_of_removing);
+    RUN(death_at_each_step_of_renaming);
     return finish();
 }

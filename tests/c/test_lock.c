@@ -414,7 +414,7 @@ owner_without_an_error_finds_equal_words(void)
         }
     }
     await(steps, atomic_load(steps) + 10);
-    kill_now(steady);
+    child_kill(steady);
     int rc = lock(&peer);
     CHECK(rc == -EOWNERDEAD || peer.place->first == peer.place->second);
     CHECK(rc == 0 || rc == -EOWNERDEAD);

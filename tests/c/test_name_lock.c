@@ -51,28 +51,17 @@ take_it_and_stop(void *context)
 static void
 it_ends_with_the_process(void)
 {
-    pid_t child = child_start(take_it_and_stop, NULL);
-    child_wait_stopped(child);
+    pid_t child = child_start_stopped(take_it_and_stop, NULL);
     CHECK(!is_free());
-    CHECK(kill(child, SIGKILL) == 0);
-    CHECK_IS(child_wait(child), -SIGKILL);
+    child_kill(child);
     CHECK(is_free());
-}
-
-static int
-stop(void *context)
-{
-    (void)context;
-    (void)raise(SIGSTOP);
-    return 0;
 }
 
 static void
 forked_child_does_not_hold_it(void)
 {
     int name_lock = pshm_name_lock_acquire();
-    pid_t child = child_start(stop, NULL);
-    child_wait_stopped(child);
+    pid_t child = child_start_stopped(stop_itself, NULL);
     pshm_name_lock_release(name_lock);
     CHECK(is_free());
     CHECK(kill(child, SIGCONT) == 0);

@@ -326,8 +326,7 @@ wait_for_a_stopped_maker_times_out(void)
 {
     struct place *place = fresh();
     struct pshm_primitive *primitive = &place->wide.primitive;
-    pid_t child = child_start(make_and_stop, place);
-    child_wait_stopped(child);
+    pid_t child = child_start_stopped(make_and_stop, place);
     CHECK_IS(pshm_primitive_check(primitive, &params, NULL), -ENOENT);
     int64_t start = pshm_now();
     CHECK_IS(pshm_primitive_make(primitive, &params, PSHM_NEVER, NULL), -EINTR);
@@ -352,9 +351,8 @@ static void
 bytes_of_a_dead_maker_are_cleared(void)
 {
     struct place *place = fresh();
-    pid_t child = child_start(make_and_stop, place);
-    child_wait_stopped(child);
-    kill_now(child);
+    pid_t child = child_start_stopped(make_and_stop, place);
+    child_kill(child);
     CHECK_IS(pshm_primitive_check(&place->wide.primitive, &params, NULL),
              -ENOENT);
     CHECK_IS(place->wide.primitive.payload[7], 1);
@@ -639,7 +637,7 @@ primitive_can_be_made_during_a_check(void)
     CHECK(munmap((void *)model, PAGE) == 0);
 }
 
-/* ---- by name ---- */
+/* ---- a named primitive ---- */
 
 static void
 kind_of_a_named_primitive_is_reported(void)
@@ -673,7 +671,7 @@ kind_of_a_named_primitive_is_reported(void)
     remove_plain(&name);
 }
 
-/* ---- at two addresses ---- */
+/* ---- one primitive at two addresses ---- */
 
 struct two {
     pthread_barrier_t start;

@@ -97,11 +97,9 @@ object_of_a_killed_process_is_removed(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 1, 0600, 0);
-    pid_t child = child_start(attach_and_stop, &name);
-    child_wait_stopped(child);
+    pid_t child = child_start_stopped(attach_and_stop, &name);
     CHECK_IS(reclaim(&name, 0, true).state, PSHM_IN_USE);
-    CHECK(kill(child, SIGKILL) == 0);
-    CHECK_IS(child_wait(child), -SIGKILL);
+    child_kill(child);
     CHECK(removes(&name));
 }
 
@@ -184,7 +182,7 @@ unknown_object_is_removed_only_by_force(void)
 }
 
 static void
-object_is_unknown_if_it_cannot_be_opened(void)
+object_is_unknown_if_it_cannot_be_checked(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 1, 0600, 0);
@@ -225,13 +223,8 @@ reclaim_on_an_older_kernel(void *context)
 static void
 refusal_by_an_older_kernel_proves_nothing(void)
 {
-    int status = child_run(reclaim_on_an_older_kernel, NULL);
-    if (status == CANNOT) {
-        skip("cannot simulate an older kernel");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(reclaim_on_an_older_kernel, NULL,
+                   "cannot simulate an older kernel");
 }
 
 static int
@@ -251,8 +244,7 @@ object_with_a_write_lease_is_in_use(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 1, 0600, 0);
-    pid_t child = child_start(hold_write_lease, &name);
-    child_wait_stopped(child);
+    pid_t child = child_start_stopped(hold_write_lease, &name);
     CHECK_IS(reclaim(&name, 0, true).state, PSHM_IN_USE);
     CHECK(kill(child, SIGCONT) == 0);
     CHECK_IS(child_wait(child), 0);
@@ -374,18 +366,12 @@ objects_of_other_users_are_not_removed(void)
     struct pshm_name names[2] = {name_of("open"), name_of("closed")};
     (void)make_plain(&names[0], 5000, 0666, 0);
     (void)make_plain(&names[1], 5000, 0600, 0);
-    int status = child_run(reclaim_as_nobody, names);
-    if (status == CANNOT) {
-        skip("cannot change the user");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(reclaim_as_nobody, names, "cannot change the user");
     remove_plain(&names[0]);
     remove_plain(&names[1]);
 }
 
-/* ---- killed at each step ---- */
+/* ---- a death at each step ---- */
 
 struct death {
     struct pshm_name name;
@@ -403,9 +389,10 @@ reclaim_and_be_killed(void *context)
     return 0;
 }
 
-/* The rest can be found by the prefix of the name, and reclaimed. */
+/* An object that a killed process leaves has a name with the prefix, so it can
+ * be found and reclaimed. */
 static void
-killed_at_each_step(void)
+death_at_each_step(void)
 {
     for (int action = PSHM_FAULT_KILL_BEFORE; action <= PSHM_FAULT_KILL_AFTER;
          action++) {
@@ -437,13 +424,13 @@ main(void)
     RUN(other_files_are_not_selected);
     RUN(both_names_of_one_object_are_removed);
     RUN(unknown_object_is_removed_only_by_force);
-    RUN(object_is_unknown_if_it_cannot_be_opened);
+    RUN(object_is_unknown_if_it_cannot_be_checked);
     RUN(refusal_by_an_older_kernel_proves_nothing);
     RUN(object_with_a_write_lease_is_in_use);
     RUN(name_that_changes_meanwhile_is_not_removed);
     RUN(only_unknown_objects_are_searched);
     RUN(nothing_is_removed_if_processes_cannot_be_inspected);
     RUN(objects_of_other_users_are_not_removed);
-    RUN(killed_at_each_step);
+    RUN(death_at_each_step);
     return finish();
 }

@@ -361,7 +361,7 @@ deaths_at_any_time_do_not_stop_the_others(void)
             kill_within(child, 300);
         }
         await(&peer.place->steps, atomic_load(&peer.place->steps) + 2);
-        kill_now(steady);
+        child_kill(steady);
         int rc = lock(&peer);
         CHECK(rc == 0 || rc == -EOWNERDEAD);
         CHECK(rc == -EOWNERDEAD || peer.place->plain % 2 == 0);
@@ -510,7 +510,7 @@ lock_and_end(void *context)
 /* The links are those of the dead owner, which the record of this thread does
  * not confirm. */
 static int
-unlock_with_old_links(void *context)
+links_of_a_dead_thread_are_not_followed(void *context)
 {
     struct peer peer = make(0), other = make(0);
     pthread_t thread;
@@ -529,12 +529,6 @@ unlock_with_old_links(void *context)
     CHECK_IS(lock(&other), 0);
     CHECK_IS(unlock(&other), 0);
     return 0;
-}
-
-static void
-links_of_a_dead_thread_are_not_followed(void)
-{
-    CHECK_IS(child_run(unlock_with_old_links, NULL), 0);
 }
 
 /* The kernel may refuse to return the address of a thread's list. */
@@ -623,7 +617,7 @@ neighbour_with_waiters_confirms_a_link(void)
 /* The links lead to another mutex that this thread holds. That mutex confirms
  * them, but it is not the expected neighbour, which does not. */
 static int
-unlock_with_links_to_own_mutex(void *context)
+links_to_another_own_mutex_are_not_followed(void *context)
 {
     struct peer peers[4] = {make(0), make(0), make(0), make(0)};
     (void)context;
@@ -646,12 +640,6 @@ unlock_with_links_to_own_mutex(void *context)
         unmake(&peers[i]);
     }
     return 0;
-}
-
-static void
-links_to_another_own_mutex_are_not_followed(void)
-{
-    CHECK_IS(child_run(unlock_with_links_to_own_mutex, NULL), 0);
 }
 
 /* The bytes of an unlocked recursive mutex name this thread as the owner. The
@@ -897,19 +885,10 @@ owner_in_another_pid_namespace_is_not_checked(void)
 }
 
 static int
-stop_and_end(void *context)
-{
-    (void)context;
-    (void)raise(SIGSTOP);
-    return 0;
-}
-
-static int
 unmap_and_stop(void *context)
 {
-    struct peer *peer = context;
-    unmake(peer);
-    return stop_and_end(NULL);
+    unmake(context);
+    return stop_itself(NULL);
 }
 
 /* A program that does not use this library holds the mutex. The record is that
@@ -920,9 +899,8 @@ unrecorded_owner_does_not_count_as_dead(void)
     for (int maps = 0; maps < 2; maps++) {
         struct peer peer = make(0);
         struct pshm_owner note = {0};
-        pid_t child = child_start(maps ? stop_and_end : unmap_and_stop,
-                                  &peer);
-        child_wait_stopped(child);
+        pid_t child = child_start_stopped(
+            maps ? stop_itself : unmap_and_stop, &peer);
         pshm_robust_watch(&peer.mstate, &note);
         atomic_uint *word = pshm_robust_word(&peer.place->mutex);
         for (int orphaned = 0; orphaned < 2; orphaned++) {
@@ -997,7 +975,7 @@ two_checks_find_the_ended_owner(void)
     unmake(&found.peer);
 }
 
-/* ---- what the C library refuses ---- */
+/* ---- errors of the C library ---- */
 
 static void
 kernel_without_robust_mutexes_is_an_error(void)
@@ -1205,7 +1183,7 @@ end_first_holder(void *context)
 
 /* The kernel marks the mutexes of a thread shortly before it ends. */
 static int
-lock_as_owner_ends(void *context)
+lock_waits_for_an_ending_owner(void *context)
 {
     struct replay replay = {.peer = make(0)};
     struct peer *peer = &replay.peer;
@@ -1218,12 +1196,6 @@ lock_as_owner_ends(void *context)
     CHECK(pshm_fault_disarm() >= 1);
     CHECK_IS(atomic_load(&peer->mstate.before), 0);
     return 0;
-}
-
-static void
-lock_waits_for_an_ending_owner(void)
-{
-    CHECK_IS(child_run(lock_as_owner_ends, NULL), 0);
 }
 
 #endif
@@ -1286,7 +1258,7 @@ memory_of_a_living_thread_is_kept(void)
 
 /* The mutex cannot be unlocked, and its neighbours cannot be read. */
 static int
-abandon_overwritten(void *context)
+memory_of_a_mutex_that_cannot_be_unlocked_is_kept(void *context)
 {
     struct peer peer = make(0);
     (void)context;
@@ -1298,12 +1270,6 @@ abandon_overwritten(void *context)
     (void)pshm_fault_disarm();
     CHECK(pshm_mutex_state_held(&peer.mstate));
     return 0;
-}
-
-static void
-memory_of_a_mutex_that_cannot_be_unlocked_is_kept(void)
-{
-    CHECK_IS(child_run(abandon_overwritten, NULL), 0);
 }
 
 /* ---- several mutexes ---- */
@@ -1405,10 +1371,10 @@ main(void)
     RUN(owner_of_an_overwritten_mutex_gets_an_error);
 #ifdef PSHM_ROBUST_LINKS
     RUN(overwritten_mutex_is_removed_from_the_list);
-    RUN(links_of_a_dead_thread_are_not_followed);
+    RUN_IN_CHILD(links_of_a_dead_thread_are_not_followed, 0);
     RUN(overwritten_mutex_in_an_unknown_list);
     RUN(neighbour_with_waiters_confirms_a_link);
-    RUN(links_to_another_own_mutex_are_not_followed);
+    RUN_IN_CHILD(links_to_another_own_mutex_are_not_followed, 0);
     RUN(unlocked_mutex_that_names_this_thread);
     RUN(held_mutex_with_the_word_of_an_unlocked_one);
     RUN(overwritten_owner_or_count);
@@ -1428,11 +1394,11 @@ main(void)
 #endif
 #ifdef PSHM_ROBUST_LINKS
     RUN(memory_of_a_mutex_with_restored_bytes_is_kept);
-    RUN(lock_waits_for_an_ending_owner);
+    RUN_IN_CHILD(lock_waits_for_an_ending_owner, 0);
 #endif
     RUN(memory_of_an_ended_thread_can_be_unmapped);
     RUN(memory_of_a_living_thread_is_kept);
-    RUN(memory_of_a_mutex_that_cannot_be_unlocked_is_kept);
+    RUN_IN_CHILD(memory_of_a_mutex_that_cannot_be_unlocked_is_kept, 0);
     RUN(neighbour_of_another_library_does_not_matter);
     RUN(several_are_unlocked_in_any_order);
     RUN(hand_over_hand_locking);

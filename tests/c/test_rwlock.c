@@ -140,7 +140,7 @@ repair_it(struct peer *peer)
     CHECK_IS(stop_writing(peer), 0);
 }
 
-/* ---- which threads may hold it together ---- */
+/* ---- threads that may hold it together ---- */
 
 static int
 can_read(void *context)
@@ -301,7 +301,7 @@ kernel_without_robust_mutexes_is_an_error(void)
     unmake(&peer);
 }
 
-/* ---- a reader on its way through the turnstile ---- */
+/* ---- a reader that passes the turnstile ---- */
 
 struct passing {
     struct peer peer;
@@ -885,7 +885,7 @@ death_of_a_waiting_writer_is_not_an_error(void)
         (void)usleep(100);
     }
     (void)usleep(2000);
-    kill_now(child);
+    child_kill(child);
     CHECK_IS(child_run(can_read, &peer), 0);
     CHECK_IS(stop_reading(&peer, slot), 0);
     CHECK_IS(child_run(can_write, &peer), 0);

@@ -155,7 +155,7 @@ killed_waiter_takes_at_most_one_unit(void)
     }
     await(&place->taken, posted - lost);
     CHECK(atomic_load(&place->taken) <= posted);
-    kill_now(steady);
+    child_kill(steady);
     unmake(place);
 }
 
@@ -309,7 +309,8 @@ name_may_be_too_long(void)
     CHECK(pshm_name_parse(text, (size_t)room, &name) == NULL);
     CHECK_IS(pshm_sem_name(&name, &file), 0);
     CHECK(pshm_name_parse(text, (size_t)room + 1, &name) == NULL);
-#ifdef __GLIBC__                        /* musl puts nothing before the name */
+#ifdef __GLIBC__                        /* musl does not add a prefix to the
+                                           name */
     CHECK_IS(pshm_sem_name(&name, &file), -ENAMETOOLONG);
 #else
     CHECK_IS(pshm_sem_name(&name, &file), 0);

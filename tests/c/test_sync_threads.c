@@ -90,16 +90,16 @@ use_the_condition(struct worker *worker)
         lock(worker);
         while (rc == 0 && place->plain % THREADS != worker->index) {
             struct pshm_waiter waiter;
-            bool goes_on;
+            bool continues;
             pshm_condition_enter(words, &waiter);
             do {
                 unlock(worker);
                 PATIENTLY(rc, pshm_condition_sleep(words, &waiter,
                                                    before_long()));
                 lock(worker);
-                goes_on = pshm_condition_claim(words, &waiter);
-            } while (!goes_on && rc == 0);
-            if (!goes_on) {
+                continues = pshm_condition_claim(words, &waiter);
+            } while (!continues && rc == 0);
+            if (!continues) {
                 pshm_condition_leave(words, &waiter);
             }
         }

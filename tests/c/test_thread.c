@@ -34,7 +34,7 @@ run_a_thread(void)
 
 /* A program may have used up the keys of pthread_key_create(3). */
 static int
-run_a_thread_without_a_key(void *context)
+end_of_a_thread_is_not_noticed_without_a_key(void *context)
 {
     pthread_key_t key;
     (void)context;
@@ -47,12 +47,6 @@ run_a_thread_without_a_key(void *context)
 }
 
 /* Runs before all other tests, because a process makes its key only once. */
-static void
-end_of_a_thread_is_not_noticed_without_a_key(void)
-{
-    CHECK_IS(child_run(run_a_thread_without_a_key, NULL), 0);
-}
-
 static int
 run_two_threads(void *context)
 {
@@ -215,13 +209,7 @@ check_states(void *context)
 static void
 ended_depends_on_state_and_start_time(void)
 {
-    int status = child_run(check_states, NULL);
-    if (status == CANNOT) {
-        skip("cannot mount a tmpfs");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(check_states, NULL, "cannot mount a tmpfs");
 }
 
 static void
@@ -240,7 +228,7 @@ int
 main(void)
 {
     pshm_forks_watch();
-    RUN(end_of_a_thread_is_not_noticed_without_a_key);
+    RUN_IN_CHILD(end_of_a_thread_is_not_noticed_without_a_key, 0);
     RUN(end_of_each_thread_is_noticed);
     RUN(mutexes_are_recorded_in_order);
     RUN(without_memory_no_neighbour_is_known);

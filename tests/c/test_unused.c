@@ -72,14 +72,6 @@ other_files_are_unknown(void)
 
 /* A child that was forked while the write lease was held has a copy of the
  * descriptor. */
-static int
-wait_to_be_killed(void *context)
-{
-    (void)context;
-    (void)raise(SIGSTOP);
-    return 0;
-}
-
 static void
 write_lease_ends_although_a_child_has_the_descriptor(void)
 {
@@ -87,14 +79,12 @@ write_lease_ends_although_a_child_has_the_descriptor(void)
     struct pshm_unused unused;
     (void)make_plain(&name, 10, 0600, 0);
     CHECK_IS(pshm_unused_hold(&name, &unused), 0);
-    pid_t child = child_start(wait_to_be_killed, NULL);
-    child_wait_stopped(child);
+    pid_t child = child_start_stopped(stop_itself, NULL);
     pshm_unused_release(&unused);
     int fd = open(name.path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     CHECK(fd >= 0);
     (void)close(fd);
-    CHECK(kill(child, SIGKILL) == 0);
-    CHECK_IS(child_wait(child), -SIGKILL);
+    child_kill(child);
     CHECK_IS(hold(&name), 0);
     remove_plain(&name);
 }

@@ -77,11 +77,9 @@ use_lock_ends_with_its_process(void)
 {
     struct pshm_name name = fresh_object();
     int fd = open_it(&name, O_RDWR);
-    pid_t child = child_start(take_and_stop, &name);
-    child_wait_stopped(child);
+    pid_t child = child_start_stopped(take_and_stop, &name);
     CHECK_IS(pshm_use_lock_try_exclusive(fd), -EAGAIN);
-    CHECK(kill(child, SIGKILL) == 0);
-    CHECK_IS(child_wait(child), -SIGKILL);
+    child_kill(child);
     CHECK_IS(pshm_use_lock_try_exclusive(fd), 0);
     (void)close(fd);
     remove_plain(&name);
@@ -104,14 +102,6 @@ mapping_keeps_the_use_lock(void)
     remove_plain(&name);
 }
 
-static int
-stop(void *context)
-{
-    (void)context;
-    (void)raise(SIGSTOP);
-    return 0;
-}
-
 static void
 forked_child_keeps_the_use_lock(void)
 {
@@ -119,8 +109,7 @@ forked_child_keeps_the_use_lock(void)
     int fd = open_it(&name, O_RDWR), other = open_it(&name, O_RDWR);
     CHECK_IS(pshm_use_lock_take(fd), 0);
     (void)close(other);
-    pid_t child = child_start(stop, NULL);
-    child_wait_stopped(child);
+    pid_t child = child_start_stopped(stop_itself, NULL);
     (void)close(fd);
     other = open_it(&name, O_RDWR);
     CHECK_IS(pshm_use_lock_try_exclusive(other), -EAGAIN);
@@ -146,8 +135,7 @@ attach_waits_for_the_lock_of_a_reclaimer(void)
 {
     struct pshm_name name = fresh_object();
     int fd = open_it(&name, O_RDONLY), other = open_it(&name, O_RDWR);
-    pid_t child = child_start(hold_exclusive_lock, &name);
-    child_wait_stopped(child);
+    pid_t child = child_start_stopped(hold_exclusive_lock, &name);
     CHECK_IS(pshm_use_lock_wait(fd), -EAGAIN);
     CHECK(kill(child, SIGCONT) == 0);
     int rc = -EAGAIN;
@@ -186,7 +174,7 @@ errors_are_returned(void)
     remove_plain(&name);
 }
 
-/* ---- the processes that have one ---- */
+/* ---- the processes that have a use lock ---- */
 
 static void
 each_holder_is_reported_once(void)
@@ -201,8 +189,7 @@ each_holder_is_reported_once(void)
     CHECK_IS(pshm_use_lock_take(b), 0);
     CHECK_IS(pshm_use_lock_holders(name.path, pids, COUNT(pids)), 1);
     CHECK_IS(pids[0], getpid());
-    pid_t child = child_start(take_and_stop, &name);
-    child_wait_stopped(child);
+    pid_t child = child_start_stopped(take_and_stop, &name);
     CHECK_IS(pshm_use_lock_holders(name.path, pids, COUNT(pids)), 2);
     CHECK_IS(pids[0] + pids[1], getpid() + child);
     CHECK_IS(pshm_use_lock_holders(name.path, pids, 1), 1);
@@ -249,13 +236,7 @@ static void
 locks_of_other_files_are_ignored(void)
 {
     struct pshm_name name = fresh_object();
-    int status = child_run(read_fake_locks, &name);
-    if (status == CANNOT) {
-        skip("cannot mount a tmpfs");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(read_fake_locks, &name, "cannot mount a tmpfs");
     remove_plain(&name);
 }
 
