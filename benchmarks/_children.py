@@ -1,4 +1,4 @@
-"""Processes that a benchmark starts once, and that sleep while the others run."""
+"""Processes that a benchmark starts once and that sleep while others run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from _common import CannotRun
 
 @contextmanager
 def children(lives: list[Callable[[], Any]], begin: Callable[[], Any]) -> Iterator[None]:
-    """Fork one process for each function, which first calls `begin`; at the end all are gone.
+    """Fork a process for each function, which first calls `begin`; all of them end with the block.
 
-    They have what this process has, on the core it is pinned to.  When one of them ends, CannotRun
-    is raised here at once: a wait for it would not end.
+    They inherit everything from this process, including its core. If one of them ends early,
+    CannotRun is raised at once, because a wait for it would not end.
     """
     old, parent = signal.signal(signal.SIGCHLD, raise_ended), os.getpid()
     pids: list[int] = []
@@ -40,16 +40,16 @@ def children(lives: list[Callable[[], Any]], begin: Callable[[], Any]) -> Iterat
 
 
 def raise_ended(*_: Any) -> None:
-    raise CannotRun("a process that takes part has ended")
+    raise CannotRun("a process of the benchmark has ended")
 
 
 def live(life: Callable[[], Any], begin: Callable[[], Any], parent: int) -> None:
-    """The whole life of a child."""
+    """Run a child from its start to its end."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         begin()
-        if os.getppid() == parent:  # it has not ended before that
+        if os.getppid() == parent:  # otherwise it would end early
             life()
     except KeyboardInterrupt:
         pass

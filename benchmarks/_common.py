@@ -1,10 +1,10 @@
-"""The parts of every benchmark: one clock, the interleaved run, the machine and the table.
+"""Parts of all benchmarks: the clock, the interleaved run, the machine and the table.
 
-A case has one baseline and some contenders.  Each runs in short batches, all of them once per
-round, in an order that is shuffled for one round and reversed for the next, so that a drift of the
-machine, and what one leaves to the next, meets all alike.  The figure is the ratio to the baseline
-*within* a round: its median over the rounds, and the middle half of them (IQR).  The
-batches are short because a median can do without those in which another process had the core.
+A case has a baseline and some contenders. Each runs a short batch in every round. The order is
+shuffled for one round and reversed for the next, so that a drift of the machine, and effects of one
+contender on the next, affect all equally. The figure is the ratio to the baseline *within* a round:
+the median over the rounds and the interquartile range (IQR). The batches are short, so that another
+process disturbs few of them and the median ignores those.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from typing import Any
 
 SHM_DIR = Path("/dev/shm")
 
-# The one clock, in nanoseconds.  The C peers read the same one.
+# The clock, in nanoseconds. The C peers read the same clock.
 now: Callable[[], int] = functools.partial(time.clock_gettime_ns, time.CLOCK_MONOTONIC)
 
-# A batch does something n times and returns the nanoseconds it took.
+# A batch runs n turns and returns the time in nanoseconds.
 Batch = Callable[[int], float]
 
 
 class CannotRun(Exception):
-    """The benchmark lacks something without which it would compare nothing."""
+    """Something is missing without which the benchmark has nothing to compare."""
 
 
 # -- contenders ----------------------------------------------------------------
@@ -52,15 +52,15 @@ class CannotRun(Exception):
 def python_batch(statement: str, **names: Any) -> Batch:
     """A loop over a statement in which `names` are local variables.
 
-    timeit compiles one function for each batch, so that no contender specialises the byte code of
-    another one, and keeps the cyclic collector off while it runs.
+    timeit compiles a function for each batch, so that contenders do not share specialized byte
+    code, and turns the cyclic collector off during a batch.
     """
     setup = "\n".join(f"{name} = names[{name!r}]" for name in names) or "pass"
     return timeit.Timer(statement, setup, timer=now, globals={"names": names}).timeit
 
 
 def c_batch(function: Callable[..., int], *args: Any) -> Batch:
-    """A loop that runs and reads the clock in C: the call from Python is not in the figure."""
+    """A loop that runs and reads the clock in C, without the time of the call from Python."""
 
     def batch(n: int) -> float:
         return checked(function(*args, n))
@@ -69,7 +69,7 @@ def c_batch(function: Callable[..., int], *args: Any) -> Batch:
 
 
 def checked(result: int) -> int:
-    """The result of a C peer, or the error that it returned as -errno."""
+    """The result of a C peer; raises OSError if it returned -errno."""
     if result < 0:
         raise OSError(-result, os.strerror(-result))
     return result
@@ -80,16 +80,16 @@ class Contender:
     name: str
     batch: Batch
     target: float | None = None  # at most this many times the baseline
-    in_c: bool = False  # its loop runs in C, so the case's is not taken off
+    in_c: bool = False  # its loop runs in C, so the loop of the case is not subtracted
 
 
 @dataclass
 class Case:
     """contenders[0] is the baseline.
 
-    loop: an empty batch, whose median time per turn is taken off that of every contender whose
-    own loop runs in Python too.
-    missing: lines that name the contenders which could not take part.
+    loop: an empty batch, whose median time for a turn is subtracted for each contender whose loop
+    runs in Python.
+    missing: lines that name the missing contenders.
     """
 
     title: str
@@ -127,10 +127,10 @@ class Row:
 
 
 def turns_for(batch: Batch, batch_ns: float) -> int:
-    """How many turns of a batch take about batch_ns; at least one.  Also warms the batch up."""
+    """The number of turns that take about batch_ns, at least one. Also warms the batch up."""
     turns = 1
     while True:
-        # The fastest of some: one that was interrupted would make every batch too short.
+        # Use the fastest of several: after an interrupted one, every batch would be too short.
         took = min(batch(turns) for _ in range(5))
         if took >= batch_ns / 2:
             return max(1, round(turns * batch_ns / took))
@@ -138,7 +138,7 @@ def turns_for(batch: Batch, batch_ns: float) -> int:
 
 
 def run(case: Case, rounds: int, batch_ns: float | None) -> list[Row]:
-    """batch_ns: length of a batch; None: one turn, for what takes long."""
+    """batch_ns: length of a batch; None: one turn, for slow operations."""
     batches = [c.batch for c in case.contenders] + ([case.loop] if case.loop else [])
     turns = [1 if batch_ns is None else turns_for(batch, batch_ns) for batch in batches]
     per_turn: list[list[float]] = [[] for _ in batches]
@@ -164,7 +164,7 @@ def run(case: Case, rounds: int, batch_ns: float | None) -> list[Row]:
 
 
 def orders(count: int, rounds: int) -> Iterator[list[int]]:
-    """The order of the contenders in each round; the same in every run."""
+    """The order of the contenders in each round, which is the same in every run."""
     random = Random(0)
     order = list(range(count))
     for number in range(rounds):
@@ -225,7 +225,7 @@ def machine() -> dict[str, str]:
 
 
 def room_for(size: int) -> bool:
-    """Is so much memory free, and so much of /dev/shm?"""
+    """Are this many bytes of memory and of /dev/shm free?"""
     mount = os.statvfs(SHM_DIR)
     available = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
     return (
@@ -237,7 +237,7 @@ def room_for(size: int) -> bool:
 
 @contextmanager
 def pinned(cpu: int | None) -> Iterator[None]:
-    """Keep this thread on one core: a migration within a batch is noise."""
+    """Keep this thread on one core, because a migration within a batch is noise."""
     allowed = os.sched_getaffinity(0)
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})
@@ -280,7 +280,7 @@ def duration(ns: float) -> str:
 def print_case(
     case: Case, rows: list[Row], columns: dict[str, Sequence[str]] | None = None
 ) -> None:
-    """columns: more of them by their heads, with a cell for each row."""
+    """columns: additional columns, as {head: values of the rows}."""
     more = columns or {}
     wide = {head: max(map(len, (head, *cells))) for head, cells in more.items()}
     width = max(len(r.name) for r in rows)
@@ -315,7 +315,7 @@ class Settings:
 
 
 def arguments_of(doc: str | None, rounds: int) -> argparse.ArgumentParser:
-    """The options of every benchmark.  rounds: the default."""
+    """The options of all benchmarks. rounds: the default."""
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0] if doc else None)
     parser.add_argument("--quick", action="store_true", help="a few short rounds, nothing large")
     parser.add_argument("--rounds", type=int, help=f"rounds per case ({rounds}; with --quick 5)")
@@ -359,7 +359,7 @@ def missed_in(cases: list[dict[str, Any]]) -> list[str]:
 
 
 def conclude(args: argparse.Namespace, report: dict[str, Any], missed: list[str]) -> int:
-    """Say what was missed and write the figures.  Returns the exit status."""
+    """Print the missed targets and write the figures. Returns the exit status."""
     print("\n" + ("\n".join(["missed:", *missed]) if missed else "all targets met"))
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -367,7 +367,7 @@ def conclude(args: argparse.Namespace, report: dict[str, Any], missed: list[str]
 
 
 def run_command(name: str, main: Callable[[], int]) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that names are removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the names are removed
     try:
         sys.exit(main())
     except CannotRun as error:

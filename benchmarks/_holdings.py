@@ -1,7 +1,6 @@
 """The resources of open segments: descriptors, threads, helper processes; counted, not timed.
 
-Each peer is counted in a process of its own, so that it does not use a helper that another peer has
-started.
+Each peer is counted in its own process, so that it does not use a helper process of another peer.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ def children() -> int:
     found = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # The command in parentheses may hold anything; state and parent follow the last one.
+            # The command in parentheses may contain parentheses; state and parent follow the last
+            # one.
             found += int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid()
     return found
 
@@ -48,7 +48,7 @@ def holdings() -> dict[str, int]:
 
 
 def hold(who: str, name: str, stack: ExitStack) -> None:
-    """Make one segment that stays open until the stack is closed."""
+    """Create a segment that remains open until the stack is closed."""
     if who == "posixshm":
         stack.enter_context(posixshm.SharedMemory.create(name, mmap.PAGESIZE, delete=True))
     elif who.startswith("stdlib"):
@@ -75,7 +75,7 @@ def count(who: str) -> dict[str, int]:
 
 
 def count_all() -> list[dict[str, Any]]:
-    """Each in a fresh process, which knows nothing of what another one has started."""
+    """Count each peer in a fresh process."""
     whos = ["posixshm", "stdlib"]
     whos += [STDLIB_UNTRACKED] if STDLIB_MAY_UNTRACK else []
     whos += ["posix_ipc + mmap"] if posix_ipc else []

@@ -1,4 +1,4 @@
-"""The peers: posixshm, the stdlib, and posix_ipc and numpy if they are installed."""
+"""The peers: posixshm, the standard library, and posix_ipc and numpy if they are installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import ModuleType
 
 from _common import SHM_DIR
 
-# numpy is to bring no thread pool along: a second thread makes every descriptor call dearer.
+# numpy must not start a thread pool: a second thread makes every call with a descriptor slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -27,12 +27,12 @@ def optional(name: str) -> ModuleType | None:
 
 
 try:
-    import posixshm as posixshm  # passed on
+    import posixshm as posixshm  # re-exported
 except ImportError as error:
     print(f"cannot run: {error}; install posixshm first", file=sys.stderr)
     sys.exit(2)
 
-# Not in a build without the GIL: importing it would turn the GIL on for the whole process.
+# Not in a free-threaded build: the import would turn the GIL on for the whole process.
 WITH_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 posix_ipc = optional("posix_ipc") if WITH_GIL else None
 numpy = optional("numpy")
@@ -42,13 +42,13 @@ NO_POSIX_IPC = "posix_ipc + mmap: left out, " + (
 )
 NO_NUMPY = "left out: numpy is not installed (pip install numpy)"
 
-# track=False came with Python 3.13; before it every stdlib handle goes through the tracker.
+# Before Python 3.13, which has track=False, the tracker registers every stdlib handle.
 STDLIB_MAY_UNTRACK = sys.version_info >= (3, 13)
 
 
 @contextmanager
 def scratch_names() -> Iterator[Callable[[str], str]]:
-    """Names of this process alone, all of them removed at the end."""
+    """Unique names for this process, which are removed at the end."""
     prefix = f"{PREFIX}{os.getpid()}-"
     try:
         yield lambda label: prefix + label
@@ -59,7 +59,7 @@ def scratch_names() -> Iterator[Callable[[str], str]]:
 
 @contextmanager
 def stdlib_tracking(name: str) -> Iterator[None]:
-    """Tell the tracker that a name it heard of by attaching is not the stdlib's to remove."""
+    """Unregister a name that the tracker registered when the stdlib attached."""
     resource_tracker.register(f"/{name}", "shared_memory")
     try:
         yield

@@ -1,7 +1,6 @@
-"""The contenders of bench_arrays.py: ways to hand an array from one process to another.
+"""The contenders of bench_arrays.py: ways to pass an array from one process to another.
 
-Each of them is used on both sides, by hand_over() here and by take() in the other process, with
-what it had when that was forked off.
+Each is used in both processes: this process calls hand_over(), and the forked process calls take().
 """
 
 from __future__ import annotations
@@ -32,29 +31,29 @@ Look = Callable[[Any], float]
 
 
 class Peer:
-    """A way to hand arrays over.  `name`: for what it leaves in /dev/shm while it is at it."""
+    """A way to pass arrays. `name` is the name of its object in /dev/shm."""
 
     def __init__(self, name: str, source: Any) -> None:
         self.name, self.source = name, source
         self.far, self.near = MP.Pipe(duplex=False)
 
     def hand_over(self) -> None:
-        """Have the source's items where take() finds them, and say so."""
+        """Put the source's items where take() finds them, and notify take()."""
         raise NotImplementedError
 
     def take(self, look: Look) -> float:
-        """Wait for the array, and read it in place."""
+        """Wait for the array and read it in place."""
         raise NotImplementedError
 
     def taken(self) -> None:
-        """The other process has done with it."""
+        """Called when the other process has read the array."""
 
     def close(self) -> None:
-        """No more of it."""
+        """Remove everything."""
 
 
 class Saved(Peer):
-    """The last version of it is under the name, whole."""
+    """Save each array under one name, replacing the previous array."""
 
     def hand_over(self) -> None:
         posixshm.array.save(self.name, self.source, replace=True)
@@ -69,7 +68,7 @@ class Saved(Peer):
 
 
 class Kept(Peer):
-    """Both sides keep one array, into which each new one is copied."""
+    """Both processes keep one array, into which each new array is copied."""
 
     def __init__(self, name: str, source: Any) -> None:
         super().__init__(name, source)
@@ -85,7 +84,7 @@ class Kept(Peer):
 
 
 class ByReference(Peer):
-    """It is in shared memory from the start, and what is sent is where."""
+    """The array is in shared memory from the start, and a reference is sent."""
 
     def __init__(self, name: str, source: Any) -> None:
         super().__init__(name, source)
@@ -127,7 +126,7 @@ class Queued(Peer):
 
 
 class Stdlib(Peer):
-    # From 3.15 on a forked child has a tracker of its own, which would think the name leaked.
+    # From 3.15 on a forked child has its own tracker, which would report the name as leaked.
     attaching = {"track": False} if STDLIB_MAY_UNTRACK else {}
 
     def hand_over(self) -> None:
@@ -166,7 +165,7 @@ class SharedArrays(Peer):
 
 
 class Tensors(Queued):
-    """Its queue moves a tensor into shared memory and sends a descriptor."""
+    """torch's queue moves a tensor into shared memory and sends a descriptor."""
 
     def __init__(self, name: str, source: Any) -> None:
         super().__init__(name, source)

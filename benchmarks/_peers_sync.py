@@ -50,7 +50,7 @@ def declare(lib: ctypes.CDLL) -> None:
 
 
 class Shared:
-    """Memory that children have too: whole numbers for Python, an argument for C."""
+    """Memory shared with children: integers for Python, an argument for C."""
 
     def __init__(self) -> None:
         memory = mmap.mmap(-1, mmap.PAGESIZE)
@@ -65,7 +65,7 @@ def c_page(lib: ctypes.CDLL) -> Shared:
 
 
 class Segment:
-    """An anonymous segment in which primitives are made one behind the other."""
+    """An anonymous segment in which primitives are created one after the other."""
 
     def __init__(self) -> None:
         self.shm = posixshm.SharedMemory.anonymous(64 << 10)
@@ -116,7 +116,7 @@ def our_locks(segment: Segment) -> dict[str, Any]:
 
 @dataclass
 class Pair:
-    """The calls that two processes repeat."""
+    """The calls that two processes repeat alternately."""
 
     ping: Batch
     pong: Callable[[], Any]
@@ -176,7 +176,7 @@ def peer_pairs() -> dict[str, Pair]:
 
 # -- one counter for all -------------------------------------------------------
 
-# Counts until it is not running any more.  Returns how often.
+# Counts while `running` is not 0. Returns the number of increments.
 Counting = Callable[[], int]
 
 

@@ -1,4 +1,4 @@
-"""Which system calls something makes, told by strace(1)."""
+"""The system calls of a piece of code, as strace(1) reports them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from _common import CannotRun
 from _peers import PREFIX
 
-# Two calls that fail, to be found in the trace.
+# Two failing calls that mark the trace.
 BEGIN = "/begin"
 END = "/end"
 
@@ -28,8 +28,8 @@ NOISE = (
     (r"~[0-9a-f]+", "~HEX"),
     (r"\(\d+", "(FD"),
     (r"MAP_SHARED, \d+", "MAP_SHARED, FD"),
-    # One system call stands for the three; which is made depends on the C library, and on the one
-    # that a wheel was built against.
+    # The C library, and the one that a wheel was built with, decide which of the three calls is
+    # made, so all are replaced by one name.
     (r'newfstatat\(FD, "", {}, AT_EMPTY_PATH\)', "fstat(FD, {})"),
     (r"newfstatat\(AT_FDCWD, (.*), {}, AT_SYMLINK_NOFOLLOW\)", r"lstat(\1, {})"),
     (r"newfstatat\(AT_FDCWD, (.*), {}, 0\)", r"stat(\1, {})"),
@@ -38,7 +38,7 @@ NOISE = (
 
 @contextmanager
 def marked() -> Iterator[None]:
-    """A block whose calls `traced` returns."""
+    """A block whose system calls `traced` returns."""
     with suppress(OSError):
         os.stat(BEGIN)
     yield
@@ -47,7 +47,7 @@ def marked() -> Iterator[None]:
 
 
 def traced(*command: str) -> list[str]:
-    """The system calls that a command makes while it is `marked`."""
+    """The system calls of the `marked` block of a command."""
     if not shutil.which("strace"):
         raise CannotRun("strace is not installed")
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ def traced(*command: str) -> list[str]:
     begin, end = (
         next(i for i, line in enumerate(lines) if f'"{mark}"' in line) for mark in (BEGIN, END)
     )
-    # If the clock is not in the vDSO, the benchmark makes a call to read it.
+    # If the vDSO does not have the clock, reading it is a system call.
     calls = [line for line in lines[begin + 1 : end] if "clock_gettime" not in line]
     return [without_noise(call) for call in calls]
 

@@ -1,20 +1,19 @@
-"""What does handing an array to another process cost, beside copying it and beside the peers?
+"""What does it cost to pass an array to another process, compared with copying it and with peers?
 
-    python benchmarks/bench_arrays.py            the tables; some minutes
-    python benchmarks/bench_arrays.py --quick    does it run at all; the figures mean nothing
+    python benchmarks/bench_arrays.py            the tables; takes some minutes
+    python benchmarks/bench_arrays.py --quick    only checks that it runs
     python benchmarks/bench_arrays.py --check    exit status 1 if a target is missed
 
-A round trip: one process has an array in its own memory, sends it, and receives the answer of
-another process, which read an item of every page.  The first row copies the array and reads it in
-one process: this is the limit for every contender that copies.  One row has its array in shared
-memory from the start, and copies nothing.  The contenders are interleaved (see _common.py); each
-has a second process of its own, which sleeps while the others run.  They run on all cores, since a
-pipe is written and read at the same time.  GB/s: bytes of the array by the median time of a round
-trip.
+In a round trip, one process has an array in its own memory, sends it, and receives the answer of
+another process, which reads an item of every page. The first row copies and reads the array in one
+process, which is the limit for all contenders that copy. One row has its array in shared memory
+from the start and does not copy. The contenders are interleaved (see _common.py); each has its own
+second process, which sleeps while others run. They run on all cores, because a pipe is written and
+read at the same time. GB/s: bytes of the array divided by the median time of a round trip.
 
-Then, in one process and on one core: a View made into an array of numpy and a tensor of torch,
-beside the same of a bytearray; an item of a View read and written, beside one of a memoryview.  The
-time of an empty loop is subtracted there.
+Then, in one process on one core: creating a numpy array or a torch tensor of a View, compared with
+that of a bytearray; reading and writing an item of a View, compared with that of a memoryview. The
+time of an empty loop is subtracted.
 """
 
 from __future__ import annotations
@@ -55,18 +54,18 @@ from _peers_arrays import MISSING, MP, Peer, peers, shared_array, torch
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = {64 * KIB: 1.0, MIB: 0.5, 64 * MIB: 0.04, 1024 * MIB: 0.015}  # share of the rounds
-AT_ONCE = 5  # copies of an array, at most, while it is handed over
+AT_ONCE = 5  # the largest number of copies of an array in memory
 
 VIEW_TARGET = 1.5
 
 WORD = 8  # bytes of an item
-PAGE = 4096 // WORD  # items of a page
+PAGE = 4096 // WORD  # items in a page
 
 ANSWER = struct.Struct("d")
 
 
 def look(array: Any) -> float:
-    """Something of every page."""
+    """Read an item of every page."""
     return float(array[::PAGE].sum())
 
 
@@ -81,7 +80,7 @@ def size_text(size: int) -> str:
 
 
 class Exchange:
-    """A contender, the way back of the answers, and the life of its second process."""
+    """A contender with its second process, and the pipe for the answers."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
@@ -251,7 +250,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         rounds = max(3, round(settings.rounds * share))
         with scratch_names() as name, hand_over_case(size, name) as case:
             rows = run(case, rounds, settings.batch_ns if size <= MIB else None)
-        per_second = [size / row.ns for row in rows]  # bytes a nanosecond are GB a second
+        per_second = [size / row.ns for row in rows]  # bytes per nanosecond are GB per second
         print_case(case, rows, {"GB/s": [f"{speed:.2f}" for speed in per_second]})
         results.append(as_report(case, rows))
         for row, speed in zip(results[-1]["rows"], per_second, strict=True):

@@ -1,27 +1,28 @@
-"""What does a call cost beside raw C making the same system calls, the stdlib and posix_ipc + mmap?
+"""What does a call cost, compared with raw C, the standard library and posix_ipc + mmap?
 
-    python benchmarks/bench_calls.py            the table; a minute or two
-    python benchmarks/bench_calls.py --quick    does it run at all; the figures mean nothing
+    python benchmarks/bench_calls.py            the table; takes one or two minutes
+    python benchmarks/bench_calls.py --quick    only checks that it runs
     python benchmarks/bench_calls.py --check    exit status 1 if a target is missed
-    python benchmarks/bench_calls.py --calls    raw C and posixshm under strace: the same calls?
+    python benchmarks/bench_calls.py --calls    compares the system calls of raw C and posixshm
 
 All contenders are interleaved in one process, pinned to one core, with the cyclic collector off
 (see _common.py); a figure is the median over the rounds of the ratio to the first row in the same
-round.  The loops of raw C run in C.  Those of the others run in Python: beside a system call the
-loop does not matter.  If a call is shorter than a microsecond, the time of an empty loop, which is
-measured in the same rounds, is subtracted.
+round. Raw C has its loop in C; the others have it in Python, which does not matter compared with a
+system call. If a call takes less than a microsecond, the time of an empty loop, measured in the
+same rounds, is subtracted.
 
-"raw C, the same system calls" makes those that posixshm makes, and nothing else.  To see them:
+"raw C, the same system calls" makes the system calls of posixshm and no others. To see them:
 
     strace -o trace python benchmarks/bench_calls.py --once create:posixshm
     strace -o trace python benchmarks/bench_calls.py --once create:c
 
-and read what stands between the two calls that name "/begin" and "/end".  --calls does just that
-for each pair and compares, and every full run does the same if strace is installed.  "raw C, the
-plainest way" is the way of a textbook: no reservation, no use lock, and no check that the name
-still refers to the object when it is removed.
+and read the calls between those with "/begin" and "/end". --calls does this for each pair and
+compares the traces, as does every full run if strace is installed. "raw C, the plainest way" is the
+way of a textbook: without reservation and use lock, and without checking that the name still refers
+to the object before removing it.
 
-The stdlib's resource tracker is started beforehand and not pinned: it may use another core.
+The resource tracker of the standard library is started first and not pinned, so it may use another
+core.
 """
 
 from __future__ import annotations
@@ -80,14 +81,14 @@ from _strace import marked, traced
 RAW_C = Path(__file__).parent / "raw" / "calls.c"
 
 SIZE = 64 << 10
-SIZES = (SIZE, 4 << 10)  # what clearing the pages costs hides what the calls cost
+SIZES = (SIZE, 4 << 10)  # the time to clear the pages hides the time of the calls
 MIB = 1 << 20
 
 VIEW_TARGET = 1.1
 
 C_SAME = "raw C, the same system calls"
 C_PLAIN = "raw C, the plainest way"
-C_AGAIN = "raw C, the first row once more"  # how far it is from 1 is the noise
+C_AGAIN = "raw C, the first row once more"  # its distance from 1 is the noise
 
 # -- create and attach ---------------------------------------------------------
 
@@ -105,7 +106,7 @@ def declare(lib: ctypes.CDLL) -> None:
 
 @dataclass(frozen=True)
 class Cycle:
-    """One cycle, as a statement for each contender."""
+    """One cycle: a statement for each contender."""
 
     title: str
     target: float
@@ -149,7 +150,7 @@ def c_peer(lib: ctypes.CDLL, cycle: str, how: str, name: str, size: int) -> Batc
 
 
 def cycle_case(lib: ctypes.CDLL, cycle: str, name: str, size: int) -> Case:
-    """The cycle by every contender; for "attach" an object of that name and size must be there."""
+    """The cycle of every contender; "attach" needs an existing object of that name and size."""
     what = CYCLES[cycle]
     case = Case(
         f"{what.title}, {size >> 10} KiB",
@@ -184,7 +185,7 @@ def cycle_case(lib: ctypes.CDLL, cycle: str, name: str, size: int) -> Case:
 
 @dataclass
 class Buffers:
-    """The same number of bytes, five times."""
+    """Five buffers of the same number of bytes."""
 
     array: bytearray
     handle: Any  # posixshm.SharedMemory
@@ -260,7 +261,7 @@ def buffer_cases(b: Buffers) -> list[Case]:
         ("x[i] = v", "x[1000] = 7"),
         ("x[i:j] as a view", "x[1000:2000]"),
     ):
-        # A slice of a bytearray is a copy; that of a memoryview is the like of ours.
+        # A slice of a bytearray is a copy; a slice of a memoryview is not, like ours.
         first = memoryview(b.array) if "view" in title else b.array
         cases.append(
             Case(
@@ -280,7 +281,7 @@ def buffer_cases(b: Buffers) -> list[Case]:
 
 
 def big_case(lib: ctypes.CDLL, name: str, size: int) -> Case:
-    """Made, mapped and one byte written to every page; removing it is not in the figure."""
+    """Create and map an object and write a byte to every page, without the time to remove it."""
     raw = name.encode()
 
     def in_c(reserve: int) -> Batch:
@@ -335,7 +336,7 @@ def huge_pages_setting() -> str:
 
 
 def once(which: str) -> None:
-    """One turn of one contender between two marks, for strace."""
+    """A turn of a contender between two marks, for strace."""
     cycle, _, who = which.partition(":")
     with scratch_names() as name, ExitStack() as stack:
         held = name("held")
@@ -347,13 +348,13 @@ def once(which: str) -> None:
             batch = c_peer(lib, cycle, "same", held, SIZE)
         else:
             batch = posixshm_batch(cycle, held, SIZE)
-        batch(100)  # so that the allocators have what they need
+        batch(100)  # so that the allocators have their memory
         with marked():
             batch(1)
 
 
 def compare_calls(show: bool) -> dict[str, bool]:
-    """For each cycle: does raw C make the system calls that posixshm makes?  show: print them."""
+    """Compare the system calls of raw C and posixshm for each cycle. show: print them."""
     print("\nthe system calls of raw C and of posixshm (strace)")
     compared = {}
     for cycle in CYCLES:
@@ -404,7 +405,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         print_case(case, rows)
         results.append(as_report(case, rows))
 
-    # Before pinning, or the tracker would have to share our core.
+    # Before pinning; otherwise the tracker would share this core.
     resource_tracker.ensure_running()
     with scratch_names() as name, c_library(RAW_C) as lib, pinned(settings.cpu):
         declare(lib)

@@ -1,15 +1,15 @@
-"""What does the `posixshm` command take for each name, when there are very many?
+"""How much time does the `posixshm` command need for each name if there are very many?
 
-    python benchmarks/bench_command.py            100,000 names; some minutes
-    python benchmarks/bench_command.py --quick    does it run at all; the figures mean nothing
+    python benchmarks/bench_command.py            100,000 names; takes some minutes
+    python benchmarks/bench_command.py --quick    only checks that it runs
     python benchmarks/bench_command.py --check    exit status 1 if a target is missed
 
-Each contender is a program that is started once a round, in turn.  The first row is coreutils' `ls
--l`, which reads the attributes of each file; posixshm also opens each of them, to prove whether a
-process uses it and to see what it contains.  The figures are processor time, of the program and of
-the kernel for it, by the number of names: other programs on the machine do not count.  The time
-that a program takes to start is measured with a name that does not exist, and subtracted.
-`reclaim` removes all names, which are made anew for each of its rounds.
+Each contender is a program that runs once in each round. The first row is `ls -l` of coreutils,
+which reads the attributes of each file. posixshm also opens each file to find out whether a process
+uses it and what it contains. The figures are the processor time of the program and of the kernel
+for it, divided by the number of names, so that other programs do not count. The start time of a
+program is measured with a name that does not exist and subtracted. `reclaim` removes all names, so
+they are created again for each of its rounds.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import Any
 from _common import SHM_DIR, CannotRun, arguments_of, conclude, machine, run_command
 
 COUNT, QUICK = 100_000, 500
-NONE = "none"  # what no name begins with, behind the prefix
-TARGET = 30.0  # microseconds a name
+NONE = "none"  # no name continues with this after the prefix
+TARGET = 30.0  # microseconds for a name
 POSIXSHM = [sys.executable, "-m", "posixshm"]
 
 
@@ -46,7 +46,7 @@ def remove(prefix: str) -> None:
 
 @contextmanager
 def names(count: int) -> Iterator[str]:
-    """So many objects, by what their names begin with."""
+    """This many objects; yields the prefix of their names."""
     prefix = f"posixshm-bench-{os.getpid()}-"
     room = os.statvfs(SHM_DIR)
     if room.f_files and room.f_favail < count + 1000:
@@ -59,7 +59,7 @@ def names(count: int) -> Iterator[str]:
 
 
 def processor_time(command: list[str]) -> float:
-    """Seconds that the program and the kernel took for it."""
+    """The processor time of the program and of the kernel for it, in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,21 +1,21 @@
-"""What does synchronising cost beside raw C, multiprocessing, threading and posix_ipc?
+"""What does synchronization cost, compared with raw C, multiprocessing, threading and posix_ipc?
 
-    python benchmarks/bench_sync.py            the tables; less than a minute
-    python benchmarks/bench_sync.py --quick    does it run at all; the figures mean nothing
+    python benchmarks/bench_sync.py            the tables; takes less than a minute
+    python benchmarks/bench_sync.py --quick    only checks that it runs
     python benchmarks/bench_sync.py --check    exit status 1 if a target is missed
 
 All contenders are interleaved, see _common.py; a figure is the median over the rounds of the ratio
 to the first row in the same round.  Without contention they run in one process on one
 core, and the time of an empty loop is subtracted from every contender whose loop runs in Python.
 
-In the ping-pong two processes wake each other, both on one core, where that takes one switch from
-the one to the other; on two cores it would be the sleep of a core that is measured.  A turn is
-there and back.  Every contender has a second process of its own, which is started once and sleeps
-while the others play; both ends of Python's run the same kind of loop, and both of C's run in C.
+In the ping-pong two processes wake each other alternately. Both are on one core, so that each
+wake-up is one context switch; on two cores the figure would include the sleep of a core. A turn is
+one exchange. Every contender has its own second process, which is started once and sleeps while
+others play. Both processes run the same kind of loop, either in Python or in C.
 
-In "one counter for all" the processes run on all cores, for the same time in each round.  The
-ratio is that of the time for an increment; fairness is that of the smallest share of a process to
-the largest one.  That no increment was lost is checked in every round.
+In "one counter for all" the processes run on all cores, for the same time in each round. The ratio
+compares the time for an increment; fairness is the ratio of the smallest share of a process to the
+largest share. Each round checks that no increment was lost.
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ def ping_pong_case(pairs: dict[str, Pair]) -> Case:
 def peers_under(rows: list[Row]) -> list[str]:
     """The Python peers that are not slower than our semaphore.
 
-    Without their semaphores: those sleep without a timer, and so miss a signal that arrives just
-    before the sleep.
+    Their semaphores are excluded: they sleep without a timer, and so miss a signal that arrives
+    just before the sleep.
     """
     ours = next(r.ratio for r in rows if r.name == "posixshm Semaphore")
     return [r.name for r in rows if r.name in peer_names() and r.ratio <= ours]
@@ -191,7 +191,7 @@ def peer_names() -> set[str]:
 class Race:
     """Processes that increment one counter after each start signal.
 
-    They receive that signal, and report the end, by pipes. `results` has three numbers for each
+    They receive the signal and report the end through pipes. `results` has three numbers for each
     process: its start, its end, and the number of increments.
     """
 
@@ -231,7 +231,7 @@ class Race:
         results = self.results[: 3 * len(self.gates)].tolist()
         counts = results[2::3]
         if value[0] != sum(counts):
-            raise CannotRun(f"{sum(counts)} increments have made {value[0]}")
+            raise CannotRun(f"{sum(counts)} increments gave {value[0]}")
         self.fairness.append(min(counts) / max(1, max(counts)))
         return (max(results[1::3]) - min(results[0::3])) / max(1, sum(counts))
 

@@ -1,4 +1,4 @@
-"""Draw the figures of bench_arrays.py: how long an array takes to reach another process.
+"""Draw the figures of bench_arrays.py: the time to pass an array to another process.
 
 python benchmarks/bench_arrays.py --json benchmarks/arrays.json
 python benchmarks/plot_arrays.py benchmarks/arrays.json > benchmarks/arrays.svg
@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 CASE = "hand over 64 MiB"
-LABELS = {  # of the contenders that are drawn
+LABELS = {  # of the drawn contenders
     "multiprocessing Queue": "multiprocessing.Queue",
     "multiprocessing Pipe": "multiprocessing.Pipe",
     "SharedArray": "SharedArray",
@@ -22,7 +22,7 @@ LABELS = {  # of the contenders that are drawn
     "posixshm array by reference, no copy": "posixshm: send a shared array",
     "copy it, in one process": "a copy in one process",
 }
-LEFT, WIDTH, ROW = 250, 330, 24  # pixels: of the labels, of the longest bar, of a line
+LEFT, WIDTH, ROW = 250, 330, 24  # pixels: width of the labels, of the longest bar, height of a line
 
 
 def bar(y: int, label: str, ms: float, longest: float) -> str:
@@ -44,7 +44,7 @@ def draw(report: dict) -> str:
     machine = report["machine"]
     about = f"{machine['python']}, {machine['cpu'].rpartition(', ')[2]}, median"
     width, height = LEFT + WIDTH + 80, 40 + ROW * len(rows) + 26
-    # The background makes it legible on light and dark pages.
+    # With a background it is legible on light and dark pages.
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}" font-family="sans-serif" font-size="13" '

@@ -2,8 +2,8 @@
  *
  * Built with cc when the benchmark starts.  Every peer runs its cycle n times
  * and returns the nanoseconds of the whole loop, or -errno of the first call
- * that failed, so that nothing of the interpreter is inside the figure.  Paths
- * are made once, outside the loop.
+ * that failed, so that the figure does not include the interpreter.  Paths are
+ * built once, outside the loop.
  *
  * The *_same peers make the system calls that posixshm makes, in its order and
  * with its arguments: "bench_calls.py --calls" runs both under strace and
@@ -42,9 +42,9 @@ now(void)
 
 /* -- create, close, unlink ------------------------------------------------ */
 
-/* An unlinked object gets its bytes and its use lock, and then its name.  Before
- * the descriptor is closed it is compared with the object.  The name is removed
- * under a lock, and only if it still refers to this object. */
+/* Create an unlinked object, set its size, take the use lock, and link it.
+ * Before closing the descriptor, check that it refers to the object.  Unlink the
+ * name under the name lock, and only if it still refers to the object. */
 static int
 create_same(const char *path, size_t size)
 {
@@ -106,8 +106,8 @@ peer_create_same(const char *name, size_t size, int64_t n)
     return now() - start;
 }
 
-/* The way of a textbook: without reservation and lock, and the name exists
- * before the size is set. */
+/* The way of a textbook, without reservation and lock.  The name exists before
+ * the size is set. */
 static int
 create_plain(const char *name, size_t size)
 {
@@ -155,7 +155,7 @@ attach_same(const char *name, const char *path, size_t size)
     if (fd < 0) {
         return -errno;
     }
-    /* Whether the last user is to remove the name. */
+    /* Does the last user remove the name? */
     struct flock mark = {.l_type = F_RDLCK, .l_start = (off_t)1 << 62};
     if (fstat(fd, &opened) == 0 && fcntl(fd, F_OFD_GETLK, &mark) == 0
         && flock(fd, LOCK_SH | LOCK_NB) == 0 && lstat(path, &named) == 0) {
@@ -207,7 +207,7 @@ attach_plain(const char *name)
     return rc;
 }
 
-/* size is not used: the plain way asks the object. */
+/* size is not used: the plain way reads it from the object. */
 int64_t
 peer_attach_plain(const char *name, size_t size, int64_t n)
 {
@@ -234,8 +234,8 @@ peer_touch(volatile unsigned char *base, size_t size)
     }
 }
 
-/* Make an object and touch every page.  reserve: 0 ftruncate, 1 fallocate.
- * Returns the nanoseconds, without those of the removal. */
+/* Create an object and touch every page.  reserve: 0 ftruncate, 1 fallocate.
+ * Returns the nanoseconds without the removal. */
 int64_t
 peer_make_and_touch(const char *name, size_t size, int reserve)
 {

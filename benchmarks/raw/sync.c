@@ -1,6 +1,6 @@
 /* The cost of synchronizing without Python: the C peers of bench_sync.py.
  *
- * Built with cc when the benchmark starts.  All of them work on one page of
+ * Built with cc when the benchmark starts.  All peers work on one page of
  * shared memory.  A function with n rounds returns the nanoseconds of the
  * whole loop, or -errno of the first call that failed. */
 
@@ -18,10 +18,10 @@
 #include <time.h>
 #include <unistd.h>
 
-/* It is all zeros at first, and each part has lines of its own. */
+/* Initially all zeros; each member has its own cache lines. */
 struct page {
     _Alignas(64) pthread_mutex_t mutex;
-    _Alignas(64) sem_t one;             /* there is one to take */
+    _Alignas(64) sem_t one;             /* its value is 1 */
     _Alignas(64) sem_t ping;
     _Alignas(64) sem_t pong;
     _Alignas(64) atomic_uint turn;
@@ -46,7 +46,7 @@ now(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* The mutex is of the kind that a posixshm.Lock is. */
+/* The mutex has the same type as that of a posixshm.Lock. */
 int64_t
 peer_prepare(struct page *page)
 {
@@ -181,7 +181,7 @@ peer_pong_futex(struct page *page, int64_t n)
 
 /* -- one counter for all -------------------------------------------------- */
 
-/* Increment for as long as *running is not 0.  Returns how often. */
+/* Increment while *running is not 0.  Returns the number of increments. */
 int64_t
 peer_count_mutex(struct page *page, volatile int64_t *counter,
                  const volatile int64_t *running)
