@@ -423,7 +423,6 @@ static PyMethodDef atomic_methods[] = {
 
 static PyGetSetDef atomic_getset[] = {
     ATTRIBUTE(word, format),
-    ATTRIBUTE(placed, offset),
     ATTRIBUTE(placed, shm),
     {0},
 };

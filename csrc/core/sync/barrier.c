@@ -212,6 +212,16 @@ barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
     return rc < 0 ? NULL : PyLong_FromUnsignedLong(arrival.index);
 }
 
+static PyObject *
+change(PyObject *op, void (*operation)(struct pshm_barrier *barrier))
+{
+    if (placed_check_writable(as_placed(op)) < 0) {
+        return NULL;
+    }
+    operation(as_barrier(op)->barrier);
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(barrier_abort_doc,
              "abort($self, /)\n--\n\n"
              "Break the barrier.\n\n"
@@ -221,11 +231,7 @@ PyDoc_STRVAR(barrier_abort_doc,
 static PyObject *
 barrier_abort(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    if (placed_check_writable(as_placed(op)) < 0) {
-        return NULL;
-    }
-    pshm_barrier_abort(as_barrier(op)->barrier);
-    Py_RETURN_NONE;
+    return change(op, pshm_barrier_abort);
 }
 
 PyDoc_STRVAR(barrier_reset_doc,
@@ -237,11 +243,7 @@ PyDoc_STRVAR(barrier_reset_doc,
 static PyObject *
 barrier_reset(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    if (placed_check_writable(as_placed(op)) < 0) {
-        return NULL;
-    }
-    pshm_barrier_reset(as_barrier(op)->barrier);
-    Py_RETURN_NONE;
+    return change(op, pshm_barrier_reset);
 }
 
 /* ---- Attributes ---- */

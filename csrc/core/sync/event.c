@@ -25,6 +25,17 @@ event_is_set(PyObject *op, PyObject *Py_UNUSED(unused))
                : PyBool_FromLong(pshm_event_is_set(placed_memory(self)));
 }
 
+static PyObject *
+change(PyObject *op, void (*operation)(struct pshm_event *event))
+{
+    PlacedObject *self = as_placed(op);
+    if (placed_check_writable(self) < 0) {
+        return NULL;
+    }
+    operation(placed_memory(self));
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(event_set_doc,
              "set($self, /)\n--\n\n"
              "Set the flag and wake all waiters: " MAN(futex, 2) ".\n\n"
@@ -34,12 +45,7 @@ PyDoc_STRVAR(event_set_doc,
 static PyObject *
 event_set(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    PlacedObject *self = as_placed(op);
-    if (placed_check_writable(self) < 0) {
-        return NULL;
-    }
-    pshm_event_set(placed_memory(self));
-    Py_RETURN_NONE;
+    return change(op, pshm_event_set);
 }
 
 PyDoc_STRVAR(event_clear_doc,
@@ -49,12 +55,7 @@ PyDoc_STRVAR(event_clear_doc,
 static PyObject *
 event_clear(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    PlacedObject *self = as_placed(op);
-    if (placed_check_writable(self) < 0) {
-        return NULL;
-    }
-    pshm_event_clear(placed_memory(self));
-    Py_RETURN_NONE;
+    return change(op, pshm_event_clear);
 }
 
 PARAMETERS(wait, 1, 0, "timeout");

@@ -185,12 +185,6 @@ placed_get_name(PyObject *op, void *Py_UNUSED(closure))
 
 const char placed_offset_doc[] = "Its offset in the object, bytes.";
 
-PyObject *
-placed_get_offset(PyObject *op, void *Py_UNUSED(closure))
-{
-    return PyLong_FromSsize_t(as_placed(op)->offset);
-}
-
 const char placed_closed_doc[] = "True after close() was called.";
 
 PyObject *

@@ -215,7 +215,6 @@ PyObject *placed_get_name(PyObject *op, void *closure);
 PyObject *placed_close(PyObject *op, PyObject *unused);
 PyObject *placed_unlink(PyObject *op, PyObject *unused);
 PyObject *placed_stat(PyObject *op, PyObject *unused);
-PyObject *placed_get_offset(PyObject *op, void *closure);
 PyObject *placed_get_closed(PyObject *op, void *closure);
 PyObject *placed_get_shm(PyObject *op, void *closure);
 PyObject *placed_get_uid(PyObject *op, void *closure);
@@ -254,8 +253,8 @@ extern const char placed_close_doc[], placed_unlink_doc[], placed_stat_doc[],
     PLACED_AT(at_doc), PLACED_REDUCE, PLAIN_METHOD(placed, close),            \
     PLAIN_METHOD(placed, unlink), PLAIN_METHOD(placed, stat)
 #define PLACED_GETSET                                                         \
-    ATTRIBUTE(placed, name), ATTRIBUTE(placed, offset),                       \
-    ATTRIBUTE(placed, closed), ATTRIBUTE(placed, shm), ATTRIBUTE(placed, uid)
+    ATTRIBUTE(placed, name), ATTRIBUTE(placed, closed),                       \
+    ATTRIBUTE(placed, shm), ATTRIBUTE(placed, uid)
 
 #define PLACED_OPTIONS_SIGNATURE                                              \
     "create=False, exist_ok=False, mode=0o600,\n"                             \

@@ -287,33 +287,30 @@ find_other(const placed_params *params, enum pshm_primitive_kind *found)
 static void
 raise_absent(const placed_params *params)
 {
-    const char *type = params->type->name;
+    const bool file = params->type->file != NULL;
+    const char *wanted = file ? "named semaphore" : params->type->name;
+    const char *other = "named semaphore", *opener = "Semaphore";
     enum pshm_primitive_kind found = PSHM_PRIMITIVE_NONE;
     if (!find_other(params, &found)) {
         raise_errno_words(-ENOENT, params->name,
                           "No object has this name; %s(name, create=True) "
-                          "creates one", type);
+                          "creates one", params->type->name);
+        return;
     }
-    else if (params->type->file == NULL) {
-        raise_errno_words(-ENOENT, params->name,
-                          "There is a named semaphore of this name, which "
-                          "Semaphore(name) opens, but no %s; %s(name, "
-                          "create=True) creates one beside it, because the "
-                          "object of a named semaphore is called 'sem.' and "
-                          "the name", type, type);
+    if (file) {
+        other = opener = placed_kind_name(found);
+        if (other == NULL || found == PSHM_PRIMITIVE_SEMAPHORE) {
+            other = "shared memory object";
+            opener = "SharedMemory.open";
+        }
     }
-    else {
-        const char *other = placed_kind_name(found);
-        bool primitive = other != NULL && found != PSHM_PRIMITIVE_SEMAPHORE;
-        raise_errno_words(-ENOENT, params->name,
-                          "There is %s %s of this name, which %s(name) opens, "
-                          "but no named semaphore, whose object is called "
-                          "'sem.' and the name; Semaphore(name, create=True) "
-                          "creates one beside it",
-                          primitive ? placed_article(other) : "a",
-                          primitive ? other : "shared memory object",
-                          primitive ? other : "SharedMemory.open");
-    }
+    raise_errno_words(-ENOENT, params->name,
+                      "There is %s %s of this name, which %s(name) opens, but "
+                      "no %s; %s(name, create=True) creates one beside it, "
+                      "because the object of a named semaphore is called "
+                      "'sem.' and the name",
+                      placed_article(other), other, opener, wanted,
+                      params->type->name);
 }
 
 /* Called before another process can open the object. */

@@ -178,30 +178,17 @@ placed_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
                                self->own ? Py_True : Py_False, own);
 }
 
-/* Put what a pickle says of the type's own parameters into params. */
-static int
-match_own(placed_params *params, PyObject *own)
-{
-    const struct signature signature = {params->type->name, 0, 0,
-                                        params->type->own};
-    PyObject *none = PyTuple_New(0);
-    int rc = none == NULL
-                 ? -1 : args_match_dict(&signature, none, own, params->values);
-    Py_XDECREF(none);
-    return rc;
-}
-
-/* _open_placed(type, shm, offset, own, values): what a pickle calls. */
+/* _open_placed(type, shm, offset, own, values): a pickle calls it. */
 static PyObject *
 open_placed(PyObject *module, PyObject *args)
 {
     core_state *state = core_state_of_module(module);
-    PyObject *python_type, *given, *result = NULL;
+    PyObject *python_type, *pickled, *result = NULL;
     placed_params params = {.state = state};
     int own;
     if (!PyArg_ParseTuple(args, "O!OOpO!:_open_placed", &PyType_Type,
                           &python_type, &params.shm, &params.offset, &own,
-                          &PyDict_Type, &given)) {
+                          &PyDict_Type, &pickled)) {
         return NULL;
     }
     params.type = find_type(state, python_type);
@@ -210,12 +197,16 @@ open_placed(PyObject *module, PyObject *args)
     }
     params.own = own && params.type->kind != PSHM_PRIMITIVE_NONE
                  && PyObject_TypeCheck(params.shm, state->handle_type);
-    /* A parser of arguments may run Python code, which may change given. */
-    PyObject *values = PyDict_Copy(given);
-    if (values != NULL && match_own(&params, values) == 0
+    const struct signature signature = {params.type->name, 0, 0,
+                                        params.type->own};
+    /* A parser of arguments may run Python code, which may change the dict. */
+    PyObject *none = PyTuple_New(0), *values = PyDict_Copy(pickled);
+    if (none != NULL && values != NULL
+        && args_match_dict(&signature, none, values, params.values) == 0
         && placed_parse(&params) == 0) {
         result = placed_open_in(&params, params.shm);
     }
+    Py_XDECREF(none);
     Py_XDECREF(values);
     return result;
 }
@@ -328,6 +319,8 @@ placed_repr(PyObject *op)
 static PyMemberDef members[] = {
     {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(PlacedObject, weakrefs),
      Py_READONLY, NULL},
+    {"offset", Py_T_PYSSIZET, offsetof(PlacedObject, offset), Py_READONLY,
+     placed_offset_doc},
     {0},
 };
 

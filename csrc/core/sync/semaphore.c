@@ -24,28 +24,19 @@ init_file(void *memory, unsigned value)
 }
 
 static int
-raise_named(int rc, PyObject *name)
-{
-    if (rc == -ENAMETOOLONG) {
-        PyErr_Format(PyExc_ValueError,
-                     "bad name %R: the name of a semaphore must be at most 251 "
-                     "bytes long", name);
-    }
-    else {
-        raise_errno(rc, name);
-    }
-    return -1;
-}
-
-static int
 name_of_file(PyObject *given, struct pshm_name *file)
 {
     struct pshm_name name;
     if (arg_name(given, &name) < 0) {
         return -1;
     }
-    int rc = pshm_sem_name(&name, file);
-    return rc < 0 ? raise_named(rc, given) : 0;
+    if (pshm_sem_name(&name, file) < 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "bad name %R: the name of a semaphore must be at most 251 "
+                     "bytes long", given);
+        return -1;
+    }
+    return 0;
 }
 
 /* The file of sem_open(3), a bare sem_t. */
@@ -223,11 +214,7 @@ core_sem_unlink(PyObject *Py_UNUSED(module), PyObject *const *args,
     Py_BEGIN_ALLOW_THREADS
     rc = pshm_sem_unlink(&name);
     Py_END_ALLOW_THREADS
-    if (rc < 0) {
-        (void)raise_named(rc, given);
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return rc < 0 ? raise_errno(rc, given) : Py_NewRef(Py_None);
 }
 
 PyMethodDef semaphore_functions[] = {
