@@ -127,14 +127,15 @@ typedef struct {
  * without an exception. */
 int handle_prepare(core_state *state, handle_state *out);
 
-/* Attach to path and fill *out. Returns 0 or -errno, without an exception:
- * -EINTR: a signal handler may have raised; -ERANGE: larger than max_size.
- * *object: as pshm_attach saw it, for the message. */
+/* Attach to path and fill *out, with the name. Returns 0 or -errno without an
+ * exception, but -EINTR if a signal handler has raised; -ERANGE: larger than
+ * max_size. *object: as pshm_attach saw it, for the message. */
 int handle_attach(core_state *state, const struct pshm_name *path,
                   const attach_params *params, handle_state *out,
                   struct pshm_object *object);
 
-/* The same for the object of a descriptor, which belongs to *out then. */
+/* The same for the object of a descriptor, which belongs to *out then, and does
+ * not have a name. */
 int handle_attach_fd(core_state *state, int fd, const attach_params *params,
                      handle_state *out, struct pshm_object *object);
 

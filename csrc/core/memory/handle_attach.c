@@ -102,6 +102,32 @@ fill_state(const struct pshm_object *object, const attach_params *params,
     return 0;
 }
 
+/* Returns 0, SHRUNK or -errno. */
+static int
+attach_once(core_state *state, const struct pshm_name *path,
+            const attach_params *params, handle_state *out,
+            struct pshm_object *object)
+{
+    int rc = handle_prepare(state, out);
+    if (rc < 0) {
+        return rc;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    unsigned shrinks = pshm_region_shrinks();
+    rc = pshm_attach(path, params->readonly, &params->accepted, object);
+    if (rc == 0) {
+        rc = fill_state(object, params, shrinks, out);
+        if (rc < 0) {
+            pshm_fd_close(object->fd);
+        }
+    }
+    Py_END_ALLOW_THREADS
+    if (rc < 0) {
+        handle_state_clear(out);
+    }
+    return rc;
+}
+
 int
 handle_attach(core_state *state, const struct pshm_name *path,
               const attach_params *params, handle_state *out,
@@ -110,25 +136,17 @@ handle_attach(core_state *state, const struct pshm_name *path,
     int rc;
     *object = (struct pshm_object){.fd = -1};
     do {
-        rc = handle_prepare(state, out);
-        if (rc < 0) {
-            return rc;
-        }
-        Py_BEGIN_ALLOW_THREADS
-        unsigned shrinks = pshm_region_shrinks();
-        rc = pshm_attach(path, params->readonly, &params->accepted, object);
-        if (rc == 0) {
-            rc = fill_state(object, params, shrinks, out);
-            if (rc < 0) {
-                pshm_fd_close(object->fd);
-            }
-        }
-        Py_END_ALLOW_THREADS
-        if (rc < 0) {
+        rc = attach_once(state, path, params, out, object);
+    } while (rc == SHRUNK || try_again(rc));
+    if (rc == 0) {
+        out->path = *path;
+        out->name = PyUnicode_FromString(pshm_name_plain(path));
+        if (out->name == NULL) {
+            PyErr_Clear();
             handle_state_clear(out);
+            rc = -ENOMEM;
         }
-    } while (rc == SHRUNK);
-    out->path = *path;
+    }
     return rc;
 }
 
@@ -290,10 +308,7 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
     for (;;) {
         int rc = handle_attach(state, path, params, out, &object);
         if (rc == 0) {
-            break;
-        }
-        if (try_again(rc)) {
-            continue;
+            return params->reserve ? reserve(out, name) : 0;
         }
         bool absent = rc == -ENOENT || rc == -ENODATA || rc == -EDOM;
         bool waits = timeout > 0 && (absent || rc == -EAGAIN);
@@ -311,12 +326,6 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
         }
         return -1;
     }
-    out->name = PyUnicode_FromString(pshm_name_plain(path));
-    if (out->name == NULL) {
-        handle_state_clear(out);
-        return -1;
-    }
-    return params->reserve ? reserve(out, name) : 0;
 }
 
 int
@@ -344,7 +353,6 @@ handle_attach_new(core_state *state, PyObject *given,
     const attach_params params = {.accepted = *accepted};
     handle_state attached;
     struct pshm_object object;
-    int rc;
     *out = NULL;
     if (audit_open(path, false) < 0) {
         return -1;
@@ -354,21 +362,12 @@ handle_attach_new(core_state *state, PyObject *given,
     if (self == NULL) {
         return -1;
     }
-    do {
-        rc = handle_attach(state, path, &params, &attached, &object);
-    } while (try_again(rc));
-    if (rc == 0) {
-        attached.name = PyUnicode_FromString(pshm_name_plain(path));
-        if (attached.name == NULL) {
-            handle_state_clear(&attached);
-            rc = -ENOMEM;
-        }
-    }
-    else if (rc != -ENOENT) {
-        handle_raise_attach(rc, given, &params, &object);
-    }
+    int rc = handle_attach(state, path, &params, &attached, &object);
     if (rc < 0) {
         Py_DECREF(self);
+        if (rc != -ENOENT) {
+            handle_raise_attach(rc, given, &params, &object);
+        }
         return rc == -ENOENT ? rc : -1;
     }
     *out = handle_finish(self, &attached);

@@ -172,20 +172,17 @@ attach_existing(core_state *state, const create_params *params,
     };
     const struct pshm_name *path = params->spec.name;
     struct pshm_object object;
-    int rc;
     double deadline = pshm_clock() + SIZING_TIMEOUT, pause = SIZING_PAUSE;
     if (audit_open(path, false) < 0) {
         return -1;
     }
-    do {
-        rc = handle_attach(state, path, &attach, out, &object);
-        if (rc == -ENODATA && pshm_clock() < deadline) {
-            if (handle_pause(deadline, &pause) < 0) {
-                return -1;
-            }
-            rc = -EINTR;
+    int rc = handle_attach(state, path, &attach, out, &object);
+    while (rc == -ENODATA && pshm_clock() < deadline) {
+        if (handle_pause(deadline, &pause) < 0) {
+            return -1;
         }
-    } while (try_again(rc));
+        rc = handle_attach(state, path, &attach, out, &object);
+    }
     if (rc == -ENOENT) {
         return 1;
     }
@@ -214,7 +211,7 @@ attach_existing(core_state *state, const create_params *params,
         out->last = true;
         (void)pshm_mark_set(out->fd->fd);
     }
-    return set_name(out, path);
+    return 0;
 }
 
 /* exist_ok: returns 0 with *out attached; 1: make a new object; or -1 with an

@@ -145,7 +145,7 @@ handle_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 /* Fill *out from a handle of this process that has the object, if there is one
  * and the name still refers to the object. Returns whether it did. */
 static bool
-attach_known(core_state *state, const struct pshm_name *path,
+attach_known(core_state *state, PyObject *name, const struct pshm_name *path,
              struct pshm_identity id, bool readonly, handle_state *out)
 {
     struct pshm_status named, opened;
@@ -167,6 +167,7 @@ attach_known(core_state *state, const struct pshm_name *path,
         handle_state_clear(out);
         return false;
     }
+    out->name = Py_NewRef(name);
     out->path = *path;
     out->id = id;
     out->readonly = readonly;
@@ -180,10 +181,7 @@ attach_named(core_state *state, PyObject *name, const struct pshm_name *path,
              handle_state *out)
 {
     struct pshm_object found;
-    int rc;
-    do {
-        rc = handle_attach(state, path, params, out, &found);
-    } while (try_again(rc));
+    int rc = handle_attach(state, path, params, out, &found);
     if (rc == -ERANGE && pshm_link_holds(path, id) != 1) {
         rc = -ESTALE;
     }
@@ -261,13 +259,13 @@ attach_reference(PyObject *module, PyObject *args)
         return NULL;
     }
     bool known = params.max_size == 0
-                 && attach_known(state, &path, id, readonly, &attached);
+                 && attach_known(state, name, &path, id, readonly,
+                                 &attached);
     if (!known
         && attach_named(state, name, &path, id, &params, &attached) < 0) {
         Py_DECREF(self);
         return NULL;
     }
-    attached.name = Py_NewRef(name);
     attached.track = track;
     PyObject *finalizer;
     if (handle_install(self, &attached, &finalizer) < 0) {
