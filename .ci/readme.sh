@@ -1,6 +1,7 @@
-# The README's two commands, as root and as an ordinary user; and the site of the documents.
+# Functions that run the two commands of the README as root and as an ordinary user, and build the
+# site.
 
-readme_command() { # readme_command PATTERN: the line of the README that matches it
+readme_command() { # readme_command PATTERN: prints the first command of the README that matches
     awk '/^```/ { inside = !inside; next } inside' "$tree/README.md" | grep -m 1 -E -- "$1" ||
         fail "README.md has no command $1"
 }
@@ -13,7 +14,7 @@ run_readme() {
     demo=$(demo_command) tests=$(tests_command)
     copy_tree "$scratch/clone"
     cd "$scratch/clone"
-    unset PYTHONPYCACHEPREFIX # as for a user
+    unset PYTHONPYCACHEPREFIX # as a user runs it
     printf '$ %s\n' "$demo"
     bash -euo pipefail -c "$demo"
     printf '$ %s\n' "$tests"
@@ -28,7 +29,7 @@ run_site() {
     [ "$status" = 0 ] || { [ "$status" = 3 ] && [ "${CI:-}" != true ]; }
 }
 
-user=$scratch/user # the home of an ordinary user, with a clone in it
+user=$scratch/user # the home of an ordinary user, which contains a clone
 
 install_for_user() {
     mkdir "$user"
@@ -36,18 +37,19 @@ install_for_user() {
     in_way "$(demo_command)"
 }
 
-in_way() { # in_way COMMAND [OPTION...]: of .ci/way
+in_way() { # in_way COMMAND [OPTION...]: runs the command with these options of .ci/way
     printf '$ %s\n' "$1"
     python3 "$checkout/.ci/way" "${@:2}" "$user" bash -euo pipefail -c "cd clone; $1"
 }
 
-# The tests that depend on the place where they run: files, users, limits, terminals, other programs' objects.
+# The tests that depend on the environment: files, users, limits, terminals, other programs'
+# objects.
 depends_on_place=(acl attach command command_copying command_doctor command_listing command_removing)
 depends_on_place+=(command_rights command_terminal command_waiting create demo)
 depends_on_place+=(exit growth handle limits names pickle readme reclaim semaphore)
 depends_on_place+=(shared_memory_dropin signals)
 
-# The fewest rights and the least room at once, beside other programs.
+# Few permissions, little memory and other programs at once.
 run_in_short() {
     install_for_user
     in_way "$(tests_command) -q $(printf 'tests/test_%s.py ' "${depends_on_place[@]}")" \

@@ -31,7 +31,7 @@ can_own_shm() {
 not_sanitized=(
     test_limits.py::test_locked_memory_limit
     test_limits.py::test_a_limit_on_locked_memory_is_named
-    test_pickle.py::test_ten_thousand_of_them_take_no_memory
+    test_pickle.py::test_pickling_ten_thousand_handles_needs_no_memory
     test_limits.py::test_too_many_maps
     test_mapping.py::test_lock_pages
     test_mapping.py::test_lock_pages_over_the_limit

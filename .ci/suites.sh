@@ -1,6 +1,7 @@
-# The suites that run: README, every Python, other packages, sanitizers, CPython's own tests, benchmarks.
+# Functions that run the suites: every Python, other packages, sanitizers, CPython's tests,
+# benchmarks.
 
-ran=$scratch/ran # the versions whose whole suite passed, one a line
+ran=$scratch/ran # the versions whose suite passed, one on each line
 touch "$ran"
 
 # The tests that depend on the version of Python: reference counts, exit, fork, interpreters. The oldest
@@ -9,17 +10,17 @@ its_own=(arguments exit fork leaks lifetime mapping pickle subinterpreters surfa
 its_own=("${its_own[@]/#/tests/test_}")
 its_own=("${its_own[@]/%/.py}")
 
-# Of the long tests those that a Python without a GIL may fail and another one pass.
+# The long tests that may fail only in a free-threaded Python.
 of_threads=(dlpack fork lifetime storm subinterpreters threads trust)
 of_threads=("${of_threads[@]/#/tests/test_}")
 of_threads=("${of_threads[@]/%/.py}")
 
-# The tests that the README's command leaves out, for they take seconds each.
+# The tests that take seconds each, which the README's command excludes.
 run_long() {
     local venv=$scratch/python$readme_version
     make_venv "$venv" "$(command -v python3)" test
     cd "$tree"
-    # The C tests are a step of their own.
+    # The C tests are another step.
     POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider --durations=8 -m long \
         --ignore tests/test_posix_room.py
 }
@@ -28,7 +29,7 @@ run_suite() { # run_suite VERSION PYTHON [FILE...]
     local venv=$scratch/python$1
     make_venv "$venv" "$2" test
     case $1 in
-        *t) # neither the package nor what the tests import may switch the GIL on
+        *t) # the package and the modules of the tests must not turn the GIL on
             "$venv/bin/python" -W error -c 'import posixshm, sys; assert not sys._is_gil_enabled()'
             "$venv/bin/python" -c 'import hypothesis, numpy, pytest, rich, sys; assert not sys._is_gil_enabled()'
             ;;
@@ -44,11 +45,12 @@ run_suite() { # run_suite VERSION PYTHON [FILE...]
     echo "$1${3:+ (in part)}" >>"$ran"
 }
 
-# The newest of each package that the interpreter can have.  Of PyTorch the build for the CPU, if
-# an index of pip has it; otherwise the one of PyPI, with gigabytes of libraries for GPUs.
+# Installs the newest version of each package that supports the interpreter. For PyTorch this is the
+# CPU build if an index of pip has it, or the build of PyPI, which needs gigabytes of libraries for
+# GPUs.
 run_consumers() { # run_consumers PYTHON [with-torch]
     local venv torch options=(--ignore tests/consumers/test_torch.py --ignore tests/consumers/test_examples.py)
-    venv=$scratch/consumers$("$1" -c "$python_version")${2:+-$2} # both may be of one version
+    venv=$scratch/consumers$("$1" -c "$python_version")${2:+-$2} # both may have the same version
     make_venv "$venv" "$1" test,consumers
     if [ $# = 2 ]; then
         options=()
@@ -60,7 +62,7 @@ run_consumers() { # run_consumers PYTHON [with-torch]
     own_shm "$venv/bin/python" -m pytest -p no:cacheprovider tests/consumers "${options[@]}"
 }
 
-# The needs of public bug reports, with the packages that these name, in the first consumers' environment.
+# Runs tests/cases with their packages in the environment of the first consumers.
 run_cases() {
     local python
     python=$(ls "$scratch"/consumers*-with-torch/bin/python)
@@ -80,7 +82,7 @@ run_cpython_tests() { # run_cpython_tests PYTHON
         "$tree/tests/cpython/run" "$1" --wheel "$wheel"
     else
         echo "NOT TESTED: $1 comes without the test package"
-        # A Debian's does.  That which is python3 in CI may not, or none would be tested there.
+        # Debian's python3 does. In CI, python3 must have it, or no version would be tested.
         [ "${CI:-}" != true ] || [ "$("$1" -c "$python_version")" != "$readme_version" ]
     fi
 }
@@ -94,8 +96,8 @@ run_sanitized() {
         [[ $symbols == *" __${sanitizer}_"* ]] || fail "the extension was built without $sanitizer"
     done
     cd "$tree"
-    # Not what is marked "once", for the C tests have sanitizers of their own; and what is long runs only if
-    # this step is asked for by name.
+    # Without the tests marked "once", because the C tests have their own sanitizers. Long tests run
+    # only if this step is selected by name.
     local which="not once and not long"
     [ -z "$pattern" ] || which="not once"
     tests_are_there "${not_sanitized[@]}"
@@ -103,15 +105,15 @@ run_sanitized() {
     pytest_sanitized "$venv/bin/python" --durations=8 -m "$which"
 }
 
-# How much of csrc the C tests and part of the Python suite reach; the floor is a little less than what they
-# reached when it was set.  Whether they pass is for the other steps to say: the counters make calls of their
-# own, which tests that fail every call of the extension take for the extension's.
+# The coverage of csrc by the C tests and part of the Python suite. The minimum is a little less
+# than the coverage when it was set. Failures are ignored, because the counters make system calls,
+# which the tests that fail each system call mistake for calls of the extension.
 run_coverage() {
     local source=$scratch/coverage venv=$scratch/python$readme_version
     make_venv "$venv" "$(command -v python3)" test
     pip_for "$venv/bin/python" install -qq "setuptools>=77" ml_dtypes
     copy_tree "$source"
-    umask 0 # other users' processes count too
+    umask 0 # processes of other users must write counters, too
     mkdir "$source/c" "$source/python"
     cd "$source"
     CFLAGS='-O0 -DNDEBUG --coverage -fprofile-update=atomic' LDFLAGS=--coverage \
@@ -138,7 +140,7 @@ run_c() {
     own_shm "$tree/tests/c/run"
 }
 
-# The other C library, which has no functions that take a clock, and other types.
+# musl lacks the functions with a clock argument and has other types.
 run_musl() {
     local headers=$scratch/kernel-headers folder
     mkdir "$headers"
@@ -151,12 +153,12 @@ run_benchmarks() {
     make_main_venv
     cd "$tree"
     quick_benchmarks "$main_venv/bin/python"
-    # Figures are noise on a machine like this; which calls are made is not.
+    # The times are noise on this machine, but the system calls can be compared.
     local status=0
     own_shm "$main_venv/bin/python" benchmarks/bench_calls.py --calls --check || status=$?
     case $status in
         0) ;;
-        2) # strace may not trace here
+        2) # strace is not allowed here
             echo "NOT TESTED: the system calls were not compared"
             [ "${CI:-}" != true ]
             ;;
@@ -171,7 +173,7 @@ check_pythons() {
     done
     echo "the suite passed on: $(sort -V "$ran" | paste -sd ,)"
     if [ ${#missing[@]} != 0 ]; then
-        echo "it did not on: ${missing[*]}"
+        echo "the suite did not pass on: ${missing[*]}"
         [ "${CI:-}" != true ] # only a warning for a developer
     fi
 }

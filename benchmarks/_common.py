@@ -87,8 +87,8 @@ class Contender:
 class Case:
     """contenders[0] is the baseline.
 
-    loop: an empty batch, whose median time for a turn is subtracted for each contender whose loop
-    runs in Python.
+    loop: an empty batch, whose median time for each turn is subtracted for each contender whose
+    loop runs in Python.
     missing: lines that name the missing contenders.
     """
 

@@ -1,10 +1,10 @@
-"""Helpers of tests across processes, besides conftest; most of them are called in the children.
+"""Helpers for tests with several processes, in addition to conftest. Most of them run in children.
 
-A child finds this module when it is started with `env=PATH`:
+A child can import this module if it is started with `env=PATH`:
 
     start_python("from _processes import ready, stopped; ...", name, env=PATH)
 
-Many children start, so what takes long to import is imported by the functions.
+Because tests start many children, functions import slow modules themselves.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ import sys
 TESTS = os.path.dirname(os.path.abspath(__file__))
 SHM = "/dev/shm"
 PATH = {"PYTHONPATH": os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))}
-# For children that count memory: glibc keeps freed pieces for each thread, which count as used, and
-# the more of them the newer it is.
+# For children that count memory: glibc caches freed memory for each thread, which counts as used,
+# and newer versions cache more.
 COUNTING = {**PATH, "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
 SOMEBODY = 54321  # the second user and group id
 
@@ -28,10 +28,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def shm_names():
-    """The names in /dev/shm that are of this run of the tests, sorted.
+    """The sorted names in /dev/shm that belong to this test run.
 
-    All names if POSIXSHM_TEST_OWN_SHM=1 says that no other program uses it, or in a private_shm();
-    else those that begin with the prefix that conftest gives to the names it makes.
+    These are all names if no other program uses /dev/shm (POSIXSHM_TEST_OWN_SHM=1, or in a
+    private_shm()), and otherwise the names with the prefix of conftest.
     """
     names = os.listdir(SHM)
     if os.environ.get("POSIXSHM_TEST_OWN_SHM") != "1":
@@ -40,11 +40,11 @@ def shm_names():
     return sorted(names)
 
 
-# -- in the test: what this machine lets it do --------------------------------------------------
+# -- in the test: requirements ------------------------------------------------------------------
 
 
 def cannot_be_tested(reason):
-    """Never passed over silently: a failure in CI, else a skip that says so."""
+    """Fail in CI; otherwise skip the test with a message."""
     import pytest
 
     if os.environ.get("CI") == "true":
@@ -63,14 +63,14 @@ def open_terminal():
 
 
 def needs_root():
-    """For tests that become another user. Never passed over silently."""
+    """For tests that become another user. Fails in CI."""
     if os.geteuid() != 0:
-        cannot_be_tested("to become a second user takes root")
+        cannot_be_tested("becoming a second user needs root")
 
 
 @functools.cache
 def can_mount():
-    """Can a child have a /dev/shm of its own?"""
+    """Can a child mount its own /dev/shm?"""
     import subprocess
 
     code = "from _processes import private_shm; private_shm('size=1m')"
@@ -81,14 +81,14 @@ def can_mount():
 
 
 def needs_mounts():
-    """For tests whose children have a /dev/shm of their own. Never passed over silently."""
+    """For tests whose children mount their own /dev/shm. Fails in CI."""
     if not can_mount():
-        cannot_be_tested("a mount namespace of one's own takes root, or user namespaces")
+        cannot_be_tested("a mount namespace needs root or user namespaces")
 
 
 @functools.cache
 def kernel_has_acls():
-    """Can files of a tmpfs have access control lists? By one that no mount can change."""
+    """Can files of a tmpfs have access control lists? Tests a memfd, which no mount affects."""
     fd = os.memfd_create("acl")
     try:
         os.setxattr(fd, "system.posix_acl_access", acl_bytes())
@@ -102,14 +102,14 @@ def kernel_has_acls():
 
 
 def acl_bytes():
-    """The attribute that a list for the owner, the owning group, others and a mask has."""
+    """The extended attribute of a list for the owner, the owning group, others and a mask."""
     return b"\2\0\0\0" + b"".join(
         bytes([tag, 0, 6, 0, 255, 255, 255, 255]) for tag in (1, 4, 16, 32)
     )
 
 
 def needs_acls():
-    """For tests that set access control lists. Passed over only if no tmpfs can have them."""
+    """For tests that set access control lists. Skips them only if no tmpfs can have lists."""
     import pytest
 
     if not kernel_has_acls():
@@ -117,7 +117,7 @@ def needs_acls():
 
 
 def needs_acl_programs():
-    """For tests that compare with getfacl(1) and setfacl(1). Never passed over silently."""
+    """For tests that compare with getfacl(1) and setfacl(1). Fails in CI."""
     import shutil
 
     if shutil.which("getfacl") is None or shutil.which("setfacl") is None:
@@ -125,7 +125,7 @@ def needs_acl_programs():
 
 
 def needs_plain_build(reason):
-    """For tests that a sanitizer makes impossible; they run without one."""
+    """For tests that cannot run with a sanitizer."""
     import pytest
 
     if "lib" in (preload := os.environ.get("LD_PRELOAD", "")) and "san" in preload:
@@ -133,8 +133,8 @@ def needs_plain_build(reason):
 
 
 def build_c(source, folder, *flags):
-    """The program of tests/c/`source`, built in `folder`; a library with the flags -shared and
-    -fPIC. Never passed over silently."""
+    """Build tests/c/`source` in `folder` and return the path of the program, or of the library with
+    the flags -shared and -fPIC. Fails in CI if that is not possible."""
     import shutil
     import subprocess
 
@@ -151,7 +151,8 @@ def build_c(source, folder, *flags):
 
 
 def build_faults(folder):
-    """The library of tests/c/faults.h, built in `folder`; the environment that preloads it."""
+    """Build the library of tests/c/faults.h in `folder`; return the environment that preloads
+    it."""
     import subprocess
 
     library = folder / "faults.so"
@@ -162,7 +163,7 @@ def build_faults(folder):
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    # A sanitizer's library must stay the first one.
+    # The library of a sanitizer must remain the first.
     preload = os.pathsep.join(filter(None, [os.environ.get("LD_PRELOAD"), str(library)]))
     return {**PATH, "LD_PRELOAD": preload}
 
@@ -175,7 +176,7 @@ class Faults:
 
     FAIL, KILL_BEFORE, KILL_AFTER, STOP_BEFORE, STOP_AFTER = range(5)
     FAIL_ON, HOOK_BEFORE, HOOK_AFTER = range(5, 8)
-    # Calls of which there is one for each process or mapping of the machine.
+    # Calls that are made for each process or mapping of the machine.
     MANY = {"close", "fdopen", "getline", "open", "openat", "readdir", "realloc"}
 
     def __init__(self):
@@ -186,7 +187,7 @@ class Faults:
         assert self._library.pshm_fault_from(posixshm._core.__file__.encode()) == 0
 
     def count_allocations(self):
-        """From now on what Python allocates for the extension module is a call, "allocate"."""
+        """From now on, each allocation of Python for the extension module is a call "allocate"."""
         assert self._library.pshm_fault_allocations() == 0
 
     def arm(self, call, nth, action=FAIL, number=0):
@@ -194,26 +195,26 @@ class Faults:
         self._library.pshm_fault_arm(call, nth, action, number)
 
     def disarm(self):
-        """How many matching calls there were."""
+        """Return the number of matching calls."""
         return self._library.pshm_fault_disarm()
 
     def log(self):
-        """The names of those calls."""
+        """Return the names of those calls."""
         return self._library.pshm_fault_log().decode().split()
 
     def send(self, signal):
-        """Let the hook send a signal."""
+        """Make the hook send a signal."""
         self._library.pshm_fault_hook(self._library["raise"], ctypes.c_void_p(int(signal)))
 
     def call(self, function):
-        """Likewise, a function without arguments."""
+        """Make the hook call a function without arguments."""
         self._hook = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: function())
         self._library.pshm_fault_hook(self._hook, None)
 
 
 # -- in a child: another user, other mounts -----------------------------------------------------
 
-_alone_in_shm = False  # is this process, with its children, the only one that uses its /dev/shm?
+_alone_in_shm = False  # do only this process and its children use this /dev/shm?
 
 
 def _check(result):
@@ -236,24 +237,25 @@ def become(user):
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    # Otherwise a process that changed its user cannot read its own /proc.
+    # Otherwise a process cannot read its own /proc after a change of the user.
     PR_SET_DUMPABLE = 4
     _check(_libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
 
 
 def mount_tmpfs(where, options):
-    """Mount a fresh tmpfs; in a mount namespace of one's own."""
+    """Mount a new tmpfs. The caller needs its own mount namespace."""
     _check(_libc.mount(b"none", where.encode(), b"tmpfs", 0, options.encode()))
 
 
 def mount_over(source, target):
-    """Show the file source in the place of target; in a mount namespace of one's own."""
+    """Mount the file `source` over `target`. The caller needs its own mount namespace."""
     MS_BIND = 0x1000
     _check(_libc.mount(str(source).encode(), target.encode(), None, MS_BIND, None))
 
 
 def mount_ramfs(where):
-    """Mount a file system without access control lists; in a mount namespace of one's own."""
+    """Mount a file system without access control lists. The caller needs its own mount
+    namespace."""
     _check(_libc.mount(b"none", where.encode(), b"ramfs", 0, b"mode=1777"))
 
 
@@ -267,7 +269,7 @@ def _write(path, text):
 
 
 def private_shm(options="size=64m"):
-    """A mount namespace of one's own, with a fresh /dev/shm that goes with the process."""
+    """Enter a new mount namespace with a new /dev/shm, which ends with the process."""
     CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
     MS_REC, MS_PRIVATE = 0x4000, 1 << 18
     user, group = os.geteuid(), os.getegid()
@@ -288,7 +290,7 @@ def private_shm(options="size=64m"):
 def private_processes():
     """Continue as the only process of a process namespace and of its /proc, except its parent.
 
-    In a mount namespace of one's own.
+    The caller needs its own mount namespace.
     """
     CLONE_NEWPID = 0x20000000
     _check(_libc.unshare(CLONE_NEWPID))
@@ -299,7 +301,7 @@ def private_processes():
     _check(_libc.mount(b"proc", b"/proc", b"proc", 0, None))
 
 
-# -- in a child: its part in a concert ----------------------------------------------------------
+# -- barriers between the test and its children -------------------------------------------------
 
 
 def ready():
@@ -321,20 +323,20 @@ def go(*children):
         child.say("go")
 
 
-# -- in a child: what there is, and what it may not become --------------------------------------
+# -- in a child: resources and errors -----------------------------------------------------------
 
 
 def free_bytes():
-    """Bytes free in /dev/shm, exact on a tmpfs of one's own."""
+    """The free bytes in /dev/shm; exact if no other process uses it."""
     room = os.statvfs(SHM)
     return room.f_bfree * room.f_frsize
 
 
 class Holdings:
-    """Names in /dev/shm, this process's descriptors and mappings of shared memory."""
+    """The names in /dev/shm, and the descriptors and mappings of shared memory of this process."""
 
     def __init__(self):
-        # It stays what it is when /proc is mounted over.
+        # Remains usable if another file system is mounted over /proc.
         self.proc = os.open("/proc/self", os.O_DIRECTORY)
         self.descriptors = os.open("fd", os.O_DIRECTORY, dir_fd=self.proc)
 
@@ -345,12 +347,12 @@ class Holdings:
     def now(self):
         found = {f"name {name}" for name in shm_names()}
         for fd in os.listdir(self.descriptors):
-            with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing
                 found.add(f"fd {fd} -> {self._target(fd)}")
         with open(os.open("maps", os.O_RDONLY, dir_fd=self.proc)) as maps:
             for line in maps:
                 if f" {SHM}/" in line or " /memfd:" in line:
-                    # Without the name, which may have changed.
+                    # Without the name, which may have changed
                     found.add(f"mapping {' '.join(line.split()[:5])}")
         return found
 
@@ -361,9 +363,9 @@ class Holdings:
 
 @contextlib.contextmanager
 def unchanged(holdings=None):
-    """The block must leave, and remove, no name, descriptor or mapping.
+    """A block that must not leave or remove a name, descriptor or mapping.
 
-    Nor any memory, in a /dev/shm of one's own.
+    In a private_shm() it must not leave memory, either.
     """
     ours = holdings is None
     holdings = holdings or Holdings()
@@ -381,25 +383,26 @@ def unchanged(holdings=None):
 
 @contextlib.contextmanager
 def raises(*numbers):
-    """The block must raise the OSError of one of these errnos; a list that gets it."""
+    """A block that must raise an OSError with one of these errnos, which is appended to the
+    list."""
     caught = []
     try:
         yield caught
     except OSError as error:
         names = [errno.errorcode[number] for number in numbers]
-        assert error.errno in numbers, f"{error!r}, and not {names}"
+        assert error.errno in numbers, f"{error!r} instead of {names}"
         caught.append(error.with_traceback(None))
     else:
         raise AssertionError(f"no {[errno.errorcode[number] for number in numbers]}")
 
 
 class _Buffer(ctypes.Structure):
-    # Py_buffer; its address is all that matters here.
+    # Py_buffer; the tests read the address only.
     _fields_ = [("buf", ctypes.c_void_p), ("obj", ctypes.py_object), ("rest", ctypes.c_byte * 256)]
 
 
 def address_of(exporter):
-    """The address of the buffer of any exporter, read-only or not."""
+    """The address of the buffer of an exporter, which may be read-only."""
     view = _Buffer()
     get, release = ctypes.pythonapi.PyObject_GetBuffer, ctypes.pythonapi.PyBuffer_Release
     get.argtypes = [ctypes.py_object, ctypes.POINTER(_Buffer), ctypes.c_int]

@@ -1,4 +1,4 @@
-"""The end of a process: what was to go goes, what was to stay stays, and nothing is printed."""
+"""The end of a process: objects with delete= are removed, others remain, and nothing is printed."""
 
 import os
 import signal
@@ -17,8 +17,8 @@ name = sys.argv[1]
 """
 
 
-# CPython 3.13 without the GIL frees the states of daemon threads at the end. A thread that then
-# returns from a system call, whichever function made it, crashes.
+# The free-threaded CPython 3.13 frees the states of daemon threads at the end. A thread that then
+# returns from any system call crashes.
 FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 FREED_BY_CPYTHON = FREE_THREADED and sys.version_info < (3, 14)
 
@@ -27,7 +27,7 @@ def names_with(prefix):
     return sorted(name for name in os.listdir(SHM) if name.startswith(prefix))
 
 
-# How a process ends, and with which status. A process that ends in order removes its names.
+# How a process ends, and its exit status. A process that ends normally removes its names.
 IN_ORDER = {
     "the last line": ("", 0),
     "sys.exit": ("sys.exit(3)", 3),
@@ -49,7 +49,7 @@ IN_ORDER = {
         0,
     ),
 }
-# As if the current was cut off.
+# As after a power failure.
 NOT_IN_ORDER = {
     "os._exit": ("os._exit(0)", 0),
     "SIGKILL": ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
@@ -72,7 +72,7 @@ cycle.append(cycle)
 
 
 @pytest.mark.parametrize("end", IN_ORDER)
-def test_what_is_to_be_deleted_is_at_the_end(run_python, name, end):
+def test_objects_with_delete_are_removed_at_exit(run_python, name, end):
     code, wanted = IN_ORDER[end]
     status, out, err = run_python(START + MAKE + code, name, check=False)
     assert (status, out, err) == (wanted, "", "")
@@ -80,7 +80,7 @@ def test_what_is_to_be_deleted_is_at_the_end(run_python, name, end):
 
 
 @pytest.mark.parametrize("end", NOT_IN_ORDER)
-def test_what_a_killed_process_was_to_delete_can_be_reclaimed(run_python, name, end):
+def test_reclaim_removes_objects_with_delete_of_a_killed_process(run_python, name, end):
     code, wanted = NOT_IN_ORDER[end]
     resource = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
     status, out, err = run_python(START + resource + MAKE + code, name, check=False)
@@ -104,7 +104,7 @@ closed = SharedMemory.create(name + "-closed", 1000, track=True)
 closed.close()
 assert not closed.closed or closed.is_linked()
 """
-    # The tracker has the standard error, so this waits for its end too.
+    # The tracker keeps the standard error open, so this also waits for its end.
     status, _, err = run_python(START + make + code, name, check=False)
     assert status == wanted, err
     assert "leaked shared_memory objects" in err and "Traceback" not in err
@@ -112,7 +112,8 @@ assert not closed.closed or closed.is_linked()
 
 
 def test_a_terminated_worker_of_multiprocessing(run_python, name):
-    """It ends by SIGTERM: delete=True does not act, the tracker that its parent shares does."""
+    """SIGTERM ends the worker without delete=True, but the tracker that its parent shares cleans
+    up."""
     code = """
 import multiprocessing
 def work(connection):
@@ -135,7 +136,7 @@ worker.join()
     assert [each.removed for each in reclaim(name)] == [True]
 
 
-def test_objects_without_delete_stay(run_python, name):
+def test_objects_without_delete_remain(run_python, name):
     code = """
 shm = SharedMemory.create(name, 1000, init=lambda buf: buf.__setitem__(0, 7))
 again = SharedMemory.create(name, 1000, exist_ok=True, delete=True)
@@ -166,11 +167,11 @@ SharedMemory.create(name, 2000).close()
         shm.unlink()
 
 
-def test_what_is_closed_after_the_finalizers_of_the_exit_is_deleted(run_python, name):
+def test_handles_after_the_finalizers_at_exit_remove_their_objects(run_python, name):
     code = """
 import atexit
 
-@atexit.register  # so early that it is called after the finalizers
+@atexit.register  # registered so early that it runs after the finalizers
 def late():
     with SharedMemory.create(name + "-late", 1000, delete=True) as shm:
         assert shm.is_linked()
@@ -187,7 +188,7 @@ SharedMemory.create(name, 1000, delete=True)
     assert names_with(name) == []
 
 
-def test_deleted_once_it_is_not_missed(run_python, name):
+def test_an_object_that_was_already_removed_is_skipped_at_exit(run_python, name):
     code = """
 for way in (SharedMemory.unlink, SharedMemory.close, lambda shm: os.unlink(f"/dev/shm/{shm.name}")):
     shm = SharedMemory.create(name, 1000, delete=True)
@@ -198,7 +199,7 @@ keep = shm
     assert names_with(name) == []
 
 
-def test_a_deallocated_handle_deletes_at_once(name):
+def test_deallocating_a_handle_removes_its_object(name):
     shm = SharedMemory.create(name, 1000, delete=True)
     view = shm.buf
     assert names_with(name) == [name]
@@ -208,10 +209,10 @@ def test_a_deallocated_handle_deletes_at_once(name):
     assert view[0] == 1
 
 
-# -- silence ------------------------------------------------------------------------------------
+# -- no output ----------------------------------------------------------------------------------
 
 
-def test_handles_and_views_that_are_alive_at_the_end_print_nothing(run_python, name):
+def test_live_handles_and_views_print_nothing_at_exit(run_python, name):
     code = """
 import ctypes, weakref
 handles = [
@@ -237,7 +238,7 @@ except ImportError:
 references = [weakref.ref(shm, lambda _: None) for shm in handles]
 
 class Late:
-    "Uses everything again while the interpreter comes apart."
+    "Uses everything again while the interpreter is finalized."
     def __init__(self, shm, view):
         self.shm, self.view = shm, view
     def __del__(self):
@@ -258,25 +259,26 @@ threading_local.shm = handles[0]
 
 
 @pytest.mark.parametrize("delete", [True, "last"])
-def test_threads_in_the_middle_of_calls_at_the_end(run_python, name, delete):
+def test_threads_that_are_in_calls_at_exit(run_python, name, delete):
     code = f"""
 import contextlib, threading
 kept = [SharedMemory.create(f"{{name}}{{i}}", 4096, delete={delete!r}) for i in range(100)]
 started = threading.Barrier(4)
 
-def wait_for_ever():
+def wait_forever():
     started.wait()
     SharedMemory.open(name + "-absent", timeout=1000)
 
 def make(number):
     started.wait()
     while True:
-        # The end may be deleting the one before, which close() then leaves to it.
+        # The finalizer may be deleting the previous object at this time; close() then leaves it
+        # alone.
         with contextlib.suppress(FileExistsError):
             with SharedMemory.create(f"{{name}}-{{number}}", 1 << 20, delete={delete!r}):
                 pass
 
-threading.Thread(target=wait_for_ever, daemon=True).start()
+threading.Thread(target=wait_forever, daemon=True).start()
 for number in range(2):
     threading.Thread(target=make, args=(number,), daemon=True).start()
 started.wait()
@@ -287,14 +289,14 @@ started.wait()
             assert err.startswith("Fatal Python error: Segmentation fault"), err
         else:
             assert (status, out, err) == (0, "", "")
-        # Objects that daemon threads were making when they were frozen are left to reclaim().
+        # Objects that daemon threads were creating when they were frozen are left for reclaim().
         assert {each.removed for each in reclaim(f"{name}-")} <= {True}
         assert names_with(name) == []
 
 
 @pytest.mark.parametrize("delete", [True, "last"])
-def test_a_handle_that_is_made_at_any_line_of_the_end(run_python, name, delete):
-    """As a thread may make it. The trace function does it, in Python code that runs at the end."""
+def test_a_handle_that_is_created_at_any_line_during_exit(run_python, name, delete):
+    """The trace function creates the handle in Python code that runs at exit, as a thread could."""
     code = f"""
 import atexit
 kept, lines = [], []
@@ -317,7 +319,7 @@ atexit.register(sys.settrace, trace)
     assert names_with(name) == []
 
 
-def test_what_a_thread_made_is_deleted_at_the_end_of_the_process(run_python, name):
+def test_an_object_of_an_ended_thread_is_removed_at_exit(run_python, name):
     code = """
 import threading
 made = []

@@ -1,4 +1,5 @@
-"""Handles that travel: named ones by reference, others by descriptor through multiprocessing."""
+"""Pickled handles: by reference if they have a name, otherwise by descriptor with
+multiprocessing."""
 
 import concurrent.futures
 import contextlib
@@ -34,7 +35,7 @@ def shm(name):
 
 
 class Sub(SharedMemory):
-    """With state of its own."""
+    """A subclass whose objects have a __dict__."""
 
 
 class Slotted(SharedMemory):
@@ -68,10 +69,10 @@ def test_a_named_handle_is_pickled_by_reference(shm, protocol):
         assert other.stat().st_ino == shm.stat().st_ino
         other.buf[0] = ord("A")
     assert shm.buf[:3] == b"Abc"
-    assert shm.is_linked()  # the copy has no duty to delete it
+    assert shm.is_linked()  # the copy does not delete the object
 
 
-def test_read_only_and_room_to_grow_travel(shm):
+def test_readonly_and_max_size_are_pickled(shm):
     with SharedMemory.open(shm.name, readonly=True, max_size=64 * PAGESIZE) as reader:
         with pickle.loads(pickle.dumps(reader)) as other:
             assert other.readonly and other.buf.readonly
@@ -90,14 +91,14 @@ def test_a_copy_is_another_handle(shm, function):
         assert shm.buf[0] == 1
 
 
-def test_one_handle_twice_is_one_handle(shm):
+def test_one_handle_pickled_twice_is_one_handle(shm):
     one, two, others = pickle.loads(pickle.dumps([shm, shm, {"key": shm}]))
     assert one is two is others["key"]
     one.close()
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_the_state_of_a_subclass_travels(name, protocol):
+def test_the_state_of_a_subclass_is_pickled(name, protocol):
     with Sub.create(name, 10, delete=True) as shm:
         shm.notes = ["a", {"b": 1}]
         with pickle.loads(pickle.dumps(shm, protocol)) as other:
@@ -123,12 +124,12 @@ def test_a_cycle_through_the_state(name):
         del shm.list
 
 
-def test_an_attacher_is_pickled_too(shm):
+def test_an_attached_handle_can_be_pickled(shm):
     with SharedMemory.open(shm.name) as attached, pickle.loads(pickle.dumps(attached)) as other:
         assert other.buf[:3] == b"abc"
 
 
-def test_what_got_its_name_later(name, names):
+def test_a_handle_that_was_named_later_can_be_pickled(name, names):
     other_name = names()
     with SharedMemory.unlinked(10) as shm:
         with pytest.raises(TypeError):
@@ -149,7 +150,7 @@ def test_the_pure_python_pickler_too(shm):
         assert other.buf[:3] == b"abc"
 
 
-# -- what it refuses ----------------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------
 
 
 def refused(data, error, number, name):
@@ -162,20 +163,20 @@ def refused(data, error, number, name):
     return str(caught.value)
 
 
-def test_an_object_that_is_gone(name):
+def test_unpickling_after_the_object_was_removed(name):
     with SharedMemory.create(name, 10, delete=True) as shm:
         data = pickle.dumps(shm)
     refused(data, FileNotFoundError, errno.ENOENT, name)
 
 
-def test_an_object_that_was_made_again(name):
+def test_unpickling_after_the_object_was_created_again(name):
     with SharedMemory.create(name, 10, delete=True) as shm:
         data = pickle.dumps(shm)
     with SharedMemory.create(name, 10, delete=True):
         assert "another object" in refused(data, OSError, errno.ESTALE, name)
 
 
-def test_an_object_whose_name_was_taken_over(name):
+def test_unpickling_after_the_object_was_replaced(name):
     with SharedMemory.create(name, 10) as shm, SharedMemory.unlinked(10) as other:
         data = pickle.dumps(shm)
         other.link(name, replace=True)
@@ -183,7 +184,7 @@ def test_an_object_whose_name_was_taken_over(name):
         other.unlink()
 
 
-def test_an_object_that_was_renamed(name, names):
+def test_unpickling_after_the_object_was_renamed(name, names):
     with SharedMemory.create(name, 10) as shm:
         data = pickle.dumps(shm)
         shm.rename(names())
@@ -205,15 +206,15 @@ def test_another_host_or_another_boot_of_this_host(shm, protocol):
     assert "host" in message
 
 
-def test_another_host_says_so_first(name):
-    """Also if the name does not exist here: the object is on the other host."""
+def test_the_host_is_checked_first(name):
+    """The error names the host even if the name does not exist here."""
     with SharedMemory.create(name, 10, delete=True) as shm:
         data = pickle.dumps(shm)
     other = data.replace(boot_id(), b"01234567-89ab-cdef-0123-456789abcdef")
     refused(other, OSError, errno.EREMOTE, name)
 
 
-def test_another_thing_of_that_name(name):
+def test_unpickling_if_another_file_has_the_name(name):
     with SharedMemory.create(name, 10, delete=True) as shm:
         data = pickle.dumps(shm)
     for make, remove, number in [
@@ -228,7 +229,7 @@ def test_another_thing_of_that_name(name):
             remove(SHM + name)
 
 
-def test_an_object_that_became_larger_than_its_room(name):
+def test_unpickling_after_the_object_outgrew_max_size(name):
     with SharedMemory.create(name, 10, max_size=PAGESIZE, delete=True) as shm:
         data = pickle.dumps(shm)
         os.truncate(SHM + name, 2 * PAGESIZE)
@@ -240,7 +241,7 @@ def test_an_object_that_became_larger_than_its_room(name):
             other.unlink()
 
 
-def test_without_proc_it_is_said_what_is_missing(run_python, name):
+def test_the_error_without_proc_names_the_missing_file(run_python, name):
     needs_mounts()
     code = """
 import pickle, sys
@@ -258,13 +259,13 @@ else:
     raise AssertionError
 unmount("/proc")
 pickle.dumps(shm)
-mount_tmpfs("/proc", "size=1m")  # it was read, and stays what it is
+mount_tmpfs("/proc", "size=1m")  # it was read before and does not change
 pickle.loads(pickle.dumps(shm)).close()
 """
     run_python(code, name, env=PATH)
 
 
-def test_an_object_that_became_empty(name):
+def test_unpickling_while_the_object_is_empty(name):
     with SharedMemory.create(name, 10, delete=True) as shm:
         data = pickle.dumps(shm)
         os.truncate(SHM + name, 0)
@@ -290,7 +291,7 @@ def memory_file(size):
 
 
 @pytest.mark.parametrize("make", NAMELESS.values(), ids=NAMELESS)
-def test_what_has_no_name_takes_multiprocessing(make):
+def test_a_handle_without_a_name_needs_multiprocessing(make):
     with make() as shm:
         for protocol in PROTOCOLS:
             with pytest.raises(TypeError, match="multiprocessing"):
@@ -302,7 +303,7 @@ def test_what_has_no_name_takes_multiprocessing(make):
 
 
 @pytest.mark.parametrize("end", ["close", "detach"])
-def test_a_closed_handle_with_a_name_is_pickled_by_what_it_knows(name, end):
+def test_a_closed_handle_with_a_name_can_be_pickled(name, end):
     with Sub.create(name, 100) as owner:
         reader = Sub.open(name, readonly=True)
         reader.told = 5
@@ -341,7 +342,7 @@ def test_a_handle_without_descriptor_is_pickled_by_reference_only():
             mp.reduction.ForkingPickler.dumps(shm)
 
 
-def test_making_one_imports_nothing(run_python):
+def test_creating_a_handle_imports_nothing(run_python):
     run_python(
         """
         import sys
@@ -368,8 +369,8 @@ def test_making_one_imports_nothing(run_python):
     )
 
 
-def test_a_pickler_that_another_package_makes(run_python):
-    """As torch.multiprocessing does it. The type of the handle need not be known before."""
+def test_a_pickler_of_another_package(run_python):
+    """torch.multiprocessing does this. multiprocessing need not know the class of the handle."""
     run_python(
         """
         import posixshm, io, multiprocessing.reduction, pickle
@@ -387,8 +388,8 @@ def test_a_pickler_that_another_package_makes(run_python):
     )
 
 
-def test_what_a_forged_pickle_can_do(shm):
-    """It is an error, whatever stands in it; never a crash, never something half-made."""
+def test_a_forged_pickle_is_an_error_or_the_object(shm):
+    """A forged pickle is an error or this object; never a crash or an incomplete object."""
     attach, arguments, *_ = shm.__reduce__()
     attach(*arguments).close()
     garbage = [None, -1, 0, 2**63, 2**64, 2**100, "", "a/b", "\0", b"x", 1.5, [], object]
@@ -409,11 +410,11 @@ def test_what_a_forged_pickle_can_do(shm):
         attach(*arguments, None)
 
 
-# -- what this process has already --------------------------------------------------------------
+# -- sharing within the process -----------------------------------------------------------------
 
 
 def maps_of(shm):
-    """The rights of each mapping of the object in this process."""
+    """The permissions of each mapping of the object in this process."""
     inode = shm.stat().st_ino
     with open("/proc/self/maps") as maps:
         fields = [line.split() for line in maps]
@@ -435,7 +436,7 @@ def test_unpickling_takes_no_descriptor_and_no_mapping(shm):
     assert shm.buf[5] == 55 and shm.stat().st_size == 1000
 
 
-def test_each_of_them_outlives_the_others(name):
+def test_each_unpickled_handle_outlives_the_others(name):
     handles = [SharedMemory.create(name, 10)]
     for _ in range(3):
         handles.append(pickle.loads(pickle.dumps(handles[-1])))
@@ -464,7 +465,7 @@ def test_a_reader_never_gets_a_writable_map(shm):
         each.close()
 
 
-def test_protection_is_a_handles_own(shm):
+def test_protection_belongs_to_one_handle(shm):
     first, second = (pickle.loads(pickle.dumps(shm)) for _ in range(2))
     first.protect(PROT_READ)
     assert first.readonly and not second.readonly and not shm.readonly
@@ -472,7 +473,7 @@ def test_protection_is_a_handles_own(shm):
     assert first.buf[0] == 1
     view = shm.buf
     shm.protect(PROT_READ)
-    view[0] = 2  # it keeps its rights
+    view[0] = 2  # the view keeps its permissions
     assert first.buf[0] == second.buf[0] == shm.buf[0] == 2
     # A protected mapping is not shared.
     with pickle.loads(pickle.dumps(first)) as third:
@@ -486,7 +487,7 @@ def test_protection_is_a_handles_own(shm):
         each.close()
 
 
-def test_after_another_process_has_changed_the_size(shm, start_python):
+def test_unpickling_after_another_process_changed_the_size(shm, start_python):
     data = pickle.dumps(shm)
     child = start_python(
         """
@@ -518,7 +519,7 @@ def test_a_shared_map_forbids_to_shrink(shm):
     shm.resize(PAGESIZE, shrink=True)
 
 
-def test_a_name_that_is_gone_is_gone_for_what_is_mapped_too(name):
+def test_unpickling_a_removed_name_fails_although_the_object_is_mapped(name):
     with SharedMemory.create(name, 10) as shm:
         data = pickle.dumps(shm)
         shm.unlink()
@@ -530,8 +531,8 @@ def test_a_name_that_is_gone_is_gone_for_what_is_mapped_too(name):
             assert info.value.errno == errno.ESTALE
 
 
-def test_after_all_descriptors_were_closed(run_python, name):
-    """As a daemon does it. The number is another file's by then."""
+def test_unpickling_after_all_descriptors_were_closed(run_python, name):
+    """A daemon does this. The number then belongs to another file."""
     run_python(
         """
         import os, pickle, sys
@@ -551,7 +552,7 @@ def test_after_all_descriptors_were_closed(run_python, name):
     )
 
 
-def test_a_forked_child_shares_what_it_inherited(shm):
+def test_a_forked_child_shares_the_inherited_mapping(shm):
     data = pickle.dumps(shm)
     pid = os.fork()
     if pid == 0:
@@ -586,8 +587,8 @@ def test_threads_that_pickle_unpickle_and_close(shm, run_threads):
     assert maps_of(shm) == ["rw-s"]
 
 
-def test_protection_beside_a_thread_that_unpickles(shm, run_threads):
-    """The new handle shares the memory, or protect() changes it: never both."""
+def test_protect_while_another_thread_unpickles(shm, run_threads):
+    """The new handle does not share a mapping that protect() changes."""
     rounds = 10_000 if FREE_THREADED else 500
     barrier = threading.Barrier(2, timeout=DEADLINE)
     protected, rights = None, set()
@@ -624,7 +625,7 @@ TRAVELLERS = {
 
 
 def look(shm):
-    """In the other process: what arrived, and a sign in its last byte."""
+    """In the other process: return the properties of the handle, and change its last bytes."""
     view = np.ndarray(shm.size, "u1", buffer=shm)
     view[-1] = 77
     seen = (type(shm).__name__, shm.name, shm.size, shm.max_size, shm.readonly, bytes(view[:3]))
@@ -655,19 +656,19 @@ def travellers():
             assert (kind, bytes(shm.buf[-2:])) == (kind, bytes([78, 77]))
 
 
-# By spawn the arguments of the process are pickled, and nothing is inherited.
+# With spawn the arguments of the process are pickled, and nothing is inherited.
 @pytest.fixture(
     params=["spawn", *(pytest.param(method, marks=pytest.mark.long) for method in METHODS[:2])]
 )
 def context(request, monkeypatch):
-    """A start method; its processes print their stacks when they are aborted."""
+    """A start method, whose processes print their stacks when they are aborted."""
     monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
     return mp.get_context(request.param)
 
 
 @contextlib.contextmanager
 def running(process):
-    """Started; ended in time, or it is a failure."""
+    """Run a process, which must end before the deadline."""
     process.start()
     try:
         yield process
@@ -685,7 +686,7 @@ def running(process):
 
 
 def receive(connection):
-    assert connection.poll(DEADLINE), "nothing came"
+    assert connection.poll(DEADLINE), "no message arrived"
     return connection.recv()
 
 
@@ -751,8 +752,8 @@ def test_a_handle_that_is_closed_before_the_queue_has_pickled_it(context, name):
     queue.join_thread()
 
 
-def test_what_cannot_be_pickled_fails_in_the_caller(context):
-    """But for Queue, whose put() returns before its thread pickles."""
+def test_errors_of_pickling_are_raised_in_the_caller(context):
+    """Except for Queue, whose put() returns before its thread pickles."""
     shm = SharedMemory.anonymous(10)
     shm.close()
     ours, theirs = context.Pipe()
@@ -793,7 +794,7 @@ def test_through_an_executor(context, travellers):
 
 
 def _make(connection):
-    """Make objects here, and wait until they have arrived there."""
+    """Create objects in this process, and wait until the other process has received them."""
     for make in TRAVELLERS.values():
         shm = make()
         shm.buf[:3] = b"abc"
@@ -810,7 +811,7 @@ def test_back_from_a_process(context):
         for _ in TRAVELLERS:
             handles.append(receive(ours))
             ours.send("arrived")
-    # Their maker has ended.
+    # Their creator has ended.
     for shm in handles:
         assert shm.buf[:3] == b"abc" and not shm.created
         shm.buf[0] = 1
@@ -828,7 +829,7 @@ def _echo(connection):
 
 @pytest.mark.long
 def test_there_and_back_again(context):
-    """A handle that arrived can travel on."""
+    """A received handle can be sent again."""
     ours, theirs = context.Pipe()
     with ours, theirs, running(context.Process(target=_echo, args=(theirs,))):
         shm = SharedMemory.anonymous(10)
@@ -852,7 +853,7 @@ def _grow(connection):
 
 
 @pytest.mark.long
-def test_growth_in_place_is_seen_on_the_other_side(context):
+def test_growth_in_place_is_visible_in_the_other_process(context):
     ours, theirs = context.Pipe()
     with (
         ours,
@@ -865,8 +866,8 @@ def test_growth_in_place_is_seen_on_the_other_side(context):
         assert shm.size == 5 * PAGESIZE and shm.buf[-1] == 5
 
 
-def turned(shm):
-    """Can a read-only handle be made a writable one?"""
+def can_become_writable(shm):
+    """Can a read-only handle become writable?"""
     for function in (
         lambda: shm.map(readonly=False),
         lambda: shm.protect(PROT_READ | PROT_WRITE),
@@ -883,7 +884,7 @@ def _readonly(connection):
     try:
         shm.buf[0] = 1
     except TypeError:
-        connection.send((shm.readonly, shm.buf.readonly, bytes(shm.buf[:3]), turned(shm)))
+        connection.send((shm.readonly, shm.buf.readonly, bytes(shm.buf[:3]), can_become_writable(shm)))
     else:
         connection.send("wrote")
     connection.close()
@@ -913,7 +914,7 @@ def _sum(shm, start, stop):
 @pytest.mark.long
 @pytest.mark.parametrize("make", [SharedMemory.anonymous, SharedMemory.unlinked])
 def test_many_tasks_on_one_array(context, make):
-    """A handle that goes with every task of a pool; nothing is used up."""
+    """A handle is an argument of every task of a pool; this uses up no resource."""
     with make(8 * 1000) as shm, context.Pool(2) as pool:
         np.ndarray(1000, "i8", buffer=shm)[:] = range(1000)
         tasks = [(shm, start, start + 50) for start in range(0, 1000, 50)]
@@ -944,7 +945,7 @@ def _open_gone(connection):
     connection.close()
 
 
-def test_a_named_object_that_is_gone_when_it_arrives(context, name):
+def test_an_object_that_is_removed_before_it_arrives(context, name):
     ours, theirs = context.Pipe()
     with ours, theirs, running(context.Process(target=_open_gone, args=(theirs,))):
         with SharedMemory.create(name, 10, delete=True) as shm:
@@ -953,7 +954,7 @@ def test_a_named_object_that_is_gone_when_it_arrives(context, name):
         assert receive(ours) == errno.ENOENT
 
 
-def test_the_other_pickler_keeps_its_error_after_multiprocessing_was_used(context):
+def test_pickle_still_refuses_an_anonymous_handle_after_multiprocessing(context):
     """multiprocessing can pickle an anonymous handle; pickle cannot."""
     with SharedMemory.anonymous(10) as shm:
         ours, theirs = context.Pipe()
@@ -964,7 +965,7 @@ def test_the_other_pickler_keeps_its_error_after_multiprocessing_was_used(contex
 
 
 def test_a_spawned_program_leaves_nothing(run_python, tmp_path, name):
-    """A script with a main guard, as a user writes it; it prints nothing on standard error."""
+    """A typical script with a main guard prints nothing to standard error."""
     script = tmp_path / "script.py"
     script.write_text(
         """
@@ -996,7 +997,7 @@ if __name__ == "__main__":
         assert not os.path.exists(SHM + name)
 
 
-def test_no_class_is_needed_on_the_other_side_but_ours():
+def test_a_pickle_needs_only_the_public_module():
     """The pickle names the public module, so that other versions can load it."""
     with SharedMemory.create(None, 10, delete=True) as shm:
         assert b"posixshm" in pickle.dumps(shm)
@@ -1005,7 +1006,7 @@ def test_no_class_is_needed_on_the_other_side_but_ours():
 
 
 @pytest.mark.long
-def test_ten_thousand_of_them_take_no_memory(run_python, name):
+def test_pickling_ten_thousand_handles_needs_no_memory(run_python, name):
     code = """
         import gc, os, pickle, sys
         from multiprocessing.reduction import ForkingPickler
@@ -1050,8 +1051,8 @@ def test_ten_thousand_of_them_take_no_memory(run_python, name):
     run_python(code, name, env=COUNTING, timeout=120)
 
 
-def test_nothing_is_kept_after_the_journey():
-    """Pickled by the pickler of multiprocessing, and then never sent."""
+def test_a_pickle_that_is_never_sent_keeps_no_descriptor():
+    """The pickler of multiprocessing pickles the handle, which is then not sent."""
     before = len(os.listdir("/proc/self/fd"))
     with SharedMemory.create(None, 10, delete=True) as shm:
         for _ in range(10):
