@@ -52,6 +52,13 @@ access_it(void)
 }
 
 static void
+access_lost_page(void)
+{
+    map_a_lost_page();
+    access_it();
+}
+
+static void
 note_call(void)
 {
     sigset_t mask;
@@ -99,6 +106,14 @@ install(void)
     CHECK_IS(pshm_bus_install(&calls), 0);
 }
 
+/* Install the handler when the action has these flags. */
+static void
+install_above(int flags)
+{
+    set_action(flags);
+    install();
+}
+
 static bool
 is_current(void (*handler)(int))
 {
@@ -137,8 +152,7 @@ static int
 repaired_access_is_repeated(void *context)
 {
     (void)context;
-    set_action(0);
-    install();
+    install_above(0);
     install();
     map_a_lost_page();
     repairs = true;
@@ -159,11 +173,9 @@ other_accesses_go_to_the_previous_action(void *context)
     (void)context;
     for (size_t i = 0; i < COUNT(flags); i++) {
         check_about("flags %x", (unsigned)flags[i]);
-        set_action(flags[i]);
-        install();
+        install_above(flags[i]);
         called = 0;
-        map_a_lost_page();
-        access_it();
+        access_lost_page();
         CHECK_IS(called, 1);
         CHECK_IS(blocked, flags[i] & SA_NODEFER ? 2 : 3);
         pshm_bus_remove();
@@ -175,13 +187,10 @@ static int
 resethand_action_is_called_once(void *context)
 {
     (void)context;
-    set_action((int)SA_RESETHAND);
-    install();
-    map_a_lost_page();
-    access_it();
+    install_above((int)SA_RESETHAND);
+    access_lost_page();
     CHECK_IS(called, 1);
-    map_a_lost_page();
-    access_it();
+    access_lost_page();
     return 0;
 }
 
@@ -192,8 +201,7 @@ ignore_sent_signal(void *context)
     install();
     CHECK(kill(getpid(), SIGBUS) == 0);
     if (context != NULL) {
-        map_a_lost_page();
-        access_it();
+        access_lost_page();
     }
     return 0;
 }
@@ -223,8 +231,7 @@ default_ends_the_process_after_an_access(void *context)
     (void)context;
     (void)signal(SIGBUS, SIG_DFL);
     install();
-    map_a_lost_page();
-    access_it();
+    access_lost_page();
     return 0;
 }
 
@@ -232,10 +239,8 @@ static int
 resethand_action_becomes_the_default(void *context)
 {
     (void)context;
-    set_action((int)SA_RESETHAND);
-    install();
-    map_a_lost_page();
-    access_it();
+    install_above((int)SA_RESETHAND);
+    access_lost_page();
     CHECK_IS(called, 1);
     pshm_bus_remove();
     CHECK(is_current(SIG_DFL));
@@ -258,34 +263,29 @@ static int
 handler_on_top_may_call_ours(void *context)
 {
     (void)context;
-    set_action(SA_SIGINFO);
-    install();
+    install_above(SA_SIGINFO);
     struct sigaction action = {.sa_sigaction = call_below,
                                .sa_flags = SA_SIGINFO};
     CHECK(sigaction(SIGBUS, &action, &below) == 0);
     pshm_bus_remove();                  /* it remains below the other handler
                                          */
     install();
-    map_a_lost_page();
-    access_it();
+    access_lost_page();
     CHECK_IS(called, 2);
     pshm_bus_remove();
     CHECK(!is_current(handle));
     /* Our handler is the current one again. */
     install();
     called = 0;
-    map_a_lost_page();
-    access_it();
+    access_lost_page();
     CHECK_IS(called, 2);
     CHECK(sigaction(SIGBUS, &action, NULL) == 0);
     install();
     called = 0;
-    map_a_lost_page();
-    access_it();
+    access_lost_page();
     CHECK_IS(called, 2);
     repairs = true;
-    map_a_lost_page();
-    access_it();
+    access_lost_page();
     CHECK_IS(repaired, 1);
     return 0;
 }
@@ -296,12 +296,10 @@ many_actions_can_be_replaced(void *context)
 {
     (void)context;
     for (unsigned i = 0; i < 16; i++) {
-        set_action((i & 1 ? SA_RESTART : 0) | (i & 2 ? SA_NODEFER : 0)
+        install_above((i & 1 ? SA_RESTART : 0) | (i & 2 ? SA_NODEFER : 0)
                    | (i & 4 ? SA_ONSTACK : 0) | (i & 8 ? SA_SIGINFO : 0));
-        install();
     }
-    map_a_lost_page();
-    access_it();
+    access_lost_page();
     CHECK_IS(called, 1);
     for (unsigned i = 0; i < 16; i++) {
         pshm_bus_remove();
@@ -318,8 +316,7 @@ call_after_removal(void *context)
 {
     struct sigaction action, ours;
     siginfo_t info = {.si_code = BUS_OBJERR};
-    set_action(SA_SIGINFO);
-    install();
+    install_above(SA_SIGINFO);
     CHECK(sigaction(SIGBUS, NULL, &ours) == 0);
     pshm_bus_remove();
     ours.sa_sigaction(SIGBUS, &info, &action);
@@ -346,8 +343,7 @@ static int
 own_signal_is_postponed_in_a_guard(void *context)
 {
     (void)context;
-    set_action(0);
-    install();
+    install_above(0);
     (void)raise(SIGBUS);
     CHECK_IS(called, 1);
     in_a_guard = true;
@@ -361,8 +357,7 @@ own_signal_is_postponed_in_a_guard(void *context)
     /* A signal for an access that was repaired is not sent again. */
     in_a_guard = repairs = true;
     (void)raise(SIGBUS);
-    map_a_lost_page();
-    access_it();
+    access_lost_page();
     pshm_bus_send_postponed();
     CHECK(repaired == 1 && called == 2);
     return 0;
@@ -380,8 +375,7 @@ signal_of_another_process_is_not_postponed(void *context)
 {
     pid_t self = getpid();
     (void)context;
-    set_action(0);
-    install();
+    install_above(0);
     in_a_guard = true;
     CHECK_IS(child_run(signal_the_parent, &self), 0);
     CHECK_IS(called, 1);

@@ -22,6 +22,13 @@ truncated(int *fd, size_t left)
     return base;
 }
 
+static void
+unmap(char *base, int fd)
+{
+    pshm_unmap(base, PAGES * PAGE);
+    (void)close(fd);
+}
+
 static char
 peek(const char *base, size_t page)
 {
@@ -47,8 +54,7 @@ lost_pages_are_zeros_inside_the_guard(void)
     CHECK(ftruncate(fd, (off_t)(PAGES * PAGE)) == 0);
     CHECK(pwrite(fd, "b", 1, (off_t)(2 * PAGE)) == 1);
     CHECK_IS(peek(base, 2), 'b');
-    pshm_unmap(base, PAGES * PAGE);
-    (void)close(fd);
+    unmap(base, fd);
 }
 
 static void
@@ -72,8 +78,7 @@ every_guard_of_the_mapping_reports(void)
     CHECK_IS(pshm_guard_leave(outer, prot, &lost), 0);
     CHECK_IS(lost.start, 3 * PAGE);
     CHECK_IS(lost.end, PAGES * PAGE);
-    pshm_unmap(base, PAGES * PAGE);
-    (void)close(fd);
+    unmap(base, fd);
 }
 
 static void
@@ -96,8 +101,7 @@ previous_action_is_restored(void)
     }
     CHECK(sigaction(SIGBUS, NULL, &action) == 0);
     CHECK(action.sa_handler == before.sa_handler);
-    pshm_unmap(base, PAGES * PAGE);
-    (void)close(fd);
+    unmap(base, fd);
 }
 
 static int
@@ -155,8 +159,7 @@ each_failure_of_entering_is_returned(void)
     op.overcomes = " munlock mremap ";
     CHECK(fail_each(&op) >= 4);
     CHECK_IS(pshm_guard_leave(outer, PROT_READ, &lost), 0);
-    pshm_unmap(entering.base, PAGES * PAGE);
-    (void)close(fd);
+    unmap(entering.base, fd);
 }
 
 static void
@@ -185,8 +188,7 @@ pages_that_cannot_be_mapped_again_are_zeros(void)
         CHECK(ftruncate(fd, (off_t)(PAGES * PAGE)) == 0);
         CHECK(pwrite(fd, "b", 1, (off_t)(2 * PAGE)) == 1);
         CHECK_IS(peek(base, 2), cases[i].result == 0 ? 'b' : 0);
-        pshm_unmap(base, PAGES * PAGE);
-        (void)close(fd);
+        unmap(base, fd);
     }
 }
 
@@ -252,8 +254,7 @@ threads_enter_read_and_leave(void)
     whole = truncated(&other, PAGES);
     CHECK_IS(child_run(read_in_threads, base), 0);
     pshm_unmap(base, PAGES * PAGE);
-    pshm_unmap(whole, PAGES * PAGE);
-    (void)close(fd);
+    unmap(whole, fd);
     (void)close(other);
 }
 
@@ -297,8 +298,7 @@ each_guard_reports_its_own_mapping(void)
         }
     }
     for (int i = 0; i < 2; i++) {
-        pshm_unmap(bases[i], PAGES * PAGE);
-        (void)close(fds[i]);
+        unmap(bases[i], fds[i]);
     }
 }
 
@@ -317,8 +317,7 @@ protection_is_that_of_the_mapping(void)
     CHECK(ftruncate(fd, (off_t)(PAGES * PAGE)) == 0);
     base[2 * PAGE] = 'b';
     CHECK_IS(peek(base, 2), 'b');
-    pshm_unmap(base, PAGES * PAGE);
-    (void)close(fd);
+    unmap(base, fd);
 }
 
 static void
@@ -353,8 +352,7 @@ page_that_cannot_be_replaced_alone_goes_with_the_rest(void)
     (void)pshm_fault_disarm();
     CHECK_IS(end(guard, READ_WRITE, &count), 1);
     CHECK_IS(count, 3);
-    pshm_unmap(base, PAGES * PAGE);
-    (void)close(fd);
+    unmap(base, fd);
 }
 
 /* ---- a lack of memory ---- */
@@ -381,8 +379,7 @@ without_memory_there_is_no_guard(void)
     int fd;
     char *base = truncated(&fd, 1);
     CHECK_IS(child_run(enter_without_memory, base), 0);
-    pshm_unmap(base, PAGES * PAGE);
-    (void)close(fd);
+    unmap(base, fd);
 }
 
 /* ---- a fork, and a signal mask ---- */
@@ -411,8 +408,7 @@ child_forked_during_an_enter_can_enter(void)
     struct pshm_guard *guard = begin(base, READ_WRITE);
     CHECK_IS(pshm_fault_disarm(), 1);
     CHECK_IS(end(guard, READ_WRITE, &count), -1);
-    pshm_unmap(base, PAGES * PAGE);
-    (void)close(fd);
+    unmap(base, fd);
 }
 
 static bool
@@ -441,8 +437,7 @@ blocked_signal_is_blocked_again_at_the_end(void)
     CHECK_IS(end(second, READ_WRITE, &count), 1);
     CHECK(is_blocked());
     CHECK(pthread_sigmask(SIG_UNBLOCK, &bus, NULL) == 0);
-    pshm_unmap(base, PAGES * PAGE);
-    (void)close(fd);
+    unmap(base, fd);
 }
 
 /* ---- accesses outside a guard ---- */
@@ -603,8 +598,7 @@ every_other_sigbus_ends_the_process(void)
     CHECK_IS(child_run(die, &death), -SIGBUS);
     death = (struct death){.base = death.base, .outside = true};
     CHECK_IS(child_run(die, &death), -SIGBUS);
-    pshm_unmap(death.base, PAGES * PAGE);
-    (void)close(fd);
+    unmap(death.base, fd);
 }
 
 int

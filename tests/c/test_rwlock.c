@@ -926,56 +926,40 @@ die_at_writing(const struct peer *peer, int after)
     CHECK(mprotect(trapped, PAGE, PROT_READ) == 0);
 }
 
-static int
-die_before_writing_is_set(void *context)
+static void
+write_without_a_trap(struct peer *peer, int after)
 {
-    die_at_writing(context, AT_THE_STORE);
-    (void)begin_to_write(context);
-    return 1;
+    (void)after;
+    (void)write_and_die(peer);
 }
 
-static int
-die_before_writing_is_cleared(void *context)
+/* Each of the others dies at a store to `writing`. */
+static void
+set_writing(struct peer *peer, int after)
 {
-    CHECK_IS(begin_to_write(context), 0);
-    die_at_writing(context, AT_THE_STORE);
-    (void)stop_writing(context);
-    return 1;
-}
-
-static int
-die_after_writing_is_cleared(void *context)
-{
-    CHECK_IS(begin_to_write(context), 0);
-    die_at_writing(context, TURNSTILE_PAGE);
-    (void)stop_writing(context);
-    return 1;
-}
-
-static int
-die_before_the_repair_is_over(void *context)
-{
-    struct peer *peer = context;
-    CHECK_IS(begin_to_repair(peer), -EOWNERDEAD);
-    pshm_rw_repair(peer->turnstile);
-    die_at_writing(peer, AT_THE_STORE);
-    (void)stop_writing(peer);
-    return 1;
-}
-
-static int
-die_after_the_repair(void *context)
-{
-    struct peer *peer = context;
-    CHECK_IS(begin_to_repair(peer), -EOWNERDEAD);
-    pshm_rw_repair(peer->turnstile);
-    die_at_writing(peer, TURNSTILE_PAGE);
-    (void)stop_writing(peer);
-    return 1;
+    die_at_writing(peer, after);
+    (void)begin_to_write(peer);
 }
 
 static void
-undo_and_die(struct peer *peer, int after)
+clear_writing(struct peer *peer, int after)
+{
+    CHECK_IS(begin_to_write(peer), 0);
+    die_at_writing(peer, after);
+    (void)stop_writing(peer);
+}
+
+static void
+end_the_repair(struct peer *peer, int after)
+{
+    CHECK_IS(begin_to_repair(peer), -EOWNERDEAD);
+    pshm_rw_repair(peer->turnstile);
+    die_at_writing(peer, after);
+    (void)stop_writing(peer);
+}
+
+static void
+undo_the_attempt(struct peer *peer, int after)
 {
     struct pshm_rw_attempt attempt = {0};
     CHECK_IS(pshm_rw_write(peer->turnstile, peer->rw, &peer->mstate, &attempt,
@@ -985,37 +969,25 @@ undo_and_die(struct peer *peer, int after)
     pshm_rw_undo(peer->turnstile, peer->rw, &peer->mstate, &attempt);
 }
 
-static int
-die_before_the_undo(void *context)
+static void
+release_unrepaired(struct peer *peer, int after)
 {
-    undo_and_die(context, AT_THE_STORE);
-    return 1;
-}
-
-static int
-die_during_the_undo(void *context)
-{
-    undo_and_die(context, TURNSTILE_PAGE);
-    return 1;
-}
-
-static int
-die_before_the_release(void *context)
-{
-    struct peer *peer = context;
     CHECK_IS(begin_to_repair(peer), -EOWNERDEAD);
-    die_at_writing(peer, AT_THE_STORE);
+    die_at_writing(peer, after);
     pshm_rw_release_unrepaired(peer->turnstile, peer->rw, &peer->mstate);
-    return 1;
 }
 
+struct death {
+    struct peer *peer;
+    void (*call)(struct peer *peer, int after);
+    int after;
+};
+
 static int
-die_during_the_release(void *context)
+die_in_call(void *context)
 {
-    struct peer *peer = context;
-    CHECK_IS(begin_to_repair(peer), -EOWNERDEAD);
-    die_at_writing(peer, TURNSTILE_PAGE);
-    pshm_rw_release_unrepaired(peer->turnstile, peer->rw, &peer->mstate);
+    struct death *death = context;
+    death->call(death->peer, death->after);
     return 1;
 }
 
@@ -1023,27 +995,30 @@ static void
 only_a_death_while_writing_is_an_error(void)
 {
     static const struct {
-        int (*death)(void *context);
-        bool inconsistent, is_error;
+        void (*call)(struct peer *peer, int after);
+        int after;
+        bool inconsistent;              /* before the death */
+        bool is_error;                  /* for the next owner */
     } cases[] = {
-        {die_before_writing_is_set, false, false},
-        {write_and_die, false, true},
-        {die_before_writing_is_cleared, false, true},
-        {die_after_writing_is_cleared, false, false},
-        {die_before_the_repair_is_over, true, true},
-        {die_after_the_repair, true, false},
-        {die_before_the_undo, true, true},
-        {die_during_the_undo, true, true},
-        {die_before_the_release, true, true},
-        {die_during_the_release, true, true},
+        {set_writing, AT_THE_STORE, false, false},
+        {write_without_a_trap, AT_THE_STORE, false, true},
+        {clear_writing, AT_THE_STORE, false, true},
+        {clear_writing, TURNSTILE_PAGE, false, false},
+        {end_the_repair, AT_THE_STORE, true, true},
+        {end_the_repair, TURNSTILE_PAGE, true, false},
+        {undo_the_attempt, AT_THE_STORE, true, true},
+        {undo_the_attempt, TURNSTILE_PAGE, true, true},
+        {release_unrepaired, AT_THE_STORE, true, true},
+        {release_unrepaired, TURNSTILE_PAGE, true, true},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         check_about("case %zu", i);
         struct peer peer = make();
+        struct death death = {&peer, cases[i].call, cases[i].after};
         if (cases[i].inconsistent) {
             CHECK_IS(child_run(write_and_die, &peer), -SIGKILL);
         }
-        CHECK_IS(child_run(cases[i].death, &peer), -SIGKILL);
+        CHECK_IS(child_run(die_in_call, &death), -SIGKILL);
         if (cases[i].is_error) {
             CHECK_IS(child_run(get_ownerdead, &peer), 0);
             repair_it(&peer);
