@@ -167,7 +167,7 @@ PyDoc_STRVAR(
     "raises OSError (EDEADLK) if this thread already holds the lock, unless\n"
     "it is an RLock that this object holds. Raises ValueError after close().");
 
-static int
+static Py_NO_INLINE int
 acquire_with(LockObject *self, PyObject *const *args, Py_ssize_t count,
              PyObject *kwnames)
 {
