@@ -1,7 +1,7 @@
-"""Fixtures of all tests: a test must not leave anything, and must not hang.
+"""Fixtures of all tests, and the check that no test leaves resources or hangs.
 
-Fixtures: name, names (fresh names), run_python and start_python (another interpreter, with a
-deadline), run_threads (a barrier, then a deadline). Every test is checked for what it leaves.
+Fixtures: name, names (unused names), run_python and start_python (another interpreter, with a
+deadline), run_threads (a barrier and a deadline). Each test is checked for what it leaves.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ from pathlib import Path
 import pytest
 from _processes import SHM, shm_names
 
-DEADLINE = 60.0  # seconds; no assertion of speed, only where a hang begins
+DEADLINE = 60.0  # seconds; a longer wait is a hang
 _PREFIX = f"posixshm-test-{os.getpid()}-"
 _numbers = itertools.count()
-os.environ["POSIXSHM_TEST_PREFIX"] = _PREFIX  # for shm_names(), also in child processes
+os.environ["POSIXSHM_TEST_PREFIX"] = _PREFIX  # for shm_names(), also in children
 
-# By default a thread that computes keeps the GIL for 5 ms. With a shorter interval the threads of a
-# test interleave more often, and a thread that makes calls waits less after each.
+# By default a computing thread keeps the GIL for 5 ms. With a shorter interval the threads of a
+# test interleave more often, and a thread that makes calls waits less after each call.
 sys.setswitchinterval(0.0001)
 
 
 def pytest_collection_finish(session):
-    """Freeze the objects from before the first test: gc.collect() need not traverse them."""
+    """Freeze the objects that exist before the first test, so that gc.collect() skips them."""
     gc.collect()
     gc.freeze()
 
@@ -48,7 +48,7 @@ def _files():
 def _descriptors():
     found = set()
     for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing
             found.add(f"descriptor {fd} -> {os.readlink(f'/proc/self/fd/{fd}')}")
     return found
 
@@ -57,7 +57,7 @@ def _mappings():
     with open("/proc/self/maps", "rb", buffering=0) as maps:
         text = maps.readall()
     if f" {SHM}/".encode() not in text and b" /memfd:" not in text:
-        return set()  # as for most tests, which is seen in half the time
+        return set()  # as for most tests; this check needs half the time
     lines = os.fsdecode(text).split("\n")
     return {f"mapping {line}" for line in lines if f" {SHM}/" in line or " /memfd:" in line}
 
@@ -65,7 +65,7 @@ def _mappings():
 def _children():
     found = set()
     for task in os.listdir("/proc/self/task"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             with open(f"/proc/self/task/{task}/children") as children:
                 found.update(f"child process {pid}" for pid in children.read().split())
     return found
@@ -80,14 +80,14 @@ def _holdings():
 
 
 def _stop_multiprocessing():
-    """End the servers that multiprocessing starts beside a program, or in it, and keeps."""
+    """Stop the servers and threads that multiprocessing starts and keeps."""
     resource_sharer.stop(timeout=10)
     forkserver._forkserver._stop()
     resource_tracker._resource_tracker._stop()
 
 
 def _use_a_lock():
-    """The memory of a lock that an ending thread held is unmapped at a later use of any lock."""
+    """Use a lock, which unmaps the memory of locks that ended threads held."""
     import posixshm
 
     time.sleep(0.06)  # a poll interval
@@ -100,13 +100,13 @@ def _left_behind(before):
         left = _holdings() - before
         if not left:
             break
-        # Twice: what was freed may have been all that kept something else.
+        # Twice: an object that was freed may have been the last reference to another.
         gc.collect()
         if attempt == 2:
             _stop_multiprocessing()
         if attempt >= 3:
             _use_a_lock()
-    # A thread that was joined may still be on its way out of the kernel.
+    # A joined thread may still exist in the kernel.
     deadline = time.monotonic() + 10
     while any(what.startswith("thread ") for what in left) and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -134,13 +134,13 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(autouse=True)
 def leaves_nothing(request):
-    """A test that passed has left no file, descriptor, mapping, child process or thread."""
+    """Check that a passed test has left no file, descriptor, mapping, child process or thread."""
     before = _holdings()
     yield
-    request.node.funcargs.clear()  # or pytest would hold what the other fixtures made
+    request.node.funcargs.clear()  # otherwise pytest would keep the results of other fixtures
     left = _left_behind(before)
     _tidy(left)
-    # The rest of a failed test is in its traceback, and does not concern the library.
+    # The traceback of a failed test keeps objects alive, which is not a fault of the library.
     if left and request.node.stash.get(_passed, False):
         pytest.fail("the test left behind:\n  " + "\n  ".join(left))
 
@@ -150,7 +150,7 @@ def leaves_nothing(request):
 
 @pytest.fixture
 def names():
-    """A function that makes a fresh name, which starts with `names.prefix`."""
+    """A function that returns an unused name, which begins with `names.prefix`."""
 
     def fresh():
         return f"{_PREFIX}{next(_numbers)}"
@@ -161,7 +161,7 @@ def names():
 
 @pytest.fixture
 def name(names):
-    """A name that no object has. The test that gives it to an object also unlinks it."""
+    """An unused name. A test that creates an object of this name also unlinks it."""
     return names()
 
 
@@ -170,7 +170,8 @@ def name(names):
 
 @pytest.fixture
 def make(names):
-    """make(content): the name of a new object, removed after the test. No process has it open."""
+    """make(content): create an object that no process has open, and return its name; it is removed
+    after the test."""
     made = []
 
     def make(content=b"content", name=None):
@@ -187,7 +188,7 @@ def make(names):
 
 @pytest.fixture
 def fresh(names):
-    """A name that no object has, removed after the test."""
+    """An unused name, which is removed after the test."""
     name = names()
     yield name
     (Path(SHM) / name).unlink(missing_ok=True)
@@ -197,10 +198,10 @@ def fresh(names):
 
 
 class Child:
-    """Another Python that runs `code`, in a session of its own.
+    """Another Python that runs `code` in its own session.
 
-    Its standard input and output are pipes, for say() and hear(). Past its deadline it is made to
-    print the stacks of all its threads, and killed, with all that it started.
+    Its standard input and output are pipes, for say() and hear(). After the deadline it prints the
+    stacks of all its threads, and is killed with all its children.
     """
 
     def __init__(self, code, *args, options=(), env=None, **popen):
@@ -223,7 +224,7 @@ class Child:
         self.process.stdin.flush()
 
     def hear(self, expected=None, timeout=DEADLINE):
-        """The next line of its standard output, without the line's end."""
+        """Return the next line of its standard output without the newline."""
         deadline = time.monotonic() + timeout
         fd = self.process.stdout.fileno()
         with selectors.DefaultSelector() as selector:
@@ -246,14 +247,14 @@ class Child:
         self.process.send_signal(number)
 
     def kill(self):
-        """End it by SIGKILL, and wait for that."""
+        """Kill it by SIGKILL, and wait for its end."""
         self.process.kill()
         self._collect()
 
     def finish(self, timeout=DEADLINE, check=True):
-        """Close its input and wait for its end. Its exit status, output and errors.
+        """Close its input and wait for its end. Returns its exit status, output and errors.
 
-        check: the status must be 0, and nothing on the standard error.
+        check: the status must be 0, and standard error must be empty.
         """
         try:
             out, err = self.process.communicate(timeout=timeout)
@@ -305,9 +306,10 @@ def start_python(leaves_nothing):
 
 @pytest.fixture
 def run_python(start_python):
-    """run_python(code, *args): its standard output; it must end well and print no error.
+    """run_python(code, *args): run another Python, which must exit with 0 and print no error;
+    return its standard output.
 
-    check=False: (status, output, errors), for any exit status.
+    check=False: return (status, output, errors) for any exit status.
     """
 
     def run(code, *args, timeout=DEADLINE, check=True, **keywords):
@@ -322,9 +324,9 @@ def run_python(start_python):
 
 @pytest.fixture
 def run_threads():
-    """run_threads(*functions): run them at once, each in a thread, from one barrier.
+    """run_threads(*functions): run each function in a thread, started together by a barrier.
 
-    Their results, in order; the first exception if there is one.
+    Returns their results in order, or raises the first exception.
     """
 
     def run(*functions, timeout=DEADLINE):
