@@ -13,7 +13,8 @@ struct pshm_region {
     atomic_size_t owners;
     void *base;
     size_t length;                      /* 0: of malloc */
-    /* Under the lock of the table; link is NULL if it is not counted. */
+    bool counted;                       /* it is in the table */
+    /* Under the lock of the table, if it is counted. */
     struct pshm_identity id;
     struct pshm_region *next, **link;
 };
@@ -53,7 +54,7 @@ pshm_region_new(void *base, size_t length)
         atomic_init(&region->owners, 1);
         region->base = base;
         region->length = length;
-        region->link = NULL;
+        region->counted = false;
     }
     return region;
 }
@@ -72,6 +73,7 @@ pshm_region_set(struct pshm_region *region, void *base, size_t length,
     region->base = base;
     region->length = length;
     region->id = id;
+    region->counted = true;
     lock_table();
     struct pshm_region **first = &buckets[(size_t)id.ino % BUCKETS];
     region->next = *first;
@@ -88,7 +90,7 @@ pshm_region_set(struct pshm_region *region, void *base, size_t length,
 static void
 forget(struct pshm_region *region)
 {
-    if (region->link != NULL) {
+    if (region->counted) {
         lock_table();
         *region->link = region->next;
         if (region->next != NULL) {
