@@ -70,7 +70,7 @@ condition_attach(PlacedObject *base, const placed_params *params)
     return self->lock == NULL ? -1 : 0;
 }
 
-/* ---- Waiting ---- */
+/* ---- Waiting and notifying ---- */
 
 /* Returns how many times this thread had acquired the lock; or -1. */
 static int
@@ -268,8 +268,6 @@ condition_wait_for(PyObject *op, PyObject *const *args, Py_ssize_t count,
         }
     }
 }
-
-/* ---- Notifying ---- */
 
 PARAMETERS(notify, 1, 0, "n");
 
