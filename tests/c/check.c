@@ -606,7 +606,7 @@ act(const struct operation *op)
 static void
 fail_once(const struct operation *op, int nth, const char *call, int err)
 {
-    check_about("%s with call %d, %s, failing by errno %d", op->name, nth,
+    check_about("%s with call %d, %s, failing with errno %d", op->name, nth,
                 call, err);
     struct census before = census_take();
     pshm_fault_arm(NULL, nth, PSHM_FAULT_FAIL, err);

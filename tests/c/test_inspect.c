@@ -43,7 +43,7 @@ list_is_reported(void)
     (void)make_plain(&name, 1, 0640, 0);
     if (setxattr(name.path, "system.posix_acl_access", &list, sizeof(list),
                  0) < 0) {
-        skip("no access control lists here");
+        skip("access control lists are not supported");
     }
     else {
         CHECK_IS(pshm_inspect(&name, &found), 0);

@@ -494,7 +494,7 @@ static void
 overwritten_mutex_is_removed_from_the_list(void)
 {
     for (int how = 0; how < OVERWRITES; how++) {
-        check_about("way %d", how);
+        check_about("case %d", how);
         CHECK_IS(child_run(unlock_overwritten_alone, &how), 0);
     }
 }
@@ -545,7 +545,7 @@ static void
 overwritten_mutex_in_an_unknown_list(void)
 {
     for (int how = 0; how < 2 * OVERWRITES; how++) {
-        check_about("way %d", how);
+        check_about("case %d", how);
         CHECK_IS(child_run(unlock_overwritten_in_unknown_list, &how), 0);
     }
 }
@@ -724,7 +724,7 @@ static void
 owner_of_an_overwritten_mutex_gets_an_error(void)
 {
     for (int how = 0; how < 2 * OVERWRITES; how++) {
-        check_about("way %d", how);
+        check_about("case %d", how);
         CHECK_IS(child_run(unlock_overwritten, &how), 0);
     }
 }
@@ -763,7 +763,7 @@ owner_that_does_not_exist_is_found(void)
     struct watched *watched = shared_memory(PAGE);
     struct peer *peer = &watched->peers[0];
     for (int how = 0; how < 4; how++) {
-        check_about("way %d", how);
+        check_about("case %d", how);
         watched->peers[0] = make(how % 2 ? PSHM_RECURSIVE : 0);
         watched->peers[1] = make(0);
         pshm_robust_watch(&watched->peers[0].mstate, &watched->owners[0]);
@@ -1229,7 +1229,7 @@ memory_of_a_living_thread_is_kept(void)
         CASES
     };
     for (int how = 0; how < CASES; how++) {
-        check_about("way %d", how);
+        check_about("case %d", how);
         struct replay replay = {.peer = make(0)};
         struct peer *peer = &replay.peer;
         struct pshm_owner note = {0};
