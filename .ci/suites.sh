@@ -35,9 +35,11 @@ run_suite() { # run_suite VERSION PYTHON [FILE...]
             ;;
     esac
     cd "$tree"
+    # With FILEs each child of a test is a new interpreter; otherwise tests/_fork_server.py forks most.
+    local new=${3:+1}
     # The README's command runs the tests that do not depend on the version, and those of the posixshm
     # command, which does not use threads.
-    POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider --durations=8 \
+    POSIXSHM_TEST_NEW=$new POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider --durations=8 \
         -m 'not once and not long' --ignore-glob='*/test_command_*.py' "${@:3}"
     case $1 in
         *t) POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider -m long "${of_threads[@]}" ;;

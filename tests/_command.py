@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import os
 import select
 import struct
@@ -11,19 +12,33 @@ import termios
 import time
 from pathlib import Path
 
+from _fork_server import Forked, take_terminal
 from _processes import needs_mounts, open_terminal
 
 MOUNT = Path("/dev/shm")
 COMMAND = [sys.executable, "-m", "posixshm"]
 DEADLINE = 60
+_COMMAND_IMPORTS = ["runpy", "posixshm._command.main"]
 
 
 def run(*args, **keywords):
     """Run the command; the output is text unless the caller passes text=False."""
     keywords.setdefault("text", True)
-    return subprocess.run(
-        [*COMMAND, *map(str, args)], capture_output=True, timeout=DEADLINE, **keywords
-    )
+    given = keywords.pop("input", None)
+    keywords.setdefault("stdin", None if given is None else subprocess.PIPE)
+    command = [*COMMAND, *map(str, args)]
+    with start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **keywords) as process:
+        try:
+            out, errors = process.communicate(given, DEADLINE)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+
+def start(command, **keywords):
+    """Popen(COMMAND + arguments), by a fork of a server that has imported the command."""
+    return Forked(command, _COMMAND_IMPORTS, **keywords)
 
 
 def good(*args, **keywords):
@@ -80,14 +95,17 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         env = {**os.environ, "TERM": "xterm", **(env or {})}
         env.pop("COLUMNS", None)
-        self.process = subprocess.Popen(
+        if program == COMMAND:
+            popen = functools.partial(start, terminal=True)
+        else:
+            popen = functools.partial(subprocess.Popen, preexec_fn=take_terminal)
+        self.process = popen(
             [*program, *map(str, args)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
             env=env,
             start_new_session=True,
-            preexec_fn=_take_terminal,
         )
         os.close(slave)
         self.output = ""
@@ -123,10 +141,6 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self._master)
-
-
-def _take_terminal():
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @contextlib.contextmanager

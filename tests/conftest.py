@@ -9,6 +9,7 @@ import faulthandler
 import gc
 import itertools
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import time
 from multiprocessing import forkserver, resource_sharer, resource_tracker
 from pathlib import Path
 
+import _fork_server
 import pytest
 from _processes import SHM, shm_names
 
@@ -36,6 +38,10 @@ def pytest_collection_finish(session):
     """Freeze the objects that exist before the first test, so that gc.collect() skips them."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure(config):
+    _fork_server.close()
 
 
 # -- what a test may not leave ------------------------------------------------------------------
@@ -76,7 +82,24 @@ def _threads():
 
 
 def _holdings():
-    return _files() | _descriptors() | _mappings() | _children() | _threads()
+    found = _files() | _descriptors() | _mappings() | _children() | _threads()
+    return found - _fork_server.holdings() - _tracker_holdings()
+
+
+def _tracker_holdings():
+    """The resource tracker of this process, which it keeps until the end of the module."""
+    tracker = resource_tracker._resource_tracker
+    if tracker._fd is None:
+        return set()
+    link = os.readlink(f"/proc/self/fd/{tracker._fd}")
+    return {f"child process {tracker._pid}", f"descriptor {tracker._fd} -> {link}"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stop_tracker():
+    """To start a resource tracker for each test that needs one takes long."""
+    yield
+    resource_tracker._resource_tracker._stop()
 
 
 def _stop_multiprocessing():
@@ -204,9 +227,15 @@ class Child:
     stacks of all its threads, and is killed with all its children.
     """
 
-    def __init__(self, code, *args, options=(), env=None, **popen):
+    # new: an interpreter of its own; else a fork of a server that has imported posixshm.
+    def __init__(self, code, *args, options=(), env=None, new=False, **popen):
         code = textwrap.dedent(code)
-        self.process = subprocess.Popen(
+        start = subprocess.Popen
+        if not options and not new:
+            start = _fork_server.Forked
+            if re.search(r"\b(numpy|array|children)\b", code):
+                popen["modules"] = ["numpy", "posixshm.array"]
+        self.process = start(
             [sys.executable, "-X", "faulthandler", *options, "-c", code, *map(str, args)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -290,12 +319,13 @@ class Child:
 
 
 @pytest.fixture
-def start_python(leaves_nothing):
+def start_python(leaves_nothing, request):
     """start_python(code, *args, options=, env=, ...): a Child, ended with the test if need be."""
     children = []
+    new = request.node.get_closest_marker("new_interpreter") is not None
 
     def start(code, *args, **keywords):
-        child = Child(code, *args, **keywords)
+        child = Child(code, *args, **{"new": new, **keywords})
         children.append(child)
         return child
 

@@ -1035,10 +1035,12 @@ def test_views_of_views_equal_numpys(data):
 # -- importing ----------------------------------------------------------------------------------
 
 
+@pytest.mark.new_interpreter
 def test_numpy_is_not_imported_without_need(run_python):
     run_python("import sys, posixshm; assert 'numpy' not in sys.modules")
 
 
+@pytest.mark.new_interpreter
 def test_without_numpy_the_import_error_names_the_extra(run_python):
     run_python(
         """

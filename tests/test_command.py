@@ -44,6 +44,7 @@ def test_the_script_is_the_same_command():
     assert script.load() is main
 
 
+@pytest.mark.new_interpreter
 def test_the_library_imports_no_optional_package(run_python):
     imported = run_python(
         "import sys, posixshm, posixshm._command.main\n"
@@ -64,6 +65,7 @@ def test_output_to_a_pipe_does_not_depend_on_optional_packages(args, make, tmp_p
     assert (MOUNT / name).exists()
 
 
+@pytest.mark.new_interpreter
 def test_ls_imports_neither_numpy_nor_rich(run_python, make):
     output = run_python(
         "import sys; from posixshm._command.main import main\n"

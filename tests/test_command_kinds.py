@@ -237,6 +237,7 @@ HOLD = """
         (RWLock, "lock.read().__enter__()", "reader"),
     ],
 )
+@pytest.mark.new_interpreter
 def test_stat_names_a_stopped_process_that_holds_the_lock(cls, acquire, role, name, start_python):
     lock = cls(name, create=True)
     try:

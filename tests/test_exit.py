@@ -9,6 +9,8 @@ from _processes import PATH, SHM
 
 from posixshm import SharedMemory, reclaim
 
+pytestmark = pytest.mark.new_interpreter
+
 START = """
 import os, signal, sys
 import posixshm

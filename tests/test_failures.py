@@ -8,9 +8,12 @@ from _processes import build_faults
 # aio is pure Python; the drop-in gives nameless objects a name that the cycle does not learn.
 MODULES = "array atomic cells functions guard handle memory numpy view waits".split()
 
-pytestmark = pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="from 3.12 on CPython itself crashes if memory runs out"
-)
+pytestmark = [
+    pytest.mark.new_interpreter,
+    pytest.mark.skipif(
+        sys.version_info >= (3, 12), reason="from 3.12 on CPython itself crashes if memory runs out"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ OPEN = """
     ],
     ids=["handle", "without its descriptor", "raw descriptor", "view"],
 )
+@pytest.mark.new_interpreter
 def test_a_process_is_found_by_each_kind_of_use(more, how, name, start_python):
     with SharedMemory.create(name, 100, delete=True) as shm:
         child = start_python(OPEN.format(more=more), name, env=PATH)

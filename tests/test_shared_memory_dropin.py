@@ -377,6 +377,7 @@ def test_an_attaching_process_removes_nothing_when_it_ends(shm, run_python):
 
 
 def test_attaching_starts_no_tracker(name):
+    resource_tracker._resource_tracker._stop()  # that of the tests before
     with SharedMemory(name, create=True, size=10, track=False) as shm:
         with SharedMemory(name) as other:
             assert not tracker_runs()

@@ -102,6 +102,8 @@ del view, mapping, shm, second, third
 gc.collect()
 """
 
+pytestmark = pytest.mark.new_interpreter
+
 
 @pytest.fixture
 def run(run_python, name):

@@ -114,6 +114,7 @@ def test_every_interface_of_the_overview_is_there():
         assert hasattr(MemoryMap, name), name
 
 
+@pytest.mark.new_interpreter
 def test_submodules_are_imported_when_they_are_used(run_python):
     assert {name.partition(".")[2] for name in PARTS} <= set(dir(posixshm))
     run_python(
@@ -131,6 +132,7 @@ def test_submodules_are_imported_when_they_are_used(run_python):
         _ = posixshm.nonsense
 
 
+@pytest.mark.new_interpreter
 def test_a_submodule_whose_library_is_missing_is_not_an_attribute(run_python):
     run_python(
         """
@@ -370,6 +372,7 @@ def test_the_results_of_reclaim_are_records():
 # -- importing ----------------------------------------------------------------------------------
 
 
+@pytest.mark.new_interpreter
 def test_import_brings_nothing_that_takes_long(run_python):
     """Every process that shares a buffer pays for it: no typing, multiprocessing, numpy and so on."""
     out = run_python(
@@ -387,6 +390,7 @@ def test_import_brings_nothing_that_takes_long(run_python):
     assert package <= set(out.split()) <= package | {"__future__"} | math
 
 
+@pytest.mark.new_interpreter
 def test_import_starts_nothing_and_opens_nothing(run_python):
     run_python(
         """
@@ -409,6 +413,7 @@ def test_import_starts_nothing_and_opens_nothing(run_python):
     )
 
 
+@pytest.mark.new_interpreter
 def test_import_again(run_python):
     """A second copy of the module, beside handles of the first one."""
     run_python(
@@ -435,6 +440,7 @@ def test_import_again(run_python):
     )
 
 
+@pytest.mark.new_interpreter
 def test_the_gil_stays_off(run_python):
     """In a build without the GIL, importing the package does not enable it."""
     out = run_python(
@@ -457,6 +463,7 @@ def test_the_parts_are_loaded_when_they_are_used():
     assert issubclass(importlib.import_module("posixshm.shared_memory").SharedMemory, SharedMemory)
 
 
+@pytest.mark.new_interpreter
 def test_without_pyarrow_it_says_what_to_install(run_python):
     """When it is used; tests/consumers has what needs it. Without numpy: see test_array."""
     run_python(

@@ -119,6 +119,7 @@ def test_arguments_of_numpy_dtype_are_formats(shm, text):
     assert shm.view("p", 2).itemsize == 1 and shm.view("3i", 2).itemsize == 12
 
 
+@pytest.mark.new_interpreter
 def test_a_format_of_numpy_needs_numpy_to_be_imported(run_python):
     run_python(
         """

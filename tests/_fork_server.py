@@ -1,0 +1,250 @@
+"""Start Python children quickly: a server imports their modules once and forks each child.
+
+`Forked` is a `subprocess.Popen` whose process is a fork of such a server. The process has its own
+standard streams, environment, working directory and `sys.argv`, runs as `__main__`, ends as an
+interpreter ends, and is a child of the test's process. Only the modules that the server imported
+are there before the program begins. POSIXSHM_TEST_NEW=1 makes every child a new interpreter.
+
+As a program: python _fork_server.py DESCRIPTOR MODULE... is a server.
+"""
+
+import builtins
+import collections
+import ctypes
+import gc
+import importlib.machinery
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+_PR_SET_CHILD_SUBREAPER = 36
+_PRELOADED = ["posixshm", "_processes"]
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+# -- in the test --------------------------------------------------------------------------------
+
+
+class _Server:
+    def __init__(self, modules, env):
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # OpenBLAS of numpy would start threads, which a fork does not keep.
+        env = {**env, "OPENBLAS_NUM_THREADS": "1"}
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-X", "faulthandler", __file__, str(theirs.fileno()), *modules],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                env=env,
+            )
+        self._socket.settimeout(60)
+        self._lock = threading.Lock()  # tests also start children in threads
+
+    def holdings(self):
+        """What the server adds to the holdings of this process, as conftest names them."""
+        fd = self._socket.fileno()
+        link = os.readlink(f"/proc/self/fd/{fd}")
+        return {f"descriptor {fd} -> {link}", f"child process {self._process.pid}"}
+
+    def fork(self, request, descriptors):
+        """The id of a new process, which becomes a child of this one."""
+        # The intermediate process that forks it ends, and the kernel gives it to the nearest subreaper.
+        with self._lock:
+            _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+            try:
+                socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
+                answer = self._socket.recv(100)
+            finally:
+                _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0))
+        if not answer:
+            raise RuntimeError("the fork server ended")
+        return int(answer)
+
+    def close(self):
+        self._socket.close()
+        self._process.wait(60)
+
+
+_servers = {}
+_starts = collections.Counter()
+
+
+def holdings():
+    """What all servers add to the holdings of this process."""
+    found = set()
+    for server in _servers.values():
+        found |= server.holdings()
+    return found
+
+
+def close():
+    """End all servers."""
+    while _servers:
+        _servers.popitem()[1].close()
+
+
+def _server_for(modules, env):
+    """The server for such processes; None for the first process of each kind.
+
+    The variables are those that an interpreter or its libraries read when they start.
+    """
+    prefixes = ("PYTHON", "LANG", "LC_", "LD_", "GLIBC_", "MALLOC_", "ASAN_", "UBSAN_")
+    seen = {key: value for key, value in env.items() if key.startswith(prefixes)}
+    kind = json.dumps([modules, sorted(seen.items())])
+    if kind not in _servers:
+        _starts[kind] += 1
+        if _starts[kind] == 1:
+            return None
+        _servers[kind] = _Server(modules, env)
+    return _servers[kind]
+
+
+class Forked(subprocess.Popen):
+    """Popen([sys.executable, "-X", "faulthandler", "-c", code, *args]), or with "-m", module.
+
+    terminal: the standard input is the terminal that controls the process's new session.
+    """
+
+    def __init__(self, args, modules=(), terminal=False, **popen):
+        self._modules = [*_PRELOADED, *modules]
+        self._terminal = terminal
+        super().__init__(args, **popen)
+
+    def _execute_child(
+        self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
+        creationflags, shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite,
+        restore_signals, gid, gids, uid, umask, start_new_session, *rest
+    ):  # fmt: skip
+        env = dict(os.environ if env is None else env)
+        server = None
+        if os.environ.get("POSIXSHM_TEST_NEW") != "1":
+            server = _server_for(self._modules, env)
+        if server is None:
+            if self._terminal:
+                preexec_fn = take_terminal
+            super()._execute_child(
+                args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
+                creationflags, shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite,
+                restore_signals, gid, gids, uid, umask, start_new_session, *rest
+            )  # fmt: skip
+            return
+        flags = args[1:]
+        if flags[:2] == ["-X", "faulthandler"]:
+            flags = flags[2:]
+        request = {
+            "kind": flags[0],
+            "program": flags[1],
+            "args": flags[2:],
+            "env": env,
+            "cwd": os.fspath(cwd or os.getcwd()),
+            "session": start_new_session,
+            "terminal": self._terminal,
+        }
+        standard = [p2cread, c2pwrite, errwrite]
+        standard = [own if fd == -1 else fd for own, fd in enumerate(standard)]
+        try:
+            self.pid = server.fork(request, standard)
+            self._child_created = True
+        finally:
+            self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
+
+
+def _check(result):
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def take_terminal():
+    """Make the standard input the terminal that controls this process's session."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+# -- in the server ------------------------------------------------------------------------------
+
+
+def _serve(connection):
+    """Fork for each request. Returns the request in the new process."""
+    reading, writing = os.pipe()
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+        if not data:
+            os._exit(0)
+        middle = os.fork()
+        if middle == 0:
+            pid = os.fork()
+            if pid == 0:
+                connection.close()
+                os.close(reading)
+                os.close(writing)
+                return json.loads(data), descriptors
+            os.write(writing, str(pid).encode())
+            os._exit(0)
+        # Answer only when the process has its new parent.
+        os.waitpid(middle, 0)
+        connection.send(os.read(reading, 100))
+        for fd in descriptors:
+            os.close(fd)
+
+
+def _become(request, descriptors):
+    """Use the streams, the environment and the other values of the request."""
+    for own, fd in enumerate(descriptors):
+        os.dup2(fd, own)
+    for fd in descriptors:
+        os.close(fd)
+    if request["session"]:
+        os.setsid()
+    if request["terminal"]:
+        take_terminal()
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    for fd, name in enumerate(["stdin", "stdout", "stderr"]):
+        old = getattr(sys, name)
+        buffering = 0 if isinstance(old.buffer, io.FileIO) else -1
+        new = io.TextIOWrapper(
+            open(fd, "wb" if fd else "rb", buffering, closefd=False),
+            old.encoding,
+            old.errors,
+            line_buffering=old.line_buffering or os.isatty(fd),
+            write_through=old.write_through,
+        )
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
+
+
+def _main():
+    """Serve. In each new process, empty this module and return the code of the program."""
+    descriptor, *modules = sys.argv[1:]
+    for module in modules:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()
+    request, descriptors = _serve(socket.socket(fileno=int(descriptor)))
+    _become(request, descriptors)
+    program = request["program"]
+    if request["kind"] == "-c":
+        sys.path[0], sys.argv = "", ["-c", *request["args"]]
+    else:
+        sys.path[0], sys.argv = os.getcwd(), ["-m", *request["args"]]
+        program = f"import runpy; runpy._run_module_as_main({program!r})"
+    code = compile(program, "<string>", "exec", dont_inherit=True)
+    main = dict.fromkeys(["__doc__", "__package__", "__spec__"])
+    main.update(__name__="__main__", __annotations__={}, __builtins__=builtins)
+    main.update(__loader__=importlib.machinery.BuiltinImporter)
+    globals().clear()
+    globals().update(main)
+    return code
+
+
+if __name__ == "__main__":
+    exec(_main(), globals())
