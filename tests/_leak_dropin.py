@@ -134,7 +134,7 @@ def _():
         copy.unlink()
         copy.buf[:] = items.shm.buf
         damaged = ShareableList.__new__(ShareableList)
-        damaged._adopt(copy)
+        damaged._attach_to(copy)
         copy.buf[damaged._codes :] = b"\x09" * len(copy.buf[damaged._codes :])
         for index in (0, 4, 5):
             refused(damaged.__getitem__, index)

@@ -6,7 +6,7 @@ import pytest
 from _processes import build_faults
 
 # aio is pure Python; the drop-in gives nameless objects a name that the cycle does not learn.
-MODULES = "array atomic cells functions guard handle memory numpy view waits".split()
+MODULES = "array atomic primitives functions guard handle memory numpy view waits".split()
 
 pytestmark = [
     pytest.mark.new_interpreter,

@@ -82,6 +82,11 @@ format_call(core_state *state, PyObject **slot, const char *module,
                           ? NULL
                           : core_find(state, slot, module, function);
     PyObject *result = found == NULL ? NULL : PyObject_CallObject(found, args);
+    if (result == NULL && !PyErr_Occurred()) {
+        /* CPython 3.11 does not set an exception if it cannot allocate the
+         * frame of a Python function. */
+        (void)PyErr_NoMemory();
+    }
     Py_XDECREF(found);
     Py_XDECREF(args);
     return result;
