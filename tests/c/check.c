@@ -374,6 +374,33 @@ child_kill(pid_t pid)
     CHECK_IS(child_wait(pid), -SIGKILL);
 }
 
+struct killing {
+    int nth, action;
+    int (*function)(void *context);
+    void *context;
+};
+
+static int
+be_killed(void *context)
+{
+    const struct killing *killing = context;
+    pshm_fault_arm(NULL, killing->nth, killing->action, 0);
+    int rc = killing->function(killing->context);
+    (void)pshm_fault_disarm();
+    CHECK_IS(rc, 0);
+    return 0;
+}
+
+bool
+child_killed_at(int nth, int action, int (*function)(void *context),
+                void *context)
+{
+    struct killing killing = {nth, action, function, context};
+    int status = child_run(be_killed, &killing);
+    CHECK(status == 0 || status == -SIGKILL);
+    return status == -SIGKILL;
+}
+
 void
 child_wait_stopped(pid_t pid)
 {

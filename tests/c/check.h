@@ -154,6 +154,12 @@ int child_run(int (*function)(void *context), void *context);
 /* Send SIGKILL to a child, and wait for it. */
 void child_kill(pid_t pid);
 
+/* Run the function in a child that is killed at its nth call. action:
+ * PSHM_FAULT_KILL_BEFORE or PSHM_FAULT_KILL_AFTER. Returns false if there were
+ * fewer calls; then the function must have returned 0. */
+bool child_killed_at(int nth, int action, int (*function)(void *context),
+                     void *context);
+
 /* Wait until the child has stopped itself. */
 void child_wait_stopped(pid_t pid);
 pid_t child_start_stopped(int (*function)(void *context), void *context);

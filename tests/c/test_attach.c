@@ -271,38 +271,21 @@ each_failure_is_returned(void)
 
 /* ---- a death at each step ---- */
 
-struct death {
-    struct attempt attempt;
-    int nth, action;
-};
-
-static int
-attach_and_be_killed(void *context)
-{
-    struct death *death = context;
-    pshm_fault_arm(NULL, death->nth, death->action, 0);
-    CHECK_IS(attempt_attach(&death->attempt), 0);
-    (void)pshm_fault_disarm();
-    return 0;
-}
-
 static void
 death_at_each_step_leaves_the_object(void)
 {
     for (int i = 0; i < 4; i++) {
-        struct death death = {.action = i & 1 ? PSHM_FAULT_KILL_AFTER
-                                              : PSHM_FAULT_KILL_BEFORE};
-        const struct pshm_name *name = &death.attempt.name;
+        int action = i & 1 ? PSHM_FAULT_KILL_AFTER : PSHM_FAULT_KILL_BEFORE;
+        struct attempt attempt = {.name = name_of("object"),
+                                  .readonly = i & 2};
+        const struct pshm_name *name = &attempt.name;
         struct stat before, after;
-        int status = -SIGKILL;
-        death.attempt.name = name_of("object");
-        death.attempt.readonly = i & 2;
+        bool killed = true;
         (void)make_plain(name, 5000, 0640, 'x');
         CHECK(lstat(name->path, &before) == 0);
-        for (death.nth = 1; status == -SIGKILL; death.nth++) {
-            check_about("options %d, killed at call %d", i, death.nth);
-            status = child_run(attach_and_be_killed, &death);
-            CHECK(status == 0 || status == -SIGKILL);
+        for (int nth = 1; killed; nth++) {
+            check_about("options %d, killed at call %d", i, nth);
+            killed = child_killed_at(nth, action, attempt_attach, &attempt);
             CHECK(lstat(name->path, &after) == 0);
             CHECK(before.st_ino == after.st_ino);
             CHECK(before.st_size == after.st_size);

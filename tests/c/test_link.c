@@ -723,23 +723,6 @@ replacing_leaves_no_gap(void)
 
 /* ---- a death at each step ---- */
 
-struct killing {
-    int (*act)(void *context);
-    int nth, action;
-    struct linking linking;
-};
-
-static int
-be_killed(void *context)
-{
-    struct killing *killing = context;
-    pshm_fault_arm(NULL, killing->nth, killing->action, 0);
-    int rc = killing->act(&killing->linking);
-    (void)pshm_fault_disarm();
-    CHECK_IS(rc, 0);
-    return 0;
-}
-
 /* The name is free, or refers to this object or to the replaced one. Any other
  * name that is left starts with it. */
 static void
@@ -766,30 +749,26 @@ kill_at_each_step(int (*act)(void *context), bool linked, bool replace)
 {
     for (int action = PSHM_FAULT_KILL_BEFORE; action <= PSHM_FAULT_KILL_AFTER;
          action++) {
-        int status = -SIGKILL;
-        for (int nth = 1; status == -SIGKILL; nth++) {
-            struct killing killing = {
-                .act = act, .nth = nth, .action = action,
-                .linking = {.name = name_of("object"), .replace = replace}};
-            struct linking *linking = &killing.linking;
+        bool killed = true;
+        for (int nth = 1; killed; nth++) {
             struct census before = census_take();
-            linking->fd = nameless();
-            struct pshm_identity id = identity_of_fd(linking->fd);
-            linking->id = id;
+            struct linking linking = {.name = name_of("object"),
+                                      .fd = nameless(), .replace = replace};
+            struct pshm_identity id = identity_of_fd(linking.fd);
+            linking.id = id;
             if (linked) {
-                CHECK_IS(link_it(linking->fd, &linking->name, false), 0);
+                CHECK_IS(link_it(linking.fd, &linking.name, false), 0);
             }
             if (replace) {
-                linking->id = make_plain(&linking->name, 1, 0600, 0);
+                linking.id = make_plain(&linking.name, 1, 0600, 0);
             }
             check_about("killed by action %d at call %d", action, nth);
-            status = child_run(be_killed, &killing);
-            CHECK(status == 0 || status == -SIGKILL);
+            killed = child_killed_at(nth, action, act, &linking);
             if (replace) {
-                CHECK(identity_of(&linking->name).ino != 0);
+                CHECK(identity_of(&linking.name).ino != 0);
             }
-            check_after_death(linking, id);
-            (void)close(linking->fd);
+            check_after_death(&linking, id);
+            (void)close(linking.fd);
             CHECK_NOTHING_LEFT(before);
         }
     }
@@ -834,31 +813,27 @@ static void
 death_at_each_step_of_renaming(void)
 {
     for (int i = 0; i < 4; i++) {
-        int status = -SIGKILL;
-        for (int nth = 1; status == -SIGKILL; nth++) {
-            struct killing killing = {
-                .act = act_rename_only, .nth = nth,
-                .action = i & 1 ? PSHM_FAULT_KILL_AFTER
-                                : PSHM_FAULT_KILL_BEFORE,
-                .linking = {.name = name_of("to"), .from = name_of("from"),
-                            .fd = nameless(), .replace = i & 2}};
-            struct linking *linking = &killing.linking;
+        int action = i & 1 ? PSHM_FAULT_KILL_AFTER : PSHM_FAULT_KILL_BEFORE;
+        bool killed = true;
+        for (int nth = 1; killed; nth++) {
+            struct linking linking = {
+                .name = name_of("to"), .from = name_of("from"),
+                .fd = nameless(), .replace = i & 2};
             struct pshm_identity replaced = {0};
-            linking->id = identity_of_fd(linking->fd);
-            CHECK_IS(link_it(linking->fd, &linking->from, false), 0);
-            if (linking->replace) {
-                replaced = make_plain(&linking->name, 1, 0600, 0);
+            linking.id = identity_of_fd(linking.fd);
+            CHECK_IS(link_it(linking.fd, &linking.from, false), 0);
+            if (linking.replace) {
+                replaced = make_plain(&linking.name, 1, 0600, 0);
             }
             check_about("options %d, killed at call %d", i, nth);
-            status = child_run(be_killed, &killing);
-            CHECK(status == 0 || status == -SIGKILL);
-            if (linking->replace) {
-                struct pshm_identity now = identity_of(&linking->name);
+            killed = child_killed_at(nth, action, act_rename_only, &linking);
+            if (linking.replace) {
+                struct pshm_identity now = identity_of(&linking.name);
                 CHECK(pshm_identity_same(now, replaced)
-                      || pshm_identity_same(now, linking->id));
+                      || pshm_identity_same(now, linking.id));
             }
-            if (is(&linking->name, replaced)) {
-                remove_plain(&linking->name);
+            if (is(&linking.name, replaced)) {
+                remove_plain(&linking.name);
             }
             int names = 0;
             for (;; names++) {
@@ -866,11 +841,11 @@ death_at_each_step_of_renaming(void)
                 if (name.path[0] == '\0') {
                     break;
                 }
-                CHECK(is(&name, linking->id));
+                CHECK(is(&name, linking.id));
                 remove_plain(&name);
             }
             CHECK(names >= 1 && names <= 2);
-            (void)close(linking->fd);
+            (void)close(linking.fd);
         }
     }
 }

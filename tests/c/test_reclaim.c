@@ -373,20 +373,10 @@ objects_of_other_users_are_not_removed(void)
 
 /* ---- a death at each step ---- */
 
-struct death {
-    struct pshm_name name;
-    int nth, action;
-};
-
 static int
-reclaim_and_be_killed(void *context)
+act_reclaim(void *context)
 {
-    struct death *death = context;
-    pshm_fault_arm(NULL, death->nth, death->action, 0);
-    bool removed = removes(&death->name);
-    (void)pshm_fault_disarm();
-    CHECK(removed);
-    return 0;
+    return removes(context) ? 0 : -EBUSY;
 }
 
 /* An object that a killed process leaves has a name with the prefix, so it can
@@ -396,14 +386,13 @@ death_at_each_step(void)
 {
     for (int action = PSHM_FAULT_KILL_BEFORE; action <= PSHM_FAULT_KILL_AFTER;
          action++) {
-        struct death death = {.name = name_of("object"), .action = action};
-        int status = -SIGKILL;
-        for (death.nth = 1; status == -SIGKILL; death.nth++) {
-            struct pshm_identity id = make_plain(&death.name, 1, 0600, 0);
-            check_about("killed by action %d at call %d", action, death.nth);
-            status = child_run(reclaim_and_be_killed, &death);
-            CHECK(status == 0 || status == -SIGKILL);
-            int left = names_with(pshm_name_plain(&death.name));
+        struct pshm_name object = name_of("object");
+        bool killed = true;
+        for (int nth = 1; killed; nth++) {
+            struct pshm_identity id = make_plain(&object, 1, 0600, 0);
+            check_about("killed by action %d at call %d", action, nth);
+            killed = child_killed_at(nth, action, act_reclaim, &object);
+            int left = names_with(pshm_name_plain(&object));
             CHECK(left <= 1 && names_with(prefix()) == left);
             if (left > 0) {
                 struct pshm_name name = first_with(prefix());
