@@ -1,5 +1,5 @@
 #include "check.h"
-#include "posix/sync/inspect.h"
+#include "posix/object/inspect.h"
 
 #include <linux/posix_acl_xattr.h>
 #include <sys/xattr.h>

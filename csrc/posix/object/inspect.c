@@ -1,4 +1,4 @@
-#include "posix/sync/inspect.h"
+#include "posix/object/inspect.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>

@@ -6,7 +6,7 @@
 #include "core/args.h"
 #include "core/errors.h"
 
-#include "posix/sync/inspect.h"
+#include "posix/object/inspect.h"
 
 /* The number of objects that are inspected without the GIL, before signals are
  * checked. */
