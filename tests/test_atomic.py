@@ -143,7 +143,7 @@ def test_all_orders(shm, format):
 
 
 @formats
-def test_values_that_do_not_fit(shm, format):
+def test_values_out_of_range(shm, format):
     word = Atomic.at(shm, 0, format)
     word.store(1)
     low, high = FORMATS[format]
@@ -236,7 +236,7 @@ def test_wait_and_notify(shm, format):
     assert results == [True] * 4
 
 
-def test_notify_says_how_many_it_woke(shm):
+def test_notify_returns_the_number_of_woken_waiters(shm):
     word = Atomic.at(shm, 0, "i")
     woken = []
     threads = [
@@ -246,10 +246,10 @@ def test_notify_says_how_many_it_woke(shm):
         thread.start()
     deadline = time.monotonic() + DEADLINE
     total = 0
-    while total < 1:  # one that is in its sleep just now
+    while total < 1:  # a waiter that sleeps at this time
         assert time.monotonic() < deadline
         total += word.notify(1)
-        assert total <= 1 and not woken  # it looks, and sleeps on
+        assert total <= 1 and not woken  # it checks the value and sleeps again
     word.store(-1)
     word.notify()
     for thread in threads:
@@ -264,7 +264,7 @@ def test_notify_says_how_many_it_woke(shm):
 
 
 @pytest.mark.parametrize("format", ["q", "Q"])
-def test_a_change_of_the_upper_half_is_seen_too(shm, format):
+def test_a_change_of_the_upper_half_ends_a_wait(shm, format):
     word = Atomic.at(shm, 0, format)
     result = []
     thread = threading.Thread(target=lambda: result.append(word.wait(0, DEADLINE)))
@@ -303,11 +303,11 @@ def test_arguments_of_wait(shm):
         assert word.wait(1, good) is True
 
 
-# -- the same word for others -------------------------------------------------------------------
+# -- the memory of the word ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("format", "kind"), [("i", ctypes.c_int32), ("Q", ctypes.c_uint64)])
-def test_it_is_the_bare_word(shm, format, kind):
+def test_the_memory_is_only_the_word(shm, format, kind):
     word = Atomic.at(shm, 128, format)
     other = kind.from_buffer(shm.buf, 128)
     other.value = 12

@@ -28,7 +28,7 @@ def until(condition):
 
 
 class Waiting:
-    """A thread in barrier.wait(); its result, or the exception's class."""
+    """A thread in barrier.wait(), with its result or the class of its exception."""
 
     def __init__(self, barrier, *args):
         before = barrier.n_waiting
@@ -56,7 +56,7 @@ def test_one_party_alone(shm):
     assert (barrier.parties, barrier.n_waiting, barrier.broken) == (1, 0, False)
 
 
-def test_the_number_of_parties_is_the_makers(shm):
+def test_the_number_of_parties_is_that_of_the_creator(shm):
     barrier = Barrier.at(shm, 0, parties=3, create=True)
     assert barrier.parties == Barrier.at(shm).parties == Barrier.at(shm, parties=3).parties == 3
     for create in (False, True):
@@ -65,7 +65,7 @@ def test_the_number_of_parties_is_the_makers(shm):
     assert Barrier.at(shm, 1024, parties=32767, create=True).parties == 32767
 
 
-def test_each_round_has_each_place_once(shm, run_threads):
+def test_each_generation_has_each_index_once(shm, run_threads):
     barrier = Barrier.at(shm, 0, parties=5, create=True)
     rounds = []
 
@@ -78,7 +78,7 @@ def test_each_round_has_each_place_once(shm, run_threads):
     assert barrier.n_waiting == 0 and not barrier.broken
 
 
-def test_no_party_is_a_round_ahead(shm, run_threads):
+def test_no_party_is_a_generation_ahead(shm, run_threads):
     barrier = Barrier.at(shm, 0, parties=4, create=True)
     at = [0] * 4
 
@@ -92,7 +92,7 @@ def test_no_party_is_a_round_ahead(shm, run_threads):
     run_threads(*[lambda index=index: party(index) for index in range(4)])
 
 
-def test_an_action_is_done_once_a_round_before_any_party_continues(shm, run_threads):
+def test_an_action_runs_once_before_any_party_continues(shm, run_threads):
     done = []
     barrier = Barrier.at(shm, 0, parties=3, action=lambda: done.append(1), create=True)
 
@@ -105,7 +105,7 @@ def test_an_action_is_done_once_a_round_before_any_party_continues(shm, run_thre
     assert len(done) == 100
 
 
-def test_an_action_of_the_last_one_only(shm):
+def test_only_the_last_party_runs_its_action(shm):
     done = []
     with_action = Barrier.at(shm, 0, parties=2, action=lambda: done.append(1), create=True)
     without = Barrier.at(shm)
@@ -117,7 +117,7 @@ def test_an_action_of_the_last_one_only(shm):
     assert done == [1]
 
 
-def test_an_action_that_raises_breaks_it(shm):
+def test_an_action_that_raises_breaks_the_barrier(shm):
     barrier = Barrier.at(shm, 0, parties=3, action=lambda: 1 / 0, create=True)
     others = [Waiting(barrier), Waiting(barrier)]
     with pytest.raises(ZeroDivisionError):
@@ -161,7 +161,7 @@ def test_a_reset_is_one_step_for_the_parties_it_releases(run_python):
     run_python("from children import barrier_rounds; barrier_rounds.resets(2000)", env=PATH)
 
 
-def test_a_party_that_does_not_arrive_in_time_breaks_it(shm):
+def test_a_timeout_breaks_the_barrier(shm):
     barrier = Barrier.at(shm, 0, parties=3, create=True)
     other = Waiting(barrier, DEADLINE)
     before = time.monotonic()
@@ -192,7 +192,7 @@ def test_a_default_timeout(shm):
     other = Waiting(barrier, DEADLINE)
     time.sleep(0.05)
     assert barrier.wait() == 1 and other.end() == 0
-    with pytest.raises(BrokenBarrierError):  # it is the object's, not the barrier's
+    with pytest.raises(BrokenBarrierError):  # the default belongs to the object
         Barrier.at(shm).wait(0.05)
 
 
@@ -212,8 +212,8 @@ def test_abort_and_reset_raise_in_the_waiters(shm):
         barrier.wait(0)
 
 
-def test_a_reset_raises_in_its_waiters_though_later_rounds_went_well(shm):
-    """Also if it wakes up late."""
+def test_a_reset_raises_in_its_waiters_although_later_rounds_succeeded(shm):
+    """Even a waiter that wakes up late gets the error."""
     barrier = Barrier.at(shm, 0, parties=2, create=True)
     for _ in range(50):
         other = Waiting(barrier)
@@ -258,7 +258,7 @@ def test_an_action_that_uses_its_own_barrier(shm):
 @pytest.mark.parametrize("other", [False, True])
 @pytest.mark.parametrize("timeout", [None, 30, 0])
 def test_an_action_that_waits_for_its_own_barrier_gets_an_error(name, timeout, other):
-    """Also by another object of the barrier, which does not have the action."""
+    """The same holds for another object of the barrier, which does not have the action."""
     barriers = []
     barriers += [Barrier(name, parties=1, action=lambda: barriers[-1].wait(timeout), create=True)]
     barriers += [Barrier(name)] if other else []
@@ -299,7 +299,7 @@ assert counts[7] == ROUNDS
     run_python(code, env=PATH)
 
 
-def test_one_that_is_killed_in_its_action_breaks_it(run_python):
+def test_a_party_that_is_killed_in_its_action_breaks_the_barrier(run_python):
     code = """
 import os, threading
 from posixshm import Barrier, SharedMemory
@@ -328,7 +328,7 @@ for waiting in (plain, Barrier.at(shm, action=print)):
     run_python(code, env=PATH)
 
 
-def test_one_that_is_killed_while_it_waits_counts_as_arrived(run_python):
+def test_a_party_that_is_killed_while_it_waits_counts_as_arrived(run_python):
     code = """
 import os, signal
 from posixshm import Barrier, SharedMemory

@@ -32,7 +32,7 @@ def condition(shm, request):
 
 
 class Waiters:
-    """Threads that wait; each has begun to when start() returns."""
+    """Threads that wait; all of them wait when start() returns."""
 
     def __init__(self, condition, timeout=DEADLINE):
         self.condition, self.timeout = condition, timeout
@@ -46,7 +46,7 @@ class Waiters:
             self.threads.append(thread)
         deadline = time.monotonic() + DEADLINE
         while True:
-            with self.condition:  # a waiter that is counted has released the lock since
+            with self.condition:  # each counted waiter has released the lock since
                 if self.coming == len(self.threads):
                     return
             assert time.monotonic() < deadline
@@ -58,7 +58,7 @@ class Waiters:
             self.woken.append(self.condition.wait(self.timeout))
 
     def expect(self, count):
-        """Wait until count waiters were woken; 20 ms later it is still count."""
+        """Wait until `count` waiters were woken, and check 20 ms later that no more were."""
         deadline = time.monotonic() + DEADLINE
         while len(self.woken) < count:
             assert time.monotonic() < deadline, f"{len(self.woken)} of {count} were woken"
@@ -72,7 +72,7 @@ class Waiters:
             assert not thread.is_alive()
 
 
-def test_it_has_the_methods_of_its_lock(condition):
+def test_a_condition_has_the_methods_of_its_lock(condition):
     assert isinstance(condition.lock, Lock | RLock) and condition.lock is condition.lock
     assert condition.acquire() is True and condition.lock.locked()
     assert elsewhere(condition.acquire, False) is False
@@ -88,13 +88,13 @@ def test_it_has_the_methods_of_its_lock(condition):
             getattr(condition, what)(nonsense=1)
 
 
-def test_notify_wakes_as_many_as_it_says(condition):
+def test_notify_wakes_the_requested_number_of_waiters(condition):
     waiters = Waiters(condition)
     waiters.start(6)
     with condition:
         condition.notify(0)
         condition.notify()
-        assert waiters.woken == []  # not before the lock is released
+        assert waiters.woken == []  # no waiter continues before the lock is released
     waiters.expect(1)
     with condition:
         condition.notify(2)
@@ -158,7 +158,7 @@ def test_a_waiter_that_timed_out_takes_no_notification(condition):
     waiters.join()
 
 
-def test_it_waits_without_the_lock_and_has_it_again(condition):
+def test_wait_releases_the_lock_and_acquires_it_again(condition):
     seen = []
 
     def change():
@@ -258,7 +258,7 @@ def test_wait_for(condition):
     with condition:
         assert condition.wait_for(lambda: "at once", 0) == "at once"
         before = time.monotonic()
-        assert condition.wait_for(lambda: [], 0.05) == []  # its last value
+        assert condition.wait_for(lambda: [], 0.05) == []  # the last value of the predicate
         assert time.monotonic() - before >= 0.05
         assert condition.wait_for(lambda: 0, 0) == 0
         thread = threading.Thread(target=count)
@@ -268,7 +268,7 @@ def test_wait_for(condition):
     thread.join(DEADLINE)
 
 
-def test_wait_for_passes_on_what_its_predicate_raises(condition):
+def test_wait_for_propagates_exceptions_of_its_predicate(condition):
     class NoTruth:
         def __bool__(self):
             raise LookupError
@@ -285,10 +285,10 @@ def test_wait_for_passes_on_what_its_predicate_raises(condition):
     assert not condition.lock.locked()
 
 
-def test_all_its_users_must_give_one_lock(shm):
+def test_all_processes_must_use_the_same_lock(shm):
     lock = Lock.at(shm, 8192, create=True)
     first = Condition.at(shm, 0, create=True, lock=lock)
-    second = Condition.at(shm, 256, create=True, lock=lock)  # two conditions of one lock
+    second = Condition.at(shm, 256, create=True, lock=lock)  # two conditions with one lock
     other = Condition.at(shm, 0, lock=Lock.at(shm, 8192))
     assert first.lock is lock is second.lock and other.lock is not lock
     waiters, others = Waiters(first), Waiters(second)
@@ -307,7 +307,7 @@ def test_all_its_users_must_give_one_lock(shm):
 
 
 def test_the_lock_is_free_while_all_wait(start_python, name):
-    """A waiter does not acquire the lock to see whether its owner died."""
+    """A waiter does not acquire the lock to find out whether the owner died."""
     with SharedMemory.create(name, 4096, delete=True) as shm:
         condition = Condition.at(shm, create=True)
         child = start_python(
@@ -317,14 +317,14 @@ def test_the_lock_is_free_while_all_wait(start_python, name):
             env=PATH,
         )
         child.hear("waiting")
-        with condition:  # the thread that printed it has released the lock
+        with condition:  # the thread that printed the line has released the lock
             pass
         end = time.monotonic() + 1
         tries = 0
         while time.monotonic() < end:
             for _ in range(1000):
                 tries += 1
-                assert condition.acquire(False), f"not free at try {tries}"
+                assert condition.acquire(False), f"not free at attempt {tries}"
                 condition.release()
         child.finish()
 
@@ -364,7 +364,7 @@ def test_a_waiter_gets_an_error_if_an_owner_died(condition):
     condition.release()
 
 
-def test_recover_of_its_own_lock(shm):
+def test_recover_of_the_own_lock_of_a_condition(shm):
     calls = []
     condition = Condition.at(shm, 0, create=True, on_owner_died=calls.append)
     die_with(condition.acquire)
@@ -377,7 +377,7 @@ def test_recover_of_its_own_lock(shm):
 
 
 def test_between_processes(run_python):
-    """A queue of one place: each item passes once, and each process ends."""
+    """A queue of length 1: each item passes once, and each process ends."""
     code = """
 import os
 from posixshm import Condition, SharedMemory
@@ -415,7 +415,7 @@ assert total[0] == ITEMS * (ITEMS + 1), total[0]
 
 @pytest.mark.parametrize("recovers", [False, True])
 def test_a_waiter_gets_an_error_when_an_owner_dies(run_python, name, recovers):
-    """Also if no other process acquires the lock: there are only two waiters."""
+    """The error also arrives if only waiters exist, so that no process acquires the lock."""
     code = """
 import os, signal, sys, threading
 from posixshm import Atomic, Condition, OwnerDiedError, SharedMemory
@@ -456,8 +456,8 @@ with SharedMemory.create(sys.argv[1], 4096, delete=True) as shm:
     run_python(code, name, recovers, options=["-W", "ignore::DeprecationWarning"])
 
 
-def test_an_interrupt_is_not_lost_if_the_owner_died_meanwhile(run_python, name):
-    """The error says that the lock was not acquired, and the interrupt is its context."""
+def test_an_interrupt_is_not_lost_if_the_owner_died(run_python, name):
+    """The lock was not acquired, which the error states; the interrupt is its context."""
     code = """
 import os, signal, sys
 from posixshm import Condition, OwnerDiedError, SharedMemory

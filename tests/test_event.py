@@ -43,7 +43,7 @@ def test_arguments(event):
         assert event.wait(good) is True
 
 
-def test_it_wakes_all_waiters(event, run_threads):
+def test_set_wakes_all_waiters(event, run_threads):
     barrier = threading.Barrier(9)
 
     def wait():
@@ -52,7 +52,7 @@ def test_it_wakes_all_waiters(event, run_threads):
 
     def wake():
         barrier.wait(DEADLINE)
-        time.sleep(0.05)  # most of them sleep by now
+        time.sleep(0.05)  # most of them sleep at this time
         before = time.monotonic()
         event.set()
         return before
@@ -61,7 +61,7 @@ def test_it_wakes_all_waiters(event, run_threads):
     assert woken == [True] * 8
 
 
-def test_a_waiter_wakes_though_the_flag_was_cleared_again(event, run_threads):
+def test_a_waiter_wakes_although_the_flag_was_cleared_again(event, run_threads):
     """A waiter does not miss a flag that was set only for a short time."""
     ready = threading.Barrier(3)
     begun = []
@@ -85,7 +85,7 @@ def test_a_waiter_wakes_though_the_flag_was_cleared_again(event, run_threads):
     run_threads(wait, wait, blink)
 
 
-def test_what_was_written_before_is_seen_after(run_python):
+def test_bytes_written_before_set_are_visible_after_wait(run_python):
     """Ping-pong between two processes over a plain value."""
     code = """
 import os

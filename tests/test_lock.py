@@ -24,7 +24,7 @@ def shm():
 
 
 @kinds
-def test_it_is_held_by_one(kind, shm):
+def test_only_one_owner_holds_a_lock(kind, shm):
     lock, other = kind.at(shm, 0, create=True), kind.at(shm)
     assert not lock.locked() and not other.locked()
     assert lock.acquire() is True
@@ -35,7 +35,7 @@ def test_it_is_held_by_one(kind, shm):
         assert elsewhere(thing.acquire, True, 0.02) is False
     assert lock.release() is None
     assert not lock.locked()
-    assert elsewhere(other.acquire, timeout=0) is True  # and dies with it
+    assert elsewhere(other.acquire, timeout=0) is True  # and ends while it holds the lock
     with pytest.raises(OwnerDiedError):
         other.acquire(timeout=DEADLINE)
     assert other.acquire(recover=True)
@@ -55,14 +55,14 @@ def test_with(kind, shm):
     with pytest.raises(RuntimeError, match="not acquired"):
         with lock:
             lock.release()
-    with pytest.raises(KeyError):  # and not the error over that
+    with pytest.raises(KeyError):  # the error of release() does not replace it
         with lock:
             lock.release()
             raise KeyError
 
 
 @kinds
-def test_releasing_what_one_does_not_hold(kind, shm):
+def test_releasing_a_lock_that_is_not_held(kind, shm):
     lock, other = kind.at(shm, 0, create=True), kind.at(shm)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="not acquired"):
@@ -72,7 +72,7 @@ def test_releasing_what_one_does_not_hold(kind, shm):
             with pytest.raises(RuntimeError, match="not acquired"):
                 elsewhere(thing.release)
         with pytest.raises(RuntimeError, match="not acquired"):
-            other.release()  # this thread's, but not by this object
+            other.release()  # this thread holds the lock, but by another object
         assert lock.locked()
     with pytest.raises(RuntimeError):
         lock.release()
@@ -138,7 +138,7 @@ def test_arguments(kind, shm):
 
 
 @kinds
-def test_two_threads_do_not_hold_it_at_once(kind, shm, run_threads):
+def test_two_threads_do_not_hold_a_lock_at_once(kind, shm, run_threads):
     lock = kind.at(shm, 0, create=True)
     counter = memoryview(shm.buf)[4096:4104].cast("q")
 
@@ -154,7 +154,7 @@ def test_two_threads_do_not_hold_it_at_once(kind, shm, run_threads):
 
 
 @kinds
-def test_two_processes_do_not_hold_it_at_once(run_python, kind):
+def test_two_processes_do_not_hold_a_lock_at_once(run_python, kind):
     code = f"""
 import os
 from posixshm import {kind.__name__} as Kind, SharedMemory
@@ -176,7 +176,7 @@ assert counter[0] == 12000 and not lock.locked(), counter[0]
 
 
 @kinds
-def test_two_that_wait_for_each_other_time_out(run_python, kind):
+def test_two_threads_that_wait_for_each_other_time_out(run_python, kind):
     code = f"""
 import os
 from posixshm import Barrier, {kind.__name__} as Kind, SharedMemory
@@ -225,7 +225,7 @@ for at in (0, 4):  # where one C library or the other has it
 
 
 def test_an_rlock_is_acquired_again_by_the_same_object_only(name):
-    """Another object's mapping may be unmapped while the mutex is in the thread's list."""
+    """The mapping of the other object may be unmapped while the mutex is in the thread's list."""
     with SharedMemory.create(name, 4096, delete=True) as shm:
         first, other = RLock.at(shm, create=True), Lock.at(shm, 256, create=True)
         second_shm = SharedMemory.open(name)

@@ -24,7 +24,7 @@ def assert_told(lock):
         lock.acquire(timeout=DEADLINE)
     assert isinstance(caught.value, OSError) and caught.value.errno == errno.EOWNERDEAD
     with pytest.raises(RuntimeError):
-        lock.release()  # it is not held
+        lock.release()  # the caller does not hold the lock
 
 
 @kinds
@@ -38,7 +38,7 @@ def test_every_acquire_raises_until_one_recovers(kind, shm):
         with pytest.raises(OwnerDiedError):
             thing.acquire(False)
         with pytest.raises(OwnerDiedError), thing:
-            raise AssertionError("it is not held")
+            raise AssertionError("the lock is not held")
         with pytest.raises(OwnerDiedError):
             elsewhere(thing.acquire, timeout=DEADLINE)
         assert not thing.locked()
@@ -52,7 +52,7 @@ def test_every_acquire_raises_until_one_recovers(kind, shm):
 
 
 @kinds
-def test_recover_without_need_is_just_acquire(kind, shm):
+def test_recover_of_a_consistent_lock_only_acquires_it(kind, shm):
     lock = kind.at(shm, 0, create=True, on_owner_died=pytest.fail)
     assert lock.acquire(recover=True) and not lock.recovered
     assert elsewhere(lock.acquire, False, recover=True) is False
@@ -60,7 +60,7 @@ def test_recover_without_need_is_just_acquire(kind, shm):
 
 
 @kinds
-def test_a_process_that_is_killed_with_it(kind, name, start_python):
+def test_a_process_that_is_killed_while_it_holds_the_lock(kind, name, start_python):
     code = f"""
 from posixshm import {kind.__name__} as Kind, SharedMemory
 lock = Kind.at(SharedMemory.open({name!r}))
@@ -112,13 +112,13 @@ def test_recover_repairs_and_goes_on(kind, shm):
         assert not lock.recovered
     assert calls == [lock]
     die_with(lock.acquire)
-    assert lock.acquire(recover=True)  # without a call of on_owner_died
+    assert lock.acquire(recover=True)  # on_owner_died is not called
     assert calls == [lock]
     lock.release()
 
 
 @kinds
-def test_recover_that_raises_leaves_it_to_the_next_one(kind, shm):
+def test_a_recover_that_raises_leaves_the_lock_inconsistent(kind, shm):
     def fail(lock):
         raise KeyError("cannot")
 
@@ -195,7 +195,7 @@ def test_recover_of_a_lock_cannot_acquire_it_again(shm):
 
 
 @kinds
-def test_a_death_during_the_repair_leaves_it_inconsistent(kind, name, run_python):
+def test_a_death_during_the_repair_leaves_the_lock_inconsistent(kind, name, run_python):
     code = f"""
 import os, signal
 from posixshm import {kind.__name__} as Kind, SharedMemory
@@ -221,7 +221,7 @@ def test_an_rlock_that_was_held_more_than_once(shm):
     die_with(lambda: [lock.acquire() for _ in range(5)])
     assert_told(lock)
     assert lock.acquire(recover=True)
-    assert lock.acquire() and lock.recovered  # acquired again, it still is one taken over
+    assert lock.acquire() and lock.recovered  # acquired again, the lock is still a recovered one
     lock.release()
     lock.release()
     assert not lock.locked()
@@ -249,7 +249,7 @@ def test_a_new_thread_is_not_taken_for_a_dead_one(kind, shm):
 
 
 def test_several_locks_at_once_in_any_order(shm):
-    """The C library keeps what a thread holds in one list, through all segments."""
+    """The C library keeps all mutexes of a thread in one list, across segments."""
     with SharedMemory.anonymous(8192) as second:
         locks = [
             kind.at(segment, 256 * i, create=True)

@@ -7,7 +7,7 @@ from _primitives import elsewhere
 
 from posixshm import Lock, SharedMemory
 
-# The other lock was released in between, so it is not in the thread's list any more.
+# The other lock was released in between, so it is not in the thread's list.
 RESTORED = """
 import gc
 from posixshm import Lock, SharedMemory
@@ -36,7 +36,7 @@ print("ended")
 """
 
 
-# All are in one checkpoint, and the one in the middle is released.
+# All locks are in one checkpoint, and the middle one is released.
 MIDDLE = """
 import gc
 from posixshm import Lock, SharedMemory
@@ -63,7 +63,7 @@ print("ended")
 """
 
 
-# It was free then, and its thread acquires it again, by another object.
+# The lock was free, and its thread acquires it again through another object.
 FREE = """
 import gc
 from posixshm import Lock, SharedMemory
@@ -112,11 +112,11 @@ print("ended")
 """
 
 
-def test_its_memory_stays_if_another_thread_acquired_it(run_python):
+def test_the_memory_is_kept_if_another_thread_acquired_the_lock(run_python):
     assert run_python(ANOTHER_THREAD).strip() == "ended"
 
 
-# While a thread runs the action of a barrier, which is then free for another thread's.
+# The barrier is restored while a thread runs its action, so another thread can use it.
 BARRIER = """
 import gc, threading
 from posixshm import Barrier, Lock, SharedMemory
@@ -164,28 +164,28 @@ print("ended")
 """
 
 
-def test_nor_the_memory_of_a_barrier_if_another_thread_runs_its_action(run_python):
+def test_the_memory_of_a_barrier_is_kept_if_another_thread_runs_its_action(run_python):
     assert run_python(BARRIER).split() == ["overtaken", "ended"]
 
 
-def test_a_lock_that_its_thread_has_is_not_acquired_twice(run_python):
+def test_a_restored_lock_is_not_acquired_twice_by_its_thread(run_python):
     assert run_python(FREE).split() == ["OSError", "RuntimeError", "OSError", "ended"]
 
 
 @pytest.mark.parametrize("apart", [True, False])
-def test_a_restored_checkpoint_leads_the_c_library_nowhere(apart, run_python):
+def test_the_c_library_does_not_follow_restored_links(apart, run_python):
     assert run_python(RESTORED.format(apart=apart)).strip() == "ended"
 
 
 @pytest.mark.parametrize("order", [(0, 2), (2, 0), (2, 1, 0), (0, 1, 2)], ids=str)
-def test_its_memory_stays_if_a_lock_in_the_middle_was_released(order, run_python):
+def test_the_memory_is_kept_if_a_lock_in_the_middle_was_released(order, run_python):
     assert run_python(MIDDLE.format(order=order)).strip() == "ended"
 
 
 # Offsets of the lock word and of the links in glibc's pthread_mutex_t.
 @pytest.mark.parametrize("member", [0, 24, 32], ids=["word", "back", "forward"])
 @pytest.mark.parametrize("order", [(1,), (1, 0), (0, 1), (2, 1)], ids=str)
-def test_a_lock_written_over_does_not_disturb_its_neighbours(member, order):
+def test_an_overwritten_lock_does_not_disturb_its_neighbours(member, order):
     with SharedMemory.anonymous(4096) as shm:
         locks = [Lock.at(shm, 128 * i, create=True) for i in range(3)]
         wrong = []

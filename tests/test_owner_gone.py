@@ -136,11 +136,11 @@ def elsewhere_told(lock):
         return True
 
 
-def test_the_place_of_a_reader_whose_object_is_gone_is_free(shm, worker):
+def test_the_slot_of_a_reader_is_free_if_its_object_is_deallocated(shm, worker):
     other = RWLock.at(shm, create=True)
     reader = RWLock.at(shm)
     assert reader.acquire_read() and reader.acquire_read()
-    worker.do(reader.acquire_read)  # in a thread that lives on
+    worker.do(reader.acquire_read)  # in a thread that continues to run
     assert other.acquire_write(timeout=0.02) is False
     del reader
     for _ in range(2):
@@ -151,7 +151,7 @@ def test_the_place_of_a_reader_whose_object_is_gone_is_free(shm, worker):
 
 
 @kinds
-def test_the_memory_goes_with_the_object_that_holds_a_lock(kind, name, worker):
+def test_the_memory_is_unmapped_with_the_object_that_holds_a_lock(kind, name, worker):
     def maps():
         with open("/proc/self/maps") as lines:
             return sum(name in line for line in lines)
@@ -175,7 +175,7 @@ def test_the_memory_goes_with_the_object_that_holds_a_lock(kind, name, worker):
         shm.close()
         del shm, lock
         gc.collect()
-        assert maps() == 1  # the thread that holds it lives
+        assert maps() == 1  # the thread that holds it still runs
         with SharedMemory.anonymous(8192) as other:
             worker.do(lambda: use_another_lock(other))
         assert maps() == 0
@@ -191,7 +191,7 @@ def use_another_lock(shm):
 @kinds
 @pytest.mark.parametrize("how", ["uses a lock", "ends"])
 def test_the_object_of_a_lock_that_another_thread_holds(kind, how, shm, worker):
-    """Only that thread can release it; until it does, no waiter hangs."""
+    """Only that thread can release the lock; until then waiters do not hang."""
     other = kind.at(shm, create=True)
     lock = kind.at(shm)
     worker.do(partial(acquire, lock))
@@ -221,14 +221,14 @@ def test_the_object_of_a_lock_that_another_thread_holds(kind, how, shm, worker):
 
 
 @kinds
-def test_the_main_thread_releases_one_without_being_asked(kind, shm):
+def test_the_main_thread_releases_a_deallocated_lock_by_itself(kind, shm):
     other, lock = kind.at(shm, create=True), kind.at(shm)
     assert acquire(lock)
     holder = [lock]
     del lock
     elsewhere(holder.clear)
     for _ in range(100):
-        pass  # the interpreter runs what is pending
+        pass  # the interpreter runs pending calls
     with pytest.raises(OwnerDiedError, match="half changed"):
         elsewhere(acquire, other)
     assert_recovers(other)
@@ -236,7 +236,7 @@ def test_the_main_thread_releases_one_without_being_asked(kind, shm):
 
 @kinds
 @pytest.mark.parametrize("end", ["", "sys.exit(0)", "os._exit(0)", "shm.close(); del shm"])
-def test_a_process_that_ends_and_holds_it(kind, end, name, run_python):
+def test_a_process_that_ends_while_it_holds_the_lock(kind, end, name, run_python):
     with SharedMemory.create(name, 8192, delete=True) as shm:
         other = kind.at(shm, create=True)
         run_python(
@@ -253,13 +253,13 @@ getattr(lock, "acquire_write" if hasattr(lock, "acquire_write") else "acquire")(
         assert_recovers(other)
 
 
-# -- the kernel did not mark it --------------------------------------------------------------------
+# -- deaths that the kernel did not mark -----------------------------------------------------------
 
 
 @kinds
 @pytest.mark.parametrize("waits", [False, True], ids=["is told", "waits"])
 def test_one_corrupted_lock_does_not_hide_the_death_of_its_owner(kind, waits, name, start_python):
-    """The kernel's walk through what a thread held ends at the first one that is written over."""
+    """The kernel stops at the first overwritten mutex in the list of a thread."""
     with SharedMemory.create(name, 8192, delete=True) as shm:
         lock = kind.at(shm, create=True)
         Lock.at(shm, 4096, create=True)

@@ -1,4 +1,4 @@
-"""Opening primitives: placed or named, made or found, right or wrong; and how long they live."""
+"""Creating and attaching primitives, placed or named: arguments, errors and contents."""
 
 import errno
 import os
@@ -43,7 +43,7 @@ def path_of(kind, name):
 
 
 @with_header
-def test_one_that_is_made_is_found_by_others(kind, shm):
+def test_a_created_primitive_can_be_attached(kind, shm):
     first = at(kind, shm, 128, create=True)
     second = at(kind, shm, 128)
     with SharedMemory.open(shm.name) as other:
@@ -61,7 +61,7 @@ def test_one_that_is_made_is_found_by_others(kind, shm):
         assert fourth.value == 5
 
 
-def test_an_atomic_is_there_without_being_made(shm):
+def test_an_atomic_needs_no_creation(shm):
     word = Atomic.at(shm, 8)
     word.store(-5)
     assert struct.unpack_from("q", shm.buf, 8) == (-5,)
@@ -73,14 +73,14 @@ def test_an_atomic_is_there_without_being_made(shm):
 
 @kinds
 def test_size_and_alignment_are_true(kind, shm):
-    """As many bytes as .size are needed, from any multiple of .alignment."""
+    """A primitive needs .nbytes bytes at a multiple of its alignment."""
     assert type(kind.nbytes) is type(kind.alignment) is int
     assert kind.nbytes % 8 == 0 and kind.alignment in (8, 64)
     last = shm.size - kind.nbytes
     assert last % kind.alignment == 0
     thing = made(kind, shm, last)
     use(thing)
-    assert bytes(shm.buf[:last]) == bytes(last)  # nothing was written outside
+    assert bytes(shm.buf[:last]) == bytes(last)  # no byte outside was written
     for offset in (last + kind.alignment, shm.size, shm.size + 64, 2**62):
         with pytest.raises(ValueError, match="past the end"):
             made(kind, shm, offset)
@@ -98,7 +98,7 @@ def test_size_and_alignment_are_true(kind, shm):
 
 
 @with_header
-def test_neighbours_are_left_alone(kind, shm):
+def test_creating_a_primitive_does_not_change_its_neighbours(kind, shm):
     shm.buf[:64] = shm.buf[64 + kind.nbytes : 128 + kind.nbytes] = b"\xa5" * 64
     use(at(kind, shm, 64, create=True))
     assert (
@@ -107,7 +107,7 @@ def test_neighbours_are_left_alone(kind, shm):
 
 
 @with_header
-def test_one_primitive_may_be_made_only_once(kind, shm):
+def test_a_primitive_is_created_only_once(kind, shm):
     with pytest.raises(FileNotFoundError, match=f"{kind.__name__}.*64") as caught:
         at(kind, shm, 64)
     assert caught.value.errno == errno.ENOENT and caught.value.filename == shm.name
@@ -122,7 +122,7 @@ def test_one_primitive_may_be_made_only_once(kind, shm):
 
 
 @with_header
-def test_the_wrong_thing_is_a_clear_error(kind, shm):
+def test_another_kind_of_primitive_is_a_clear_error(kind, shm):
     at(kind, shm, 0, create=True)
     before = bytes(shm.buf)
     for other in WITH_HEADER:
@@ -154,7 +154,7 @@ def test_other_bytes_are_refused_and_not_changed(kind, shm, where):
 
 
 @with_header
-def test_one_of_another_build_is_refused(kind, shm):
+def test_a_primitive_of_another_build_is_refused(kind, shm):
     at(kind, shm, 0, create=True)
     for where in (68, 71, 72, 74):  # version, C library, size of a mutex, of a semaphore
         shm.buf[where] ^= 0x40
@@ -163,7 +163,7 @@ def test_one_of_another_build_is_refused(kind, shm):
                 at(kind, shm, 0, **keywords)
             assert caught.value.errno == errno.ENOEXEC
         shm.buf[where] ^= 0x40
-    shm.buf[76] ^= 1  # the PID namespace: a semaphore and an event have no owner to be known by it
+    shm.buf[76] ^= 1  # the PID namespace: semaphores and events do not have an owner
     if kind in (Semaphore, Event):
         use(at(kind, shm))
     else:
@@ -173,7 +173,7 @@ def test_one_of_another_build_is_refused(kind, shm):
 
 
 @with_header
-def test_one_that_is_written_over_says_so(kind, shm):
+def test_an_overwritten_primitive_raises_an_error(kind, shm):
     thing = at(kind, shm, 0, create=True)
     shm.buf[64:80] = bytes(16)
     with pytest.raises(OSError, match="written over") as caught:
@@ -182,8 +182,8 @@ def test_one_that_is_written_over_says_so(kind, shm):
 
 
 @pytest.mark.parametrize("kind", OWNED, ids=name_of)
-def test_a_held_one_that_is_written_over_does_not_crash(run_python, kind):
-    """Its addresses in the list of the thread's locks are not followed."""
+def test_a_held_lock_that_is_overwritten_does_not_crash(run_python, kind):
+    """The library does not follow its links in the list of the thread's locks."""
     code = f"""
 from contextlib import suppress
 from _primitives import *
@@ -209,8 +209,8 @@ for start, end in ((0, 128), (0, 64), (8, 40), (24, 40), (64, 128)):
 
 
 @pytest.mark.parametrize("kind", OWNED, ids=name_of)
-def test_a_held_one_of_another_count_keeps_its_memory(run_python, kind):
-    """A mutex that the C library counts as locked is linked to the thread's next lock."""
+def test_a_held_lock_with_a_changed_count_keeps_its_memory(run_python, kind):
+    """The C library links the thread's next lock to a mutex that it counts as locked."""
     code = f"""
 from _primitives import *
 from posixshm import SharedMemory
@@ -295,7 +295,7 @@ def test_recover_must_be_callable(kind, shm, names):
     use(kind.at(shm, 0, on_owner_died=print))
 
 
-def test_arguments_of_their_own(shm):
+def test_arguments_of_single_kinds(shm):
     for bad in (-1, 2**31, 2**64):
         with pytest.raises((ValueError, OverflowError), match="value"):
             Semaphore.at(shm, 0, create=True, value=bad)
@@ -332,7 +332,7 @@ def test_arguments_of_their_own(shm):
 
 
 @with_header
-def test_a_named_one(kind, name):
+def test_a_named_primitive(kind, name):
     with pytest.raises(FileNotFoundError) as caught:
         named(kind, name)
     assert caught.value.filename == name
@@ -353,12 +353,12 @@ def test_a_named_one(kind, name):
     finally:
         thing.unlink()
     assert not os.path.exists(path_of(kind, name))
-    use(thing)  # a process that has it open keeps using it
+    use(thing)  # a process that has the primitive open still uses it
     with pytest.raises(FileNotFoundError):
         thing.unlink()
     second = named(kind, name, create=True)
     with pytest.raises(FileNotFoundError):
-        thing.unlink()  # that of another one is not its own
+        thing.unlink()  # it does not remove the name of another primitive
     assert os.path.exists(path_of(kind, name))
     second.unlink()
     thing.close()
@@ -394,7 +394,7 @@ def test_bad_names(kind):
 
 
 @with_header
-def test_a_name_that_is_something_else(kind, name):
+def test_a_name_of_another_kind_of_object(kind, name):
     with open(path_of(kind, name), "wb") as file:
         file.write(b"some text" * 1000)
     try:
@@ -411,15 +411,15 @@ def test_a_name_that_is_something_else(kind, name):
         os.unlink(path_of(kind, name))
 
 
-def test_a_named_one_of_another_kind(name):
+def test_a_named_primitive_of_another_kind(name):
     lock = Lock(name, create=True)
     try:
         for kind in (RLock, Condition, Event, Barrier, RWLock):
             for keywords in ({}, {"create": True, "exist_ok": True}):
-                # An object that is too small says that.
+                # The error for a smaller object states its size.
                 with pytest.raises((ValueError, FileExistsError)):
                     named(kind, name, **keywords)
-        with SharedMemory.open(name) as shm:  # it is a segment, with the lock at its begin
+        with SharedMemory.open(name) as shm:  # it is also a segment, with the lock at offset 0
             placed = Lock.at(shm)
             use(placed)
             with pytest.raises(ValueError, match="no name"):
@@ -444,7 +444,7 @@ def test_sem_unlink(name):
 
 
 @with_header
-def test_a_closed_one_is_not_used(kind, shm):
+def test_a_closed_primitive_raises_value_error(kind, shm):
     thing = at(kind, shm, 0, create=True)
     thing.close()
     thing.close()

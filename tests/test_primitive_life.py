@@ -1,4 +1,4 @@
-"""How long primitives live: closing, collecting, and what is held meanwhile."""
+"""The lifetime of primitives: closing, garbage collection, and held locks."""
 
 import errno
 import gc
@@ -20,7 +20,7 @@ def shm(name):
         yield handle
 
 
-# -- how long they live -------------------------------------------------------------------------
+# -- lifetime -----------------------------------------------------------------------------------
 
 
 @kinds
@@ -51,7 +51,7 @@ def test_closing_everything_under_a_held_lock_is_safe(kind):
 
 
 @kinds
-def test_a_live_primitive_forbids_to_take_its_memory_away(kind, name):
+def test_the_memory_of_a_live_primitive_cannot_be_removed(kind, name):
     with SharedMemory.create(name, 4 * PAGESIZE, delete=True) as shm:
         last = shm.size - 64 * (-(-kind.nbytes // 64))
         thing = made(kind, shm, last)
@@ -134,7 +134,7 @@ def test_cycles_are_collected(kind, shm):
 
 
 @kinds
-def test_they_are_final_and_have_no_attributes(kind, shm):
+def test_primitives_are_final_and_have_no_attributes(kind, shm):
     with pytest.raises(TypeError):
         type("Sub", (kind,), {})
     thing = made(kind, shm)

@@ -1,4 +1,4 @@
-"""Primitives in an object of their own, named or anonymous, and what removes the name."""
+"""Primitives in their own object, named or anonymous, and the removal of the name."""
 
 import contextlib
 import multiprocessing
@@ -19,7 +19,7 @@ kinds = pytest.mark.parametrize("kind", KINDS, ids=name_of)
 
 
 def unnamed(kind):
-    """The one line that makes one for the processes of multiprocessing."""
+    """Create a primitive for the processes of multiprocessing."""
     return kind(parties=2) if kind is Barrier else kind()
 
 
@@ -31,7 +31,7 @@ def file_of(kind, name):
 
 
 @with_header
-def test_one_without_a_name_is_new_each_time(kind):
+def test_a_primitive_without_a_name_is_always_new(kind):
     before = os.listdir(SHM)
     first, second = unnamed(kind), named(kind, None, create=True)
     for thing in (first, second):
@@ -63,7 +63,7 @@ def meet(lock, barrier, event, semaphore, condition, counted):
 @pytest.mark.parametrize(
     "method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.long)]
 )
-def test_those_without_a_name_are_shared_by_the_processes_of_multiprocessing(method):
+def test_primitives_without_a_name_are_shared_through_multiprocessing(method):
     context = multiprocessing.get_context(method)
     lock, barrier, event, condition = Lock(), Barrier(parties=3), Event(), Condition()
     semaphore = Semaphore(value=2)
@@ -83,14 +83,14 @@ def test_those_without_a_name_are_shared_by_the_processes_of_multiprocessing(met
 
 
 @with_header
-def test_one_without_a_name_travels_by_multiprocessing_only(kind):
+def test_a_primitive_without_a_name_is_pickled_by_multiprocessing_only(kind):
     thing = unnamed(kind)
     with pytest.raises(TypeError, match="multiprocessing"):
         pickle.dumps(thing)
     use(thing)
 
 
-# -- what is given without a name, or without create --------------------------------------------
+# -- options without a name or without create ---------------------------------------------------
 
 
 @with_header
@@ -104,7 +104,7 @@ def test_options_that_have_no_effect_are_refused(kind, name):
         named(kind, None, create=True, owner="self")
 
 
-def test_the_value_of_a_semaphore_is_never_passed_over(name):
+def test_the_value_of_a_semaphore_is_never_ignored(name):
     with pytest.raises(ValueError, match="create=True"):
         Semaphore(name, 5)
     with pytest.raises(ValueError, match="create=True"):
@@ -124,7 +124,7 @@ def test_the_value_of_a_semaphore_is_never_passed_over(name):
 
 
 @with_header
-def test_whose_it_is_can_be_seen(kind, name):
+def test_attributes_of_the_object_of_a_primitive(kind, name):
     thing = named(kind, name, create=True, mode=0o640, delete=True)
     for one in (thing, named(kind, name)):
         stat, file = one.stat(), os.stat(file_of(kind, name))
@@ -138,7 +138,7 @@ def test_whose_it_is_can_be_seen(kind, name):
 
 
 @kinds
-def test_a_placed_one_has_the_object_that_it_was_opened_in(kind, name):
+def test_a_placed_primitive_has_its_segment(kind, name):
     with SharedMemory.create(name, 8192, delete=True) as shm:
         thing = made(kind, shm, 128)
         assert thing.shm is shm
@@ -154,14 +154,14 @@ def test_a_placed_one_has_the_object_that_it_was_opened_in(kind, name):
 
 @with_header
 @pytest.mark.parametrize("end", ["close", "drop", "exit"])
-def test_delete_removes_the_name_at_the_end(kind, end, name, run_python):
+def test_delete_removes_the_name_with_the_object(kind, end, name, run_python):
     if end == "exit":
         arguments = f"{kind.__name__}, {name!r}, create=True, delete=True"
         code = f"from _primitives import *; x = named({arguments})"
         run_python(f"{code}; import os; assert os.path.exists({file_of(kind, name)!r})", env=PATH)
     else:
         thing = named(kind, name, create=True, delete=True)
-        named(kind, name).close()  # another one that opened it removes nothing
+        named(kind, name).close()  # another object that opened it removes nothing
         assert os.path.exists(file_of(kind, name))
         if end == "close":
             thing.close()
@@ -178,7 +178,7 @@ named({kind.__name__}, {name!r}, create=True, track=True)
 assert os.path.exists({file_of(kind, name)!r})
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    # The tracker has the pipe too: its end comes after it has removed the name.
+    # The tracker also has the pipe, which it closes after it has removed the name.
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code],
         env={**os.environ, **PATH},
@@ -191,7 +191,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @with_header
-def test_exist_ok_refuses_what_another_user_made(kind, name):
+def test_exist_ok_refuses_a_primitive_of_another_user(kind, name):
     needs_root()
     thing = named(kind, name, create=True, mode=0o666)
     try:
@@ -215,8 +215,9 @@ def test_exist_ok_refuses_what_another_user_made(kind, name):
 
 
 @with_header
-def test_nothing_is_left_where_making_one_fails(kind, name, monkeypatch):
-    """If no descriptor is left, or if the mode forbids the creator to open it."""
+def test_a_failed_creation_leaves_nothing(kind, name, monkeypatch):
+    """Creation fails without a free descriptor, or if the mode forbids the creator to open the
+    object."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -234,7 +235,7 @@ def test_nothing_is_left_where_making_one_fails(kind, name, monkeypatch):
                 assert not os.path.exists(file_of(kind, name)), free
             os.close(kept.pop())
         else:
-            raise AssertionError("it was never made")
+            raise AssertionError("the creation did not succeed")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for fd in kept:
@@ -242,8 +243,8 @@ def test_nothing_is_left_where_making_one_fails(kind, name, monkeypatch):
     assert not os.path.exists(file_of(kind, name))
 
 
-def test_a_mode_without_rights_does_not_stop_its_creator(run_python, name):
-    """The creator cannot open it a second time, but uses what it has created."""
+def test_a_mode_without_permissions_does_not_stop_the_creator(run_python, name):
+    """The creator cannot open the primitive again, but can use the object that it has created."""
     needs_root()
     code = f"""
 import os
@@ -257,10 +258,10 @@ for kind in WITH_HEADER:
     run_python(code, env=PATH)
 
 
-# -- what repr says -----------------------------------------------------------------------------
+# -- repr ---------------------------------------------------------------------------------------
 
 
-def test_what_each_of_them_shows(name):
+def test_repr_of_each_primitive(name):
     lock, rlock, event, semaphore, barrier = Lock(), RLock(), Event(), Semaphore(value=3), None
     for thing in (lock, rlock, Condition()):
         assert repr(thing).endswith("without a name: unlocked>")
@@ -309,7 +310,7 @@ def test_the_message_names_the_other_primitive(kind, name):
             kind.at(shm, 0)
         with pytest.raises(ValueError, match=rf"an? {other.__name__} at offset 4096 of '{name}'"):
             kind.at(shm, 4096)
-        if kind is not Semaphore:  # which a name leads elsewhere
+        if kind is not Semaphore:  # a name that refers to another object
             with pytest.raises(ValueError, match=rf"an array .* in the object '{name}'"):
                 kind(name)
         with pytest.raises(FileNotFoundError, match=rf"no {kind.__name__} at offset 6400 of"):
@@ -317,7 +318,7 @@ def test_the_message_names_the_other_primitive(kind, name):
 
 
 @pytest.mark.parametrize("kind", [k for k in WITH_HEADER if k is not Semaphore], ids=name_of)
-def test_a_semaphore_is_distinguished_from_another_primitive_of_its_name(kind, name):
+def test_the_error_distinguishes_a_semaphore_from_another_primitive(kind, name):
     there = named(kind, name, create=True)
     with pytest.raises(FileNotFoundError, match=rf"There is an? {kind.__name__} .*named semaphore"):
         Semaphore(name)
@@ -332,8 +333,8 @@ def test_a_semaphore_is_distinguished_from_another_primitive_of_its_name(kind, n
         kind(name)
 
 
-def test_a_semaphore_is_distinguished_from_shared_memory_of_its_name(name):
-    for size in (8, 16384):  # less than a primitive begins with, and more
+def test_the_error_distinguishes_a_semaphore_from_shared_memory(name):
+    for size in (8, 16384):  # shorter and longer than the header of a primitive
         with SharedMemory.create(name, size, mode=0o200 if size == 8 else 0o600, delete=True):
             with pytest.raises(FileNotFoundError, match="There is a shared memory .* no named sem"):
                 Semaphore(name)

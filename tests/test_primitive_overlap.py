@@ -5,7 +5,7 @@ from _primitives import WITH_HEADER, at, name_of, use
 
 from posixshm import Barrier, Event, Lock, SharedMemory
 
-LINE = 64  # bytes, what primitives are aligned to
+LINE = 64  # bytes; the alignment of primitives
 PLACE = 8192
 
 
@@ -23,7 +23,7 @@ def overlapping(first, second):
 @pytest.mark.parametrize("used", [False, True])
 @pytest.mark.parametrize("second", WITH_HEADER, ids=name_of)
 @pytest.mark.parametrize("first", WITH_HEADER, ids=name_of)
-def test_nothing_is_made_over_a_primitive(first, second, used, shm):
+def test_no_primitive_is_created_over_another(first, second, used, shm):
     thing = at(first, shm, PLACE, create=True)
     if used:
         use(thing)
@@ -39,7 +39,7 @@ def test_nothing_is_made_over_a_primitive(first, second, used, shm):
                 second.at(shm, offset)
     assert bytes(shm.buf) == before
     use(thing)
-    # Side by side, they do not overlap.
+    # Adjacent primitives do not overlap.
     for offset in (PLACE - second.nbytes, PLACE + first.nbytes):
         use(at(second, shm, offset, create=True))
     use(thing)

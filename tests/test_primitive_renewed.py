@@ -9,7 +9,7 @@ from children.container import COUNTS, KINDS, begin, unlink_all
 
 from posixshm import Atomic, Barrier, Condition, Event, Lock, RLock, RWLock, Semaphore, SharedMemory
 
-OF_THREADS = [Lock, RLock, Condition, RWLock, Barrier]  # which know processes by their ids
+OF_THREADS = [Lock, RLock, Condition, RWLock, Barrier]  # which store process ids
 
 
 def start_container(start_python, name, end):
@@ -24,8 +24,8 @@ def refused(make, match):
     assert caught.value.errno == errno.EXDEV
 
 
-def test_a_service_that_was_killed_begins_again(start_python, name):
-    """With all its processes at once, in another PID namespace, while the old one still exists."""
+def test_a_killed_service_starts_again(start_python, name):
+    """All processes start at once in another PID namespace, while the old one still exists."""
     old = start_container(start_python, name, "killed")
     old.hear("ended -9")
     for kind in OF_THREADS:
@@ -46,7 +46,7 @@ def test_a_service_that_was_killed_begins_again(start_python, name):
 
 
 @pytest.mark.long
-def test_what_a_living_process_of_it_uses_stays_as_it_is(start_python, name):
+def test_a_primitive_in_use_is_not_renewed(start_python, name):
     old = start_container(start_python, name, "waits")
     old.hear("holding")
     with SharedMemory.open(f"{name}-segment") as shm:
@@ -55,7 +55,7 @@ def test_what_a_living_process_of_it_uses_stays_as_it_is(start_python, name):
         for i, kind in enumerate(KINDS):
             if kind in OF_THREADS:
                 refused(lambda i=i, kind=kind: at(kind, shm, 8192 * i, **options), "still uses")
-                if kind is Lock:  # each of them waits a second for others that try
+                if kind is Lock:  # each waits for a second for other processes that try
                     refused(lambda: Lock(f"{name}-Lock", **options), "still uses")
         assert bytes(shm.buf) == before
         # Primitives that do not contain process ids are shared as before.
@@ -72,7 +72,7 @@ def test_what_a_living_process_of_it_uses_stays_as_it_is(start_python, name):
 
 
 @pytest.mark.parametrize("way", ["named", "anonymous", "map"])
-def test_a_descriptor_that_others_share_proves_nothing(start_python, name, way):
+def test_a_shared_descriptor_does_not_prove_a_use(start_python, name, way):
     """A child in another PID namespace has made the lock through its parent's descriptor."""
     needs_mounts()
     code = f"""

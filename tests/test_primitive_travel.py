@@ -1,4 +1,4 @@
-"""Primitives in other processes and interpreters: pickled, forked, made by many at once."""
+"""Primitives in other processes and interpreters: pickled, forked, created by many at once."""
 
 import concurrent.futures
 import multiprocessing
@@ -35,7 +35,7 @@ def shm(name):
 
 
 def repair(lock):
-    """Module-level, so that it can be pickled."""
+    """A function of the module, so that it can be pickled."""
 
 
 def segment_of(kind, name):
@@ -51,7 +51,7 @@ def all_made(shm):
 
 
 def in_child(things):
-    """Another process uses each of them."""
+    """Use each primitive in another process."""
     for thing in things:
         use(thing)
     lock, condition, event, semaphore, word = (
@@ -74,7 +74,7 @@ def check(things, times):
 @pytest.mark.long
 @pytest.mark.parametrize("segment", ["named", "anonymous"])
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_they_travel_with_their_segment_to_a_process(method, segment, name):
+def test_placed_primitives_are_pickled_with_their_segment(method, segment, name):
     context = multiprocessing.get_context(method)
     with segment_of(segment, name) as shm:
         things = all_made(shm)
@@ -91,7 +91,7 @@ def test_they_travel_with_their_segment_to_a_process(method, segment, name):
 @pytest.mark.long
 @pytest.mark.parametrize("segment", ["named", "anonymous"])
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_they_travel_through_an_executor(method, segment, name):
+def test_primitives_are_sent_through_an_executor(method, segment, name):
     context = multiprocessing.get_context(method)
     with segment_of(segment, name) as shm:
         things = all_made(shm)
@@ -104,7 +104,7 @@ def test_they_travel_through_an_executor(method, segment, name):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_named_ones_travel_by_their_name(method, names):
+def test_named_primitives_are_pickled_by_name(method, names):
     things = []
     for kind in KINDS[:-1]:
         things.append(named(kind, names(), create=True))
@@ -126,7 +126,7 @@ def test_named_ones_travel_by_their_name(method, names):
         with pytest.raises(FileNotFoundError):
             pickle.loads(pickle.dumps(thing))
         thing.close()
-        with pytest.raises(FileNotFoundError):  # closed, too, it says which it was
+        with pytest.raises(FileNotFoundError):  # a closed primitive can be pickled by its name
             pickle.loads(pickle.dumps(thing))
 
 
@@ -138,7 +138,7 @@ def use_all(things):
 
 @kinds
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_copy_is_the_same_one(kind, protocol, shm):
+def test_a_copy_is_the_same_primitive(kind, protocol, shm):
     thing = made(kind, shm, 128)
     copy = pickle.loads(pickle.dumps(thing, protocol))
     assert type(copy) is kind and copy is not thing and copy.offset == 128
@@ -150,7 +150,7 @@ def test_a_copy_is_the_same_one(kind, protocol, shm):
         pickle.dumps(kind.at(shm.map(), 128))
 
 
-def test_their_options_travel(shm):
+def test_options_are_pickled(shm):
     lock = Lock.at(shm, 0, create=True, on_owner_died=repair)
     given = Condition.at(shm, 256, create=True, lock=lock)
     own = Condition.at(shm, 512, create=True, on_owner_died=repair)
@@ -168,9 +168,9 @@ def test_their_options_travel(shm):
         die_with(take)
         copy = pickle.loads(pickle.dumps(thing))
         again = copy.acquire_write if thing is rwlock else copy.acquire
-        assert again(timeout=30)  # its recover was called
+        assert again(timeout=30)  # recover was called
         copy.release()
-        assert take()  # so that nothing seems held here
+        assert take()  # so that no lock seems held here
         thing.release()
     with pytest.raises((pickle.PicklingError, AttributeError)):
         pickle.dumps(Lock.at(shm, 0, on_owner_died=lambda lock: None))
@@ -187,7 +187,7 @@ class Acted(list):
 acted = Acted()
 
 
-def test_crooked_pickles_are_refused(shm):
+def test_forged_pickles_are_refused(shm):
     opener, (kind, segment, offset, own_name, options) = Lock.at(shm, 0, create=True).__reduce__()
     assert (kind, segment, offset, own_name) == (Lock, shm, 0, False)
     for wrong in (
@@ -210,7 +210,7 @@ def test_crooked_pickles_are_refused(shm):
             opener(*wrong)
 
 
-def test_the_own_lock_of_a_condition_says_what_to_pickle_instead(shm):
+def test_pickling_the_own_lock_of_a_condition_raises_a_hint(shm):
     with pytest.raises(TypeError, match="pickle the condition"):
         pickle.dumps(Condition.at(shm, 0, create=True).lock)
 
@@ -218,7 +218,7 @@ def test_the_own_lock_of_a_condition_says_what_to_pickle_instead(shm):
 # -- fork, and other interpreters ---------------------------------------------------------------
 
 
-def test_a_forked_child_has_the_lock_but_does_not_hold_it(run_python):
+def test_a_forked_child_does_not_hold_the_locks_of_its_parent(run_python):
     code = """
 import os
 from _primitives import *
@@ -269,7 +269,7 @@ for take in (rw.acquire_read, rw.acquire_write):
     run_python(code, env=PATH)
 
 
-def test_a_child_that_ends_with_its_parents_lock_leaves_it_held(run_python):
+def test_a_child_that_exits_does_not_release_the_locks_of_its_parent(run_python):
     code = """
 import os, sys
 from posixshm import Lock, SharedMemory
@@ -322,8 +322,8 @@ lock.release()
 
 
 @pytest.mark.parametrize("kind", KINDS[:-1], ids=name_of)
-def test_eight_processes_make_one_at_once(run_python, kind, name):
-    """With exist_ok all have the same one; without, one of them has made it."""
+def test_eight_processes_create_a_primitive_at_once(run_python, kind, name):
+    """With exist_ok all processes have the same primitive; without it, only one succeeds."""
     code = f"""
 import os, sys
 from _primitives import *

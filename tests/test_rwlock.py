@@ -26,7 +26,7 @@ def lock(shm):
 
 
 class Inside:
-    """A thread that has acquired it, until the block ends."""
+    """A thread that holds the lock until the block ends."""
 
     def __init__(self, acquire, release):
         self._go, come = threading.Event(), threading.Event()
@@ -48,7 +48,7 @@ class Inside:
 
 
 def can(lock, how):
-    """Could another thread acquire it now?"""
+    """Can another thread acquire the lock now?"""
 
     def body():
         if got := getattr(lock, how)(timeout=0):
@@ -109,7 +109,7 @@ def test_with(lock):
     assert can(lock, "acquire_write")
 
 
-def test_releasing_what_one_does_not_hold(shm, lock):
+def test_releasing_a_lock_that_is_not_held(shm, lock):
     other = RWLock.at(shm)
     with pytest.raises(RuntimeError, match="not acquired"):
         lock.release()
@@ -124,7 +124,7 @@ def test_releasing_what_one_does_not_hold(shm, lock):
             lock.release()
 
 
-def test_one_thread_does_not_wait_for_itself(lock):
+def test_a_thread_does_not_wait_for_itself(lock):
     with lock.write():
         for how in (lock.acquire_read, lock.acquire_write):
             with pytest.raises(OSError, match="itself") as caught:
@@ -136,11 +136,11 @@ def test_one_thread_does_not_wait_for_itself(lock):
             lock.acquire_write()
         assert caught.value.errno == errno.EDEADLK
         assert lock.acquire_write(timeout=0) is lock.acquire_write(timeout=0.02) is False
-        assert can(lock, "acquire_read")  # the failed attempts have released everything
+        assert can(lock, "acquire_read")  # the failed attempts hold nothing
     assert can(lock, "acquire_write")
 
 
-def test_one_thread_may_read_more_than_once(lock):
+def test_a_thread_may_read_more_than_once(lock):
     for depth in (2, 5, SLOTS):
         for _ in range(depth):
             assert lock.acquire_read(timeout=0)
@@ -150,7 +150,7 @@ def test_one_thread_may_read_more_than_once(lock):
         assert can(lock, "acquire_write")
 
 
-def test_more_readers_than_there_is_room_for_wait(lock):
+def test_more_readers_than_slots_wait(lock):
     for _ in range(SLOTS):
         assert lock.acquire_read(timeout=0)
     assert not can(lock, "acquire_read")
@@ -163,14 +163,14 @@ def test_more_readers_than_there_is_room_for_wait(lock):
 
 
 def test_a_thread_that_reads_too_often_gets_an_error_with_the_limit(shm, lock):
-    """The error does not only say that it would wait for itself."""
+    """The error does not just state that the thread would wait for itself."""
     others = [Inside(lock.acquire_read, lock.release) for _ in range(3)]
     for _ in range(SLOTS - len(others)):
         assert lock.acquire_read()
     assert lock.acquire_read(timeout=0.02) is False
     leaving = threading.Thread(target=others.pop().leave)
     leaving.start()
-    assert lock.acquire_read()  # what another reader leaves
+    assert lock.acquire_read()  # the rest belongs to another reader
     leaving.join(DEADLINE)
     for other in others:
         other.leave()
@@ -188,7 +188,7 @@ def test_a_thread_that_reads_too_often_gets_an_error_with_the_limit(shm, lock):
 
 
 def test_no_writer_starves(lock):
-    """While readers come and go without a pause, so that there always is one."""
+    """Readers overlap without a pause, so that the lock always has a reader."""
     stop = threading.Event()
 
     def read():
@@ -262,7 +262,7 @@ def test_arguments(lock):
 
 
 def test_between_processes(run_python):
-    """Writers never see another one inside, nor readers a writer."""
+    """A writer is always alone, and readers never see a writer."""
     code = """
 import os
 from posixshm import RWLock, SharedMemory
@@ -330,7 +330,7 @@ def test_after_a_dead_writer_every_acquire_raises(shm, lock):
             pass
         with thing.write():
             assert not thing.recovered
-    assert lock.acquire_write(recover=True)  # without need
+    assert lock.acquire_write(recover=True)  # without a dead owner
     assert not lock.recovered
     lock.release()
 
@@ -370,7 +370,7 @@ def test_recover_repairs_and_goes_on(shm, how):
 
 
 @pytest.mark.parametrize("how", ["acquire_read", "acquire_write"])
-def test_recover_that_fails_leaves_it_to_the_next_one(shm, how):
+def test_a_recover_that_fails_leaves_the_lock_inconsistent(shm, how):
     def fail(lock):
         raise KeyError
 
@@ -393,7 +393,7 @@ def test_recover_that_fails_leaves_it_to_the_next_one(shm, how):
         lock.release()
         with lock.read(), plain.read():
             pass
-        with plain.write():  # so that it does not seem held by the dead thread
+        with plain.write():  # so that the dead thread does not seem to hold it
             pass
 
 

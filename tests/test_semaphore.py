@@ -1,4 +1,4 @@
-"""Semaphore: the POSIX one, named or placed, the same for every program."""
+"""Semaphore: a POSIX semaphore, named or placed, which other programs can use."""
 
 import ctypes
 import errno
@@ -25,7 +25,8 @@ def shm():
 
 @pytest.fixture
 def run_peer(run_python):
-    """run_peer(code, name): with posix_ipc, in a process that may need a GIL for it."""
+    """run_peer(code, name): run code with posix_ipc in another process, which may turn the GIL
+    on."""
 
     def run(code, name):
         start = """
@@ -48,7 +49,7 @@ def refused(error, function, *args, **keywords):
 
 @pytest.fixture(params=["placed", "named"])
 def make(request, shm, names):
-    """make(value): a new semaphore, and a function that opens it once more."""
+    """make(value): a new semaphore, and a function that opens it again."""
     made = []
 
     def make(value):
@@ -66,7 +67,7 @@ def make(request, shm, names):
             semaphore.unlink()
 
 
-def test_it_counts(make):
+def test_a_semaphore_counts(make):
     semaphore, again = make(2)
     other = again()
     assert semaphore.value == other.value == 2
@@ -90,14 +91,14 @@ def test_it_counts(make):
     assert other.value == 4
 
 
-def test_a_new_one_has_one(shm, name):
+def test_the_default_value_is_one(shm, name):
     assert Semaphore.at(shm, 0, create=True).value == 1
     semaphore = Semaphore(name, create=True)
     assert semaphore.value == 1
     semaphore.unlink()
 
 
-def test_the_value_is_the_makers(make):
+def test_the_value_is_that_of_the_creator(make):
     semaphore, again = make(7)
     semaphore.acquire()
     assert again().value == 6
@@ -143,7 +144,7 @@ def test_arguments_of_acquire(make):
         semaphore.release()
 
 
-def test_as_many_go_on_as_it_counts(make, run_threads):
+def test_no_more_threads_than_the_value_continue(make, run_threads):
     semaphore, again = make(3)
     inside, most = [], []
 
@@ -159,7 +160,7 @@ def test_as_many_go_on_as_it_counts(make, run_threads):
     assert semaphore.value == 3 and max(most) <= 3
 
 
-def test_release_wakes_as_many_as_it_says(make):
+def test_release_wakes_the_requested_number_of_waiters(make):
     semaphore, _ = make(0)
     woken = []
     threads = [
@@ -192,7 +193,7 @@ def test_a_process_that_is_killed_before_its_wake_up_call_has_released_it(make, 
 
     def release_without_a_wake():
         waiting.wait(DEADLINE)
-        time.sleep(0.05)  # most probably it sleeps by now
+        time.sleep(0.05)  # it probably sleeps at this time
         semaphore.shm.buf[:1] = b"\1"
 
     assert run_threads(wait, release_without_a_wake) == [True, None]
@@ -200,7 +201,7 @@ def test_a_process_that_is_killed_before_its_wake_up_call_has_released_it(make, 
 
 
 def test_a_signal_that_another_thread_receives_ends_a_wait_without_a_timeout(run_python, name):
-    """As one that arrives just before the sleep, it does not interrupt the system call."""
+    """It does not interrupt the system call, like a signal that arrives just before the sleep."""
     code = """
 import os, signal, sys, threading, time
 from posixshm import Semaphore, SharedMemory
@@ -247,10 +248,10 @@ assert (free.value, full.value) == (8, 0)
     run_python(code, env=PATH)
 
 
-# -- the system's own ---------------------------------------------------------------------------
+# -- semaphores of other programs ---------------------------------------------------------------
 
 
-def test_a_placed_one_is_a_sem_t(shm):
+def test_a_placed_semaphore_is_a_sem_t(shm):
     """At its offset: sem_post(3) and sem_trywait(3) work on that address."""
     semaphore = Semaphore.at(shm, 256, create=True, value=1)
     view = (ctypes.c_char * 1).from_buffer(shm.buf, 256)
@@ -262,7 +263,7 @@ def test_a_placed_one_is_a_sem_t(shm):
     del view
 
 
-def test_posix_ipc_opens_what_is_made_here(run_peer, name):
+def test_posix_ipc_opens_our_semaphores(run_peer, name):
     code = """
 ours = Semaphore(name, create=True, value=3, mode=0o640)
 theirs = posix_ipc.Semaphore("/" + name)
@@ -287,7 +288,7 @@ refused(FileNotFoundError, Semaphore, name)
     run_peer(code, name)
 
 
-def test_what_posix_ipc_makes_is_opened_here(run_peer, name):
+def test_semaphores_of_posix_ipc_can_be_opened(run_peer, name):
     code = """
 theirs = posix_ipc.Semaphore("/" + name, posix_ipc.O_CREX, initial_value=2)
 for ours in (Semaphore(name), Semaphore(name, create=True, exist_ok=True, value=9)):
@@ -305,11 +306,11 @@ refused(posix_ipc.ExistentialError, posix_ipc.Semaphore, "/" + name)
     run_peer(code, name)
 
 
-def test_where_the_c_library_keeps_it(name):
+def test_the_file_of_a_named_semaphore(name):
     semaphore = Semaphore(name, create=True, mode=0o604)
     status = os.stat(f"{SHM}/sem.{name}")
     assert (status.st_mode & 0o7777, status.st_uid) == (0o604, os.geteuid())
-    assert status.st_size == 32 or status.st_size == 16  # sizeof(sem_t), as sem_open(3) makes it
+    assert status.st_size == 32 or status.st_size == 16  # sizeof(sem_t), as sem_open(3) creates it
     semaphore.unlink()
     longest = name + "x" * (251 - len(name))
     semaphore = Semaphore(longest, create=True)
@@ -319,7 +320,7 @@ def test_where_the_c_library_keeps_it(name):
         Semaphore(longest + "x", create=True)
 
 
-def test_another_one_of_the_same_name(name):
+def test_another_semaphore_of_the_same_name(name):
     first = Semaphore(name, create=True, value=1)
     data = pickle.dumps(first)
     first.unlink()
@@ -354,8 +355,9 @@ def test_a_symbolic_link_and_a_directory_are_refused(name, tmp_path):
     assert (tmp_path / "file").read_bytes() == bytes(64)
 
 
-def test_it_may_be_closed_while_another_of_its_process_goes_on(name):
-    """sem_open(3) maps it once per process, so sem_close(3) could unmap it under the others."""
+def test_closing_a_semaphore_does_not_affect_another_object(name):
+    """sem_open(3) maps a semaphore once per process, so sem_close(3) could unmap it for other
+    objects."""
     semaphores = [Semaphore(name, create=True, exist_ok=True) for _ in range(5)]
     semaphores[0].unlink()
     while semaphores:

@@ -1,6 +1,6 @@
 """Death at any instruction: no process hangs, no wake-up is lost, and acquire() raises.
 
-POSIXSHM_ROUNDS: how many deaths each player of _deaths has, if not some hundreds.
+POSIXSHM_ROUNDS is the number of deaths for each player of _deaths.
 """
 
 import os
@@ -15,7 +15,7 @@ ROUNDS = int(os.environ.get("POSIXSHM_ROUNDS", "200"))
 @pytest.mark.long
 @pytest.mark.timeout(120 + ROUNDS)
 @pytest.mark.parametrize("player", PLAYERS)
-def test_killed_at_any_moment(run_python, player):
+def test_processes_are_killed_at_any_time(run_python, player):
     code = f"from _deaths import PLAYERS; PLAYERS[{player!r}]({ROUNDS})"
     print(run_python(code, env=PATH, timeout=100 + ROUNDS))
 
@@ -49,7 +49,7 @@ def recover(lock):
 """
 
 
-def test_one_that_is_stopped_is_not_dead(run_python, name):
+def test_a_stopped_process_is_not_dead(run_python, name):
     code = f"""{HELD}
 for lock, take, other in locks:
     ready, go = os.pipe()
@@ -75,7 +75,7 @@ for lock, take, other in locks:
 
 
 def test_exec_ends_the_owner(run_python, name):
-    """The program that comes after it knows nothing of the lock."""
+    """The new program does not know the lock."""
     code = f"""{HELD}
 for lock, take, other in locks:
     child = os.fork()
@@ -98,7 +98,7 @@ for lock, take, other in locks:
     run_python(code, name, env=PATH)
 
 
-def test_a_thread_that_dies_while_its_process_goes_on(run_python, name):
+def test_a_thread_that_ends_while_its_process_continues(run_python, name):
     code = f"""{HELD}
 for lock, take, other in locks:
     for _ in range(20):
@@ -128,7 +128,7 @@ for lock, take, other in locks:
     run_python(code, name, env=PATH)
 
 
-def test_fork_while_another_thread_holds_it(run_python, name):
+def test_fork_while_another_thread_holds_the_lock(run_python, name):
     """The child does not have that thread or its locks, and cannot acquire them from the parent."""
     code = f"""{HELD}
 for lock, take, other in locks:

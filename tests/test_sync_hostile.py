@@ -12,7 +12,7 @@ CORRUPT = "from children import hostile_victim; hostile_victim.corrupt_semaphore
 
 
 def attack(victim, writer):
-    """The victim, which is ready, uses what the writer overwrites; both end well."""
+    """Let the victim use the words that the writer overwrites; both must exit with 0."""
     writer.hear("ready")
     victim.say("go")
     victim.finish()
@@ -22,7 +22,7 @@ def attack(victim, writer):
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_words_that_change_all_the_time(kind, seed, name, start_python):
+def test_words_that_change_continuously(kind, seed, name, start_python):
     _, words, _ = KINDS[kind]
     with SharedMemory.create(name, 8192, delete=True):
         victim = start_python(USE, name, kind, env=PATH)
@@ -33,7 +33,7 @@ def test_words_that_change_all_the_time(kind, seed, name, start_python):
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_named_semaphore_whose_file_changes_all_the_time(seed, name, start_python):
+def test_a_named_semaphore_whose_file_changes_continuously(seed, name, start_python):
     Semaphore(name, create=True)
     try:
         victim = start_python(USE, name, "named Semaphore", env=PATH)

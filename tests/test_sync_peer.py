@@ -1,6 +1,6 @@
-"""A C program on the other side: the system's own semaphores, mutexes and words, as equals.
+"""A C program uses the semaphores, mutexes and words with the functions of the C library.
 
-tests/c/peer_sync.c knows where they lie, and nothing of this library.
+tests/c/peer_sync.c knows their offsets but does not use this library.
 """
 
 import subprocess
@@ -48,7 +48,7 @@ class Peer:
 
 @pytest.fixture
 def start(program):
-    """start(mode, ...): the program; it must end well."""
+    """start(mode, ...): start the program, which must exit with 0."""
     peers = []
 
     def start(*args):
@@ -121,7 +121,7 @@ def test_the_mutex_of_a_lock(shm, start, kind, keywords):
 
 
 @KINDS
-def test_a_c_program_that_dies_with_it(shm, start, kind, keywords):
+def test_a_c_program_that_dies_while_it_holds_the_lock(shm, start, kind, keywords):
     lock = kind.at(shm, 256, create=True, **keywords)
     peer = start("die", path(shm), 256)
     peer.ready()
@@ -139,7 +139,7 @@ def test_a_c_program_that_dies_with_it(shm, start, kind, keywords):
 def test_a_c_program_that_gets_eownerdead(shm, start, kind, keywords):
     lock = kind.at(shm, 256, create=True, **keywords)
     die_with(lock.acquire)
-    # A thread that was joined may not have ended yet.
+    # A joined thread may still exist in the kernel.
     peer = start("inherit", path(shm), 256)
     assert peer.end() == "EOWNERDEAD\n"
     assert not getattr(lock, "lock", lock).locked()
@@ -163,8 +163,8 @@ def test_a_word(shm, start, format):
     assert word.load() == 2 * ROUNDS
 
 
-# A program that is not this library takes over the mutex of an owner that was killed, and locks it
-# once more: then nothing in shared memory but the mutex itself says which thread has it.
+# A program without this library recovers the mutex of a killed owner and locks it again. Then only
+# the mutex itself, in shared memory, has the id of the thread.
 TAKEN_OVER = """
 import ctypes, errno, gc, os, signal, threading, time
 from _processes import address_of, private_processes, private_shm
@@ -231,7 +231,7 @@ def test_a_c_program_that_has_the_id_of_an_owner_that_died(run_python):
     run_python(code + "assert lock.acquire(timeout=30)\nlock.release()\n", env=PATH)
 
 
-def test_a_c_program_after_one_that_died_without_the_object_of_its_lock(run_python):
+def test_a_c_program_after_an_owner_whose_object_was_deallocated(run_python):
     die = """
     global lock
     def acquire():

@@ -1,4 +1,4 @@
-"""Primitives in read-only memory: they can be read and waited for, and change nothing."""
+"""Primitives in read-only memory can be read and waited for, and change nothing."""
 
 import pickle
 
@@ -30,7 +30,7 @@ assert (barrier.parties, barrier.n_waiting, barrier.broken) == (2, 0, True)
 
 
 @pytest.mark.parametrize("user", ["this user", "another user"])
-def test_a_viewer_sees_and_waits_for_what_others_change(user, name, start_python):
+def test_a_viewer_sees_changes_and_waits_for_them(user, name, start_python):
     if user == "another user":
         needs_root()
     with SharedMemory.create(name, 4096, mode=0o644, delete=True) as shm:
@@ -64,7 +64,7 @@ ARGUMENTS = {"compare_exchange": (0, 1)}
 
 
 @pytest.mark.parametrize("kind", READABLE)
-def test_what_writes_is_refused_and_changes_nothing(kind, name):
+def test_methods_that_write_are_refused_and_change_nothing(kind, name):
     with SharedMemory.create(name, 4096, delete=True) as shm:
         made(kind, shm, 64)
         before = shm.buf.tobytes()

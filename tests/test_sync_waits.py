@@ -1,4 +1,4 @@
-"""Every call that waits: others run meanwhile, its timeout is kept, and Ctrl-C ends it."""
+"""Every call that waits lets other threads run, keeps its timeout, and ends on Ctrl-C."""
 
 import contextlib
 import decimal
@@ -28,12 +28,12 @@ def case(request, name):
         case = request.param(shm)
         yield case
         case.end()
-        # The fixture's value is kept by pytest longer than the check for what is left.
+        # pytest keeps the value of the fixture until after the check for leaks.
         vars(case).clear()
 
 
 def in_vain(case, timeout):
-    """Block for so long; the seconds that took."""
+    """Block with this timeout; return the seconds that the call took."""
     before = time.monotonic()
     if case.late is False:
         assert case.block(timeout) is False
@@ -44,7 +44,7 @@ def in_vain(case, timeout):
 
 
 class Later(threading.Thread):
-    """Do it in another thread, after a while; join() raises what it raised."""
+    """Call the function in another thread after a delay; join() raises its exception."""
 
     def __init__(self, seconds, action):
         super().__init__(daemon=True)
@@ -76,8 +76,8 @@ def handler(number, function):
         signal.signal(number, old)
 
 
-def test_other_threads_run_meanwhile(case):
-    """If they could not, none would unblock it."""
+def test_other_threads_run_during_a_wait(case):
+    """Otherwise no thread could unblock the call."""
 
     def count_and_unblock():
         total = 0
@@ -109,14 +109,14 @@ def test_a_timeout_is_not_early_and_not_absurdly_late(case):
     later.end()
 
 
-def test_no_time_at_all(case):
-    """A negative timeout is what is left of a deadline that is over, as in threading."""
+def test_a_timeout_of_zero_or_less(case):
+    """A negative timeout means that the deadline has passed, as in threading."""
     for timeout in [0, 0.0, -0.0, np.int64(0)] + ([] if case.acquires else [*NEGATIVE, -1, -1.0]):
         assert in_vain(case, timeout) < 5
 
 
 def test_bad_timeouts(case):
-    """They are refused at once, and nothing has happened."""
+    """Bad timeouts are refused at once, without an effect."""
     for timeout in [math.nan] + (NEGATIVE if case.acquires else []):
         with pytest.raises(ValueError, match="timeout"):
             case.block(timeout)
@@ -139,8 +139,8 @@ def test_bad_timeouts(case):
 
 @pytest.mark.long
 @pytest.mark.parametrize("timeout", [None, DEADLINE])
-def test_ctrl_c_ends_it(case, timeout):
-    """Within 100 ms on a quiet machine, and without an effect of the call."""
+def test_ctrl_c_ends_a_wait(case, timeout):
+    """The call ends within 100 ms on an idle machine, without an effect."""
 
     sent = []
     about_to = threading.Event()  # set when an interrupt is expected
@@ -170,7 +170,7 @@ def test_ctrl_c_ends_it(case, timeout):
 
 
 @pytest.mark.long
-def test_a_handler_that_returns_does_not_end_it(case):
+def test_a_handler_that_returns_does_not_end_a_wait(case):
     count = []
     with handler(signal.SIGALRM, lambda *_: count.append(1)):
         signal.setitimer(signal.ITIMER_REAL, 0.004, 0.004)
@@ -182,8 +182,8 @@ def test_a_handler_that_returns_does_not_end_it(case):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def test_a_handler_runs_while_it_waits(case):
-    """And may itself be what ends the wait."""
+def test_a_handler_runs_during_a_wait(case):
+    """The handler may end the wait itself."""
     ran = []
 
     def unblock(*_):
