@@ -17,7 +17,7 @@ import pytest
 from _processes import PATH, SHM, SOMEBODY, needs_mounts, needs_root
 
 try:
-    import numpy as np  # here, because it starts threads of its own
+    import numpy as np  # imported here because it starts threads
 except ImportError:
     np = None
 
@@ -27,7 +27,7 @@ from posixshm import MemoryMap, SharedMemory, shared_memory
 
 @pytest.fixture
 def path(name):
-    """A file of that name in /dev/shm, which the test makes."""
+    """The path of the file of that name in /dev/shm, which the test creates."""
     path = f"{SHM}/{name}"
     yield path
     try:
@@ -54,7 +54,7 @@ def plain_file(path, size, content=b""):
 # -- existing objects ------------------------------------------------------------------------------
 
 
-def test_a_plain_file_that_any_program_made_is_an_object(path, name):
+def test_a_plain_file_of_another_program_is_an_object(path, name):
     plain_file(path, 12345, b"from elsewhere")
     for slash in ("", "/"):
         with SharedMemory.open(slash + name) as shm:
@@ -72,7 +72,7 @@ def test_other_programs_and_the_standard_library_see_the_same_bytes(shm, name):
         assert bytes(shm.buf[:5]) == b"HELLO"
     finally:
         other.close()
-        # That one registers also its attachers for deletion.
+        # The standard library also registers attached objects for deletion.
         resource_tracker.unregister(f"/{name}", "shared_memory")
     with open(f"{SHM}/{name}", "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
         assert mapped[:5] == b"HELLO"
@@ -147,7 +147,7 @@ def test_other_files_are_refused_at_once(kind, names):
         os.rmdir(path) if os.path.isdir(path) else os.unlink(path)
 
 
-def test_a_fifo_with_a_writer_is_refused_and_left_alone(path, name):
+def test_a_fifo_with_a_writer_is_refused_without_reading_it(path, name):
     os.mkfifo(path)
     ours = os.open(path, os.O_RDWR)
     try:
@@ -163,7 +163,7 @@ def test_a_fifo_with_a_writer_is_refused_and_left_alone(path, name):
 
 
 def later(*actions, after=0.2):
-    """Run the actions one after the other in a thread, with a short pause before each."""
+    """Run the actions one after the other in a thread, after a short pause each."""
 
     def body():
         for action in actions:
@@ -189,7 +189,7 @@ def test_open_waits_for_the_name_to_appear(name):
 
 @pytest.mark.parametrize("timeout", [60, math.inf, 1e300, 10**6])
 def test_open_waits_for_the_object_to_be_sized(path, name, timeout):
-    # As a program makes one that calls shm_open, ftruncate and mmap.
+    # As a program that calls shm_open, ftruncate and mmap creates the object.
     thread = later(lambda: plain_file(path, 0), lambda: os.truncate(path, 300))
     with SharedMemory.open(name, timeout=timeout) as shm:
         assert shm.size == 300
@@ -296,7 +296,7 @@ def test_ctrl_c_ends_the_wait(start_python, name, timeout):
 
 def state(name):
     status = os.stat(f"{SHM}/{name}")
-    # Not the time of the last access: to read from a mapping may set it.
+    # Except the access time, which reading from a mapping may set.
     return [
         getattr(status, field)
         for field in dir(status)
@@ -321,7 +321,7 @@ DOORS = [
 
 @pytest.mark.long
 @pytest.mark.parametrize("end", ["shm.close()", "del shm", "pass", "sys.exit()", "os._exit(0)"])
-def test_attaching_reading_and_leaving_changes_nothing(shm, name, start_python, end):
+def test_attaching_reading_and_closing_changes_nothing(shm, name, start_python, end):
     before = state(name)
     code = f"""
         import os, pickle, sys
@@ -358,7 +358,7 @@ def test_a_size_is_not_rounded_up_to_pages(shm, name):
 # -- read-only ----------------------------------------------------------------------------------
 
 
-def test_read_only_is_read_only_in_every_way_python_has(shm, name):
+def test_a_read_only_object_cannot_be_written_in_any_way(shm, name):
     with SharedMemory.open(name, readonly=True) as second:
         assert second.readonly and not second.created
         assert fcntl.fcntl(second.fileno(), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
@@ -405,7 +405,7 @@ def test_read_only_is_read_only_in_every_way_python_has(shm, name):
         "protected(SharedMemory.open(name))",
     ],
 )
-def test_to_write_to_read_only_pages_kills_the_writer(shm, name, run_python, exporter):
+def test_a_write_to_read_only_pages_kills_the_writer(shm, name, run_python, exporter):
     code = f"""
         import ctypes, os, pickle, resource, sys
         from _processes import address_of
@@ -429,7 +429,7 @@ def test_to_write_to_read_only_pages_kills_the_writer(shm, name, run_python, exp
     assert bytes(shm.buf[:5]) == b"hello"
 
 
-def test_an_object_one_may_not_write_can_be_read(run_python, name):
+def test_an_object_without_write_permission_can_be_read(run_python, name):
     needs_root()
     code = """
         import errno, sys
@@ -462,9 +462,9 @@ HOSTILE = """
 """
 
 
-def test_a_lock_that_another_user_keeps_stops_no_attach(start_python, name):
+def test_a_lock_of_another_user_does_not_prevent_attaching(start_python, name):
     needs_root()
-    SharedMemory.create(name, 100, mode=0o644).close()  # without a use lock of ours
+    SharedMemory.create(name, 100, mode=0o644).close()  # without a use lock of this process
     hostile = start_python(HOSTILE, name, env=PATH)
     hostile.hear("locked")
     start = time.monotonic()
@@ -539,11 +539,11 @@ def test_open_accepts_the_owners_of_its_argument(start_python, name):
             except PermissionError:
                 print("refused", flush=True)
         """
-        start_python(code, name, env=PATH).hear("refused")  # root is trusted, but not asked for
+        start_python(code, name, env=PATH).hear("refused")  # root is trusted, but not named
         shm.unlink()
 
 
-def test_a_refused_object_is_left_as_it_was(name):
+def test_a_refused_object_is_not_changed(name):
     needs_root()
     with SharedMemory.create(name, 100, uid=SOMEBODY) as shm:
         before = shm.stat()
@@ -577,11 +577,11 @@ def test_a_second_user_attaches_and_has_a_use_lock(start_python, name):
     assert SOMEBODY != os.geteuid()
 
 
-# -- memory that was never taken ----------------------------------------------------------------
+# -- sparse objects -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("readonly", [False, True])
-def test_reserve_takes_the_memory_of_a_sparse_object_or_says_that_there_is_none(
+def test_reserve_allocates_a_sparse_object_or_raises_enospc(
     run_python, name, readonly
 ):
     needs_mounts()
@@ -613,7 +613,7 @@ def test_reserve_takes_the_memory_of_a_sparse_object_or_says_that_there_is_none(
 
 
 @pytest.mark.parametrize("readonly", [False, True])
-def test_a_reservation_that_finds_no_room_does_not_fill_the_mount(run_python, name, readonly):
+def test_a_failed_reservation_does_not_fill_the_mount(run_python, name, readonly):
     needs_mounts()
     code = """
         import errno, os, sys
@@ -636,10 +636,10 @@ def test_a_reservation_that_finds_no_room_does_not_fill_the_mount(run_python, na
     run_python(code, name, readonly, env=PATH)
 
 
-# -- what is missing ----------------------------------------------------------------------------
+# -- missing directories and sizes --------------------------------------------------------------
 
 
-def test_without_dev_shm_the_error_says_so(run_python, name):
+def test_the_error_without_dev_shm_names_it(run_python, name):
     needs_mounts()
     code = """
         import errno, os, subprocess, sys
@@ -675,7 +675,7 @@ def test_exist_ok_waits_for_another_program_to_size_its_object(path, name):
     thread.join()
 
 
-def test_a_taken_name_lists_the_processes_that_use_it(start_python, name):
+def test_the_error_for_an_existing_name_lists_its_users(start_python, name):
     code = """
         import sys
         from posixshm import SharedMemory
@@ -694,7 +694,7 @@ def test_a_taken_name_lists_the_processes_that_use_it(start_python, name):
     posixshm.shm_unlink(name)
 
 
-# -- seals that are asked for -------------------------------------------------------------------
+# -- required seals -----------------------------------------------------------------------------
 
 
 def test_from_fd_takes_only_an_object_with_the_seals(name):
@@ -717,7 +717,7 @@ def test_from_fd_takes_only_an_object_with_the_seals(name):
         named.unlink()
 
 
-# -- where it lies ------------------------------------------------------------------------------
+# -- paths --------------------------------------------------------------------------------------
 
 
 def test_path_and_exists(name, names):

@@ -1,4 +1,4 @@
-"""Creating and publishing: no process ever sees a half-made object, and one creator wins."""
+"""Creating and publishing: no process sees an incomplete object, and only one creator succeeds."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from _processes import PATH, SHM, SOMEBODY, go, needs_root
 
 from posixshm import SharedMemory
 
-# An object whose size, mode and bytes tell whether it is whole: 8 bytes with its size, 2 with its
-# mode, 6 with a version, and then one byte over and over that follows from these.
+# The size, mode and bytes of this object show whether it is complete: 8 bytes with its size, 2 with
+# its mode, 6 with a version, and then copies of one byte that depends on these.
 WHOLE = """
     import os, random, stat, sys
     from _processes import SHM, ready, stopped
@@ -69,7 +69,7 @@ ATTACHER = (
 """
 )
 
-# The object as a C program sees it that does not use this library.
+# The object as a C program without this library sees it.
 PLAIN_ATTACHER = (
     WHOLE
     + """
@@ -90,7 +90,7 @@ PLAIN_ATTACHER = (
 
 
 @pytest.mark.long
-def test_attachers_never_see_a_half_made_object(start_python, names):
+def test_attaching_processes_never_see_an_incomplete_object(start_python, names):
     several = " ".join(names() for _ in range(3))
     creators = [
         start_python(CREATOR, several, 10_000, env=PATH, umask=umask) for umask in (0o077, 0o000)
@@ -108,7 +108,7 @@ def test_attachers_never_see_a_half_made_object(start_python, names):
         creator.finish()
 
 
-def test_a_name_that_is_replaced_always_leads_to_a_whole_object(start_python, name):
+def test_a_replaced_name_always_refers_to_a_complete_object(start_python, name):
     reader = (
         WHOLE
         + """
@@ -156,7 +156,7 @@ def test_a_name_that_is_replaced_always_leads_to_a_whole_object(start_python, na
 
 
 @pytest.mark.parametrize("exist_ok", [False, True])
-def test_one_of_many_racing_creators_wins(start_python, names, exist_ok):
+def test_only_one_of_many_creators_succeeds(start_python, names, exist_ok):
     prefix, rounds = names(), 1000
     code = """
         import json, sys
@@ -203,7 +203,7 @@ def test_one_of_many_racing_creators_wins(start_python, names, exist_ok):
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o000, 0o777])
-def test_mode_is_as_asked_for_whatever_the_umask(run_python, names, umask):
+def test_the_mode_ignores_the_umask(run_python, names, umask):
     code = """
         import os, stat, sys
         from posixshm import SharedMemory
@@ -234,7 +234,7 @@ def test_mode_is_as_asked_for_whatever_the_umask(run_python, names, umask):
 
 def test_owner_and_mode_are_as_requested(name):
     needs_root()
-    # A change of owner clears these bits of a mode in the kernel.
+    # The kernel clears these bits of the mode on a change of the owner.
     with SharedMemory.create(name, 10, mode=0o4750, uid=SOMEBODY, gid=SOMEBODY + 1) as shm:
         status = os.stat(f"{SHM}/{name}")
         assert (status.st_uid, status.st_gid) == (shm.uid, shm.gid) == (SOMEBODY, SOMEBODY + 1)
@@ -245,7 +245,7 @@ def test_owner_and_mode_are_as_requested(name):
         shm.unlink()
 
 
-def test_without_the_right_to_chown_no_object_is_made(run_python, name):
+def test_without_permission_to_chown_no_object_is_created(run_python, name):
     needs_root()
     code = """
         import errno, os, sys
@@ -267,7 +267,7 @@ def test_without_the_right_to_chown_no_object_is_made(run_python, name):
     run_python(code, name, env=PATH)
 
 
-def test_a_second_user_gets_what_the_mode_allows(run_python, names):
+def test_a_second_user_gets_the_permissions_of_the_mode(run_python, names):
     needs_root()
     code = """
         import errno, os, sys
@@ -326,7 +326,7 @@ def test_a_second_user_gets_what_the_mode_allows(run_python, names):
         assert bytes(made[2].buf[:4]) == b"from"
         with SharedMemory.open(mine) as shm:
             assert shm.uid == SOMEBODY
-            shm.unlink()  # root may
+            shm.unlink()  # root has permission
     finally:
         for shm in made:
             shm.unlink()
@@ -358,7 +358,7 @@ def test_init_fills_the_bytes_before_the_name_exists(name):
     assert seen == [(100, False, bytes(100), [])]
 
 
-def test_whatever_init_raises_passes_and_nothing_is_left(name):
+def test_exceptions_of_init_are_propagated_and_leave_no_object(name):
     for trouble in (Trouble("no"), KeyboardInterrupt(), SystemExit(3), OSError(5, "disk")):
 
         def init(buf, trouble=trouble):
@@ -371,7 +371,7 @@ def test_whatever_init_raises_passes_and_nothing_is_left(name):
         assert shm_names(name) == []
 
 
-def test_a_view_that_init_kept_stays_valid_whichever_way_it_went(name):
+def test_a_view_that_init_kept_remains_valid(name):
     kept = []
 
     def init(buf):
@@ -389,12 +389,12 @@ def test_a_view_that_init_kept_stays_valid_whichever_way_it_went(name):
         assert bytes(kept[0][:8]) == b"keptalso"
         assert bytes(kept[1][:8]) == b"kept\0\0\0\0"
     except ValueError:
-        # To take a view away from its keeper in an orderly way is also fine.
+        # Releasing the kept view would also be valid.
         pass
     kept.clear()
 
 
-def test_init_may_itself_create_what_it_was_called_for(name):
+def test_init_may_create_an_object_of_the_same_name(name):
     def init(buf):
         buf[:5] = b"outer"
         with SharedMemory.create(name, 50) as inner:
@@ -419,10 +419,10 @@ def test_init_is_not_called_for_an_object_that_exists(name):
         shm.unlink()
 
 
-# -- what has the name already ------------------------------------------------------------------
+# -- names that exist ---------------------------------------------------------------------------
 
 
-def test_an_existing_object_that_is_too_small_says_so(name):
+def test_an_existing_object_that_is_too_small_is_an_error(name):
     with SharedMemory.create(name, 100) as shm:
         with pytest.raises(FileExistsError, match="100") as caught:
             SharedMemory.create(name, 101, exist_ok=True)
@@ -432,7 +432,7 @@ def test_an_existing_object_that_is_too_small_says_so(name):
         shm.unlink()
 
 
-def test_create_tells_what_is_in_its_way_and_leaves_it(name):
+def test_create_names_the_existing_file_and_does_not_change_it(name):
     path = f"{SHM}/{name}"
 
     def refusals():

@@ -39,7 +39,7 @@ def shm(name):
 
 
 @pytest.mark.parametrize("readonly", ["readonly", "writable"])
-def test_others_see_the_growth_without_mapping_again(start_python, shm, name, readonly):
+def test_other_processes_see_growth_without_mapping_again(start_python, shm, name, readonly):
     readers = [start_python(READER, name, readonly, env=PATH) for _ in range(2)]
     go(*readers)
     first = shm.buf
@@ -57,7 +57,7 @@ def test_others_see_the_growth_without_mapping_again(start_python, shm, name, re
         reader.finish()
 
 
-def test_others_may_grow_it_and_the_creator_sees_that(run_python, shm, name):
+def test_the_creator_sees_growth_by_another_process(run_python, shm, name):
     first = shm.buf
     code = """
         import sys
@@ -77,7 +77,7 @@ def test_others_may_grow_it_and_the_creator_sees_that(run_python, shm, name):
     assert (shm.buf[49_999], shm.buf[-1], first[1]) == (9, 7, 8)
 
 
-def test_without_max_size_a_handle_sees_it_after_refresh(run_python, name):
+def test_without_max_size_a_handle_sees_growth_after_refresh(run_python, name):
     with SharedMemory.create(name, 10_000) as shm:
         old = shm.buf
         old[0] = 5
@@ -158,13 +158,13 @@ def test_concurrent_growers_end_with_the_largest_size_and_all_bytes(start_python
         for me, places in enumerate(written):
             assert {data[at] for at in places} <= {me + 1}
         assert sum(map(bool, data)) == len({at for places in written for at in places})
-        # All of it is reserved.
+        # All memory is reserved.
         assert os.stat(f"{SHM}/{name}").st_blocks * 512 >= size
         shm.unlink()
 
 
-def test_a_reader_that_looks_all_the_time(start_python, name):
-    """Sizes never go back, and every byte a new view shows is there."""
+def test_a_reader_during_continuous_growth(start_python, name):
+    """Sizes never decrease, and every byte of a new view is accessible."""
     reader = """
         import json, sys
         from _processes import ready, stopped
@@ -201,7 +201,7 @@ def test_a_reader_that_looks_all_the_time(start_python, name):
         shm.unlink()
 
 
-def test_no_further_than_max_size(shm, name):
+def test_growth_is_limited_by_max_size(shm, name):
     with SharedMemory.open(name, max_size=20_000) as second:
         with pytest.raises(ValueError, match="20000"):
             second.resize(20_001)
@@ -209,7 +209,7 @@ def test_no_further_than_max_size(shm, name):
         second.resize(20_000)
         assert shm.size == 20_000
         shm.resize(30_000)
-        # It cannot show more than it has room for; the rest takes a new handle.
+        # The handle cannot show more than its max_size; the rest needs a new handle.
         assert len(second.buf) == second.size == 20_000
         assert second.stat().st_size == 30_000
     with pytest.raises(ValueError, match="max_size"):
@@ -245,7 +245,7 @@ def test_an_anonymous_object_grows_until_it_is_sealed(run_python):
     run_python(code, env=PATH)
 
 
-def test_a_grower_that_is_killed_leaves_the_others_well(start_python, name):
+def test_a_process_that_is_killed_while_it_grows_does_not_affect_others(start_python, name):
     code = """
         import sys
         from posixshm import SharedMemory
@@ -268,7 +268,7 @@ def test_a_grower_that_is_killed_leaves_the_others_well(start_python, name):
         shm.unlink()
 
 
-def test_another_process_that_shrinks_it_is_seen(run_python, shm, name):
+def test_shrinking_by_another_process_is_visible(run_python, shm, name):
     shm.resize(50_000)
     code = (
         "import sys, posixshm; posixshm.SharedMemory.open(sys.argv[1]).resize(20_000, shrink=True)"

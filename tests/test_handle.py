@@ -1,4 +1,4 @@
-"""SharedMemory: its doors, its names, what it says of itself, and its end."""
+"""SharedMemory: constructors, names, attributes and closing."""
 
 import copy
 import errno
@@ -29,7 +29,7 @@ def exists(name):
 
 
 def maps_of(inode):
-    """How often this process maps an object."""
+    """The number of mappings of the object in this process."""
     with open("/proc/self/maps") as maps:
         return sum(line.split()[4] == str(inode) for line in maps if "shm" in line)
 
@@ -43,11 +43,11 @@ def shm(name):
 
 @pytest.fixture(params=["create", "init", "open", "anonymous", "unlinked", "from_fd"])
 def any_handle(request, name):
-    """A writable handle of 1000 bytes, through each door."""
+    """A writable handle of 1000 bytes, from each constructor."""
     owner = None
     if request.param in ("open", "from_fd"):
         owner = SharedMemory.create(name, 1000, delete=True)
-    doors = {
+    constructors = {
         "create": lambda: SharedMemory.create(name, 1000),
         "init": lambda: SharedMemory(name, True, 1000),
         "open": lambda: SharedMemory.open(name),
@@ -55,7 +55,7 @@ def any_handle(request, name):
         "unlinked": lambda: SharedMemory.unlinked(1000),
         "from_fd": lambda: SharedMemory.from_fd(os.dup(owner.fileno())),
     }
-    handle = doors[request.param]()
+    handle = constructors[request.param]()
     yield handle
     handle.close()
     if owner is not None:
@@ -81,7 +81,7 @@ def test_create(name):
 
 
 def test_byte_0_is_byte_0_of_the_file(name):
-    """No header: the whole object is the user's."""
+    """The object has no header."""
     with SharedMemory.create(name, 16, delete=True) as shm:
         shm.buf[:] = b"0123456789abcdef"
         with open(SHM + name, "rb") as file:
@@ -95,7 +95,7 @@ def test_a_leading_slash_is_dropped(name):
             assert other.name == third.name == name
 
 
-def test_create_without_a_name_makes_one():
+def test_create_without_a_name_generates_one():
     with (
         SharedMemory.create(None, 10, delete=True) as one,
         SharedMemory.create(None, 10, delete=True) as two,
@@ -115,7 +115,7 @@ def test_create_is_exclusive(shm):
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o400, 0o000, 0o777])
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
-def test_the_mode_is_what_was_asked_for_whatever_the_umask(name, mode, umask):
+def test_the_mode_of_a_handle_ignores_the_umask(name, mode, umask):
     old = os.umask(umask)
     try:
         shm = SharedMemory.create(name, 10, mode=mode)
@@ -142,8 +142,8 @@ def test_the_owner_is_as_requested(name):
         assert (shm.uid, shm.gid) == (os.geteuid(), 54321)
 
 
-def test_another_owner_takes_a_right(name, run_python):
-    """A user who may not change the owner leaves no object."""
+def test_another_owner_needs_permission(name, run_python):
+    """If a user may not change the owner, no object is created."""
     run_python(
         """
         import os, sys
@@ -157,7 +157,7 @@ def test_another_owner_takes_a_right(name, run_python):
         except PermissionError as error:
             assert error.filename == sys.argv[1], error
         else:
-            raise SystemExit("gave it away")
+            raise SystemExit("the owner was changed")
         """,
         name,
     )
@@ -165,7 +165,8 @@ def test_another_owner_takes_a_right(name, run_python):
 
 
 def test_memory_is_reserved(name):
-    """With reserve (the default) the blocks are there; without, only when used."""
+    """With reserve (the default) the blocks are allocated at creation; without it, at the first
+    write."""
     size = 64 * PAGESIZE
     with SharedMemory.create(name, size, delete=True) as shm:
         assert shm.stat().st_blocks * 512 >= size
@@ -211,7 +212,7 @@ def test_one_descriptor_for_a_handle(name):
 # -- init= --------------------------------------------------------------------------------------
 
 
-def test_init_fills_the_bytes_before_the_name_is_there(name):
+def test_init_fills_the_bytes_before_the_name_is_linked(name):
     seen = []
 
     def fill(buf):
@@ -227,7 +228,7 @@ def test_init_fills_the_bytes_before_the_name_is_there(name):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("delete", [False, True])
-def test_what_init_raises_passes_and_nothing_is_left(name, error, delete):
+def test_an_exception_of_init_is_propagated_and_leaves_nothing(name, error, delete):
     raised = error("from init")
 
     def fail(buf):
@@ -250,7 +251,7 @@ def test_init_may_keep_the_view(name):
     assert kept[0].tobytes() == b"x" * 100
 
 
-def test_init_may_keep_the_view_of_what_failed(name):
+def test_init_may_keep_the_view_of_a_failed_creation(name):
     kept = []
 
     def fail(buf):
@@ -264,8 +265,9 @@ def test_init_may_keep_the_view_of_what_failed(name):
     assert kept[0].sum() == 700
 
 
-def test_init_that_takes_the_name_itself(name):
-    """Another process was faster: FileExistsError, and its object stays."""
+def test_init_that_creates_the_name_itself(name):
+    """Another process was faster, so create() raises FileExistsError and does not change its
+    object."""
 
     def race(buf):
         SharedMemory.create(name, 33).close()
@@ -277,7 +279,7 @@ def test_init_that_takes_the_name_itself(name):
         shm.unlink()
 
 
-def test_init_that_takes_the_name_itself_with_delete(name):
+def test_init_that_creates_the_name_itself_with_delete(name):
     def race(buf):
         SharedMemory.create(name, 33).close()
 
@@ -305,7 +307,7 @@ def test_init_must_be_callable(name):
     assert not exists(name)
 
 
-def test_init_may_make_other_objects(name, names):
+def test_init_may_create_other_objects(name, names):
     inner = names()
 
     def fill(buf):
@@ -319,7 +321,7 @@ def test_init_may_make_other_objects(name, names):
 # -- exist_ok -----------------------------------------------------------------------------------
 
 
-def test_exist_ok_says_which_way_it_went(name):
+def test_created_is_true_for_the_creator_only(name):
     with SharedMemory.create(name, 100, exist_ok=True) as first:
         assert first.created
         first.buf[0] = 42
@@ -331,7 +333,7 @@ def test_exist_ok_says_which_way_it_went(name):
         first.unlink()
 
 
-def test_exist_ok_wants_enough_bytes(shm):
+def test_exist_ok_refuses_a_smaller_object(shm):
     with pytest.raises(FileExistsError, match=r"1000.*1001|1001.*1000") as caught:
         SharedMemory.create(shm.name, 1001, exist_ok=True)
     assert caught.value.errno == errno.EEXIST
@@ -339,7 +341,7 @@ def test_exist_ok_wants_enough_bytes(shm):
     assert shm.stat().st_size == 1000
 
 
-def test_exist_ok_does_not_fill_what_exists(shm):
+def test_exist_ok_does_not_call_init_for_an_existing_object(shm):
     calls = []
     with SharedMemory.create(shm.name, 10, exist_ok=True, init=calls.append) as other:
         assert not other.created
@@ -358,7 +360,7 @@ def test_exist_ok_leaves_mode_and_owner(shm):
         assert other.mode == shm.mode == 0o644
 
 
-def test_exist_ok_takes_no_other_thing(name):
+def test_exist_ok_refuses_other_files(name):
     os.mkdir(SHM + name)
     try:
         with pytest.raises(OSError) as caught:
@@ -482,7 +484,7 @@ def test_delete_follows_a_rename(name, names):
     assert not exists(other)
 
 
-def test_detach_gives_the_duty_up(name):
+def test_detach_cancels_delete(name):
     shm = SharedMemory.create(name, 10, delete=True)
     os.close(shm.detach())
     del shm
@@ -637,7 +639,7 @@ def _dangling(path):
     ],
 )
 def test_other_files_are_refused_at_once(name, make, number, says):
-    """Never a hang (a FIFO would), never followed (a link would be)."""
+    """open() does not hang on a FIFO and does not follow a link."""
     path = SHM + name
     make(path)
     try:
@@ -684,14 +686,14 @@ def test_timeout_passes():
         assert caught.value.filename == "posixshm-test-nobody"
 
 
-def test_timeout_lasts_as_long_as_it_says():
+def test_open_waits_for_the_whole_timeout():
     start = time.monotonic()
     with pytest.raises(TimeoutError):
         SharedMemory.open("posixshm-test-nobody", timeout=0.3)
     assert time.monotonic() - start >= 0.3
 
 
-def test_timeout_does_not_matter_when_the_object_is_there(shm):
+def test_timeout_has_no_effect_if_the_object_exists(shm):
     for timeout in (None, 0, 0.0, 5, math.inf, np.float32(1), 2**62, 1e300):
         with SharedMemory.open(shm.name, timeout=timeout) as other:
             assert other.size == 1000
@@ -714,7 +716,7 @@ def test_waits_for_the_name(name, run_threads, timeout):
 
 
 def test_waits_for_a_size(name, run_threads):
-    """A creator that makes its object in two steps, as C programs do."""
+    """The creator creates its object in two steps, as C programs do."""
     fd = posixshm.shm_open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR)
 
     def size_it():
@@ -748,7 +750,7 @@ def test_a_wait_lets_other_threads_run(run_threads):
     assert ticks > 5
 
 
-def test_a_wait_answers_ctrl_c(start_python):
+def test_ctrl_c_interrupts_open(start_python):
     child = start_python(
         """
         from posixshm import SharedMemory
@@ -766,7 +768,7 @@ def test_a_wait_answers_ctrl_c(start_python):
     assert child.finish()[1] == "interrupted\n"
 
 
-def test_a_wait_goes_on_after_a_signal(start_python, name):
+def test_open_continues_to_wait_after_a_signal(start_python, name):
     child = start_python(
         """
         import signal, sys
@@ -788,7 +790,7 @@ def test_a_wait_goes_on_after_a_signal(start_python, name):
     assert not exists(name)
 
 
-# -- the standard library's door ----------------------------------------------------------------
+# -- the constructor of the standard library ----------------------------------------------------
 
 
 def test_constructor_creates_and_attaches(name):
@@ -801,7 +803,7 @@ def test_constructor_creates_and_attaches(name):
         shm.unlink()
 
 
-def test_constructor_makes_a_name():
+def test_constructor_generates_a_name():
     with SharedMemory(create=True, size=10) as shm:
         assert shm.name.startswith("psm_")
         shm.unlink()
@@ -900,12 +902,12 @@ def test_link_only_once(name, names):
         shm.unlink()
 
 
-def test_an_object_whose_name_was_removed_is_linked_by_another_that_it_has(name, names):
+def test_an_object_whose_name_was_removed_is_linked_from_another_name(name, names):
     second, third = names(), names()
     shm = SharedMemory.create(name, 100)
     shm.buf[0] = 7
     os.link(SHM + name, SHM + second)
-    os.unlink(SHM + name)  # as systemd's RemoveIPC does
+    os.unlink(SHM + name)  # as RemoveIPC of systemd does
     assert not shm.is_linked()
     shm.link(name)
     assert shm.is_linked() and shm.name == name
@@ -929,14 +931,14 @@ def test_delete_follows_an_object_that_is_linked_again(name, names):
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_an_object_without_any_name_left_cannot_be_linked_and_the_error_says_so(name, replace):
+def test_an_object_that_lost_its_last_name_cannot_be_linked(name, replace):
     shm = SharedMemory.create(name, 100)
     shm.buf[:3] = b"abc"
     os.unlink(SHM + name)
     with pytest.raises(FileNotFoundError, match="copy") as caught:
         shm.link(name, replace)
     assert caught.value.filename == name
-    copy = SharedMemory.unlinked(shm.size)  # what the error says
+    copy = SharedMemory.unlinked(shm.size)  # as the error suggests
     copy.buf[:] = shm.buf
     copy.link(name)
     with SharedMemory.open(name) as other:
@@ -945,7 +947,7 @@ def test_an_object_without_any_name_left_cannot_be_linked_and_the_error_says_so(
 
 
 @pytest.mark.parametrize("who", ["user", "root of a user namespace"])
-def test_a_refused_replace_leaves_the_object_as_it_was(run_python, name, names, who):
+def test_a_refused_replace_does_not_change_the_object(run_python, name, names, who):
     needs_root()
     spare = names()
     code = """
@@ -1015,7 +1017,7 @@ def test_only_one_of_many_threads_links(names, run_threads):
 
 
 def test_replace_never_leaves_the_name_without_an_object(name, run_threads):
-    """A process that opens the name gets the old object or the new one, each time."""
+    """A process that opens the name always gets the old or the new object."""
     SharedMemory.create(name, 8, init=lambda buf: buf.__setitem__(0, 1)).close()
     done = threading.Event()
 
@@ -1079,7 +1081,7 @@ def test_from_fd_of_a_file(tmp_path):
     assert path.read_bytes() == b"On a disk"
 
 
-def test_from_fd_is_read_only_as_the_descriptor_is(shm):
+def test_from_fd_of_a_read_only_descriptor_is_read_only(shm):
     with SharedMemory.from_fd(os.open(SHM + shm.name, os.O_RDONLY)) as reader:
         assert reader.readonly and reader.buf.readonly
     with SharedMemory.from_fd(os.dup(shm.fileno()), readonly=True) as reader:
@@ -1088,7 +1090,7 @@ def test_from_fd_is_read_only_as_the_descriptor_is(shm):
         assert not writer.readonly
 
 
-def test_from_fd_is_read_only_as_the_seals_say():
+def test_from_fd_of_a_write_sealed_object_is_read_only():
     fd = os.memfd_create("sealed", os.MFD_ALLOW_SEALING)
     os.write(fd, b"abc")
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
@@ -1099,7 +1101,7 @@ def test_from_fd_is_read_only_as_the_seals_say():
 
 
 def lockable(path):
-    """Whether no process has a lock on it."""
+    """Return whether no process has a lock on the descriptor."""
     fd = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -1110,8 +1112,8 @@ def lockable(path):
     return True
 
 
-def test_from_fd_failing_leaves_the_descriptor(name):
-    """It still belongs to the caller, and does not have a use lock."""
+def test_a_failed_from_fd_does_not_close_the_descriptor(name):
+    """The descriptor still belongs to the caller and does not have a use lock."""
     path = SHM + name
     with open(path, "wb") as file:
         file.write(bytes(1000))
@@ -1164,7 +1166,7 @@ def test_from_fd_takes_regular_files_only(tmp_path):
             SharedMemory.from_fd(fd)
 
 
-def test_from_fd_moves_away_from_the_standard_descriptors(run_python, name):
+def test_from_fd_moves_a_standard_descriptor(run_python, name):
     """A stray print must not overwrite shared data."""
     run_python(
         """
@@ -1227,7 +1229,7 @@ def test_close_is_harmless_and_may_be_repeated(any_handle):
     assert maps_of(inode) == mapped - 1
 
 
-def test_a_second_close_closes_no_other_descriptor(shm):
+def test_a_second_close_does_not_close_another_descriptor(shm):
     fd = shm.fileno()
     shm.close()
     other = os.open("/dev/null", os.O_RDONLY)
@@ -1246,7 +1248,7 @@ def test_close_unmaps_unused_memory(any_handle):
     assert maps_of(inode) == before - 1
 
 
-def test_the_object_stays_after_close(name):
+def test_the_object_remains_after_close(name):
     shm = SharedMemory.create(name, 10)
     shm.buf[0] = 5
     shm.close()
@@ -1299,7 +1301,7 @@ def test_use_after_close(any_handle, use):
     assert not exists("posixshm-test-never")
 
 
-def test_after_close_it_keeps_its_identity(shm, name):
+def test_a_closed_handle_keeps_its_name_and_size(shm, name):
     shm.close()
     assert shm.closed and shm.name == name and shm.size == 1000
     assert shm.created is True and shm.readonly is False and shm.max_size is None
@@ -1338,8 +1340,8 @@ def test_close_fd_keeps_the_memory(shm):
     shm.populate()
 
 
-def test_what_is_mapped_is_not_reclaimed(names):
-    """The use lock ends with the descriptor and the memory, not with the descriptor alone."""
+def test_a_mapped_object_is_not_reclaimed(names):
+    """The use lock is held until both the descriptor is closed and the memory is unmapped."""
     shm = SharedMemory.create(names.prefix + "used", 10)
     view = shm.buf
     shm.close_fd()
@@ -1414,7 +1416,7 @@ def test_unlink_works_after_close(name):
     assert not shm.is_linked() and not exists(name)
 
 
-def test_unlink_only_its_own(name):
+def test_unlink_removes_its_own_object_only(name):
     old = SharedMemory.create(name, 10)
     old.unlink()
     with SharedMemory.create(name, 20, delete=True) as new:
@@ -1429,7 +1431,7 @@ def test_unlink_only_its_own(name):
     old.close()
 
 
-def test_an_attacher_may_unlink(name):
+def test_an_attached_handle_may_unlink(name):
     shm = SharedMemory.create(name, 10)
     with SharedMemory.open(name, readonly=True) as other:
         other.unlink()
@@ -1489,7 +1491,7 @@ def test_rename_to_its_own_name_does_nothing(shm, name, replace):
         shm.rename(name, replace=replace)
 
 
-def test_a_handle_whose_name_another_one_changed_says_so(name, names):
+def test_a_handle_whose_name_another_handle_changed_raises_an_error(name, names):
     new = names()
     with SharedMemory.create(name, 10) as shm, SharedMemory.open(name) as other:
         other.rename(new)
@@ -1501,14 +1503,14 @@ def test_a_handle_whose_name_another_one_changed_says_so(name, names):
         other.unlink()
 
 
-def test_a_closed_handle_without_a_name_says_so():
+def test_a_closed_handle_without_a_name_raises_an_error():
     for shm in (SharedMemory.anonymous(10), SharedMemory.unlinked(10)):
         shm.close()
         with pytest.raises(ValueError, match="without a name is closed"):
             shm.fileno()
 
 
-def test_rename_of_what_is_gone(name, names):
+def test_rename_of_a_removed_name(name, names):
     new = names()
     with SharedMemory.create(name, 10) as shm:
         shm.unlink()
@@ -1529,7 +1531,7 @@ def test_rename_by_a_reader(name, names):
         assert shm.stat().st_nlink == 0
 
 
-# -- what it says of itself ---------------------------------------------------------------------
+# -- attributes ---------------------------------------------------------------------------------
 
 
 def test_stat(shm):
@@ -1544,8 +1546,8 @@ def test_stat(shm):
     assert shm.stat().st_nlink == 0
 
 
-def test_every_bit_of_the_mode_is_there_from_the_start(name, run_python):
-    """Sizing an object takes two of them from a user that is not root."""
+def test_every_bit_of_the_mode_is_set_at_creation(name, run_python):
+    """Setting the size of an object clears two of these bits for users other than root."""
     run_python(
         """
         import os, sys
@@ -1579,7 +1581,7 @@ def test_chmod(shm):
     assert shm.mode == 0o600
 
 
-def test_mode_is_looked_up_each_time(shm):
+def test_mode_is_read_each_time(shm):
     os.chmod(SHM + shm.name, 0o640)
     assert shm.mode == 0o640
 
@@ -1644,8 +1646,8 @@ def test_compared_by_identity(shm):
         assert len({shm, other}) == 2
 
 
-def test_copying_is_by_reference_as_pickling(shm):
-    """A copy is a handle of its own on the same object."""
+def test_copying_is_by_reference_like_pickling(shm):
+    """A copy is another handle of the same object."""
     with copy.copy(shm) as other:
         assert other is not shm and not other.created
         other.buf[0] = 99
@@ -1695,7 +1697,7 @@ def test_map_of_a_read_only_handle(shm):
             reader.map(readonly=False)
 
 
-def test_map_is_as_the_handle_is_protected(shm):
+def test_map_has_the_protection_of_the_handle(shm):
     shm.protect(PROT_READ)
     assert shm.map().readonly and shm.map(readonly=None).readonly
     with pytest.raises(TypeError):
@@ -1706,7 +1708,7 @@ def test_map_is_as_the_handle_is_protected(shm):
 
 
 @pytest.mark.parametrize("grown", [False, True])
-def test_read_only_is_read_only_whatever_the_descriptor_allows(shm, grown):
+def test_a_read_only_handle_ignores_the_permissions_of_the_descriptor(shm, grown):
     with SharedMemory.from_fd(os.dup(shm.fileno()), readonly=True) as reader:
         if grown:
             shm.resize(3 * PAGESIZE)
@@ -1732,7 +1734,7 @@ def test_read_only_is_read_only_whatever_the_descriptor_allows(shm, grown):
             assert caught.value.filename == shm.name
 
 
-def test_what_the_memory_cannot_do_is_said_with_the_name(shm):
+def test_errors_about_the_memory_contain_the_name(shm):
     both = posixshm.MS_SYNC | posixshm.MS_ASYNC
     with pytest.raises(OSError, match=shm.name) as caught:
         shm.sync(flags=both)
@@ -1772,7 +1774,7 @@ def test_protect(shm):
         lambda shm: shm.buf[5:10],
     ],
 )
-def test_protect_is_refused_while_a_view_may_use_the_right(shm, take):
+def test_protect_is_refused_while_a_view_needs_the_permission(shm, take):
     view = take(shm)
     for prot in (PROT_READ, PROT_NONE):
         with pytest.raises(BufferError):
@@ -1781,8 +1783,8 @@ def test_protect_is_refused_while_a_view_may_use_the_right(shm, take):
     assert not shm.readonly
 
 
-def test_protection_stays_through_resize(name):
-    """Growing by a new mapping does not give a right back that was taken."""
+def test_resize_keeps_the_protection(name):
+    """Growing by a new mapping does not restore a removed permission."""
     with SharedMemory.create(name, 100, delete=True) as shm:
         shm.protect(PROT_READ)
         shm.resize(PAGESIZE * 3)
@@ -1833,7 +1835,7 @@ def test_page_calls_name_the_protection(name):
 
 def test_seals():
     with SharedMemory.anonymous(PAGESIZE) as shm:
-        sealed = shm.seals  # newer kernels seal it against execution too
+        sealed = shm.seals  # newer kernels also add a seal against execution
         assert sealed & ~posixshm.F_SEAL_EXEC == posixshm.F_SEAL_SHRINK
         with pytest.raises(PermissionError):
             shm.resize(10, shrink=True)
@@ -1891,7 +1893,7 @@ def test_named_objects_cannot_be_sealed(shm):
 
 
 class Sub(SharedMemory):
-    """With an attribute of its own, which no door but the constructor sets."""
+    """A subclass with an attribute that only the constructor sets."""
 
     def __init__(self, *args, **keywords):
         self.made = "by __init__"
@@ -1902,7 +1904,7 @@ class Sub(SharedMemory):
         return self.buf[0]
 
 
-def test_each_door_makes_a_subclass(name):
+def test_each_constructor_returns_the_subclass(name):
     made = []
     with Sub.create(name, 10, delete=True) as shm:
         made += [shm, Sub.open(name), Sub.anonymous(10), Sub.unlinked(10)]
@@ -1948,7 +1950,7 @@ def test_the_class_itself_cannot_be_changed(shm):
         shm.extra = 1
 
 
-def test_a_handle_can_be_referred_to_weakly(name):
+def test_a_handle_supports_weak_references(name):
     seen = []
     shm = SharedMemory.create(name, 10, delete=True)
     weak = weakref.ref(shm, seen.append)
@@ -1978,7 +1980,7 @@ def test_overridden_methods_are_called(name):
     assert calls == ["unlink", "close"]
 
 
-def test_a_new_that_is_not_ours(name):
+def test_a_new_that_returns_other_objects(name):
     class Wrong(SharedMemory):
         def __new__(cls):
             return object()
@@ -2011,8 +2013,8 @@ def test_a_new_that_is_not_ours(name):
             os.close(fd)
 
 
-def test_a_new_that_hands_out_an_open_handle(name, shm):
-    """Its object must not be replaced behind its back."""
+def test_a_new_that_returns_an_open_handle(name, shm):
+    """The object of the open handle must not be replaced."""
 
     class Singleton(SharedMemory):
         def __new__(cls):
@@ -2026,8 +2028,8 @@ def test_a_new_that_hands_out_an_open_handle(name, shm):
     assert shm.buf[0] == 7 and shm.name == name
 
 
-def test_an_object_is_made_even_if_multiprocessing_cannot_register_it(run_python):
-    """As by a daemon that has changed its user, and may not read the package any more."""
+def test_an_object_is_created_even_if_multiprocessing_cannot_register_it(run_python):
+    """For example in a daemon that changed its user and cannot read the package any more."""
     run_python(
         """
         import multiprocessing.reduction, sys

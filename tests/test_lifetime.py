@@ -1,4 +1,4 @@
-"""No view ever dangles, and close() never fails.
+"""Views remain valid after close(), which never fails.
 
 Every consumer of the bytes reads and writes the object itself for as long as the consumer exists;
 the memory is unmapped after the last of them, and no finalizer raises or prints.
@@ -27,7 +27,7 @@ SIZE = 4 * PAGESIZE
 
 
 class Taken:
-    """Something that took the bytes: how to write byte 0 through it, and how to read it."""
+    """An object that uses the bytes, with functions that write and read byte 0 through it."""
 
     def __init__(self, what, write, read):
         self.what = what
@@ -293,7 +293,7 @@ def unlink_and_close(shm):
 
 
 def second_init(shm):
-    """The handle becomes another object's."""
+    """The handle attaches to another object."""
     other = SharedMemory.create(None, 2 * SIZE)
     shm[0].__init__(other.name)
     assert shm[0].size == 2 * SIZE
@@ -370,7 +370,7 @@ EVENTS = [
 
 
 def reuse_addresses():
-    """Map other memory where freed addresses would be taken again, so that a stale view shows."""
+    """Map other memory at freed addresses, so that a stale view would show its bytes."""
     fillers = []
     for pages in (1, 2, 4, 8, 104):
         for _ in range(40):
@@ -382,7 +382,7 @@ def reuse_addresses():
 
 @pytest.fixture
 def objects(names):
-    """objects(): the name of a fresh object of SIZE bytes, and an mmap that shows its bytes."""
+    """objects(): the name of a new object of SIZE bytes, and an mmap of it."""
     made = []
 
     def make():
@@ -403,7 +403,7 @@ def objects(names):
 
 @pytest.mark.long
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
-def test_what_was_taken_outlives_the_handle(objects, event):
+def test_every_consumer_outlives_the_handle(objects, event):
     all_taken = []
     for way in WAYS.values():
         name, witness = objects()
@@ -425,8 +425,8 @@ def test_what_was_taken_outlives_the_handle(objects, event):
         filler.close()
 
 
-def test_it_outlives_an_anonymous_handle():
-    """No other thing in this process maps it."""
+def test_every_consumer_outlives_an_anonymous_handle():
+    """Nothing else in this process maps the object."""
     all_taken = []
     for way in WAYS.values():
         shm = SharedMemory.anonymous(SIZE)
@@ -447,7 +447,7 @@ def test_it_outlives_an_anonymous_handle():
 
 @pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
-def test_the_memory_goes_with_what_was_taken(way):
+def test_the_memory_is_unmapped_with_the_last_consumer(way):
     def mapped():
         with open("/proc/self/maps") as maps:
             return [line for line in maps if inode in line and "memfd" in line]
@@ -467,14 +467,14 @@ def test_the_memory_goes_with_what_was_taken(way):
 
 @pytest.mark.long
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "generator"])
-def test_it_may_lie_in_a_cycle_with_the_handle(way):
+def test_a_consumer_may_be_in_a_cycle_with_the_handle(way):
     """The collector takes a cycle apart in any order."""
 
     class Node:
         pass
 
     class Last:
-        """Uses the bytes when it is finalized."""
+        """An object that uses the bytes in its finalizer."""
 
         def __init__(self, taken):
             self.taken = taken
@@ -496,8 +496,8 @@ def test_it_may_lie_in_a_cycle_with_the_handle(way):
 
 
 @pytest.mark.parametrize("way", ["buf", "cast", "map", "memoryview", "bound_method"])
-def test_the_handle_itself_may_be_in_the_cycle(name, way):
-    """Not with an array: those of numpy take no part in the collection of cycles."""
+def test_a_handle_may_be_in_a_cycle(name, way):
+    """Without arrays, because numpy's arrays do not support garbage collection."""
 
     class Sub(SharedMemory):
         def __del__(self):
@@ -513,7 +513,7 @@ def test_the_handle_itself_may_be_in_the_cycle(name, way):
     assert seen == [(6, 6)]
 
 
-# -- what is not a handle any more, or not yet ----------------------------------------------------
+# -- uninitialized and finalized handles ----------------------------------------------------------
 
 BARE = {
     "new": lambda: SharedMemory.__new__(SharedMemory),
@@ -561,7 +561,7 @@ def _uses(shm):
 
 
 @pytest.mark.parametrize("bare", BARE.values(), ids=BARE)
-def test_a_bare_handle_is_a_closed_one(bare):
+def test_an_uninitialized_handle_is_closed(bare):
     shm = bare()
     assert shm.closed
     assert shm.name is None and shm.size == 0 and shm.max_size is None
@@ -582,7 +582,7 @@ def test_a_bare_handle_is_a_closed_one(bare):
     assert not os.path.exists(SHM + "never")
 
 
-def test_a_bare_handle_can_be_initialized(name):
+def test_an_uninitialized_handle_can_be_initialized(name):
     shm = SharedMemory.__new__(SharedMemory)
     shm.__init__(name, create=True, size=10)
     shm.buf[0] = 1
@@ -604,7 +604,7 @@ def test_a_bare_handle_can_be_initialized(name):
     ],
     ids=["does nothing", "raises", "too many", "not there", "bad size"],
 )
-def test_a_subclass_with_a_broken_init(name, broken):
+def test_a_subclass_whose_init_does_nothing(name, broken):
     uses = []
 
     class Broken(SharedMemory):
@@ -626,12 +626,12 @@ def test_a_subclass_with_a_broken_init(name, broken):
         del shm, use
     gc.collect()
     assert uses == [(True, 0, None)]
-    # The other doors do not need it.
+    # The other constructors do not call __init__.
     with Broken.create(name, 10, delete=True) as shm:
         assert shm.size == 10
 
 
-def test_init_that_raises_after_the_handle_was_made(name):
+def test_init_that_raises_after_the_handle_was_created(name):
     class Late(SharedMemory):
         def __init__(self, *args, **keywords):
             super().__init__(*args, **keywords)
@@ -659,8 +659,8 @@ def test_a_second_init_releases_the_first_object(name, names):
     shm.unlink()
 
 
-def test_a_second_init_of_a_handle_made_with_delete(name, names):
-    """Its duty is done when it becomes another object's handle."""
+def test_a_second_init_of_a_handle_with_delete(name, names):
+    """The first object is removed when the handle gets another object."""
     other = names()
     shm = SharedMemory.create(name, 10, delete=True)
     shm.__init__(other, create=True, size=20)
@@ -671,7 +671,7 @@ def test_a_second_init_of_a_handle_made_with_delete(name, names):
 
 
 def test_resurrection(name):
-    """A handle that its __del__ brings back is whole."""
+    """A handle that its __del__ resurrects remains usable."""
     graveyard = []
 
     class Undead(SharedMemory):
@@ -697,7 +697,7 @@ def test_resurrection(name):
     gc.collect()
 
 
-def test_resurrection_out_of_a_cycle(name):
+def test_resurrection_from_a_cycle(name):
     graveyard = []
 
     class Undead(SharedMemory):
@@ -739,7 +739,7 @@ def test_resurrection_after_close(name):
     shm.close()
 
 
-def test_a_del_that_takes_views(name):
+def test_a_del_that_creates_views(name):
     views = []
 
     class Taker(SharedMemory):
@@ -768,8 +768,8 @@ def test_weak_reference_callbacks_that_use_the_views(name):
     assert sorted(seen) == [3, 10] and weak() is None
 
 
-def test_an_object_that_is_only_reached_through_the_handle(name):
-    """The handle is kept by what numpy made of it, and keeps the memory."""
+def test_a_handle_that_only_an_array_references(name):
+    """The numpy array keeps the handle alive, which keeps the memory mapped."""
     shm = SharedMemory.create(name, 10, delete=True)
     weak = weakref.ref(shm)
     array_ = np.ndarray(10, "u1", buffer=shm)
@@ -787,10 +787,10 @@ def test_an_object_that_is_only_reached_through_the_handle(name):
     assert not os.path.exists(SHM + name)
 
 
-def test_a_subclass_goes_when_its_handles_have(name, run_python):
-    """Classes with a name: multiprocessing keeps each class that it may have to pass.
+def test_a_subclass_is_freed_after_its_handles(name, run_python):
+    """Classes of named objects. (multiprocessing keeps each class that it may have to pickle.)
 
-    In a process without threads: with the first one, Python 3.13 without the GIL keeps all classes.
+    In a process without threads: with threads, the free-threaded Python 3.13 keeps all classes.
     """
     run_python(
         """
@@ -820,7 +820,7 @@ def test_views_of_views_of_views():
     assert view.tobytes()[:2] == b"\1\0"
 
 
-def test_released_views_do_not_matter():
+def test_released_views_have_no_effect():
     shm = SharedMemory.anonymous(SIZE)
     views = [shm.buf for _ in range(100)] + [memoryview(shm) for _ in range(100)]
     for view in views[::2]:
@@ -850,7 +850,7 @@ def test_io_over_a_view(tmp_path):
 
 
 def test_containers_that_copy(name):
-    """array and bytes take a copy; what they have does not change."""
+    """array and bytes copy the items, and the copies do not change."""
     with SharedMemory.create(name, 16, delete=True) as shm:
         shm.buf[:4] = b"abcd"
         copies = [array.array("B", shm.buf), bytes(shm), bytearray(shm), shm.buf.tobytes()]
@@ -860,7 +860,7 @@ def test_containers_that_copy(name):
     assert all(bytes(copy)[:4] == b"abcd" for copy in copies)
 
 
-# -- the interpreter's end ----------------------------------------------------------------------
+# -- the end of the interpreter -----------------------------------------------------------------
 
 PRELUDE = """
 import atexit, ctypes, gc, os, struct, sys, threading, weakref
@@ -1007,14 +1007,14 @@ ENDINGS = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
-def test_the_interpreter_ends_in_peace(name, run_python, ending):
-    """Status 0, not a word on standard error, and the name is gone."""
+def test_the_interpreter_exits_without_errors(name, run_python, ending):
+    """The status is 0, standard error is empty, and the name is removed."""
     code = PRELUDE + "\n" + textwrap.dedent(ending)
     run_python(code, name, options=["-X", "dev", "-W", "error"])
     assert not os.path.exists(SHM + name)
 
 
-def test_the_interpreter_ends_by_an_error(name, run_python):
+def test_the_interpreter_exits_after_an_error(name, run_python):
     status, _, errors = run_python(
         PRELUDE + "shm = make(); array = np.ndarray(10, 'u1', buffer=shm); 1 / 0", name, check=False
     )
@@ -1024,7 +1024,7 @@ def test_the_interpreter_ends_by_an_error(name, run_python):
     assert not os.path.exists(SHM + name)
 
 
-def test_mapping_outlives_everything(name):
+def test_a_mapping_outlives_the_handle(name):
     shm = SharedMemory.create(name, SIZE, delete=True)
     mapping = MemoryMap(shm.fileno())
     view = mapping[10:20]
@@ -1036,8 +1036,8 @@ def test_mapping_outlives_everything(name):
     assert bytes(view) == b"0123456789"
 
 
-def test_a_closed_handle_keeps_no_memory_of_views_that_live_or_are_gone(names):
-    """Of a buffer that was never released its view keeps the memory, and nothing else."""
+def test_a_closed_handle_keeps_no_memory_mapped(names):
+    """Only the view of a buffer that was not released keeps the memory mapped."""
 
     def mapped(shm_id):
         with open("/proc/self/maps") as maps:
@@ -1050,10 +1050,10 @@ def test_a_closed_handle_keeps_no_memory_of_views_that_live_or_are_gone(names):
     shm.close()
     assert mapped(inode) == 1 and array[0] == 0
     del array
-    assert mapped(inode) == 0  # though the handle is still there
+    assert mapped(inode) == 0  # although the handle still exists
     shm = SharedMemory.create(names(), 1 << 20)
     inode = shm.stat().st_ino
-    array = np.ndarray(10, "u1", buffer=shm)  # releases the buffer, and keeps the address
+    array = np.ndarray(10, "u1", buffer=shm)  # releases the buffer but keeps the address
     shm.unlink()
     shm.close()
     assert mapped(inode) == 1 and array[0] == 0

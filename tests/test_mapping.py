@@ -1,4 +1,4 @@
-"""MemoryMap: a range of a descriptor's object, its bytes, and what can be done to its pages."""
+"""MemoryMap: a range of the object of a descriptor, its bytes, and operations on its pages."""
 
 import array
 import copy
@@ -24,7 +24,7 @@ READ_WRITE = PROT_READ | PROT_WRITE
 
 @pytest.fixture
 def memory():
-    """memory(size, content=b""): a descriptor of a fresh object."""
+    """memory(size, content=b""): a descriptor of a new object."""
     opened = []
 
     def make(size, content=b""):
@@ -41,18 +41,18 @@ def memory():
 
 @pytest.fixture
 def mapping(memory):
-    """Two pages and a bit, that start with b"0123456789"."""
+    """A mapping of two pages and some bytes, which begin with b"0123456789"."""
     return MemoryMap(memory(2 * PAGESIZE + 10, b"0123456789"))
 
 
 def addresses_of(fd):
-    """The lines of /proc/self/maps that show this object."""
+    """The lines of /proc/self/maps for this object."""
     inode = f" {os.fstat(fd).st_ino} "
     with open("/proc/self/maps") as maps:
         return [line.split()[:2] for line in maps if inode in line and "memfd" in line]
 
 
-# -- making one ---------------------------------------------------------------------------------
+# -- creation -----------------------------------------------------------------------------------
 
 
 def test_maps_the_whole_object(memory):
@@ -80,7 +80,7 @@ def test_descriptor_is_not_kept(memory):
     assert bytes(m[:10]) == b"still here"
 
 
-def test_takes_an_object_with_fileno(tmp_path):
+def test_an_object_with_fileno_is_accepted(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"a file on a disk")
     with open(path, "r+b") as file:
@@ -99,7 +99,7 @@ def test_maps_a_range(memory, offset, length):
     assert bytes(m) == content[offset : offset + length]
 
 
-def test_length_none_reaches_to_the_end(memory):
+def test_length_none_maps_to_the_end(memory):
     m = MemoryMap(memory(PAGESIZE + 7), None, PAGESIZE)
     assert len(m) == 7
     assert len(MemoryMap(memory(PAGESIZE + 7), offset=PAGESIZE)) == 7
@@ -128,7 +128,7 @@ def test_a_range_past_the_end_is_refused(memory, length, offset):
         MemoryMap(memory(PAGESIZE), length, offset)
 
 
-def test_an_empty_object_has_nothing_to_map(memory):
+def test_an_empty_object_cannot_be_mapped(memory):
     with pytest.raises(ValueError, match="past the end"):
         MemoryMap(memory(0))
 
@@ -151,7 +151,7 @@ def test_read_only(memory):
         np.frombuffer(m, "u1").setflags(write=True)
 
 
-def test_a_read_only_descriptor_takes_readonly(memory):
+def test_a_read_only_descriptor_needs_readonly(memory):
     fd = memory(100, b"abc")
     reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
     try:
@@ -190,7 +190,7 @@ def test_a_closed_descriptor_is_an_error():
     assert caught.value.errno == errno.EBADF
 
 
-def test_what_cannot_be_mapped_is_an_error(tmp_path):
+def test_an_object_that_cannot_be_mapped_is_an_error(tmp_path):
     reader, writer = os.pipe()
     directory = os.open(tmp_path, os.O_RDONLY)
     left, right = socket.socketpair()
@@ -206,7 +206,7 @@ def test_what_cannot_be_mapped_is_an_error(tmp_path):
 
 
 def test_more_than_the_address_space_allows(memory):
-    """RLIMIT_AS: an OSError, and nothing is mapped."""
+    """RLIMIT_AS causes an OSError, and nothing is mapped."""
     fd = memory(1 << 40)
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (1 << 38, limits[1]))
@@ -219,7 +219,7 @@ def test_more_than_the_address_space_allows(memory):
     assert addresses_of(fd) == []
 
 
-# -- its end ------------------------------------------------------------------------------------
+# -- lifetime -----------------------------------------------------------------------------------
 
 
 def test_unmapped_with_the_last_reference(memory):
@@ -236,7 +236,7 @@ def test_unmapped_with_the_last_reference(memory):
     assert addresses_of(fd) == []
 
 
-def test_a_released_view_leaves_the_bytes_to_the_others(memory):
+def test_a_released_view_does_not_affect_other_views(memory):
     m = MemoryMap(memory(PAGESIZE, b"abc"))
     first, second = memoryview(m), memoryview(m)
     first.release()
@@ -244,7 +244,7 @@ def test_a_released_view_leaves_the_bytes_to_the_others(memory):
     assert bytes(m[:3]) == b"abc"
 
 
-def test_a_view_keeps_it_and_its_weak_references(memory):
+def test_a_view_keeps_the_mapping_and_its_weak_references(memory):
     seen = []
     mapping = MemoryMap(memory(PAGESIZE, b"abc"))
     weak = weakref.ref(mapping, seen.append)
@@ -255,7 +255,7 @@ def test_a_view_keeps_it_and_its_weak_references(memory):
     assert seen == []
 
 
-def test_a_weak_reference_dies_with_it(memory):
+def test_a_weak_reference_dies_with_the_mapping(memory):
     seen = []
     m = MemoryMap(memory(PAGESIZE))
     weak = weakref.ref(m, seen.append)
@@ -267,8 +267,8 @@ def test_a_weak_reference_dies_with_it(memory):
     assert len(table) == 0
 
 
-def test_a_cycle_through_it_is_collected(memory):
-    """Views in a cycle are found by the collector, and the mapping goes with them."""
+def test_a_cycle_through_a_mapping_is_collected(memory):
+    """The collector finds views in a cycle, and the mapping is freed with them."""
     fd = memory(PAGESIZE)
 
     class Holder:
@@ -298,8 +298,8 @@ def test_the_view_is_of_bytes(mapping):
     assert view.obj is mapping
 
 
-def test_the_buffer_honours_what_it_is_asked_for(mapping, memory):
-    """A consumer that asks for a writable buffer of read-only bytes gets none."""
+def test_the_buffer_has_the_requested_properties(mapping, memory):
+    """A request for a writable buffer of read-only bytes raises BufferError."""
     readonly = MemoryMap(memory(10, b"0123456789"), readonly=True)
     target = array.array("B", bytes(10))
     reader, writer = os.pipe()
@@ -314,7 +314,7 @@ def test_the_buffer_honours_what_it_is_asked_for(mapping, memory):
     assert target.tobytes() == b"0123456789"
 
 
-def test_common_consumers_take_it(mapping):
+def test_common_consumers_accept_a_mapping(mapping):
     assert bytes(mapping)[:10] == b"0123456789"
     assert bytearray(mapping)[:10] == b"0123456789"
     assert struct.unpack_from("3s", mapping, 2) == (b"234",)
@@ -337,7 +337,7 @@ def test_numpy_arrays_share_the_bytes(mapping):
 # -- items, as a memoryview has them ------------------------------------------------------------
 
 
-def test_indexing_is_a_memoryviews(mapping):
+def test_indexing_is_that_of_memoryview(mapping):
     view = memoryview(mapping)
     size = len(view)
     for index in (0, 5, size - 1, -1, -size, True, np.int64(3)):
@@ -373,7 +373,7 @@ SLICES = [
 
 
 @pytest.mark.parametrize("part", SLICES, ids=str)
-def test_slices_are_a_memoryviews(memory, part):
+def test_slices_are_those_of_memoryview(memory, part):
     fd = memory(64, bytes(range(64)))
     mapping = MemoryMap(fd)
     expected = memoryview(bytearray(range(64)))
@@ -387,7 +387,7 @@ def test_slices_are_a_memoryviews(memory, part):
     assert os.pread(fd, 64, 0) == expected.tobytes()
 
 
-def test_a_slice_takes_only_as_many_bytes_as_it_has(mapping):
+def test_a_slice_accepts_exactly_its_number_of_bytes(mapping):
     for wrong in (b"", b"12", b"1234"):
         with pytest.raises(ValueError):
             mapping[0:3] = wrong
@@ -396,7 +396,7 @@ def test_a_slice_takes_only_as_many_bytes_as_it_has(mapping):
     assert bytes(mapping[:6]) == b"012345"
 
 
-def test_a_slice_takes_its_own_bytes(memory):
+def test_a_slice_can_be_assigned_to_itself(memory):
     """Source and target may overlap, in either direction and with a step."""
     content = bytes(range(100))
     for target, source in [
@@ -426,7 +426,7 @@ def test_a_slice_takes_its_own_bytes(memory):
         memoryview(bytes(range(20)))[::2],
     ],
 )
-def test_a_slice_takes_bytes_that_do_not_lie_in_a_row(memory, source):
+def test_a_slice_accepts_bytes_that_are_not_contiguous(memory, source):
     mapping = MemoryMap(memory(100))
     mapping[5:15] = source
     assert bytes(mapping[5:15]) == source.tobytes()
@@ -436,7 +436,7 @@ def test_a_slice_takes_bytes_that_do_not_lie_in_a_row(memory, source):
         mapping[0:11] = source
 
 
-def test_items_take_bytes_only(mapping):
+def test_items_accept_bytes_only(mapping):
     for value in (-1, 256, 2**64, -(2**64)):
         with pytest.raises(ValueError):
             mapping[0] = value
@@ -468,7 +468,7 @@ def test_iteration(memory):
 
 
 class Protecting:
-    """An index that takes the rights away when it is asked for its value."""
+    """An index whose __index__ protects the mapping."""
 
     def __init__(self, mapping):
         self.mapping = mapping
@@ -478,8 +478,8 @@ class Protecting:
         return 0
 
 
-def test_python_code_in_the_middle_of_an_access(memory):
-    """The rights are checked after all of it has run."""
+def test_an_index_that_protects_the_mapping(memory):
+    """The permissions are checked after all Python code has run."""
     mapping = MemoryMap(memory(PAGESIZE))
     with pytest.raises(TypeError):
         mapping[Protecting(mapping)]
@@ -499,7 +499,7 @@ def test_python_code_in_the_middle_of_an_access(memory):
 # -- protection ---------------------------------------------------------------------------------
 
 
-def test_rights_can_go_while_there_is_no_view(memory):
+def test_permissions_can_be_removed_without_views(memory):
     mapping = MemoryMap(memory(PAGESIZE, b"abc"))
     for prot, readonly in [
         (PROT_READ, True),
@@ -515,7 +515,7 @@ def test_rights_can_go_while_there_is_no_view(memory):
     assert bytes(mapping[:3]) == b"abc"
 
 
-def test_the_pages_follow(memory):
+def test_the_pages_have_the_protection(memory):
     fd = memory(PAGESIZE)
     mapping = MemoryMap(fd)
     for prot, shown in [(PROT_READ, "r--s"), (PROT_NONE, "---s"), (READ_WRITE, "rw-s")]:
@@ -523,7 +523,7 @@ def test_the_pages_follow(memory):
         assert [rights for _, rights in addresses_of(fd)] == [shown]
 
 
-def test_without_rights_there_is_no_access(memory):
+def test_without_permissions_no_access_is_possible(memory):
     mapping = MemoryMap(memory(PAGESIZE))
     mapping.protect(PROT_NONE)
     with pytest.raises(TypeError):
@@ -550,7 +550,7 @@ def test_read_only_pages_give_read_only_views(memory):
     assert view.readonly
     with pytest.raises(TypeError):
         mapping[0] = 1
-    # A reader loses nothing by this.
+    # This does not affect a reader.
     mapping.protect(READ_WRITE)
     assert not memoryview(mapping).readonly
 
@@ -565,7 +565,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("take", TAKEN.values(), ids=TAKEN)
-def test_a_right_that_a_view_may_use_stays(memory, take):
+def test_a_permission_that_a_view_needs_is_kept(memory, take):
     mapping = MemoryMap(memory(PAGESIZE))
     view = take(mapping)
     for prot in (PROT_READ, PROT_NONE):
@@ -577,8 +577,8 @@ def test_a_right_that_a_view_may_use_stays(memory, take):
     assert 1 in bytes(mapping[:4])
 
 
-def test_also_when_the_view_was_released(memory):
-    """numpy keeps the address of a buffer that it released."""
+def test_a_permission_that_a_released_view_may_need_is_kept(memory):
+    """numpy keeps the address of a released buffer."""
     mapping = MemoryMap(memory(PAGESIZE))
     memoryview(mapping).release()
     with pytest.raises(BufferError):
@@ -586,7 +586,7 @@ def test_also_when_the_view_was_released(memory):
     mapping[0] = 1
 
 
-def test_a_reader_keeps_the_right_to_read(memory):
+def test_a_reader_keeps_read_permission(memory):
     mapping = MemoryMap(memory(PAGESIZE, b"abc"), readonly=True)
     view = memoryview(mapping)
     with pytest.raises(BufferError):
@@ -725,7 +725,7 @@ def test_sync_writes_a_file_back(tmp_path):
     assert path.read_bytes()[PAGESIZE:][:5] == b"hello"
 
 
-def test_populate_brings_every_page_in(memory):
+def test_populate_allocates_every_page(memory):
     size = 16 * PAGESIZE
     mapping = MemoryMap(memory(size))
     assert mapping.resident == 0
@@ -786,7 +786,7 @@ def test_lock_pages(memory):
 
 
 @locks_pages
-def test_locked_pages_go_with_the_mapping(memory):
+def test_locked_pages_are_unlocked_with_the_mapping(memory):
     before = locked_bytes()
     mapping = MemoryMap(memory(4 * PAGESIZE))
     mapping.lock_pages()
@@ -797,7 +797,7 @@ def test_locked_pages_go_with_the_mapping(memory):
 
 @locks_pages
 def test_lock_pages_over_the_limit(run_python):
-    """RLIMIT_MEMLOCK applies to every user except root."""
+    """RLIMIT_MEMLOCK applies to all users except root."""
     run_python(
         """
         import errno, os, resource
@@ -819,14 +819,14 @@ def test_lock_pages_over_the_limit(run_python):
     )
 
 
-def test_without_rights_populate_is_an_error_and_not_a_crash(memory):
+def test_populate_without_permissions_is_an_error(memory):
     mapping = MemoryMap(memory(PAGESIZE))
     mapping.protect(PROT_NONE)
     with pytest.raises(OSError):
         mapping.populate()
 
 
-def test_a_page_that_is_gone_is_an_error_in_populate(memory):
+def test_populate_of_a_truncated_page_is_an_error(memory):
     fd = memory(4 * PAGESIZE)
     mapping = MemoryMap(fd)
     os.ftruncate(fd, PAGESIZE)
@@ -853,13 +853,13 @@ def test_attributes_cannot_be_set(mapping):
             setattr(mapping, attribute, 1)
 
 
-def test_it_has_no_close(mapping):
-    """Only the last reference unmaps."""
+def test_a_mapping_cannot_be_closed(mapping):
+    """The memory is unmapped with the last reference only."""
     assert not {"close", "unmap", "__enter__", "release"} & set(dir(mapping))
 
 
-def test_it_cannot_be_copied_or_pickled(mapping):
-    """A copy would be a second owner of one address."""
+def test_a_mapping_cannot_be_copied_or_pickled(mapping):
+    """A copy would be a second owner of the address."""
     for function in (copy.copy, copy.deepcopy):
         with pytest.raises(TypeError):
             function(mapping)
@@ -873,7 +873,7 @@ def test_a_second_init_changes_nothing(mapping):
     assert bytes(mapping[:3]) == b"012"
 
 
-def test_repr_says_what_it_is(mapping, memory):
+def test_repr_of_a_mapping(mapping, memory):
     assert str(len(mapping)) in repr(mapping)
     assert "read-only" not in repr(mapping)
     assert "read-only" in repr(MemoryMap(memory(10), readonly=True))
@@ -886,10 +886,10 @@ def test_compared_by_identity(memory):
     assert len({one, two}) == 2
 
 
-# -- what is not a regular file -----------------------------------------------------------------
+# -- other files --------------------------------------------------------------------------------
 
 
-def test_only_regular_files_are_mapped_unless_the_caller_says_so(tmp_path):
+def test_other_files_are_mapped_only_on_request(tmp_path):
     ours, theirs = socket.socketpair()
     reader, writer = os.pipe()
     folder = os.open(tmp_path, os.O_RDONLY)
@@ -912,14 +912,14 @@ def test_only_regular_files_are_mapped_unless_the_caller_says_so(tmp_path):
     theirs.close()
 
 
-def test_a_descriptor_that_cannot_be_mapped_says_why(tmp_path):
+def test_the_error_says_why_a_descriptor_cannot_be_mapped(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"x" * mmap.PAGESIZE)
     for flags, number in ((os.O_WRONLY, errno.EACCES), (os.O_PATH, errno.EBADF)):
         fd = os.open(file, flags)
-        for door in (lambda: MemoryMap(fd), lambda: SharedMemory.from_fd(fd)):  # noqa: B023
+        for call in (lambda: MemoryMap(fd), lambda: SharedMemory.from_fd(fd)):  # noqa: B023
             with pytest.raises(OSError) as caught:
-                door()
+                call()
             assert caught.value.errno == number
         os.close(fd)
     file.write_bytes(b"")
@@ -927,7 +927,7 @@ def test_a_descriptor_that_cannot_be_mapped_says_why(tmp_path):
         MemoryMap(empty)
 
 
-def test_a_descriptor_of_no_file_says_what_it_is(tmp_path):
+def test_the_error_names_the_type_of_a_descriptor(tmp_path):
     (tmp_path / "link").symlink_to("nowhere")
     os.mkfifo(tmp_path / "fifo")
     ours, theirs = socket.socketpair()
@@ -947,7 +947,7 @@ def test_a_descriptor_of_no_file_says_what_it_is(tmp_path):
     theirs.close()
 
 
-def test_whole_huge_pages_are_mapped_or_none():
+def test_only_whole_huge_pages_are_mapped():
     try:
         fd = os.memfd_create("huge", os.MFD_HUGETLB)
     except OSError as error:
@@ -960,8 +960,8 @@ def test_whole_huge_pages_are_mapped_or_none():
     os.close(fd)
 
 
-def test_populate_says_that_the_mount_is_full(run_python, name):
-    """A mapping takes nothing then, like a handle, as long as the object can be found."""
+def test_the_error_of_populate_says_that_the_mount_is_full(run_python, name):
+    """A mapping then allocates nothing, like a handle, if the object can be found."""
     needs_mounts()
     code = """
         import errno, os, sys
@@ -1001,7 +1001,7 @@ def test_populate_says_that_the_mount_is_full(run_python, name):
     run_python(code, name, env=PATH)
 
 
-def test_populate_asks_the_mount_that_the_object_is_on(run_python, tmp_path):
+def test_populate_checks_the_mount_of_the_object(run_python, tmp_path):
     needs_mounts()
     code = """
         import errno, os, sys

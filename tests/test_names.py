@@ -53,8 +53,8 @@ def rename(name):
         shm.rename(name)
 
 
-# The calls that take a name; None stands for a random name, or for no name.
-DOORS = {
+# The calls that accept a name; None stands for a random name, or for no name.
+CALLS = {
     "create": lambda name: SharedMemory.create(name, 10),
     "create with init": lambda name: SharedMemory.create(name, 10, init=print),
     "create or attach": lambda name: SharedMemory.create(name, 10, exist_ok=True),
@@ -78,38 +78,38 @@ NAMELESS = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize(("name", "rule"), BAD.values(), ids=BAD)
-def test_a_bad_name_is_refused_with_its_rule(door, name, rule, capsys):
+def test_a_bad_name_is_refused_with_its_rule(call, name, rule, capsys):
     before = shm_names()
     with pytest.raises(ValueError, match=rule) as caught:
-        door(name)
+        call(name)
     assert not isinstance(caught.value, UnicodeError)
     assert "name" in str(caught.value)
-    # It can be printed, wherever it goes.
+    # The message can be printed in every encoding.
     str(caught.value).encode("ascii", "backslashreplace")
     assert shm_names() == before
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_name_is_a_str(door):
-    for name in NO_STR if door in NAMELESS else [*NO_STR, None]:
+@pytest.mark.parametrize("call", CALLS)
+def test_a_name_is_a_str(call):
+    for name in NO_STR if call in NAMELESS else [*NO_STR, None]:
         with pytest.raises(TypeError, match="name"):
-            DOORS[door](name)
+            CALLS[call](name)
 
 
 @pytest.mark.parametrize(
-    "door",
-    [*(door for door in DOORS if door.startswith("create")), "constructor", "link", "rename"],
+    "call",
+    [*(call for call in CALLS if call.startswith("create")), "constructor", "link", "rename"],
 )
-def test_an_object_gets_no_name_of_a_semaphore(names, door):
-    """listdir() and reclaim() would never see it."""
+def test_the_name_of_a_semaphore_is_refused(names, call):
+    """listdir() and reclaim() would skip the object."""
     name = "sem." + names()
     for given in (name, "/" + name, "sem."):
         before = shm_names()
         with pytest.raises(ValueError, match="'sem[.]'") as caught:
-            DOORS[door](given)
+            CALLS[call](given)
         assert repr(given) in str(caught.value)
         assert shm_names() == before
 
@@ -157,7 +157,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("text", GOOD.values(), ids=GOOD)
-def test_everything_else_is_a_name(names, text):
+def test_all_other_characters_are_valid(names, text):
     name = text + names() + text
     with SharedMemory.create(name, 10, delete=True) as shm:
         shm.buf[0] = 5
@@ -187,18 +187,18 @@ def test_the_longest_name(names, letter):
                 third.unlink()
 
 
-@pytest.mark.parametrize("door", ["create", "create with init", "open", "constructor", "shm_open"])
-def test_a_long_name_leaves_nothing_when_it_is_taken(names, door):
-    """A temporary name beside it would be too long."""
+@pytest.mark.parametrize("call", ["create", "create with init", "open", "constructor", "shm_open"])
+def test_a_long_name_that_exists_leaves_no_temporary_name(names, call):
+    """The temporary name for it would be too long."""
     name = names().ljust(255, "x")
     before = shm_names()
     with SharedMemory.create(name, 10, delete=True):
-        if door in ("open", "shm_open"):
-            result = DOORS[door](name)
-            os.close(result) if door == "shm_open" else result.close()
+        if call in ("open", "shm_open"):
+            result = CALLS[call](name)
+            os.close(result) if call == "shm_open" else result.close()
         else:
             with pytest.raises(FileExistsError) as caught:
-                DOORS[door](name)
+                CALLS[call](name)
             assert caught.value.filename == name
     assert shm_names() == before
 
@@ -206,7 +206,7 @@ def test_a_long_name_leaves_nothing_when_it_is_taken(names, door):
 def test_a_subclass_of_str_is_a_name(name):
     class Text(str):
         def __str__(self):
-            raise AssertionError("asked for another form")
+            raise AssertionError("__str__ was called")
 
         __eq__ = __hash__ = __len__ = __getitem__ = __str__
 
@@ -235,8 +235,8 @@ def test_shm_open_and_shm_unlink(name):
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_shm_open_mode_is_less_the_umask(name, umask):
-    """As the C function does it."""
+def test_the_umask_applies_to_the_mode_of_shm_open(name, umask):
+    """The C function does the same."""
     for arguments, mode in [((), 0o600), ((0o666,), 0o666), ((0o644,), 0o644), ((0,), 0)]:
         old = os.umask(umask)
         try:
@@ -254,7 +254,7 @@ def test_shm_open_takes_keywords(name):
 
 
 @pytest.mark.parametrize("method", ["link", "rename"])
-def test_a_name_that_is_taken_says_how_to_take_it(names, method):
+def test_the_error_for_an_existing_name_suggests_arguments(names, method):
     name, taken = names(), names()
     with SharedMemory.create(taken, 10, delete=True):
         shm = SharedMemory.unlinked(10) if method == "link" else SharedMemory.create(name, 10)
@@ -277,15 +277,15 @@ def test_shm_open_flags(name):
     shm_unlink(name)
 
 
-def test_what_is_not_there(name):
+def test_raw_calls_with_a_missing_name(name):
     for call in (lambda: shm_open(name, os.O_RDWR), lambda: shm_unlink(name)):
         with pytest.raises(FileNotFoundError) as caught:
             call()
         assert (caught.value.errno, caught.value.filename) == (errno.ENOENT, name)
 
 
-def test_shm_open_follows_no_link(name):
-    """As shm_open(3): O_NOFOLLOW."""
+def test_shm_open_does_not_follow_links(name):
+    """shm_open(3) uses O_NOFOLLOW."""
     os.symlink("/etc/passwd", SHM + name)
     with pytest.raises(OSError) as caught:
         shm_open(name, os.O_RDONLY)
@@ -307,7 +307,7 @@ def test_shm_open_and_shm_unlink_of_a_directory(name):
 
 
 def test_a_fifo_is_refused_by_a_raw_open_at_once(name, run_python):
-    """As by SharedMemory.open(), in the same words."""
+    """SharedMemory.open() raises the same error."""
     os.mkfifo(SHM + name)
     run_python(
         """
@@ -338,7 +338,7 @@ def test_shm_open_flags_are_an_int_of_c(name, flags):
         shm_open(name, flags)
 
 
-def test_shm_open_stays_above_the_standard_descriptors(name, run_python):
+def test_shm_open_does_not_return_a_standard_descriptor(name, run_python):
     run_python(
         """
         import os, sys
@@ -384,7 +384,7 @@ def test_listdir_leaves_semaphores_out(names):
 
 
 def test_listdir_of_names_that_are_not_text(names):
-    """Files that other programs made: as os.listdir has them."""
+    """Names of files of other programs, in the form of os.listdir()."""
     path = os.fsencode(SHM + names()) + b"\xff\xfe"
     with open(path, "wb") as file:
         file.write(b"x")

@@ -1,4 +1,4 @@
-"""Growing and shrinking: in place, by a new mapping, and what may not shrink."""
+"""Growing and shrinking, in place or by a new mapping, and objects that cannot shrink."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ def size_of(name):
 
 @pytest.fixture
 def shm(name):
-    """1000 bytes that start with b"abc"; grows by new mappings."""
+    """An object of 1000 bytes that begin with b"abc"; it grows by new mappings."""
     with SharedMemory.create(name, 1000, delete=True) as handle:
         handle.buf[:3] = b"abc"
         yield handle
@@ -32,7 +32,7 @@ def shm(name):
 
 @pytest.fixture
 def roomy(name):
-    """1000 bytes that start with b"abc"; grows in place up to MAX."""
+    """An object of 1000 bytes that begin with b"abc"; it grows in place up to MAX."""
     with SharedMemory.create(name, 1000, max_size=MAX, delete=True) as handle:
         handle.buf[:3] = b"abc"
         yield handle
@@ -51,13 +51,13 @@ def test_growing_keeps_the_bytes(shm):
         shm.buf[-1] = 0
 
 
-def test_old_views_stay_valid_on_the_old_mapping(shm):
+def test_old_views_remain_valid_on_the_old_mapping(shm):
     old = shm.buf
     array = np.ndarray(1000, "u1", buffer=shm.buf)
     direct = np.ndarray(1000, "u1", buffer=shm)
     shm.resize(5 * PAGESIZE)
     assert len(old) == 1000
-    # They are the same pages still.
+    # Both mappings show the same pages.
     old[0] = 1
     assert array[0] == direct[0] == shm.buf[0] == 1
     shm.buf[999] = 2
@@ -65,7 +65,7 @@ def test_old_views_stay_valid_on_the_old_mapping(shm):
     assert shm.buf.obj is not old.obj
 
 
-def test_the_old_mapping_goes_with_its_last_view(shm):
+def test_the_old_mapping_is_unmapped_with_its_last_view(shm):
     inode = f" {shm.stat().st_ino} "
 
     def count():
@@ -102,7 +102,7 @@ def test_growing_to_the_same_size(shm):
     assert shm.buf.obj is view.obj
 
 
-def test_another_process_sees_it_after_refresh(shm, start_python):
+def test_another_process_sees_growth_after_refresh(shm, start_python):
     child = start_python(
         """
         import sys
@@ -138,7 +138,8 @@ def test_refresh_without_a_change_keeps_the_mapping(shm):
 
 
 def test_resize_means_at_least(shm):
-    """Another process has grown the object meanwhile: that is not an error, and nothing is cut."""
+    """If another process has grown the object, that is not an error, and the object is not
+    truncated."""
     os.truncate(SHM + shm.name, 3 * PAGESIZE)
     assert shm.resize(2000) == 3 * PAGESIZE
     assert size_of(shm.name) == 3 * PAGESIZE
@@ -173,7 +174,7 @@ def test_many_processes_grow_one_object_to_what_each_needs(start_python, name):
         assert 199_000 <= size_of(name) < 201_000
 
 
-def test_refresh_of_what_became_smaller(shm):
+def test_refresh_of_a_truncated_object(shm):
     shm.resize(4 * PAGESIZE)
     old = shm.buf
     os.truncate(SHM + shm.name, PAGESIZE)
@@ -182,7 +183,7 @@ def test_refresh_of_what_became_smaller(shm):
     assert old[PAGESIZE - 1] == 1
 
 
-def test_refresh_of_what_became_empty(shm):
+def test_refresh_of_an_empty_object(shm):
     os.truncate(SHM + shm.name, 0)
     with pytest.raises(OSError) as caught:
         shm.refresh()
@@ -226,14 +227,14 @@ def test_growing_in_place_moves_nothing(roomy):
     assert len(view) == 1000 and view[:3].tobytes()[1:] == b"bc"
 
 
-def test_no_more_than_max_size(roomy):
+def test_resize_beyond_max_size_is_refused(roomy):
     for size in (MAX + 1, 2 * MAX, 2**63 - 1):
         with pytest.raises(ValueError, match="max_size"):
             roomy.resize(size)
     assert roomy.size == size_of(roomy.name) == 1000
 
 
-def test_every_process_sees_it_without_doing_anything(roomy, start_python):
+def test_every_process_sees_growth_in_place(roomy, start_python):
     child = start_python(
         """
         import sys
@@ -260,14 +261,14 @@ def test_every_process_sees_it_without_doing_anything(roomy, start_python):
     assert roomy.size == 5 * PAGESIZE + 4096 == len(roomy.buf) == roomy.refresh()
 
 
-def test_an_attacher_reserves_its_own_room(shm):
+def test_each_attached_handle_has_its_own_max_size(shm):
     with SharedMemory.open(shm.name, max_size=MAX) as other:
         assert other.max_size == MAX and other.size == 1000
         view = other.buf
         shm.resize(3 * PAGESIZE)
         assert other.size == len(other.buf) == 3 * PAGESIZE
         assert other.buf.obj is view.obj
-        # Beyond its room it sees as much as fits.
+        # Beyond its max_size it sees the part that fits.
         shm.resize(2 * MAX)
         assert other.size == len(other.buf) == MAX
         other.buf[-1] = 9
@@ -279,7 +280,7 @@ def test_an_attacher_reserves_its_own_room(shm):
 
 
 @pytest.mark.parametrize("make", [SharedMemory.anonymous, SharedMemory.unlinked])
-def test_objects_without_a_name_grow_too(make):
+def test_objects_without_a_name_grow(make):
     with make(1000, max_size=MAX) as roomy, make(1000) as plain:
         view, old = roomy.buf, plain.buf
         for shm in (roomy, plain):
@@ -295,20 +296,20 @@ def test_objects_without_a_name_grow_too(make):
 
 
 def test_size_after_growing_and_closing(roomy, name):
-    """The last known size is the one that was set last."""
+    """The last known size is the size that was set last."""
     roomy.resize(3 * PAGESIZE)
     roomy.close()
     assert roomy.size == 3 * PAGESIZE
 
 
-def test_size_after_growing_and_giving_the_descriptor_up(roomy):
+def test_size_after_growing_and_closing_the_descriptor(roomy):
     roomy.resize(3 * PAGESIZE)
     roomy.close_fd()
     assert roomy.size == len(roomy.buf) == 3 * PAGESIZE
     roomy.buf[-1] = 1
 
 
-def test_the_page_calls_know_the_size_of_now(roomy):
+def test_page_calls_use_the_current_size(roomy):
     roomy.resize(4 * PAGESIZE)
     roomy.populate(3 * PAGESIZE, PAGESIZE)
     roomy.sync()
@@ -338,14 +339,14 @@ def test_a_max_size_that_cannot_be_mapped(name):
     assert not os.path.exists(SHM + name)
 
 
-def test_address_space_costs_no_memory(name):
+def test_address_space_uses_no_memory(name):
     with SharedMemory.create(name, PAGESIZE, max_size=1 << 40, delete=True) as shm:
         assert shm.stat().st_blocks * 512 == PAGESIZE
         shm.resize(8 * PAGESIZE)
         assert shm.stat().st_blocks * 512 == 8 * PAGESIZE
 
 
-# -- what fails leaves all as it was ------------------------------------------------------------
+# -- failed calls change nothing ----------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -422,7 +423,7 @@ def test_bad_sizes(shm, size):
 
 
 def test_a_size_that_closes_the_handle(shm):
-    """Python code in the middle of the call."""
+    """An argument may run Python code during the call."""
 
     class Size:
         def __init__(self, shm):
@@ -441,7 +442,7 @@ def test_a_size_that_closes_the_handle(shm):
 
 @pytest.fixture(params=[None, MAX], ids=["plain", "roomy"])
 def either(request, name):
-    """10 pages, in both ways to grow; nothing was taken of it."""
+    """An object of 10 pages, for both ways to grow, without views."""
     with SharedMemory.create(name, 10 * PAGESIZE, max_size=request.param, delete=True) as handle:
         yield handle
 
@@ -464,8 +465,8 @@ def test_shrinking(either):
     assert not any(either.buf[3:])
 
 
-def test_nothing_reaches_past_the_end_after_shrinking(either):
-    """No access through any door of the handle is a bus error."""
+def test_no_access_past_the_end_after_shrinking(either):
+    """No access through the handle causes a bus error."""
     either.resize(PAGESIZE, shrink=True)
     assert len(either.buf.tobytes()) == len(bytes(memoryview(either))) == PAGESIZE
     assert len(either.map()) == PAGESIZE
@@ -480,7 +481,7 @@ def test_nothing_reaches_past_the_end_after_shrinking(either):
     assert either.resident == PAGESIZE
 
 
-def test_memory_goes_back(either):
+def test_shrinking_frees_memory(either):
     either.resize(1, shrink=True)
     assert either.stat().st_blocks * 512 <= PAGESIZE
 
@@ -519,7 +520,7 @@ INDIRECT = [name for name in REACHING if name not in ("memoryview", "frombuffer"
 
 @pytest.mark.long
 @pytest.mark.parametrize("take", [REACHING[name] for name in INDIRECT], ids=INDIRECT)
-def test_shrinking_is_possible_once_the_view_is_gone(either, take):
+def test_shrinking_after_the_view_is_released(either, take):
     view = take(either)
     with pytest.raises(BufferError):
         either.resize(PAGESIZE, shrink=True)
@@ -529,15 +530,16 @@ def test_shrinking_is_possible_once_the_view_is_gone(either, take):
     assert either.size == size_of(either.name) == PAGESIZE
 
 
-def test_shrinking_once_the_handle_itself_was_the_buffer(either):
-    """numpy may have kept the address, and no reference that could be counted."""
+def test_shrinking_after_the_handle_itself_was_a_buffer(either):
+    """numpy may have kept the address without a reference that could be counted."""
     memoryview(either).release()
     with pytest.raises(BufferError):
         either.resize(PAGESIZE, shrink=True)
 
 
-def test_a_mapping_of_the_first_pages_forbids_it(either):
-    """Also one that ends before the new end: the mappings of the object are counted, not measured."""
+def test_a_mapping_of_the_first_pages_prevents_shrinking(either):
+    """This also holds for a mapping that ends before the new end, because mappings are only
+    counted."""
     part = either.map(0, PAGESIZE)
     with pytest.raises(BufferError, match="another mapping of the object"):
         either.resize(5 * PAGESIZE, shrink=True)
@@ -553,7 +555,7 @@ def test_mappings_of_other_objects_do_not_count(either, names):
         view[-1] = 1
 
 
-def test_a_map_of_the_descriptor_forbids_it(either):
+def test_a_map_of_the_descriptor_prevents_shrinking(either):
     mapped = MemoryMap(either.fileno())
     with pytest.raises(BufferError, match="another mapping of the object"):
         either.resize(PAGESIZE, shrink=True)
@@ -561,7 +563,7 @@ def test_a_map_of_the_descriptor_forbids_it(either):
 
 
 def test_threads_that_attach_never_map_past_the_end(either):
-    """One thread shrinks and grows the object, and others open it and write to its last byte."""
+    """A thread shrinks and grows the object, while others open it and write to its last byte."""
     stop = threading.Event()
 
     def attach():
@@ -583,8 +585,8 @@ def test_threads_that_attach_never_map_past_the_end(either):
     either.resize(PAGESIZE, shrink=True)
 
 
-def test_an_array_of_an_older_mapping_forbids_it(shm):
-    """Also one whose handle was the buffer, and has a new mapping since."""
+def test_an_array_of_an_older_mapping_prevents_shrinking(shm):
+    """This also holds for an array of the handle itself, which has a new mapping since."""
     array = np.ndarray(1000, "u1", buffer=shm)
     shm.resize(4 * PAGESIZE)
     with pytest.raises(BufferError):
@@ -593,7 +595,8 @@ def test_an_array_of_an_older_mapping_forbids_it(shm):
 
 
 def test_views_of_a_forked_child_do_not_count(either, run_python):
-    """Only this process can be asked; a child that has nothing mapped may shrink."""
+    """Only mappings of the calling process count; a child without mappings may shrink the
+    object."""
     run_python(
         """
         import sys
@@ -607,7 +610,7 @@ def test_views_of_a_forked_child_do_not_count(either, run_python):
     assert either.refresh() == 4096
 
 
-def test_threads_that_attach_to_another_object_do_not_forbid_it(either, names):
+def test_threads_that_attach_to_another_object_do_not_prevent_shrinking(either, names):
     stop = threading.Event()
     with SharedMemory.create(names(), 10, delete=True) as other:
 
@@ -635,7 +638,7 @@ def test_growing_again_gives_zeros(either):
 
 
 def test_many_sizes(either):
-    """A walk up and down keeps what is below every size it passed."""
+    """Growing and shrinking at random keeps the bytes below the smallest size."""
     content = bytes(range(1, 101))
     either.buf[:100] = content
     low = 100
