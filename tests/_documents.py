@@ -10,7 +10,7 @@ import posixshm
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = Path(posixshm.__file__).resolve().parent
 PAGES = sorted((REFERENCE / "docs").glob("*.md"))
-IN_CHECKOUT = (ROOT / ".github").is_dir()  # a source distribution is not the whole repository
+IN_CHECKOUT = (ROOT / ".github").is_dir()  # a source distribution does not contain the whole repository
 BLOB = "https://github.com/posixshm/posixshm/blob/main/"
 
 _FENCE = re.compile(r"^( *)(```+)([^\n`]*)\n(.*?)^\1\2`* *$", re.MULTILINE | re.DOTALL)
@@ -47,8 +47,8 @@ def run_examples(path, run_python, folder):
 
 
 def run_programs(programs, run_python, folder):
-    """Run each program in an interpreter of its own, in order: together they leave nothing."""
-    # Files, because multiprocessing's spawn imports the main module again.
+    """Run each program in its own interpreter, in order; together they must leave nothing."""
+    # Files, because spawn imports the main module again.
     scripts = [folder / f"example{number}.py" for number in range(len(programs))]
     for script, code in zip(scripts, programs, strict=True):
         script.write_text(code)

@@ -1,4 +1,4 @@
-"""`posixshm demo`: what it prints, and that it leaves nothing after any kind of end."""
+"""`posixshm demo`: its output, and that it leaves nothing, however it ends."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ DEADLINE = 60
 
 
 class Demo:
-    """A demo in a session of its own, which ends with the block."""
+    """A demo in its own session, which is killed at the end of the block."""
 
     def __enter__(self):
         self.process = subprocess.Popen(
@@ -69,7 +69,7 @@ class Demo:
             return file.read() != bytes(4)
 
     def finish(self):
-        """Its exit code and standard error; nothing may be left."""
+        """Return its exit code and standard error; check that nothing is left."""
         _, errors = self.process.communicate(timeout=DEADLINE)
         wait_for(lambda: not self.members(), "the end of all processes")
         assert not exists(self.name)
@@ -77,7 +77,7 @@ class Demo:
 
 
 @pytest.mark.long
-def test_both_ways_give_the_same_film():
+def test_both_ways_return_the_same_film():
     output = good("demo")
     assert re.match(
         r"A film of \d+ frames, 1024 x 1024 float32 \(\d+\.0 MiB\), for \d worker ", output
@@ -87,7 +87,7 @@ def test_both_ways_give_the_same_film():
     assert output.endswith("times as fast. The results are equal.\n")
 
 
-def test_the_film_fits_in_half_of_what_is_free():
+def test_the_film_needs_at_most_half_of_the_free_space():
     done = in_namespace("size=20m", *COMMAND)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("A film of 2 frames")
@@ -98,7 +98,7 @@ def test_the_film_fits_in_half_of_what_is_free():
     [("size=1m", ""), ("size=8m", "head -c 8m /dev/zero > /dev/shm/other || true")],
     ids=["small", "full"],
 )
-def test_a_mount_without_room_is_one_line(mount, setup):
+def test_a_full_mount_is_one_line_of_error(mount, setup):
     done = in_namespace(mount, *COMMAND, setup=setup)
     assert (done.returncode, done.stdout) == (1, "")
     complaint, *left = done.stderr.splitlines()
@@ -135,7 +135,7 @@ def test_ctrl_c_does_not_interrupt_a_worker():
         assert demo.finish() == (0, "")
 
 
-def test_a_killed_worker_is_one_line():
+def test_a_killed_worker_is_one_line_of_error():
     with Demo() as demo:
         demo.stop_in_its_work()
         os.kill(demo.workers()[0], signal.SIGKILL)
@@ -167,7 +167,7 @@ def test_a_closed_standard_output():
     ("package", "options", "extra"),
     [("numpy", [], "numpy"), ("matplotlib", ["--plot", "demo.png"], "plot")],
 )
-def test_a_missing_package_is_one_line(package, options, extra, tmp_path):
+def test_a_missing_package_is_one_line_of_error(package, options, extra, tmp_path):
     code, complaint = bad("demo", *options, env=without(tmp_path, package), cwd=tmp_path)
     text = f"this needs {package}, which is not installed: pip install 'posixshm[{extra}]'"
     assert (code, complaint) == (2, f"posixshm: {text}")

@@ -284,7 +284,7 @@ def test_a_tensor_outlives_the_interpreter(run_python):
 
 
 def test_a_thread_without_the_interpreter_deletes_a_tensor(shm, run_threads):
-    """A library in C++ may do so in a thread of its own."""
+    """A C++ library may do this in its own thread."""
     libc = ctypes.CDLL(None)
     view = shm.view("i", 4)
     pointer = ctypes.pythonapi.PyCapsule_GetPointer

@@ -64,7 +64,7 @@ def test_the_pages_of_the_api_are_current():
 
 
 def public():
-    """(name, object) of each public class, function, method and attribute of this library."""
+    """Yield (name, object) of each public class, function, method and attribute of the library."""
     for module in map(importlib.import_module, MODULES):
         prefix = module.__name__.partition(".")[2]
         for name in module.__all__:
@@ -82,7 +82,7 @@ def public():
                         yield f"{dotted}.{member}", getattr(value, member, static)
 
 
-# Those that numpy describes; and the fields of a record, whose text is a note in the class's.
+# Members that numpy documents, and fields of a record, which the docstring of its class describes.
 def is_described_elsewhere(name, value):
     owner, _, member = name.rpartition(".")
     if owner == "array.SharedArray":
@@ -97,7 +97,7 @@ PUBLIC = {name: value for name, value in public() if not is_described_elsewhere(
 def test_every_public_name_is_on_a_page():
     constants = {name for name in posixshm.__all__ if name.isupper()}
     missing = (PUBLIC.keys() | constants) - api_names()
-    # A member that two classes have in common is on the page once.
+    # A member that two classes share is on the page once.
     for page in PAGES:
         for owner, members in re.findall(
             r"^## ([\w.]+)(?:.(?!^## ))*?^As in [^:]+: (.*?)\.$",
@@ -120,7 +120,7 @@ def test_every_entry_has_a_text():
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_docstring_has_the_form_that_the_pages_need(name):
-    """A sentence first, and exceptions that exist. The words are not tested."""
+    """It begins with a sentence and names existing exceptions. The words are not tested."""
     text = inspect.getdoc(PUBLIC[name]) or ""
     first = text.partition("\n\n")[0]
     assert re.match(r"[A-Z`]", first) and first.endswith("."), f"{name}: {first!r}"
@@ -139,7 +139,7 @@ def test_no_heading_of_a_page_has_the_anchor_of_another(page):
 
 @pytest.mark.once
 @reference
-def test_every_terminal_can_show_a_page(page):
+def test_pages_of_the_reference_are_ascii(page):
     assert page.read_text(encoding="utf-8").isascii()
 
 
@@ -148,14 +148,15 @@ def test_every_terminal_can_show_a_page(page):
 
 @pytest.mark.once
 @documents
-def test_links_lead_somewhere(page):
+def test_link_targets_exist(page):
     assert not dead_links(page)
 
 
 @pytest.mark.once
 @reference
-def test_the_reference_links_only_to_what_is_installed_with_it(page):
-    """Other files by their address: the pages are part of the wheel and of the site."""
+def test_the_reference_links_only_to_installed_files(page):
+    """Links to other files use their address, because the pages are part of the wheel and of the
+    site."""
     for link in links(page.read_text()):
         if not re.match(r"[a-z]+:|#", link):
             target = (page.parent / link.partition("#")[0]).resolve()
@@ -181,8 +182,8 @@ def test_examples_run(page, run_python, tmp_path):
 
 @pytest.mark.once
 @pytest.mark.parametrize("page", GUIDES, ids=name_of)
-def test_a_block_says_what_is_done_with_it(page):
-    """python: it runs here. py: it needs what may not be here. Others are shown."""
+def test_every_block_has_a_language(page):
+    """python: the example runs here. py: it needs other packages. Other blocks are only shown."""
     for language, code in blocks(page.read_text()):
         assert language, f"a block without a language: {code[:60]!r}"
         if language == "py":

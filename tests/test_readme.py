@@ -1,4 +1,4 @@
-"""The README: its programs and commands run, and its claims on multiprocessing are true."""
+"""The README: its programs and commands run, and its statements about multiprocessing are true."""
 
 import importlib.metadata
 import re
@@ -14,12 +14,12 @@ README = ROOT / "README.md"
 TWO_TERMINALS, RECIPES = examples(README)[:2], examples(README)[2:]
 
 
-def test_it_fits_on_a_few_screens():
+def test_the_readme_fits_on_a_few_screens():
     assert 150 <= len(README.read_text().splitlines()) <= 180
 
 
 def test_two_terminals(start_python, name):
-    """The name is another one than in the README, which the machine may use."""
+    """The test uses another name than the README, because the machine may use that name."""
     first, second = (code.replace('"prices"', repr(name)) for code in TWO_TERMINALS)
     terminal = start_python(first)
     _, output, _ = start_python(second).finish()
@@ -50,7 +50,7 @@ def test_the_import_that_replaces_the_standard_library():
 
 
 def test_commands(run_python):
-    """Each line of the shell example does what its comment says to the objects that it names."""
+    """Each line of the shell example does what its comment says."""
     needs_mounts()
     [commands] = [content for language, content in blocks(README.read_text()) if language == "sh"]
     code = """

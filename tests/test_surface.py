@@ -1,4 +1,4 @@
-"""The public interface: names, texts, signatures, types; and the cost of importing it."""
+"""The public interface: names, docstrings, signatures and types, and the cost of the import."""
 
 import ast
 import collections.abc
@@ -34,7 +34,7 @@ FUNCTIONS = [
 
 
 def members():
-    """(name, object) of all that is public: functions, classes, and what is in the classes."""
+    """(name, object) of all public functions, classes and members of classes."""
     for function in FUNCTIONS:
         yield function.__name__, function
     for cls in CLASSES:
@@ -63,7 +63,7 @@ def test_all_is_all():
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_all_of_a_part_is_its_own(name):
+def test_all_of_a_submodule_is_complete(name):
     module = importlib.import_module(name)
     assert own_names(module) == set(module.__all__)
     assert len(module.__all__) == len(set(module.__all__))
@@ -79,14 +79,14 @@ def test_there_is_no_dependency():
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_classes_say_where_to_import_them_from(cls):
+def test_classes_have_the_public_module(cls):
     assert cls.__module__ == "posixshm"
     assert cls.__qualname__ == cls.__name__
     assert getattr(posixshm, cls.__name__) is cls
     assert pickle.loads(pickle.dumps(cls)) is cls
 
 
-def test_constants_are_the_systems():
+def test_constants_have_the_values_of_the_system():
     compared = 0
     for name in posixshm.__all__:
         value = getattr(posixshm, name)
@@ -102,8 +102,8 @@ def test_constants_are_the_systems():
     assert posixshm.NAME_MAX == os.pathconf("/dev/shm", "PC_NAME_MAX") == 255
 
 
-def test_every_interface_of_the_overview_is_there():
-    """Each interface of shm_overview(7) has its place."""
+def test_every_interface_of_shm_overview_has_an_equivalent():
+    """Each interface of shm_overview(7) has an equivalent."""
     for name in (
         "create open anonymous unlinked from_fd link rename unlink is_linked close close_fd detach "
         "fileno map resize refresh protect advise sync lock_pages unlock_pages populate stat chmod "
@@ -166,7 +166,7 @@ def test_help_can_be_read():
 
 
 def test_help_of_the_package_opens_with_an_overview():
-    """Each submodule, and each class that a program begins with."""
+    """It mentions each submodule and each class with which a program begins."""
     overview = pydoc.render_doc(posixshm, renderer=pydoc.plaintext).partition("PACKAGE CONTENTS")[0]
     for name in (*PARTS, "posixshm docs", *(value for value in posixshm.__all__ if value[0] != "_")):
         short = name.removeprefix("posixshm.")
@@ -186,17 +186,17 @@ def test_everything_has_a_signature(name):
 
 
 def test_every_public_function_and_class_has_a_signature():
-    """Also those that are written in Python, and that a submodule has."""
+    """This includes functions in Python and those of submodules."""
     for module in map(importlib.import_module, ("posixshm", *PARTS)):
         for name in module.__all__:
             value = getattr(module, name)
             is_error = isinstance(value, type) and issubclass(value, BaseException)
-            if callable(value) and not is_error:  # OSError does not have one either
+            if callable(value) and not is_error:  # OSError does not have a signature, either
                 assert str(inspect.signature(value)).startswith("("), name
 
 
 def test_defaults_in_signatures_are_true(name):
-    """A call that writes all defaults out does the same."""
+    """A call that passes all defaults has the same result."""
 
     def defaults(function):
         parameters = inspect.signature(function).parameters.values()
@@ -265,7 +265,7 @@ def test_the_stub_has_every_public_attribute(cls):
 
 @pytest.mark.parametrize("name", [name for name in CALLABLE if name not in ("Reclaimed", "View")])
 def test_the_stub_has_every_parameter(name):
-    """With its kind, its place and whether it has a default."""
+    """The stub has its kind, its position and whether it has a default."""
     cls, _, function = name.rpartition(".")
     body = stub_classes()[cls].body if cls else stub().body
     if function in ("SharedMemory", "MemoryMap"):
@@ -300,8 +300,8 @@ def test_the_stub_has_every_parameter(name):
 # -- types --------------------------------------------------------------------------------------
 
 
-def test_they_are_buffers():
-    """PEP 688, which came with Python 3.12."""
+def test_handles_and_mappings_are_buffers():
+    """PEP 688, from Python 3.12 on."""
     with SharedMemory.anonymous(10) as shm:
         for thing in (shm, shm.map(), shm.buf):
             assert memoryview(thing).nbytes == 10
@@ -309,7 +309,7 @@ def test_they_are_buffers():
                 assert isinstance(thing, collections.abc.Buffer)
 
 
-def test_types_of_what_they_return(name):
+def test_types_of_results(name):
     with SharedMemory.create(name, 10, max_size=100, delete=True) as shm:
         for attribute, kind in {
             "buf": memoryview,
@@ -373,8 +373,9 @@ def test_the_results_of_reclaim_are_records():
 
 
 @pytest.mark.new_interpreter
-def test_import_brings_nothing_that_takes_long(run_python):
-    """Every process that shares a buffer pays for it: no typing, multiprocessing, numpy and so on."""
+def test_import_loads_no_slow_module(run_python):
+    """Every process pays for the import, so it must not import typing, multiprocessing, numpy and
+    others."""
     out = run_python(
         """
         import sys
@@ -386,12 +387,12 @@ def test_import_brings_nothing_that_takes_long(run_python):
         options=["-I", "-W", "error"],
     )
     package = {"posixshm", "posixshm._core", "posixshm._support"}
-    math = {"math", "math.integer", "_math_integer"}  # the last two are its own, from 3.15 on
+    math = {"math", "math.integer", "_math_integer"}  # math imports the last two from 3.15 on
     assert package <= set(out.split()) <= package | {"__future__"} | math
 
 
 @pytest.mark.new_interpreter
-def test_import_starts_nothing_and_opens_nothing(run_python):
+def test_import_changes_no_state_of_the_process(run_python):
     run_python(
         """
         import gc, os, signal, threading
@@ -415,7 +416,7 @@ def test_import_starts_nothing_and_opens_nothing(run_python):
 
 @pytest.mark.new_interpreter
 def test_import_again(run_python):
-    """A second copy of the module, beside handles of the first one."""
+    """A second copy of the module works with handles of the first copy."""
     run_python(
         """
         import gc, sys
@@ -442,7 +443,7 @@ def test_import_again(run_python):
 
 @pytest.mark.new_interpreter
 def test_the_gil_stays_off(run_python):
-    """In a build without the GIL, importing the package does not enable it."""
+    """In a free-threaded build, importing the package does not turn the GIL on."""
     out = run_python(
         """
         import sys
@@ -458,14 +459,14 @@ def test_the_gil_stays_off(run_python):
     assert out == "True\n"
 
 
-def test_the_parts_are_loaded_when_they_are_used():
+def test_submodules_are_loaded_at_first_use():
     assert importlib.import_module("posixshm.shared_memory").SharedMemory is not SharedMemory
     assert issubclass(importlib.import_module("posixshm.shared_memory").SharedMemory, SharedMemory)
 
 
 @pytest.mark.new_interpreter
-def test_without_pyarrow_it_says_what_to_install(run_python):
-    """When it is used; tests/consumers has what needs it. Without numpy: see test_array."""
+def test_without_pyarrow_the_import_error_names_the_extra(run_python):
+    """The error is raised at the first use. For a missing numpy see test_array."""
     run_python(
         """
         import sys
@@ -484,7 +485,7 @@ def test_without_pyarrow_it_says_what_to_install(run_python):
 
 
 def test_sizes_are_small():
-    """A handle is an object, not a dictionary."""
+    """A handle does not have a __dict__."""
     with SharedMemory.anonymous(10) as shm:
         assert not hasattr(shm, "__dict__")
         assert not hasattr(shm.map(), "__dict__")

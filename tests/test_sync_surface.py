@@ -23,7 +23,7 @@ kinds = pytest.mark.parametrize("kind", KINDS, ids=name_of)
 
 
 @kinds
-def test_they_say_where_to_import_them_from(kind):
+def test_primitives_have_the_public_module(kind):
     assert kind.__module__ == "posixshm" and getattr(posixshm, kind.__name__) is kind
     assert pickle.loads(pickle.dumps(kind)) is kind
     assert len(pydoc.render_doc(kind)) > 100
@@ -71,7 +71,7 @@ def test_the_stub_has_every_public_attribute(kind):
 
 @pytest.mark.parametrize("name", [*METHODS, *MAKERS])
 def test_the_stub_has_every_parameter(name):
-    """With its kind, its place and whether it has a default."""
+    """The stub has its kind, its position and whether it has a default."""
     kind, _, method = name.partition(".")
     body = stub_classes()[kind].body
     (node,) = [node for node in body if getattr(node, "name", None) == (method or "__new__")]
@@ -92,7 +92,7 @@ def test_the_types_cannot_be_changed(kind):
 
 
 def test_the_constructors_agree_on_the_order_of_arguments():
-    """The name, what threading's one takes, in its order; all else by keyword."""
+    """The name, then the arguments of threading's class in its order; all others by keyword."""
     positional = {
         kind: [entry[0] for entry in parameters(MAKERS[kind]) if entry[1] != "keyword only"]
         for kind in MAKERS
@@ -108,7 +108,7 @@ def test_the_constructors_agree_on_the_order_of_arguments():
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_whether_to_make_one_is_not_a_place(kind, name):
+def test_create_is_keyword_only(kind, name):
     places = 4 if kind == "Barrier" else 2 if kind in ("Semaphore", "Condition") else 1
     with pytest.raises(TypeError, match=rf"^{kind}\(\) takes at most {places} positional"):
         MAKERS[kind](name, *[None] * (places - 1), True)
