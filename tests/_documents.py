@@ -10,7 +10,7 @@ import posixshm
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = Path(posixshm.__file__).resolve().parent
 PAGES = sorted((REFERENCE / "docs").glob("*.md"))
-IN_CHECKOUT = (ROOT / ".github").is_dir()  # a source distribution does not contain the whole repository
+IN_CHECKOUT = (ROOT / ".github").is_dir()  # not in a source distribution
 BLOB = "https://github.com/posixshm/posixshm/blob/main/"
 
 _FENCE = re.compile(r"^( *)(```+)([^\n`]*)\n(.*?)^\1\2`* *$", re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""`posixshm demo`: its output, and that it leaves nothing, however it ends."""
+"""`posixshm demo`: its output, and that no kind of end leaves anything."""
 
 import contextlib
 import os
