@@ -1797,7 +1797,7 @@ def test_other_protections_are_refused(shm, prot):
         shm.protect(prot)
 
 
-def test_page_calls(name):
+def test_the_page_calls_of_a_handle(name):
     with SharedMemory.create(name, 4 * PAGESIZE, reserve=False, delete=True) as shm:
         assert shm.resident == 0
         shm.populate(0, PAGESIZE)

@@ -29,7 +29,7 @@ def test_two_terminals(start_python, name):
     assert output == "Run the other program, then press Enter: 5.0\n"
 
 
-def test_recipes(run_python, tmp_path):
+def test_the_recipes_run(run_python, tmp_path):
     assert len(RECIPES) == 5
     run_programs(RECIPES, run_python, tmp_path)
 
