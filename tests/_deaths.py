@@ -94,17 +94,17 @@ class Stage:
         _, status = os.waitpid(pid, 0)
         assert os.WIFSIGNALED(status), f"the victim failed: {status}"
 
-    def rounds(self, least, told):
+    def rounds(self, least, notified):
         """Yield at least this many rounds, and more until the survivors were notified in one of a
         hundred: whether the victim dies with the lock is chance."""
         deadline = time.monotonic() + least + 60
         played = 0
-        while played < least or told.load() <= least / 100:
+        while played < least or notified.load() <= least / 100:
             assert time.monotonic() < deadline, "no victim died with the lock"
             yield played
             played += 1
             self.check_survivors()
-        print(f"told {told.load()} times in {played} rounds")
+        print(f"notified {notified.load()} times in {played} rounds")
 
     @contextlib.contextmanager
     def playing(self, wake=lambda: None):
@@ -131,13 +131,13 @@ def lock(kind, rounds):
     stage = Stage()
     lock = at(KINDS[kind], stage.shm, 0, create=True)
     first, second, inside = range(3)
-    words, told = stage.words, stage.counts[0]
+    words, notified = stage.words, stage.counts[0]
 
     def step():
         try:
             assert lock.acquire(timeout=DEADLINE), "it was not free in time"
         except OwnerDiedError:
-            told.fetch_add(1)
+            notified.fetch_add(1)
             assert lock.acquire(timeout=DEADLINE, recover=True)
             if getattr(lock, "recovered", True):
                 words[second], words[inside] = words[first], 0
@@ -163,7 +163,7 @@ def lock(kind, rounds):
     for _ in range(2):
         stage.survivor(step)
     with stage.playing():
-        for _ in stage.rounds(rounds, told):
+        for _ in stage.rounds(rounds, notified):
             stage.victim(victim)
             step()
 
@@ -172,10 +172,10 @@ def rwlock(rounds):
     """As lock(); readers that are killed change nothing."""
     stage = Stage()
     rw = RWLock.at(stage.shm, 0, create=True)
-    words, told = stage.words, stage.counts[0]
+    words, notified = stage.words, stage.counts[0]
 
     def repair():
-        told.fetch_add(1)
+        notified.fetch_add(1)
         assert rw.acquire_write(timeout=DEADLINE, recover=True)
         if rw.recovered:
             words[1] = words[0]
@@ -214,7 +214,7 @@ def rwlock(rounds):
     stage.survivor(pausing(read))
     stage.survivor(pausing(write))
     with stage.playing():
-        for i in stage.rounds(rounds, told):
+        for i in stage.rounds(rounds, notified):
             stage.victim([slowly, read, write][i % 3])
             read()
             write()

@@ -92,7 +92,7 @@ SIZES = {
     "constructor without a name": lambda size, name: SharedMemory(create=True, size=size),
     "anonymous": lambda size, name: SharedMemory.anonymous(size),
 }
-LIMITED_BY_THE_MOUNT = [door for door in SIZES if door != "anonymous"]
+LIMITED_BY_THE_MOUNT = [constructor for constructor in SIZES if constructor != "anonymous"]
 NO_NUMBERS = [1.0, math.nan, math.inf, True, False, "10", b"10", [1], object(), 1j]
 NO_NUMBERS += [np.float64(10), np.bool_(True), decimal.Decimal(10), fractions.Fraction(10)]
 NOT_POSITIVE = [0, -1, -4096, -(2**31), -(2**63), -(2**64), -(2**100), Index(0), Index(-1)]
@@ -164,9 +164,9 @@ def test_a_size_over_the_mount(name):
     """ENOSPC, with a message that names the size, the free space, the mount and a way out."""
     status = os.statvfs(SHM)
     size = status.f_blocks * status.f_frsize + (1 << 30)
-    for door in ("create", "create with init", "constructor"):
+    for constructor in ("create", "create with init", "constructor"):
         with pytest.raises(OSError, match=rf"/dev/shm.*{size}.*free.*reclaim") as caught:
-            SIZES[door](size, name)
+            SIZES[constructor](size, name)
         assert caught.value.errno == errno.ENOSPC
         assert caught.value.filename == name
 
@@ -210,9 +210,9 @@ def test_every_object_with_index_is_a_size(name, size):
             assert shm.size == len(shm.buf) == shm.stat().st_size == expected
 
 
-@pytest.mark.parametrize("door", ["create", "open", "anonymous", "unlinked", "from_fd"])
-def test_max_size(shm, name, names, door):
-    doors = {
+@pytest.mark.parametrize("constructor", ["create", "open", "anonymous", "unlinked", "from_fd"])
+def test_max_size(shm, name, names, constructor):
+    constructors = {
         "create": lambda max_size: SharedMemory.create(names(), 10, max_size=max_size),
         "open": lambda max_size: SharedMemory.open(name, max_size=max_size),
         "anonymous": lambda max_size: SharedMemory.anonymous(10, max_size=max_size),
@@ -221,10 +221,10 @@ def test_max_size(shm, name, names, door):
     }
     for value in NO_NUMBERS:
         with pytest.raises(TypeError, match="max_size"):
-            doors[door](value)
+            constructors[constructor](value)
     for value in NOT_POSITIVE + TOO_LARGE:
         with pytest.raises(ValueError, match="max_size"):
-            doors[door](value)
+            constructors[constructor](value)
     assert shm.size == len(shm.buf) == 4 * PAGESIZE
 
 
@@ -242,32 +242,32 @@ def test_resize(shm):
 
 
 def test_modes(name):
-    doors = [
+    constructors = [
         lambda mode: SharedMemory.create(name, 10, mode=mode),
         lambda mode: SharedMemory.unlinked(10, mode=mode),
         lambda mode: shm_open(name, os.O_CREAT | os.O_RDWR, mode),
     ]
-    for door in doors:
+    for constructor in constructors:
         for mode in [*NO_NUMBERS, None, "rw-r--r--"]:
             with pytest.raises(TypeError, match="mode"):
-                door(mode)
+                constructor(mode)
         for mode in (-1, 0o10000, 0o100600, 2**31, 2**32 + 0o600, 2**64, -(2**64)):
             with pytest.raises(ValueError, match="mode"):
-                door(mode)
+                constructor(mode)
 
 
 @pytest.mark.parametrize("who", ["uid", "gid"])
 def test_owners(name, who):
-    for door in (
+    for constructor in (
         lambda **owner: SharedMemory.create(name, 10, **owner),
         lambda **owner: SharedMemory.unlinked(10, **owner),
     ):
         for owner in [*NO_NUMBERS, "root"]:
             with pytest.raises(TypeError, match=who):
-                door(**{who: owner})
+                constructor(**{who: owner})
         for owner in (-2, 2**32 - 1, 2**32, 2**64, -(2**64)):
             with pytest.raises(ValueError, match=who):
-                door(**{who: owner})
+                constructor(**{who: owner})
 
 
 def test_timeouts(shm, name):
@@ -298,18 +298,18 @@ def test_timeouts(shm, name):
 
 
 def test_accepted_owners(shm, name):
-    for door in (
+    for constructor in (
         lambda owner: SharedMemory.open(name, owner=owner),
         lambda owner: SharedMemory.create(name, 10, exist_ok=True, owner=owner),
     ):
         for owner in (None, 1.5, b"root", object(), True, {"root": 0}, [None], {1.5}):
             with pytest.raises(TypeError):
-                door(owner)
+                constructor(owner)
         for owner in ("nobody of that name", "", -1, 2**32 - 1, 2**64, set(), [], range(0)):
             with pytest.raises((ValueError, TypeError)):
-                door(owner)
+                constructor(owner)
         with pytest.raises(ValueError, match="16"):
-            door(list(range(100)))
+            constructor(list(range(100)))
         for kind in (
             list,
             tuple,
@@ -318,9 +318,9 @@ def test_accepted_owners(shm, name):
             type("Users", (frozenset,), {}),
             type("Ids", (set,), {}),
         ):
-            door(kind([os.geteuid()])).close()
+            constructor(kind([os.geteuid()])).close()
         for owner in ("any", "self", os.geteuid(), {os.geteuid()}, [0, os.geteuid()] * 50):
-            door(owner).close()
+            constructor(owner).close()
 
 
 def test_reclaim_arguments():

@@ -124,18 +124,18 @@ def test_other_files_are_refused_at_once(kind, names):
     try:
         make(kind, path, target)
         before = os.lstat(path)
-        doors = [
+        constructors = [
             lambda: SharedMemory.open(name),
             lambda: SharedMemory.open(name, readonly=True),
             lambda: SharedMemory(name),
             lambda: SharedMemory.create(name, 10, exist_ok=True),
         ]
         if kind != "empty":  # open() would wait for it, and the stdlib raises ValueError
-            doors.append(lambda: SharedMemory.open(name, timeout=50))
-            doors.append(lambda: shared_memory.SharedMemory(name))
-        for door in doors:
+            constructors.append(lambda: SharedMemory.open(name, timeout=50))
+            constructors.append(lambda: shared_memory.SharedMemory(name))
+        for constructor in constructors:
             with pytest.raises(OSError, match=words) as caught:
-                door()
+                constructor()
             assert (caught.value.errno, caught.value.filename) == (number, name)
         if kind == "directory":
             assert isinstance(caught.value, IsADirectoryError)
@@ -304,7 +304,7 @@ def state(name):
     ]
 
 
-DOORS = [
+CONSTRUCTORS = [
     "SharedMemory.open(name)",
     "SharedMemory.open(name, readonly=True)",
     "SharedMemory.open(name, max_size=1 << 30)",
@@ -329,21 +329,21 @@ def test_attaching_reading_and_closing_changes_nothing(shm, name, start_python, 
         name = sys.argv[1]
         with SharedMemory.open(name) as shm:
             pickled = pickle.dumps(shm)
-        for door in {DOORS}:
+        for constructor in {CONSTRUCTORS}:
             child = os.fork()
             if child == 0:
-                shm = eval(door)
+                shm = eval(constructor)
                 assert bytes(shm.buf[:5]) == b"hello" and shm.size == 10_000
                 {end}
                 sys.exit()
-            assert os.waitpid(child, 0)[1] == 0, door
+            assert os.waitpid(child, 0)[1] == 0, constructor
             os.write(1, b"look\\n")
             sys.stdin.readline()
     """
     child = start_python(code, name)
-    for door in DOORS:
+    for constructor in CONSTRUCTORS:
         child.hear("look")
-        assert state(name) == before, door
+        assert state(name) == before, constructor
         child.say("on")
     child.finish()
     assert state(name) == before
@@ -648,7 +648,7 @@ def test_the_error_without_dev_shm_names_it(run_python, name):
         private_shm()
         subprocess.run(["mount", "-t", "tmpfs", "none", "/dev"], check=True)
         name = sys.argv[1]
-        for door in (
+        for constructor in (
             lambda: SharedMemory.open(name),
             lambda: SharedMemory(name),
             lambda: SharedMemory.create(name, 10),
@@ -656,7 +656,7 @@ def test_the_error_without_dev_shm_names_it(run_python, name):
             lambda: SharedMemory.unlinked(10),
         ):
             try:
-                door()
+                constructor()
             except FileNotFoundError as error:
                 assert "/dev/shm for shared memory does not exist" in error.strerror, error
             else:

@@ -480,7 +480,7 @@ with SharedMemory.create(sys.argv[1], 4096, delete=True) as shm:
     except OwnerDiedError as error:
         assert repr(error.__context__) == repr(KeyboardInterrupt("by a signal")), error.__context__
     else:
-        raise AssertionError("it was not told")
+        raise AssertionError("OwnerDiedError was not raised")
     assert condition.acquire(recover=True)
     condition.release()
 """

@@ -1994,14 +1994,14 @@ def test_a_new_that_returns_other_objects(name):
             raise RuntimeError("from __new__")
 
     for cls, error in [(Wrong, TypeError), (Picky, TypeError), (Failing, RuntimeError)]:
-        for door in (
+        for constructor in (
             lambda cls: cls.create(name, 10),
             lambda cls: cls.create(name, 10, delete=True),
             lambda cls: cls.anonymous(10),
             lambda cls: cls.unlinked(10),
         ):
             with pytest.raises(error):
-                door(cls)
+                constructor(cls)
             assert not exists(name)
     with SharedMemory.create(name, 10, delete=True) as shm:
         for cls, error in [(Wrong, TypeError), (Picky, TypeError), (Failing, RuntimeError)]:

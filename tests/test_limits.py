@@ -31,7 +31,7 @@ def run_limited(run_python, code, *args, shm=None, **keywords):
 
 def test_an_object_larger_than_the_mount(run_python):
     code = """
-for door in (
+for call in (
     lambda: SharedMemory.create("big", 2 * MIB),
     lambda: SharedMemory("big", create=True, size=2 * MIB),
     lambda: SharedMemory.create("big", 2 * MIB, exist_ok=True, delete=True),
@@ -47,7 +47,7 @@ for door in (
     lambda: posixshm.shared_memory.SharedMemory("big", create=True, size=2 * MIB),
 ):
     with unchanged(), raises(errno.ENOSPC) as caught:
-        door()
+        call()
     message = str(caught[0])
     size = next(size for size in (2 * MIB, MIB + 1, 1 << 40) if str(size) in message)
     assert f"{size} bytes" in message, message
@@ -191,8 +191,8 @@ assert free_bytes() == MIB
 shm.buf[:5000] = bytes(5000)
 shm.buf[-1] = 1
 assert free_bytes() == MIB - 3 * posixshm.PAGESIZE
-for door in (SharedMemory.unlinked, SharedMemory.anonymous):
-    with door(2 * MIB, reserve=False) as other:
+for call in (SharedMemory.unlinked, SharedMemory.anonymous):
+    with call(2 * MIB, reserve=False) as other:
         other.buf[-1] = 1
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 print("now", flush=True)
@@ -235,7 +235,7 @@ view.release()
 def test_no_inodes_left(run_python):
     code = """
 first = SharedMemory.create("first", 10)
-for door in (
+for call in (
     lambda: SharedMemory.create("second", 10),
     lambda: SharedMemory.create("second", 10, exist_ok=True, delete=True),
     lambda: SharedMemory.create("second", 10, init=lambda buf: None),
@@ -244,7 +244,7 @@ for door in (
     lambda: SharedMemory.create(None, 10),
 ):
     with unchanged(), raises(errno.ENOSPC) as caught:
-        door()
+        call()
     assert "inodes" in str(caught[0]) and SHM in str(caught[0]), caught
     assert os.listdir(SHM) == ["first"]
 with SharedMemory.create("first", 10, exist_ok=True) as second:
@@ -302,7 +302,7 @@ with open("/proc/self/oom_score_adj", "w") as file:
 shm = SharedMemory.anonymous(10_000, max_size=1 << 44)
 unnamed = SharedMemory.unlinked(10_000)
 for size in (1 << 43, 1 << 44):
-    for door in (
+    for call in (
         lambda: SharedMemory.anonymous(size{keywords}),
         lambda: SharedMemory.create("big", size{keywords}),
         lambda: SharedMemory.unlinked(size{keywords}),
@@ -310,7 +310,7 @@ for size in (1 << 43, 1 << 44):
         lambda: unnamed.resize(size),
     ):
         with unchanged(), raises(errno.ENOMEM, errno.ENOSPC) as caught:
-            door()
+            call()
         assert f"{{size}} bytes" in str(caught[0]) or f"{{size - 10_000}} bytes" in str(caught[0]), caught
 assert shm.size == unnamed.size == 10_000
 with SharedMemory.anonymous(1 << 43, reserve=False) as large:
@@ -332,7 +332,7 @@ shm = SharedMemory.create(name, 1000, max_size=10 * MIB)
 unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
 for size in (limit + 1, MIB, 2**40, 2**63 - 1):
-    for door in (
+    for call in (
         lambda **keywords: SharedMemory.create(f"{name}-big", size, **keywords),
         lambda **keywords: SharedMemory.unlinked(size, **keywords),
         lambda **keywords: SharedMemory.anonymous(size, **keywords),
@@ -341,7 +341,7 @@ for size in (limit + 1, MIB, 2**40, 2**63 - 1):
             # Above both limits either will do.
             other = [errno.ENOSPC, errno.ENOMEM] if size > MIB else []
             with unchanged(), raises(errno.EFBIG, *other) as caught:
-                door(**keywords)
+                call(**keywords)
             assert "RLIMIT_FSIZE" in str(caught[0]) or caught[0].errno != errno.EFBIG, caught
             assert str(size) in str(caught[0]), caught
 for other in (shm, SharedMemory.open(name)):
@@ -370,7 +370,7 @@ with open("/proc/self/statm") as statm:
     used = int(statm.read().split()[0]) * posixshm.PAGESIZE
 hard = resource.getrlimit(resource.RLIMIT_AS)[1]
 resource.setrlimit(resource.RLIMIT_AS, (used + 256 * MIB, hard))
-for door in (
+for call in (
     lambda: SharedMemory.create(f"{name}-new", big, reserve=False),
     lambda: SharedMemory.create(f"{name}-new", 10, max_size=big),
     lambda: SharedMemory.create(f"{name}-new", 10, max_size=big, exist_ok=True, delete=True),
@@ -388,7 +388,7 @@ for door in (
     lambda: unnamed.resize(big),
 ):
     with unchanged(), raises(errno.ENOMEM):
-        door()
+        call()
 assert unnamed.size == unnamed.stat().st_size == 1
 assert there.stat().st_size == big and there.is_linked()
 os.fstat(fd)
@@ -429,7 +429,7 @@ def give_back(taken):
     for fd in taken:
         os.close(fd)
 
-for door in (
+for call in (
     lambda: SharedMemory.create(f"{name}-new", 10),
     lambda: SharedMemory.create(f"{name}-new", 10, init=lambda buf: 1 / 0, delete=True),
     lambda: SharedMemory.create(f"{name}-new", 10, populate=True, exist_ok=True),
@@ -451,7 +451,7 @@ for door in (
     with unchanged():
         taken = descriptors_left(0)
         with raises(errno.EMFILE):
-            door()
+            call()
         give_back(taken)
 
 # What needs none goes on.
@@ -523,7 +523,7 @@ def make_room():
     gc.collect()
 
 before = shm_names(), sorted(os.listdir("/proc/self/fd"))
-for door in (
+for call in (
     lambda: SharedMemory.create(f"{name}-new", 10),
     lambda: SharedMemory.create(f"{name}-new", 10, max_size=MIB, delete=True),
     lambda: SharedMemory.create(f"{name}-new", 10, init=lambda buf: 1 / 0, exist_ok=True),
@@ -539,7 +539,7 @@ for door in (
 ):
     fill()
     with raises(errno.ENOMEM):
-        door()
+        call()
     make_room()
     assert (shm_names(), sorted(os.listdir("/proc/self/fd"))) == before
 assert unnamed.size == unnamed.stat().st_size == posixshm.PAGESIZE

@@ -19,7 +19,7 @@ def shm():
         yield handle
 
 
-def assert_told(lock):
+def assert_owner_died(lock):
     with pytest.raises(OwnerDiedError, match="recover") as caught:
         lock.acquire(timeout=DEADLINE)
     assert isinstance(caught.value, OSError) and caught.value.errno == errno.EOWNERDEAD
@@ -34,7 +34,7 @@ def test_every_acquire_raises_until_one_recovers(kind, shm):
     die_with(lock.acquire)
     assert lock.locked()
     for thing in (lock, *others, lock):
-        assert_told(thing)
+        assert_owner_died(thing)
         with pytest.raises(OwnerDiedError):
             thing.acquire(False)
         with pytest.raises(OwnerDiedError), thing:
@@ -103,7 +103,7 @@ def test_recover_repairs_and_goes_on(kind, shm):
     lock = kind.at(shm, 0, create=True, on_owner_died=repair)
     plain = kind.at(shm)
     die_with(lock.acquire)
-    assert_told(plain)
+    assert_owner_died(plain)
     with lock:
         assert calls == [lock] and shm.buf[4096] == 1 and lock.recovered
     with plain, kind.at(shm, 256, create=True):
@@ -130,7 +130,7 @@ def test_a_recover_that_raises_leaves_the_lock_inconsistent(kind, shm):
         assert not lock.locked()
         with pytest.raises(KeyError, match="cannot"), lock:
             raise AssertionError
-        assert_told(other)
+        assert_owner_died(other)
     assert other.acquire(recover=True)
     other.release()
     with lock:
@@ -146,7 +146,7 @@ def test_recover_must_not_release(kind, shm):
     die_with(lock.acquire)
     with pytest.raises(RuntimeError, match="on_owner_died must not release"):
         lock.acquire(timeout=DEADLINE)
-    assert_told(kind.at(shm))
+    assert_owner_died(kind.at(shm))
     assert lock.acquire(recover=True)
     lock.release()
 
@@ -160,7 +160,7 @@ def test_recover_of_an_rlock_may_acquire_it_again(shm):
     for told_before in (False, True):
         die_with(lock.acquire)
         if told_before:
-            assert_told(other)
+            assert_owner_died(other)
         with lock:
             assert lock.recovered
         assert not lock.locked()
@@ -211,7 +211,7 @@ shm = SharedMemory.open({name!r})
             "Kind.at(shm).acquire(recover=True); os._exit(0)",
         ):
             run_python(code % dying)
-            assert_told(lock)
+            assert_owner_died(lock)
         assert lock.acquire(recover=True)
         lock.release()
 
@@ -219,7 +219,7 @@ shm = SharedMemory.open({name!r})
 def test_an_rlock_that_was_held_more_than_once(shm):
     lock = RLock.at(shm, 0, create=True)
     die_with(lambda: [lock.acquire() for _ in range(5)])
-    assert_told(lock)
+    assert_owner_died(lock)
     assert lock.acquire(recover=True)
     assert lock.acquire() and lock.recovered  # acquired again, the lock is still a recovered one
     lock.release()
@@ -263,7 +263,7 @@ def test_several_locks_at_once_in_any_order(shm):
                 lock.release()
         die_with(lambda: [lock.acquire() for lock in locks])
         for lock in reversed(locks):
-            assert_told(lock)
+            assert_owner_died(lock)
             assert lock.acquire(recover=True)
         gc.collect()
         for lock in locks:

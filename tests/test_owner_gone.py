@@ -22,7 +22,7 @@ def acquire(lock, **keywords):
     return getattr(lock, HOW_TO_ACQUIRE.get(type(lock), "acquire"))(**keywords)
 
 
-def assert_told(lock):
+def assert_owner_died(lock):
     for keywords in ({}, {"timeout": 0}):
         with pytest.raises(OwnerDiedError, match="recover"):
             acquire(lock, **keywords)
@@ -90,7 +90,7 @@ def test_the_next_owner_gets_an_error_if_the_object_is_deallocated(kind, shm, na
             lock = kind.at(shm)
             assert acquire(lock)
             del lock
-            assert_told(other)
+            assert_owner_died(other)
             said = run_python(
                 f"""
 from posixshm import {kind.__name__} as Kind, OwnerDiedError, SharedMemory
@@ -111,7 +111,7 @@ def test_the_next_owner_gets_an_error_at_any_depth_of_an_rlock(shm):
     for _ in range(3):
         lock.acquire()
     del lock
-    assert_told(other)
+    assert_owner_died(other)
     assert_recovers(other)
 
 
@@ -119,7 +119,7 @@ def test_a_waiter_gets_an_error_when_the_object_is_deallocated(shm):
     other, lock = Lock.at(shm, create=True), Lock.at(shm)
     assert lock.acquire()
     told = []
-    thread = threading.Thread(target=lambda: told.append(elsewhere_told(other)))
+    thread = threading.Thread(target=lambda: told.append(raises_elsewhere(other)))
     thread.start()
     while not thread.is_alive():
         pass
@@ -129,7 +129,7 @@ def test_a_waiter_gets_an_error_when_the_object_is_deallocated(shm):
     assert_recovers(other)
 
 
-def elsewhere_told(lock):
+def raises_elsewhere(lock):
     try:
         acquire(lock)
     except OwnerDiedError:
@@ -170,7 +170,7 @@ def test_the_memory_is_unmapped_with_the_object_that_holds_a_lock(kind, name, wo
         assert maps() == 0
         shm = SharedMemory.open(name)
         lock = kind.at(shm)
-        assert_told(lock)
+        assert_owner_died(lock)
         worker.do(partial(acquire, lock, recover=True))
         shm.close()
         del shm, lock
@@ -197,13 +197,13 @@ def test_the_object_of_a_lock_that_another_thread_holds(kind, how, shm, worker):
     worker.do(partial(acquire, lock))
     assert acquire(other, timeout=0.02) is False
     waiter = []
-    thread = threading.Thread(target=lambda: waiter.append(elsewhere_told(other)))
+    thread = threading.Thread(target=lambda: waiter.append(raises_elsewhere(other)))
     thread.start()
     del lock
     gc.collect()
     thread.join(DEADLINE)
     assert waiter == [True]
-    assert_told(other)
+    assert_owner_died(other)
     with pytest.raises(OwnerDiedError, match="still runs"):
         acquire(other, recover=True)
     if how == "ends":
@@ -216,7 +216,7 @@ def test_the_object_of_a_lock_that_another_thread_holds(kind, how, shm, worker):
                     break
     else:
         worker.do(lambda: use_another_lock(shm))
-    assert_told(other)
+    assert_owner_died(other)
     assert_recovers(other)
 
 
@@ -249,7 +249,7 @@ getattr(lock, "acquire_write" if hasattr(lock, "acquire_write") else "acquire")(
 {end}
 """
         )
-        assert_told(other)
+        assert_owner_died(other)
         assert_recovers(other)
 
 
@@ -257,7 +257,7 @@ getattr(lock, "acquire_write" if hasattr(lock, "acquire_write") else "acquire")(
 
 
 @kinds
-@pytest.mark.parametrize("waits", [False, True], ids=["is told", "waits"])
+@pytest.mark.parametrize("waits", [False, True], ids=["gets an error", "waits"])
 def test_one_corrupted_lock_does_not_hide_the_death_of_its_owner(kind, waits, name, start_python):
     """The kernel stops at the first overwritten mutex in the list of a thread."""
     with SharedMemory.create(name, 8192, delete=True) as shm:
@@ -278,14 +278,14 @@ input()
         child.hear("held")
         assert acquire(lock, timeout=0.02) is False
         told = []
-        thread = threading.Thread(target=lambda: told.append(elsewhere_told(lock)))
+        thread = threading.Thread(target=lambda: told.append(raises_elsewhere(lock)))
         if waits:
             thread.start()
         child.kill()
         if waits:
             thread.join(DEADLINE)
             assert told == [True]
-        assert_told(lock)
+        assert_owner_died(lock)
         assert_recovers(lock)
 
 
@@ -334,4 +334,4 @@ def test_locks_left_to_a_thread_that_runs_do_not_slow_down_others(worker):
         left.clear()
         gc.collect()
         assert min(time_used() for _ in range(5)) < 50 * before
-        assert_told(Lock.at(shm))
+        assert_owner_died(Lock.at(shm))

@@ -291,7 +291,7 @@ assert pair[0] == pair[1] == sum(not (i + who) % 3 for i in range(500) for who i
 # -- dead owners ---------------------------------------------------------------------------------
 
 
-def assert_told(lock):
+def assert_owner_died(lock):
     for acquire in (lock.acquire_read, lock.acquire_write):
         for keywords in ({"timeout": DEADLINE}, {"blocking": False}, {}):
             with pytest.raises(OwnerDiedError, match="recover") as caught:
@@ -319,8 +319,8 @@ def test_after_a_dead_writer_every_acquire_raises(shm, lock):
     others = [RWLock.at(shm) for _ in range(2)]
     die_with(lock.acquire_write)
     for thing in (lock, *others, lock):
-        assert_told(thing)
-        elsewhere(assert_told, thing)
+        assert_owner_died(thing)
+        elsewhere(assert_owner_died, thing)
     assert others[0].acquire_write(recover=True) is True
     assert others[0].recovered and not lock.recovered
     assert not can(lock, "acquire_read")
@@ -359,7 +359,7 @@ def test_recover_repairs_and_goes_on(shm, how):
 
     lock, plain = RWLock.at(shm, 0, create=True, on_owner_died=repair), RWLock.at(shm)
     die_with(lock.acquire_write)
-    assert_told(plain)
+    assert_owner_died(plain)
     assert getattr(lock, how)(timeout=DEADLINE) is True
     assert calls == [lock] and lock.recovered
     assert can(plain, "acquire_read") is (how == "acquire_read")
@@ -388,7 +388,7 @@ def test_a_recover_that_fails_leaves_the_lock_inconsistent(shm, how):
         for _ in range(2):
             with pytest.raises(error):
                 getattr(lock, how)(timeout=DEADLINE)
-            assert_told(plain)
+            assert_owner_died(plain)
         assert lock.acquire_write(recover=True)
         lock.release()
         with lock.read(), plain.read():

@@ -204,8 +204,8 @@ def test_defaults_in_signatures_are_true(name):
 
     with SharedMemory.create(name, 10, **{**defaults(SharedMemory.create), "delete": True}) as shm:
         assert (shm.mode, shm.size, shm.max_size) == (0o600, 10, None)
-        for door in (SharedMemory.anonymous, SharedMemory.unlinked):
-            with door(10, **defaults(door)) as other:
+        for constructor in (SharedMemory.anonymous, SharedMemory.unlinked):
+            with constructor(10, **defaults(constructor)) as other:
                 assert other.size == 10
         with SharedMemory.open(name, **defaults(SharedMemory.open)) as other:
             assert not other.readonly

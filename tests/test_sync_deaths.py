@@ -35,12 +35,12 @@ locks = [
     (at(kind, shm, 4096 * i, create=True), *how) for i, (kind, how) in enumerate(kinds.items())
 ]
 
-def told(lock, take):
+def raises_owner_died(lock, take):
     try:
         getattr(lock, take)(timeout=20)
     except OwnerDiedError:
         return True
-    raise AssertionError("it was not told")
+    raise AssertionError("OwnerDiedError was not raised")
 
 def recover(lock):
     take = lock.acquire_write if isinstance(lock, RWLock) else lock.acquire
@@ -67,7 +67,7 @@ for lock, take, other in locks:
         assert getattr(lock, how)(timeout=0) is False
         assert 0.15 <= time.monotonic() - before < 10
     os.kill(child, signal.SIGKILL)  # which ends a stopped process too
-    assert told(lock, other) and told(lock, take)
+    assert raises_owner_died(lock, other) and raises_owner_died(lock, take)
     os.waitpid(child, 0)
     recover(lock)
 """
@@ -103,10 +103,10 @@ def test_a_thread_that_ends_while_its_process_continues(run_python, name):
 for lock, take, other in locks:
     for _ in range(20):
         die_with(getattr(lock, take))
-        assert told(lock, other) and told(lock, take)
+        assert raises_owner_died(lock, other) and raises_owner_died(lock, take)
         recover(lock)
     results = []
-    waiting = [threading.Thread(target=lambda: results.append(told(lock, other))) for _ in range(4)]
+    waiting = [threading.Thread(target=lambda: results.append(raises_owner_died(lock, other))) for _ in range(4)]
     held, end = threading.Event(), threading.Event()
 
     def hold():
@@ -177,7 +177,7 @@ for lock, take, other in locks:
     if parent == 0:
         getattr(lock, take)()
         if os.fork() == 0:
-            os.write(go, b"1" if told(lock, other) else b"0")
+            os.write(go, b"1" if raises_owner_died(lock, other) else b"0")
             os._exit(0)
         time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGKILL)

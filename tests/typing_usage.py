@@ -26,7 +26,7 @@ from posixshm import (
 
 
 class Frames(SharedMemory):
-    """A subclass: its doors make what it is."""
+    """A subclass, which its constructors return."""
 
 
 def objects(name: str) -> None:

@@ -62,7 +62,7 @@ def resets(rounds):
     """A party that a reset releases and that arrives again at once is in the next round."""
     shm = SharedMemory.anonymous(4096)
     barrier = Barrier.at(shm, 0, parties=3, create=True)
-    told = [Atomic.at(shm, 1024 + 64 * i) for i in range(2)]
+    released = [Atomic.at(shm, 1024 + 64 * i) for i in range(2)]
 
     def party(mine):
         while True:
@@ -72,12 +72,12 @@ def resets(rounds):
             except threading.BrokenBarrierError:
                 mine.fetch_add(1)
 
-    pids = [spawn(lambda mine=mine: party(mine)) for mine in told]
+    pids = [spawn(lambda mine=mine: party(mine)) for mine in released]
     for done in range(rounds):
         while barrier.n_waiting < 2:
-            assert all(mine.load() <= done for mine in told), "a party was released without a reset"
+            assert all(mine.load() <= done for mine in released), "a party was released without a reset"
             assert not barrier.broken
         barrier.reset()
     assert barrier.wait(DEADLINE) == 2
     assert [status_of(pid) for pid in pids] == [0, 0]
-    assert [mine.load() for mine in told] == [rounds, rounds]
+    assert [mine.load() for mine in released] == [rounds, rounds]
