@@ -106,7 +106,10 @@ for lock, take, other in locks:
         assert raises_owner_died(lock, other) and raises_owner_died(lock, take)
         recover(lock)
     results = []
-    waiting = [threading.Thread(target=lambda: results.append(raises_owner_died(lock, other))) for _ in range(4)]
+    waiting = [
+        threading.Thread(target=lambda: results.append(raises_owner_died(lock, other)))
+        for _ in range(4)
+    ]
     held, end = threading.Event(), threading.Event()
 
     def hold():
