@@ -75,7 +75,7 @@ def resets(rounds):
     pids = [spawn(lambda mine=mine: party(mine)) for mine in released]
     for done in range(rounds):
         while barrier.n_waiting < 2:
-            assert all(mine.load() <= done for mine in released), "a party was released without a reset"
+            assert all(mine.load() <= done for mine in released), "released without a reset"
             assert not barrier.broken
         barrier.reset()
     assert barrier.wait(DEADLINE) == 2
