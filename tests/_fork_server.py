@@ -1,9 +1,9 @@
 """Start Python children quickly: a server imports their modules once and forks each child.
 
-`Forked` is a `subprocess.Popen` whose process is a fork of such a server. The process has its own
-standard streams, environment, working directory and `sys.argv`, runs as `__main__`, ends as an
-interpreter ends, and is a child of the test's process. Only the modules that the server imported
-are there before the program begins. POSIXSHM_TEST_NEW=1 makes every child a new interpreter.
+`Forked` is a `subprocess.Popen` whose process is a fork of a server. The process has its own
+standard streams, environment, working directory and `sys.argv`, runs the program as `__main__`,
+exits like an interpreter, and is a child of the test process. Only the modules of the server are
+imported before the program begins. With POSIXSHM_TEST_NEW=1, every child is a new interpreter.
 
 As a program: python _fork_server.py DESCRIPTOR MODULE... is a server.
 """
@@ -32,7 +32,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class _Server:
     def __init__(self, modules, env):
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # OpenBLAS of numpy would start threads, which a fork does not keep.
+        # numpy's OpenBLAS would start threads, which a fork does not copy.
         env = {**env, "OPENBLAS_NUM_THREADS": "1"}
         with theirs:
             self._process = subprocess.Popen(
@@ -46,14 +46,14 @@ class _Server:
         self._lock = threading.Lock()  # tests also start children in threads
 
     def holdings(self):
-        """What the server adds to the holdings of this process, as conftest names them."""
+        """The holdings of this process that belong to the server, with the names of conftest."""
         fd = self._socket.fileno()
         link = os.readlink(f"/proc/self/fd/{fd}")
         return {f"descriptor {fd} -> {link}", f"child process {self._process.pid}"}
 
     def fork(self, request, descriptors):
-        """The id of a new process, which becomes a child of this one."""
-        # The intermediate process that forks it ends, and the kernel gives it to the nearest subreaper.
+        """Fork a process, which becomes a child of the test process, and return its id."""
+        # Its parent, an intermediate process, exits, so the nearest subreaper becomes its parent.
         with self._lock:
             _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
             try:
@@ -75,7 +75,7 @@ _starts = collections.Counter()
 
 
 def holdings():
-    """What all servers add to the holdings of this process."""
+    """The holdings of this process that belong to all servers."""
     found = set()
     for server in _servers.values():
         found |= server.holdings()
@@ -83,13 +83,13 @@ def holdings():
 
 
 def close():
-    """End all servers."""
+    """Stop all servers."""
     while _servers:
         _servers.popitem()[1].close()
 
 
 def _server_for(modules, env):
-    """The server for such processes; None for the first process of each kind.
+    """The server for a process with these modules and variables; None for the first such process.
 
     The variables are those that an interpreter or its libraries read when they start.
     """
@@ -107,7 +107,7 @@ def _server_for(modules, env):
 class Forked(subprocess.Popen):
     """Popen([sys.executable, "-X", "faulthandler", "-c", code, *args]), or with "-m", module.
 
-    terminal: the standard input is the terminal that controls the process's new session.
+    terminal: standard input is the controlling terminal of the process's new session.
     """
 
     def __init__(self, args, modules=(), terminal=False, **popen):
@@ -161,7 +161,7 @@ def _check(result):
 
 
 def take_terminal():
-    """Make the standard input the terminal that controls this process's session."""
+    """Make standard input the controlling terminal of this process's session."""
     import fcntl
     import termios
 
@@ -172,7 +172,7 @@ def take_terminal():
 
 
 def _serve(connection):
-    """Fork for each request. Returns the request in the new process."""
+    """Fork a process for each request; return the request in the new process."""
     reading, writing = os.pipe()
     while True:
         data, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
@@ -188,7 +188,7 @@ def _serve(connection):
                 return json.loads(data), descriptors
             os.write(writing, str(pid).encode())
             os._exit(0)
-        # Answer only when the process has its new parent.
+        # Answer after the process has its new parent.
         os.waitpid(middle, 0)
         connection.send(os.read(reading, 100))
         for fd in descriptors:
@@ -196,7 +196,7 @@ def _serve(connection):
 
 
 def _become(request, descriptors):
-    """Use the streams, the environment and the other values of the request."""
+    """Set the streams, the environment and the other values of the request."""
     for own, fd in enumerate(descriptors):
         os.dup2(fd, own)
     for fd in descriptors:
@@ -223,7 +223,7 @@ def _become(request, descriptors):
 
 
 def _main():
-    """Serve. In each new process, empty this module and return the code of the program."""
+    """Run the server. In each new process, clear this module and return the code of the program."""
     descriptor, *modules = sys.argv[1:]
     for module in modules:
         importlib.import_module(module)

@@ -87,7 +87,8 @@ def _holdings():
 
 
 def _tracker_holdings():
-    """The resource tracker of this process, which it keeps until the end of the module."""
+    """The holdings of the resource tracker of this process, which runs until the end of the
+    module."""
     tracker = resource_tracker._resource_tracker
     if tracker._fd is None:
         return set()
@@ -97,7 +98,7 @@ def _tracker_holdings():
 
 @pytest.fixture(scope="module", autouse=True)
 def stop_tracker():
-    """To start a resource tracker for each test that needs one takes long."""
+    """Stop the resource tracker after each module; starting one for each test would be slow."""
     yield
     resource_tracker._resource_tracker._stop()
 
@@ -227,7 +228,7 @@ class Child:
     stacks of all its threads, and is killed with all its children.
     """
 
-    # new: an interpreter of its own; else a fork of a server that has imported posixshm.
+    # new: start a new interpreter instead of forking a server that has imported posixshm.
     def __init__(self, code, *args, options=(), env=None, new=False, **popen):
         code = textwrap.dedent(code)
         start = subprocess.Popen
