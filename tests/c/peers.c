@@ -22,8 +22,8 @@ before_long(void)
 bool
 took(int64_t start, int64_t ms)
 {
-    int64_t span = pshm_now() - start;
-    return span >= ms * MS && span < (ms + 10000) * MS;
+    int64_t duration = pshm_now() - start;
+    return duration >= ms * MS && duration < (ms + 10000) * MS;
 }
 
 void

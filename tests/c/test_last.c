@@ -9,16 +9,17 @@
 #include <sched.h>
 #include <stdatomic.h>
 
+/* Attach to an object that is marked or not. */
 static int
-attach(const struct pshm_name *name, bool *last)
+attach(const struct pshm_name *name, bool marked)
 {
     struct pshm_object object;
     CHECK_IS(pshm_attach(name, false, &PSHM_ACCEPT_ANY, &object), 0);
-    *last = object.last;
+    CHECK_IS(object.last, marked);
     return object.fd;
 }
 
-/* As a process that has unmapped the object. */
+/* Stop using the object, as a process that has unmapped it. */
 static int
 end(const struct pshm_name *name, struct pshm_identity id, int fd)
 {
@@ -31,26 +32,21 @@ end(const struct pshm_name *name, struct pshm_identity id, int fd)
 /* ---- the mark ---- */
 
 static void
-mark_is_inherited_as_long_as_it_lasts(void)
+mark_is_inherited_while_it_exists(void)
 {
     struct pshm_name name = name_of("object");
-    bool last;
     (void)make_plain(&name, 10, 0600, 0);
-    int first = attach(&name, &last);
-    CHECK(!last);
+    int first = attach(&name, false);
     CHECK_IS(pshm_mark_set(first), 0);
-    CHECK(!pshm_mark_seen(first));      /* that is its own */
-    int second = attach(&name, &last);
-    CHECK(last);
+    CHECK(!pshm_mark_seen(first));      /* the mark is its own */
+    int second = attach(&name, true);
     CHECK(pshm_mark_seen(first));
     (void)close(first);
     CHECK(!pshm_mark_seen(second));
-    int third = attach(&name, &last);
-    CHECK(last);
+    int third = attach(&name, true);
     (void)close(second);
     (void)close(third);
-    third = attach(&name, &last);
-    CHECK(!last);
+    third = attach(&name, false);
     (void)close(third);
     remove_plain(&name);
 }
@@ -71,9 +67,10 @@ reader_sets_no_mark(void)
     remove_plain(&name);
 }
 
-/* A process that ends waits for the marks of others, not for its own. */
+/* A process that ends waits for the marks of other processes, but not for its
+ * own. */
 static void
-mark_of_another_process_is_told_from_its_own(void)
+marks_of_other_processes_are_distinguished(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 10, 0600, 0);
@@ -92,8 +89,8 @@ mark_of_another_process_is_told_from_its_own(void)
     remove_plain(&name);
 }
 
-/* The byte of a descriptor may be that of an open file which a forked child
- * still has. */
+/* The byte of a descriptor may still be locked by an open file that a forked
+ * child has. */
 static void
 marks_of_many_open_files(void)
 {
@@ -114,17 +111,16 @@ marks_of_many_open_files(void)
     remove_plain(&name);
 }
 
-/* ---- the last one ---- */
+/* ---- the last process ---- */
 
 static void
-last_one_removes_the_name(void)
+last_process_removes_the_name(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_identity id = make_plain(&name, 10, 0600, 0);
-    bool last;
-    int first = attach(&name, &last);
+    int first = attach(&name, false);
     CHECK_IS(pshm_mark_set(first), 0);
-    int second = attach(&name, &last);
+    int second = attach(&name, true);
     CHECK_IS(end(&name, id, first), -EBUSY);
     CHECK_IS(names_with(prefix()), 1);
     CHECK_IS(end(&name, id, second), 0);
@@ -133,12 +129,11 @@ last_one_removes_the_name(void)
 }
 
 static void
-name_of_another_object_stays(void)
+name_of_another_object_is_not_removed(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_identity id = make_plain(&name, 10, 0600, 0);
-    bool last;
-    int fd = attach(&name, &last);
+    int fd = attach(&name, false);
     remove_plain(&name);
     (void)make_plain(&name, 20, 0600, 0);
     CHECK_IS(pshm_last_leave(fd, true, &name, id), -ESTALE);
@@ -148,16 +143,15 @@ name_of_another_object_stays(void)
 }
 
 static void
-process_that_ends_leaves_it_to_the_other(void)
+process_leaves_the_name_to_the_other(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_identity id = make_plain(&name, 10, 0600, 0);
-    bool last;
-    int first = attach(&name, &last);
+    int first = attach(&name, false);
     CHECK_IS(pshm_mark_set(first), 0);
-    int second = attach(&name, &last);
+    int second = attach(&name, true);
     CHECK_IS(pshm_last_leave(first, true, &name, id), -EBUSY);
-    CHECK(!pshm_use_lock_is_shared(second));  /* it has no use lock any more */
+    CHECK(!pshm_use_lock_is_shared(second));  /* the use lock is released */
     CHECK_IS(pshm_use_lock_take(second), 0);
     (void)close(first);
     CHECK_IS(pshm_last_leave(second, true, &name, id), 0);
@@ -171,7 +165,8 @@ struct end {
     atomic_uint attached, other_attaches, waits, other_has_left;
 };
 
-/* In the first pause: between two checks, or for the name lock, before them. */
+/* In the first pause, which is between two checks, or before them in the wait
+ * for the name lock. */
 static void
 let_the_other_leave(void *context)
 {
@@ -184,8 +179,7 @@ static int
 end_while_another_attaches(void *context)
 {
     struct end *both = context;
-    bool last;
-    int fd = attach(&both->name, &last);
+    int fd = attach(&both->name, false);
     CHECK_IS(pshm_mark_set(fd), 0);
     (void)atomic_fetch_add(&both->attached, 1);
     await(&both->other_attaches, 1);
@@ -196,20 +190,17 @@ end_while_another_attaches(void *context)
     return 0;
 }
 
-/* The child waits for the parent, which has the object open, but not yet a use
- * lock when the child checks. Then the parent takes one, and must not wait for
- * the child. */
+/* The child waits for the parent, which has the object open, but without a use
+ * lock. Then the parent takes a use lock; it must not wait for the child. */
 static void
-of_two_that_end_one_waits(void)
+one_of_two_ending_processes_waits(void)
 {
     struct end *both = shared_memory(sizeof(*both));
-    bool last;
     both->name = name_of("object");
     both->id = make_plain(&both->name, 10, 0600, 0);
     pid_t child = child_start(end_while_another_attaches, both);
     await(&both->attached, 1);
-    int fd = attach(&both->name, &last);
-    CHECK(last);
+    int fd = attach(&both->name, true);
     pshm_use_lock_release(fd);
     (void)atomic_fetch_add(&both->other_attaches, 1);
     await(&both->waits, 1);
@@ -222,32 +213,21 @@ of_two_that_end_one_waits(void)
     CHECK(munmap(both, sizeof(*both)) == 0);
 }
 
-static int
-wait_to_be_killed(void *context)
-{
-    (void)context;
-    (void)raise(SIGSTOP);
-    return 0;
-}
-
 static void
 forked_child_is_seen(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_identity id = make_plain(&name, 10, 0600, 0);
-    bool last;
-    int fd = attach(&name, &last);
-    pid_t child = child_start(wait_to_be_killed, NULL);
-    child_wait_stopped(child);
+    int fd = attach(&name, false);
+    pid_t child = child_start_stopped(stop_itself, NULL);
     CHECK_IS(pshm_last_leave(fd, false, &name, id), -EBUSY);
-    CHECK(kill(child, SIGKILL) == 0);
-    CHECK_IS(child_wait(child), -SIGKILL);
+    child_kill(child);
     CHECK_IS(pshm_last_leave(fd, false, &name, id), 0);
     (void)close(fd);
     CHECK_IS(names_with(prefix()), 0);
 }
 
-/* ---- processes that come and go ---- */
+/* ---- processes that attach and end at any time ---- */
 
 enum { PROCESSES = 4, ROUNDS = 300 };
 
@@ -256,9 +236,9 @@ struct traffic {
     atomic_bool over;                   /* the first process does not use it */
 };
 
-/* Until the last one has removed the name. */
+/* Attach and end until the last process has removed the name. */
 static int
-come_and_go(void *context)
+attach_and_end(void *context)
 {
     struct traffic *traffic = context;
     for (int i = 0; i < ROUNDS;) {
@@ -283,7 +263,7 @@ come_and_go(void *context)
     return 0;
 }
 
-/* Each of them finds the mark, so that the name is gone in the end. */
+/* If each process finds the mark, the last one removes the name. */
 static void
 no_process_misses_the_mark(void)
 {
@@ -293,7 +273,7 @@ no_process_misses_the_mark(void)
         pid_t children[PROCESSES];
         atomic_store(&traffic->over, false);
         for (int i = 0; i < PROCESSES; i++) {
-            children[i] = child_start(come_and_go, traffic);
+            children[i] = child_start(attach_and_end, traffic);
         }
         struct pshm_name made = name_of("made");
         struct pshm_identity id = make_plain(&made, 10, 0600, 0);
@@ -311,7 +291,7 @@ no_process_misses_the_mark(void)
     CHECK(munmap(traffic, sizeof(*traffic)) == 0);
 }
 
-/* ---- what is in the way ---- */
+/* ---- obstacles ---- */
 
 static void
 mark_needs_a_free_byte(void)
@@ -350,9 +330,8 @@ object_that_cannot_be_opened_again_keeps_its_name(void)
     struct pshm_name name = name_of("object");
     for (size_t i = 0; i < COUNT(faults); i++) {
         check_about("case %zu", i);
-        bool last;
         struct pshm_identity id = make_plain(&name, 10, 0600, 0);
-        int fd = attach(&name, &last);
+        int fd = attach(&name, false);
         pshm_fault_hook(replace_it, &name);
         pshm_fault_arm(faults[i].call, 1, faults[i].action, EACCES);
         CHECK_IS(end(&name, id, fd), faults[i].rc);
@@ -362,7 +341,8 @@ object_that_cannot_be_opened_again_keeps_its_name(void)
     }
 }
 
-/* It has the object open without a use lock, as if to inspect it. */
+/* Close a descriptor without a use lock, as of a process that inspects the
+ * object. */
 static void
 close_it(void *context)
 {
@@ -373,17 +353,16 @@ static void
 process_that_inspects_it_is_waited_for(void)
 {
     struct pshm_name name = name_of("object");
-    for (int stays = 0; stays < 2; stays++) {
-        bool last;
+    for (int remains = 0; remains < 2; remains++) {
         struct pshm_identity id = make_plain(&name, 10, 0600, 0);
-        int fd = attach(&name, &last);
+        int fd = attach(&name, false);
         int other = open(name.path, O_RDONLY | O_CLOEXEC);
         pshm_fault_hook(close_it, &other);
-        pshm_fault_arm("clock_nanosleep", stays ? 0 : 1,
+        pshm_fault_arm("clock_nanosleep", remains ? 0 : 1,
                        PSHM_FAULT_HOOK_BEFORE, 0);
-        CHECK_IS(end(&name, id, fd), stays ? -EBUSY : 0);
+        CHECK_IS(end(&name, id, fd), remains ? -EBUSY : 0);
         CHECK(pshm_fault_disarm() >= 1);
-        if (stays) {
+        if (remains) {
             (void)close(other);
             remove_plain(&name);
         }
@@ -392,12 +371,11 @@ process_that_inspects_it_is_waited_for(void)
 }
 
 static void
-process_that_ends_meanwhile_is_waited_for(void)
+process_that_is_ending_is_waited_for(void)
 {
     struct pshm_name name = name_of("object");
-    bool last;
     struct pshm_identity id = make_plain(&name, 10, 0600, 0);
-    int fd = attach(&name, &last);
+    int fd = attach(&name, false);
     int other = open(name.path, O_RDWR | O_CLOEXEC);
     /* The byte of a process with another pid. */
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET,
@@ -406,18 +384,18 @@ process_that_ends_meanwhile_is_waited_for(void)
     pshm_fault_hook(close_it, &other);
     pshm_fault_arm("clock_nanosleep", 2, PSHM_FAULT_HOOK_BEFORE, 0);
     CHECK_IS(pshm_last_leave(fd, true, &name, id), 0);
-    CHECK(pshm_fault_disarm() >= 2);    /* more if the name lock is taken */
+    CHECK(pshm_fault_disarm() >= 2);    /* more if another process holds the
+                                           name lock */
     CHECK_IS(names_with(prefix()), 0);
     (void)close(fd);
 }
 
 static void
-relatives_that_cannot_be_looked_for_keep_the_name(void)
+failed_search_for_other_processes_keeps_the_name(void)
 {
     struct pshm_name name = name_of("object");
-    bool last;
     struct pshm_identity id = make_plain(&name, 10, 0600, 0);
-    int fd = attach(&name, &last);
+    int fd = attach(&name, false);
     pshm_fault_arm("opendir", 1, PSHM_FAULT_FAIL, EMFILE);
     CHECK_IS(pshm_last_leave(fd, false, &name, id), -EMFILE);
     (void)pshm_fault_disarm();
@@ -429,20 +407,20 @@ relatives_that_cannot_be_looked_for_keep_the_name(void)
 int
 main(void)
 {
-    RUN(mark_is_inherited_as_long_as_it_lasts);
+    RUN(mark_is_inherited_while_it_exists);
     RUN(reader_sets_no_mark);
-    RUN(mark_of_another_process_is_told_from_its_own);
+    RUN(marks_of_other_processes_are_distinguished);
     RUN(marks_of_many_open_files);
-    RUN(last_one_removes_the_name);
-    RUN(name_of_another_object_stays);
-    RUN(process_that_ends_leaves_it_to_the_other);
-    RUN(of_two_that_end_one_waits);
+    RUN(last_process_removes_the_name);
+    RUN(name_of_another_object_is_not_removed);
+    RUN(process_leaves_the_name_to_the_other);
+    RUN(one_of_two_ending_processes_waits);
     RUN(forked_child_is_seen);
     RUN(no_process_misses_the_mark);
     RUN(mark_needs_a_free_byte);
     RUN(object_that_cannot_be_opened_again_keeps_its_name);
     RUN(process_that_inspects_it_is_waited_for);
-    RUN(process_that_ends_meanwhile_is_waited_for);
-    RUN(relatives_that_cannot_be_looked_for_keep_the_name);
+    RUN(process_that_is_ending_is_waited_for);
+    RUN(failed_search_for_other_processes_keeps_the_name);
     return finish();
 }

@@ -2,7 +2,6 @@
 #include "posix/constants.h"
 #include "posix/object/map.h"
 
-
 static int
 memory_file(off_t size)
 {
@@ -100,7 +99,7 @@ range_lies_within_the_object(void)
     (void)pshm_fault_disarm();
     (void)close(fd);
 
-    /* a device has no end */
+    /* a device has no size */
     fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
     length = page;
     CHECK_IS(pshm_map_range(fd, 0, &length, PROT_READ, false, &base, &seen),
@@ -127,7 +126,7 @@ map_with_little_address_space(void *context)
     return 0;
 }
 
-/* munmap(2) takes whole huge pages only. */
+/* munmap(2) only accepts whole huge pages. */
 static void
 huge_pages_are_mapped_whole(void)
 {
@@ -149,7 +148,7 @@ huge_pages_are_mapped_whole(void)
     CHECK_IS(pshm_map_range(fd, (off_t)PAGE, &length, PROT_READ, false, &base,
                             &seen),
              -ERANGE);
-    /* Whether there is such a page is for the machine to say. */
+    /* The machine may not have a free huge page. */
     int rc = pshm_map_range(fd, 0, &length, PROT_READ, false, &base, &seen);
     CHECK(rc == 0 || rc == -ENOMEM);
     pshm_unmap(base, (size_t)length);
@@ -186,19 +185,14 @@ map_on_a_mount_with_large_blocks(void *context)
 }
 
 static void
-large_blocks_are_no_huge_pages(void)
+large_blocks_are_not_huge_pages(void)
 {
-    int status = child_run(map_on_a_mount_with_large_blocks, NULL);
-    if (status == CANNOT) {
-        skip("cannot mount a tmpfs of huge pages");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(map_on_a_mount_with_large_blocks, NULL,
+                   "cannot mount a tmpfs of huge pages");
 }
 
 static int
-lock_with_a_limit(void *context)
+limit_of_locked_memory_is_returned(void *context)
 {
     (void)context;
     limit_to(RLIMIT_MEMLOCK, 4096);
@@ -210,13 +204,7 @@ lock_with_a_limit(void *context)
 }
 
 static void
-limit_to_locked_memory_is_told(void)
-{
-    CHECK_IS(child_run(lock_with_a_limit, NULL), 0);
-}
-
-static void
-lack_of_address_space_is_told(void)
+lack_of_address_space_is_an_error(void)
 {
     if (SANITIZED) {
         skip("sanitizers need much address space");
@@ -227,18 +215,18 @@ lack_of_address_space_is_told(void)
     (void)close(fd);
 }
 
-/* Debian allows 65,530 of them, Ubuntu and Fedora 1,048,576. */
+/* Debian allows 65,530 mappings, Ubuntu and Fedora 1,048,576. */
 #define MOST_MAPPINGS 3000000
 
-/* The limit of vm.max_map_count; in a child, whose mappings go with it. */
+/* Reach vm.max_map_count in a child, whose mappings end with it. */
 static int
-map_until_there_are_too_many(void *context)
+make_too_many_mappings(void *context)
 {
     void *base = NULL, *last = NULL;
     int rc = 0;
     for (long i = 0; rc == 0 && i <= MOST_MAPPINGS; i++) {
         last = base;
-        /* always the same page, so that the kernel cannot join them */
+        /* always the same page, so that the kernel cannot join the mappings */
         rc = pshm_map(*(int *)context, 0, PAGE, PROT_READ, &base);
     }
     CHECK_IS(rc, -ENOMEM);
@@ -248,7 +236,7 @@ map_until_there_are_too_many(void *context)
 }
 
 static void
-too_many_mappings_are_told(void)
+too_many_mappings_are_an_error(void)
 {
     long most = 0;
     FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
@@ -258,7 +246,7 @@ too_many_mappings_are_told(void)
     }
     else {
         int fd = memory_file((off_t)PAGE);
-        CHECK_IS(child_run(map_until_there_are_too_many, &fd), 0);
+        CHECK_IS(child_run(make_too_many_mappings, &fd), 0);
         (void)close(fd);
     }
     if (file != NULL) {
@@ -275,7 +263,7 @@ populate_all(void *base, size_t length, bool write)
 }
 
 static void
-all_pages_are_brought_in(void)
+all_pages_are_populated(void)
 {
     static const off_t sizes[] = {1, 5000, 1 << 20, (5 << 20) + 1};
     for (size_t i = 0; i < COUNT(sizes); i++) {
@@ -291,7 +279,7 @@ all_pages_are_brought_in(void)
                      0);
             CHECK_IS(pshm_map_resident(base, length, &resident), 0);
             CHECK_IS(resident, 0);
-                    CHECK_IS(populate_all(base, length, write), 0);
+            CHECK_IS(populate_all(base, length, write), 0);
             CHECK_IS(memory_of(fd), pages * PAGE);
             CHECK_IS(pshm_map_resident(base, length, &resident), 0);
             CHECK_IS(resident, pages * PAGE);
@@ -301,7 +289,7 @@ all_pages_are_brought_in(void)
     }
 }
 
-/* Pages of this process's own, as /proc/self/smaps counts them. */
+/* The pages in the page table of this process, from /proc/self/smaps. */
 static long
 mapped_kib(const void *base)
 {
@@ -327,7 +315,7 @@ mapped_kib(const void *base)
 }
 
 static void
-pages_are_mapped_and_not_only_there(void)
+pages_are_mapped_not_only_allocated(void)
 {
     void *base = NULL;
     int fd = memory_file(MIB);
@@ -339,7 +327,7 @@ pages_are_mapped_and_not_only_there(void)
     (void)pshm_fault_disarm();
     CHECK_IS(mapped_kib(base), 1024);
 
-    /* no store takes a fault any more */
+    /* no store causes a page fault now */
     struct rusage before, after;
     CHECK(getrusage(RUSAGE_SELF, &before) == 0);
     for (size_t at = 0; at < (size_t)MIB; at += PAGE) {
@@ -369,7 +357,7 @@ populating_changes_no_bytes(void)
 }
 
 static void
-page_past_the_end_is_an_error_and_no_signal(void)
+page_past_the_end_is_an_error_not_a_signal(void)
 {
     void *base = NULL;
     int fd = memory_file(5000);
@@ -404,15 +392,9 @@ populate_small_mount(void *context)
 }
 
 static void
-full_mount_is_an_error_and_no_signal(void)
+full_mount_is_an_error_not_a_signal(void)
 {
-    int status = child_run(populate_small_mount, NULL);
-    if (status == CANNOT) {
-        skip("cannot mount");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(populate_small_mount, NULL, "cannot mount");
 }
 
 struct populating {
@@ -428,17 +410,17 @@ populate(void *context)
 }
 
 static void
-nothing(void *context)
+do_nothing(void *context)
 {
     (void)context;
 }
 
 static void
-each_failure_of_populating_is_told(void)
+each_failure_of_populating_is_returned(void)
 {
     struct populating populating = {.length = (size_t)(66 * MIB)};
     struct operation op = {
-        .name = "populate", .act = populate, .undo = nothing,
+        .name = "populate", .act = populate, .undo = do_nothing,
         .context = &populating, .resumes = true};
     int fd = memory_file(66 * MIB);
     CHECK_IS(pshm_map(fd, 0, populating.length, PROT_READ | PROT_WRITE,
@@ -469,8 +451,8 @@ signals_are_checked_between_pieces(void)
     (void)close(fd);
 }
 
-/* As before Linux 5.14.  The kernel also refuses to populate for writing what
- * is mapped for reading. */
+/* As before Linux 5.14: the kernel also returns EINVAL for a read-only mapping
+ * that is populated for writing. */
 static void
 kernel_that_cannot_populate_is_an_error(void)
 {
@@ -482,10 +464,10 @@ kernel_that_cannot_populate_is_an_error(void)
     (void)close(fd);
 }
 
-/* ---- the others ---- */
+/* ---- the other calls ---- */
 
 static void
-protecting_takes_and_gives(void)
+protection_can_be_removed_and_restored(void)
 {
     int fd = memory_file((off_t)(2 * PAGE));
     void *base = NULL;
@@ -494,7 +476,8 @@ protecting_takes_and_gives(void)
     CHECK_IS(pshm_map(fd, 0, 2 * PAGE, PROT_READ | PROT_WRITE, &base), 0);
     CHECK(write(ends[1], "xy", 2) == 2);
     CHECK_IS(pshm_map_protect(base, PAGE, PROT_READ), 0);
-    /* the kernel writes for us, and has an error in place of a signal */
+    /* the kernel writes for the caller, and returns an error instead of a
+     * signal */
     CHECK(read(ends[0], base, 1) == -1 && errno == EFAULT);
     CHECK(read(ends[0], (char *)base + PAGE, 1) == 1);
     CHECK_IS(pshm_map_protect(base, PAGE, PROT_READ | PROT_WRITE), 0);
@@ -513,7 +496,7 @@ protecting_takes_and_gives(void)
 }
 
 static void
-unsafe_advice_is_known(void)
+unsafe_advice_is_recognized(void)
 {
     static const int safe[] = {
         MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WILLNEED,
@@ -532,9 +515,10 @@ unsafe_advice_is_known(void)
     }
 }
 
-/* The bytes stay, with or without huge pages, here and in a child. */
+/* The bytes must not change, with or without huge pages, here and in a child.
+ */
 static int
-bytes_are_there(void *context)
+check_bytes(void *context)
 {
     const char *bytes = context;
     return bytes[0] != 'b' || bytes[PAGE] != 'c';
@@ -557,14 +541,14 @@ safe_advice_keeps_the_bytes(void)
         int rc = pshm_map_advise(base, 2 * PAGE, advice);
         CHECK(rc == 0 || rc == -EINVAL || rc == -EAGAIN);
         CHECK(bytes[0] == 'b' && bytes[PAGE] == 'c');
-        CHECK_IS(child_run(bytes_are_there, base), 0);
+        CHECK_IS(child_run(check_bytes, base), 0);
     }
     pshm_unmap(base, 2 * PAGE);
     (void)close(fd);
 }
 
 static int
-lock_without_right(void *context)
+lock_without_permission(void *context)
 {
     limit_to(RLIMIT_MEMLOCK, 0);
     if (become_nobody() != 0) {
@@ -576,10 +560,10 @@ lock_without_right(void *context)
 }
 
 static void
-locking_keeps_pages_in(void)
+locked_pages_remain_resident(void)
 {
     if (SANITIZED) {
-        skip("sanitizers do not let mlock through");
+        skip("sanitizers ignore mlock");
         return;
     }
     int fd = memory_file((off_t)(4 * PAGE));
@@ -593,7 +577,7 @@ locking_keeps_pages_in(void)
     CHECK_IS(pshm_map_advise(base, PAGE, MADV_DONTNEED), -EINVAL);
     CHECK_IS(pshm_map_unlock(base, 2 * PAGE), 0);
     CHECK_IS(pshm_map_advise(base, PAGE, MADV_DONTNEED), 0);
-    int status = child_run(lock_without_right, base);
+    int status = child_run(lock_without_permission, base);
     CHECK(status == 0 || status == CANNOT);
     pshm_unmap(base, 4 * PAGE);
     (void)close(fd);
@@ -613,9 +597,9 @@ syncing_checks_its_flags(void)
     (void)close(fd);
 }
 
-/* More pages than are asked for at a time. */
+/* More pages than one call of mincore(2) is used for. */
 static void
-residence_is_counted_in_pages(void)
+resident_pages_are_counted(void)
 {
     size_t length = 10000 * PAGE, resident = 0;
     int fd = memory_file((off_t)length);
@@ -688,7 +672,7 @@ act_resident(void *context)
 }
 
 static void
-each_failure_is_told(void)
+each_failure_is_returned(void)
 {
     static int (*const acts[])(void *context) = {
         act_protect, act_advise, act_sync, act_lock, act_unlock, act_resident};
@@ -700,7 +684,7 @@ each_failure_is_told(void)
     for (size_t i = 0; i < COUNT(acts); i++) {
         op = (struct operation){.name = "a call on a mapping",
                                 .act = acts[i],
-                                .undo = nothing,
+                                .undo = do_nothing,
                                 .context = range};
         CHECK_IS(fail_each(&op), 1);
     }
@@ -715,24 +699,24 @@ main(void)
     RUN(bad_ranges_are_errors);
     RUN(range_lies_within_the_object);
     RUN(huge_pages_are_mapped_whole);
-    RUN(large_blocks_are_no_huge_pages);
-    RUN(limit_to_locked_memory_is_told);
-    RUN(lack_of_address_space_is_told);
-    RUN(too_many_mappings_are_told);
-    RUN(all_pages_are_brought_in);
-    RUN(pages_are_mapped_and_not_only_there);
+    RUN(large_blocks_are_not_huge_pages);
+    RUN_IN_CHILD(limit_of_locked_memory_is_returned, 0);
+    RUN(lack_of_address_space_is_an_error);
+    RUN(too_many_mappings_are_an_error);
+    RUN(all_pages_are_populated);
+    RUN(pages_are_mapped_not_only_allocated);
     RUN(populating_changes_no_bytes);
-    RUN(page_past_the_end_is_an_error_and_no_signal);
-    RUN(full_mount_is_an_error_and_no_signal);
-    RUN(each_failure_of_populating_is_told);
+    RUN(page_past_the_end_is_an_error_not_a_signal);
+    RUN(full_mount_is_an_error_not_a_signal);
+    RUN(each_failure_of_populating_is_returned);
     RUN(signals_are_checked_between_pieces);
     RUN(kernel_that_cannot_populate_is_an_error);
-    RUN(protecting_takes_and_gives);
-    RUN(unsafe_advice_is_known);
+    RUN(protection_can_be_removed_and_restored);
+    RUN(unsafe_advice_is_recognized);
     RUN(safe_advice_keeps_the_bytes);
-    RUN(locking_keeps_pages_in);
+    RUN(locked_pages_remain_resident);
     RUN(syncing_checks_its_flags);
-    RUN(residence_is_counted_in_pages);
-    RUN(each_failure_is_told);
+    RUN(resident_pages_are_counted);
+    RUN(each_failure_is_returned);
     return finish();
 }

@@ -12,7 +12,7 @@
 #include <sys/statvfs.h>
 
 static struct pshm_new_object_params
-spec_of(enum pshm_kind kind, const struct pshm_name *name, off_t size)
+params_of(enum pshm_kind kind, const struct pshm_name *name, off_t size)
 {
     return (struct pshm_new_object_params){
         .kind = kind, .name = name, .label = "test", .size = size,
@@ -21,9 +21,9 @@ spec_of(enum pshm_kind kind, const struct pshm_name *name, off_t size)
 }
 
 static int
-make(const struct pshm_new_object_params *spec, struct pshm_new_object *new)
+make(const struct pshm_new_object_params *params, struct pshm_new_object *new)
 {
-    return pshm_new_object_make(spec, &go_on, new);
+    return pshm_new_object_make(params, &go_on, new);
 }
 
 static bool
@@ -38,19 +38,20 @@ all_bytes_are(const void *base, size_t length, char byte)
     return true;
 }
 
-/* ---- what is made ---- */
+/* ---- the object that is made ---- */
 
 static void
 object_has_no_name_until_it_is_published(void)
 {
     for (int i = 0; i < 2; i++) {
         struct pshm_name name = name_of("object");
-        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 5000);
+        struct pshm_new_object_params params =
+            params_of(PSHM_NAMED, &name, 5000);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        spec.temporary = i;
+        params.temporary = i;
         struct stat st;
         check_about("temporary %d", i);
-        CHECK_IS(make(&spec, &new), 0);
+        CHECK_IS(make(&params, &new), 0);
         CHECK_IS(identity_of(&name).ino, 0);
         CHECK(new.fd > 2);
         CHECK_IS(fcntl(new.fd, F_GETFD), FD_CLOEXEC);
@@ -64,11 +65,11 @@ object_has_no_name_until_it_is_published(void)
         CHECK_IS(st.st_size, 5000);
         CHECK_IS(st.st_mode, S_IFREG | 0600);
         CHECK_IS(st.st_blocks * 512, 8192);
-        /* its use lock is held from the start */
+        /* the use lock is held from the start */
         int other = open(name.path, O_RDWR | O_CLOEXEC);
         CHECK_IS(pshm_use_lock_try_exclusive(other), -EAGAIN);
         (void)close(other);
-        /* discarding it now removes no name */
+        /* a discard now does not remove the name */
         pshm_new_object_discard(&new);
         CHECK_IS(new.fd, -1);
         CHECK(new.base == NULL);
@@ -87,15 +88,15 @@ mode_does_not_depend_on_the_umask(void)
         mode_t mask = umasks[i / 2 % COUNT(umasks)];
         mode_t mode = modes[i / 2 / COUNT(umasks)];
         struct pshm_name name = name_of("object");
-        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
+        struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 1);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
         struct stat st;
-        spec.mode = mode;
-        spec.temporary = i % 2;
-        check_about("temporary %d, umask %o, mode %o", spec.temporary, mask,
+        params.mode = mode;
+        params.temporary = i % 2;
+        check_about("temporary %d, umask %o, mode %o", params.temporary, mask,
                     mode);
         mode_t old = umask(mask);
-        CHECK_IS(make(&spec, &new), 0);
+        CHECK_IS(make(&params, &new), 0);
         CHECK_IS(pshm_new_object_publish(&new, &name), 0);
         (void)umask(old);
         CHECK(stat(name.path, &st) == 0);
@@ -109,19 +110,19 @@ static void
 owner_is_set_before_the_mode(void)
 {
     if (geteuid() != 0) {
-        skip("only root may give an object away");
+        skip("only root can change the owner of an object");
         return;
     }
     for (int i = 0; i < 2; i++) {
         struct pshm_name name = name_of("object");
-        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
+        struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 1);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        spec.temporary = i;
+        params.temporary = i;
         struct stat st;
-        spec.uid = 12;
-        spec.gid = 34;
-        spec.mode = 06755;
-        CHECK_IS(make(&spec, &new), 0);
+        params.uid = 12;
+        params.gid = 34;
+        params.mode = 06755;
+        CHECK_IS(make(&params, &new), 0);
         CHECK_IS(pshm_new_object_publish(&new, &name), 0);
         CHECK(stat(name.path, &st) == 0);
         CHECK_IS(st.st_uid, 12);
@@ -136,26 +137,26 @@ static int
 change_the_owner_as_nobody(void *context)
 {
     struct pshm_name name = name_of("nobodys");
-    struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
+    struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 1);
     int status = become_nobody();
     if (status != 0) {
         return status;
     }
     for (int i = 0; i < 2; i++) {
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        spec.temporary = i;
-        spec.uid = (uid_t)-1;
-        CHECK_IS(make(&spec, &new), 0);
+        params.temporary = i;
+        params.uid = (uid_t)-1;
+        CHECK_IS(make(&params, &new), 0);
         CHECK_IS(pshm_new_object_publish(&new, &name), 0);
         CHECK_IS(pshm_link_remove(&name, new.id), 0);
         pshm_new_object_discard(&new);
-        spec.uid = 0;
-        CHECK_IS(make(&spec, &new), -EPERM);
+        params.uid = 0;
+        CHECK_IS(make(&params, &new), -EPERM);
         pshm_new_object_discard(&new);
-        /* the name of another user's object is taken; and it can go elsewhere
-         */
-        spec.uid = (uid_t)-1;
-        CHECK_IS(make(&spec, &new), 0);
+        /* the name of another user's object is taken, but another name can be
+         * used */
+        params.uid = (uid_t)-1;
+        CHECK_IS(make(&params, &new), 0);
         CHECK_IS(pshm_new_object_publish(&new, context), -EEXIST);
         struct pshm_name spare = name_of("spare");
         CHECK_IS(pshm_new_object_publish(&new, &spare), 0);
@@ -167,17 +168,12 @@ change_the_owner_as_nobody(void *context)
 }
 
 static void
-unprivileged_user_may_make_objects(void)
+unprivileged_user_can_make_objects(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_identity id = make_plain(&name, 1, 0666, 0);
-    int status = child_run(change_the_owner_as_nobody, &name);
-    if (status == CANNOT) {
-        skip("cannot change the user");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(change_the_owner_as_nobody, &name,
+                   "cannot change the user");
     CHECK(pshm_identity_same(identity_of(&name), id));
     remove_plain(&name);
 }
@@ -188,11 +184,11 @@ taken_name_leaves_the_object_unchanged(void)
     for (int i = 0; i < 2; i++) {
         struct pshm_name name = name_of("object"), free = name_of("free");
         struct pshm_identity id = make_plain(&name, 1, 0600, 0);
-        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
+        struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 1);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        spec.temporary = i;
+        params.temporary = i;
         check_about("temporary %d", i);
-        CHECK_IS(make(&spec, &new), 0);
+        CHECK_IS(make(&params, &new), 0);
         CHECK_IS(pshm_new_object_publish(&new, &name), -EEXIST);
         CHECK_IS(pshm_new_object_publish(&new, &name), -EEXIST);
         CHECK(pshm_identity_same(identity_of(&name), id));
@@ -208,9 +204,9 @@ static void
 unnamed_object_can_be_published_later(void)
 {
     struct pshm_name name = name_of("object");
-    struct pshm_new_object_params spec = spec_of(PSHM_UNNAMED, NULL, 10);
+    struct pshm_new_object_params params = params_of(PSHM_UNNAMED, NULL, 10);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-    CHECK_IS(make(&spec, &new), 0);
+    CHECK_IS(make(&params, &new), 0);
     CHECK_IS(names_with(prefix()), 0);
     struct pshm_name left;
     CHECK_IS(pshm_link(new.fd, &name, false, &left), 0);
@@ -218,9 +214,9 @@ unnamed_object_can_be_published_later(void)
     pshm_new_object_discard(&new);
     remove_plain(&name);
 
-    /* without O_TMPFILE there is no such thing */
+    /* an unnamed object needs O_TMPFILE */
     pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, EOPNOTSUPP);
-    CHECK_IS(make(&spec, &new), -EOPNOTSUPP);
+    CHECK_IS(make(&params, &new), -EOPNOTSUPP);
     CHECK_IS(pshm_fault_disarm(), 1);
     pshm_new_object_discard(&new);
 }
@@ -231,10 +227,10 @@ named_object_without_o_tmpfile(void)
     static const int errnos[] = {EOPNOTSUPP, EISDIR, ENOENT, EACCES, EPERM};
     for (size_t i = 0; i < COUNT(errnos); i++) {
         struct pshm_name name = name_of("object");
-        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
+        struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 10);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
         pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, errnos[i]);
-        CHECK_IS(make(&spec, &new), 0);
+        CHECK_IS(make(&params, &new), 0);
         CHECK_IS(pshm_fault_disarm(), 2);
         CHECK_IS(identity_of(&name).ino, 0);
         CHECK_IS(names_with(pshm_name_plain(&name)), 1);
@@ -249,7 +245,7 @@ static int
 make_without_proc(void *context)
 {
     struct pshm_name name = name_of("object");
-    struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
+    struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 10);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
     if (mount_own("/proc", "size=4k") != 0) {
         return CANNOT;
@@ -258,11 +254,11 @@ make_without_proc(void *context)
         return CANNOT;
     }
     CHECK(!pshm_has_proc());
-    spec.temporary = true;
-    CHECK_IS(make(&spec, &new), 0);
+    params.temporary = true;
+    CHECK_IS(make(&params, &new), 0);
     CHECK_IS(pshm_new_object_publish(&new, &name), 0);
     CHECK_IS(names_with(prefix()), 1);
-    CHECK_IS(make(&spec, &new), 0);
+    CHECK_IS(make(&params, &new), 0);
     pshm_new_object_discard(&new);
     remove_plain(&name);
     return 0;
@@ -273,10 +269,10 @@ struct intruder {
     int how, fd;
 };
 
-/* 0: a reclaimer removes the temporary name; 1: and another process takes it;
- * 2: a process has locked the object. */
+/* 0: a reclaimer removes the temporary name; 1: in addition, another process
+ * uses that name; 2: a process locks the object. */
 static void
-meddle(void *context)
+intrude(void *context)
 {
     struct intruder *intruder = context;
     struct pshm_name temporary = first_with(pshm_name_plain(&intruder->name));
@@ -292,22 +288,22 @@ meddle(void *context)
 }
 
 static void
-object_that_is_reclaimed_at_once_is_made_again(void)
+object_is_made_again_if_it_is_reclaimed_at_once(void)
 {
     for (int how = 0; how < 3; how++) {
         check_about("temporary %d", how);
         struct intruder intruder = {.name = name_of("object"), .how = how,
                                     .fd = -1};
-        struct pshm_new_object_params spec =
-            spec_of(PSHM_NAMED, &intruder.name, 10);
+        struct pshm_new_object_params params =
+            params_of(PSHM_NAMED, &intruder.name, 10);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
         struct interrupts interrupts = {.raises = 1};
         const struct pshm_interrupt interrupt = {count_interrupt,
                                                  &interrupts};
-        spec.temporary = true;
-        pshm_fault_hook(meddle, &intruder);
+        params.temporary = true;
+        pshm_fault_hook(intrude, &intruder);
         pshm_fault_arm("open", 1, PSHM_FAULT_HOOK_AFTER, 0);
-        CHECK_IS(pshm_new_object_make(&spec, &interrupt, &new), -EINTR);
+        CHECK_IS(pshm_new_object_make(&params, &interrupt, &new), -EINTR);
         CHECK_IS(pshm_fault_disarm(), 1);
         CHECK_IS(interrupts.calls, 1);
         CHECK_IS(names_with(prefix()), how == 1);
@@ -319,13 +315,14 @@ object_that_is_reclaimed_at_once_is_made_again(void)
             remove_plain(&left);
         }
         pshm_fault_arm("open", 1, PSHM_FAULT_HOOK_AFTER, 0);
-        CHECK_IS(make(&spec, &new), 0);
+        CHECK_IS(make(&params, &new), 0);
         CHECK_IS(pshm_fault_disarm(), 2);
         CHECK(new.locked);
         CHECK_IS(pshm_new_object_publish(&new, &intruder.name), 0);
         pshm_new_object_discard(&new);
         remove_plain(&intruder.name);
-        if (how == 1) {                 /* the other process's object stays */
+        if (how == 1) {                 /* the object of the other process
+                                           still exists */
             struct pshm_name left = first_with(prefix());
             CHECK(left.path[0] != '\0');
             remove_plain(&left);
@@ -341,24 +338,19 @@ named_object_without_proc(void)
 {
     for (int as_nobody = 0; as_nobody < 2; as_nobody++) {
         bool choice = as_nobody;
-        int status = child_run(make_without_proc, &choice);
-        if (status == CANNOT) {
-            skip("cannot mount, or change the user");
-        }
-        else {
-            CHECK_IS(status, 0);
-        }
+        CHECK_IN_CHILD(make_without_proc, &choice,
+                       "cannot mount, or change the user");
     }
 }
 
 static void
 memfd_is_sealed_against_shrinking(void)
 {
-    struct pshm_new_object_params spec = spec_of(PSHM_MEMFD, NULL, 5000);
+    struct pshm_new_object_params params = params_of(PSHM_MEMFD, NULL, 5000);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
     for (int old_kernel = 0; old_kernel < 2; old_kernel++) {
         pshm_fault_arm("memfd_create", old_kernel, PSHM_FAULT_FAIL, EINVAL);
-        CHECK_IS(make(&spec, &new), 0);
+        CHECK_IS(make(&params, &new), 0);
         CHECK_IS(pshm_fault_disarm(), 1 + old_kernel);
         CHECK_IS(fcntl(new.fd, F_GETFD), FD_CLOEXEC);
         CHECK((pshm_seals_of(new.fd) & F_SEAL_SHRINK) != 0);
@@ -385,12 +377,12 @@ memfd_is_sealed_against_shrinking(void)
 }
 
 static void
-more_may_be_mapped_than_there_is(void)
+mapping_may_be_longer_than_the_object(void)
 {
-    struct pshm_new_object_params spec = spec_of(PSHM_UNNAMED, NULL, 4096);
+    struct pshm_new_object_params params = params_of(PSHM_UNNAMED, NULL, 4096);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-    spec.length = (size_t)(10 * MIB);
-    CHECK_IS(make(&spec, &new), 0);
+    params.length = (size_t)(10 * MIB);
+    CHECK_IS(make(&params, &new), 0);
     CHECK_IS(new.length, 10 * MIB);
     CHECK(ftruncate(new.fd, 10 * MIB) == 0);
     ((volatile char *)new.base)[10 * MIB - 1] = 1;
@@ -400,24 +392,24 @@ more_may_be_mapped_than_there_is(void)
 /* ---- memory ---- */
 
 static void
-memory_is_as_asked_for(void)
+memory_is_as_requested(void)
 {
     static const enum pshm_kind kinds[] = {PSHM_UNNAMED, PSHM_MEMFD};
     for (int i = 0; i < 16; i++) {
-        struct pshm_new_object_params spec =
-            spec_of(kinds[i & 1], NULL, 3 * MIB + 1);
+        struct pshm_new_object_params params =
+            params_of(kinds[i & 1], NULL, 3 * MIB + 1);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
         struct stat st;
-        spec.reserve = i & 2;
-        spec.populate = i & 4;
-        spec.huge_pages = i & 8;
-        check_about("reserve %d, populate %d, huge pages %d", spec.reserve,
-                    spec.populate, spec.huge_pages);
-        CHECK_IS(make(&spec, &new), 0);
+        params.reserve = i & 2;
+        params.populate = i & 4;
+        params.huge_pages = i & 8;
+        check_about("reserve %d, populate %d, huge pages %d", params.reserve,
+                    params.populate, params.huge_pages);
+        CHECK_IS(make(&params, &new), 0);
         CHECK(fstat(new.fd, &st) == 0);
-        CHECK_IS(st.st_size, spec.size);
-        if (spec.reserve || spec.populate) {
-            CHECK(st.st_blocks * 512 >= spec.size);
+        CHECK_IS(st.st_size, params.size);
+        if (params.reserve || params.populate) {
+            CHECK(st.st_blocks * 512 >= params.size);
         }
         else {
             CHECK_IS(st.st_blocks, 0);
@@ -432,9 +424,9 @@ struct space {
     int rc;                     /* with reserve or populate */
 };
 
-/* Nothing of a new object that failed is left on the mount. */
+/* A new object that failed must not leave memory or a name on the mount. */
 static int
-make_where_there_is_little(void *context)
+make_on_small_mount(void *context)
 {
     const struct space *space = context;
     struct statvfs before, after;
@@ -444,19 +436,19 @@ make_where_there_is_little(void *context)
     CHECK(statvfs(PSHM_DIR, &before) == 0);
     for (int i = 1; i < 16; i++) {
         struct pshm_name name = name_of("object");
-        struct pshm_new_object_params spec =
-            spec_of(PSHM_NAMED, &name, space->size);
+        struct pshm_new_object_params params =
+            params_of(PSHM_NAMED, &name, space->size);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        spec.temporary = i & 1;
-        spec.reserve = i & 2;
-        spec.populate = i & 4;
-        spec.huge_pages = i & 8;
+        params.temporary = i & 1;
+        params.reserve = i & 2;
+        params.populate = i & 4;
+        params.huge_pages = i & 8;
         check_about("%s, %lld bytes, temporary %d, reserve %d, populate %d, "
                     "huge pages %d",
                     space->options, (long long)space->size, i & 1,
-                    spec.reserve, spec.populate, spec.huge_pages);
-        int rc = make(&spec, &new);
-        CHECK_IS(rc, spec.reserve || spec.populate ? space->rc : 0);
+                    params.reserve, params.populate, params.huge_pages);
+        int rc = make(&params, &new);
+        CHECK_IS(rc, params.reserve || params.populate ? space->rc : 0);
         pshm_new_object_discard(&new);
         CHECK_IS(names_with(prefix()), 0);
         CHECK(statvfs(PSHM_DIR, &after) == 0);
@@ -467,21 +459,21 @@ make_where_there_is_little(void *context)
 }
 
 static int
-make_big_pages(int err)
+make_huge_pages(int err)
 {
     struct pshm_name name = name_of("object");
-    struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
+    struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 10);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-    spec.huge_pages = true;
+    params.huge_pages = true;
     pshm_fault_arm("madvise", 1, PSHM_FAULT_FAIL, err);
-    int rc = make(&spec, &new);
+    int rc = make(&params, &new);
     CHECK(pshm_fault_disarm() >= 1);
     pshm_new_object_discard(&new);
     return rc;
 }
 
 static void
-list_is_set_before_there_is_a_name(void)
+list_is_set_before_the_object_has_a_name(void)
 {
     struct {
         struct posix_acl_xattr_header header;
@@ -490,21 +482,21 @@ list_is_set_before_there_is_a_name(void)
               {{1, 6, (uint32_t)-1}, {4, 4, (uint32_t)-1},
                {32, 0, (uint32_t)-1}}};
     struct pshm_name name = name_of("object");
-    struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
+    struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 10);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
     struct stat st;
-    spec.acl = &list;
-    spec.acl_size = sizeof(list);
-    spec.mode = 0640;
-    CHECK_IS(make(&spec, &new), 0);
+    params.acl = &list;
+    params.acl_size = sizeof(list);
+    params.mode = 0640;
+    CHECK_IS(make(&params, &new), 0);
     CHECK(!new.acl_refused);
     CHECK(fstat(new.fd, &st) == 0);
     CHECK_IS(st.st_mode & 07777, 0640);
     pshm_new_object_discard(&new);
 }
 
-/* A signal may come before the list is set; a list that is refused is
- * reported. */
+/* A signal may arrive before the list is set. acl_refused reports a list that
+ * the kernel refuses. */
 static void
 refused_list_is_reported(void)
 {
@@ -514,15 +506,16 @@ refused_list_is_reported(void)
     } cases[] = {{EINTR, false}, {EPERM, true}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct pshm_name name = name_of("object");
-        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
+        struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 10);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        spec.acl = "list";
-        spec.acl_size = 4;
+        params.acl = "list";
+        params.acl_size = 4;
         pshm_fault_arm("fsetxattr", 1, PSHM_FAULT_FAIL, cases[i].err);
         struct interrupts interrupts = {.raises = 1};
         const struct pshm_interrupt interrupt = {count_interrupt,
                                                  &interrupts};
-        CHECK_IS(pshm_new_object_make(&spec, &interrupt, &new), -cases[i].err);
+        CHECK_IS(pshm_new_object_make(&params, &interrupt, &new),
+                 -cases[i].err);
         CHECK_IS(pshm_fault_disarm(), 1);
         CHECK_IS(new.acl_refused, cases[i].refused);
         pshm_new_object_discard(&new);
@@ -530,49 +523,43 @@ refused_list_is_reported(void)
 }
 
 static void
-kernel_without_huge_pages_makes_small_ones(void)
+kernel_without_huge_pages_uses_small_pages(void)
 {
-    CHECK_IS(make_big_pages(EINVAL), 0);
-    CHECK_IS(make_big_pages(ENOMEM), -ENOMEM);
+    CHECK_IS(make_huge_pages(EINVAL), 0);
+    CHECK_IS(make_huge_pages(ENOMEM), -ENOMEM);
 }
 
-/* The kernel says so of each page that it cannot bring in. */
+/* The kernel returns EFAULT for a page that it cannot provide. */
 static void
 pages_that_cannot_be_populated_are_reserved_or_reported(void)
 {
     for (int reserve = 0; reserve < 2; reserve++) {
         struct pshm_name name = name_of("object");
-        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 10);
+        struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 10);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        spec.populate = true;
-        spec.reserve = reserve;
+        params.populate = true;
+        params.reserve = reserve;
         pshm_fault_arm("madvise", 1, PSHM_FAULT_FAIL, EFAULT);
-        CHECK_IS(make(&spec, &new), reserve ? 0 : -ENOSPC);
+        CHECK_IS(make(&params, &new), reserve ? 0 : -ENOSPC);
         CHECK_IS(pshm_fault_disarm(), 1);
         pshm_new_object_discard(&new);
     }
 }
 
 static void
-full_mount_is_an_error_and_no_signal(void)
+full_mount_is_an_error_not_a_signal(void)
 {
     static const struct space spaces[] = {
         {"size=1m", 2 * MIB, -ENOSPC},
         {"size=1m", MIB, 0},
         {"size=1m", MIB + 1, -ENOSPC},
         {"size=100m", 101 * MIB, -ENOSPC},
-        /* more than half of it, and more than a piece */
+        /* more than half of the mount, and more than one piece */
         {"size=100m", 80 * MIB, 0},
     };
     for (size_t i = 0; i < COUNT(spaces); i++) {
         struct space space = spaces[i];
-        int status = child_run(make_where_there_is_little, &space);
-        if (status == CANNOT) {
-            skip("cannot mount");
-        }
-        else {
-            CHECK_IS(status, 0);
-        }
+        CHECK_IN_CHILD(make_on_small_mount, &space, "cannot mount");
     }
 }
 
@@ -590,20 +577,20 @@ make_without_inodes(void *context)
     (void)make_plain(&first, 1, 0600, 0);
     (void)make_plain(&second, 1, 0600, 0);
     for (int i = 0; i < 2; i++) {
-        struct pshm_new_object_params spec =
-            spec_of(i ? PSHM_UNNAMED : PSHM_NAMED, &name, 1);
+        struct pshm_new_object_params params =
+            params_of(i ? PSHM_UNNAMED : PSHM_NAMED, &name, 1);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        CHECK_IS(make(&spec, &new), -ENOSPC);
+        CHECK_IS(make(&params, &new), -ENOSPC);
         pshm_new_object_discard(&new);
     }
     remove_plain(&second);
-    /* one is free: enough to make one and to publish it */
+    /* one inode is free, which is enough to make an object and publish it */
     for (int i = 0; i < 2; i++) {
-        struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 1);
+        struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 1);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        spec.temporary = i;
+        params.temporary = i;
         check_about("temporary %d", i);
-        CHECK_IS(make(&spec, &new), 0);
+        CHECK_IS(make(&params, &new), 0);
         CHECK_IS(pshm_new_object_publish(&new, &name), 0);
         pshm_new_object_discard(&new);
         remove_plain(&name);
@@ -615,37 +602,31 @@ make_without_inodes(void *context)
 }
 
 static void
-lack_of_inodes_is_reported(void)
+lack_of_inodes_is_an_error(void)
 {
-    int status = child_run(make_without_inodes, NULL);
-    if (status == CANNOT) {
-        skip("cannot mount");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(make_without_inodes, NULL, "cannot mount");
 }
 
 static int
 make_under_limits(void *context)
 {
     struct pshm_name name = name_of("object");
-    struct pshm_new_object_params spec = spec_of(PSHM_NAMED, &name, 8193);
+    struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 8193);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-    /* SIGXFSZ would end this child. */
+    /* Otherwise SIGXFSZ would end this child. */
     limit_to(RLIMIT_FSIZE, 8192);
     for (int i = 0; i < 8; i++) {
-        spec.reserve = i & 1;
-        spec.populate = i & 2;
-        spec.kind = i & 4 ? PSHM_MEMFD : PSHM_NAMED;
-        spec.temporary = *(int *)context;
-        CHECK_IS(make(&spec, &new), -EFBIG);
+        params.reserve = i & 1;
+        params.populate = i & 2;
+        params.kind = i & 4 ? PSHM_MEMFD : PSHM_NAMED;
+        params.temporary = *(int *)context;
+        CHECK_IS(make(&params, &new), -EFBIG);
         pshm_new_object_discard(&new);
     }
     limit_to(RLIMIT_NOFILE, 0);
     for (int kind = PSHM_NAMED; kind <= PSHM_MEMFD; kind++) {
-        spec = spec_of((enum pshm_kind)kind, &name, 1);
-        CHECK_IS(make(&spec, &new), -EMFILE);
+        params = params_of((enum pshm_kind)kind, &name, 1);
+        CHECK_IS(make(&params, &new), -EMFILE);
         pshm_new_object_discard(&new);
     }
     return 0;
@@ -660,8 +641,8 @@ limits_of_the_process_are_errors(void)
     }
 }
 
-/* It is refused at once: no piece of it is taken, because without a limit
- * (memfd) that would continue until the machine has no memory left. */
+/* The size is refused before any memory is reserved. Otherwise a memfd, which
+ * has no limit, would use up the memory of the machine. */
 static void
 impossible_size_is_an_error(void)
 {
@@ -669,15 +650,15 @@ impossible_size_is_an_error(void)
                                   (off_t)1 << 45};
     for (int i = 0; i < 27; i++) {
         struct pshm_name name = name_of("object");
-        struct pshm_new_object_params spec =
-            spec_of((enum pshm_kind)(i % 3), &name, sizes[i / 9]);
+        struct pshm_new_object_params params =
+            params_of((enum pshm_kind)(i % 3), &name, sizes[i / 9]);
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        spec.reserve = i / 3 % 3 != 1;
-        spec.populate = i / 3 % 3 != 0;
+        params.reserve = i / 3 % 3 != 1;
+        params.populate = i / 3 % 3 != 0;
         check_about("kind %d, reserve %d, populate %d, size %lld", i % 3,
-                    spec.reserve, spec.populate, (long long)spec.size);
+                    params.reserve, params.populate, (long long)params.size);
         pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, EIO);
-        int rc = make(&spec, &new);
+        int rc = make(&params, &new);
         (void)pshm_fault_disarm();
         CHECK(rc == -EFBIG || rc == -ENOSPC || rc == -ENOMEM
               || rc == -EINVAL);
@@ -685,10 +666,10 @@ impossible_size_is_an_error(void)
     }
 }
 
-/* ---- each call failing ---- */
+/* ---- each call fails ---- */
 
 struct making {
-    struct pshm_new_object_params spec;
+    struct pshm_new_object_params params;
     struct pshm_new_object new;
     struct pshm_name name;
 };
@@ -698,8 +679,8 @@ act_make(void *context)
 {
     struct making *making = context;
     struct pshm_new_object *new = &making->new;
-    int rc = make(&making->spec, new);
-    if (rc == 0 && making->spec.kind == PSHM_NAMED) {
+    int rc = make(&making->params, new);
+    if (rc == 0 && making->params.kind == PSHM_NAMED) {
         rc = pshm_new_object_publish(new, &making->name);
         if (rc < 0) {
             pshm_new_object_discard(new);
@@ -714,10 +695,10 @@ undo_make(void *context)
     struct making *making = context;
     struct stat st;
     CHECK(fstat(making->new.fd, &st) == 0);
-    CHECK_IS(st.st_size, making->spec.size);
-    CHECK(!making->spec.reserve || st.st_blocks * 512 >= making->spec.size);
-    if (making->spec.kind == PSHM_NAMED) {
-        CHECK_IS(st.st_mode & 07777, making->spec.mode);
+    CHECK_IS(st.st_size, making->params.size);
+    CHECK(!making->params.reserve || st.st_blocks * 512 >= making->params.size);
+    if (making->params.kind == PSHM_NAMED) {
+        CHECK_IS(st.st_mode & 07777, making->params.mode);
         CHECK_IS(st.st_nlink, 1);
         CHECK(pshm_identity_same(identity_of(&making->name),
                                  making->new.id));
@@ -727,7 +708,7 @@ undo_make(void *context)
 }
 
 static void
-each_failure_is_reported(void)
+each_failure_is_returned(void)
 {
     mode_t old = umask(077);
     for (int i = 0; i < 16; i++) {
@@ -737,13 +718,13 @@ each_failure_is_reported(void)
             .name = "make and publish", .act = act_make, .undo = undo_make,
             .context = &making, .resumes = true,
             .overcomes = " access open fstatvfs close unlink munmap lstat "};
-        making.spec = spec_of(PSHM_NAMED, &making.name, 70000);
-        making.spec.temporary = i & 1;
-        making.spec.reserve = i & 2;
-        making.spec.populate = i & 4;
-        making.spec.huge_pages = i & 8;
-        making.spec.mode = 0644;
-        making.spec.gid = i & 1 ? getegid() : (gid_t)-1;
+        making.params = params_of(PSHM_NAMED, &making.name, 70000);
+        making.params.temporary = i & 1;
+        making.params.reserve = i & 2;
+        making.params.populate = i & 4;
+        making.params.huge_pages = i & 8;
+        making.params.mode = 0644;
+        making.params.gid = i & 1 ? getegid() : (gid_t)-1;
         int calls = fail_each(&op);
         check_about("options %d: %s", i, pshm_fault_log());
         CHECK(calls >= 7);
@@ -755,40 +736,31 @@ each_failure_is_reported(void)
             .name = i & 1 ? "make a memfd" : "make unnamed",
             .act = act_make, .undo = undo_make, .context = &making,
             .resumes = true, .overcomes = " fstatvfs close "};
-        making.spec = spec_of(i & 1 ? PSHM_MEMFD : PSHM_UNNAMED, NULL,
-                              70000);
-        making.spec.populate = i & 2;
+        making.params = params_of(i & 1 ? PSHM_MEMFD : PSHM_UNNAMED, NULL,
+                                  70000);
+        making.params.populate = i & 2;
         CHECK(fail_each(&op) >= 5);
     }
     (void)umask(old);
 }
 
-/* ---- killed at each step ---- */
-
-struct death {
-    struct making making;
-    int nth, action;
-};
+/* ---- a death at each step ---- */
 
 #define FILL 'f'
 
 static int
-make_and_be_killed(void *context)
+make_fill_and_publish(void *context)
 {
-    struct death *death = context;
-    struct making *making = &death->making;
-    pshm_fault_arm(NULL, death->nth, death->action, 0);
-    int rc = make(&making->spec, &making->new);
+    struct making *making = context;
+    int rc = make(&making->params, &making->new);
     if (rc == 0) {
         memset(making->new.base, FILL, making->new.length);
         rc = pshm_new_object_publish(&making->new, &making->name);
     }
-    (void)pshm_fault_disarm();
-    CHECK_IS(rc, 0);
-    return 0;
+    return rc;
 }
 
-/* The name is free, or leads to a finished object. */
+/* The name is free, or refers to a finished object. */
 static void
 check_only_finished_objects(const struct making *making)
 {
@@ -798,8 +770,8 @@ check_only_finished_objects(const struct making *making)
         CHECK_IS(rc, -ENOENT);
         return;
     }
-    CHECK_IS(object.size, making->spec.size);
-    CHECK_IS(object.mode & 07777, making->spec.mode);
+    CHECK_IS(object.size, making->params.size);
+    CHECK_IS(object.mode & 07777, making->params.mode);
     size_t size = (size_t)object.size;
     void *base = mmap(NULL, size, PROT_READ, MAP_SHARED, object.fd, 0);
     if (CHECK(base != MAP_FAILED)) {
@@ -827,41 +799,39 @@ reclaim_all(const char *start, bool *all_removed)
 }
 
 static void
-killed_at_each_step_of_making(void)
+death_at_each_step_of_making(void)
 {
     for (int i = 0; i < 8; i++) {
         int action = i & 1 ? PSHM_FAULT_KILL_BEFORE : PSHM_FAULT_KILL_AFTER;
-        struct death death = {.action = action,
-                              .making = {.new = PSHM_NEW_OBJECT_NONE,
-                                         .name = name_of("object")}};
-        struct making *making = &death.making;
-        making->spec = spec_of(PSHM_NAMED, &making->name, 70000);
-        making->spec.mode = 0640;
-        making->spec.temporary = i & 2;
-        making->spec.populate = i & 4;
-        int status = -SIGKILL;
+        struct making making = {.new = PSHM_NEW_OBJECT_NONE,
+                                .name = name_of("object")};
+        making.params = params_of(PSHM_NAMED, &making.name, 70000);
+        making.params.mode = 0640;
+        making.params.temporary = i & 2;
+        making.params.populate = i & 4;
+        bool killed = true;
         struct census before = census_take();
-        for (death.nth = 1; status == -SIGKILL; death.nth++) {
+        for (int nth = 1; killed; nth++) {
             bool all_removed = true;
             char beside[PSHM_NAME_MAX + 2];
             (void)snprintf(beside, sizeof(beside), "%s~",
-                           pshm_name_plain(&making->name));
-            check_about("options %d, killed at call %d", i, death.nth);
-            status = child_run(make_and_be_killed, &death);
-            CHECK(status == 0 || status == -SIGKILL);
-            check_only_finished_objects(making);
+                           pshm_name_plain(&making.name));
+            check_about("options %d, killed at call %d", i, nth);
+            killed = child_killed_at(nth, action, make_fill_and_publish,
+                                     &making);
+            check_only_finished_objects(&making);
             int left = names_with(beside);
             CHECK(left <= 1);
             CHECK_IS(names_with(prefix()) - left,
-                     identity_of(&making->name).ino != 0);
-            reclaim_all(pshm_name_plain(&making->name), &all_removed);
+                     identity_of(&making.name).ino != 0);
+            reclaim_all(pshm_name_plain(&making.name), &all_removed);
             CHECK(all_removed);
             CHECK_NOTHING_LEFT(before);
         }
     }
 }
 
-/* ---- others at each step ---- */
+/* ---- other processes at each step ---- */
 
 struct visitor {
     struct pshm_name name;
@@ -881,15 +851,15 @@ new_object_is_not_reclaimed(void)
 {
     for (int i = 0; i < 2; i++) {
         struct visitor visitor = {.name = name_of("object")};
-        struct pshm_new_object_params spec =
-            spec_of(PSHM_NAMED, &visitor.name, 70000);
+        struct pshm_new_object_params params =
+            params_of(PSHM_NAMED, &visitor.name, 70000);
         struct census before = census_take();
         for (int nth = 1, seen = nth; nth <= seen; nth++) {
             struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
             check_about("temporary %d, reclaimed before call %d", i, nth);
             pshm_fault_hook(reclaim_by_prefix, &visitor);
             pshm_fault_arm(NULL, nth, PSHM_FAULT_HOOK_BEFORE, 0);
-            CHECK_IS(make(&spec, &new), 0);
+            CHECK_IS(make(&params, &new), 0);
             CHECK_IS(pshm_new_object_publish(&new, &visitor.name), 0);
             seen = pshm_fault_disarm();
             CHECK(pshm_identity_same(identity_of(&visitor.name), new.id));
@@ -905,7 +875,7 @@ static int
 publish_after_a_stop(void *context)
 {
     struct making *making = context;
-    CHECK_IS(make(&making->spec, &making->new), 0);
+    CHECK_IS(make(&making->params, &making->new), 0);
     (void)raise(SIGSTOP);
     int rc = pshm_new_object_publish(&making->new, &making->name);
     CHECK(rc == 0 || rc == -EEXIST);
@@ -922,13 +892,10 @@ one_of_two_publishers_wins(void)
         pid_t children[2];
         struct making making = {.new = PSHM_NEW_OBJECT_NONE,
                                 .name = name_of("object")};
-        making.spec = spec_of(PSHM_NAMED, &making.name, 10);
+        making.params = params_of(PSHM_NAMED, &making.name, 10);
         for (size_t i = 0; i < COUNT(children); i++) {
-            making.spec.temporary = (round / 2 + (int)i * round) % 2;
-            children[i] = child_start(publish_after_a_stop, &making);
-        }
-        for (size_t i = 0; i < COUNT(children); i++) {
-            child_wait_stopped(children[i]);
+            making.params.temporary = (round / 2 + (int)i * round) % 2;
+            children[i] = child_start_stopped(publish_after_a_stop, &making);
         }
         CHECK_IS(identity_of(&making.name).ino, 0);
         for (size_t i = 0; i < COUNT(children); i++) {
@@ -951,19 +918,18 @@ struct traffic {
 #define TRAFFIC_SIZE (3 * 4096 + 5)
 
 static int
-publish_again_and_again(void *context)
+publish_many_times(void *context)
 {
     struct traffic *traffic = context;
-    struct pshm_new_object_params spec =
-        spec_of(PSHM_NAMED, &traffic->name, TRAFFIC_SIZE);
-    spec.temporary = traffic->temporary;
-    spec.mode = 0660;
+    struct pshm_new_object_params params =
+        params_of(PSHM_NAMED, &traffic->name, TRAFFIC_SIZE);
+    params.temporary = traffic->temporary;
+    params.mode = 0660;
     for (unsigned int i = 0; !atomic_load(&traffic->stop); i++) {
         struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        CHECK_IS(make(&spec, &new), 0);
+        CHECK_IS(make(&params, &new), 0);
         memset(new.base, 'a' + (char)(i % 26), new.length);
-        CHECK_IS(pshm_new_object_publish(&new, &traffic->name),
-                 0);
+        CHECK_IS(pshm_new_object_publish(&new, &traffic->name), 0);
         CHECK_IS(pshm_link_remove(&traffic->name, new.id), 0);
         pshm_new_object_discard(&new);
     }
@@ -1001,10 +967,10 @@ no_process_sees_a_half_made_object(void)
         traffic->name = name_of("object");
         traffic->temporary = i;
         check_about("temporary %d", i);
-        pid_t child = child_start(publish_again_and_again, traffic);
-        int seen = 0, looks = 0, wanted = SANITIZED ? 1000 : 5000;
-        for (; looks < 40 * wanted && (looks < wanted || seen < 100);
-             looks++) {
+        pid_t child = child_start(publish_many_times, traffic);
+        int seen = 0, reads = 0, wanted = SANITIZED ? 1000 : 5000;
+        for (; reads < 40 * wanted && (reads < wanted || seen < 100);
+             reads++) {
             seen += inspect_object(traffic);
         }
         atomic_store(&traffic->stop, true);
@@ -1020,25 +986,25 @@ main(void)
     RUN(object_has_no_name_until_it_is_published);
     RUN(mode_does_not_depend_on_the_umask);
     RUN(owner_is_set_before_the_mode);
-    RUN(unprivileged_user_may_make_objects);
+    RUN(unprivileged_user_can_make_objects);
     RUN(taken_name_leaves_the_object_unchanged);
     RUN(unnamed_object_can_be_published_later);
     RUN(named_object_without_o_tmpfile);
-    RUN(object_that_is_reclaimed_at_once_is_made_again);
+    RUN(object_is_made_again_if_it_is_reclaimed_at_once);
     RUN(named_object_without_proc);
     RUN(memfd_is_sealed_against_shrinking);
-    RUN(more_may_be_mapped_than_there_is);
-    RUN(memory_is_as_asked_for);
-    RUN(list_is_set_before_there_is_a_name);
+    RUN(mapping_may_be_longer_than_the_object);
+    RUN(memory_is_as_requested);
+    RUN(list_is_set_before_the_object_has_a_name);
     RUN(refused_list_is_reported);
-    RUN(kernel_without_huge_pages_makes_small_ones);
+    RUN(kernel_without_huge_pages_uses_small_pages);
     RUN(pages_that_cannot_be_populated_are_reserved_or_reported);
-    RUN(full_mount_is_an_error_and_no_signal);
-    RUN(lack_of_inodes_is_reported);
+    RUN(full_mount_is_an_error_not_a_signal);
+    RUN(lack_of_inodes_is_an_error);
     RUN(limits_of_the_process_are_errors);
     RUN(impossible_size_is_an_error);
-    RUN(each_failure_is_reported);
-    RUN(killed_at_each_step_of_making);
+    RUN(each_failure_is_returned);
+    RUN(death_at_each_step_of_making);
     RUN(new_object_is_not_reclaimed);
     RUN(one_of_two_publishers_wins);
     RUN(no_process_sees_a_half_made_object);

@@ -22,7 +22,7 @@ identity_of_fd(int fd)
 }
 
 static int
-look_without_proc(void *context)
+find_without_proc(void *context)
 {
     struct pshm_uses mapped;
     (void)context;
@@ -39,16 +39,10 @@ look_without_proc(void *context)
 static void
 proc_may_be_missing(void)
 {
-    int status = child_run(look_without_proc, NULL);
-    if (status == CANNOT) {
-        skip("cannot mount");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(find_without_proc, NULL, "cannot mount");
 }
 
-/* ---- which processes map an object ---- */
+/* ---- the objects that processes use ---- */
 
 static void
 every_object_is_collected_once(void)
@@ -112,19 +106,17 @@ is_used(struct pshm_identity id)
 }
 
 static void
-other_processes_are_seen(void)
+other_processes_are_inspected(void)
 {
     struct pshm_name name = name_of("object");
     struct pshm_identity id = make_plain(&name, (off_t)PAGE, 0600, 0);
     CHECK(!is_used(id));
     int fd = open(name.path, O_RDWR | O_CLOEXEC);
     CHECK(is_used(id));
-    pid_t child = child_start(map_and_stop, &fd);
-    child_wait_stopped(child);
+    pid_t child = child_start_stopped(map_and_stop, &fd);
     (void)close(fd);
     CHECK(is_used(id));
-    CHECK(kill(child, SIGKILL) == 0);
-    CHECK_IS(child_wait(child), -SIGKILL);
+    child_kill(child);
     CHECK(!is_used(id));
     remove_plain(&name);
 }
@@ -145,8 +137,8 @@ find_mapped(void *context)
     return rc;
 }
 
-/* A list that cannot be read must not count as empty.  Whether the maps of one
- * process can be read is another matter: it may be gone, or not ours. */
+/* A list that cannot be read must not count as empty. But a process whose maps
+ * cannot be read is skipped: it may have ended, or belong to another user. */
 static void
 free_mapped(void *context)
 {
@@ -155,7 +147,7 @@ free_mapped(void *context)
 }
 
 static void
-failures_of_collecting_are_told(void)
+failed_calls_of_collecting_are_errors(void)
 {
     static const struct {
         const char *call;
@@ -171,16 +163,16 @@ failures_of_collecting_are_told(void)
     void *base = map_at(fd, 0, PAGE);
     struct census before = census_take();
     for (size_t i = 0; i < COUNT(faults); i++) {
-        check_about("%s failing by errno %d", faults[i].call, faults[i].err);
+        check_about("%s failing with errno %d", faults[i].call, faults[i].err);
         pshm_fault_arm(faults[i].call, 1, PSHM_FAULT_FAIL, faults[i].err);
         CHECK_IS(find_mapped(&find), -faults[i].err);
         CHECK(pshm_fault_disarm() >= 1);
         CHECK_NOTHING_LEFT(before);
     }
-    /* a process that may not be inspected, or has just ended */
-    static const int gone[] = {EACCES, ENOENT, ESRCH, EPERM};
-    for (size_t i = 0; i < COUNT(gone); i++) {
-        pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, gone[i]);
+    /* a process that cannot be inspected, or has just ended */
+    static const int errnos[] = {EACCES, ENOENT, ESRCH, EPERM};
+    for (size_t i = 0; i < COUNT(errnos); i++) {
+        pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, errnos[i]);
         CHECK_IS(find_mapped(&find), 0);
         CHECK(pshm_fault_disarm() >= 1);
         pshm_uses_free(&find.mapped);
@@ -194,7 +186,7 @@ failures_of_collecting_are_told(void)
     (void)close(fd);
 }
 
-/* Another thread maps and unmaps meanwhile. */
+/* Another thread maps and unmaps at the same time. */
 static void *
 map_and_unmap(void *context)
 {
@@ -210,7 +202,7 @@ map_and_unmap(void *context)
 }
 
 static void
-maps_that_change_meanwhile_are_read_whole(void)
+changing_maps_are_read_completely(void)
 {
     bool stop = false;
     pthread_t thread;
@@ -229,10 +221,10 @@ maps_that_change_meanwhile_are_read_whole(void)
     remove_plain(&name);
 }
 
-/* ---- what another process maps ---- */
+/* ---- the mappings of another process ---- */
 
 static int
-share_it(void *context)
+check_shared(void *context)
 {
     CHECK_IS(pshm_maps_share((unsigned)getppid(), context), 1);
     CHECK(munmap(context, PAGE) == 0);
@@ -241,12 +233,11 @@ share_it(void *context)
 }
 
 static void
-process_shares_what_it_maps(void)
+process_shares_only_its_mappings(void)
 {
     void *base = shared_memory(PAGE), *other = malloc(PAGE);
     CHECK_IS(pshm_maps_share((unsigned)getpid(), base), 1);
-    pid_t child = child_start(share_it, base);
-    child_wait_stopped(child);
+    pid_t child = child_start_stopped(check_shared, base);
     CHECK_IS(pshm_maps_share((unsigned)child, base), 0);
     CHECK_IS(pshm_maps_share((unsigned)child, other), 0);       /* private */
     pshm_fault_arm("open", 1, PSHM_FAULT_FAIL, EMFILE);
@@ -275,7 +266,7 @@ find(const void *address)
 }
 
 static bool
-is_the_same(int fd, struct pshm_identity id)
+is_object(int fd, struct pshm_identity id)
 {
     return fd >= 0 && pshm_identity_same(identity_of_fd(fd), id);
 }
@@ -291,7 +282,8 @@ close_found(struct found *found)
     }
 }
 
-/* By its name, by another name in its folder, or by a descriptor. */
+/* The object is found by its name, by another name in its folder, or by a
+ * descriptor. */
 static void
 object_behind_an_address_is_found(void)
 {
@@ -301,26 +293,27 @@ object_behind_an_address_is_found(void)
     char *base = map_at(fd, (off_t)PAGE, 2 * PAGE);
     struct found found = find(base + PAGE + 5);
     CHECK_IS(found.rc, 0);
-    CHECK(is_the_same(found.mapped.object, id));
+    CHECK(is_object(found.mapped.object, id));
     CHECK_IS(found.mapped.offset, 2 * PAGE + 5);
     close_found(&found);
-    /* The kernel shows the name that it was opened by. */
+    /* The kernel shows the name by which the object was opened. */
     CHECK(link(name.path, other.path) == 0 && unlink(name.path) == 0);
     found = find(base);
-    CHECK(is_the_same(found.mapped.object, id));
+    CHECK(is_object(found.mapped.object, id));
     close_found(&found);
     (void)close(fd);
     found = find(base);
-    CHECK(is_the_same(found.mapped.object, id));
+    CHECK(is_object(found.mapped.object, id));
     CHECK(found.mapped.folder >= 0);
     close_found(&found);
-    /* It says so of a name that is gone, which may be another one's name. */
-    struct pshm_name gone = name_of("object (deleted)");
-    (void)make_plain(&gone, 1, 0600, 0);
+    /* The kernel adds " (deleted)" to a removed name, which may be the name of
+     * another object. */
+    struct pshm_name deleted = name_of("object (deleted)");
+    (void)make_plain(&deleted, 1, 0600, 0);
     found = find(base);
-    CHECK(is_the_same(found.mapped.object, id));
+    CHECK(is_object(found.mapped.object, id));
     close_found(&found);
-    remove_plain(&gone);
+    remove_plain(&deleted);
     remove_plain(&other);
     found = find(base);
     CHECK(found.rc == 0 && found.mapped.object == -1);
@@ -330,7 +323,7 @@ object_behind_an_address_is_found(void)
 }
 
 static void
-memory_without_an_object_is_told(void)
+memory_without_an_object_is_an_error(void)
 {
     int on_the_stack = 0;
     struct found found = find(NULL);
@@ -346,7 +339,7 @@ memory_without_an_object_is_told(void)
 }
 
 static void
-object_in_a_folder_that_is_gone_is_not_told(void)
+object_in_a_removed_folder_is_not_found(void)
 {
     char folder[60], path[80];
     (void)snprintf(folder, sizeof(folder), "%s/%sfolder", PSHM_DIR, prefix());
@@ -363,17 +356,17 @@ object_in_a_folder_that_is_gone_is_not_told(void)
     CHECK(munmap(base, PAGE) == 0);
 }
 
-/* Without a name and a descriptor, only its place in the mapping is known;
- * also if /proc/self/fd cannot be read. */
+/* Without a name and a descriptor, or if /proc/self/fd cannot be read, only
+ * the offset in the object is known. */
 static void
-object_that_cannot_be_opened_is_not_told(void)
+object_that_cannot_be_opened_is_not_found(void)
 {
     int fd = memfd_create("test", MFD_CLOEXEC);
     struct pshm_identity id = identity_of_fd(fd);
     CHECK(ftruncate(fd, (off_t)PAGE) == 0);
     char *base = map_at(fd, 0, PAGE);
     struct found found = find(base);
-    CHECK(is_the_same(found.mapped.object, id));
+    CHECK(is_object(found.mapped.object, id));
     close_found(&found);
     pshm_fault_arm("fstat", 1, PSHM_FAULT_FAIL_ON, EIO);
     found = find(base);
@@ -393,9 +386,9 @@ object_that_cannot_be_opened_is_not_told(void)
     CHECK(munmap(base, PAGE) == 0);
 }
 
-/* One process, with one mapping and some open files. */
+/* A simulated /proc has one process, with one mapping and some open files. */
 static int
-find_in_a_proc_of_its_own(void *context)
+find_in_simulated_proc(void *context)
 {
     struct find find = {0};
     struct stat st;
@@ -408,7 +401,7 @@ find_in_a_proc_of_its_own(void *context)
     make_folder("/proc/7/fd");
     write_file("/proc/7/fd/3", "");
     write_file("/proc/7/fd/4", "");
-    write_file("/proc/version", "");    /* no process */
+    write_file("/proc/version", "");    /* not a process */
     CHECK(lstat("/proc/7/fd/3", &st) == 0);
     CHECK_IS(pshm_uses_find_others(st.st_dev, &find.mapped), -ENOENT);
     find.dev = st.st_dev;
@@ -420,7 +413,7 @@ find_in_a_proc_of_its_own(void *context)
         .context = &find,
 #ifdef __GLIBC__
         .overcomes = " close open opendir fstatat "};
-#else                                   /* getline asks for less then */
+#else                                   /* getline allocates less */
         .overcomes = " close open opendir fstatat realloc "};
 #endif
     for (int mapped = 0; mapped < 2; mapped++) {
@@ -432,7 +425,7 @@ find_in_a_proc_of_its_own(void *context)
     CHECK(pshm_uses_has(&find.mapped, 999));
     CHECK(pshm_uses_has(&find.mapped, st.st_ino));
     pshm_uses_free(&find.mapped);
-    /* A descriptor that is closed while it is read does not count. */
+    /* A descriptor that is closed while it is inspected does not count. */
     pshm_fault_arm("fstatat", 1, PSHM_FAULT_FAIL, ENOENT);
     CHECK_IS(find_mapped(&find), 0);
     CHECK_IS(pshm_fault_disarm() > 0, true);
@@ -442,15 +435,9 @@ find_in_a_proc_of_its_own(void *context)
 }
 
 static void
-each_failure_of_collecting_is_told(void)
+each_failure_of_collecting_is_returned(void)
 {
-    int status = child_run(find_in_a_proc_of_its_own, NULL);
-    if (status == CANNOT) {
-        skip("cannot mount a tmpfs");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(find_in_simulated_proc, NULL, "cannot mount a tmpfs");
 }
 
 int
@@ -458,14 +445,14 @@ main(void)
 {
     RUN(proc_may_be_missing);
     RUN(every_object_is_collected_once);
-    RUN(other_processes_are_seen);
-    RUN(process_shares_what_it_maps);
+    RUN(other_processes_are_inspected);
+    RUN(process_shares_only_its_mappings);
     RUN(object_behind_an_address_is_found);
-    RUN(memory_without_an_object_is_told);
-    RUN(object_in_a_folder_that_is_gone_is_not_told);
-    RUN(object_that_cannot_be_opened_is_not_told);
-    RUN(maps_that_change_meanwhile_are_read_whole);
-    RUN(failures_of_collecting_are_told);
-    RUN(each_failure_of_collecting_is_told);
+    RUN(memory_without_an_object_is_an_error);
+    RUN(object_in_a_removed_folder_is_not_found);
+    RUN(object_that_cannot_be_opened_is_not_found);
+    RUN(changing_maps_are_read_completely);
+    RUN(failed_calls_of_collecting_are_errors);
+    RUN(each_failure_of_collecting_is_returned);
     return finish();
 }

@@ -7,8 +7,8 @@
 static bool
 is_mapped(void *base)
 {
-    unsigned char there;
-    return mincore(base, PAGE, &there) == 0;
+    unsigned char resident;
+    return mincore(base, PAGE, &resident) == 0;
 }
 
 static struct pshm_region *
@@ -43,7 +43,7 @@ memory_of_malloc_is_freed(void)
     struct pshm_region *region = pshm_region_new(malloc(100), 0);
     pshm_region_keep(region);
     pshm_region_drop(region);
-    pshm_region_drop(region);           /* AddressSanitizer sees a leak */
+    pshm_region_drop(region);           /* or AddressSanitizer finds a leak */
 }
 
 /* ---- regions of an object ---- */
@@ -119,7 +119,7 @@ object_with_another_region_does_not_shrink(void)
 }
 
 static void
-region_that_is_set_after_a_shrink_starts_again(void)
+region_set_after_a_shrink_is_refused(void)
 {
     int fd = new_memfd(4 * (off_t)PAGE);
     unsigned seen = pshm_region_shrinks();
@@ -164,7 +164,7 @@ forked_child_has_the_same_regions(void)
     (void)close(forked.fd);
 }
 
-/* Read the size, map that much, and write to the last page of it. */
+/* Read the size, map that many bytes, and write to the last page. */
 static void *
 map_and_write(void *context)
 {
@@ -188,7 +188,7 @@ map_and_write(void *context)
 }
 
 static void
-threads_that_map_never_reach_past_the_end(void)
+threads_never_write_past_the_end(void)
 {
     pthread_t threads[2];
     int fd = new_memfd((off_t)PAGE);
@@ -216,7 +216,7 @@ drop(void *region)
 }
 
 static void
-any_thread_may_be_the_last(void)
+any_thread_may_be_the_last_owner(void)
 {
     for (int round = 0; round < 200; round++) {
         void *base;
@@ -235,12 +235,12 @@ any_thread_may_be_the_last(void)
 }
 
 static int
-find_no_memory(void *context)
+make_regions_without_memory(void *context)
 {
     void *base = context;
     struct pshm_region *region;
     use_up_memory();
-    do {                                /* malloc may have a few left */
+    do {                                /* malloc may have some memory left */
         region = pshm_region_new(base, PAGE);
     } while (region != NULL);
     end_limit(RLIMIT_DATA);
@@ -249,14 +249,14 @@ find_no_memory(void *context)
 }
 
 static void
-without_memory_nothing_is_taken_over(void)
+without_memory_the_caller_keeps_the_mapping(void)
 {
     if (SANITIZED) {
         skip("a sanitizer has its own malloc");
         return;
     }
     void *base = shared_memory(PAGE);
-    CHECK_IS(child_run(find_no_memory, base), 0);
+    CHECK_IS(child_run(make_regions_without_memory, base), 0);
     CHECK(munmap(base, PAGE) == 0);
 }
 
@@ -266,11 +266,11 @@ main(void)
     RUN(last_owner_unmaps);
     RUN(object_with_one_region_shrinks);
     RUN(object_with_another_region_does_not_shrink);
-    RUN(region_that_is_set_after_a_shrink_starts_again);
+    RUN(region_set_after_a_shrink_is_refused);
     RUN(forked_child_has_the_same_regions);
-    RUN(threads_that_map_never_reach_past_the_end);
+    RUN(threads_never_write_past_the_end);
     RUN(memory_of_malloc_is_freed);
-    RUN(any_thread_may_be_the_last);
-    RUN(without_memory_nothing_is_taken_over);
+    RUN(any_thread_may_be_the_last_owner);
+    RUN(without_memory_the_caller_keeps_the_mapping);
     return finish();
 }

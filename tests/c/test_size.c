@@ -21,7 +21,7 @@ size_of(int fd)
     return st.st_size;
 }
 
-/* Bytes of memory behind it. */
+/* The memory of the object, in bytes. */
 static off_t
 memory_of(int fd)
 {
@@ -32,28 +32,28 @@ memory_of(int fd)
 
 /* A container's /dev/shm may have as little as 64 MiB. */
 static bool
-has_room(off_t bytes)
+has_space(off_t bytes)
 {
     struct pshm_room room;
     CHECK_IS(pshm_room_of(-1, &room), 0);
     if (room.total_bytes == 0 || room.free_bytes >= (uint64_t)bytes) {
         return true;
     }
-    skip("takes more room than there is in /dev/shm");
+    skip("not enough space in /dev/shm");
     return false;
 }
 
 /* ---- limits ---- */
 
 static int
-limited(void *context)
+size_with_limit(void *context)
 {
     int fd = *(int *)context;
     limit_to(RLIMIT_FSIZE, 8192);
     CHECK_IS(pshm_size_check(8192), 0);
     CHECK_IS(pshm_size_check(8193), -EFBIG);
     CHECK_IS(pshm_size_check(INT64_MAX), -EFBIG);
-    /* SIGXFSZ would end this child. */
+    /* Otherwise SIGXFSZ would end this child. */
     CHECK_IS(pshm_size_set(fd, 8193, false, &go_on), -EFBIG);
     CHECK_IS(pshm_size_set(fd, 8193, true, &go_on), -EFBIG);
     CHECK_IS(size_of(fd), 0);
@@ -66,12 +66,12 @@ limited(void *context)
 }
 
 static void
-file_size_limit_is_an_error_and_no_signal(void)
+file_size_limit_is_an_error_not_a_signal(void)
 {
     struct pshm_name name = name_of("object");
     int fd = open_fresh(&name);
     CHECK_IS(pshm_size_check(INT64_MAX), 0);
-    CHECK_IS(child_run(limited, &fd), 0);
+    CHECK_IS(child_run(size_with_limit, &fd), 0);
     (void)close(fd);
     remove_plain(&name);
 }
@@ -84,7 +84,7 @@ impossible_sizes_are_errors(void)
     int fd = open_fresh(&name);
     for (size_t i = 0; i < COUNT(sizes); i++) {
         check_about("size %lld", (long long)sizes[i]);
-        /* not again and again: there must be an end before memory has one */
+        /* must end before the memory is used up */
         int rc = pshm_size_set(fd, sizes[i], true, &go_on);
         CHECK(sizes[i] > 0 ? rc == -EFBIG || rc == -ENOSPC
                            : rc <= 0);
@@ -95,10 +95,10 @@ impossible_sizes_are_errors(void)
     remove_plain(&name);
 }
 
-/* ---- a fresh object ---- */
+/* ---- a new object ---- */
 
 static void
-fresh_object_gets_size_and_memory(void)
+new_object_gets_size_and_memory(void)
 {
     static const off_t sizes[] = {1, 4095, 4096, 4097, 100000};
     for (size_t i = 0; i < COUNT(sizes); i++) {
@@ -117,11 +117,11 @@ fresh_object_gets_size_and_memory(void)
 }
 
 static void
-large_object_is_made_in_pieces(void)
+large_object_is_reserved_in_pieces(void)
 {
     struct pshm_name name = name_of("object");
     off_t size = 66 * MIB + 5;
-    if (!has_room(size)) {
+    if (!has_space(size)) {
         return;
     }
     int fd = open_fresh(&name);
@@ -150,7 +150,7 @@ grow_without_fallocate(void *context)
 }
 
 static void
-file_system_that_cannot_reserve_gets_the_size(void)
+file_system_that_cannot_reserve_sets_the_size(void)
 {
     struct pshm_name name = name_of("object");
     int fd = open_fresh(&name);
@@ -165,7 +165,7 @@ file_system_that_cannot_reserve_gets_the_size(void)
     remove_plain(&name);
 }
 
-/* ---- each call failing ---- */
+/* ---- each call fails ---- */
 
 struct sizing {
     int fd;
@@ -206,7 +206,7 @@ undo_sizing(void *context)
 }
 
 static void
-each_failure_is_reported(void)
+each_failure_is_returned(void)
 {
     struct pshm_name name = name_of("object");
     struct sizing sizing = {
@@ -261,7 +261,7 @@ growing_never_shrinks(void)
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 90000, 0600, 'x');
     int fd = open(name.path, O_RDWR | O_CLOEXEC);
-    /* another process has grown it since its size was read */
+    /* another process has grown the object since its size was read */
     CHECK_IS(pshm_size_grow(fd, 1000, 50000, &go_on), 0);
     CHECK_IS(size_of(fd), 90000);
     (void)close(fd);
@@ -317,11 +317,11 @@ several_processes_grow_at_once(void)
     remove_plain(&growth.name);
 }
 
-/* ---- another grows the object at each step of a growth that fails ---- */
+/* ---- another process grows it at each step of a growth that fails ---- */
 
 #define OTHER_SIZE (100 * MIB)
 
-/* It reserves what it takes and writes to it. */
+/* The other process reserves memory and writes to it. */
 static void
 grow_and_write(void *context)
 {
@@ -343,13 +343,13 @@ check_theirs(int fd, bool grown)
     CHECK(memcmp(bytes, "theirs", 6) == 0);
 }
 
-/* Ours finds no room for its end, and the other is in between. */
+/* A growth fails while another process has grown the object in between. */
 static void
 failed_growth_leaves_what_others_grew(void)
 {
     static const int errnos[] = {ENOSPC, EINTR};
     struct pshm_name name = name_of("object");
-    if (!has_room(200 * MIB)) {
+    if (!has_space(200 * MIB)) {
         return;
     }
     int fd = open_fresh(&name), other = open(name.path, O_RDWR | O_CLOEXEC);
@@ -380,7 +380,7 @@ failed_growth_leaves_what_others_grew(void)
     remove_plain(&name);
 }
 
-/* The kernel's own undoing: no room for all of it. */
+/* The kernel undoes a fallocate(2) that runs out of space. */
 static int
 fail_beside_another(void *context)
 {
@@ -391,7 +391,7 @@ fail_beside_another(void *context)
     struct pshm_name name = name_of("object");
     int fd = open_fresh(&name);
     CHECK(ftruncate(fd, 10000) == 0);
-    /* another has memory past the end, and has not said the size yet */
+    /* another process has memory past the end, but has not set the size yet */
     CHECK(fallocate(fd, FALLOC_FL_KEEP_SIZE, 50 * MIB, MIB) == 0);
     CHECK_IS(memory_of(fd), MIB);
     pshm_fault_arm("fstatvfs", 1, PSHM_FAULT_FAIL_ON, EIO);
@@ -403,18 +403,12 @@ fail_beside_another(void *context)
 }
 
 static void
-kernel_undoes_only_its_own(void)
+kernel_undoes_only_its_own_growth(void)
 {
-    int status = child_run(fail_beside_another, NULL);
-    if (status == CANNOT) {
-        skip("cannot mount");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(fail_beside_another, NULL, "cannot mount");
 }
 
-/* Be interrupted, while another process grows it. */
+/* A growth of another process is interrupted. */
 static void
 be_interrupted(void *context)
 {
@@ -430,7 +424,7 @@ static void
 interrupted_growth_leaves_what_others_reserved(void)
 {
     struct pshm_name name = name_of("object");
-    if (!has_room(200 * MIB)) {
+    if (!has_space(200 * MIB)) {
         return;
     }
     int fd = open_fresh(&name);
@@ -452,7 +446,7 @@ interrupted_growth_leaves_what_others_reserved(void)
 }
 
 static void
-shrinking_is_to_the_byte(void)
+shrinking_is_exact_to_the_byte(void)
 {
     struct pshm_name name = name_of("object");
     (void)make_plain(&name, 90000, 0600, 'x');
@@ -475,7 +469,7 @@ shrinking_is_to_the_byte(void)
 
 /* Some kernels end fallocate(2) with EINTR, and others do not. */
 static void
-interrupted_call_goes_on(void)
+interrupted_call_continues(void)
 {
     struct pshm_name name = name_of("object");
     int fd = open_fresh(&name);
@@ -499,7 +493,7 @@ static void
 signals_are_checked_between_pieces(void)
 {
     struct pshm_name name = name_of("object");
-    if (!has_room(40 * MIB)) {
+    if (!has_space(40 * MIB)) {
         return;
     }
     int fd = open_fresh(&name);
@@ -546,25 +540,25 @@ fill_small_mount(void *context)
     CHECK_IS(pshm_size_grow(fd, MIB / 2, MIB, &go_on), 0);
     CHECK_IS(pshm_room_of(fd, &room), 0);
     CHECK_IS(room.free_bytes, 0);
-    /* no room for the last page */
+    /* there is not enough space for the last page */
     CHECK_IS(pshm_size_grow(fd, MIB, 2 * MIB, &go_on), -ENOSPC);
     CHECK_IS(size_of(fd), MIB);
-    /* but a size alone takes none */
+    /* a size without a reservation does not need space */
     int sparse = open(PSHM_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     CHECK_IS(pshm_size_set(sparse, 100 * MIB, false, &go_on), 0);
     return 0;
 }
 
 static int
-ask_without_swap(void *context)
+read_memory_without_swap(void *context)
 {
     (void)context;
-    uint64_t known = pshm_memory_available();
+    uint64_t host = pshm_memory_available();
     if (mount_own("/proc", "mode=755") != 0) {
         return CANNOT;
     }
-    uint64_t all = pshm_memory_available();     /* there is no /proc */
-    CHECK(known <= all);
+    uint64_t all = pshm_memory_available();     /* /proc is empty */
+    CHECK(host <= all);
     write_file("/proc/meminfo", "MemAvailable: 3 kB\n");
     CHECK(pshm_memory_available() == all);
     write_file("/proc/meminfo", "MemAvailable: 3 kB\nSwapFree: 2 kB\n");
@@ -575,13 +569,7 @@ ask_without_swap(void *context)
 static void
 memory_is_read_from_proc_if_possible(void)
 {
-    int status = child_run(ask_without_swap, NULL);
-    if (status == CANNOT) {
-        skip("cannot mount a tmpfs");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(read_memory_without_swap, NULL, "cannot mount a tmpfs");
 }
 
 static void
@@ -619,17 +607,11 @@ limit_that_cannot_be_read_is_an_error(void)
 static void
 full_mount_is_an_error(void)
 {
-    int status = child_run(fill_small_mount, NULL);
-    if (status == CANNOT) {
-        skip("cannot mount");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(fill_small_mount, NULL, "cannot mount");
 }
 
-/* Several pieces: the pieces before a failed one are freed, and a size that
- * cannot fit is not begun. */
+/* With several pieces, the pieces before a failed one are freed. A size that
+ * cannot fit is refused before the first piece. */
 static int
 fill_larger_mount(void *context)
 {
@@ -648,7 +630,7 @@ fill_larger_mount(void *context)
     CHECK_IS(memory_of(fd), 0);
 
     CHECK(fallocate(fd, 0, 0, 10 * MIB) == 0);
-    /* the kernel knows better than statvfs */
+    /* without statvfs only the kernel finds that the mount is full */
     pshm_fault_arm("fstatvfs", 1, PSHM_FAULT_FAIL_ON, EIO);
     CHECK_IS(pshm_size_grow(fd, 10 * MIB, 120 * MIB, &go_on),
              -ENOSPC);
@@ -662,15 +644,9 @@ fill_larger_mount(void *context)
 }
 
 static void
-full_mount_is_noticed_before_it_is_full(void)
+size_that_cannot_fit_is_refused_at_once(void)
 {
-    int status = child_run(fill_larger_mount, NULL);
-    if (status == CANNOT) {
-        skip("cannot mount");
-    }
-    else {
-        CHECK_IS(status, 0);
-    }
+    CHECK_IN_CHILD(fill_larger_mount, NULL, "cannot mount");
 }
 
 static void
@@ -689,7 +665,7 @@ memfd_has_no_limit(void)
     (void)close(fd);
 }
 
-/* If the mount has no limit, the machine has one. */
+/* If the mount has no limit, the memory of the machine is the limit. */
 static void
 more_than_the_machine_has_is_refused(void)
 {
@@ -704,8 +680,8 @@ more_than_the_machine_has_is_refused(void)
         CHECK_IS(pshm_size_room(fd, 100 * MIB), 0);
         CHECK(pshm_fault_disarm() >= 3);
     }
-    /* The memory is never requested: that would end processes, also the test.
-     * */
+    /* The memory must not be requested, because the kernel would end processes
+     * to provide it. */
     pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, EIO);
     CHECK_IS(pshm_size_set(fd, (off_t)1 << 45, true, &go_on), -ENOMEM);
     CHECK_IS(pshm_size_grow(fd, 0, (off_t)1 << 45, &go_on), -ENOMEM);
@@ -718,26 +694,26 @@ more_than_the_machine_has_is_refused(void)
 int
 main(void)
 {
-    RUN(file_size_limit_is_an_error_and_no_signal);
+    RUN(file_size_limit_is_an_error_not_a_signal);
     RUN(impossible_sizes_are_errors);
-    RUN(fresh_object_gets_size_and_memory);
-    RUN(large_object_is_made_in_pieces);
-    RUN(file_system_that_cannot_reserve_gets_the_size);
-    RUN(each_failure_is_reported);
+    RUN(new_object_gets_size_and_memory);
+    RUN(large_object_is_reserved_in_pieces);
+    RUN(file_system_that_cannot_reserve_sets_the_size);
+    RUN(each_failure_is_returned);
     RUN(growing_keeps_the_bytes);
     RUN(growing_never_shrinks);
     RUN(several_processes_grow_at_once);
     RUN(failed_growth_leaves_what_others_grew);
-    RUN(kernel_undoes_only_its_own);
+    RUN(kernel_undoes_only_its_own_growth);
     RUN(interrupted_growth_leaves_what_others_reserved);
-    RUN(shrinking_is_to_the_byte);
-    RUN(interrupted_call_goes_on);
+    RUN(shrinking_is_exact_to_the_byte);
+    RUN(interrupted_call_continues);
     RUN(signals_are_checked_between_pieces);
     RUN(memory_is_read_from_proc_if_possible);
     RUN(missing_memory_is_counted);
     RUN(limit_that_cannot_be_read_is_an_error);
     RUN(full_mount_is_an_error);
-    RUN(full_mount_is_noticed_before_it_is_full);
+    RUN(size_that_cannot_fit_is_refused_at_once);
     RUN(memfd_has_no_limit);
     RUN(more_than_the_machine_has_is_refused);
     return finish();

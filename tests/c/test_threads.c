@@ -37,11 +37,11 @@ expect(struct worker *worker, bool holds, const char *what, int rc)
 static int
 make(struct worker *worker, struct pshm_new_object *new)
 {
-    struct pshm_new_object_params spec = {
+    struct pshm_new_object_params params = {
         .kind = PSHM_NAMED, .name = &worker->own, .size = 10000,
         .length = 10000, .mode = 0600, .uid = (uid_t)-1, .gid = (gid_t)-1,
         .reserve = true, .populate = worker->index & 1};
-    return pshm_new_object_make(&spec, &go_on, new);
+    return pshm_new_object_make(&params, &go_on, new);
 }
 
 static void
