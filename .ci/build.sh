@@ -48,7 +48,7 @@ type_checker=$(grep '^mypy==' "$checkout/.ci/requirements.txt")
 install_tools() {
     copy_tree "$tree"
     python3 -m venv "$tools"
-    "$tools/bin/pip" install -qq -r "$checkout/.ci/requirements.txt" \
+    "$tools/bin/pip" install -qq --no-compile -r "$checkout/.ci/requirements.txt" \
         build numpy 'pip>=25' pytest rich 'setuptools>=77'
 }
 
@@ -76,7 +76,10 @@ find_python() {
 
 # pip_for PYTHON ARGUMENT...: runs the pip of the tools for an interpreter that may not have pip.
 pip_for() {
-    "$tools/bin/pip" --python "$1" "${@:2}"
+    local options=()
+    # To compile all modules takes most of the time; each is compiled when it is imported.
+    [ "$2" != install ] || options=(--no-compile)
+    "$tools/bin/pip" --python "$1" "$2" "${options[@]}" "${@:3}"
 }
 
 # make_venv FOLDER PYTHON EXTRA: makes a venv with the package, built from the source distribution.

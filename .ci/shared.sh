@@ -38,9 +38,9 @@ not_sanitized=(
     test_leaks.py test_demo.py test_array_header.py test_array_pickle.py
     test_storm.py::test_no_thread_and_no_forked_child_hangs
     test_command.py test_command_completion.py test_command_copying.py test_command_doctor.py
-    test_command_kinds.py test_command_listing.py test_command_removing.py test_command_rights.py
-    test_command_terminal.py test_command_waiting.py
-    test_docs.py test_readme.py test_surface.py test_sync_surface.py
+    test_command_docs.py test_command_kinds.py test_command_listing.py test_command_removing.py
+    test_command_rights.py test_command_terminal.py test_command_waiting.py
+    test_docs.py test_fork_server.py test_guides.py test_readme.py test_surface.py test_sync_surface.py
 )
 
 # pytest_sanitized PYTHON ARGUMENT...: runs tests with an extension that was built with ASan and

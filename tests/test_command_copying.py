@@ -33,7 +33,7 @@ def test_load_mode_is_not_masked(tmp_path, fresh):
 
 
 def test_load_refuses_a_device_without_an_end(name):
-    text = "It is a device without an end (head -c SIZE copies a part of it)"
+    text = "The device has no end (head -c SIZE copies a part of it)"
     for device in ("/dev/zero", "/dev/urandom"):
         assert bad("load", device, name) == (1, f"posixshm: {device}: {text}")
     with open("/dev/zero", "rb") as zero:
