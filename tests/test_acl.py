@@ -698,7 +698,7 @@ def test_a_file_system_without_lists_is_an_error(run_python):
             with unchanged(), raises(errno.EOPNOTSUPP) as caught:
                 call()
             assert "/dev/shm, a ramfs" in str(caught[0]) and "mount" in str(caught[0]), caught
-        # What a mode can say needs no list.
+        # Rights that a mode can express do not need a list.
         for umask in (0, 0o777):
             os.umask(umask)
             with SharedMemory.create("x", 10, acl="u::rw,g::r", mode=0o777, delete=True) as shm:

@@ -291,7 +291,7 @@ def test_a_second_user_gets_the_permissions_of_the_mode(run_python, names):
         with SharedMemory.open(shared) as shm:
             shm.buf[:4] = b"from"
 
-        # The directory is sticky: what one may write one may still not take away.
+        # The directory is sticky: write permission for an object does not allow removing its name.
         for name in (secret, public, shared):
             with raises(errno.EEXIST):
                 SharedMemory.create(name, 10)

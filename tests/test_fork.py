@@ -221,7 +221,7 @@ for close in (shm.close, shm.close_fd, lambda: shm.detach() and None):
         os._exit(0)
     wait(child)
     assert not shm.closed and shm.stat().st_size == shm.size and view[0] == 1
-    # The lease is the parent's still, though it was one lock that both held.
+    # The use lock, which both processes shared, remains the parent's.
     probe = os.fork()
     if probe == 0:
         assert [each.state for each in posixshm.reclaim(name)] == ["in use"]
@@ -284,7 +284,7 @@ try:
         child = os.fork()
         if child == 0:
             try:
-                # Whatever the others were in the middle of, this process can go on.
+                # The child can continue, regardless of the calls that the other threads were in.
                 shm.size, shm.stat(), shm.buf[0]
                 shm.resize(1 << 20)
                 with SharedMemory.create(f"{{name}}-child", 100) as own:
@@ -471,7 +471,7 @@ try:
             pass
     first = SharedMemory.create(name, 100, init=lambda buf: None)
     plain = os.open("/dev/shm/" + name, os.O_RDWR)
-    assert plain in {closed}  # where from_fd must take it away from
+    assert plain in {closed}  # from_fd() must move it above 2
     handles = [
         first,
         SharedMemory.from_fd(plain),

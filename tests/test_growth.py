@@ -134,10 +134,10 @@ def test_concurrent_growers_end_with_the_largest_size_and_all_bytes(start_python
             try:
                 shm.resize(wanted)
             except ValueError:
-                # Somebody was faster, and has made it larger than that.
+                # Another process has already made the object larger.
                 assert shm.stat().st_size > wanted
                 continue
-            # What this process wrote stays, whoever grows it meanwhile.
+            # The bytes that this process wrote remain when another process grows the object.
             assert len(shm.buf) >= wanted
             at = wanted - 1 - (wanted - 1 - me) % 4  # this process's bytes are those = me mod 4
             if at >= size:

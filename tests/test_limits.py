@@ -454,7 +454,7 @@ for call in (
             call()
         give_back(taken)
 
-# What needs none goes on.
+# Calls that do not need a descriptor still work.
 taken = descriptors_left(0)
 mapping = shm.map()
 mapping[0] = 5
@@ -516,7 +516,7 @@ def fill():
             count += 1
 
 def make_room():
-    # The C library's malloc needs a map now and then.
+    # The C library's malloc sometimes needs a mapping.
     global count
     maps[count - 50 : count] = [None] * 50
     count -= 50

@@ -426,7 +426,7 @@ def test_thousands_of_objects_of_killed_jobs(start_python, names):
         held = []
         for number in range(count):
             shm = SharedMemory.create(f"{prefix}-{number}", 100)
-            if number < 200:  # more than that is not everybody's right
+            if number < 200:  # an ordinary user may be limited to fewer descriptors
                 held.append(shm)
             else:
                 shm.close()
@@ -584,7 +584,7 @@ def test_a_name_that_is_created_again_and_again(start_python, name):
                 with SharedMemory.open(name) as shm:
                     assert shm.is_linked()
                     shm.unlink()
-            except FileNotFoundError:  # reclaimed while nobody held it
+            except FileNotFoundError:  # reclaimed while no process used it
                 pass
         print(rounds)
     """

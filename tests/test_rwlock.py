@@ -433,12 +433,12 @@ for _ in range(3):
         child = os.fork()
         if child == 0:
             lock.acquire_write()
-        looker = os.fork()
-        if looker == 0:
-            while lock.acquire_read(timeout=0):  # until the writer has the gate
+        reader = os.fork()
+        if reader == 0:
+            while lock.acquire_read(timeout=0):  # until the writer waits, which keeps readers out
                 lock.release()
             os._exit(0)
-        assert os.waitpid(looker, 0)[1] == 0
+        assert os.waitpid(reader, 0)[1] == 0
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     with lock.read(30):

@@ -58,7 +58,7 @@ USE = """
 import gc, os, pickle, posixshm, sys
 from posixshm import MemoryMap, SharedMemory, listdir, reclaim
 if sys.version_info[:2] != (3, 12):
-    # What the standard library has for it imports OpenSSL, which 3.12.1 does not survive.
+    # multiprocessing.shared_memory imports OpenSSL, which crashes in subinterpreters of 3.12.1.
     from posixshm import shared_memory
 own = f"{name}-{me}"
 with SharedMemory.create(own, 10_000, init=lambda buf: buf.__setitem__(0, 7), max_size=1 << 20) as shm:

@@ -67,7 +67,7 @@ def _size(size: int, free: int) -> Check:
 
 
 def _inodes(count: int, free: int) -> Check:
-    meaning = "Each object takes one; if none is free, creating an object raises OSError (ENOSPC)."
+    meaning = "Each object takes one; if all are used, creating an object raises OSError (ENOSPC)."
     if count == 0:
         return Check("inodes", "no limit", "ok", meaning)
     value = f"{count:,}, {free:,} free"
@@ -80,7 +80,7 @@ def _inodes(count: int, free: int) -> Check:
 def container() -> Iterator[Check]:
     inside = _container()
     limit = memory_limit()
-    value = inside or "none is seen"
+    value = inside or "not detected"
     meaning = "Shared memory counts against the memory limit of the process that touches it first."
     if limit is None:
         yield Check("container", f"{value}, no memory limit", "ok", meaning)

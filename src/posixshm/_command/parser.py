@@ -20,7 +20,7 @@ exit codes:
 'posixshm COMMAND --help' shows the options of a command, and examples.
 """
 SORTS = ("name", "size", "allocated", "age", "owner", "kind", "state")
-_PATTERN = "a pattern such as 'camera-*', or what a name begins with"
+_PATTERN = "a pattern such as 'camera-*', or the start of a name"
 _OLDER = "only what is older: 90, 30s, 15m, 1h, 2d"
 
 
@@ -115,8 +115,8 @@ def _add_listing(commands: Commands) -> None:
         json=_JSON["ls"],
     )
     ls.add_argument("pattern", nargs="?", metavar="GLOB", help=_PATTERN)
-    ls.add_argument("--sort", choices=SORTS, default="name", help="(name); the largest size first")
-    ls.add_argument("-r", "--reverse", action="store_true", help="the other way round")
+    ls.add_argument("--sort", choices=SORTS, default="name", help="the column to sort by (default: name); sizes in descending order")
+    ls.add_argument("-r", "--reverse", action="store_true", help="reverse the order")
     ls.add_argument("-q", "--quiet", action="store_true", help="names only, one a line")
     ls.add_argument("-0", "--null", action="store_true", help="with -q: end names with a NUL")
     show = commands.add(
@@ -131,7 +131,7 @@ def _add_listing(commands: Commands) -> None:
     holders = commands.add(
         "holders",
         "listing.holders",
-        "List the processes that use an object. Exit code 1 if none is seen.",
+        "List the processes that use an object. The exit code is 1 if no process is found.",
         "posixshm holders prices",
         "kill $(posixshm holders -q prices)",
         json=_JSON["holders"],
