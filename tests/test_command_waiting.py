@@ -44,16 +44,18 @@ def test_wait_for_an_existing_object(make):
 
 def test_wait_ignores_an_object_without_a_size(make):
     name = make(b"")
-    line = f"posixshm: {name}: it is not there after 0.05 s"
+    line = f"posixshm: {name}: the object does not exist after 0.05 s"
     assert bad("wait", name, "--timeout", "0.05") == (1, line)
 
 
 @pytest.mark.parametrize(
-    ("option", "text"), [("--gone", "is there"), ("--free", "is in use")], ids=["gone", "free"]
+    ("option", "text"),
+    [("--gone", "the name still exists"), ("--free", "the object is still in use")],
+    ids=["gone", "free"],
 )
 def test_wait_ends_when_the_object_is_removed(option, text, waiting, name):
     with SharedMemory.create(name, 10, delete=True):
-        line = f"posixshm: {name}: it {text} after 0 s"
+        line = f"posixshm: {name}: {text} after 0 s"
         assert bad("wait", name, option, "--timeout", "0") == (1, line)
         process = waiting("wait", name, option)
     assert process.communicate(timeout=DEADLINE) == ("", "")

@@ -169,5 +169,5 @@ def test_a_closed_standard_output():
 )
 def test_a_missing_package_is_one_line_of_error(package, options, extra, tmp_path):
     code, complaint = bad("demo", *options, env=without(tmp_path, package), cwd=tmp_path)
-    text = f"this needs {package}, which is not installed: pip install 'posixshm[{extra}]'"
+    text = f"{package} is not installed: pip install 'posixshm[{extra}]'"
     assert (code, complaint) == (2, f"posixshm: {text}")

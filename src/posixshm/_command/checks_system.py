@@ -79,7 +79,7 @@ def limits() -> Iterator[Check]:
     yield Check("RLIMIT_NOFILE", limit + most, verdict, meaning, advice if few else "")
     text = (read("/proc/sys/vm/max_map_count") or "").strip()
     if text.isdigit():
-        meaning = "Each object that a process has attached takes a mapping, of so many at most."
+        meaning = "A process can have this many mappings. Each attached object takes one."
         few = int(text) < 65530
         advice = "As root: sysctl vm.max_map_count=262144"
         value = f"{int(text):,}"
@@ -99,13 +99,13 @@ def processes() -> Iterator[Check]:
         yield Check("hidepid of /proc", hidden or "", "note", text, advice)
     else:
         yield Check("hidepid of /proc", "off", "ok", meaning)
-    text = "Locks know their owners by ids, so the processes that use one must be in one namespace."
+    text = "A lock records its owner by thread id: all its users must be in one PID namespace."
     try:
         inode = os.stat("/proc/self/ns/pid").st_ino
     except OSError:
         return
     if inode == _FIRST_PID_NAMESPACE:
-        yield Check("PID namespace", "the first one", "ok", text)
+        yield Check("PID namespace", "the initial one", "ok", text)
     else:
         advice = "Docker: --pid=container:NAME. Kubernetes: shareProcessNamespace."
         yield Check("PID namespace", "a container's", "note", text, advice)

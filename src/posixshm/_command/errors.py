@@ -61,9 +61,7 @@ def need(**packages: str) -> None:
             try:
                 importlib.import_module(module)
             except ModuleNotFoundError:
-                text = (
-                    f"this needs {module}, which is not installed: pip install 'posixshm[{extra}]'"
-                )
+                text = f"{module} is not installed: pip install 'posixshm[{extra}]'"
                 raise MissingPackage(text) from None
             except ImportError as error:
                 raise MissingPackage(f"{module} cannot be imported: {error}") from None

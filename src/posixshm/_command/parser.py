@@ -115,7 +115,8 @@ def _add_listing(commands: Commands) -> None:
         json=_JSON["ls"],
     )
     ls.add_argument("pattern", nargs="?", metavar="GLOB", help=_PATTERN)
-    ls.add_argument("--sort", choices=SORTS, default="name", help="the column to sort by (default: name); sizes in descending order")
+    order = "the column to sort by (default: name); the largest size is first"
+    ls.add_argument("--sort", choices=SORTS, default="name", help=order)
     ls.add_argument("-r", "--reverse", action="store_true", help="reverse the order")
     ls.add_argument("-q", "--quiet", action="store_true", help="names only, one a line")
     ls.add_argument("-0", "--null", action="store_true", help="with -q: end names with a NUL")

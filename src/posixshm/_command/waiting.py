@@ -18,7 +18,7 @@ from posixshm._command.room import record
 from posixshm._command.table import table_lines, terminal_width
 from posixshm._command.text import how_many, is_terminal, printable, size_text
 
-_SHORTEST, _LONGEST = 0.001, 0.05  # seconds between two looks
+_SHORTEST, _LONGEST = 0.001, 0.05  # seconds between two checks
 
 
 def wait(args: argparse.Namespace) -> int:
@@ -26,17 +26,17 @@ def wait(args: argparse.Namespace) -> int:
     name = args.name.removeprefix("/")
     until: Callable[[], bool]
     if args.gone:
-        until, what = lambda: not os.path.lexists(path), "is there"
+        until, what = lambda: not os.path.lexists(path), "the name still exists"
     elif args.free:
-        until, what = lambda: _is_free(name), "is in use"
+        until, what = lambda: _is_free(name), "the object is still in use"
     else:
-        until, what = lambda: _is_there(path), "is not there"
+        until, what = lambda: _is_there(path), "the object does not exist"
     deadline = None if args.timeout is None else time.monotonic() + args.timeout
     pause = _SHORTEST
     while not until():
         left = _LONGEST if deadline is None else deadline - time.monotonic()
         if left <= 0:
-            text = f"{printable(name)}: it {what} after {args.timeout:g} s"
+            text = f"{printable(name)}: {what} after {args.timeout:g} s"
             print(f"posixshm: {text}", file=sys.stderr)
             return REFUSED
         time.sleep(min(pause, left))
