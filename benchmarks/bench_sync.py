@@ -199,13 +199,13 @@ class Race:
         self.counter = counter
         self.seconds = seconds
         self.results = Shared().numbers
-        self.gates = [os.pipe() for _ in range(processes)]
+        self.starts = [os.pipe() for _ in range(processes)]
         self.end = os.pipe()
         self.fairness: list[float] = []
 
     def runner(self, number: int) -> Callable[[], None]:
         def life() -> None:
-            while os.read(self.gates[number][0], 1):
+            while os.read(self.starts[number][0], 1):
                 begin = now()
                 count = self.counter.count()
                 self.results[3 * number] = begin
@@ -216,19 +216,19 @@ class Race:
         return life
 
     def lives(self) -> list[Callable[[], None]]:
-        return [self.runner(number) for number in range(len(self.gates))]
+        return [self.runner(number) for number in range(len(self.starts))]
 
     def batch(self, _turns: int) -> float:
         """Nanoseconds for an increment."""
         value, running = self.counter.value, self.counter.running
         value[0], running[0] = 0, 1
-        for _, gate in self.gates:
-            os.write(gate, b"x")
+        for _, start in self.starts:
+            os.write(start, b"x")
         time.sleep(self.seconds)
         running[0] = 0
-        for _ in self.gates:
+        for _ in self.starts:
             os.read(self.end[0], 1)
-        results = self.results[: 3 * len(self.gates)].tolist()
+        results = self.results[: 3 * len(self.starts)].tolist()
         counts = results[2::3]
         if value[0] != sum(counts):
             raise CannotRun(f"{sum(counts)} increments gave {value[0]}")
@@ -236,7 +236,7 @@ class Race:
         return (max(results[1::3]) - min(results[0::3])) / max(1, sum(counts))
 
     def close(self) -> None:
-        for fds in (*self.gates, self.end):
+        for fds in (*self.starts, self.end):
             for fd in fds:
                 os.close(fd)
 
