@@ -287,6 +287,7 @@ def load():
             continue
         if name in posixshm._LATER:
             module = Module(PACKAGE / f"{posixshm._LATER[name]}.py")
+            ALIASES.update(module.aliases)
         else:
             module = STUB
         entries[name] = module.entry(name)

@@ -12,11 +12,11 @@ __all__ = ["BusError", "guard"]
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from numpy.typing import NDArray
 
-    _Memory = SharedMemory | MemoryMap | View | memoryview | NDArray[Any]
+    _Memory: TypeAlias = SharedMemory | MemoryMap | View | memoryview | NDArray[Any]
 
 
 class BusError(OSError):

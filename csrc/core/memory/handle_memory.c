@@ -11,9 +11,10 @@
 const char handle_map_doc[] =
     "map($self, /, offset=0, length=None, *, readonly=None)\n--\n\n"
     "Return a new MemoryMap of a range of the object: " MAN(mmap, 2) ".\n\n"
+    "The map stays valid after close().\n\n"
     "offset: bytes, a multiple of PAGESIZE. length: bytes; None: up to the\n"
     "end of the object. readonly: whether the bytes cannot be written; None:\n"
-    "as .readonly of the handle. The map stays valid after close().\n\n"
+    "as .readonly of the handle.\n\n"
     "Raises ValueError for a range past the end of the object, and after\n"
     "close(); PermissionError for readonly=False on a read-only handle;\n"
     "OSError: ENOMEM.";

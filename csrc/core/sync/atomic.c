@@ -154,8 +154,10 @@ parse_order(PyObject *value, int does, memory_order *order)
             continue;
         }
         if (does != BOTH && (orders[i].allowed & does) == 0) {
-            PyErr_Format(PyExc_ValueError, "order %R is not for a %s", value,
-                         does == LOADS ? "load" : "store");
+            PyErr_Format(PyExc_ValueError,
+                         "order of a %s must be 'relaxed', '%s' or 'seq_cst', "
+                         "not %R", does == LOADS ? "load" : "store",
+                         does == LOADS ? "acquire" : "release", value);
             return -1;
         }
         *order = orders[i].order;

@@ -184,7 +184,8 @@ PyDoc_STRVAR(
     "not arrive in time or was interrupted, or if the barrier is broken or\n"
     "reset; ValueError after close(); OSError (EDEADLK) if the action of this\n"
     "barrier calls it. A party that arrives while an action runs waits for\n"
-    "the next generation, and if its timeout expires first, breaks only that.");
+    "the next generation. If its timeout expires first, only the next\n"
+    "generation breaks.");
 
 static PyObject *
 barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
@@ -311,9 +312,9 @@ barrier_finalize(PlacedObject *base)
 
 #define BARRIER_DOC_OWN                                                       \
     "parties: how many wait for each other, 1 to 32767; required to create\n"\
-    "one. action: called by the last party that arrives, if that party was\n"\
-    "given one, before the parties are released. timeout: seconds, the\n"     \
-    "default of wait().\n"
+    "one. action: a callable. The party that arrives last calls its own,\n"   \
+    "before the parties are released. timeout: seconds, the default of\n"     \
+    "wait().\n"
 
 PyDoc_STRVAR(
     barrier_at_doc,

@@ -350,7 +350,7 @@ condition_exit(PyObject *op, PyObject *const *args, Py_ssize_t count)
 }
 
 PyDoc_STRVAR(condition_lock_doc,
-             "Lock of the condition: its own RLock, or what lock= was.");
+             "Lock of the condition: its own RLock, or the lock of lock=.");
 
 static PyObject *
 condition_get_lock(PyObject *op, void *Py_UNUSED(closure))

@@ -311,9 +311,10 @@ PyDoc_STRVAR(
     "    on_owner_died=None)\n--\n\n"
     "A lock between processes for many readers or one writer.\n\n"
     "A writer that waits precedes new readers. At most 64 readers hold the\n"
-    "lock; more wait. The thread that acquires it is its owner. If a reader\n"
-    "dies, the kernel releases its part; after a writer died, acquiring the\n"
-    "lock raises OwnerDiedError: " MAN(pthread_mutexattr_setrobust, 3) ".\n\n"
+    "lock at a time; further readers wait. The thread that acquires the lock\n"
+    "is an owner. If a reader dies, the kernel releases its slot. If a writer\n"
+    "dies, acquiring the lock raises OwnerDiedError:\n"
+    MAN(pthread_mutexattr_setrobust, 3) ".\n\n"
     PLACED_DOC_NAME PLACED_DOC_OPTIONS RWLOCK_RECOVERY_DOC "\n"
     PLACED_DOC_RAISES);
 
