@@ -235,12 +235,11 @@ placed_complete(PlacedObject *self)
     return (PyObject *)self;
 }
 
-/* One of the object's own references, or NULL after the last one. */
+/* A member of the object that is a reference. */
 static PyObject **
-reference(PlacedObject *self, size_t i)
+member_at(PlacedObject *self, size_t offset)
 {
-    size_t offset = self->type->references[i];
-    return offset == 0 ? NULL : (PyObject **)(void *)((char *)self + offset);
+    return (PyObject **)(void *)((char *)self + offset);
 }
 
 static int
@@ -249,8 +248,8 @@ placed_traverse(PyObject *op, visitproc visit, void *arg)
     PlacedObject *self = as_placed(op);
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->shm);
-    for (size_t i = 0; reference(self, i) != NULL; i++) {
-        Py_VISIT(*reference(self, i));
+    for (const size_t *at = self->type->references; *at != 0; at++) {
+        Py_VISIT(*member_at(self, *at));
     }
     return 0;
 }
@@ -258,8 +257,8 @@ placed_traverse(PyObject *op, visitproc visit, void *arg)
 static void
 clear_references(PlacedObject *self)
 {
-    for (size_t i = 0; reference(self, i) != NULL; i++) {
-        Py_CLEAR(*reference(self, i));
+    for (const size_t *at = self->type->references; *at != 0; at++) {
+        Py_CLEAR(*member_at(self, *at));
     }
 }
 
