@@ -174,6 +174,7 @@ def take_terminal():
 def _serve(connection):
     """Fork a process for each request; return the request in the new process."""
     reading, writing = os.pipe()
+    waiting, adopted = os.pipe()
     while True:
         data, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
         if not data:
@@ -182,14 +183,15 @@ def _serve(connection):
         if middle == 0:
             pid = os.fork()
             if pid == 0:
-                connection.close()
-                os.close(reading)
-                os.close(writing)
+                os.read(waiting, 1)
+                for fd in (connection.detach(), reading, writing, waiting, adopted):
+                    os.close(fd)
                 return json.loads(data), descriptors
             os.write(writing, str(pid).encode())
             os._exit(0)
         # Answer after the process has its new parent.
         os.waitpid(middle, 0)
+        os.write(adopted, b"x")  # now the process has its new parent and may run
         connection.send(os.read(reading, 100))
         for fd in descriptors:
             os.close(fd)

@@ -35,7 +35,13 @@ MAKE = """
     plain = SharedMemory.create(name + "-plain", 10)
     nameless = SharedMemory.anonymous(10), SharedMemory.unlinked(10)
 """
-WAIT = "print('made', flush=True)\n    signal.pause()"
+# A signal that arrives before the read also ends the read; signal.pause() would wait for another one.
+WAIT = """reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    print('made', flush=True)
+    os.read(reading, 1)
+"""
 
 # How a process ends; whether the name of an object with delete=True remains (likewise with
 # delete="last" if no other process uses it); and whether it remains with track=True.

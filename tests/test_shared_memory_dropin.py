@@ -354,6 +354,7 @@ def test_a_pickle_is_a_reference(shm, protocol):
 
 
 def test_a_copy_is_as_untracked_as_the_original(name):
+    resource_tracker._resource_tracker._stop()  # that of the tests before
     with SharedMemory(name, create=True, size=10, track=False) as shm, copy.copy(shm) as again:
         assert again._track is False
         again.unlink()
