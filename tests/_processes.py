@@ -18,7 +18,12 @@ import sys
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 SHM = "/dev/shm"
-PATH = {"PYTHONPATH": os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))}
+PATH = {
+    "PYTHONPATH": os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")])),
+    # OpenBLAS starts threads when numpy is imported, and a process with threads cannot enter a
+    # user namespace, as private_shm() does for an ordinary user.
+    "OPENBLAS_NUM_THREADS": "1",
+}
 # For children that count memory: glibc caches freed memory for each thread, which counts as used,
 # and newer versions cache more.
 COUNTING = {**PATH, "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
