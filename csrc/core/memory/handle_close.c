@@ -9,11 +9,11 @@
 
 const char handle_close_doc[] =
     "close($self, /)\n--\n\n"
-    "Close the descriptor, and release the memory: " MAN(close, 2) ",\n"
-    MAN(munmap, 2) ".\n\n"
+    "Close the descriptor and release the memory: " MAN(close, 2) ".\n\n"
     "Views stay valid: the memory is unmapped when the last of them is\n"
-    "deallocated. The object and its name stay, unless the object was made\n"
-    "with delete=True. Further calls have no effect; none of them raises.";
+    "deallocated, " MAN(munmap, 2) ". The object and its name stay, unless\n"
+    "the object was made with delete=True, or with delete='last' and no\n"
+    "process uses it any more. Further calls have no effect.";
 
 PyObject *
 handle_close(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -82,8 +82,8 @@ handle_fileno(PyObject *op, PyObject *Py_UNUSED(unused))
 
 const char handle_detach_doc[] =
     "detach($self, /)\n--\n\n"
-    "Close the handle and return its descriptor, an int, which belongs to the\n"
-    "caller then.\n\n"
+    "Close the handle and return its descriptor, an int.\n\n"
+    "The descriptor then belongs to the caller.\n\n"
     "A name that the handle would remove (delete=True or 'last') stays.\n\n"
     "Raises ValueError after close() or close_fd().";
 

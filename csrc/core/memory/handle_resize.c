@@ -218,8 +218,7 @@ follow(size_change *c)
 
 const char handle_resize_doc[] =
     "resize($self, /, size, *, shrink=False)\n--\n\n"
-    "Grow the object to at least size bytes: " MAN(fallocate, 2) ",\n"
-    MAN(ftruncate, 2) ".\n\n"
+    "Grow the object to at least size bytes: " MAN(fallocate, 2) ".\n\n"
     "Returns the new size in bytes, which is larger than size if another\n"
     "process has grown the object further. The new memory is reserved in one\n"
     "system call, which may not answer a signal before it ends.\n\n"

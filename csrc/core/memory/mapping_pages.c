@@ -151,8 +151,8 @@ mapping_unlock_pages(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(
     populate_doc,
     "populate($self, /, offset=0, length=None)\n--\n\n"
-    "Bring every page of a range into memory and map it, so that no later\n"
-    "access faults: " MAN(madvise, 2) ", MADV_POPULATE_WRITE, or\n"
+    "Bring pages into memory and map them: " MAN(madvise, 2) ".\n\n"
+    "No later access to them faults. The advice is MADV_POPULATE_WRITE, or\n"
     "MADV_POPULATE_READ if the mapping is read-only. Needs Linux 5.14.\n\n"
     RANGE_DOC ": ENOSPC if\n"
     "the file system has no room; EFAULT if a page is past the end of the\n"
@@ -290,8 +290,8 @@ mapping_advise(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(
     sync_doc,
     "sync($self, /, offset=0, length=None, flags=4)\n--\n\n"
-    "Write the pages of a file to its disk: " MAN(msync, 2) ". It has no\n"
-    "effect on objects in memory.\n\n"
+    "Write the pages of a file to its disk: " MAN(msync, 2) ".\n\n"
+    "It has no effect on objects in memory.\n\n"
     "flags: MS_SYNC (4) or MS_ASYNC, and MS_INVALIDATE.\n" RANGE_DOC ".");
 
 PyObject *

@@ -177,8 +177,8 @@ PARAMETERS(wait, 1, 0, "timeout");
 PyDoc_STRVAR(
     barrier_wait_doc,
     "wait($self, /, timeout=None)\n--\n\n"
-    "Wait until all parties have called this. Returns how many parties\n"
-    "arrived before, 0 to parties - 1.\n\n"
+    "Wait until all parties have called this.\n\n"
+    "Returns how many parties arrived before, 0 to parties - 1.\n\n"
     "timeout: seconds, on the monotonic clock; 0 or less: do not wait; None:\n"
     "the barrier's own. Raises threading.BrokenBarrierError if a party did\n"
     "not arrive in time or was interrupted, or if the barrier is broken or\n"

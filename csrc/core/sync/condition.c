@@ -302,8 +302,8 @@ condition_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
 PyDoc_STRVAR(
     condition_notify_all_doc,
     "notify_all($self, /)\n--\n\n"
-    "Wake all waiters. Raises RuntimeError if this thread does not hold the\n"
-    "lock.");
+    "Wake all waiters.\n\n"
+    "Raises RuntimeError if this thread does not hold the lock.");
 
 static PyObject *
 condition_notify_all(PyObject *op, PyObject *Py_UNUSED(unused))

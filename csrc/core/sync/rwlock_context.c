@@ -39,8 +39,7 @@ PARAMETERS(write, 1, 0, "timeout");
 
 #define CONTEXT_DOC(method)                                                   \
     #method "($self, /, timeout=-1)\n--\n\n"                                  \
-    "Return a context manager that acquires the lock to " #method " and\n"    \
-    "releases it.\n\n"                                                        \
+    "Return a context manager that acquires the lock to " #method ".\n\n"     \
     "Its __enter__ raises TimeoutError if the lock is not acquired within\n"  \
     "timeout seconds of this call."
 

@@ -177,8 +177,8 @@ view_item(PyObject *op, Py_ssize_t index)
 
 const char view_tolist_doc[] =
     "tolist($self, /)\n--\n\n"
-    "Return the items as nested lists, one level for each dimension, or as a\n"
-    "single value if the view does not have dimensions.\n\n"
+    "Return the items as nested lists, one level for each dimension.\n\n"
+    "The result for a view without dimensions is a single value.\n\n"
     "Raises NotImplementedError if Python does not have a type for the items,\n"
     "and ValueError for text whose bytes are not code points.";
 
