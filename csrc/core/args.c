@@ -199,9 +199,14 @@ mode_from(PyObject *value, const char *what, mode_t *out)
     long long mode;
     if (arg_long(value, what, 0, 07777, &mode) < 0) {
         if (PyErr_ExceptionMatches(PyExc_ValueError)) {
-            PyErr_Format(PyExc_ValueError,
-                         "%s must be between 0o0 and 0o7777, such as 0o600, "
-                         "not %R", what, value);
+            PyErr_Clear();
+            PyObject *octal = PyNumber_ToBase(value, 8);
+            if (octal != NULL) {
+                PyErr_Format(PyExc_ValueError,
+                             "%s must be between 0o0 and 0o7777, such as "
+                             "0o600, not %U", what, octal);
+                Py_DECREF(octal);
+            }
         }
         return -1;
     }

@@ -3,6 +3,7 @@
 #include "core/args.h"
 #include "core/errors.h"
 
+#include "posix/host.h"
 #include "posix/object/attach.h"
 #include "posix/object/use_lock.h"
 #include "posix/object/unused.h"
@@ -19,9 +20,10 @@ pids_text(const pid_t *pids, int count, bool more)
     PyObject *text = PyUnicode_FromString(count == 1 ? "process "
                                                      : "processes ");
     for (int i = 0; text != NULL && i < count; i++) {
-        Py_SETREF(text, PyUnicode_FromFormat("%U%s%ld", text,
-                                             i == 0 ? "" : ", ",
-                                             (long)pids[i]));
+        bool own = pids[i] == pshm_process_id();
+        Py_SETREF(text, PyUnicode_FromFormat("%U%s%ld%s", text,
+                                             i == 0 ? "" : ", ", (long)pids[i],
+                                             own ? " (this process)" : ""));
     }
     if (text != NULL) {
         Py_SETREF(text, PyUnicode_FromFormat("%U%s %s it", text,
