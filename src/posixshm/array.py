@@ -385,6 +385,7 @@ def create(
         if exist_ok or replace or delete:
             text = "exist_ok, replace and delete need a name; this array is anonymous (name=None)"
             raise ValueError(text)
+        check_options("create() without a name", options, _ANONYMOUS_OPTIONS, {})
         shm = SharedMemory.anonymous(header.end, **options)  # type: ignore[misc]
         with _closed_on_error(shm):
             fill(shm.buf)
