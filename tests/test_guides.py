@@ -8,7 +8,6 @@ import struct
 import time
 
 import numpy as np
-import posix_ipc
 import pytest
 from _documents import PAGES, blocks
 
@@ -97,18 +96,27 @@ def test_an_aligned_float_is_old_or_new(read):
 # -- other libraries ----------------------------------------------------------------------------
 
 
-def test_posix_ipc_shares_objects_and_semaphores(name):
-    theirs = posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, size=4096)
-    with SharedMemory.open(name) as ours:
-        os.pwrite(theirs.fd, b"x", 7)
-        assert ours.buf[7] == ord("x")
-        theirs.close_fd()
-        ours.unlink()
-    semaphore = posix_ipc.Semaphore(f"/{name}", posix_ipc.O_CREX, initial_value=2)
-    assert Semaphore(name).acquire(timeout=0)
-    assert semaphore.value == 1
-    semaphore.unlink()
-    semaphore.close()
+def test_posix_ipc_shares_objects_and_semaphores(run_python, name):
+    code = """
+        import os, sys
+        import posix_ipc
+        from posixshm import Semaphore, SharedMemory
+
+        name = sys.argv[1]
+        theirs = posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, size=4096)
+        with SharedMemory.open(name) as ours:
+            os.pwrite(theirs.fd, b"x", 7)
+            assert ours.buf[7] == ord("x")
+            theirs.close_fd()
+            ours.unlink()
+        semaphore = posix_ipc.Semaphore(f"/{name}", posix_ipc.O_CREX, initial_value=2)
+        assert Semaphore(name).acquire(timeout=0)
+        assert semaphore.value == 1
+        semaphore.unlink()
+        semaphore.close()
+    """
+    # A Python without the GIL warns that posix_ipc turns it on.
+    run_python(code, name, options=["-W", "ignore"])
 
 
 # -- limits -------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def main() -> int:
         inspect.getsource(getattr(case, name)).count("resource_tracker.unregister(")
         for name in names
     )
-    if (complaints := said.count("\nKeyError: ")) != called:
+    if (complaints := said.count("KeyError: '")) != called:
         problems.append(f"the trackers printed {complaints} times KeyError, not {called}")
     if "UserWarning: resource_tracker" in said:
         problems.append("a tracker warned")
