@@ -83,6 +83,8 @@ class guard:
         /,
     ) -> None:
         entered = self._block.pop("entered", ())
+        if globals()["_leave"] is None:
+            return  # the interpreter is shutting down, and deallocates the guards
         lost = [(memory, part) for memory, one in entered if (part := _leave(memory, one))]
         if not lost:
             return
