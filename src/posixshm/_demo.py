@@ -46,7 +46,7 @@ def brighten(frame: Film) -> None:
 
 def work(pipe: Connection) -> None:
     """The worker process: it ends when the parent closes the pipe or ends."""
-    with suppress(EOFError, ConnectionError):
+    with suppress(OSError, EOFError):  # OSError: the parent ended in the middle of a message
         while True:
             frame = pickle.loads(pipe.recv_bytes())
             brighten(frame)
