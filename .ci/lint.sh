@@ -5,8 +5,7 @@
 tests_are_there() {
     local test file longer
     for test in "$@"; do
-        file=$tree/tests/${test%%::*}
-        [ -f "$file" ] || fail "there is no $test"
+        file=$checkout/$(test_paths "${test%%::*}") || return 1
         [[ $test == *::* ]] || continue
         grep -q "^def ${test#*::}(" "$file" || fail "there is no $test"
         for longer in $(grep -oE "^def ${test#*::}\w+" "$file" | sed 's/^def //'); do
@@ -47,10 +46,10 @@ lint_clang_tidy() {
     local flags=$scratch/clang-tidy
     mkdir "$flags"
     compiler_flags >"$flags/compile_flags.txt"
-    echo "-I$tree/tests/c" >>"$flags/compile_flags.txt"
+    echo "-I$tree/tests/unit" >>"$flags/compile_flags.txt"
     cd "$tree"
-    ls .clang-tidy tests/c/.clang-tidy
-    find csrc tests/c -name '*.c' | sort |
+    ls .clang-tidy tests/unit/.clang-tidy
+    find csrc tests/unit -name '*.c' | sort |
         xargs -P 2 -n 4 "$tools/bin/clang-tidy" --quiet -p "$flags"
 }
 
@@ -130,7 +129,7 @@ check_types() {
     local python venv
     make_main_venv
     cd "$tree"
-    "$tools/bin/mypy" --strict --python-executable "$main_venv/bin/python" src tests/typing_usage.py
+    "$tools/bin/mypy" --strict --python-executable "$main_venv/bin/python" src tests/contracts/typing_usage.py
     # Compare the stubs with the module, from Python 3.12 on, in which buffer methods are visible.
     python=$(find_python 3.13)
     venv=$scratch/python$("$python" -c "$python_version")

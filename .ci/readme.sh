@@ -48,10 +48,12 @@ depends_on_place=(acl attach command command_copying command_doctor command_list
 depends_on_place+=(command_rights command_terminal command_waiting create demo)
 depends_on_place+=(exit growth handle limits names pickle readme reclaim semaphore)
 depends_on_place+=(shared_memory_dropin signals)
+depends_on_place=("${depends_on_place[@]/#/test_}")
+depends_on_place=("${depends_on_place[@]/%/.py}")
 
 # Few permissions, little memory and other programs at once.
 run_in_short() {
     install_for_user
-    in_way "$(tests_command) -q $(printf 'tests/test_%s.py ' "${depends_on_place[@]}")" \
+    in_way "$(tests_command) -q $(test_paths "${depends_on_place[@]}" | tr '\n' ' ')" \
         --no-namespaces --no-pty --small-shm --busy-shm
 }

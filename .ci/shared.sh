@@ -43,13 +43,25 @@ not_sanitized=(
     test_docs.py test_fork_server.py test_guides.py test_readme.py test_surface.py test_sync_surface.py
 )
 
+# test_paths NAME...: prints the path of each test file, or of a test in it: test_lock.py::test_repr.
+test_paths() {
+    local name
+    for name in "$@"; do
+        find "$checkout/tests" -name "${name%%::*}" -printf "tests/%P${name#"${name%%::*}"}\n" | grep . ||
+            fail "there is no $name"
+    done
+}
+
+# deselected NAME...: prints the option that excludes each test file or test.
+deselected() { test_paths "$@" | sed 's/^/--deselect=/'; }
+
 # pytest_sanitized PYTHON ARGUMENT...: runs tests with an extension that was built with ASan and
 # UBSan. Tests kill processes by SIGSEGV and SIGBUS on purpose, and request impossible sizes.
 pytest_sanitized() {
     own_shm env LD_PRELOAD="$(gcc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
         ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:handle_segv=0:handle_sigbus=0:allocator_may_return_null=1 \
         UBSAN_OPTIONS=print_stacktrace=1 POSIXSHM_ROUNDS=20 \
-        "$1" -m pytest -p no:cacheprovider -o timeout=600 "${not_sanitized[@]/#/--deselect=tests/}" "${@:2}"
+        "$1" -m pytest -p no:cacheprovider -o timeout=600 $(deselected "${not_sanitized[@]}") "${@:2}"
 }
 
 # quick_benchmarks PYTHON: checks that the benchmarks run; the figures are not meaningful.

@@ -7,12 +7,12 @@ touch "$ran"
 # The tests that depend on the version of Python: reference counts, exit, fork, interpreters. The oldest
 # Python and the free-threaded ones run all tests; the others run these.
 its_own=(arguments exit fork leaks lifetime mapping pickle subinterpreters surface threads view)
-its_own=("${its_own[@]/#/tests/test_}")
+its_own=("${its_own[@]/#/test_}")
 its_own=("${its_own[@]/%/.py}")
 
 # The long tests that may fail only in a free-threaded Python.
 of_threads=(dlpack fork lifetime storm subinterpreters threads trust)
-of_threads=("${of_threads[@]/#/tests/test_}")
+of_threads=("${of_threads[@]/#/test_}")
 of_threads=("${of_threads[@]/%/.py}")
 
 # The tests that take seconds each, which the README's command excludes.
@@ -22,7 +22,7 @@ run_long() {
     cd "$tree"
     # The C tests are another step.
     POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider --durations=8 -m long \
-        --ignore tests/test_posix_room.py
+        --ignore tests/unit/test_posix_room.py
 }
 
 run_suite() { # run_suite VERSION PYTHON [FILE...]
@@ -40,9 +40,9 @@ run_suite() { # run_suite VERSION PYTHON [FILE...]
     # The README's command runs the tests that do not depend on the version, and those of the posixshm
     # command, which does not use threads.
     POSIXSHM_TEST_NEW=$new POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider --durations=8 \
-        -m 'not once and not long' --ignore-glob='*/test_command_*.py' "${@:3}"
+        -m 'not once and not long' --ignore-glob='*/test_command_*.py' $(test_paths "${@:3}")
     case $1 in
-        *t) POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider -m long "${of_threads[@]}" ;;
+        *t) POSIXSHM_ROUNDS=20 own_shm "$venv/bin/python" -m pytest -p no:cacheprovider -m long $(test_paths "${of_threads[@]}") ;;
     esac
     echo "$1${3:+ (in part)}" >>"$ran"
 }
@@ -64,12 +64,12 @@ run_consumers() { # run_consumers PYTHON [with-torch]
     own_shm "$venv/bin/python" -m pytest -p no:cacheprovider tests/consumers "${options[@]}"
 }
 
-# Runs tests/cases with their packages in the environment of the first consumers.
+# Runs tests/contracts/cases with their packages in the environment of the first consumers.
 run_cases() {
     local python
     python=$(ls "$scratch"/consumers*-with-torch/bin/python)
-    pip_for "$python" install -qq -r "$tree/tests/cases/requirements.txt"
-    own_shm env PATH="$(dirname "$python"):$PATH" PYTHON="$python" "$tree/tests/cases/run.sh"
+    pip_for "$python" install -qq -r "$tree/tests/contracts/cases/requirements.txt"
+    own_shm env PATH="$(dirname "$python"):$PATH" PYTHON="$python" "$tree/tests/contracts/cases/run.sh"
 }
 
 run_consumers_and_cases() {
@@ -81,7 +81,7 @@ run_cpython_tests() { # run_cpython_tests PYTHON
     local wheel
     if "$1" -c 'import test._test_multiprocessing, test.lock_tests' 2>/dev/null; then
         wheel=$(make_wheel "$1")
-        "$tree/tests/cpython/run" "$1" --wheel "$wheel"
+        "$tree/tests/contracts/cpython/run" "$1" --wheel "$wheel"
     else
         echo "NOT TESTED: $1 comes without the test package"
         # Debian's python3 does. In CI, python3 must have it, or no version would be tested.
@@ -121,10 +121,10 @@ run_coverage() {
     CFLAGS='-O0 -DNDEBUG --coverage -fprofile-update=atomic' LDFLAGS=--coverage \
         "$venv/bin/python" setup.py -q build_ext --inplace --build-temp python
     chmod -R a+rwX "$source"
-    own_shm tests/c/run --coverage "$source/c" || echo "some C tests failed with the counters"
+    own_shm tests/unit/run --coverage "$source/c" || echo "some C tests failed with the counters"
     export PYTHONPATH=$source/src
     POSIXSHM_ROUNDS=2 own_shm "$venv/bin/python" -m pytest -q -p no:cacheprovider \
-        -o timeout=600 -m 'not once' "${reach_most[@]}" || echo "some tests failed with the counters"
+        -o timeout=600 -m 'not once' $(test_paths "${reach_most[@]}") || echo "some tests failed with the counters"
     own_shm "$venv/bin/python" -m pytest -q -p no:cacheprovider --noconftest tests/consumers/test_ml_dtypes.py
     "$tree/.ci/coverage" "${coverage_floor[@]}" c python
 }
@@ -134,12 +134,12 @@ reach_most+=(growth lifetime limits lock lock_dead mapping names pickle reclaim 
 reach_most+=(shared_memory_dropin sync_surface view view_buffer view_format view_items view_pickle)
 reach_most+=(attach_checked audit primitive_travel guard holders signals sync_hostile trust)
 reach_most+=(primitive_names primitive_overlap primitive_renewed lock_replayed lost_descriptor owner_gone sync_readonly)
-reach_most=("${reach_most[@]/#/tests/test_}")
+reach_most=("${reach_most[@]/#/test_}")
 reach_most=("${reach_most[@]/%/.py}")
 coverage_floor=(97.5 93.5) # percent of lines and of branches
 
 run_c() {
-    own_shm "$tree/tests/c/run"
+    own_shm "$tree/tests/unit/run"
 }
 
 # musl lacks the functions with a clock argument and has other types.
@@ -148,7 +148,7 @@ run_musl() {
     mkdir "$headers"
     for folder in linux asm-generic; do ln -s "/usr/include/$folder" "$headers"; done
     ln -s "/usr/include/$(gcc -print-multiarch)/asm" "$headers"
-    CC="musl-gcc -isystem $headers" own_shm "$tree/tests/c/run" --quick
+    CC="musl-gcc -isystem $headers" own_shm "$tree/tests/unit/run" --quick
 }
 
 run_benchmarks() {

@@ -138,12 +138,12 @@ def needs_plain_build(reason):
 
 
 def build_c(source, folder, *flags):
-    """Build tests/c/`source` in `folder` and return the path of the program, or of the library with
+    """Build tests/unit/`source` in `folder` and return the path of the program, or of the library with
     the flags -shared and -fPIC. Fails in CI if that is not possible."""
     import shutil
     import subprocess
 
-    source = os.path.join(TESTS, "c", source)
+    source = os.path.join(TESTS, "unit", source)
     program = folder / os.path.basename(source).removesuffix(".c")
     compiler = os.environ.get("CC", "cc").split()
     command = [*compiler, "-std=c11", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror", *flags]
@@ -156,13 +156,13 @@ def build_c(source, folder, *flags):
 
 
 def build_faults(folder):
-    """Build the library of tests/c/faults.h in `folder`; return the environment that preloads
+    """Build the library of tests/unit/faults.h in `folder`; return the environment that preloads
     it."""
     import subprocess
 
     library = folder / "faults.so"
     done = subprocess.run(
-        ["bash", f"{TESTS}/c/run", "--faults-so", str(library)],
+        ["bash", f"{TESTS}/unit/run", "--faults-so", str(library)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -177,7 +177,7 @@ def build_faults(folder):
 
 
 class Faults:
-    """The functions of tests/c/faults.h, for the calls of the extension module."""
+    """The functions of tests/unit/faults.h, for the calls of the extension module."""
 
     FAIL, KILL_BEFORE, KILL_AFTER, STOP_BEFORE, STOP_AFTER = range(5)
     FAIL_ON, HOOK_BEFORE, HOOK_AFTER = range(5, 8)

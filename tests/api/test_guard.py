@@ -31,7 +31,7 @@ def guarded(run_python, name):
 
 @pytest.fixture
 def handler(tmp_path):
-    """The path of the library that installs a SIGBUS handler, built from tests/c/bus_handler.c."""
+    """The path of the library that installs a SIGBUS handler, built from tests/unit/bus_handler.c."""
     return build_c("bus_handler.c", tmp_path, "-shared", "-fPIC")
 
 

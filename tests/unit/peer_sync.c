@@ -1,4 +1,4 @@
-/* The peer of tests/test_sync_peer.py: a program that does not use posixshm. It
+/* The peer of tests/processes/test_sync_peer.py: a program that does not use posixshm. It
  * only gets the offsets of the objects of the C library in a file.
  *
  *   peer_sync semaphores FILE OFFSET OFFSET ROUNDS

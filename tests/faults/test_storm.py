@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from _processes import TESTS
 
-STORM = Path(__file__).parent / "children" / "storm.py"
+STORM = Path(TESTS) / "children" / "storm.py"
 ROUNDS = int(os.environ.get("POSIXSHM_STORMS", "1"))
 SECONDS = 3
 

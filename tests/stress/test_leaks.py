@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from _processes import COUNTING
+from _processes import COUNTING, TESTS
 
-MODULES = sorted(file.stem for file in Path(__file__).parent.glob("_leak_*.py"))
+MODULES = sorted(file.stem for file in Path(TESTS).glob("_leak_*.py"))
 DEADLINE = 100  # counting is slow in a debug build
 
 

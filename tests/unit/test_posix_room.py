@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from _processes import cannot_be_tested
 
-RUN = Path(__file__).parent / "c" / "run"
+RUN = Path(__file__).parent / "run"
 COMPILER = os.environ.get("CC", "gcc").split()[0]
 
 

@@ -1,4 +1,4 @@
-/* Another library's handler of SIGBUS, for tests/test_guard.py. */
+/* Another library's handler of SIGBUS, for tests/api/test_guard.py. */
 #include <signal.h>
 #include <unistd.h>
 

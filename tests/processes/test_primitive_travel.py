@@ -288,9 +288,10 @@ lock.release()
 
 
 def test_sub_interpreters(run_python, name):
-    from test_subinterpreters import START
-
-    code = f"""{START}
+    code = """
+import gc, os, sys, threading
+from _processes import unchanged
+from children.interpreters import *
 from posixshm import Lock, Semaphore, SharedMemory
 shm = SharedMemory.create(name, 65536, delete=True)
 lock = Lock.at(shm, 0, create=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from _processes import cannot_be_tested, needs_plain_build
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("bench_*.py"))
 
 pytestmark = [pytest.mark.once, pytest.mark.long]

@@ -1,6 +1,6 @@
 """A C program uses the semaphores, mutexes and words with the functions of the C library.
 
-tests/c/peer_sync.c knows their offsets but does not use this library.
+tests/unit/peer_sync.c knows their offsets but does not use this library.
 """
 
 import subprocess
