@@ -19,6 +19,12 @@ lint_language() {
     .ci/language
 }
 
+lint_reference() { # are the pages those of the docstrings and signatures?
+    make_main_venv
+    pip_for "$main_venv/bin/python" install -qq "$(grep '^griffelib==' "$checkout/.ci/requirements.txt")"
+    "$main_venv/bin/python" "$tree/.ci/reference" --check
+}
+
 lint_ruff() {
     "$tools/bin/ruff" check --no-cache "$tree"
 }

@@ -2,7 +2,8 @@
 
 import re
 
-KNOWN = {}  # the entries by their names
+from entries import ENTRIES, split
+
 ERROR = r"(?:(?:[a-z]+\.)?[A-Z]\w*(?:Error|Exit|Interrupt)|struct\.error)"
 SENTENCE = r"(?:^|(?<=[.;:)]\s))"
 TOKEN = re.compile(
@@ -66,9 +67,9 @@ def code(text, entry):
         owner = entry.name.rpartition(".")[0]
     if text.startswith("."):
         name = owner + name
-    elif "." not in name and name != text and f"{owner}.{name}" in KNOWN:
+    elif "." not in name and name != text and f"{owner}.{name}" in ENTRIES:
         name = f"{owner}.{name}"
-    found = KNOWN.get(name)
+    found = ENTRIES.get(name)
     if found is None or entry is None or found is entry or found.name == owner:
         return shown
     if "." not in name and name == text and found.kind == "constant":
@@ -124,21 +125,9 @@ def sections(text, parameters):
     return [(title, part) for title, part in found if part]
 
 
-def split_errors(text):
-    """Split the text at semicolons outside of brackets."""
-    depth, parts = 0, [""]
-    for each in text:
-        depth += (each in "([") - (each in ")]")
-        if each == ";" and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += each
-    return [part.strip() for part in parts]
-
-
 def outcome(title, text, entry):
     """The results or exceptions of a call; exceptions as a list if no other text precedes them."""
-    parts = split_errors(text)
+    parts = split(text, ";")
     if title == "Returns" or len(parts) == 1 or not all(re.match(ERROR, part) for part in parts):
         return ["", f"**{title}** {inline(text, entry)}"]
     last, stop, more = re.match(r"(.*?)(\.(?= [A-Z])|\.?$)(.*)", parts.pop()).groups()
