@@ -16,7 +16,7 @@
 #define MAN(page, section) #page "(" #section ")"
 
 /* The objects of the state, which the garbage collector visits. */
-#define CORE_OBJECTS 28
+#define CORE_OBJECTS 29
 
 typedef struct {
     union {
@@ -44,6 +44,7 @@ typedef struct {
             PyObject *attach_function;          /* handle_pickle.c */
             PyObject *open_placed_function;
             PyObject *support;                  /* module posixshm._support */
+            PyObject *reduction_name;           /* handle_pickle.c */
             PyObject *boot_id;                  /* str, once it was needed:
                                                    handle_pickle.c */
             PyObject *owner_died_type;          /* the last object */
