@@ -163,6 +163,15 @@ def stat(fd: int) -> os.stat_result:
     return os.fstat(fd)
 
 
+def warn_of_huge_pages(memfd: bool) -> None:
+    """Warn if huge_pages=True has no effect for a new object."""
+    try:
+        from . import _huge_pages
+    except ImportError:  # a daemon that has changed its user may not be able to read the package
+        return
+    _huge_pages.warn(memfd)
+
+
 def holders_of(name: str) -> list[int]:
     """The processes that use the object, by their pids, as far as /proc shows them."""
     from . import _holders

@@ -1550,14 +1550,15 @@ def test_every_bit_of_the_mode_is_set_at_creation(name, run_python):
     """Setting the size of an object clears two of these bits for users other than root."""
     run_python(
         """
-        import os, sys
+        import os, sys, warnings
         import weakref
-        import posixshm._acl
+        import posixshm._acl, posixshm._huge_pages
         from posixshm import SharedMemory
         if os.geteuid() == 0:
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
+        warnings.simplefilter("ignore")
         for options in {}, {"reserve": False}, {"populate": True}, {"huge_pages": True}, {"acl": "u::7"}:
             for mode in 0o4755, 0o2755, 0o2745, 0o6711, 0o7777:
                 with SharedMemory.create(sys.argv[1], 10000, mode=mode, delete=True, **options) as shm:

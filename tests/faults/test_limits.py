@@ -11,11 +11,12 @@ from _processes import PATH, cannot_be_tested, needs_mounts, needs_plain_build, 
 MIB = 1 << 20
 
 START = """
-import errno, gc, os, signal, sys
+import errno, gc, os, signal, sys, warnings
 from _processes import SHM, free_bytes, mount_tmpfs, private_shm, raises, shm_names, unchanged
 import posixshm
 from posixshm import MemoryMap, SharedMemory
 MIB = 1 << 20
+warnings.filterwarnings("ignore", "huge_pages=True has no effect")
 """
 
 

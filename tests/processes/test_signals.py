@@ -10,10 +10,11 @@ import pytest
 from _processes import PATH, TESTS, build_faults, needs_mounts
 
 START = """
-import errno, gc, os, signal, sys, threading, time
+import errno, gc, os, signal, sys, threading, time, warnings
 from _processes import free_bytes, private_shm, raises, unchanged
 from posixshm import SharedMemory
 private_shm("size=1500m")
+warnings.filterwarnings("ignore", "huge_pages=True has no effect")
 BIG = 1 << 30
 
 class Interrupted(Exception):

@@ -547,6 +547,18 @@ pages_that_cannot_be_populated_are_reserved_or_reported(void)
 }
 
 static void
+populated_memory_is_not_reserved_again(void)
+{
+    struct pshm_new_object_params params = params_of(PSHM_MEMFD, NULL, MIB);
+    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
+    params.populate = true;
+    pshm_fault_arm("fallocate", 0, PSHM_FAULT_FAIL, 0);
+    CHECK_IS(make(&params, &new), 0);
+    CHECK_IS(pshm_fault_disarm(), 0);
+    pshm_new_object_discard(&new);
+}
+
+static void
 full_mount_is_an_error_not_a_signal(void)
 {
     static const struct space spaces[] = {
@@ -999,6 +1011,7 @@ main(void)
     RUN(refused_list_is_reported);
     RUN(kernel_without_huge_pages_uses_small_pages);
     RUN(pages_that_cannot_be_populated_are_reserved_or_reported);
+    RUN(populated_memory_is_not_reserved_again);
     RUN(full_mount_is_an_error_not_a_signal);
     RUN(lack_of_inodes_is_an_error);
     RUN(limits_of_the_process_are_errors);

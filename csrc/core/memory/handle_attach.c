@@ -10,6 +10,7 @@
 #include "posix/constants.h"
 #include "posix/object/fd.h"
 #include "posix/object/map.h"
+#include "posix/object/populate.h"
 #include "posix/object/region.h"
 #include "posix/object/size.h"
 #include "posix/object/use_lock.h"
@@ -129,9 +130,9 @@ attach_once(core_state *state, const struct pshm_name *path,
 }
 
 int
-handle_attach(core_state *state, PyObject *given,
-              const struct pshm_name *path, const attach_params *params,
-              handle_state *out, struct pshm_object *object)
+handle_attach(core_state *state, const struct pshm_name *path,
+              const attach_params *params, handle_state *out,
+              struct pshm_object *object)
 {
     int rc;
     *object = (struct pshm_object){.fd = -1};
@@ -139,7 +140,8 @@ handle_attach(core_state *state, PyObject *given,
         rc = attach_once(state, path, params, out, object);
     } while (rc == SHRUNK || try_again(rc));
     if (rc == 0) {
-        out->name = handle_name_of(path, given);
+        out->path = *path;
+        out->name = PyUnicode_FromString(pshm_name_plain(path));
         if (out->name == NULL) {
             PyErr_Clear();
             handle_state_clear(out);
@@ -279,8 +281,7 @@ reserve(handle_state *state, PyObject *name)
                          : pshm_size_room(state->fd->fd, missing);
     if (rc == 0) {
         rc = state->readonly
-                 ? pshm_map_populate(map->base, (size_t)size, false,
-                                     &interrupt)
+                 ? pshm_populate(map->base, (size_t)size, false, &interrupt)
                  : pshm_size_reserve(state->fd->fd, size, &interrupt);
     }
     PyEval_RestoreThread(released);
@@ -305,7 +306,7 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
         return -1;
     }
     for (;;) {
-        int rc = handle_attach(state, name, path, params, out, &object);
+        int rc = handle_attach(state, path, params, out, &object);
         if (rc == 0) {
             return params->reserve ? reserve(out, name) : 0;
         }
@@ -361,8 +362,7 @@ handle_attach_new(core_state *state, PyObject *given,
     if (self == NULL) {
         return -1;
     }
-    int rc = handle_attach(state, given, path, &params, &attached,
-                           &object);
+    int rc = handle_attach(state, path, &params, &attached, &object);
     if (rc < 0) {
         Py_DECREF(self);
         if (rc != -ENOENT) {

@@ -110,7 +110,9 @@ handle_make(core_state *state, PyObject *type, create_params *params)
     "the memory now, with " MAN(fallocate, 2) ", so that a full mount\n"      \
     "raises OSError (ENOSPC) here instead of causing a bus error later.\n"    \
     "populate: map every page now (Linux 5.14). huge_pages: ask for huge\n"   \
-    "pages, which the kernel may ignore.\n"
+    "pages; a RuntimeWarning says so if the settings of the machine do not\n" \
+    "allow any. The kernel also uses small pages for an object that is\n"     \
+    "smaller than a huge page, and if it has no huge page left.\n"
 
 #define OWNER_DOC                                                             \
     "mode: permissions, regardless of the umask. uid, gid: the owner and\n"   \

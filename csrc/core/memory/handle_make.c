@@ -148,6 +148,18 @@ make_object(core_state *state, const create_params *params,
 #define SIZING_TIMEOUT 1.0
 #define SIZING_PAUSE 0.0002
 
+static int
+set_name(handle_state *state, const struct pshm_name *path)
+{
+    state->path = *path;
+    state->name = PyUnicode_FromString(pshm_name_plain(path));
+    if (state->name == NULL) {
+        handle_state_clear(state);
+        return -1;
+    }
+    return 0;
+}
+
 /* Returns 0 with *out attached; 1: the name is free; or -1 with an exception.
  */
 static int
@@ -164,14 +176,12 @@ attach_existing(core_state *state, const create_params *params,
     if (audit_open(path, false) < 0) {
         return -1;
     }
-    int rc = handle_attach(state, params->name, path, &attach, out,
-                           &object);
+    int rc = handle_attach(state, path, &attach, out, &object);
     while (rc == -ENODATA && pshm_clock() < deadline) {
         if (handle_pause(deadline, &pause) < 0) {
             return -1;
         }
-        rc = handle_attach(state, params->name, path, &attach, out,
-                           &object);
+        rc = handle_attach(state, path, &attach, out, &object);
     }
     if (rc == -ENOENT) {
         return 1;
@@ -243,6 +253,20 @@ use_existing(core_state *state, const create_params *params,
 
 /* ---- Either ---- */
 
+/* Returns 0, or -1 if a filter turns the warning into an exception. */
+static int
+warn_of_huge_pages(core_state *state, const create_params *params)
+{
+    if (!params->spec.huge_pages) {
+        return 0;
+    }
+    PyObject *result = PyObject_CallMethod(
+        state->support, "warn_of_huge_pages", "O",
+        params->spec.kind == PSHM_MEMFD ? Py_True : Py_False);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 /* Returns 0; 1: try again, because another process took or removed the name; or
  * -1 with an exception. */
 static int
@@ -262,19 +286,16 @@ make_or_attach(core_state *state, create_params *params,
             return rc;
         }
     }
-    if (audit_create(params->spec.name, params->size) < 0) {
+    if (warn_of_huge_pages(state, params) < 0
+        || audit_create(params->spec.name, params->size) < 0) {
         return -1;
     }
     if (handle_prepare(state, out) < 0) {
         PyErr_NoMemory();
         return -1;
     }
-    if (params->spec.name != NULL) {
-        out->name = handle_name_of(params->spec.name, params->name);
-        if (out->name == NULL) {
-            handle_state_clear(out);
-            return -1;
-        }
+    if (params->spec.name != NULL && set_name(out, params->spec.name) < 0) {
+        return -1;
     }
     rc = make_object(state, params, self, out, finalizer);
     if (rc != 0) {

@@ -10,6 +10,7 @@
 
 #include "posix/object/fd.h"
 #include "posix/object/map.h"
+#include "posix/object/populate.h"
 #include "posix/object/procmaps.h"
 #include "posix/object/size.h"
 
@@ -203,8 +204,8 @@ populate(MemoryMapObject *self, const struct pshm_mapped *where,
     }
     PyThreadState *released = PyEval_SaveThread();
     const struct pshm_interrupt interrupt = core_interrupt(&released);
-    int rc = pshm_map_populate(self->base + offset, (size_t)length, write,
-                               &interrupt);
+    int rc = pshm_populate(self->base + offset, (size_t)length, write,
+                           &interrupt);
     PyEval_RestoreThread(released);
     if (rc == 0) {
         Py_RETURN_NONE;

@@ -7,9 +7,6 @@
 
 #include "posix/constants.h"
 
-/* Bytes that are populated between two checks for signals. */
-#define POPULATE_PIECE ((size_t)32 << 20)
-
 size_t
 pshm_page_size(void)
 {
@@ -150,31 +147,6 @@ pshm_advice_is_safe(int advice)
          * GUARD_INSTALL and HWPOISON this process. */
         return false;
     }
-}
-
-int
-pshm_map_populate(void *base, size_t length, bool write,
-                  const struct pshm_interrupt *interrupt)
-{
-    int advice = write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
-    for (size_t done = 0; done < length;) {
-        size_t piece = length - done;
-        if (piece > POPULATE_PIECE) {
-            piece = POPULATE_PIECE;
-        }
-        int rc = pshm_result(madvise((char *)base + done, piece, advice));
-        if (rc < 0 && rc != -EINTR) {
-            return rc;
-        }
-        done += rc == 0 ? piece : 0;
-        if (done < length) {
-            rc = pshm_interrupt_check(interrupt);
-            if (rc < 0) {
-                return rc;
-            }
-        }
-    }
-    return 0;
 }
 
 int

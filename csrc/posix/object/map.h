@@ -6,7 +6,6 @@
 #define PSHM_MAP_H
 
 #include "posix/base.h"
-#include "posix/interrupt.h"
 
 /* Bytes in a page. */
 size_t pshm_page_size(void);
@@ -50,13 +49,6 @@ int pshm_map_unlock(void *base, size_t length);
 
 /* Whether the advice leaves every byte of the range in place and readable. */
 bool pshm_advice_is_safe(int advice);
-
-/* Bring every page in and map it, for writing if write: madvise(2).
- * Returns 0; -EINTR; -EFAULT: a page is past the object's end, or cannot get
- * memory; -EINVAL: the kernel is older than Linux 5.14, or the memory is a
- * device's; or -errno.  A part of the pages may be there then. */
-int pshm_map_populate(void *base, size_t length, bool write,
-                      const struct pshm_interrupt *interrupt);
 
 /* Count the bytes of the range that are in memory, by whole pages: mincore(2).
  * Returns 0 or -errno. */

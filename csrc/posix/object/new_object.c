@@ -8,6 +8,7 @@
 #include "posix/object/link.h"
 #include "posix/object/map.h"
 #include "posix/object/name_lock.h"
+#include "posix/object/populate.h"
 #include "posix/object/size.h"
 #include "posix/object/unused.h"
 #include "posix/object/use_lock.h"
@@ -166,6 +167,19 @@ map_object(const struct pshm_new_object_params *params,
     return rc;
 }
 
+/* Reserve, unless each page has memory already. */
+static int
+reserve_rest(int fd, off_t size, const struct pshm_interrupt *interrupt)
+{
+    struct stat st;
+    int rc = pshm_result(fstat(fd, &st));
+    if (rc < 0 || (off_t)st.st_blocks * 512 >= size) {
+        return rc;
+    }
+    rc = pshm_size_reserve(fd, size, interrupt);
+    return rc == -EOPNOTSUPP ? 0 : rc;
+}
+
 /* If populating fails but the memory may be reserved otherwise, that is done,
  * and reports a lack of room properly. */
 static int
@@ -176,19 +190,15 @@ populate_object(const struct pshm_new_object_params *params,
     if (!populates(params)) {
         return 0;
     }
-    int rc = pshm_map_populate(new->base, (size_t)params->size, true,
-                               interrupt);
+    int rc = pshm_populate(new->base, (size_t)params->size, true, interrupt);
     if (rc == -EFAULT && !params->reserve) {
         return -ENOSPC;
     }
     if (rc == -EFAULT || (rc == -EINVAL && !params->populate)) {
         rc = 0;
     }
-    if (rc == 0 && params->reserve) {
-        rc = pshm_size_reserve(new->fd, params->size, interrupt);
-        rc = rc == -EOPNOTSUPP ? 0 : rc;
-    }
-    return rc;
+    return rc == 0 && params->reserve
+               ? reserve_rest(new->fd, params->size, interrupt) : rc;
 }
 
 /* Seal a memfd, so that processes that receive it cannot get a bus error.  Set

@@ -10,8 +10,8 @@ import re
 import resource
 from collections.abc import Iterator
 
+from posixshm import _huge_pages
 from posixshm._command.checks import Check, mount_of, option, read
-from posixshm._command.objects import MOUNT
 from posixshm._command.text import size_text
 
 _SYSTEM_USERS = 999  # the highest user id that systemd takes for a system's: SYS_UID_MAX
@@ -112,19 +112,12 @@ def processes() -> Iterator[Check]:
 
 
 def huge_pages() -> Iterator[Check]:
-    enabled = read("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
-    chosen = re.search(r"\[(\S+)\]", enabled or "")
-    mount = option(mount_of(MOUNT), "huge") or "never"
-    value = f"shmem_enabled {chosen[1] if chosen else 'unknown'}, huge={mount} of the mount"
+    enabled, mount = _huge_pages.settings()
+    value = f"shmem_enabled {enabled or 'unknown'}, huge={mount or 'unknown'} of the mount"
     meaning = "Pages of 2 MiB make large objects faster to fill and to read."
-    useful = mount in ("always", "within_size", "advise") or (
-        chosen is not None and chosen[1] == "force"
-    )
-    if useful and not (chosen is not None and chosen[1] == "deny"):
-        yield Check("huge pages", value, "ok", meaning)
-    else:
-        advice = f"They are off. As root: mount -o remount,huge=advise {MOUNT}"
-        yield Check("huge pages", value, "ok", meaning, advice)
+    obstacle = _huge_pages.obstacle(memfd=False)
+    advice = f"They are off: {obstacle}" if obstacle else ""
+    yield Check("huge pages", value, "ok", meaning, advice)
 
 
 _FUTEX_WAITV = 449  # on every architecture
