@@ -146,9 +146,9 @@ peer_create_plain(const char *name, size_t size, int64_t n)
 /* -- attach, close -------------------------------------------------------- */
 
 static int
-attach_same(const char *name, const char *path, size_t size)
+attach_same(const char *name, size_t size)
 {
-    struct stat opened, named;
+    struct stat opened;
     void *base = MAP_FAILED;
 
     int fd = shm_open(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
@@ -157,8 +157,8 @@ attach_same(const char *name, const char *path, size_t size)
     }
     /* Does the last user remove the name? */
     struct flock mark = {.l_type = F_RDLCK, .l_start = (off_t)1 << 62};
-    if (fstat(fd, &opened) == 0 && fcntl(fd, F_OFD_GETLK, &mark) == 0
-        && flock(fd, LOCK_SH | LOCK_NB) == 0 && lstat(path, &named) == 0) {
+    if (fcntl(fd, F_OFD_GETLK, &mark) == 0
+        && flock(fd, LOCK_SH | LOCK_NB) == 0 && fstat(fd, &opened) == 0) {
         base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     }
     int rc = base == MAP_FAILED || fstat(fd, &opened) < 0 ? -errno : 0;
@@ -172,12 +172,9 @@ attach_same(const char *name, const char *path, size_t size)
 int64_t
 peer_attach_same(const char *name, size_t size, int64_t n)
 {
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, SHM_DIR "/%s", name);
-
     int64_t start = now();
     for (int64_t i = 0; i < n; i++) {
-        int rc = attach_same(name, path, size);
+        int rc = attach_same(name, size);
         if (rc < 0) {
             return rc;
         }

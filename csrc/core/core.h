@@ -16,7 +16,7 @@
 #define MAN(page, section) #page "(" #section ")"
 
 /* The objects of the state, which the garbage collector visits. */
-#define CORE_OBJECTS 30
+#define CORE_OBJECTS 29
 
 typedef struct {
     union {
@@ -34,9 +34,9 @@ typedef struct {
                 };
             };
             PyTypeObject *ndarray_type;         /* numpy.ndarray once it was
-                                                   needed, its methods and
-                                                   "base": array.c */
-            PyObject *ndarray_plain, *ndarray_copy, *base_name;
+                                                   needed, and "base":
+                                                   array.c */
+            PyObject *base_name;
             PyObject *asarray;                  /* core_find */
             PyObject *known_formats, *parse_format, *format_key, *to_list,
                 *to_numpy, *to_array;           /* core_find: format.c */
@@ -44,6 +44,7 @@ typedef struct {
             PyObject *attach_function;          /* handle_pickle.c */
             PyObject *open_placed_function;
             PyObject *support;                  /* module posixshm._support */
+            PyObject *reduction_name;           /* handle_pickle.c */
             PyObject *boot_id;                  /* str, once it was needed:
                                                    handle_pickle.c */
             PyObject *owner_died_type;          /* the last object */

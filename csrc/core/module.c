@@ -15,6 +15,7 @@
 #include "posix/object/link.h"
 #include "posix/object/map.h"
 #include "posix/object/open.h"
+#include "posix/object/size.h"
 
 core_state *
 core_state_of_type(PyTypeObject *type)
@@ -149,7 +150,27 @@ core_exists(PyObject *Py_UNUSED(module), PyObject *const *args,
     return rc < 0 ? raise_errno(rc, values[0]) : PyBool_FromLong(rc);
 }
 
+/* _check_room(fd, size, name): raise the OSError of a creation if the file
+ * system of a new object, or the machine, has fewer than size bytes free. */
+static PyObject *
+core_check_room(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *name;
+    Py_ssize_t size;
+    int fd, rc;
+    if (!PyArg_ParseTuple(args, "inO:_check_room", &fd, &size, &name)) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    rc = pshm_size_room(fd, size);
+    Py_END_ALLOW_THREADS
+    return rc < 0 ? raise_no_memory(rc, name == Py_None ? NULL : name, fd,
+                                    size)
+                  : Py_NewRef(Py_None);
+}
+
 static PyMethodDef raw_methods[] = {
+    {"_check_room", core_check_room, METH_VARARGS, NULL},
     {"exists", (PyCFunction)(void (*)(void))core_exists,
      METH_FASTCALL | METH_KEYWORDS, exists_doc},
     {"shm_open", (PyCFunction)(void (*)(void))core_shm_open,
@@ -235,12 +256,14 @@ core_exec(PyObject *module)
     }
     state->remove_function = PyObject_GetAttrString(module, "_remove");
     state->attach_function = PyObject_GetAttrString(module, "_attach");
+    state->reduction_name =
+        PyUnicode_InternFromString("multiprocessing.reduction");
     state->known_handles = handle_table_new();
     if (state->known_handles == NULL) {
         (void)PyErr_NoMemory();
     }
     return state->remove_function == NULL || state->attach_function == NULL
-           || state->known_handles == NULL
+           || state->reduction_name == NULL || state->known_handles == NULL
            || placed_add_types(module, state) < 0 ? -1 : 0;
 }
 

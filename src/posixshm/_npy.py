@@ -96,16 +96,16 @@ def _pad(text: bytes, kind: np.dtype[Any]) -> bytes:
     raise ValueError(f"dtype with {len(kind.names or ())} fields needs {len(text)} bytes; {most}")
 
 
-def read(fd: int) -> Header:
-    """Read the header of an object, and check it against the object's size.
+def read(fd: int, size: int) -> Header:
+    """Read the header of an object of `size` bytes, and check it against the size.
 
     Reads through the descriptor: a mapping would cause a bus error if another process truncated the
     object. Raises Refused if the object is not an array that numpy can represent; OSError.
     """
     header = _parse(os.pread(fd, 12 + _LONGEST, 0))
-    size = os.fstat(fd).st_size
-    if header.end > size:
-        raise Refused(f"{header} ends at byte {header.end}, but the object has {size} bytes")
+    end = header.end
+    if end > size:
+        raise Refused(f"{header} ends at byte {end}, but the object has {size} bytes")
     if len(header.shape) > _DIMENSIONS:
         raise Refused(f"it has {len(header.shape)} dimensions, more than numpy's {_DIMENSIONS}")
     # numpy multiplies all extents except 0.

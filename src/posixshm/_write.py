@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
 
-from ._core import SharedMemory
+from ._core import SharedMemory, _check_room
 
 # Bytes per call: large enough for full speed, small enough to answer Ctrl-C between two calls.
 _MOST = 8 << 20
+# Bytes for which the room is checked before any of it is taken.
+_LARGE = 64 << 20
 
 
 def write(fd: int, data: bytes | memoryview, offset: int) -> int:
@@ -22,14 +26,53 @@ def write(fd: int, data: bytes | memoryview, offset: int) -> int:
     return offset
 
 
-@contextmanager
-def named(name: str | None) -> Iterator[None]:
-    """Add the name that the new object will have to an OSError without a file name."""
+def publish(
+    name: str | None,
+    size: int,
+    fill: Callable[[int], object],
+    replace: bool,
+    options: Mapping[str, Any],
+) -> SharedMemory:
+    """Return the handle of a new object that `fill` wrote before the object got its name.
+
+    name: None for an anonymous object. fill is called with the descriptor and writes all `size`
+    bytes, which takes their memory. Reserving the memory first would clear each page, and writing
+    through a mapping would cost a page fault for each page.
+
+    Raises OSError as SharedMemory.create does, also if the memory ends while `fill` writes; and
+    what `fill` raises. No object remains then.
+    """
+    make = SharedMemory.anonymous if name is None else SharedMemory.unlinked
+    if not (options.get("populate") or options.get("huge_pages")):
+        options = {**options, "reserve": False}
     try:
-        yield
+        shm = make(size, **options)
+        try:
+            _fill(shm.fileno(), name, size, fill)
+            if name is not None:
+                shm.link(name, replace)
+        except BaseException:
+            if replace:  # the old object may have lost its name already
+                shm.close()
+            else:
+                undo(shm)
+            raise
     except OSError as error:
         if error.filename is None:
             error.filename = name
+        raise
+    return shm
+
+
+def _fill(fd: int, name: str | None, size: int, fill: Callable[[int], object]) -> None:
+    if size > _LARGE:
+        _check_room(fd, size, name)
+    try:
+        fill(fd)
+    except OSError as error:
+        if error.errno == errno.ENOSPC and name is not None:
+            os.ftruncate(fd, 0)  # what is free then is what the object could have had
+            _check_room(fd, size, name)
         raise
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import SharedMemory
 from ._support import imported
-from ._write import check_options, named, undo
+from ._write import check_options, publish
 from ._write import write as _pwrite
 
 if TYPE_CHECKING:
@@ -107,24 +107,16 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
 
         SharedMemory.create(name, size, init=fill, replace=replace, **options).close()
         return
-    with named(name):
-        shm = SharedMemory.unlinked(size, **options)
-    try:
-        with named(name):
-            if data is None:
-                file = _File(shm.fileno())
-                _write(pa.PythonFile(file, mode="w"), table)
-                file.flush()
-            else:
-                _pwrite(shm.fileno(), memoryview(data), 0)
-            shm.link(name, replace)
-        shm.close()
-    except BaseException:
-        if replace:  # the old object may have lost its name already
-            shm.close()
+
+    def write_to(fd: int) -> None:
+        if data is None:
+            file = _File(fd)
+            _write(pa.PythonFile(file, mode="w"), table)
+            file.flush()
         else:
-            undo(shm)
-        raise
+            _pwrite(fd, memoryview(data), 0)
+
+    publish(name, size, write_to, replace, options).close()
 
 
 def _write(sink: Any, table: pyarrow.Table) -> None:

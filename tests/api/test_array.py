@@ -369,10 +369,13 @@ def test_a_full_mount_is_an_exception(name, run_python):
         with unchanged():
             for call in (lambda: posixshm.array.create("x", 1 << 20),
                          lambda: posixshm.array.save("x", np.ones(1 << 20)),
-                         lambda: posixshm.array.save("x", np.ones(1 << 20), replace=True)):
+                         lambda: posixshm.array.save("x", np.ones(1 << 20), populate=True),
+                         lambda: posixshm.array.save("x", np.ones(1 << 20), replace=True),
+                         lambda: posixshm.array.save("x", np.ones(1 << 24))):
                 with raises(errno.ENOSPC) as caught:
                     call()
                 assert caught[0].filename == "x", caught
+                assert "1048576 bytes free; remove" in str(caught[0]), caught
         """,
         name,
         env=PATH,

@@ -2,9 +2,6 @@
 #include "peers.h"
 #include "posix/sync/atomics.h"
 
-static const memory_order orders[] = {
-    memory_order_relaxed, memory_order_consume, memory_order_acquire,
-    memory_order_release, memory_order_acq_rel, memory_order_seq_cst};
 static const size_t sizes[] = {4, 8};
 
 static const uint64_t values[] = {
@@ -66,12 +63,10 @@ load_returns_the_stored_value(void)
     struct neighbours place;
     for (size_t s = 0; s < COUNT(sizes); s++) {
         void *word = word_of(&place, sizes[s]);
-        for (size_t o = 0; o < COUNT(orders); o++) {
-            for (size_t v = 0; v < COUNT(values); v++) {
-                pshm_atomic_store(word, sizes[s], values[v], orders[o]);
-                CHECK(pshm_atomic_load(word, sizes[s], orders[o])
-                      == part(values[v], sizes[s]));
-            }
+        for (size_t v = 0; v < COUNT(values); v++) {
+            pshm_atomic_store(word, sizes[s], values[v]);
+            CHECK(pshm_atomic_load(word, sizes[s])
+                  == part(values[v], sizes[s]));
         }
         check_neighbours(&place);
     }
@@ -89,13 +84,11 @@ arithmetic_wraps(void)
                 for (size_t b = 0; b < COUNT(values); b++) {
                     check_about("operation %d of size %zu on %zu, %zu", op,
                                 size, a, b);
-                    pshm_atomic_store(word, size, values[a],
-                                      memory_order_relaxed);
+                    pshm_atomic_store(word, size, values[a]);
                     uint64_t old = pshm_atomic_apply(
-                        (enum pshm_atomic_op)op, word, size, values[b],
-                        orders[(a + b) % COUNT(orders)]);
+                        (enum pshm_atomic_op)op, word, size, values[b]);
                     CHECK(old == part(values[a], size));
-                    CHECK(pshm_atomic_load(word, size, memory_order_seq_cst)
+                    CHECK(pshm_atomic_load(word, size)
                           == part(applied((enum pshm_atomic_op)op, values[a],
                                           values[b]),
                                   size));
@@ -113,26 +106,19 @@ exchange_needs_the_expected_value(void)
     for (size_t s = 0; s < COUNT(sizes); s++) {
         size_t size = sizes[s];
         void *word = word_of(&place, size);
-        for (size_t i = 0; i < COUNT(orders) * COUNT(orders); i++) {
-            memory_order success = orders[i % COUNT(orders)];
-            memory_order failure = orders[i / COUNT(orders)];
-            uint64_t expected = 0x1ffffffff;
-            pshm_atomic_store(word, size, 0x2ffffffff, success);
-            bool narrow = size == 4;      /* the lower halves are equal */
-            CHECK_IS(pshm_atomic_compare_exchange(word, size, &expected, 7,
-                                                  success, failure),
-                     narrow);
-            if (!narrow) {
-                CHECK(expected == 0x2ffffffff);
-                CHECK(pshm_atomic_compare_exchange(word, size, &expected, 7,
-                                                   success, failure));
-            }
-            expected = 8;
-            CHECK(!pshm_atomic_compare_exchange(word, size, &expected, 9,
-                                                success, failure));
-            CHECK(expected == 7);
-            CHECK(pshm_atomic_load(word, size, memory_order_acquire) == 7);
+        uint64_t expected = 0x1ffffffff;
+        pshm_atomic_store(word, size, 0x2ffffffff);
+        bool narrow = size == 4;        /* the lower halves are equal */
+        CHECK_IS(pshm_atomic_compare_exchange(word, size, &expected, 7),
+                 narrow);
+        if (!narrow) {
+            CHECK(expected == 0x2ffffffff);
+            CHECK(pshm_atomic_compare_exchange(word, size, &expected, 7));
         }
+        expected = 8;
+        CHECK(!pshm_atomic_compare_exchange(word, size, &expected, 9));
+        CHECK(expected == 7);
+        CHECK(pshm_atomic_load(word, size) == 7);
         check_neighbours(&place);
     }
 }
@@ -149,13 +135,10 @@ add_and_swap(void *context)
 {
     struct place *place = context;
     for (int i = 0; i < ROUNDS(20000); i++) {
-        (void)pshm_atomic_apply(PSHM_FETCH_ADD, &place->word, place->size, 3,
-                                memory_order_relaxed);
-        uint64_t seen = pshm_atomic_load(&place->word, place->size,
-                                         memory_order_relaxed);
-        while (!pshm_atomic_compare_exchange(
-            &place->word, place->size, &seen, seen - 1, memory_order_acq_rel,
-            i % 2 ? memory_order_relaxed : memory_order_acquire)) {
+        (void)pshm_atomic_apply(PSHM_FETCH_ADD, &place->word, place->size, 3);
+        uint64_t seen = pshm_atomic_load(&place->word, place->size);
+        while (!pshm_atomic_compare_exchange(&place->word, place->size, &seen,
+                                             seen - 1)) {
         }
     }
     return 0;
@@ -191,7 +174,7 @@ waits_end_in_time(void)
         size_t size = sizes[i % 2];
         uint64_t word = words[i / 2];
         check_about("size %zu, word %zu", size, i / 2);
-        pshm_atomic_store(&place->word, size, word, memory_order_seq_cst);
+        pshm_atomic_store(&place->word, size, word);
         int64_t start = pshm_now();
         CHECK_IS(pshm_atomic_wait(&place->word, size, word, start + 20 * MS),
                  -ETIMEDOUT);
@@ -213,10 +196,8 @@ answer_each_change(void *context)
     for (uint64_t expected = 0; expected < 2 * (uint64_t)ROUNDS(2000);
          expected += 2) {
         CHECK_IS(wait_while(place, expected), 0);
-        CHECK(pshm_atomic_load(&place->word, place->size,
-                               memory_order_acquire) == expected + 1);
-        pshm_atomic_store(&place->word, place->size, expected + 2,
-                          memory_order_release);
+        CHECK(pshm_atomic_load(&place->word, place->size) == expected + 1);
+        pshm_atomic_store(&place->word, place->size, expected + 2);
         (void)pshm_atomic_notify(&place->word, place->size, 1);
     }
     return 0;
@@ -231,8 +212,7 @@ two_processes_alternate(void)
         pid_t child = child_start(answer_each_change, place);
         for (uint64_t expected = 0; expected < 2 * (uint64_t)ROUNDS(2000);
              expected += 2) {
-            pshm_atomic_store(&place->word, place->size, expected + 1,
-                              memory_order_release);
+            pshm_atomic_store(&place->word, place->size, expected + 1);
             (void)pshm_atomic_notify(&place->word, place->size, INT_MAX);
             if (!CHECK_IS(wait_while(place, expected + 1), 0)) {
                 break;
@@ -258,7 +238,7 @@ notify_wakes_at_most_the_given_number(void)
         pid_t pids[3];
         int woken = 0;
         place->size = sizes[s];
-        pshm_atomic_store(&place->word, sizes[s], 7, memory_order_seq_cst);
+        pshm_atomic_store(&place->word, sizes[s], 7);
         for (size_t i = 0; i < COUNT(pids); i++) {
             pids[i] = child_start(wait_for_a_change, place);
         }
@@ -269,7 +249,7 @@ notify_wakes_at_most_the_given_number(void)
             woken += n;
         }
         CHECK(woken >= 3);
-        pshm_atomic_store(&place->word, sizes[s], 8, memory_order_seq_cst);
+        pshm_atomic_store(&place->word, sizes[s], 8);
         (void)pshm_atomic_notify(&place->word, sizes[s], INT_MAX);
         for (size_t i = 0; i < COUNT(pids); i++) {
             CHECK_IS(child_wait(pids[i]), 0);
@@ -288,7 +268,7 @@ change_of_the_upper_half_ends_the_wait(void)
     place->word = 7;
     pid_t child = child_start(wait_for_a_change, place);
     (void)usleep(5000);
-    pshm_atomic_store(&place->word, 8, 0x100000007, memory_order_release);
+    pshm_atomic_store(&place->word, 8, 0x100000007);
     CHECK_IS(child_wait(child), 0);
     CHECK(munmap(place, PAGE) == 0);
 }

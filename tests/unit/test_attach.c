@@ -400,7 +400,7 @@ replace_again(void *context)
     (void)context;
     remove_plain(&restless);
     (void)make_plain(&restless, 1, 0600, 0);
-    pshm_fault_arm("lstat", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+    pshm_fault_arm("flock", 1, PSHM_FAULT_HOOK_BEFORE, 0);
 }
 
 static void
@@ -410,7 +410,7 @@ name_that_keeps_changing_ends_in_eagain(void)
     restless = name_of("restless");
     (void)make_plain(&restless, 1, 0600, 0);
     pshm_fault_hook(replace_again, NULL);
-    pshm_fault_arm("lstat", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+    pshm_fault_arm("flock", 1, PSHM_FAULT_HOOK_BEFORE, 0);
     CHECK_IS(pshm_attach(&restless, false, &PSHM_ACCEPT_ANY, &object),
              -EAGAIN);
     (void)pshm_fault_disarm();
@@ -444,7 +444,7 @@ name_that_was_removed_and_recreated_is_found(void)
     (void)make_plain(&swap.name, 1, 0600, 0);
     (void)make_plain(&swap.other, 2, 0600, 0);
     pshm_fault_hook(remove_it_until_the_next_attempt, &swap);
-    pshm_fault_arm("lstat", 1, PSHM_FAULT_HOOK_BEFORE, 0);
+    pshm_fault_arm("flock", 1, PSHM_FAULT_HOOK_BEFORE, 0);
     CHECK_IS(pshm_attach(&swap.name, false, &PSHM_ACCEPT_ANY, &object), 0);
     (void)pshm_fault_disarm();
     CHECK(pshm_identity_same(object.id, identity_of(&swap.other)));

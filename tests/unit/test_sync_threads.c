@@ -231,9 +231,7 @@ use_the_word(struct worker *worker, size_t size)
     for (unsigned i = 0; i < (unsigned)TIMES(2000); i++) {
         uint64_t name_lock = i * THREADS + (unsigned)worker->index;
         uint64_t now;
-        while ((now = pshm_atomic_load(&place->word, size,
-                                       memory_order_acquire))
-               != name_lock) {
+        while ((now = pshm_atomic_load(&place->word, size)) != name_lock) {
             int rc;
             PATIENTLY(rc, pshm_atomic_wait(&place->word, size, now,
                                            before_long()));
@@ -244,8 +242,7 @@ use_the_word(struct worker *worker, size_t size)
         }
         expect(worker, place->plain == (long)name_lock);
         place->plain++;
-        (void)pshm_atomic_apply(PSHM_FETCH_ADD, &place->word, size, 1,
-                                memory_order_release);
+        (void)pshm_atomic_apply(PSHM_FETCH_ADD, &place->word, size, 1);
         (void)pshm_atomic_notify(&place->word, size, INT_MAX);
     }
 }

@@ -1,5 +1,7 @@
 #include "core/memory/handle.h"
 
+#include <string.h>
+
 #include "core/errors.h"
 #include "core/memory/handle_table.h"
 #include "core/memory/last.h"
@@ -7,6 +9,34 @@
 #include "posix/host.h"
 
 /* ---- The state ---- */
+
+PyObject *
+handle_name_of(const struct pshm_name *path, PyObject *given)
+{
+    const char *name = pshm_name_plain(path);
+    if (given != NULL && PyUnicode_CheckExact(given)) {
+        const char *text = PyUnicode_AsUTF8(given);
+        if (text != NULL && strcmp(text, name) == 0) {
+            return Py_NewRef(given);
+        }
+        PyErr_Clear();
+    }
+    PyObject *made = PyUnicode_FromString(name);
+    if (made != NULL && PyUnicode_AsUTF8(made) == NULL) {
+        Py_CLEAR(made);
+    }
+    return made;
+}
+
+struct pshm_name
+handle_path(const handle_state *state)
+{
+    struct pshm_name path;
+    Py_ssize_t length;
+    const char *name = PyUnicode_AsUTF8AndSize(state->name, &length);
+    (void)pshm_name_parse(name, (size_t)length, &path);
+    return path;
+}
 
 /* The last descriptor of an object without a name frees its memory. */
 void
@@ -59,7 +89,8 @@ prepare_last(SharedMemoryObject *self, const handle_state *state)
         return 0;
     }
     if (state->map->last == NULL) {
-        state->map->last = last_new(module->support, &state->path, state->id,
+        struct pshm_name path = handle_path(state);
+        state->map->last = last_new(module->support, &path, state->id,
                                     state->track);
     }
     PyObject *result = state->map->last == NULL

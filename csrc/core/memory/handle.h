@@ -20,8 +20,8 @@
 typedef struct {
     struct fdref *fd;                   /* NULL after close_fd() */
     MemoryMapObject *map;
-    PyObject *name;                     /* str without a slash, or NULL */
-    struct pshm_name path;              /* valid if name is not NULL */
+    PyObject *name;                     /* str without a slash, or NULL; its
+                                           UTF-8 is cached */
     struct pshm_identity id;
     Py_ssize_t max_size;                /* bytes reserved to grow in, or 0 */
     bool readonly;
@@ -64,6 +64,14 @@ as_handle(PyObject *op)
 }
 
 /* ---- handle.c ---- */
+
+/* The name of a state, as a str: given, if that is a str without a slash of
+ * the same name, or else a new one. given may be NULL. Returns a new
+ * reference, or NULL with MemoryError. */
+PyObject *handle_name_of(const struct pshm_name *path, PyObject *given);
+
+/* The path of state->name, which is not NULL. */
+struct pshm_name handle_path(const handle_state *state);
 
 /* Release everything that state has. */
 void handle_state_clear(handle_state *state);
@@ -127,12 +135,13 @@ typedef struct {
  * without an exception. */
 int handle_prepare(core_state *state, handle_state *out);
 
-/* Attach to path and fill *out, with the name. Returns 0 or -errno without an
- * exception, but -EINTR if a signal handler has raised; -ERANGE: larger than
- * max_size. *object: as pshm_attach saw it, for the message. */
-int handle_attach(core_state *state, const struct pshm_name *path,
-                  const attach_params *params, handle_state *out,
-                  struct pshm_object *object);
+/* Attach to path and fill *out, with the name. given: as for handle_name_of.
+ * Returns 0 or -errno without an exception, but -EINTR if a signal handler has
+ * raised; -ERANGE: larger than max_size. *object: as pshm_attach saw it, for
+ * the message. */
+int handle_attach(core_state *state, PyObject *given,
+                  const struct pshm_name *path, const attach_params *params,
+                  handle_state *out, struct pshm_object *object);
 
 /* The same for the object of a descriptor, which belongs to *out then, and does
  * not have a name. */

@@ -130,9 +130,9 @@ attach_once(core_state *state, const struct pshm_name *path,
 }
 
 int
-handle_attach(core_state *state, const struct pshm_name *path,
-              const attach_params *params, handle_state *out,
-              struct pshm_object *object)
+handle_attach(core_state *state, PyObject *given,
+              const struct pshm_name *path, const attach_params *params,
+              handle_state *out, struct pshm_object *object)
 {
     int rc;
     *object = (struct pshm_object){.fd = -1};
@@ -140,8 +140,7 @@ handle_attach(core_state *state, const struct pshm_name *path,
         rc = attach_once(state, path, params, out, object);
     } while (rc == SHRUNK || try_again(rc));
     if (rc == 0) {
-        out->path = *path;
-        out->name = PyUnicode_FromString(pshm_name_plain(path));
+        out->name = handle_name_of(path, given);
         if (out->name == NULL) {
             PyErr_Clear();
             handle_state_clear(out);
@@ -306,7 +305,7 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
         return -1;
     }
     for (;;) {
-        int rc = handle_attach(state, path, params, out, &object);
+        int rc = handle_attach(state, name, path, params, out, &object);
         if (rc == 0) {
             return params->reserve ? reserve(out, name) : 0;
         }
@@ -362,7 +361,8 @@ handle_attach_new(core_state *state, PyObject *given,
     if (self == NULL) {
         return -1;
     }
-    int rc = handle_attach(state, path, &params, &attached, &object);
+    int rc = handle_attach(state, given, path, &params, &attached,
+                           &object);
     if (rc < 0) {
         Py_DECREF(self);
         if (rc != -ENOENT) {

@@ -148,18 +148,6 @@ make_object(core_state *state, const create_params *params,
 #define SIZING_TIMEOUT 1.0
 #define SIZING_PAUSE 0.0002
 
-static int
-set_name(handle_state *state, const struct pshm_name *path)
-{
-    state->path = *path;
-    state->name = PyUnicode_FromString(pshm_name_plain(path));
-    if (state->name == NULL) {
-        handle_state_clear(state);
-        return -1;
-    }
-    return 0;
-}
-
 /* Returns 0 with *out attached; 1: the name is free; or -1 with an exception.
  */
 static int
@@ -176,12 +164,14 @@ attach_existing(core_state *state, const create_params *params,
     if (audit_open(path, false) < 0) {
         return -1;
     }
-    int rc = handle_attach(state, path, &attach, out, &object);
+    int rc = handle_attach(state, params->name, path, &attach, out,
+                           &object);
     while (rc == -ENODATA && pshm_clock() < deadline) {
         if (handle_pause(deadline, &pause) < 0) {
             return -1;
         }
-        rc = handle_attach(state, path, &attach, out, &object);
+        rc = handle_attach(state, params->name, path, &attach, out,
+                           &object);
     }
     if (rc == -ENOENT) {
         return 1;
@@ -294,8 +284,12 @@ make_or_attach(core_state *state, create_params *params,
         PyErr_NoMemory();
         return -1;
     }
-    if (params->spec.name != NULL && set_name(out, params->spec.name) < 0) {
-        return -1;
+    if (params->spec.name != NULL) {
+        out->name = handle_name_of(params->spec.name, params->name);
+        if (out->name == NULL) {
+            handle_state_clear(out);
+            return -1;
+        }
     }
     rc = make_object(state, params, self, out, finalizer);
     if (rc != 0) {

@@ -50,11 +50,13 @@ PyObject *
 handle_get_path(PyObject *op, void *Py_UNUSED(closure))
 {
     SharedMemoryObject *self = as_handle(op);
-    fields_lock(&self->fields);
-    bool named = self->state.name != NULL;
-    struct pshm_name path = self->state.path;
-    fields_unlock(&self->fields);
-    return named ? PyUnicode_FromString(path.path) : Py_NewRef(Py_None);
+    PyObject *name = handle_name_object(self);
+    if (name == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *path = PyUnicode_FromFormat(PSHM_DIR "/%U", name);
+    Py_DECREF(name);
+    return path;
 }
 
 const char handle_fspath_doc[] =
@@ -97,10 +99,12 @@ handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
     if (now.name == NULL) {
         PyErr_SetString(PyExc_ValueError,
                         "the shared memory has no name to unlink");
+        return NULL;
     }
-    else if (audit_unlink(&now.path) == 0) {
+    struct pshm_name path = handle_path(&now);
+    if (audit_unlink(&path) == 0) {
         Py_BEGIN_ALLOW_THREADS
-        rc = pshm_link_remove(&now.path, now.id);
+        rc = pshm_link_remove(&path, now.id);
         Py_END_ALLOW_THREADS
         /* -ESTALE: the tracker may have another object of that name. */
         if (now.track && (rc == 0 || rc == -ENOENT)) {
@@ -129,8 +133,9 @@ handle_is_linked(PyObject *op, PyObject *Py_UNUSED(unused))
     int rc = 0;
     (void)handle_acquire(as_handle(op), 0, &now);
     if (now.name != NULL) {
+        struct pshm_name path = handle_path(&now);
         Py_BEGIN_ALLOW_THREADS
-        rc = pshm_link_holds(&now.path, now.id);
+        rc = pshm_link_holds(&path, now.id);
         Py_END_ALLOW_THREADS
         rc = rc == -ENOENT ? 0 : rc;
     }
@@ -184,16 +189,8 @@ track_renamed(SharedMemoryObject *self, const handle_state *old,
               PyObject *name)
 {
     PyObject *support = state_of(self)->support;
-    PyObject *from = PyUnicode_FromString(pshm_name_plain(&old->path));
-    int rc = from == NULL ? -1 : 0;
-    if (rc == 0 && old->created) {
-        rc = handle_track(support, name, "register_late");
-    }
-    if (rc == 0) {
-        rc = handle_track(support, from, "unregister");
-    }
-    Py_XDECREF(from);
-    return rc;
+    int rc = old->created ? handle_track(support, name, "register_late") : 0;
+    return rc < 0 ? rc : handle_track(support, old->name, "unregister");
 }
 
 /* Record the new name in the handle, the finalizer and the tracker. name: path
@@ -205,7 +202,6 @@ set_name(SharedMemoryObject *self, const handle_state *old, PyObject *name,
     fields_lock(&self->fields);
     PyObject *replaced = self->state.name;
     self->state.name = Py_NewRef(name);
-    self->state.path = *path;
     if (self->state.map != NULL) {
         last_rename(self->state.map->last, path);
     }
@@ -215,7 +211,7 @@ set_name(SharedMemoryObject *self, const handle_state *old, PyObject *name,
     handle_delete_only(finalizer, path);
     Py_XDECREF(finalizer);
     return old->track && old->name != NULL
-                   && strcmp(old->path.path, path->path) != 0
+                   && PyUnicode_Compare(old->name, name) != 0
                ? track_renamed(self, old, name) : 0;
 }
 
@@ -261,8 +257,9 @@ link_acquired(SharedMemoryObject *self, const handle_state *now,
     struct pshm_name left;
     int rc = 0;
     if (now->name != NULL) {
+        struct pshm_name path = handle_path(now);
         Py_BEGIN_ALLOW_THREADS
-        rc = pshm_link_holds(&now->path, now->id);
+        rc = pshm_link_holds(&path, now->id);
         Py_END_ALLOW_THREADS
     }
     if (rc == 1) {
@@ -288,7 +285,7 @@ link_acquired(SharedMemoryObject *self, const handle_state *now,
         raise_link(self, rc, to, now);
         return -1;
     }
-    PyObject *name = PyUnicode_FromString(pshm_name_plain(&left));
+    PyObject *name = handle_name_of(&left, NULL);
     if (name != NULL && set_name(self, now, name, &left) == 0) {
         raise_errno_words(rc, to->given,
                           "%s; the object has the name '%s' now, and rename() "
@@ -324,14 +321,15 @@ rename_acquired(SharedMemoryObject *self, const handle_state *now,
         && handle_track(state_of(self)->support, to->name, "check") < 0) {
         return -1;
     }
+    struct pshm_name from = handle_path(now);
     PyObject *finalizer = finalizer_of(self);
     handle_delete_also(finalizer, &to->path);
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = pshm_link_rename(now->id, &now->path, &to->path, to->replace);
+    rc = pshm_link_rename(now->id, &from, &to->path, to->replace);
     Py_END_ALLOW_THREADS
     if (rc < 0) {
-        handle_delete_only(finalizer, &now->path);
+        handle_delete_only(finalizer, &from);
     }
     Py_XDECREF(finalizer);
     if (rc == 0) {
@@ -360,7 +358,7 @@ change_name(SharedMemoryObject *self, new_name *to, name_function *change)
     if (handle_acquire(self, NEEDS, &now) < 0) {
         return NULL;
     }
-    to->name = PyUnicode_FromString(pshm_name_plain(&to->path));
+    to->name = handle_name_of(&to->path, to->given);
     int rc = to->name == NULL ? -1 : change(self, &now, to);
     Py_XDECREF(to->name);
     handle_release(self, NEEDS, &now);
@@ -393,8 +391,11 @@ handle_rename(PyObject *op, PyObject *const *args, Py_ssize_t count,
         return NULL;
     }
     (void)handle_acquire(as_handle(op), 0, &now);
-    bool refused = now.name != NULL
-                   && audit_rename(&now.path, &to.path, to.replace) < 0;
+    bool refused = false;
+    if (now.name != NULL) {
+        struct pshm_name from = handle_path(&now);
+        refused = audit_rename(&from, &to.path, to.replace) < 0;
+    }
     handle_release(as_handle(op), 0, &now);
     return refused ? NULL
                    : change_name(as_handle(op), &to, rename_acquired);

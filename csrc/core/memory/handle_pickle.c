@@ -161,14 +161,14 @@ attach_known(core_state *state, PyObject *name, const struct pshm_name *path,
         rc = pshm_status_of(out->fd->fd, &opened);
     }
     Py_END_ALLOW_THREADS
-    if (rc < 0 || !pshm_identity_same(named.id, id)
+    out->name = handle_name_of(path, name);
+    if (out->name == NULL || rc < 0 || !pshm_identity_same(named.id, id)
         || !pshm_identity_same(opened.id, id)
         || named.size != mapping_size(out->map)) {
+        PyErr_Clear();
         handle_state_clear(out);
         return false;
     }
-    out->name = Py_NewRef(name);
-    out->path = *path;
     out->id = id;
     out->readonly = readonly;
     return true;
@@ -181,7 +181,7 @@ attach_named(core_state *state, PyObject *name, const struct pshm_name *path,
              handle_state *out)
 {
     struct pshm_object found;
-    int rc = handle_attach(state, path, params, out, &found);
+    int rc = handle_attach(state, name, path, params, out, &found);
     if (rc == -ERANGE && pshm_link_holds(path, id) != 1) {
         rc = -ESTALE;
     }
@@ -283,10 +283,11 @@ handle_register(core_state *state)
     fields_lock(&state->fields);
     bool registered = state->registered;
     fields_unlock(&state->fields);
-    if (registered
-        || !PyMapping_HasKeyString(PyImport_GetModuleDict(),
-                                   "multiprocessing.reduction")) {
-        return 0;
+    int imported = registered ? 0
+                              : PyDict_Contains(PyImport_GetModuleDict(),
+                                                state->reduction_name);
+    if (imported <= 0) {
+        return imported;
     }
     PyObject *result = PyObject_CallMethod(state->support, "register", NULL);
     if (result == NULL) {

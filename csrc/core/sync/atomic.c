@@ -8,12 +8,16 @@
 
 #include "posix/sync/atomics.h"
 
+struct format {
+    const char *name;
+    size_t width;                       /* 4 or 8 bytes */
+    long long least, most;              /* values; "Q" has more */
+};
+
 typedef struct {
     PlacedObject base;
     char *word;
-    size_t width;                       /* 4 or 8 bytes */
-    bool is_signed;
-    const char *format;
+    struct format format;
 } AtomicObject;
 
 static AtomicObject *
@@ -24,12 +28,12 @@ as_atomic(PyObject *op)
 
 /* ---- Opening ---- */
 
-static const struct {
-    const char *name;
-    size_t width;
-    bool is_signed;
-} formats[] = {{"q", 8, true}, {"Q", 8, false}, {"i", 4, true},
-               {"I", 4, false}};
+static const struct format formats[] = {
+    {"q", 8, INT64_MIN, INT64_MAX},
+    {"Q", 8, 0, INT64_MAX},
+    {"i", 4, INT32_MIN, INT32_MAX},
+    {"I", 4, 0, UINT32_MAX},
+};
 
 /* format; params->value: its index in formats. */
 static int
@@ -60,29 +64,28 @@ atomic_attach(PlacedObject *base, const placed_params *params)
 {
     AtomicObject *self = (AtomicObject *)base;
     self->word = placed_memory(base);
-    self->width = formats[params->value].width;
-    self->is_signed = formats[params->value].is_signed;
-    self->format = formats[params->value].name;
+    self->format = formats[params->value];
     return 0;
 }
 
 /* ---- Values and memory orders ---- */
 
-/* The value of bits; a word of 4 bytes is their lower half. */
-static PyObject *
+/* The value of bits, of which a word of 4 bytes is the lower half. */
+static inline PyObject *
 value_of(const AtomicObject *self, uint64_t bits)
 {
-    if (self->width == 4) {
-        return self->is_signed ? PyLong_FromLong((int32_t)(uint32_t)bits)
-                               : PyLong_FromUnsignedLong((uint32_t)bits);
+    bool is_signed = self->format.least < 0;
+    if (self->format.width == 4) {
+        bits = is_signed ? (uint64_t)(int32_t)bits : (uint32_t)bits;
     }
-    return self->is_signed ? PyLong_FromLongLong((int64_t)bits)
-                           : PyLong_FromUnsignedLongLong(bits);
+    /* The conversion of a signed value is cheaper. */
+    return is_signed || bits <= INT64_MAX ? PyLong_FromLongLong((int64_t)bits)
+                                          : PyLong_FromUnsignedLongLong(bits);
 }
 
 /* Put the bits of a value into *bits. Returns 0, or -1 with TypeError, or
  * OverflowError if the value does not fit. */
-static int
+static Py_NO_INLINE int
 parse_value(const AtomicObject *self, const char *name, PyObject *value,
             uint64_t *bits)
 {
@@ -97,26 +100,18 @@ parse_value(const AtomicObject *self, const char *name, PyObject *value,
     }
     int overflow;
     long long small = PyLong_AsLongLongAndOverflow(number, &overflow);
-    bool fits = overflow == 0;
+    bool fits = overflow == 0 && small >= self->format.least
+                && small <= self->format.most;
     *bits = (uint64_t)small;
-    if (self->width == 4) {
-        fits = fits && (self->is_signed
-                            ? small >= INT32_MIN && small <= INT32_MAX
-                            : small >= 0 && small <= UINT32_MAX);
-        *bits = (uint32_t)small;
-    }
-    else if (!self->is_signed && overflow > 0) {
+    if (overflow > 0 && self->format.width == 8 && self->format.least == 0) {
         *bits = PyLong_AsUnsignedLongLong(number);
         fits = !PyErr_Occurred();
-    }
-    else if (!self->is_signed) {
-        fits = fits && small >= 0;
     }
     if (!fits) {
         PyErr_Format(PyExc_OverflowError,
                      "%s must fit %s integer of %zu bytes, not %R", name,
-                     self->is_signed ? "a signed" : "an unsigned", self->width,
-                     number);
+                     self->format.least < 0 ? "a signed" : "an unsigned",
+                     self->format.width, number);
     }
     Py_DECREF(number);
     return fits ? 0 : -1;
@@ -124,23 +119,17 @@ parse_value(const AtomicObject *self, const char *name, PyObject *value,
 
 enum { LOADS = 1, STORES = 2, BOTH = 3 };
 
-/* order, for an operation that does this; NULL: seq_cst. Returns 0, or -1 with
- * TypeError or ValueError. */
+/* Check the order of an operation that does this; NULL: seq_cst. All operations
+ * are sequentially consistent, which satisfies every order. Returns 0, or -1
+ * with TypeError or ValueError. */
 static int
-parse_order(PyObject *value, int does, memory_order *order)
+check_order(PyObject *value, int does)
 {
     static const struct {
         const char *name;
-        memory_order order;
         int allowed;                    /* LOADS, STORES; BOTH allows all */
-    } orders[] = {
-        {"seq_cst", memory_order_seq_cst, BOTH},
-        {"relaxed", memory_order_relaxed, BOTH},
-        {"acquire", memory_order_acquire, LOADS},
-        {"release", memory_order_release, STORES},
-        {"acq_rel", memory_order_acq_rel, 0},
-    };
-    *order = memory_order_seq_cst;
+    } orders[] = {{"seq_cst", BOTH}, {"relaxed", BOTH}, {"acquire", LOADS},
+                  {"release", STORES}, {"acq_rel", 0}};
     if (value == NULL) {
         return 0;
     }
@@ -160,7 +149,6 @@ parse_order(PyObject *value, int does, memory_order *order)
                          does == LOADS ? "acquire" : "release", value);
             return -1;
         }
-        *order = orders[i].order;
         return 0;
     }
     PyErr_Format(PyExc_ValueError,
@@ -188,17 +176,49 @@ PyDoc_STRVAR(word_load_doc,
 
 static PyObject *
 word_load(PyObject *op, PyObject *const *args, Py_ssize_t count,
-                   PyObject *kwnames)
+          PyObject *kwnames)
 {
     AtomicObject *self = as_atomic(op);
-    PyObject *value = NULL;
-    memory_order order;
-    if (((count > 0 || kwnames != NULL)
-         && args_match(&load_signature, args, count, kwnames, &value) < 0)
-        || parse_order(value, LOADS, &order) < 0) {
+    PyObject *order = NULL;
+    if ((count > 0 || kwnames != NULL)
+        && (args_match(&load_signature, args, count, kwnames, &order) < 0
+            || check_order(order, LOADS) < 0)) {
         return NULL;
     }
-    return value_of(self, pshm_atomic_load(self->word, self->width, order));
+    return value_of(self, pshm_atomic_load(self->word, self->format.width));
+}
+
+static Py_NO_INLINE int
+parse_slowly(AtomicObject *self, PyObject *const *args, Py_ssize_t count,
+             PyObject *kwnames, const struct signature *signature, int does,
+             uint64_t *bits)
+{
+    PyObject *values[2];
+    return args_match(signature, args, count, kwnames, values) < 0
+                   || parse_value(self, "value", values[0], bits) < 0
+                   || check_order(values[1], does) < 0
+                   || placed_check_writable(&self->base) < 0
+               ? -1 : 0;
+}
+
+/* The arguments of an operation with a value and an order. A single int that
+ * fits needs nothing else. Returns 0 or -1. */
+static inline int
+parse_operand(AtomicObject *self, PyObject *const *args, Py_ssize_t count,
+              PyObject *kwnames, const struct signature *signature, int does,
+              uint64_t *bits)
+{
+    int overflow = 1;
+    long long number = 0;
+    if (count == 1 && kwnames == NULL && PyLong_CheckExact(args[0])
+        && !self->base.readonly) {
+        number = PyLong_AsLongLongAndOverflow(args[0], &overflow);
+    }
+    *bits = (uint64_t)number;
+    return overflow == 0 && number >= self->format.least
+                   && number <= self->format.most
+               ? 0 : parse_slowly(self, args, count, kwnames, signature, does,
+                                  bits);
 }
 
 PyDoc_STRVAR(word_store_doc,
@@ -209,54 +229,42 @@ PyDoc_STRVAR(word_store_doc,
 
 static PyObject *
 word_store(PyObject *op, PyObject *const *args, Py_ssize_t count,
-                    PyObject *kwnames)
+           PyObject *kwnames)
 {
     AtomicObject *self = as_atomic(op);
-    PyObject *values[2];
-    memory_order order;
     uint64_t bits;
-    if (args_match(&store_signature, args, count, kwnames, values) < 0
-        || parse_value(self, "value", values[0], &bits) < 0
-        || parse_order(values[1], STORES, &order) < 0
-        || placed_check_writable(&self->base) < 0) {
+    if (parse_operand(self, args, count, kwnames, &store_signature, STORES,
+                      &bits) < 0) {
         return NULL;
     }
-    pshm_atomic_store(self->word, self->width, bits, order);
+    pshm_atomic_store(self->word, self->format.width, bits);
     Py_RETURN_NONE;
 }
 
-static PyObject *
+/* Inline, so that the operation is constant. */
+static inline PyObject *
 apply(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *kwnames,
       const struct signature *signature, enum pshm_atomic_op operation)
 {
     AtomicObject *self = as_atomic(op);
-    PyObject *values[2] = {NULL, NULL};
-    memory_order order;
     uint64_t bits;
-    if (count == 1 && kwnames == NULL) {
-        values[0] = args[0];
-    }
-    else if (args_match(signature, args, count, kwnames, values) < 0) {
+    if (parse_operand(self, args, count, kwnames, signature, BOTH,
+                      &bits) < 0) {
         return NULL;
     }
-    if (parse_value(self, "value", values[0], &bits) < 0
-        || parse_order(values[1], BOTH, &order) < 0
-        || placed_check_writable(&self->base) < 0) {
-        return NULL;
-    }
-    return value_of(self, pshm_atomic_apply(operation, self->word, self->width,
-                                            bits, order));
+    return value_of(self, pshm_atomic_apply(operation, self->word,
+                                            self->format.width, bits));
 }
 
 #define APPLY(method, operation, summary)                                     \
     PARAMETERS(method, 2, 1, "value", "order");                               \
     PyDoc_STRVAR(                                                             \
-        word_##method##_doc,                                                \
+        word_##method##_doc,                                                  \
         #method "($self, /, value, order='seq_cst')\n--\n\n" summary          \
-                "\n\nReturns the previous value.\n" ORDER_DOC                  \
+                "\n\nReturns the previous value.\n" ORDER_DOC                 \
                 ".\nRaises OverflowError if value does not fit.");            \
-    static PyObject *word_##method(PyObject *op, PyObject *const *args,     \
-                                     Py_ssize_t count, PyObject *kwnames)     \
+    static PyObject *word_##method(PyObject *op, PyObject *const *args,       \
+                                   Py_ssize_t count, PyObject *kwnames)       \
     {                                                                         \
         return apply(op, args, count, kwnames, &method##_signature,           \
                      operation);                                              \
@@ -281,29 +289,22 @@ PyDoc_STRVAR(
 
 static PyObject *
 word_compare_exchange(PyObject *op, PyObject *const *args, Py_ssize_t count,
-                        PyObject *kwnames)
+                      PyObject *kwnames)
 {
     AtomicObject *self = as_atomic(op);
     PyObject *values[4];
-    memory_order order, failure;
     uint64_t expected, desired;
     if (args_match(&compare_exchange_signature, args, count, kwnames, values)
             < 0
         || parse_value(self, "expected", values[0], &expected) < 0
         || parse_value(self, "desired", values[1], &desired) < 0
-        || parse_order(values[2], BOTH, &order) < 0
-        || parse_order(values[3] == Py_None ? NULL : values[3], LOADS,
-                       &failure) < 0
+        || check_order(values[2], BOTH) < 0
+        || check_order(values[3] == Py_None ? NULL : values[3], LOADS) < 0
         || placed_check_writable(&self->base) < 0) {
         return NULL;
     }
-    if ((values[3] == NULL || values[3] == Py_None)
-        && (order == memory_order_relaxed || order == memory_order_release)) {
-        failure = memory_order_relaxed;
-    }
-    bool done = pshm_atomic_compare_exchange(self->word, self->width,
-                                             &expected, desired, order,
-                                             failure);
+    bool done = pshm_atomic_compare_exchange(self->word, self->format.width,
+                                             &expected, desired);
     return Py_BuildValue("(ON)", done ? Py_True : Py_False,
                          value_of(self, expected));
 }
@@ -319,7 +320,7 @@ PyDoc_STRVAR(
 
 static PyObject *
 word_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
-            PyObject *kwnames)
+          PyObject *kwnames)
 {
     AtomicObject *self = as_atomic(op);
     PyObject *values[2];
@@ -331,8 +332,8 @@ word_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
         return NULL;
     }
     int rc;
-    WAIT_WITHOUT_GIL(rc, pshm_atomic_wait(self->word, self->width, expected,
-                                          timeout.deadline));
+    WAIT_WITHOUT_GIL(rc, pshm_atomic_wait(self->word, self->format.width,
+                                          expected, timeout.deadline));
     if (rc == 0 || rc == -ETIMEDOUT) {
         return PyBool_FromLong(rc == 0);
     }
@@ -347,7 +348,7 @@ PyDoc_STRVAR(
 
 static PyObject *
 word_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
-              PyObject *kwnames)
+            PyObject *kwnames)
 {
     AtomicObject *self = as_atomic(op);
     PyObject *value;
@@ -357,7 +358,7 @@ word_notify(PyObject *op, PyObject *const *args, Py_ssize_t count,
             && arg_long(value, "n", 1, INT_MAX, &n) < 0)) {
         return NULL;
     }
-    int woken = pshm_atomic_notify(self->word, self->width, (int)n);
+    int woken = pshm_atomic_notify(self->word, self->format.width, (int)n);
     return woken < 0 ? raise_errno(woken, NULL) : PyLong_FromLong(woken);
 }
 
@@ -368,21 +369,21 @@ PyDoc_STRVAR(word_format_doc, "Format of the word: 'i', 'I', 'q' or 'Q'.");
 static PyObject *
 word_get_format(PyObject *op, void *Py_UNUSED(closure))
 {
-    return PyUnicode_FromString(as_atomic(op)->format);
+    return PyUnicode_FromString(as_atomic(op)->format.name);
 }
 
 static PyObject *
 atomic_own_values(PlacedObject *self)
 {
-    return Py_BuildValue("{ss}", "format", ((AtomicObject *)self)->format);
+    return Py_BuildValue("{ss}", "format", ((AtomicObject *)self)->format.name);
 }
 
 static PyObject *
 atomic_state(PlacedObject *base)
 {
     AtomicObject *self = (AtomicObject *)base;
-    PyObject *value = value_of(
-        self, pshm_atomic_load(self->word, self->width, memory_order_relaxed));
+    PyObject *value =
+        value_of(self, pshm_atomic_load(self->word, self->format.width));
     PyObject *state = value == NULL
                           ? NULL : PyUnicode_FromFormat("value=%S", value);
     Py_XDECREF(value);

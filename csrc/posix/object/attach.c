@@ -9,7 +9,7 @@
 #include "posix/object/mark.h"
 #include "posix/clock.h"
 
-/* The number of attempts if the name refers to another object each time. */
+/* The number of attempts if the object loses its name each time. */
 #define MOST_TRIES 100
 
 /* A reclaimer holds a write lease for microseconds, or longer if the scheduler
@@ -40,6 +40,7 @@ pshm_attach_inspect(int fd, struct pshm_object *out)
     out->size = st.st_size;
     out->mode = st.st_mode;
     out->uid = st.st_uid;
+    out->links = st.st_nlink;
     rc = check_kind(st.st_mode);
     return rc == 0 && st.st_size == 0 ? -ENODATA : rc;
 }
@@ -50,21 +51,6 @@ pshm_exists(const struct pshm_name *name)
     struct stat st;
     int rc = pshm_result(lstat(name->path, &st));
     return rc == 0 ? S_ISREG(st.st_mode) : rc == -ENOENT ? 0 : rc;
-}
-
-/* Does name still refer to the object? Returns 1 with its current size, 0, or
- * -errno. */
-static int
-confirm_name(const struct pshm_name *name, struct pshm_object *object)
-{
-    struct stat st;
-    int rc = pshm_result(lstat(name->path, &st));
-    if (rc < 0) {
-        return rc == -ENOENT ? 0 : rc;
-    }
-    object->size = st.st_size;
-    return pshm_identity_same(
-        object->id, (struct pshm_identity){st.st_dev, st.st_ino});
 }
 
 /* open(2) fails with ENXIO for a socket and for some devices. */
@@ -146,6 +132,28 @@ check_accepted(const struct pshm_accepted *accepted,
     return object->size < accepted->size ? -EDOM : 0;
 }
 
+/* The order matters. The mark comes before the use lock: last.c. The count of
+ * names comes after it: a reclaimer that removes a name later finds the lock.
+ * If a process moved the object to another name meanwhile, this call precedes
+ * that. Returns 0, -ESTALE (the object has lost its name) or an error of
+ * pshm_attach. */
+static int
+use_object(int fd, const struct pshm_accepted *accepted,
+           struct pshm_object *out)
+{
+    out->last = pshm_mark_inherit(fd);
+    int rc = pshm_use_lock_wait(fd);
+    out->locked = rc == 0;
+    if (rc < 0 && rc != -EAGAIN) {
+        return rc;
+    }
+    rc = pshm_attach_inspect(fd, out);
+    if (rc < 0 && rc != -ENODATA) {
+        return rc;
+    }
+    return out->links == 0 ? -ESTALE : check_accepted(accepted, out);
+}
+
 int
 pshm_attach(const struct pshm_name *name, bool readonly,
             const struct pshm_accepted *accepted, struct pshm_object *out)
@@ -159,29 +167,15 @@ pshm_attach(const struct pshm_name *name, bool readonly,
             return fd == -EINTR ? fd
                                 : pshm_attach_refusal(name, fd, &out->mode);
         }
-        int rc = pshm_attach_inspect(fd, out);
-        if (rc == 0 || rc == -ENODATA) {
-            /* The order matters: last.c. */
-            out->last = pshm_mark_inherit(fd);
-            rc = pshm_use_lock_wait(fd);
-            out->locked = rc == 0;
-            rc = rc == -EAGAIN ? 0 : rc;
-        }
+        int rc = use_object(fd, accepted, out);
         if (rc == 0) {
-            rc = confirm_name(name, out);
-            if (rc == 1) {
-                rc = check_accepted(accepted, out);
-                if (rc == 0) {
-                    return 0;
-                }
-            }
+            return 0;
         }
         pshm_fd_close(fd);
         out->fd = -1;
-        if (rc < 0) {
+        if (rc != -ESTALE) {
             return rc;
         }
-        /* The name was removed or refers to another object: try again. */
     }
     return -EAGAIN;
 }

@@ -11,6 +11,7 @@ struct pshm_object {
     off_t size;                         /* bytes */
     mode_t mode;                        /* with the type of the file: S_IFMT */
     uid_t uid;                          /* the owner */
+    nlink_t links;                      /* number of names */
     bool locked;                        /* fd has a use lock (use_lock.h) */
     bool last;                          /* it is marked (mark.h) */
 };
@@ -43,7 +44,7 @@ struct pshm_accepted {
     ((struct pshm_accepted){.owners = PSHM_OWNERS_ANY, .mode = 07777})
 
 /* Open the object called name, take a use lock, and check that the object
- * still has the name, so that a reclaimer cannot have removed it in between.
+ * still has a name, so that a reclaimer cannot have removed it in between.
  * If another process keeps it locked exclusively, out->locked is false. The
  * caller owns out->fd (close-on-exec, above 2). Returns 0, or -errno with
  * out->fd == -1:
@@ -55,7 +56,7 @@ struct pshm_accepted {
  * -EACCES   it may not be opened (out->mode is 0); or its owner out->uid
  *           or its mode out->mode is not accepted
  * -EDOM     it has out->size bytes, fewer than accepted
- * -EAGAIN   the name refers to another object at each attempt
+ * -EAGAIN   the object loses its name at each attempt
  * -EINTR and the errors of open(2) */
 int pshm_attach(const struct pshm_name *name, bool readonly,
                 const struct pshm_accepted *accepted,

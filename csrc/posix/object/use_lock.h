@@ -10,8 +10,8 @@
  * exclusive lock.
  *
  * A reclaimer locks exclusively and then removes the name. An attaching
- * process takes its use lock and then checks that the name still refers to the
- * object. So the second of the two notices the first. */
+ * process takes its use lock and then checks that the object still has a name.
+ * So the second of the two notices the first. */
 #ifndef PSHM_USE_LOCK_H
 #define PSHM_USE_LOCK_H
 
