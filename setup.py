@@ -1,7 +1,8 @@
 """Build the extension module; all other settings are in pyproject.toml.
 
 POSIXSHM_SANITIZE=address,undefined (or thread) builds it with -fsanitize. POSIXSHM_WERROR=1 adds
-warnings about conversions and makes every warning an error.
+warnings about conversions and makes every warning an error. POSIXSHM_FLOOR=1 builds the extension
+of the benchmarks instead.
 """
 
 import platform
@@ -56,6 +57,10 @@ if sanitizers:
     # A separate folder, because the objects of a release build would seem up to date.
     options["build"] = {"build_base": "build/" + sanitizers.replace(",", "-")}
 
+# The benchmarks compare the library with an extension that has the same compiler and flags.
+floor = os.environ.get("POSIXSHM_FLOOR") == "1"
+folder = "benchmarks/floor" if floor else "csrc"
+
 # From each line, the first flag that the compiler accepts with Python's flags is used:
 # fortification needs optimisation, level 3 a newer compiler, -fcf-protection an x86.
 HARDENING = [
@@ -89,7 +94,7 @@ class incremental_build_ext(build_ext):
                 Path(made).unlink(missing_ok=True)
             last_command.parent.mkdir(parents=True, exist_ok=True)
             last_command.write_text(command)
-        if not sanitizers:
+        if not sanitizers and not floor:
             self.write_commands(sources, **options)
 
         def compile_if_changed(source, made):
@@ -149,10 +154,10 @@ setup(
     long_description_content_type="text/markdown",
     ext_modules=[
         Extension(
-            "posixshm._core",
-            sources=sorted(glob("csrc/**/*.c", recursive=True)),
-            depends=sorted(glob("csrc/**/*.h", recursive=True)),
-            include_dirs=["csrc"],
+            "floor" if floor else "posixshm._core",
+            sources=sorted(glob(f"{folder}/**/*.c", recursive=True)),
+            depends=sorted(glob(f"{folder}/**/*.h", recursive=True)),
+            include_dirs=[folder],
             # File offsets must have the same size in all files, also if long has 32 bits.
             define_macros=[("_GNU_SOURCE", "1"), ("_FILE_OFFSET_BITS", "64")],
             extra_compile_args=compile_args,

@@ -66,8 +66,5 @@ pytest_sanitized() {
 
 # quick_benchmarks PYTHON: checks that the benchmarks run; the figures are not meaningful.
 quick_benchmarks() {
-    local file
-    for file in benchmarks/bench_*.py; do
-        own_shm "$1" "$file" --quick
-    done
+    own_shm "$1" -m benchmarks --quick
 }

@@ -1,106 +1,162 @@
-"""The benchmarks run and print their tables. Figures are not asserted.
+"""The benchmarks run, their verdicts and comparisons are right, and the documents show their figures.
 
-Only the system calls are checked: raw C must make the same calls, or the comparison is useless.
+The figures of a run are not asserted.
 """
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from _processes import cannot_be_tested, needs_plain_build
+from _documents import ROOT
+from _processes import cannot_be_tested
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("bench_*.py"))
+sys.path.insert(0, str(ROOT))
 
-pytestmark = [pytest.mark.once, pytest.mark.long]
+from benchmarks import publish, report  # noqa: E402
+from benchmarks.__main__ import NAMES  # noqa: E402
+from benchmarks.harness import Case, Contender, Goal  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def compiler():
-    if shutil.which(shlex.split(os.environ.get("CC", "cc"))[0]) is None:
-        cannot_be_tested("no C compiler for the raw C peers")
+pytestmark = [pytest.mark.once]
 
 
-def bench(script, *arguments, **environment):
+def bench(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), *arguments],
+        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
+        cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_benchmark_prints_what_it_writes_to_a_file(script, tmp_path):
+@pytest.fixture
+def compiler():
+    if shutil.which(shlex.split(os.environ.get("CC", "cc"))[0]) is None:
+        cannot_be_tested("no C compiler for the floor")
+    pytest.importorskip("setuptools")
+
+
+@pytest.mark.long
+def test_all_questions_run_quickly(tmp_path, compiler):
     figures = tmp_path / "figures.json"
-    done = bench(script, "--quick", "--json", str(figures))
+    done = bench("--quick", "--seconds", "0.02", "--json", figures)
     assert (done.returncode, done.stderr) == (0, "")
     cases = json.loads(figures.read_text())["cases"]
-    assert cases
+    assert len({case["question"] for case in cases}) == len(NAMES)
     for case in cases:
-        assert case["case"] in done.stdout
+        assert f"### {case['title']}\n" in done.stdout
+        assert any(row["kind"] == "posixshm" for row in case["rows"]), case
         for row in case["rows"]:
-            assert row["contender"] in done.stdout
+            assert f"\n| {row['name']} | " in done.stdout
 
 
-def test_bench_calls_says_which_peers_are_missing(tmp_path):
+def test_a_missing_package_is_named(tmp_path, compiler):
     # A module that cannot be imported simulates one that is not installed.
-    for peer in ("numpy", "posix_ipc"):
-        (tmp_path / f"{peer}.py").write_text("raise ImportError\n")
+    (tmp_path / "posix_ipc.py").write_text("raise ImportError\n")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    done = bench("bench_calls.py", "--quick", PYTHONPATH=path)
+    done = bench("attach", "--quick", "--seconds", "0.02", PYTHONPATH=path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "posix_ipc + mmap: left out" in done.stdout
-    assert "numpy is not installed" in done.stdout
-
-    done = bench("bench_sync.py", "--quick", PYTHONPATH=path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "posix_ipc Semaphore: left out" in done.stdout
+    assert re.search(r"^- left out: posix_ipc\b", done.stdout, re.MULTILINE)
+    assert "| posix_ipc and mmap |" not in done.stdout
 
 
-def test_bench_sync_check_names_the_targets_that_are_missed(tmp_path):
-    figures = tmp_path / "figures.json"
-    done = bench("bench_sync.py", "--quick", "--check", "--json", str(figures))
-    report = json.loads(figures.read_text())
-    missed = [
-        f"{case['case']}: {row['contender']} "
-        for case in report["cases"]
-        for row in case["rows"]
-        if row["met"] is False
-    ] + [f"ping-pong: {peer} " for peer in report["peers_under_semaphore"]]
-    assert done.returncode == (1 if missed else 0)
-    for line in missed:
-        assert f"\n{line}" in done.stdout
+# -- what the figures say ------------------------------------------------------
 
 
-def test_bench_arrays_says_which_peers_are_missing(tmp_path):
-    for peer in ("torch", "SharedArray"):
-        (tmp_path / f"{peer}.py").write_text("raise ImportError\n")
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    done = bench("bench_arrays.py", "--quick", PYTHONPATH=path)
-    assert (done.returncode, done.stderr) == (0, "")
-    for peer in ("torch", "SharedArray"):
-        assert f"{peer}: left out" in done.stdout
+def run_of(ours, control=(100.0,) * 9, goal=None):
+    """A stored run with one case, in which the floor takes 100 ns in each of 9 rounds."""
+    contenders = [("floor", "floor"), ("posixshm", "posixshm"), ("floor, once more", "control")]
+    case = Case(
+        "a case",
+        [Contender(name, lambda _: 0.0, kind) for name, kind in contenders],
+        [goal or Goal("posixshm", 1.1, "floor")],
+    )
+    figures = {"floor": [100.0] * 9, "posixshm": [ours] * 9, "floor, once more": list(control)}
+    summary = report.summary_of("a question?", report.described(case), [figures])
+    return {
+        "machine": {"Python": "CPython", "processor": "a processor, 2 of 2 cores"},
+        "command": "python -m benchmarks",
+        "when": "2026-01-01",
+        "seconds": 1.0,
+        "cases": [summary],
+    }
 
 
-def test_raw_c_makes_the_system_calls_that_posixshm_makes():
-    needs_plain_build("it makes calls of its own")
-    if shutil.which("strace") is None:
-        cannot_be_tested("strace is not installed")
-    done = bench("bench_calls.py", "--calls", "--check")
-    if "cannot run" in done.stderr:
-        cannot_be_tested(done.stderr)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "DIFFERENT" not in done.stdout
+def stored(folder, run, name="run.json"):
+    path = folder / name
+    path.write_text(json.dumps(run))
+    return path
 
 
-def test_the_picture_of_the_readme_shows_the_figures_beside_it():
-    done = bench("plot_arrays.py", str(BENCHMARKS / "arrays.json"))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == (BENCHMARKS / "arrays.svg").read_text()
+NOISY = (100.0, 90.0, 125.0, 110.0, 100.0, 94.0, 112.0, 100.0, 88.0)
+
+
+@pytest.mark.parametrize(
+    ("run", "status", "verdict"),
+    [
+        (run_of(105.0), 0, "met"),
+        (run_of(120.0), 1, "**missed**"),
+        (run_of(150.0, NOISY), 1, "**missed**"),
+        (run_of(112.0, NOISY), 3, "too noisy"),
+        (run_of(105.0, NOISY), 3, "too noisy"),
+        (run_of(80.0, [200.0] * 9), 3, "too noisy"),
+        (run_of(80.0, goal=Goal("posixshm", 85.0)), 0, "met"),
+        (run_of(90.0, goal=Goal("posixshm", 85.0)), 1, "**missed**"),
+        (run_of(90.0, goal=Goal("posixshm", at_least=95.0)), 1, "**missed**"),
+    ],
+)
+def test_check(run, status, verdict, tmp_path):
+    done = bench("--stored", stored(tmp_path, run), "--check")
+    assert done.returncode == status, done.stdout + done.stderr
+    assert f"| {verdict} |" in done.stdout
+    assert bench("--stored", stored(tmp_path, run)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("ours", "control", "change", "words"),
+    [
+        (132.0, (100.0,) * 9, "+20 %", "slower"),
+        (88.0, (100.0,) * 9, "-20 %", "faster"),
+        (111.0, (100.0,) * 9, "+1 %", ""),
+        (115.5, NOISY, "+5 %", ""),
+    ],
+)
+def test_compare(ours, control, change, words, tmp_path):
+    old, new = run_of(110.0), run_of(ours, control)
+    arguments = "--stored", stored(tmp_path, new), "--compare", stored(tmp_path, old, "old.json")
+    done = bench(*arguments)
+    assert done.returncode == 0, done.stderr
+    [line] = re.findall(r"^\| a case \| posixshm \| floor \| 1\.10 .*", done.stdout, re.MULTILINE)
+    assert line.split(" | ")[5] == change
+    assert line.split("|")[-2].strip() == words
+
+
+def test_an_unknown_question_is_refused():
+    done = bench("nothing")
+    assert done.returncode == 2
+    assert "there is no benchmark 'nothing'" in done.stderr
+
+
+# -- the documents -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", publish.READMES, ids=lambda page: page.parent.name)
+def test_the_tables_show_the_stored_figures(page):
+    text = page.read_text()
+    assert publish.rendered(text, json.loads(publish.RESULTS.read_text())) == text
+    others = re.sub(r"<!-- benchmarks: \w+ -->.*?<!-- end -->", "", text, flags=re.DOTALL)
+    times = r"\d\s*(?:ns|µs|us|ms|nanoseconds|microseconds|milliseconds|times as)\b"
+    allowed = ["100 ms"] if page.parent == ROOT else []  # a promise
+    assert re.findall(rf"[\d.,]*{times}", others) == allowed
+
+
+def test_the_pictures_are_there():
+    text = "".join(page.read_text() for page in publish.READMES)
+    named = set(re.findall(r"figures/(\w+)\.svg", text))
+    assert named == {path.stem for path in (ROOT / "benchmarks/figures").glob("*.svg")}

@@ -1,0 +1,1 @@
+"""The costs of posixshm: python -m benchmarks [NAME], see README.md."""
