@@ -135,10 +135,10 @@ def _():
         copy.buf[:] = items.shm.buf
         damaged = ShareableList.__new__(ShareableList)
         damaged._attach_to(copy)
-        copy.buf[damaged._codes :] = b"\x09" * len(copy.buf[damaged._codes :])
+        copy.buf[damaged._layout.codes :] = b"\x09" * len(copy.buf[damaged._layout.codes :])
         for index in (0, 4, 5):
             refused(damaged.__getitem__, index)
-        copy.buf[damaged._formats :] = b"\x39" * len(copy.buf[damaged._formats :])
+        copy.buf[damaged._layout.formats :] = b"\x39" * len(copy.buf[damaged._layout.formats :])
         refused(damaged.__getitem__, 0)
 
 

@@ -21,14 +21,12 @@ from __future__ import annotations
 import errno
 import operator
 import os
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import accumulate
 from types import GenericAlias, SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, SupportsIndex, TypeVar, cast, overload
 
-from . import _core
+from . import _core, _list_layout
 from ._write import undo
 
 __all__ = ["SharedMemory", "ShareableList"]
@@ -306,75 +304,6 @@ def _with_fresh_name(create: Callable[[str], None]) -> None:
             continue
 
 
-# The memory layout of a list is that of the standard library, so both modules can read each other's
-# lists. Numbers are in the byte order of the machine. The parts follow each other without padding:
-#
-#     int64            n, the number of items
-#     int64[n + 1]     the offset of each slot from the first slot, and the end of the last slot
-#     bytes            the slots: 8 bytes, or for a text the next multiple of 8 above the number of
-#                      its characters; the size of a slot never changes
-#     char[n][8]       the format of each slot, for the struct module, padded with NULs:
-#                      "q" an int, "d" a float, "xxxxxxx?" a bool, "xxxxxx?x" None, "24s" a text
-#     int8[n]          the conversion of that value to the item: 0 none; 1 str in UTF-8 and 2 bytes,
-#                      both without trailing NULs; 3 None
-#
-# bytes that end in NULs have a format with their exact length and the code 0, which the standard
-# library reads completely. A str that ends in NULs has a format with its exact length and a leading
-# 0 ("03s"): this module reads it completely, the standard library without its trailing NULs.
-#
-# A list does not have a lock: a reader may get a mixture of an old and a new item.
-
-_PLAIN, _STR, _BYTES, _NONE = range(4)
-_FORMATS = {int: "q", float: "d", bool: "xxxxxxx?", type(None): "xxxxxx?x"}
-_WORD = 8
-_ROOM_MAX = 9_999_999  # the largest size that a format of 8 characters can express
-
-
-def _encode(value: object) -> tuple[str | None, int, bytes]:
-    """Return format, code and bytes of an item; the format of a text is None: its whole slot."""
-    if isinstance(value, str):
-        data = value.encode()
-        return f"0{len(data)}s" if data.endswith(b"\0") else None, _STR, data
-    if isinstance(value, bytes):
-        return (f"{len(value)}s", _PLAIN, value) if value.endswith(b"\0") else (None, _BYTES, value)
-    if type(value) not in _FORMATS:
-        raise TypeError(
-            "the items of a ShareableList are int, float, bool, str, bytes and None, "
-            f"not {type(value).__name__}"
-        )
-    scalar = _FORMATS[type(value)]
-    return scalar, _NONE if value is None else _PLAIN, struct.pack(scalar, value)
-
-
-def _stored_format(kind: str) -> bytes:
-    if len(kind) > _WORD:
-        raise ValueError(f"a str that ends in NULs has at most 999999 bytes, not {kind[1:-1]}")
-    return kind.encode().ljust(_WORD, b"\0")
-
-
-def _image(values: Iterable[Any]) -> bytes:
-    """Return the bytes of a whole list."""
-    slots, formats, codes = [], [], []
-    for value in values:
-        kind, code, data = _encode(value)
-        if isinstance(value, str | bytes):
-            # By the number of characters, as in the standard library, but at least by the number of
-            # bytes: the standard library loses the end of a text with many non-ASCII characters.
-            room = _WORD * max(len(value) // _WORD + 1, -(-len(data) // _WORD))
-            if room > _ROOM_MAX:
-                raise ValueError(
-                    f"an item of {len(data)} bytes is too long: at most {_ROOM_MAX // 8 * 8 - 1}"
-                )
-            kind = kind or f"{room}s"
-            data = data.ljust(room, b"\0")
-        slots.append(data)
-        formats.append(_stored_format(cast(str, kind)))
-        codes.append(code)
-    starts = accumulate(map(len, slots), initial=0)
-    head = struct.pack(f"{len(slots) + 2}q", len(slots), *starts)
-    return b"".join([head, *slots, *formats, bytes(codes)])
-
-
 class ShareableList(Generic[_T]):
     """A list of fixed length in shared memory: int (64 bits), float, bool, str, bytes, None.
 
@@ -407,7 +336,7 @@ class ShareableList(Generic[_T]):
         if sequence is None and name is not None:
             self._attach_to(SharedMemory(name))
             return
-        image = _image(() if sequence is None else sequence)
+        image = _list_layout.image(() if sequence is None else sequence)
 
         def fill(buf: memoryview) -> None:
             buf[:] = image
@@ -436,41 +365,17 @@ class ShareableList(Generic[_T]):
             raise
 
     def _attach_to(self, shm: SharedMemory) -> None:
-        """Use `shm` for this list, after checking its first and last words.
-
-        The description of an item is checked each time that the item is used. A table of all
-        checked items would be as long as the object, which may have any size without having memory.
-        """
         buf = shm.buf
         if buf is None:
             raise ValueError(f"{shm!r} is closed")
-
-        def demand(is_so: bool, what: str) -> None:
-            if not is_so:
-                raise ValueError(f"{shm.name!r} does not contain a ShareableList: {what}")
-
-        size = len(buf)
-        demand(size >= 2 * _WORD, f"{size} bytes are too few")
-        (count,) = struct.unpack_from("q", buf)
-        demand(0 <= count <= (size - 2 * _WORD) // _WORD, f"it cannot have {count} items")
-        (first,) = struct.unpack_from("q", buf, _WORD)
-        (end,) = struct.unpack_from("q", buf, (count + 1) * _WORD)
-        slots = (count + 2) * _WORD
-        demand(first == 0 and end >= count * _WORD, "its slots do not follow one another")
-        demand(end <= size - slots - count * (_WORD + 1), "its items reach past its end")
-        # A process that writes the count last has not finished, or the object is not a list.
-        demand(count > 0 or size == 2 * _WORD, "it has 0 items, but memory for more")
+        self._layout = _list_layout.Layout(buf, shm.name)
         self.shm = shm
-        self._list_len: int = count
-        self._slots = slots
-        self._formats = slots + end
-        self._codes = self._formats + count * _WORD
 
     def _buffer(self) -> memoryview:
         buf = self.shm.buf
         if buf is None:
             raise ValueError(f"the list {self.shm.name!r} is closed")
-        if len(buf) < self._codes + self._list_len:
+        if len(buf) < self._layout.size:
             raise ValueError(f"the object {self.shm.name!r} has become smaller than its list")
         return buf
 
@@ -478,92 +383,31 @@ class ShareableList(Generic[_T]):
         """Return the position counted from the start. Raises IndexError."""
         index = operator.index(position)
         if index < 0:
-            index += self._list_len
-        if not 0 <= index < self._list_len:
+            index += self._layout.count
+        if not 0 <= index < self._layout.count:
             raise IndexError(message)
         return index
-
-    def _damaged(self, index: int, what: str) -> ValueError:
-        return ValueError(f"item {index} of the list {self.shm.name!r} is damaged: {what}")
-
-    def _slot(self, buf: memoryview, index: int) -> tuple[int, int]:
-        """Return the offset of the slot of an item, and its length, in bytes."""
-        start, end = struct.unpack_from("2q", buf, (index + 1) * _WORD)
-        if not (0 <= start and _WORD <= end - start <= _ROOM_MAX):
-            raise self._damaged(index, f"its slot goes from {start} to {end}")
-        if self._slots + end > self._formats:
-            raise self._damaged(index, "its slot reaches past the last slot")
-        return self._slots + start, end - start
-
-    def _format_at(self, buf: memoryview, index: int, room: int) -> str:
-        start = self._formats + index * _WORD
-        stored = bytes(buf[start : start + _WORD]).rstrip(b"\0")
-        kind = stored.decode("latin-1")
-        if kind not in _FORMATS.values():
-            digits = stored[:-1]
-            if not (stored.endswith(b"s") and digits.isdigit()):
-                raise self._damaged(index, f"its format is {kind!r}")
-            if int(digits) > room:
-                raise self._damaged(index, f"the format {kind!r} is larger than its slot")
-        return kind
 
     def _get_packing_format(self, position: SupportsIndex) -> str:
         """Return the format of the item at `position`, for the struct module."""
         index = self._position(position, "list index out of range")
-        buf = self._buffer()
-        return self._format_at(buf, index, self._slot(buf, index)[1])
+        return self._layout.format_of(self._buffer(), index)
 
     def __getitem__(self, position: SupportsIndex) -> _T:
         index = self._position(position, "list index out of range")
-        buf = self._buffer()
-        start, room = self._slot(buf, index)
-        kind = self._format_at(buf, index, room)
-        (stored,) = struct.unpack_from(kind, buf, start)
-        code = buf[self._codes + index]
-        item: Any
-        if isinstance(stored, bytes):
-            exact = code == _PLAIN or (code == _STR and kind.startswith("0"))
-            item = stored if exact else stored.rstrip(b"\0")
-            if code == _STR:
-                try:
-                    item = item.decode()
-                except UnicodeDecodeError as error:
-                    raise self._damaged(index, "it is not UTF-8") from error
-            elif code not in (_BYTES, _PLAIN):
-                raise self._damaged(index, f"{kind!r} with code {code}")
-        elif code == _PLAIN:
-            item = stored
-        elif code == _NONE:
-            item = None
-        else:
-            raise self._damaged(index, f"{kind!r} with code {code}")
-        result: _T = item
-        return result
+        item: _T = self._layout.read(self._buffer(), index)
+        return item
 
     def __setitem__(self, position: SupportsIndex, value: _T) -> None:
         """Replace an item. Raises ValueError, and changes nothing, if a text is too long."""
         index = self._position(position, "list assignment index out of range")
-        kind, code, data = _encode(value)
-        buf = self._buffer()
-        start, room = self._slot(buf, index)
-        if len(data) > room:
-            raise ValueError(
-                f"a text of {len(data)} bytes exceeds available storage: item {index} has "
-                f"room for {room}"
-            )
-        stored_format = _stored_format(kind or f"{room}s")
-        if isinstance(value, str | bytes):
-            data = data.ljust(room, b"\0")
-        buf[start : start + len(data)] = data
-        stored = self._formats + index * _WORD
-        buf[stored : stored + _WORD] = stored_format
-        buf[self._codes + index] = code
+        self._layout.write(self._buffer(), index, value)
 
     def __len__(self) -> int:
-        return self._list_len
+        return self._layout.count
 
     def __iter__(self) -> Iterator[_T]:
-        for index in range(self._list_len):
+        for index in range(self._layout.count):
             yield self[index]
 
     def __repr__(self) -> str:
@@ -578,7 +422,7 @@ class ShareableList(Generic[_T]):
     def format(self) -> str:
         """The formats of all items, for the struct module."""
         self._buffer()  # raises ValueError if the list is closed
-        return "".join(map(self._get_packing_format, range(self._list_len)))
+        return "".join(map(self._get_packing_format, range(self._layout.count)))
 
     def count(self, value: object) -> int:
         """Return the number of items that are equal to `value`."""
