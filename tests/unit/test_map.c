@@ -342,7 +342,7 @@ lock_without_permission(void *context)
     if (become_nobody() != 0) {
         return CANNOT;
     }
-    int rc = pshm_map_lock(context, PAGE);
+    int rc = pshm_map_lock(context, PAGE, true);
     CHECK(rc == -EPERM || rc == -ENOMEM);
     return 0;
 }
@@ -358,12 +358,12 @@ locked_pages_remain_resident(void)
     void *base = NULL;
     size_t resident = 0;
     CHECK_IS(pshm_map(fd, 0, 4 * PAGE, PROT_READ | PROT_WRITE, &base), 0);
-    CHECK_IS(pshm_map_lock(base, 2 * PAGE), 0);
+    CHECK_IS(pshm_map_lock(base, 2 * PAGE, true), 0);
     CHECK_IS(pshm_map_resident(base, 4 * PAGE, &resident), 0);
     CHECK_IS(resident, 2 * PAGE);
     /* MADV_DONTNEED is refused for locked pages */
     CHECK_IS(pshm_map_advise(base, PAGE, MADV_DONTNEED), -EINVAL);
-    CHECK_IS(pshm_map_unlock(base, 2 * PAGE), 0);
+    CHECK_IS(pshm_map_lock(base, 2 * PAGE, false), 0);
     CHECK_IS(pshm_map_advise(base, PAGE, MADV_DONTNEED), 0);
     int status = child_run(lock_without_permission, base);
     CHECK(status == 0 || status == CANNOT);
@@ -443,13 +443,13 @@ act_sync(void *context)
 static int
 act_lock(void *context)
 {
-    return pshm_map_lock(context, PAGE);
+    return pshm_map_lock(context, PAGE, true);
 }
 
 static int
 act_unlock(void *context)
 {
-    return pshm_map_unlock(context, PAGE);
+    return pshm_map_lock(context, PAGE, false);
 }
 
 static int

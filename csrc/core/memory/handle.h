@@ -246,7 +246,6 @@ int handle_register(core_state *state);
     X(link) X(rename)                                /* handle_names.c */    \
     X(resize)                                        /* handle_resize.c */   \
     X(map) X(view)                                   /* handle_memory.c */   \
-    X(advise) X(sync) X(lock_pages) X(unlock_pages) X(populate)              \
     X(chown)                                         /* handle_status.c */   \
     X(getfacl)                                       /* handle_acl.c */
 
@@ -266,7 +265,6 @@ int handle_register(core_state *state);
     X(path)                                          /* handle_names.c */    \
     X(name) X(size) X(readonly)                      /* handle_status.c */   \
     X(closed) X(created) X(max_size) X(holds_use_lock)                       \
-    X(resident)                                      /* handle_memory.c */   \
     X(mode) X(uid) X(gid) X(seals)                   /* handle_status.c */
 
 #define DECLARE_DOC(name) extern const char handle_##name##_doc[];

@@ -1,4 +1,4 @@
-/* The memory of a handle: ranges of it, its protection, its pages. */
+/* The memory of a handle: ranges of it, its protection, its views. */
 #include "core/memory/handle.h"
 
 #include "core/args.h"
@@ -136,81 +136,7 @@ handle_protect(PyObject *op, PyObject *value)
     return rc < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* ---- Methods of the handle's MemoryMap ---- */
-
-/* Call function with the handle's map; an OSError gets the name of the object.
- */
-static PyObject *
-delegate(PyObject *op, mapping_function *function,
-         PyObject *const *args, Py_ssize_t count, PyObject *kwnames)
-{
-    Py_ssize_t size;
-    handle_state now;
-    (void)handle_current_size(as_handle(op), &size);
-    if (handle_acquire(as_handle(op), HANDLE_MAP, &now) < 0) {
-        return NULL;
-    }
-    PyObject *result = function((PyObject *)now.map, args, count, kwnames);
-    if (result == NULL) {
-        raise_again_with(now.name);
-    }
-    handle_release(as_handle(op), HANDLE_MAP, &now);
-    return result;
-}
-
-#define DELEGATED(name, signature, text)                                     \
-    const char handle_##name##_doc[] =                                       \
-        #name "($self, /, " signature ")\n--\n\n" text                       \
-        "\n\nAs MemoryMap." #name ", for the memory of this handle. Raises\n"  \
-        "ValueError after close().";                                         \
-    PyObject *handle_##name(PyObject *op, PyObject *const *args,             \
-                            Py_ssize_t count, PyObject *kwnames)             \
-    {                                                                        \
-        return delegate(op, mapping_##name, args, count, kwnames);           \
-    }
-
-DELEGATED(advise, "advice, offset=0, length=None",
-          "Tell the kernel how the pages will be used: " MAN(madvise, 2) ".")
-DELEGATED(sync, "offset=0, length=None, flags=4",
-          "Write the pages of a file to its disk: " MAN(msync, 2) ".")
-DELEGATED(lock_pages, "offset=0, length=None",
-          "Keep pages in memory: " MAN(mlock, 2) ".")
-DELEGATED(unlock_pages, "offset=0, length=None",
-          "Undo lock_pages(): " MAN(munlock, 2) ".")
-
-const char handle_populate_doc[] =
-    "populate($self, /, offset=0, length=None)\n--\n\n"
-    "Bring pages into memory and map them: " MAN(madvise, 2) ".\n\n"
-    "As MemoryMap.populate, for the memory of this handle. If there is not\n"
-    "enough room (OSError: ENOSPC, ENOMEM), no page is taken. Raises\n"
-    "ValueError after close().";
-
-PyObject *
-handle_populate(PyObject *op, PyObject *const *args, Py_ssize_t count,
-                PyObject *kwnames)
-{
-    SharedMemoryObject *self = as_handle(op);
-    Py_ssize_t size;
-    handle_state now;
-    (void)handle_current_size(self, &size);
-    if (handle_acquire(self, HANDLE_MAP, &now) < 0) {
-        return NULL;
-    }
-    /* After close_fd() the object is searched for. */
-    struct fdref *fd = handle_take_fd(self);
-    if (fd == NULL) {
-        PyErr_Clear();
-    }
-    PyObject *result = mapping_populate_object(now.map,
-                                               fd != NULL ? fd->fd : -1, args,
-                                               count, kwnames);
-    if (result == NULL) {
-        raise_again_with(now.name);
-    }
-    fdref_drop(fd);
-    handle_release(self, HANDLE_MAP, &now);
-    return result;
-}
+/* ---- view ---- */
 
 const char handle_view_doc[] =
     "view($self, /, format='B', shape=None, offset=0, strides=None,\n"
@@ -234,21 +160,4 @@ handle_view(PyObject *op, PyObject *const *args, Py_ssize_t count,
     PyObject *result = view_make(now.map, &origin, args, count, kwnames);
     handle_release(as_handle(op), HANDLE_MAP, &now);
     return result;
-}
-
-const char handle_get_resident_doc[] =
-    "The number of bytes in memory, by whole pages: " MAN(mincore, 2) ".\n"
-    "Raises ValueError after close().";
-
-static PyObject *
-get_resident(PyObject *map, PyObject *const *Py_UNUSED(args),
-             Py_ssize_t Py_UNUSED(count), PyObject *Py_UNUSED(kwnames))
-{
-    return mapping_get_resident(map, NULL);
-}
-
-PyObject *
-handle_get_resident(PyObject *op, void *Py_UNUSED(closure))
-{
-    return delegate(op, get_resident, NULL, 0, NULL);
 }

@@ -1,6 +1,8 @@
 /* The type SharedMemory. */
 #include "core/memory/handle.h"
 
+#include "core/memory/pages.h"
+
 /* No tp_clear: the members of a handle cannot refer to it, and an address must
  * stay valid as long as any object, garbage or not, can use it. */
 static int
@@ -87,6 +89,7 @@ static PyMethodDef handle_methods[] = {
     HANDLE_KEYWORD_METHODS(KEYWORD_METHOD)
     HANDLE_PLAIN_METHODS(PLAIN_METHOD)
     HANDLE_ONE_METHODS(ONE_METHOD)
+    PAGES_METHODS,
     {"__reduce__", handle_reduce, METH_NOARGS, handle_reduce_doc},
     {"__fspath__", handle_fspath, METH_NOARGS, handle_fspath_doc},
     {"__enter__", handle_enter, METH_NOARGS, NULL},
@@ -96,6 +99,7 @@ static PyMethodDef handle_methods[] = {
 
 static PyGetSetDef handle_getset[] = {
     HANDLE_ATTRIBUTES(ATTRIBUTE)
+    PAGES_GETSET,
     {0},
 };
 

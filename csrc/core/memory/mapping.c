@@ -5,6 +5,8 @@
 #include "core/args.h"
 #include "core/errors.h"
 #include "core/memory/last.h"
+#include "core/memory/pages.h"
+#include "core/view/view.h"
 
 #include "posix/host.h"
 #include "posix/object/map.h"
@@ -312,6 +314,45 @@ PyDoc_STRVAR(
     "Raises ValueError for a range past the end of the object; OSError:\n"
     "EINVAL (not a regular file), ENOMEM (address space, RLIMIT_AS, too many\n"
     "mappings), EACCES (fd was opened for less), EBADF.");
+
+static PyObject *
+mapping_get_readonly(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(!(as_mapping(op)->prot & PROT_WRITE));
+}
+
+static PyObject *
+mapping_get_nbytes(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSsize_t(mapping_size(as_mapping(op)));
+}
+
+static PyObject *
+mapping_get_prot(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(as_mapping(op)->prot);
+}
+
+static PyMethodDef mapping_methods[] = {
+    PAGES_METHODS,
+    {"protect", mapping_protect_method, METH_O, mapping_protect_doc},
+    {"view", (PyCFunction)(void (*)(void))view_of_mapping,
+     METH_FASTCALL | METH_KEYWORDS, view_of_mapping_doc},
+    {0},
+};
+
+static PyGetSetDef mapping_getset[] = {
+    PAGES_GETSET,
+    {"nbytes", mapping_get_nbytes, NULL, PyDoc_STR("The size in bytes."), NULL},
+    {"readonly", mapping_get_readonly, NULL,
+     PyDoc_STR("Whether the bytes cannot be written through this mapping."),
+     NULL},
+    {"prot", mapping_get_prot, NULL,
+     PyDoc_STR("The protection: PROT_NONE, PROT_READ or PROT_READ | "
+               "PROT_WRITE."),
+     NULL},
+    {0},
+};
 
 static PyMemberDef mapping_members[] = {
     {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(MemoryMapObject, weakrefs),

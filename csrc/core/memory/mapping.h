@@ -136,24 +136,6 @@ int mapping_protect(MemoryMapObject *self, int prot, PyObject *filename);
 PyObject *mapping_protect_method(PyObject *op, PyObject *value);
 extern const char mapping_protect_doc[];
 
-/* ---- mapping_pages.c ---- */
-
-/* Methods, as METH_FASTCALL | METH_KEYWORDS has them. A handle has them too. */
-typedef PyObject *mapping_function(PyObject *op, PyObject *const *args,
-                                   Py_ssize_t count, PyObject *kwnames);
-mapping_function mapping_advise, mapping_sync, mapping_lock_pages,
-    mapping_unlock_pages;
-
-/* populate(). fd: of the object that self maps from its first byte on, or -1 if
- * it is unknown. */
-PyObject *mapping_populate_object(MemoryMapObject *self, int fd,
-                                  PyObject *const *args, Py_ssize_t count,
-                                  PyObject *kwnames);
-PyObject *mapping_get_resident(PyObject *op, void *closure);
-
-extern PyMethodDef mapping_methods[];
-extern PyGetSetDef mapping_getset[];
-
 /* ---- mapping_items.c ---- */
 
 /* Slots: the bytes as items, each read or written under the lock of the fields,

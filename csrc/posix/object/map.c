@@ -101,9 +101,12 @@ pshm_map_sync(void *base, size_t length, int flags)
 }
 
 int
-pshm_map_lock(void *base, size_t length)
+pshm_map_lock(void *base, size_t length, int lock)
 {
-    return pshm_result(mlock(base, length));
+    if (length == 0) {
+        return 0;
+    }
+    return pshm_result(lock ? mlock(base, length) : munlock(base, length));
 }
 
 _Static_assert(RLIM_INFINITY == UINT64_MAX,
@@ -114,12 +117,6 @@ pshm_map_lock_limit(void)
 {
     struct rlimit limit;
     return getrlimit(RLIMIT_MEMLOCK, &limit) < 0 ? UINT64_MAX : limit.rlim_cur;
-}
-
-int
-pshm_map_unlock(void *base, size_t length)
-{
-    return pshm_result(munlock(base, length));
 }
 
 bool

@@ -40,12 +40,11 @@ void pshm_unmap(void *base, size_t length);
 int pshm_map_protect(void *base, size_t length, int prot);
 int pshm_map_advise(void *base, size_t length, int advice);
 int pshm_map_sync(void *base, size_t length, int flags);
-int pshm_map_lock(void *base, size_t length);
+/* Keep the pages in memory, or with lock 0 no longer. */
+int pshm_map_lock(void *base, size_t length, int lock);
 /* Bytes that a process without CAP_IPC_LOCK may lock, RLIMIT_MEMLOCK, or
  * UINT64_MAX. */
 uint64_t pshm_map_lock_limit(void);
-
-int pshm_map_unlock(void *base, size_t length);
 
 /* Whether the advice leaves every byte of the range in place and readable. */
 bool pshm_advice_is_safe(int advice);
