@@ -16,7 +16,7 @@
 #define MAN(page, section) #page "(" #section ")"
 
 /* The objects of the state, which the garbage collector visits. */
-#define CORE_OBJECTS 29
+#define CORE_OBJECTS 27
 
 typedef struct {
     union {
@@ -41,12 +41,9 @@ typedef struct {
             PyObject *known_formats, *parse_format, *format_key, *to_list,
                 *to_numpy, *to_array;           /* core_find: format.c */
             PyObject *remove_function;          /* handle_delete.c */
-            PyObject *attach_function;          /* handle_pickle.c */
             PyObject *open_placed_function;
             PyObject *support;                  /* module posixshm._support */
             PyObject *reduction_name;           /* handle_pickle.c */
-            PyObject *boot_id;                  /* str, once it was needed:
-                                                   handle_pickle.c */
             PyObject *owner_died_type;          /* the last object */
         };
     };

@@ -255,15 +255,14 @@ core_exec(PyObject *module)
         return -1;
     }
     state->remove_function = PyObject_GetAttrString(module, "_remove");
-    state->attach_function = PyObject_GetAttrString(module, "_attach");
     state->reduction_name =
         PyUnicode_InternFromString("multiprocessing.reduction");
     state->known_handles = handle_table_new();
     if (state->known_handles == NULL) {
         (void)PyErr_NoMemory();
     }
-    return state->remove_function == NULL || state->attach_function == NULL
-           || state->reduction_name == NULL || state->known_handles == NULL
+    return state->remove_function == NULL || state->reduction_name == NULL
+           || state->known_handles == NULL
            || placed_add_types(module, state) < 0 ? -1 : 0;
 }
 

@@ -1,14 +1,8 @@
-/* Identifies the boot of the machine, the process, and its forks. */
+/* Identifies the process, and its forks. */
 #ifndef PSHM_HOST_H
 #define PSHM_HOST_H
 
 #include "posix/base.h"
-
-/* The boot id, which no object outlives: 36 characters and a NUL, as the file
- * PSHM_BOOT_ID has it. Returns 0 or -errno. */
-#define PSHM_BOOT_ID "/proc/sys/kernel/random/boot_id"
-#define PSHM_BOOT_ID_SIZE 37
-int pshm_boot_id(char out[PSHM_BOOT_ID_SIZE]);
 
 /* The id of this process. A forked child has another. */
 pid_t pshm_process_id(void);

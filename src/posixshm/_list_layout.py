@@ -78,7 +78,7 @@ def image(values: Iterable[Any]) -> bytes:
 
 
 class Layout:
-    """The offsets of the parts of a list. The constructor checks the first and last words of a buffer.
+    """The offsets of the parts of a list. The constructor checks the first and last words.
 
     The description of an item is checked each time that the item is used. A table of all checked
     items would be as long as the object, which may have any size without having memory.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from . import _core
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
@@ -186,19 +188,83 @@ def track(function: str, name: str) -> None:
     getattr(_track, function)(name)
 
 
-def register() -> None:
-    """Let every pickler of multiprocessing that is made from now on pass descriptors."""
-    from . import _reduction  # noqa: F401
+# -- pickling -----------------------------------------------------------------------------------
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_boot_id: str | None = None
 
 
-def reduce_unnamed(handle: SharedMemory) -> tuple[Any, ...]:
-    """`__reduce__` of an open handle without a name."""
+def _host() -> str:
+    """Identify this host and its boot, which no object outlives."""
+    global _boot_id
+    if _boot_id is None:
+        try:
+            with open(_BOOT_ID, encoding="ascii") as file:
+                _boot_id = file.read().strip()
+        except OSError as error:
+            error.strerror = (
+                "A pickle of shared memory identifies the host by its boot id, which cannot be "
+                "read (is /proc mounted?)"
+            )
+            raise
+    return _boot_id
+
+
+def reduce(
+    handle: SharedMemory,
+    name: str | None,
+    device: int,
+    inode: int,
+    readonly: bool,
+    track: bool,
+    max_size: int,
+) -> tuple[Any, ...]:
+    """`__reduce__` of a handle: its type, what identifies the object, and the options."""
+    if name is not None:
+        arguments = type(handle), name, device, inode, _host(), readonly, track, max_size
+        return attach, arguments, handle.__getstate__()
+    if handle.closed:
+        raise ValueError(CLOSED)
     # A pickler of multiprocessing exists only if this module is there.
     if "multiprocessing.reduction" not in sys.modules:
         raise TypeError(UNNAMED)
     from . import _reduction
 
     return _reduction.reduce(handle, sys._getframe(1).f_code)
+
+
+def attach(
+    cls: type[SharedMemory], name: str, device: int, inode: int, host: str, *options: int
+) -> SharedMemory:
+    """Unpickle a handle of an object with a name."""
+    if host != _host():
+        import errno
+
+        raise OSError(
+            errno.EREMOTE,
+            "The shared memory is on another host, or this host was restarted after it was pickled",
+            name,
+        )
+    return _core._attach(cls, name, device, inode, *options)
+
+
+def register() -> None:
+    """Let every pickler of multiprocessing that is made from now on pass descriptors."""
+    from . import _reduction  # noqa: F401
+
+
+CLOSED = (
+    "this shared memory has no name and is closed, so it cannot be pickled; a "
+    "multiprocessing.Queue pickles after put() has returned, so close the handle after the item "
+    "was received"
+)
+UNNAMED = (
+    "shared memory without a name can be pickled only by multiprocessing, which passes its "
+    "descriptor: by Process(args=...), a Queue, a Pipe or a Pool"
+)
+
+
+# -- access control lists -----------------------------------------------------------------------
 
 
 def encode_acl(text: str | None, mode: int, current: bytes) -> tuple[bytes, int]:
@@ -220,9 +286,3 @@ def explain_no_acl(device: int) -> str:
     from . import _acl
 
     return _acl.explain(device)
-
-
-UNNAMED = (
-    "shared memory without a name can be pickled only by multiprocessing, which passes its "
-    "descriptor: by Process(args=...), a Queue, a Pipe or a Pool"
-)

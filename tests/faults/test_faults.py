@@ -115,23 +115,6 @@ def test_unlinked_without_o_tmpfile_raises(run_python, faults, name):
     run_python(code, name, env=faults)
 
 
-def test_without_the_boot_id_nothing_is_pickled(run_python, faults, name):
-    code = """
-        import errno, pickle, sys
-        from _processes import Faults, raises, unchanged
-        from posixshm import SharedMemory
-        faults = Faults()
-        with SharedMemory.create(sys.argv[1], 100, delete=True) as shm:
-            with unchanged(), raises(errno.EACCES) as caught:
-                faults.arm("open", 1, Faults.FAIL, errno.EACCES)
-                pickle.dumps(shm)
-            faults.disarm()
-            assert caught[0].filename == "/proc/sys/kernel/random/boot_id", caught
-            assert pickle.loads(pickle.dumps(shm)).name == shm.name
-    """
-    run_python(code, name, env=faults)
-
-
 def test_a_wait_that_the_kernel_refuses_raises_and_does_not_change_the_primitive(
     run_python, faults
 ):

@@ -1,7 +1,6 @@
-/* Pickling by reference: a pickle identifies the object, without its bytes. */
+/* Pickling by reference: a pickle identifies the object, without its bytes.
+ * posixshm._support determines what it consists of. */
 #include "core/memory/handle.h"
-
-#include <string.h>
 
 #include "core/args.h"
 #include "core/audit.h"
@@ -9,74 +8,7 @@
 #include "core/memory/handle_table.h"
 
 #include "posix/object/attach.h"
-#include "posix/host.h"
 #include "posix/object/link.h"
-
-static PyObject *
-raise_no_boot_id(int rc)
-{
-    PyObject *path = PyUnicode_FromString(PSHM_BOOT_ID);
-    if (path != NULL) {
-        raise_errno_words(rc, path,
-                          "A pickle of shared memory identifies the host by "
-                          "its boot id, which cannot be read (is /proc "
-                          "mounted?)");
-        Py_DECREF(path);
-    }
-    return NULL;
-}
-
-/* Returns a new reference, or NULL with an exception. */
-static PyObject *
-boot_id(core_state *state)
-{
-    char text[PSHM_BOOT_ID_SIZE];
-    fields_lock(&state->fields);
-    PyObject *id = Py_XNewRef(state->boot_id);
-    fields_unlock(&state->fields);
-    if (id != NULL) {
-        return id;
-    }
-    int rc = pshm_boot_id(text);
-    if (rc < 0) {
-        return raise_no_boot_id(rc);
-    }
-    id = PyUnicode_FromString(text);
-    PyObject *old = NULL;
-    if (id != NULL) {
-        fields_lock(&state->fields);
-        old = state->boot_id;
-        state->boot_id = Py_NewRef(id);
-        fields_unlock(&state->fields);
-        Py_XDECREF(old);
-    }
-    return id;
-}
-
-/* Digits of a device or inode number: the same for every object. */
-#define DIGITS 16
-
-static void
-write_number(char *text, uint64_t number)
-{
-    for (int i = DIGITS - 1; i >= 0; i--, number /= 16) {
-        text[i] = "0123456789abcdef"[number % 16];
-    }
-}
-
-static bool
-read_number(const char *text, uint64_t *number)
-{
-    *number = 0;
-    for (int i = 0; i < DIGITS; i++) {
-        char c = text[i];
-        if ((c < '0' || c > '9') && (c < 'a' || c > 'f')) {
-            return false;
-        }
-        *number = *number * 16 + (unsigned)(c <= '9' ? c - '0' : c - 'a' + 10);
-    }
-    return true;
-}
 
 const char handle_reduce_doc[] =
     "__reduce__($self, /)\n--\n\n"
@@ -96,21 +28,6 @@ const char handle_reduce_doc[] =
     "was received. Every other pickler raises TypeError. Without /proc, a\n"
     "handle with a name raises OSError.";
 
-static PyObject *
-reduce_unnamed(SharedMemoryObject *self, core_state *state)
-{
-    if (handle_check_open(self) < 0) {
-        PyErr_SetString(PyExc_ValueError,
-                        "this shared memory has no name and is closed, so it "
-                        "cannot be pickled; a multiprocessing.Queue pickles "
-                        "after put() has returned, so close the handle after "
-                        "the item was received");
-        return NULL;
-    }
-    return PyObject_CallMethod(state->support, "reduce_unnamed", "O",
-                               (PyObject *)self);
-}
-
 PyObject *
 handle_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 {
@@ -118,26 +35,14 @@ handle_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
     core_state *state = core_state_of_type(Py_TYPE(op));
     handle_state now;
     (void)handle_acquire(self, 0, &now);
-    if (now.name == NULL) {
-        return reduce_unnamed(self, state);
-    }
-    PyObject *boot = boot_id(state), *attributes = NULL, *result = NULL;
-    if (boot != NULL) {
-        attributes = PyObject_CallMethod(op, "__getstate__", NULL);
-    }
-    if (attributes != NULL) {
-        char object[2 * DIGITS + 1] = {0};
-        write_number(object, (uint64_t)now.id.dev);
-        write_number(object + DIGITS, (uint64_t)now.id.ino);
+    if (now.name != NULL) {
         handle_table_add(state->known_handles, self);
-        result = Py_BuildValue("O(OOsOOOn)O", state->attach_function,
-                               (PyObject *)Py_TYPE(op), now.name, object, boot,
-                               now.readonly ? Py_True : Py_False,
-                               now.track ? Py_True : Py_False, now.max_size,
-                               attributes);
     }
-    Py_XDECREF(boot);
-    Py_XDECREF(attributes);
+    PyObject *result = PyObject_CallMethod(
+        state->support, "reduce", "OOKKOOn", op,
+        now.name != NULL ? now.name : Py_None, (unsigned long long)now.id.dev,
+        (unsigned long long)now.id.ino, now.readonly ? Py_True : Py_False,
+        now.track ? Py_True : Py_False, now.max_size);
     handle_release(self, 0, &now);
     return result;
 }
@@ -148,7 +53,7 @@ static bool
 attach_known(core_state *state, PyObject *name, const struct pshm_name *path,
              struct pshm_identity id, bool readonly, handle_state *out)
 {
-    struct pshm_status named, opened;
+    struct pshm_status named = {0}, opened = {0};
     int rc;
     *out = HANDLE_STATE_NONE;
     if (!handle_table_take(state->known_handles, id, readonly, out)) {
@@ -200,57 +105,34 @@ attach_named(core_state *state, PyObject *name, const struct pshm_name *path,
     return rc < 0 ? -1 : 0;
 }
 
-/* Check that the pickle was made on this host since it was started. Returns 0
- * or -1. */
-static int
-check_host(core_state *state, PyObject *name, PyObject *boot)
-{
-    PyObject *here = boot_id(state);
-    if (here == NULL) {
-        return -1;
-    }
-    int same = PyUnicode_Compare(boot, here) == 0;
-    Py_DECREF(here);
-    if (!same) {
-        raise_errno_words(-EREMOTE, name,
-                          "The shared memory is on another host, or this host "
-                          "was restarted after it was pickled");
-    }
-    return same ? 0 : -1;
-}
-
-/* _attach(type, name, device and inode, boot id, readonly, track, max_size or
- * 0) */
+/* _attach(type, name, device, inode, readonly, track, max_size or 0): a new
+ * handle, for posixshm._support. */
 static PyObject *
 attach_reference(PyObject *module, PyObject *args)
 {
     core_state *state = core_state_of_module(module);
-    PyObject *type, *name, *boot;
-    const char *object;
-    uint64_t dev, ino;
+    PyObject *type, *name;
+    unsigned long long dev, ino;
     int readonly, track;
     attach_params params = {
         .accepted = PSHM_ACCEPT_ANY,    /* the identity is checked */
     };
     struct pshm_name path;
-    if (!PyArg_ParseTuple(args, "O!UsUppn:_attach", &PyType_Type, &type,
-                          &name, &object, &boot, &readonly, &track,
-                          &params.max_size)
+    if (!PyArg_ParseTuple(args, "O!UKKppn:_attach", &PyType_Type, &type, &name,
+                          &dev, &ino, &readonly, &track, &params.max_size)
         || arg_name(name, &path) < 0) {
         return NULL;
     }
     params.readonly = readonly;
     if (!PyType_IsSubtype((PyTypeObject *)type, state->handle_type)
-        || params.max_size < 0 || !read_number(object, &dev)
-        || !read_number(object + DIGITS, &ino)) {
+        || params.max_size < 0) {
         PyErr_SetString(PyExc_TypeError,
                         "the arguments are not those of a pickle of shared "
                         "memory");
         return NULL;
     }
     struct pshm_identity id = {(dev_t)dev, (ino_t)ino};
-    if (check_host(state, name, boot) < 0
-        || audit_open(&path, params.readonly) < 0) {
+    if (audit_open(&path, params.readonly) < 0) {
         return NULL;
     }
     SharedMemoryObject *self = handle_alloc(state, type);
