@@ -31,6 +31,13 @@ int args_match(const struct signature *signature, PyObject *const *args,
 int args_match_dict(const struct signature *signature, PyObject *args,
                     PyObject *kwargs, PyObject **values);
 
+/* Does an optional argument have a value other than None? */
+static inline bool
+arg_given(PyObject *value)
+{
+    return value != NULL && value != Py_None;
+}
+
 /* A size in bytes, 1 to 2**63-1. */
 int arg_size(PyObject *value, const char *what, Py_ssize_t *out);
 /* An offset in bytes, 0 to 2**63-1. */

@@ -16,7 +16,7 @@
 #define MAN(page, section) #page "(" #section ")"
 
 /* The objects of the state, which the garbage collector visits. */
-#define CORE_OBJECTS 27
+#define CORE_OBJECTS 23
 
 typedef struct {
     union {
@@ -38,8 +38,8 @@ typedef struct {
                                                    array.c */
             PyObject *base_name;
             PyObject *asarray;                  /* core_find */
-            PyObject *known_formats, *parse_format, *format_key, *to_list,
-                *to_numpy, *to_array;           /* core_find: format.c */
+            PyObject *view_functions, *known_formats;   /* core_find:
+                                                           format.c */
             PyObject *remove_function;          /* handle_delete.c */
             PyObject *open_placed_function;
             PyObject *support;                  /* module posixshm._support */
@@ -70,8 +70,9 @@ core_state_of_module(PyObject *module)
     return (core_state *)PyModule_GetState(module);
 }
 
-/* The attribute of a module, imported at the first call and stored in *slot, a
- * member of state. Returns a new reference, or NULL with an exception. */
+/* The attribute of a module, or if NULL the module itself, imported at the
+ * first call and stored in *slot, a member of state. Returns a new reference,
+ * or NULL with an exception. */
 PyObject *core_find(core_state *state, PyObject **slot, const char *module,
                     const char *attribute);
 

@@ -33,12 +33,10 @@ core_find(core_state *state, PyObject **slot, const char *module,
     if (found != NULL) {
         return found;
     }
-    PyObject *imported = PyImport_ImportModule(module);
-    if (imported == NULL) {
-        return NULL;
+    found = PyImport_ImportModule(module);
+    if (found != NULL && attribute != NULL) {
+        Py_SETREF(found, PyObject_GetAttrString(found, attribute));
     }
-    found = PyObject_GetAttrString(imported, attribute);
-    Py_DECREF(imported);
     if (found == NULL) {
         return NULL;
     }

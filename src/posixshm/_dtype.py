@@ -1,7 +1,4 @@
-"""numpy's dtypes as formats of items, and numpy's arrays of the memory of a View."""
-
-# ml_dtypes is imported only for the formats that numpy does not have.
-# mypy: disable-error-code="import-not-found,import-untyped"
+"""numpy's dtypes as formats of items."""
 
 from __future__ import annotations
 
@@ -12,9 +9,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from numpy import dtype as DType
-    from numpy.typing import NDArray
 
-    from ._core import View
     from ._format import Format
 
 
@@ -107,40 +102,3 @@ def _spell_structure(dtype: DType[Any]) -> str:
         words += [f"{offset - end}x" * (offset > end), _spell_part(part), f":{name}:"]
         end = offset + part.itemsize
     return "".join([*words, f"{dtype.itemsize - end}x" * (dtype.itemsize > end), "}"])
-
-
-# -- arrays --------------------------------------------------------------------
-
-
-def to_numpy(view: View) -> NDArray[Any]:
-    """Return the array of a view whose format the buffer protocol does not have."""
-    import numpy
-
-    dtype = numpy.dtype(_extension_type(view.format))
-    unsigned = {1: "B", 2: "H", 8: "Q"}[view.itemsize]
-    plain = view.obj.view(unsigned, view.shape, view.offset, view.strides, view.readonly)
-    return numpy.asarray(plain).view(dtype)
-
-
-def _extension_type(name: str) -> Any:
-    if name not in EXTENSIONS:
-        return name
-    import ml_dtypes
-
-    try:
-        return getattr(ml_dtypes, name)
-    except AttributeError:
-        raise ImportError(
-            f"this version of ml_dtypes does not have {name}; a newer one may"
-        ) from None
-
-
-def to_array(view: View, dtype: Any, copy: bool | None) -> NDArray[Any]:
-    """Return what View.__array__() returns."""
-    array = view.numpy()
-    result = array if dtype is None else array.astype(dtype, copy=False)
-    if result is not array and copy is False:
-        raise ValueError(
-            f"dtype {dtype!r} needs a copy of items of format {view.format!r}, and copy is False"
-        )
-    return array.copy() if copy and result is array else result

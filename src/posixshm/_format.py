@@ -1,7 +1,7 @@
 """The formats of items: those of struct, of the buffer protocol, of numpy and of DLPack.
 
-The C extension calls parse() for each format that a caller passes, and keeps what it returns.
-numpy is imported only if a format needs it.
+The C extension calls parse(), through _view, for each format that a caller passes, and keeps what
+it returns. numpy is imported only if a format needs it.
 """
 
 from __future__ import annotations
@@ -98,18 +98,6 @@ def parse(value: object) -> Format:
     except KeyError:
         found: Format = _dtypes().spell(dtype)
         return _remember(key, found)
-
-
-def key_of(value: Any) -> object:
-    """Return the key of the format of a buffer's items, or None if parse() does not have it."""
-    dtype, numpy = getattr(value, "dtype", None), imported("numpy")
-    try:
-        if numpy is not None and isinstance(dtype, numpy.dtype):
-            return parse(dtype)[5]
-        with memoryview(value) as buffer:
-            return parse(buffer.format)[5]
-    except ValueError:
-        return None
 
 
 def _dtypes() -> Any:
@@ -358,14 +346,3 @@ def _refuse(text: str) -> tuple[Decode, Encode]:
         )
 
     return refuse, refuse
-
-
-def to_list(data: bytes, shape: tuple[int, ...], decode: Decode) -> object:
-    """Return the items in data, which are in C order, as nested lists."""
-    if not shape:
-        return decode(data)
-    step = len(data) // (shape[0] or 1)
-    parts = [data[n * step : (n + 1) * step] for n in range(shape[0])]
-    if len(shape) == 1:
-        return list(map(decode, parts))
-    return [to_list(part, shape[1:], decode) for part in parts]

@@ -8,9 +8,51 @@
 #include <stdlib.h>
 
 #include "core/args.h"
-#include "core/view/dlpack_abi.h"
 
 #include "posix/object/region.h"
+
+/* ---- The structures that a capsule points to ----
+ * https://dmlc.github.io/dlpack/latest/c_api.html */
+
+enum { DL_CPU = 1 };
+
+/* The codes of types of which this file knows more than posixshm._format. */
+enum { DL_COMPLEX = 5, DL_FLOAT8_E3M4 = 7 };
+
+enum { DL_FLAG_READ_ONLY = 1, DL_FLAG_IS_COPIED = 2 };
+
+struct dl_tensor {
+    void *data;
+    struct {
+        int32_t type;
+        int32_t id;
+    } device;
+    int32_t ndim;
+    struct {
+        uint8_t code;
+        uint8_t bits;
+        uint16_t lanes;
+    } dtype;
+    int64_t *shape;
+    int64_t *strides;                   /* in items; NULL: C order */
+    uint64_t byte_offset;
+};
+
+struct dl_managed {
+    struct dl_tensor tensor;
+    void *context;
+    void (*deleter)(struct dl_managed *);
+};
+
+struct dl_managed_versioned {
+    uint32_t major, minor;
+    void *context;
+    void (*deleter)(struct dl_managed_versioned *);
+    uint64_t flags;
+    struct dl_tensor tensor;
+};
+
+/* ---- Capsules ---- */
 
 #define LEGACY "dltensor"
 #define VERSIONED "dltensor_versioned"
@@ -78,29 +120,23 @@ parse_pair(PyObject *value, const char *name, long *first, long *second)
     return *second == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
-static bool
-is_given(PyObject *value)
-{
-    return value != NULL && value != Py_None;
-}
-
 /* values: stream, max_version, dl_device, copy. */
 static int
 parse_params(PyObject **values, dlpack_params *out)
 {
     long major = 0, minor, device = DL_CPU, id = 0;
     *out = (dlpack_params){0};
-    if (is_given(values[0])) {
+    if (arg_given(values[0])) {
         PyErr_Format(PyExc_BufferError,
                      "stream must be None for CPU memory, not %R",
                      values[0]);
         return -1;
     }
-    if ((is_given(values[1])
+    if ((arg_given(values[1])
          && parse_pair(values[1], "max_version", &major, &minor) < 0)
-        || (is_given(values[2])
+        || (arg_given(values[2])
             && parse_pair(values[2], "dl_device", &device, &id) < 0)
-        || (is_given(values[3]) && arg_bool(values[3], &out->copy) < 0)) {
+        || (arg_given(values[3]) && arg_bool(values[3], &out->copy) < 0)) {
         return -1;
     }
     if (device != DL_CPU || id != 0) {
@@ -232,22 +268,21 @@ make_export(ViewObject *self, const dlpack_params *params)
         free(export);
         return NULL;
     }
+    struct dl_tensor *tensor = &export->legacy.tensor;
+    export->legacy.deleter = delete_legacy;
     if (params->versioned) {
         struct dl_managed_versioned *managed = &export->versioned;
-        managed->major = 1;
-        managed->minor = self->format.dl_code >= DL_FLOAT8_E3M4 ? 1 : 0;
-        managed->deleter = delete_versioned;
-        managed->flags = params->copy     ? DL_FLAG_IS_COPIED
-                         : self->readonly ? DL_FLAG_READ_ONLY
-                                          : 0;
-        fill_tensor(self, params->copy, export->dimensions, data,
-                    &managed->tensor);
+        *managed = (struct dl_managed_versioned){
+            .major = 1,
+            .minor = self->format.dl_code >= DL_FLOAT8_E3M4 ? 1 : 0,
+            .deleter = delete_versioned,
+            .flags = params->copy     ? DL_FLAG_IS_COPIED
+                     : self->readonly ? DL_FLAG_READ_ONLY
+                                      : 0,
+        };
+        tensor = &managed->tensor;
     }
-    else {
-        export->legacy.deleter = delete_legacy;
-        fill_tensor(self, params->copy, export->dimensions, data,
-                    &export->legacy.tensor);
-    }
+    fill_tensor(self, params->copy, export->dimensions, data, tensor);
     return export;
 }
 

@@ -1,11 +1,11 @@
-/* The format of a view's items, as posixshm._format describes it. */
+/* The format of a view's items, as posixshm._view describes it. */
 #ifndef CORE_FORMAT_H
 #define CORE_FORMAT_H
 
 #include "core/core.h"
 
 typedef struct {
-    PyObject *record;                   /* the tuple from posixshm._format;
+    PyObject *record;                   /* the tuple from parse();
                                            owned, and owns the objects below */
     PyObject *text;                     /* View.format, a str */
     PyObject *key;                      /* equal for items that may be copied
@@ -24,10 +24,9 @@ typedef struct {
  * an exception from numpy. */
 int format_parse(core_state *state, PyObject *value, item_format *out);
 
-/* Call a Python function, which core_find() finds in *slot.  args: a tuple, of
- * which this takes the reference; NULL: an exception is set already.  Returns a
- * new reference, or NULL with an exception. */
-PyObject *format_call(core_state *state, PyObject **slot, const char *module,
-                      const char *function, PyObject *args);
+/* Call a function of posixshm._view.  args: a tuple, of which this takes the
+ * reference; NULL: an exception is set already.  Returns a new reference, or
+ * NULL with an exception. */
+PyObject *view_call(core_state *state, const char *function, PyObject *args);
 
 #endif

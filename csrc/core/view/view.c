@@ -66,61 +66,43 @@ view_clear(PyObject *op)
 
 /* ---- The buffer ---- */
 
-static int
-raise_buffer(ViewObject *self, const char *rule)
-{
-    PyErr_Format(PyExc_BufferError,
-                 "cannot export a View of format %R as the buffer that the "
-                 "consumer asks for: %s",
-                 self->format.text, rule);
-    return -1;
-}
-
-static int
-raise_no_format(ViewObject *self)
-{
-    return raise_buffer(
-        self, self->format.dl_bits > 0
-                  ? "the buffer protocol does not have the format; use "
-                    ".numpy(), DLPack, or .cast() to unsigned ints"
-                  : "the buffer protocol does not have the format; use "
-                    ".numpy(), or .cast() to ints");
-}
-
-/* Check that a buffer with these flags can describe the items.  Returns 0, or
- * -1 with BufferError. */
-static int
-check_flags(ViewObject *self, int flags)
+/* Find why a buffer with these flags cannot describe the items; NULL: it can.
+ */
+static const char *
+find_obstacle(ViewObject *self, int flags)
 {
     struct pshm_layout layout = view_layout(self);
     bool c = pshm_layout_is_contiguous(&layout, 'C');
     bool fortran = pshm_layout_is_contiguous(&layout, 'F');
     if (flags & PyBUF_WRITABLE && self->readonly) {
-        return raise_buffer(self, "the view is read-only");
+        return "the view is read-only";
     }
     if (flags & PyBUF_FORMAT && !self->format.in_buffers) {
-        return raise_no_format(self);
+        return self->format.dl_bits > 0
+                   ? "the buffer protocol does not have the format; use "
+                     ".numpy(), DLPack, or .cast() to unsigned ints"
+                   : "the buffer protocol does not have the format; use "
+                     ".numpy(), or .cast() to ints";
     }
     if (flags & PyBUF_FORMAT && !(flags & PyBUF_ND)) {
-        return raise_buffer(self, "a format needs a shape, PyBUF_ND");
+        return "a format needs a shape, PyBUF_ND";
     }
     if ((flags & PyBUF_F_CONTIGUOUS) == PyBUF_F_CONTIGUOUS && !fortran) {
-        return raise_buffer(self, "it must be contiguous in Fortran order; "
-                                  ".tobytes() makes a copy in C order");
+        return "it must be contiguous in Fortran order; .tobytes() makes a "
+               "copy in C order";
     }
     if ((flags & PyBUF_ANY_CONTIGUOUS) == PyBUF_ANY_CONTIGUOUS && !c
         && !fortran) {
-        return raise_buffer(self, "it must be contiguous, in C or Fortran "
-                                  "order with positive strides and without "
-                                  "gaps; .tobytes() makes a copy that is");
+        return "it must be contiguous, in C or Fortran order with positive "
+               "strides and without gaps; .tobytes() makes a copy that is";
     }
     if (((flags & PyBUF_C_CONTIGUOUS) == PyBUF_C_CONTIGUOUS
          || (flags & PyBUF_STRIDES) != PyBUF_STRIDES)
         && !c) {
-        return raise_buffer(self, "it must be contiguous in C order; "
-                                  ".tobytes() makes a copy that is");
+        return "it must be contiguous in C order; .tobytes() makes a copy "
+               "that is";
     }
-    return 0;
+    return NULL;
 }
 
 static int
@@ -130,11 +112,15 @@ view_getbuffer(PyObject *op, Py_buffer *buffer, int flags)
     bool counted = (flags & PyBUF_ND) == PyBUF_ND;
     bool shape = counted && self->ndim > 0;     /* else NULL: PEP 3118 */
     bool strides = shape && (flags & PyBUF_STRIDES) == PyBUF_STRIDES;
+    const char *obstacle = find_obstacle(self, flags), *format = NULL;
     buffer->obj = NULL;
-    if (check_flags(self, flags) < 0) {
+    if (obstacle != NULL) {
+        PyErr_Format(PyExc_BufferError,
+                     "cannot export a View of format %R as the buffer that "
+                     "the consumer asks for: %s",
+                     self->format.text, obstacle);
         return -1;
     }
-    const char *format = NULL;
     if (flags & PyBUF_FORMAT) {
         format = PyUnicode_AsUTF8(self->format.text);
         if (format == NULL) {

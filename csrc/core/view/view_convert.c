@@ -17,31 +17,24 @@ const char view_numpy_doc[] =
     "struct module's 'p'; ImportError if numpy is not installed, or, for\n"
     "bfloat16 and the float8 formats, if ml_dtypes is not installed.";
 
-/* numpy raises these for a format that it does not have. */
-static bool
-numpy_refused(void)
-{
-    return PyErr_ExceptionMatches(PyExc_ValueError)
-           || (PyErr_ExceptionMatches(PyExc_RuntimeError)
-               && !PyErr_ExceptionMatches(PyExc_RecursionError));
-}
-
 PyObject *
 view_numpy(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     ViewObject *self = as_view(op);
     core_state *state = core_state_of_type(Py_TYPE(op));
     if (!self->format.in_buffers) {
-        return format_call(state, &state->to_numpy, "posixshm._dtype",
-                           "to_numpy", PyTuple_Pack(1, op));
+        return view_call(state, "to_numpy", PyTuple_Pack(1, op));
     }
     PyObject *asarray = core_find(state, &state->asarray, "numpy", "asarray");
-    if (asarray == NULL) {
-        return NULL;
-    }
-    PyObject *array = PyObject_CallOneArg(asarray, op);
-    Py_DECREF(asarray);
-    if (array == NULL && self->format.decode != NULL && numpy_refused()) {
+    PyObject *array = asarray == NULL ? NULL
+                                      : PyObject_CallOneArg(asarray, op);
+    Py_XDECREF(asarray);
+    /* numpy raises RuntimeError or ValueError for a format that it does not
+     * have. */
+    if (array == NULL && self->format.decode != NULL
+        && (PyErr_ExceptionMatches(PyExc_ValueError)
+            || (PyErr_ExceptionMatches(PyExc_RuntimeError)
+                && !PyErr_ExceptionMatches(PyExc_RecursionError)))) {
         PyErr_Format(PyExc_ValueError,
                      "numpy does not have items of format %R; pass a numpy "
                      "dtype to view() or cast()",
@@ -69,21 +62,13 @@ view_array(PyObject *op, PyObject *const *args, Py_ssize_t count,
     if (args_match(&signature, args, count, kwnames, values) < 0) {
         return NULL;
     }
-    PyObject *dtype = values[0] != NULL ? values[0] : Py_None;
-    PyObject *copy = values[1] != NULL ? values[1] : Py_None;
-    bool wanted = false;
-    if (copy != Py_None) {
-        if (arg_bool(copy, &wanted) < 0) {
-            return NULL;
-        }
-        copy = wanted ? Py_True : Py_False;
-    }
-    if (dtype == Py_None && !wanted) {
+    if (!arg_given(values[0]) && !arg_given(values[1])) {
         return view_numpy(op, NULL);
     }
-    core_state *state = core_state_of_type(Py_TYPE(op));
-    return format_call(state, &state->to_array, "posixshm._dtype", "to_array",
-                       PyTuple_Pack(3, op, dtype, copy));
+    return view_call(core_state_of_type(Py_TYPE(op)), "to_array",
+                     PyTuple_Pack(3, op,
+                                  values[0] != NULL ? values[0] : Py_None,
+                                  values[1] != NULL ? values[1] : Py_None));
 }
 
 /* ---- Copies and pickles ---- */
@@ -139,25 +124,10 @@ PyObject *
 view_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     ViewObject *self = as_view(op);
-    core_state *state = core_state_of_type(Py_TYPE(op));
     if (check_origin(&self->origin) < 0) {
         return NULL;
     }
-    PyObject *make = PyObject_GetAttrString((PyObject *)state->handle_type,
-                                            "view");
-    PyObject *shape = make == NULL ? NULL
-                                   : PyObject_GetAttrString(op, "shape");
-    PyObject *strides = shape == NULL ? NULL
-                                      : PyObject_GetAttrString(op, "strides");
-    PyObject *result = NULL;
-    if (strides != NULL) {
-        result = Py_BuildValue("O(OOOnOO)", make, self->origin.shm,
-                               self->format.argument, shape,
-                               self->data - self->map->base, strides,
-                               self->readonly ? Py_True : Py_False);
-    }
-    Py_XDECREF(make);
-    Py_XDECREF(shape);
-    Py_XDECREF(strides);
-    return result;
+    return view_call(core_state_of_type(Py_TYPE(op)), "reduce",
+                     PyTuple_Pack(3, op, self->origin.shm,
+                                  self->format.argument));
 }

@@ -1,7 +1,7 @@
 /* Items: indexing, assignment, lists and bytes.
  *
  * A memoryview reads and writes the items of the formats that it supports.
- * Those of other formats are decoded and encoded by posixshm._format. */
+ * Those of other formats are decoded and encoded by posixshm._view. */
 #include "core/view/view.h"
 
 #include <string.h>
@@ -81,9 +81,8 @@ write_item(ViewObject *self, PyObject *key, char *data, PyObject *value)
         memcpy(data, PyBytes_AS_STRING(bytes), (size_t)self->format.size);
     }
     else {
-        PyErr_Format(PyExc_TypeError,
-                     "struct.pack() of format %R must return %zd bytes, not %R",
-                     self->format.text, self->format.size, bytes);
+        PyErr_Format(PyExc_TypeError, "%R is not an item of format %R",
+                     bytes, self->format.text);
         rc = -1;
     }
     Py_DECREF(bytes);
@@ -191,16 +190,8 @@ view_tolist(PyObject *op, PyObject *Py_UNUSED(unused))
         return items == NULL ? NULL
                              : PyObject_CallMethod(items, "tolist", NULL);
     }
-    PyObject *shape = PyObject_GetAttrString(op, "shape");
-    PyObject *bytes = shape == NULL ? NULL : view_tobytes(op, NULL);
-    PyObject *args = bytes == NULL ? NULL
-                                   : PyTuple_Pack(3, bytes, shape,
-                                                  self->format.decode);
-    Py_XDECREF(shape);
-    Py_XDECREF(bytes);
-    core_state *state = core_state_of_type(Py_TYPE(op));
-    return format_call(state, &state->to_list, "posixshm._format", "to_list",
-                       args);
+    return view_call(core_state_of_type(Py_TYPE(op)), "to_list",
+                     PyTuple_Pack(2, op, self->format.decode));
 }
 
 const char view_tobytes_doc[] =
@@ -229,7 +220,6 @@ view_tobytes(PyObject *op, PyObject *Py_UNUSED(unused))
 static int
 has_same_format(ViewObject *self, PyObject *value, const Py_buffer *source)
 {
-    core_state *state = core_state_of_type(Py_TYPE(self));
     if (source->itemsize != self->format.size) {
         return 0;
     }
@@ -238,11 +228,8 @@ has_same_format(ViewObject *self, PyObject *value, const Py_buffer *source)
         && PyUnicode_CompareWithASCIIString(self->format.text, format) == 0) {
         return 1;
     }
-    PyObject *key = Py_IS_TYPE(value, state->view_type)
-                        ? Py_NewRef(as_view(value)->format.key)
-                        : format_call(state, &state->format_key,
-                                      "posixshm._format", "key_of",
-                                      PyTuple_Pack(1, value));
+    PyObject *key = view_call(core_state_of_type(Py_TYPE(self)), "key_of",
+                              PyTuple_Pack(1, value));
     if (key == NULL) {
         return -1;
     }

@@ -2,42 +2,30 @@
  * within the memory. */
 #include "core/view/view.h"
 
+#include <string.h>
+
 #include "core/args.h"
 
-static bool
-is_given(PyObject *value)
-{
-    return value != NULL && value != Py_None;
-}
+/* ---- Shapes and strides ---- */
 
-/* ---- Arguments ---- */
-
-static int
-parse_number(PyObject *value, const char *name, long long least,
-             Py_ssize_t *out)
-{
-    long long number;
-    if (arg_long(value, name, least, PY_SSIZE_T_MAX, &number) < 0) {
-        return -1;
-    }
-    *out = (Py_ssize_t)number;
-    return 0;
-}
-
-/* Parse a sequence of numbers, one for each dimension.  Returns how many, or
- * -1 with an exception. */
+/* Parse a sequence of numbers, one for each dimension; for a shape, whose
+ * numbers are at least 0, also a single number.  Returns how many, or -1 with
+ * an exception. */
 static int
 parse_numbers(PyObject *value, const char *name, long long least,
               Py_ssize_t *numbers)
 {
-    PyObject *items = NULL;
-    if (PyUnicode_Check(value)
-        || (items = PySequence_Tuple(value)) == NULL) {
-        if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_TypeError)) {
-            return -1;
+    bool single = least == 0 && PyIndex_Check(value)
+                  && !PySequence_Check(value);
+    PyObject *items = single                   ? PyTuple_Pack(1, value)
+                      : PyUnicode_Check(value) ? NULL
+                                               : PySequence_Tuple(value);
+    if (items == NULL) {
+        if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError,
+                         "%s must be a tuple of ints, not %.200s", name,
+                         Py_TYPE(value)->tp_name);
         }
-        PyErr_Format(PyExc_TypeError, "%s must be a tuple of ints, not %.200s",
-                     name, Py_TYPE(value)->tp_name);
         return -1;
     }
     Py_ssize_t count = PyTuple_GET_SIZE(items);
@@ -49,49 +37,24 @@ parse_numbers(PyObject *value, const char *name, long long least,
         rc = -1;
     }
     for (Py_ssize_t i = 0; i < count && rc == 0; i++) {
-        rc = parse_number(PyTuple_GET_ITEM(items, i), name, least,
-                          &numbers[i]);
+        long long number = 0;
+        rc = arg_long(PyTuple_GET_ITEM(items, i), name, least, PY_SSIZE_T_MAX,
+                      &number);
+        numbers[i] = (Py_ssize_t)number;
     }
     Py_DECREF(items);
     return rc < 0 ? -1 : (int)count;
 }
 
+/* Set the strides of C order.  As in numpy, a dimension without items counts
+ * as 1, so that no stride overflows either. */
 static int
-parse_shape(PyObject *value, item_range *out)
-{
-    if (PyIndex_Check(value) && !PySequence_Check(value)) {
-        out->ndim = 1;
-        return parse_number(value, "shape", 0, &out->shape[0]);
-    }
-    out->ndim = parse_numbers(value, "shape", 0, out->shape);
-    return out->ndim < 0 ? -1 : 0;
-}
-
-static int
-parse_strides(PyObject *value, item_range *out)
-{
-    int count = parse_numbers(value, "strides", -PY_SSIZE_T_MAX,
-                              out->strides);
-    if (count >= 0 && count != out->ndim) {
-        PyErr_Format(PyExc_ValueError,
-                     "strides and shape must have the same number of "
-                     "dimensions; strides has %d, shape has %d",
-                     count, out->ndim);
-        return -1;
-    }
-    return count < 0 ? -1 : 0;
-}
-
-/* ---- Sizes ---- */
-
-/* As in numpy, a dimension without items counts as 1, so that no stride in C
- * order overflows either. */
-static int
-check_bytes(const item_range *range, Py_ssize_t itemsize)
+set_c_order(item_range *range, Py_ssize_t itemsize)
 {
     Py_ssize_t bytes = itemsize;
-    for (int i = 0; i < range->ndim; i++) {
+    for (int i = range->ndim - 1; i >= 0; i--) {
         Py_ssize_t items = range->shape[i] > 0 ? range->shape[i] : 1;
+        range->strides[i] = bytes;
         if (__builtin_mul_overflow(bytes, items, &bytes)) {
             PyErr_Format(PyExc_ValueError,
                          "shape is too large: with items of %zd bytes it must "
@@ -103,38 +66,58 @@ check_bytes(const item_range *range, Py_ssize_t itemsize)
     return 0;
 }
 
-static bool
-has_items(const item_range *range)
+/* Parse a shape, by default one dimension with as many items as fit into size
+ * bytes, and set the strides of C order. */
+static int
+parse_shape(PyObject *value, Py_ssize_t size, Py_ssize_t itemsize,
+            item_range *out)
 {
-    for (int i = 0; i < range->ndim; i++) {
-        if (range->shape[i] == 0) {
-            return false;
-        }
+    out->ndim = 1;
+    out->shape[0] = size > 0 ? size / itemsize : 0;
+    if (arg_given(value)) {
+        out->ndim = parse_numbers(value, "shape", 0, out->shape);
     }
-    return true;
+    return out->ndim < 0 ? -1 : set_c_order(out, itemsize);
 }
 
-static void
-fill_c_order(item_range *range, Py_ssize_t itemsize)
+static Py_ssize_t
+count_bytes(const item_range *range, Py_ssize_t itemsize)
 {
-    Py_ssize_t stride = itemsize;
-    for (int i = range->ndim - 1; i >= 0; i--) {
-        range->strides[i] = stride;
-        stride *= range->shape[i] > 0 ? range->shape[i] : 1;
+    struct pshm_layout layout = {range->ndim, range->shape, range->strides,
+                                 itemsize};
+    return pshm_layout_items(&layout) * itemsize;
+}
+
+/* If there are no items, the strides remain those of C order. */
+static int
+parse_strides(PyObject *value, Py_ssize_t itemsize, item_range *out)
+{
+    Py_ssize_t strides[PSHM_MAX_DIMENSIONS];
+    int count = parse_numbers(value, "strides", -PY_SSIZE_T_MAX, strides);
+    if (count >= 0 && count != out->ndim) {
+        PyErr_Format(PyExc_ValueError,
+                     "strides and shape must have the same number of "
+                     "dimensions; strides has %d, shape has %d",
+                     count, out->ndim);
+        return -1;
     }
+    if (count > 0 && count_bytes(out, itemsize) > 0) {
+        memcpy(out->strides, strides, (size_t)count * sizeof(*strides));
+    }
+    return count < 0 ? -1 : 0;
 }
 
 /* Find how many bytes the items extend before and after the start of the item
- * with all indexes 0. */
+ * with all indexes 0, and check that all of them lie within size bytes. */
 static int
-find_extent(const item_range *range, Py_ssize_t itemsize, Py_ssize_t *before,
-            Py_ssize_t *after)
+check_extent(const item_range *range, Py_ssize_t itemsize, Py_ssize_t offset,
+             Py_ssize_t size)
 {
-    *before = 0;
-    *after = has_items(range) ? itemsize : 0;
-    for (int i = 0; i < range->ndim && *after > 0; i++) {
+    Py_ssize_t before = 0;
+    Py_ssize_t after = count_bytes(range, itemsize) > 0 ? itemsize : 0;
+    for (int i = 0; i < range->ndim && after > 0; i++) {
         Py_ssize_t stride = range->strides[i], length;
-        Py_ssize_t *direction = stride < 0 ? before : after;
+        Py_ssize_t *direction = stride < 0 ? &before : &after;
         if (__builtin_mul_overflow(stride < 0 ? -stride : stride,
                                    range->shape[i] - 1, &length)
             || __builtin_add_overflow(*direction, length, direction)) {
@@ -143,17 +126,6 @@ find_extent(const item_range *range, Py_ssize_t itemsize, Py_ssize_t *before,
                             "2**63 bytes");
             return -1;
         }
-    }
-    return 0;
-}
-
-static int
-check_extent(const item_range *range, Py_ssize_t itemsize, Py_ssize_t offset,
-             Py_ssize_t size)
-{
-    Py_ssize_t before, after;
-    if (find_extent(range, itemsize, &before, &after) < 0) {
-        return -1;
     }
     if (before > offset) {
         PyErr_Format(PyExc_ValueError,
@@ -174,45 +146,27 @@ check_extent(const item_range *range, Py_ssize_t itemsize, Py_ssize_t offset,
 
 /* ---- view() ---- */
 
-/* As many items as fit, in one dimension. */
-static void
-fit_shape(Py_ssize_t size, Py_ssize_t offset, Py_ssize_t itemsize,
-          item_range *out)
-{
-    out->ndim = 1;
-    out->shape[0] = offset < size ? (size - offset) / itemsize : 0;
-}
-
 /* values: those of format, shape, offset, strides and readonly. */
 static PyObject *
 make_view(MemoryMapObject *map, const struct view_origin *origin,
           const item_format *format, PyObject **values)
 {
     item_range range;
-    Py_ssize_t offset = 0;
+    Py_ssize_t offset = 0, size = mapping_size(map);
     bool readonly = false;
-    bool has_shape = is_given(values[1]), has_strides = is_given(values[3]);
     if ((values[2] != NULL && arg_offset(values[2], "offset", &offset) < 0)
-        || arg_bool(values[4], &readonly) < 0
-        || (has_shape && parse_shape(values[1], &range) < 0)) {
+        || arg_bool(values[4], &readonly) < 0) {
         return NULL;
     }
-    if (!has_shape) {
-        if (has_strides) {
-            PyErr_SetString(PyExc_ValueError,
-                            "strides must be passed together with shape");
-            return NULL;
-        }
-        fit_shape(mapping_size(map), offset, format->size, &range);
-    }
-    if (check_bytes(&range, format->size) < 0
-        || (has_strides && parse_strides(values[3], &range) < 0)) {
+    if (!arg_given(values[1]) && arg_given(values[3])) {
+        PyErr_SetString(PyExc_ValueError,
+                        "strides must be passed together with shape");
         return NULL;
     }
-    if (!has_strides || !has_items(&range)) {
-        fill_c_order(&range, format->size);
-    }
-    if (check_extent(&range, format->size, offset, mapping_size(map)) < 0
+    if (parse_shape(values[1], size - offset, format->size, &range) < 0
+        || (arg_given(values[3])
+            && parse_strides(values[3], format->size, &range) < 0)
+        || check_extent(&range, format->size, offset, size) < 0
         || mapping_grant(map, &readonly) < 0) {
         return NULL;
     }
@@ -285,27 +239,16 @@ make_cast(ViewObject *self, const item_format *format, PyObject *shape)
                         "order; .tobytes() makes a copy that is");
         return NULL;
     }
-    if (is_given(shape)) {
-        if (parse_shape(shape, &range) < 0) {
-            return NULL;
-        }
-    }
-    else {
-        fit_shape(self->nbytes, 0, format->size, &range);
-    }
-    if (check_bytes(&range, format->size) < 0) {
+    if (parse_shape(shape, self->nbytes, format->size, &range) < 0) {
         return NULL;
     }
-    fill_c_order(&range, format->size);
-    layout = (struct pshm_layout){range.ndim, range.shape, range.strides,
-                                  format->size};
-    if (pshm_layout_items(&layout) * format->size != self->nbytes) {
+    Py_ssize_t bytes = count_bytes(&range, format->size);
+    if (bytes != self->nbytes) {
         PyErr_Format(PyExc_ValueError,
                      "cannot cast a View of %zd bytes to items of %zd bytes "
                      "that have %zd bytes together: the number of bytes must "
                      "not change",
-                     self->nbytes, format->size,
-                     pshm_layout_items(&layout) * format->size);
+                     self->nbytes, format->size, bytes);
         return NULL;
     }
     return view_new(core_state_of_type(Py_TYPE(self)), self->map,
