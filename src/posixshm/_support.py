@@ -174,11 +174,13 @@ def warn_of_huge_pages(memfd: bool) -> None:
     _huge_pages.warn(memfd)
 
 
-def holders_of(name: str) -> list[int]:
-    """The processes that use the object, by their pids, as far as /proc shows them."""
-    from . import _holders
-
-    return [holder.pid for holder in _holders.holders(name)]
+def explain_taken(name: str, operation: str, what: str) -> str:
+    """The message of FileExistsError for an object called name."""
+    try:
+        from . import _taken
+    except ImportError:  # a daemon that has changed its user may not be able to read the package
+        return what
+    return _taken.explain(name, operation, what)
 
 
 def track(function: str, name: str) -> None:
@@ -199,7 +201,7 @@ def _host() -> str:
     global _boot_id
     if _boot_id is None:
         try:
-            with open(_BOOT_ID, encoding="ascii") as file:
+            with open(_BOOT_ID, encoding="utf-8") as file:
                 _boot_id = file.read().strip()
         except OSError as error:
             error.strerror = (

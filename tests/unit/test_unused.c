@@ -234,18 +234,6 @@ each_failure_is_returned(void)
     remove_plain(&name);
 }
 
-static void
-time_of_the_last_change_as_text(void)
-{
-    char text[PSHM_CHANGED_TEXT];
-    CHECK(setenv("TZ", "UTC0", 1) == 0);
-    pshm_unused_changed(86399, text);
-    CHECK(strcmp(text, "1970-01-01 23:59:59") == 0);
-    pshm_unused_changed(INT64_MAX, text);       /* its year does not fit into
-                                                   an int */
-    CHECK(strcmp(text, "an unknown time") == 0);
-}
-
 int
 main(void)
 {
@@ -258,6 +246,5 @@ main(void)
     RUN(object_in_use_keeps_its_name);
     RUN(changed_name_is_tried_again);
     RUN(each_failure_is_returned);
-    RUN(time_of_the_last_change_as_text);
     return finish();
 }

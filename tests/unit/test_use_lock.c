@@ -174,72 +174,6 @@ errors_are_returned(void)
     remove_plain(&name);
 }
 
-/* ---- the processes that have a use lock ---- */
-
-static void
-each_holder_is_reported_once(void)
-{
-    struct pshm_name name = fresh_object(), absent = name_of("absent");
-    int a = open_it(&name, O_RDWR), b = open_it(&name, O_RDONLY);
-    pid_t pids[4] = {0};
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    CHECK(fcntl(a, F_SETLK, &whole) == 0);      /* a lock of another kind */
-    CHECK_IS(pshm_use_lock_holders(name.path, pids, COUNT(pids)), 0);
-    CHECK_IS(pshm_use_lock_take(a), 0);
-    CHECK_IS(pshm_use_lock_take(b), 0);
-    CHECK_IS(pshm_use_lock_holders(name.path, pids, COUNT(pids)), 1);
-    CHECK_IS(pids[0], getpid());
-    pid_t child = child_start_stopped(take_and_stop, &name);
-    CHECK_IS(pshm_use_lock_holders(name.path, pids, COUNT(pids)), 2);
-    CHECK_IS(pids[0] + pids[1], getpid() + child);
-    CHECK_IS(pshm_use_lock_holders(name.path, pids, 1), 1);
-    CHECK_IS(pshm_use_lock_holders(name.path, pids, 0), 0);
-    CHECK(kill(child, SIGCONT) == 0);
-    CHECK_IS(child_wait(child), 0);
-    CHECK_IS(pshm_use_lock_holders(absent.path, pids, COUNT(pids)), 0);
-    (void)close(a);
-    (void)close(b);
-    remove_plain(&name);
-}
-
-/* Only locks of this file count, and only those of processes with an id in
- * this PID namespace. */
-static int
-read_fake_locks(void *context)
-{
-    const struct pshm_name *name = context;
-    struct stat st;
-    char text[600];
-    pid_t pids[4] = {0};
-    CHECK(lstat(name->path, &st) == 0);
-    unsigned int major = major(st.st_dev), minor = minor(st.st_dev);
-    unsigned long inode = (unsigned long)st.st_ino;
-    if (mount_own("/proc", "mode=755") != 0) {
-        return CANNOT;
-    }
-    CHECK_IS(pshm_use_lock_holders(name->path, pids, COUNT(pids)), 0);
-    (void)snprintf(text, sizeof(text),
-                   "1: POSIX ADVISORY WRITE 4 %02x:%02x:%lu 0 EOF\n"
-                   "2: FLOCK ADVISORY WRITE -1 %02x:%02x:%lu 0 EOF\n"
-                   "3: FLOCK ADVISORY WRITE 5 %02x:%02x:%lu 0 EOF\n"
-                   "4: FLOCK ADVISORY WRITE 6 %02x:%02x:%lu 0 EOF\n"
-                   "5: FLOCK ADVISORY READ 7 %02x:%02x:%lu 0 EOF\n",
-                   major, minor, inode, major, minor, inode, major, minor + 1,
-                   inode, major, minor, inode + 1, major, minor, inode);
-    write_file("/proc/locks", text);
-    CHECK_IS(pshm_use_lock_holders(name->path, pids, COUNT(pids)), 1);
-    CHECK_IS(pids[0], 7);
-    return 0;
-}
-
-static void
-locks_of_other_files_are_ignored(void)
-{
-    struct pshm_name name = fresh_object();
-    CHECK_IN_CHILD(read_fake_locks, &name, "cannot mount a tmpfs");
-    remove_plain(&name);
-}
-
 int
 main(void)
 {
@@ -250,7 +184,5 @@ main(void)
     RUN(forked_child_keeps_the_use_lock);
     RUN(attach_waits_for_the_lock_of_a_reclaimer);
     RUN(errors_are_returned);
-    RUN(each_holder_is_reported_once);
-    RUN(locks_of_other_files_are_ignored);
     return finish();
 }

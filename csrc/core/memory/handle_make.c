@@ -177,7 +177,7 @@ attach_existing(core_state *state, const create_params *params,
         return 1;
     }
     if (rc == -ERANGE) {
-        raise_taken(state, params->name, path, TAKEN_ATTACHING,
+        raise_taken(state, params->name, path, "exist_ok",
                     PyUnicode_FromFormat("The object exists, but has more "
                                          "bytes than max_size, %zd",
                                          params->max_size));
@@ -190,7 +190,7 @@ attach_existing(core_state *state, const create_params *params,
     Py_ssize_t size = mapping_size(out->map);
     if (size < params->size) {
         handle_state_clear(out);
-        raise_taken(state, params->name, path, TAKEN_ATTACHING,
+        raise_taken(state, params->name, path, "exist_ok",
                     PyUnicode_FromFormat("The object exists, but has %zd "
                                          "bytes, fewer than size, %zd",
                                          size, params->size));
@@ -235,7 +235,7 @@ use_existing(core_state *state, const create_params *params,
     }
     if (params->existing.stale == STALE_ERROR) {
         raise_name_taken(state, params->name, params->spec.name,
-                         TAKEN_STALE);
+                         "stale");
         return -1;
     }
     return 1;
@@ -297,7 +297,7 @@ make_or_attach(core_state *state, create_params *params,
     }
     if (rc == 1 && !random_name && !params->existing.exist_ok) {
         raise_name_taken(state, params->name, params->spec.name,
-                         params->dropin ? TAKEN_DROPIN : TAKEN_MAKING);
+                         params->dropin ? "constructor" : "create");
         return -1;
     }
     return rc == 1 && PyErr_CheckSignals() < 0 ? -1 : rc;

@@ -233,7 +233,7 @@ raise_link(SharedMemoryObject *self, int rc, const new_name *to,
 {
     struct pshm_status status;
     if (rc == -EEXIST) {
-        raise_name_taken(state_of(self), to->given, &to->path, TAKEN_LINKING);
+        raise_name_taken(state_of(self), to->given, &to->path, "link");
     }
     else if (rc == -ENOENT && pshm_status_of(now->fd->fd, &status) == 0
              && status.links == 0
@@ -339,7 +339,7 @@ rename_acquired(SharedMemoryObject *self, const handle_state *now,
         raise_gone(now, rc);
     }
     else if (rc == -EEXIST) {
-        raise_name_taken(state_of(self), to->given, &to->path, TAKEN_LINKING);
+        raise_name_taken(state_of(self), to->given, &to->path, "link");
     }
     else {
         raise_no_memory(rc, to->given, -1, 0);

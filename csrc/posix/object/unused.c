@@ -1,9 +1,7 @@
 #include "posix/object/unused.h"
 
 #include <fcntl.h>
-#include <stdio.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "posix/object/fd.h"
 #include "posix/object/use_lock.h"
@@ -16,13 +14,6 @@
 #define LONGEST 0.05
 #define PAUSE 0.5e-3
 
-static time_t
-last_change(const struct stat *st)
-{
-    return st->st_mtim.tv_sec > st->st_ctim.tv_sec ? st->st_mtim.tv_sec
-                                                   : st->st_ctim.tv_sec;
-}
-
 /* Returns 0; -EAGAIN: try again; or an error of pshm_unused_hold. */
 static int
 prove(const struct pshm_name *name, struct pshm_unused *out)
@@ -34,7 +25,6 @@ prove(const struct pshm_name *name, struct pshm_unused *out)
     }
     out->id = (struct pshm_identity){st.st_dev, st.st_ino};
     out->uid = st.st_uid;
-    out->changed = last_change(&st);
     switch (pshm_state_of(out->fd)) {
     case PSHM_FREE:
         /* The name may have been removed before the write lease was granted.
@@ -89,15 +79,4 @@ pshm_unused_release(struct pshm_unused *unused)
     }
     pshm_name_lock_release(unused->name_lock);
     unused->fd = unused->name_lock = -1;
-}
-
-void
-pshm_unused_changed(time_t changed, char text[PSHM_CHANGED_TEXT])
-{
-    struct tm local;
-    if (localtime_r(&changed, &local) == NULL
-        || strftime(text, PSHM_CHANGED_TEXT, "%Y-%m-%d %H:%M:%S", &local)
-               == 0) {
-        (void)snprintf(text, PSHM_CHANGED_TEXT, "an unknown time");
-    }
 }

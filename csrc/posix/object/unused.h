@@ -6,8 +6,6 @@
 #ifndef PSHM_UNUSED_H
 #define PSHM_UNUSED_H
 
-#include <time.h>
-
 #include "posix/base.h"
 #include "posix/object/name.h"
 
@@ -17,8 +15,6 @@ struct pshm_unused {
                                                 -1 */
     struct pshm_identity id;
     uid_t uid;                          /* the owner */
-    time_t changed;                     /* time of the last change of its bytes
-                                           or status */
 };
 
 /* Take the name lock, and hold the object until pshm_unused_release, which the
@@ -29,9 +25,5 @@ struct pshm_unused {
  * is held. */
 int pshm_unused_hold(const struct pshm_name *name, struct pshm_unused *out);
 void pshm_unused_release(struct pshm_unused *unused);
-
-/* Local date and time, to the second. */
-enum { PSHM_CHANGED_TEXT = 64 };
-void pshm_unused_changed(time_t changed, char text[PSHM_CHANGED_TEXT]);
 
 #endif

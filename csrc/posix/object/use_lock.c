@@ -1,9 +1,6 @@
 #include "posix/object/use_lock.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <sys/file.h>
-#include <sys/sysmacros.h>
 
 #include "posix/clock.h"
 
@@ -59,43 +56,4 @@ pshm_use_lock_is_shared(int fd)
     int rc = pshm_use_lock_try_exclusive(fd);
     pshm_use_lock_release(fd);
     return rc != 0;
-}
-
-static bool
-has_pid(const pid_t *pids, size_t count, pid_t pid)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (pids[i] == pid) {
-            return true;
-        }
-    }
-    return false;
-}
-
-int
-pshm_use_lock_holders(const char *path, pid_t *pids, size_t room)
-{
-    struct stat st;
-    size_t count = 0;
-    char line[256];
-    FILE *file = lstat(path, &st) < 0 ? NULL : fopen("/proc/locks", "re");
-    while (file != NULL && count < room
-           && fgets(line, sizeof(line), file) != NULL) {
-        unsigned int major, minor;
-        uint64_t inode;
-        int pid;
-        /* The kernel writes a number there, and it fits. */
-        /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
-        if (sscanf(line, "%*s FLOCK %*s %*s %d %x:%x:%" SCNu64, &pid, &major,
-                   &minor, &inode) == 4
-            && pid > 0 && inode == st.st_ino
-            && makedev(major, minor) == st.st_dev
-            && !has_pid(pids, count, pid)) {
-            pids[count++] = pid;
-        }
-    }
-    if (file != NULL) {
-        (void)fclose(file);
-    }
-    return (int)count;
 }

@@ -34,8 +34,4 @@ void pshm_use_lock_release(int fd);
  */
 bool pshm_use_lock_is_shared(int fd);
 
-/* The processes that hold a flock(2) on the file at path, as far as
- * /proc/locks shows them: up to room of them in pids. Returns how many. */
-int pshm_use_lock_holders(const char *path, pid_t *pids, size_t room);
-
 #endif
