@@ -14,7 +14,6 @@
 #include "posix/host.h"
 #include "posix/object/link.h"
 #include "posix/object/map.h"
-#include "posix/object/open.h"
 #include "posix/object/size.h"
 
 core_state *

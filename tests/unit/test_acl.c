@@ -108,7 +108,7 @@ new_object_has_its_list_and_mode(void)
 {
     char buffer[PSHM_ACL_MAX];
     struct pshm_new_object_params params = {
-        .kind = PSHM_UNNAMED, .size = 100, .length = 100, .mode = 04640,
+        .kind = PSHM_UNNAMED, .size = 100, .mode = 04640,
         .uid = (uid_t)-1, .gid = (gid_t)-1, .acl = &named,
         .acl_size = size_of(5)};
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;

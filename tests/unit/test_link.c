@@ -226,13 +226,13 @@ temporary_name_is_moved(void)
 {
     struct pshm_name from = name_of("from"), to = name_of("to");
     struct pshm_identity id = make_plain(&from, 1, 0600, 0);
-    CHECK_IS(pshm_link_move(&from, &to), 0);
+    CHECK_IS(pshm_link_move(&from, &to, false), 0);
     CHECK(is(&to, id));
     struct pshm_identity second = make_plain(&from, 1, 0600, 0);
-    CHECK_IS(pshm_link_move(&from, &to), -EEXIST);
+    CHECK_IS(pshm_link_move(&from, &to, false), -EEXIST);
     CHECK(is(&to, id) && is(&from, second));
     remove_plain(&from);
-    CHECK_IS(pshm_link_move(&from, &to), -ENOENT);
+    CHECK_IS(pshm_link_move(&from, &to, false), -ENOENT);
     CHECK_IS(names_with(prefix()), 1);
     remove_plain(&to);
 }
@@ -245,12 +245,12 @@ moving_without_renameat2(void)
     for (size_t i = 0; i < COUNT(errnos); i++) {
         struct pshm_identity id = make_plain(&from, 1, 0600, 0);
         pshm_fault_arm("renameat2", 1, PSHM_FAULT_FAIL, errnos[i]);
-        CHECK_IS(pshm_link_move(&from, &to), 0);
+        CHECK_IS(pshm_link_move(&from, &to, false), 0);
         CHECK_IS(pshm_fault_disarm(), 1);
         CHECK(is(&to, id));
         struct pshm_identity second = make_plain(&from, 1, 0600, 0);
         pshm_fault_arm("renameat2", 1, PSHM_FAULT_FAIL, errnos[i]);
-        CHECK_IS(pshm_link_move(&from, &to), -EEXIST);
+        CHECK_IS(pshm_link_move(&from, &to, false), -EEXIST);
         CHECK_IS(pshm_fault_disarm(), 1);
         CHECK(is(&to, id) && is(&from, second));
         remove_plain(&from);
@@ -272,11 +272,11 @@ move_with_failing_unlink(void *context)
         return CANNOT;
     }
     pshm_fault_arm("unlink", 1, PSHM_FAULT_FAIL, EBUSY);
-    CHECK_IS(pshm_link_move(&from, &to), -EBUSY);
+    CHECK_IS(pshm_link_move(&from, &to, false), -EBUSY);
     CHECK_IS(pshm_fault_disarm(), 2);
     CHECK(is(&from, id));
     CHECK_IS(identity_of(&to).ino, 0);
-    CHECK_IS(pshm_link_move(&from, &to), 0);
+    CHECK_IS(pshm_link_move(&from, &to, false), 0);
     CHECK(is(&to, id));
     remove_plain(&to);
     return 0;

@@ -16,7 +16,7 @@ params_of(enum pshm_kind kind, const struct pshm_name *name, off_t size)
 {
     return (struct pshm_new_object_params){
         .kind = kind, .name = name, .label = "test", .size = size,
-        .length = (size_t)size, .mode = 0600, .uid = (uid_t)-1,
+        .mode = 0600, .uid = (uid_t)-1,
         .gid = (gid_t)-1, .reserve = true};
 }
 
@@ -381,7 +381,7 @@ mapping_may_be_longer_than_the_object(void)
 {
     struct pshm_new_object_params params = params_of(PSHM_UNNAMED, NULL, 4096);
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-    params.length = (size_t)(10 * MIB);
+    params.max_size = 10 * MIB;
     CHECK_IS(make(&params, &new), 0);
     CHECK_IS(new.length, 10 * MIB);
     CHECK(ftruncate(new.fd, 10 * MIB) == 0);

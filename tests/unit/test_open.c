@@ -1,5 +1,5 @@
 #include "check.h"
-#include "posix/object/open.h"
+#include "posix/object/attach.h"
 
 static mode_t kind;
 

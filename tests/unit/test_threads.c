@@ -39,7 +39,7 @@ make(struct worker *worker, struct pshm_new_object *new)
 {
     struct pshm_new_object_params params = {
         .kind = PSHM_NAMED, .name = &worker->own, .size = 10000,
-        .length = 10000, .mode = 0600, .uid = (uid_t)-1, .gid = (gid_t)-1,
+        .mode = 0600, .uid = (uid_t)-1, .gid = (gid_t)-1,
         .reserve = true, .populate = worker->index & 1};
     return pshm_new_object_make(&params, &go_on, new);
 }

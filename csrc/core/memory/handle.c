@@ -51,6 +51,8 @@ handle_state_clear(handle_state *state)
     }
     Py_CLEAR(state->map);
     Py_CLEAR(state->name);
+    handle_delete_cancel(state->finalizer);
+    state->finalizer = NULL;
 }
 
 /* Untracked, because the collector must not show it while it is empty. */
@@ -108,11 +110,9 @@ prepare_last(SharedMemoryObject *self, const handle_state *state)
 }
 
 int
-handle_install(SharedMemoryObject *self, handle_state *state,
-               PyObject **finalizer)
+handle_install(SharedMemoryObject *self, handle_state *state)
 {
     PyObject *pair = new_pair();
-    *finalizer = NULL;
     if (pair == NULL || prepare_last(self, state) < 0) {
         Py_XDECREF(pair);
         handle_state_clear(state);
@@ -123,16 +123,16 @@ handle_install(SharedMemoryObject *self, handle_state *state,
     fields_lock(&self->fields);
     keep_map_locked(self, &pair);
     handle_state old = self->state;
-    *finalizer = self->finalizer;
     self->state = *state;
-    self->finalizer = NULL;
     self->has_exports = false;
     self->open = true;
     self->size = mapping_size(state->map);
     fields_unlock(&self->fields);
     Py_XDECREF(pair);
+    PyObject *finalizer = old.finalizer;
+    old.finalizer = NULL;
     handle_state_clear(&old);
-    return 0;
+    return handle_delete_now(finalizer) < 0 ? 1 : 0;
 }
 
 int
@@ -215,6 +215,7 @@ handle_acquire(SharedMemoryObject *self, int needs, handle_state *now)
     *now = self->state;
     now->fd = NULL;
     now->map = NULL;
+    now->finalizer = NULL;
     now->name = valid ? Py_XNewRef(self->state.name) : NULL;
     if (valid && needs & HANDLE_FD) {
         now->fd = fdref_take(self->state.fd);
@@ -401,10 +402,11 @@ handle_dealloc(PyObject *op)
         PyObject_ClearWeakRefs(op);
     }
     handle_table_remove(self);
-    if (self->finalizer != NULL) {
+    if (self->state.finalizer != NULL) {
         /* weakref.finalize has run it, unless the interpreter is so near its
          * end that weakref does not work any more. */
-        handle_delete_last(self->finalizer);
+        handle_delete_last(self->state.finalizer);
+        self->state.finalizer = NULL;
     }
     handle_state_clear(&self->state);
     Py_CLEAR(self->old_maps);

@@ -30,6 +30,7 @@ typedef struct {
     bool track;                         /* with the stdlib's resource tracker */
     bool locked;                        /* has a use lock (use_lock.h) */
     bool last;                          /* the last user removes the name */
+    PyObject *finalizer;                /* of delete=True: handle_delete.c */
 } handle_state;
 
 #define HANDLE_STATE_NONE ((handle_state){0})
@@ -50,7 +51,6 @@ typedef struct handle_s {
     bool has_exports;
     Py_ssize_t size;                    /* bytes, last known */
     PyObject *old_maps;                 /* that it keeps: (map, old_maps) */
-    PyObject *finalizer;                /* of delete=True: handle_delete.c */
     PyObject *weakrefs;
     /* The position in a table of handles, or NULL (handle_table.c). */
     _Atomic(struct handle_table *) table;
@@ -73,14 +73,13 @@ PyObject *handle_name_of(const struct pshm_name *path, PyObject *given);
 /* The path of state->name, which is not NULL. */
 struct pshm_name handle_path(const handle_state *state);
 
-/* Release everything that state has. */
+/* Release everything that state has, and cancel its finalizer. */
 void handle_state_clear(handle_state *state);
 
-/* Put state into self, in place of any earlier one; steals what state has.
- * *finalizer: for handle_delete_now, which the caller must call with it.
- * Returns 0, or -1 with state released and self unchanged. */
-int handle_install(SharedMemoryObject *self, handle_state *state,
-                   PyObject **finalizer);
+/* Put state into self, in place of any earlier one, whose finalizer is run;
+ * steals what state has. Returns 0; -1 with state released and self unchanged;
+ * or 1 if a signal handler raised afterwards. */
+int handle_install(SharedMemoryObject *self, handle_state *state);
 
 /* The needs of a method. */
 enum {
@@ -153,11 +152,12 @@ PyObject *handle_raise_attach(int rc, PyObject *name,
                               const attach_params *params,
                               const struct pshm_object *object);
 
-/* A new SharedMemory that is attached to path. given: the name for messages.
- * Returns 0 with *out, -ENOENT without an exception, or -1 with one. */
-int handle_attach_new(core_state *state, PyObject *given,
-                      const struct pshm_name *path,
-                      const struct pshm_accepted *accepted, PyObject **out);
+/* A new handle of type that is attached to path. given: the name for messages.
+ * timeout: seconds to wait for an object that is accepted. Returns NULL with an
+ * exception: FileNotFoundError if timeout is 0 and no object has the name. */
+PyObject *handle_attach_new(core_state *state, PyObject *type, PyObject *given,
+                            const struct pshm_name *path,
+                            const attach_params *params, double timeout);
 
 /* Attach into self, as the standard library's constructor does. Returns 0 or
  * -1. */
@@ -174,14 +174,6 @@ SharedMemoryObject *handle_alloc(core_state *state, PyObject *type);
 
 /* Put state into the new handle self. Returns self, or NULL. */
 PyObject *handle_finish(SharedMemoryObject *self, handle_state *state);
-
-/* ---- handle_create.c ---- */
-
-/* create(name, size, mode=mode, track=track, reserve=reserve) into a handle
- * that exists. Returns 0 or -1. */
-int handle_create_into(core_state *state, SharedMemoryObject *self,
-                       PyObject *name, PyObject *size, mode_t mode, bool track,
-                       bool reserve);
 
 /* ---- handle_acl.c ---- */
 

@@ -44,10 +44,8 @@ handle_alloc(core_state *state, PyObject *type)
 PyObject *
 handle_finish(SharedMemoryObject *self, handle_state *state)
 {
-    PyObject *finalizer;
-    if (handle_install(self, state, &finalizer) < 0) {
-        Py_DECREF(self);
-        return NULL;
+    if (handle_install(self, state) != 0) {
+        Py_CLEAR(self);
     }
     return (PyObject *)self;
 }
@@ -334,47 +332,32 @@ handle_attach_into(core_state *state, SharedMemoryObject *self,
     const attach_params params = {.accepted = PSHM_ACCEPT_ANY};
     struct pshm_name path;
     handle_state attached;
-    PyObject *finalizer;
     if (arg_name(name, &path) < 0
         || attach_waiting(state, name, &path, &params, 0, &attached) < 0) {
         return -1;
     }
     attached.track = track;
-    return handle_install(self, &attached, &finalizer) < 0
-               ? -1 : handle_delete_now(finalizer);
+    return handle_install(self, &attached) == 0 ? 0 : -1;
 }
 
-int
-handle_attach_new(core_state *state, PyObject *given,
-                  const struct pshm_name *path,
-                  const struct pshm_accepted *accepted, PyObject **out)
+PyObject *
+handle_attach_new(core_state *state, PyObject *type, PyObject *given,
+                  const struct pshm_name *path, const attach_params *params,
+                  double timeout)
 {
-    const attach_params params = {.accepted = *accepted};
     handle_state attached;
-    struct pshm_object object;
-    *out = NULL;
-    if (audit_open(path, false) < 0) {
-        return -1;
-    }
-    SharedMemoryObject *self =
-        handle_alloc(state, (PyObject *)state->handle_type);
+    SharedMemoryObject *self = handle_alloc(state, type);
     if (self == NULL) {
-        return -1;
+        return NULL;
     }
-    int rc = handle_attach(state, given, path, &params, &attached,
-                           &object);
-    if (rc < 0) {
+    if (attach_waiting(state, given, path, params, timeout, &attached) < 0) {
         Py_DECREF(self);
-        if (rc != -ENOENT) {
-            handle_raise_attach(rc, given, &params, &object);
-        }
-        return rc == -ENOENT ? rc : -1;
+        return NULL;
     }
-    *out = handle_finish(self, &attached);
-    return *out == NULL ? -1 : 0;
+    return handle_finish(self, &attached);
 }
 
-/* ---- open() and from_fd() ---- */
+/* ---- open() ---- */
 
 const char handle_open_doc[] =
     "open($type, /, name, *, readonly=False, timeout=0, max_size=None,\n"
@@ -411,7 +394,6 @@ handle_open(PyObject *type, PyObject *const *args, Py_ssize_t count,
     attach_params params = {.accepted = PSHM_ACCEPT_ANY};
     Py_ssize_t size_at_least = 0;
     double timeout = 0;
-    handle_state attached;
     if (args_match(&signature, args, count, kwnames, values) < 0
         || arg_name(values[0], &path) < 0
         || arg_bool(values[1], &params.readonly) < 0
@@ -426,14 +408,5 @@ handle_open(PyObject *type, PyObject *const *args, Py_ssize_t count,
         return NULL;
     }
     params.accepted.size = size_at_least;
-    SharedMemoryObject *self = handle_alloc(state, type);
-    if (self == NULL) {
-        return NULL;
-    }
-    if (attach_waiting(state, values[0], &path, &params, timeout, &attached)
-        < 0) {
-        Py_DECREF(self);
-        return NULL;
-    }
-    return handle_finish(self, &attached);
+    return handle_attach_new(state, type, values[0], &path, &params, timeout);
 }

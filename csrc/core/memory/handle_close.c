@@ -32,8 +32,8 @@ handle_close(PyObject *op, PyObject *Py_UNUSED(unused))
         old.map = self->state.map;
         self->state.map = NULL;
     }
-    PyObject *finalizer = self->finalizer;
-    self->finalizer = NULL;
+    PyObject *finalizer = self->state.finalizer;
+    self->state.finalizer = NULL;
     fields_unlock(&self->fields);
     handle_state_clear(&old);
     return handle_delete_now(finalizer) < 0 ? NULL : Py_NewRef(Py_None);
@@ -123,8 +123,8 @@ handle_detach(PyObject *op, PyObject *unused)
     }
     if (number >= 0) {
         self->state.fd = NULL;
-        finalizer = self->finalizer;
-        self->finalizer = NULL;
+        finalizer = self->state.finalizer;
+        self->state.finalizer = NULL;
         last_cancel(self->state.map->last);
     }
     fields_unlock(&self->fields);

@@ -23,36 +23,28 @@ create_params_init(create_params *params, enum pshm_kind kind)
     };
 }
 
-void
-create_params_set_size(create_params *params, Py_ssize_t size)
-{
-    params->size = size;
-    params->spec.size = size;
-    params->spec.length = (size_t)size;
-}
-
 /* size, and from values[0] on: max_size, reserve, populate, huge_pages. */
 static int
 parse_memory(create_params *params, PyObject *size, PyObject **values)
 {
-    if (arg_size(size, "size", &params->size) < 0
+    struct pshm_new_object_params *spec = &params->spec;
+    Py_ssize_t bytes, max_size = 0;
+    if (arg_size(size, "size", &bytes) < 0
         || (values[0] != NULL && values[0] != Py_None
-            && arg_size(values[0], "max_size", &params->max_size) < 0)
-        || arg_bool(values[1], &params->spec.reserve) < 0
-        || arg_bool(values[2], &params->spec.populate) < 0
-        || arg_bool(values[3], &params->spec.huge_pages) < 0) {
+            && arg_size(values[0], "max_size", &max_size) < 0)
+        || arg_bool(values[1], &spec->reserve) < 0
+        || arg_bool(values[2], &spec->populate) < 0
+        || arg_bool(values[3], &spec->huge_pages) < 0) {
         return -1;
     }
-    if (params->max_size > 0 && params->max_size < params->size) {
+    if (max_size > 0 && max_size < bytes) {
         PyErr_Format(PyExc_ValueError,
                      "max_size must be at least size, %zd bytes, not %zd",
-                     params->size, params->max_size);
+                     bytes, max_size);
         return -1;
     }
-    create_params_set_size(params, params->size);
-    if (params->max_size > 0) {
-        params->spec.length = (size_t)params->max_size;
-    }
+    spec->size = bytes;
+    spec->max_size = max_size;
     return 0;
 }
 
@@ -206,9 +198,9 @@ handle_create(PyObject *type, PyObject *const *args, Py_ssize_t count,
                ? NULL : handle_make(state, type, &params);
 }
 
-/* _create_in(handle, name, size, ...): create() in a handle that the caller
- * has already. So the caller can undo it if a signal handler raises after the
- * call has returned. */
+/* _create_in(handle, name, size, ...): the standard library's constructor with
+ * the arguments of create(), in a handle that the caller has already. So the
+ * caller can undo it if a signal handler raises after the call has returned. */
 static PyObject *
 create_in(PyObject *module, PyObject *const *args, Py_ssize_t count,
           PyObject *kwnames)
@@ -222,6 +214,7 @@ create_in(PyObject *module, PyObject *const *args, Py_ssize_t count,
     if (parse_create(state, &params, args + 1, count - 1, kwnames) < 0) {
         return NULL;
     }
+    params.dropin = true;
     int rc = handle_make_into(state, &params, as_handle(args[0]));
     Py_CLEAR(params.acl);
     return rc < 0 ? NULL : Py_NewRef(Py_None);
@@ -316,22 +309,6 @@ handle_anonymous(PyObject *type, PyObject *const *args, Py_ssize_t count,
 }
 
 int
-handle_create_into(core_state *state, SharedMemoryObject *self, PyObject *name,
-                   PyObject *size, mode_t mode, bool track, bool reserve)
-{
-    static PyObject *const none[4];
-    create_params params;
-    create_params_init(&params, PSHM_NAMED);
-    params.spec.mode = mode;
-    params.spec.reserve = reserve;
-    params.track = track;
-    params.dropin = true;
-    return parse_name(&params, name) < 0
-           || parse_memory(&params, size, (PyObject **)none) < 0
-           || handle_make_into(state, &params, self) < 0 ? -1 : 0;
-}
-
-int
 handle_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"name", "create", "size", "track",
@@ -348,13 +325,19 @@ handle_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
     }
     PyObject *name = values[0] == NULL ? Py_None : values[0];
     if (create) {
+        PyObject *none[4] = {NULL};
+        create_params params;
         if (values[2] == NULL) {
             PyErr_SetString(PyExc_ValueError,
                             "create=True needs a size, in bytes");
             return -1;
         }
-        return handle_create_into(state, as_handle(op), name, values[2],
-                                  S_IRUSR | S_IWUSR, track, true);
+        create_params_init(&params, PSHM_NAMED);
+        params.track = track;
+        params.dropin = true;
+        return parse_name(&params, name) < 0
+               || parse_memory(&params, values[2], none) < 0
+                   ? -1 : handle_make_into(state, &params, as_handle(op));
     }
     Py_ssize_t ignored;
     if (values[2] != NULL && arg_offset(values[2], "size", &ignored) < 0) {
@@ -368,27 +351,7 @@ handle_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
     return handle_attach_into(state, as_handle(op), name, track);
 }
 
-/* _create(handle, name, size, mode, track, reserve): the standard library's
- * constructor, with a mode. */
-static PyObject *
-create_with_mode(PyObject *module, PyObject *args)
-{
-    core_state *state = core_state_of_module(module);
-    PyObject *self, *name, *size, *mode_value;
-    mode_t mode;
-    int track, reserve;
-    if (!PyArg_ParseTuple(args, "O!OOOpp:_create", state->handle_type, &self,
-                          &name, &size, &mode_value, &track, &reserve)
-        || arg_mode(mode_value, &mode) < 0
-        || handle_create_into(state, as_handle(self), name, size, mode, track,
-                              reserve) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
 PyMethodDef create_methods[] = {
-    {"_create", create_with_mode, METH_VARARGS, NULL},
     {"_create_in", (PyCFunction)(void (*)(void))create_in,
      METH_FASTCALL | METH_KEYWORDS, NULL},
     {0},

@@ -186,7 +186,7 @@ int
 handle_delete_audit(SharedMemoryObject *self)
 {
     fields_lock(&self->fields);
-    PyObject *op = Py_XNewRef(self->finalizer);
+    PyObject *op = Py_XNewRef(self->state.finalizer);
     fields_unlock(&self->fields);
     int rc = op == NULL ? 0 : finalizer_audit(op);
     Py_XDECREF(op);

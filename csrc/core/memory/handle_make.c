@@ -42,9 +42,10 @@ raise_make(core_state *state, int rc, const create_params *params,
                           "The kernel cannot populate memory: that needs Linux "
                           "5.14 or later; populate=False works without it");
     }
-    else if (rc == -ENOMEM && params->max_size > 0
-             && (uint64_t)params->size <= pshm_memory_available()) {
-        raise_no_addresses(params->name, params->max_size);
+    else if (rc == -ENOMEM && params->spec.max_size > 0
+             && (uint64_t)params->spec.size <= pshm_memory_available()) {
+        raise_no_addresses(params->name,
+                           (Py_ssize_t)params->spec.max_size);
     }
     else {
         raise_no_memory(rc, params->name, -1, params->spec.size);
@@ -55,11 +56,10 @@ raise_make(core_state *state, int rc, const create_params *params,
  * Returns 0 or -1. */
 static int
 prepare_publish(core_state *state, const create_params *params,
-                SharedMemoryObject *self, MemoryMapObject *map,
-                struct pshm_identity id, PyObject **finalizer)
+                SharedMemoryObject *self, handle_state *made)
 {
     if (params->init != NULL) {
-        PyObject *view = PyMemoryView_FromObject((PyObject *)map);
+        PyObject *view = PyMemoryView_FromObject((PyObject *)made->map);
         PyObject *result = view == NULL
                                ? NULL : PyObject_CallOneArg(params->init, view);
         Py_XDECREF(view);
@@ -69,13 +69,14 @@ prepare_publish(core_state *state, const create_params *params,
         }
     }
     else if (params->fill != NULL
-             && params->fill(map->base, params->how) < 0) {
+             && params->fill(made->map->base, params->how) < 0) {
         return -1;
     }
     if (params->deletion == DELETE_OWN) {
-        *finalizer = handle_delete_later(state, (PyObject *)self,
-                                         params->spec.name, id, params->track);
-        return *finalizer == NULL ? -1 : 0;
+        made->finalizer = handle_delete_later(state, (PyObject *)self,
+                                              params->spec.name, made->id,
+                                              params->track);
+        return made->finalizer == NULL ? -1 : 0;
     }
     return 0;
 }
@@ -87,8 +88,7 @@ prepare_publish(core_state *state, const create_params *params,
  * object is discarded. */
 static int
 make_object(core_state *state, const create_params *params,
-            SharedMemoryObject *self, handle_state *made,
-            PyObject **finalizer)
+            SharedMemoryObject *self, handle_state *made)
 {
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
     bool named = params->spec.name != NULL;
@@ -99,7 +99,8 @@ make_object(core_state *state, const create_params *params,
     int rc = pshm_new_object_make(&params->spec, &interrupt, &new);
     int publish_rc = 0;
     if (rc == 0) {
-        (void)mapping_set(made->map, new.base, new.length, params->size,
+        (void)mapping_set(made->map, new.base, new.length,
+                          (Py_ssize_t)params->spec.size,
                           PROT_READ | PROT_WRITE, new.id, 0);
         new.base = NULL;
         publish_rc = named && !prepares ? publish(params, &new) : 0;
@@ -109,9 +110,9 @@ make_object(core_state *state, const create_params *params,
         raise_make(state, rc, params, &new);
         return -1;
     }
+    made->id = new.id;
     if (named && prepares) {
-        rc = prepare_publish(state, params, self, made->map, new.id,
-                             finalizer);
+        rc = prepare_publish(state, params, self, made);
         if (rc == 0) {
             Py_BEGIN_ALLOW_THREADS
             publish_rc = publish(params, &new);
@@ -119,8 +120,6 @@ make_object(core_state *state, const create_params *params,
         }
     }
     if (rc < 0 || publish_rc < 0) {
-        handle_delete_cancel(*finalizer);
-        *finalizer = NULL;
         Py_BEGIN_ALLOW_THREADS
         pshm_new_object_discard(&new);
         Py_END_ALLOW_THREADS
@@ -132,8 +131,7 @@ make_object(core_state *state, const create_params *params,
     }
     made->fd->fd = new.fd;
     made->fd->id = new.id;
-    made->id = new.id;
-    made->max_size = params->max_size;
+    made->max_size = (Py_ssize_t)params->spec.max_size;
     made->created = true;
     made->locked = new.locked;
     made->anonymous = params->spec.kind == PSHM_MEMFD;
@@ -155,7 +153,7 @@ attach_existing(core_state *state, const create_params *params,
                 handle_state *out)
 {
     const attach_params attach = {
-        .max_size = params->max_size,
+        .max_size = (Py_ssize_t)params->spec.max_size,
         .accepted = params->accepted,
     };
     const struct pshm_name *path = params->spec.name;
@@ -180,7 +178,7 @@ attach_existing(core_state *state, const create_params *params,
         raise_taken(state, params->name, path, "exist_ok",
                     PyUnicode_FromFormat("The object exists, but has more "
                                          "bytes than max_size, %zd",
-                                         params->max_size));
+                                         (Py_ssize_t)params->spec.max_size));
         return -1;
     }
     if (rc < 0) {
@@ -188,12 +186,13 @@ attach_existing(core_state *state, const create_params *params,
         return -1;
     }
     Py_ssize_t size = mapping_size(out->map);
-    if (size < params->size) {
+    if (size < params->spec.size) {
         handle_state_clear(out);
         raise_taken(state, params->name, path, "exist_ok",
                     PyUnicode_FromFormat("The object exists, but has %zd "
                                          "bytes, fewer than size, %zd",
-                                         size, params->size));
+                                         size,
+                                         (Py_ssize_t)params->spec.size));
         return -1;
     }
     out->track = params->track;
@@ -261,8 +260,7 @@ warn_of_huge_pages(core_state *state, const create_params *params)
  * -1 with an exception. */
 static int
 make_or_attach(core_state *state, create_params *params,
-               SharedMemoryObject *self, handle_state *out,
-               PyObject **finalizer)
+               SharedMemoryObject *self, handle_state *out)
 {
     bool random_name = params->spec.kind == PSHM_NAMED && params->name == NULL;
     int rc = random_name ? pshm_name_random(&params->path) : 0;
@@ -277,7 +275,7 @@ make_or_attach(core_state *state, create_params *params,
         }
     }
     if (warn_of_huge_pages(state, params) < 0
-        || audit_create(params->spec.name, params->size) < 0) {
+        || audit_create(params->spec.name, (Py_ssize_t)params->spec.size) < 0) {
         return -1;
     }
     if (handle_prepare(state, out) < 0) {
@@ -291,7 +289,7 @@ make_or_attach(core_state *state, create_params *params,
             return -1;
         }
     }
-    rc = make_object(state, params, self, out, finalizer);
+    rc = make_object(state, params, self, out);
     if (rc != 0) {
         handle_state_clear(out);
     }
@@ -306,12 +304,11 @@ make_or_attach(core_state *state, create_params *params,
 /* Remove the name of an object that was published, with an exception set. */
 static void
 undo(core_state *state, const create_params *params, struct pshm_identity id,
-     PyObject *name, PyObject *finalizer)
+     PyObject *name)
 {
     Py_BEGIN_ALLOW_THREADS
     (void)pshm_link_remove(params->spec.name, id);
     Py_END_ALLOW_THREADS
-    handle_delete_cancel(finalizer);
     if (params->track) {
         handle_untrack(state->support, name);
     }
@@ -343,11 +340,10 @@ handle_make_into(core_state *state, create_params *params,
                  SharedMemoryObject *self)
 {
     handle_state made = HANDLE_STATE_NONE;
-    PyObject *finalizer = NULL, *old = NULL;
     int rc;
     params->spec.temporary = !has_proc(state);
     do {
-        rc = make_or_attach(state, params, self, &made, &finalizer);
+        rc = make_or_attach(state, params, self, &made);
     } while (rc == 1);
     if (rc < 0) {
         return -1;
@@ -360,17 +356,11 @@ handle_make_into(core_state *state, create_params *params,
         handle_state_clear(&made);
     }
     else {
-        rc = handle_install(self, &made, &old);
+        rc = handle_install(self, &made);
     }
     if (rc < 0 && published) {
-        undo(state, params, id, name, finalizer);
+        undo(state, params, id, name);
     }
     Py_XDECREF(name);
-    if (rc < 0) {
-        return -1;
-    }
-    fields_lock(&self->fields);
-    self->finalizer = finalizer;
-    fields_unlock(&self->fields);
-    return handle_delete_now(old);
+    return rc == 0 ? 0 : -1;
 }

@@ -11,8 +11,6 @@ typedef struct {
     struct pshm_new_object_params spec;
     struct pshm_name path;              /* spec.name points to it */
     PyObject *name;                     /* as given, borrowed; or NULL */
-    Py_ssize_t size;
-    Py_ssize_t max_size;                /* or 0 */
     PyObject *init;                     /* callable, borrowed; or NULL */
     PyObject *acl;                      /* bytes of spec.acl, owned; or NULL */
     /* Instead of init, to fill the object. Returns 0, or -1 with an exception.
@@ -28,9 +26,6 @@ typedef struct {
 
 /* Set the defaults. */
 void create_params_init(create_params *params, enum pshm_kind kind);
-
-/* Set the size in bytes, without max_size. */
-void create_params_set_size(create_params *params, Py_ssize_t size);
 
 /* Set the access control list, and the mode that it results in; the mode was
  * set before. Must be the last call before handle_make, which releases the

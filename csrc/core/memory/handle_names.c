@@ -176,7 +176,7 @@ static PyObject *
 finalizer_of(SharedMemoryObject *self)
 {
     fields_lock(&self->fields);
-    PyObject *finalizer = Py_XNewRef(self->finalizer);
+    PyObject *finalizer = Py_XNewRef(self->state.finalizer);
     fields_unlock(&self->fields);
     return finalizer;
 }

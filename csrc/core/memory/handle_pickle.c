@@ -149,14 +149,11 @@ attach_reference(PyObject *module, PyObject *args)
         return NULL;
     }
     attached.track = track;
-    PyObject *finalizer;
-    if (handle_install(self, &attached, &finalizer) < 0) {
-        Py_CLEAR(self);
-    }
-    else {
+    PyObject *result = handle_finish(self, &attached);
+    if (result != NULL) {
         handle_table_add(state->known_handles, self);
     }
-    return (PyObject *)self;
+    return result;
 }
 
 int

@@ -333,7 +333,7 @@ create_object(placed_params *params, Py_ssize_t size)
 {
     core_state *state = params->state;
     create_params *object = &params->object;
-    create_params_set_size(object, size);
+    object->spec.size = size;
     return create_params_set_acl(object, state, params->options[PLACED_ACL]) < 0
                ? NULL
                : handle_make(state, (PyObject *)state->handle_type, object);
@@ -351,7 +351,6 @@ open_named(placed_params *params)
 {
     const struct placed_file *file = params->type->file;
     create_params *object = &params->object;
-    PyObject *shm;
     if ((file != NULL     ? file->name(params->name, &object->path)
          : params->create ? arg_new_name(params->name, &object->path)
                           : arg_name(params->name, &object->path)) < 0) {
@@ -364,8 +363,12 @@ open_named(placed_params *params)
         object->how = params;
         return create_object(params, file != NULL ? file->size : params->size);
     }
-    if (handle_attach_new(params->state, params->name, &object->path,
-                          &object->accepted, &shm) == -ENOENT) {
+    const attach_params attach = {.accepted = object->accepted};
+    PyObject *shm = handle_attach_new(
+        params->state, (PyObject *)params->state->handle_type, params->name,
+        &object->path, &attach, 0);
+    if (shm == NULL && PyErr_ExceptionMatches(PyExc_FileNotFoundError)) {
+        PyErr_Clear();
         raise_absent(params);
     }
     return shm;

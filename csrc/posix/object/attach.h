@@ -68,6 +68,13 @@ int pshm_attach(const struct pshm_name *name, bool readonly,
  * -errno. */
 int pshm_attach_open(const struct pshm_name *name, int flags, mode_t mode);
 
+/* shm_open(3) for regular files only: others are not waited for, and closed
+ * again. Returns the descriptor, above 2; or -errno: -EISDIR, -EINVAL (not a
+ * regular file; *kind is its type, or 0), and the errors of pshm_attach_open.
+ */
+int pshm_open_raw(const struct pshm_name *name, int flags, mode_t mode,
+                  mode_t *kind);
+
 /* Does an object called name exist? Returns 1, 0 or -errno. */
 int pshm_exists(const struct pshm_name *name);
 

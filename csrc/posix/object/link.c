@@ -111,16 +111,11 @@ pshm_link(int fd, const struct pshm_name *name, bool replace,
 }
 
 int
-pshm_link_move(const struct pshm_name *from, const struct pshm_name *to)
+pshm_link_move(const struct pshm_name *from, const struct pshm_name *to,
+               bool replace)
 {
-    return rename_if_free(from->path, to->path);
-}
-
-int
-pshm_link_move_over_locked(const struct pshm_name *from,
-                           const struct pshm_name *to)
-{
-    return pshm_result(rename(from->path, to->path));
+    return replace ? pshm_result(rename(from->path, to->path))
+                   : rename_if_free(from->path, to->path);
 }
 
 int
@@ -157,17 +152,12 @@ rename_locked(struct pshm_identity id, const struct pshm_name *from,
     if (strcmp(from->path, to->path) == 0) {
         return 0;
     }
-    if (!replace) {
-        return rename_if_free(from->path, to->path);
-    }
     /* rename(2) does nothing if both are names of one object. */
-    rc = pshm_link_holds(to, id);
+    rc = replace ? pshm_link_holds(to, id) : 0;
     if (rc == 1) {
         return pshm_result(unlink(from->path));
     }
-    return rc < 0 && rc != -ENOENT
-               ? rc
-               : pshm_result(rename(from->path, to->path));
+    return rc < 0 && rc != -ENOENT ? rc : pshm_link_move(from, to, replace);
 }
 
 int

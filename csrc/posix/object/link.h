@@ -29,14 +29,12 @@ int pshm_link(int fd, const struct pshm_name *name, bool replace,
 int pshm_link_replace_locked(int fd, const struct pshm_name *name,
                              struct pshm_name *left);
 
-/* Move an object from a temporary name to a name that must be free. Returns 0,
- * -EEXIST or -errno. */
-int pshm_link_move(const struct pshm_name *from, const struct pshm_name *to);
-
-/* The same, but an object that has the name loses it in the same step. The
- * caller holds the name lock. */
-int pshm_link_move_over_locked(const struct pshm_name *from,
-                               const struct pshm_name *to);
+/* Move an object from a temporary name to another. Without replace the name
+ * must be free, or else -EEXIST. With replace, an object that has the name
+ * loses it in the same step, and the caller holds the name lock. Returns 0 or
+ * -errno. */
+int pshm_link_move(const struct pshm_name *from, const struct pshm_name *to,
+                   bool replace);
 
 /* Remove name if it is this object's. Returns 0; -ENOENT: the name is free;
  * -ESTALE: it is another object's, and stays; or -errno. The caller of the

@@ -157,7 +157,8 @@ static int
 map_object(const struct pshm_new_object_params *params,
            struct pshm_new_object *new)
 {
-    new->length = params->length;
+    new->length = (size_t)(params->max_size > params->size ? params->max_size
+                                                            : params->size);
     int rc = pshm_map(new->fd, 0, new->length, PROT_READ | PROT_WRITE,
                       &new->base);
     if (rc == 0 && params->huge_pages) {
@@ -265,7 +266,7 @@ pshm_new_object_publish(struct pshm_new_object *new,
     if (!new->has_temporary) {
         return pshm_link(new->fd, name, false, &left);
     }
-    int rc = pshm_link_move(&new->temporary, name);
+    int rc = pshm_link_move(&new->temporary, name, false);
     new->has_temporary = rc < 0;
     return rc;
 }
@@ -275,7 +276,7 @@ replace_locked(struct pshm_new_object *new, const struct pshm_name *name)
 {
     int rc;
     if (new->has_temporary) {
-        rc = pshm_link_move_over_locked(&new->temporary, name);
+        rc = pshm_link_move(&new->temporary, name, true);
         new->has_temporary = rc < 0;
     }
     else {

@@ -24,7 +24,7 @@ struct pshm_new_object_params {
                                            /proc, which linkat(2) may need */
     const char *label;                  /* of PSHM_MEMFD, for /proc */
     off_t size;                         /* bytes, > 0 */
-    size_t length;                      /* bytes to map, >= size */
+    off_t max_size;                     /* bytes to map, if more than size */
     mode_t mode;                        /* permissions; the umask is ignored */
     uid_t uid;                          /* or (uid_t)-1: the process's */
     gid_t gid;                          /* or (gid_t)-1: the process's */
