@@ -16,7 +16,7 @@
 #define MAN(page, section) #page "(" #section ")"
 
 /* The objects of the state, which the garbage collector visits. */
-#define CORE_OBJECTS 23
+#define CORE_OBJECTS 22
 
 typedef struct {
     union {
@@ -40,7 +40,6 @@ typedef struct {
             PyObject *asarray;                  /* core_find */
             PyObject *view_functions, *known_formats;   /* core_find:
                                                            format.c */
-            PyObject *remove_function;          /* handle_delete.c */
             PyObject *open_placed_function;
             PyObject *support;                  /* module posixshm._support */
             PyObject *reduction_name;           /* handle_pickle.c */
@@ -49,6 +48,9 @@ typedef struct {
     };
     fields_mutex fields;
     bool registered;                    /* handle_pickle.c, under fields */
+    struct finalizer *finalizers;       /* handle_delete.c, under fields */
+    unsigned finalizers_in;             /* the process that runs them at its
+                                           end: 1 + pshm_forks */
     struct handle_table *known_handles; /* handle_table.c */
     Py_ssize_t page_size;               /* bytes */
     atomic_int proc;                    /* pshm_has_proc when the first object

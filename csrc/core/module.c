@@ -251,14 +251,13 @@ core_exec(PyObject *module)
         || directory_add_types(module, state) < 0) {
         return -1;
     }
-    state->remove_function = PyObject_GetAttrString(module, "_remove");
     state->reduction_name =
         PyUnicode_InternFromString("multiprocessing.reduction");
     state->known_handles = handle_table_new();
     if (state->known_handles == NULL) {
         (void)PyErr_NoMemory();
     }
-    return state->remove_function == NULL || state->reduction_name == NULL
+    return state->reduction_name == NULL
            || state->known_handles == NULL
            || placed_add_types(module, state) < 0 ? -1 : 0;
 }

@@ -30,7 +30,49 @@ def imported(module: str) -> Any:
     return sys.modules[module] if module in sys.modules else None  # noqa: SIM401
 
 
-class _AtEnd:
+def _is_worker() -> bool:
+    """Whether multiprocessing has started this process; a forked one ends without the
+    interpreter's own end."""
+    process, util = imported("multiprocessing.process"), imported("multiprocessing.util")
+    return process is not None and util is not None and process.parent_process() is not None
+
+
+def _at_end_of_worker(call: Callable[[], object]) -> None:
+    util = imported("multiprocessing.util")
+    # After the program's own finalizers, which may still use the objects.
+    util.Finalize(None, call, exitpriority=-100)
+
+
+# -- delete=True --------------------------------------------------------------------------------
+
+
+class _End:
+    """Its finalizer runs at the end of the process."""
+
+
+_end = _End()
+_deleting = False
+
+
+def delete_at_end() -> None:
+    """Have _remove_all() called at the end of this process. Each process calls this once."""
+    global _deleting
+    from ._core import _remove_all
+
+    if not _deleting:
+        import weakref
+
+        # Finalizers that the program makes later are called before.
+        weakref.finalize(_end, _remove_all)
+        _deleting = True  # the other order would lose the end if a signal handler raised
+    if _is_worker():
+        _at_end_of_worker(_remove_all)
+
+
+# -- delete="last" ------------------------------------------------------------------------------
+
+
+class _Leaving:
     """Handles that have something to do when the process ends, each by a weak reference.
 
     Threads may add handles, and drop them, while the process ends. So every step on the dict is one
@@ -40,34 +82,17 @@ class _AtEnd:
     def __init__(self) -> None:
         self.started = False
         self._worker: int | None = None
-        self._entries: dict[int, tuple[ReferenceType[Any], Any]] = {}  # by the id of the reference
+        self._entries: dict[int, ReferenceType[SharedMemory]] = {}  # by the id of the reference
 
-    def add(self, handle: SharedMemory, call: Callable[[], object] | None = None) -> None:
-        """call: also when the handle is collected."""
+    def add(self, handle: SharedMemory) -> None:
         import weakref
 
-        reference = weakref.ref(handle, self._collected)
-        self._entries[id(reference)] = reference, call
-
-    def _collected(self, reference: ReferenceType[Any]) -> None:
-        _, call = self._entries.pop(id(reference), (None, None))
-        if call is not None:
-            call()
+        reference = weakref.ref(handle, lambda reference: self._entries.pop(id(reference), None))
+        self._entries[id(reference)] = reference
 
     def handles(self) -> list[SharedMemory]:
-        found = [reference() for reference, _ in list(self._entries.values())]
+        found = [reference() for reference in list(self._entries.values())]
         return [handle for handle in found if handle is not None]
-
-    def call_all(self) -> None:
-        """The newest first. A function that a thread adds meanwhile is not called."""
-        for key in reversed(list(self._entries)):
-            _, call = self._entries.pop(key, (None, None))
-            if call is not None:
-                call()
-
-    def forget(self) -> None:
-        """In a forked child, where a thread that was not forked may have the old dict's lock."""
-        self._entries = {}
 
     def at_end_of_worker(self, call: Callable[[], None]) -> None:
         """Have it called once, at the end of this process, which multiprocessing has started."""
@@ -75,43 +100,10 @@ class _AtEnd:
 
         if self._worker != os.getpid():
             self._worker = os.getpid()
-            util = imported("multiprocessing.util")
-            # After the program's own finalizers, which may still use the objects.
-            util.Finalize(None, call, exitpriority=-100)
+            _at_end_of_worker(call)
 
 
-def _is_worker() -> bool:
-    """Whether multiprocessing has started this process; a forked one ends without the
-    interpreter's own end."""
-    process, util = imported("multiprocessing.process"), imported("multiprocessing.util")
-    return process is not None and util is not None and process.parent_process() is not None
-
-
-# -- delete=True --------------------------------------------------------------------------------
-
-_deleting = _AtEnd()
-
-
-def call_at_end(handle: SharedMemory, remove: Callable[[Any], object], duty: Any) -> None:
-    """Have remove(duty) called when the handle is collected, or its process ends."""
-    if not _deleting.started:
-        import os
-        import weakref
-
-        # One finalizer for all handles, for weakref iterates over its finalizers at the end, and a
-        # thread that adds one then makes it print a RuntimeError. Those that the program makes
-        # later are called before.
-        weakref.finalize(_deleting, _deleting.call_all)
-        os.register_at_fork(after_in_child=_deleting.forget)
-        _deleting.started = True  # the other order would lose the end if a signal handler raised
-    _deleting.add(handle, lambda: remove(duty))
-    if _is_worker():
-        _deleting.at_end_of_worker(_deleting.call_all)
-
-
-# -- delete="last" ------------------------------------------------------------------------------
-
-_leaving = _AtEnd()
+_leaving = _Leaving()
 _workers_told = False  # those that this process forks
 
 

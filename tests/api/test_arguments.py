@@ -585,7 +585,7 @@ def test_every_flag_is_evaluated_before_the_call_does_anything(shm, names):
 
 def test_functions_of_the_package_itself_check_their_arguments():
     core = posixshm._core
-    for function in (core._remove, core._array_type, core._attach, core._create, core._open_placed):
+    for function in (core._array_type, core._attach, core._create_in, core._open_placed):
         with pytest.raises(TypeError):
             function(5)
     for wrong in ((5,), ([], None), ([5], None, False), (5, None, False), ([], "old", False)):

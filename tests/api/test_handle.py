@@ -4,12 +4,10 @@ import copy
 import errno
 import fcntl
 import gc
-import math
 import mmap
 import os
 import socket
 import stat
-import threading
 import time
 import weakref
 
@@ -80,14 +78,6 @@ def test_create(name):
     shm.close()
 
 
-def test_byte_0_is_byte_0_of_the_file(name):
-    """The object has no header."""
-    with SharedMemory.create(name, 16, delete=True) as shm:
-        shm.buf[:] = b"0123456789abcdef"
-        with open(SHM + name, "rb") as file:
-            assert file.read() == b"0123456789abcdef"
-
-
 def test_a_leading_slash_is_dropped(name):
     with SharedMemory.create("/" + name, 10, delete=True) as shm:
         assert shm.name == name
@@ -103,65 +93,6 @@ def test_create_without_a_name_generates_one():
         assert one.name != two.name
         assert one.name.startswith("psm_") and exists(one.name)
         assert one.created
-
-
-def test_create_is_exclusive(shm):
-    with pytest.raises(FileExistsError) as caught:
-        SharedMemory.create(shm.name, 10)
-    assert caught.value.errno == errno.EEXIST
-    assert caught.value.filename == shm.name
-    assert shm.is_linked() and shm.size == 1000
-
-
-@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o400, 0o000, 0o777])
-@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
-def test_the_mode_of_a_handle_ignores_the_umask(name, mode, umask):
-    old = os.umask(umask)
-    try:
-        shm = SharedMemory.create(name, 10, mode=mode)
-    finally:
-        os.umask(old)
-    assert shm.mode == mode
-    assert stat.S_IMODE(os.stat(SHM + name).st_mode) == mode
-    shm.buf[0] = 1
-    shm.unlink()
-    shm.close()
-
-
-def test_the_default_mode_is_private(shm):
-    assert shm.mode == 0o600
-
-
-def test_the_owner_is_as_requested(name):
-    needs_root()
-    with SharedMemory.create(name, 10, uid=12345, gid=54321, mode=0o640, delete=True) as shm:
-        assert (shm.uid, shm.gid, shm.mode) == (12345, 54321, 0o640)
-        status = os.stat(SHM + name)
-        assert (status.st_uid, status.st_gid) == (12345, 54321)
-    with SharedMemory.create(name, 10, gid=54321, delete=True) as shm:
-        assert (shm.uid, shm.gid) == (os.geteuid(), 54321)
-
-
-def test_another_owner_needs_permission(name, run_python):
-    """If a user may not change the owner, no object is created."""
-    run_python(
-        """
-        import os, sys
-        from posixshm import SharedMemory
-        if os.geteuid() == 0:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-        try:
-            SharedMemory.create(sys.argv[1], 10, uid=os.geteuid() + 1)
-        except PermissionError as error:
-            assert error.filename == sys.argv[1], error
-        else:
-            raise SystemExit("the owner was changed")
-        """,
-        name,
-    )
-    assert not exists(name)
 
 
 def test_memory_is_reserved(name):
@@ -212,73 +143,6 @@ def test_one_descriptor_for_a_handle(name):
 # -- init= --------------------------------------------------------------------------------------
 
 
-def test_init_fills_the_bytes_before_the_name_is_linked(name):
-    seen = []
-
-    def fill(buf):
-        seen.append((exists(name), type(buf), len(buf), buf.readonly))
-        buf[:5] = b"hello"
-
-    with SharedMemory.create(name, 100, init=fill, delete=True) as shm:
-        assert seen == [(False, memoryview, 100, False)]
-        assert shm.buf[:6].tobytes() == b"hello\0"
-        with SharedMemory.open(name) as other:
-            assert other.buf[:5].tobytes() == b"hello"
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, GeneratorExit])
-@pytest.mark.parametrize("delete", [False, True])
-def test_an_exception_of_init_is_propagated_and_leaves_nothing(name, error, delete):
-    raised = error("from init")
-
-    def fail(buf):
-        buf[0] = 1
-        raise raised
-
-    before = shm_names()
-    with pytest.raises(error) as caught:
-        SharedMemory.create(name, 100, init=fail, delete=delete)
-    assert caught.value is raised
-    assert not exists(name)
-    assert shm_names() == before
-
-
-def test_init_may_keep_the_view(name):
-    kept = []
-    SharedMemory.create(name, 100, init=kept.append, delete=True).close()
-    gc.collect()
-    kept[0][:] = b"x" * 100
-    assert kept[0].tobytes() == b"x" * 100
-
-
-def test_init_may_keep_the_view_of_a_failed_creation(name):
-    kept = []
-
-    def fail(buf):
-        kept.append(np.frombuffer(buf, "u1"))
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        SharedMemory.create(name, 100, init=fail)
-    gc.collect()
-    kept[0][:] = 7
-    assert kept[0].sum() == 700
-
-
-def test_init_that_creates_the_name_itself(name):
-    """Another process was faster, so create() raises FileExistsError and does not change its
-    object."""
-
-    def race(buf):
-        SharedMemory.create(name, 33).close()
-
-    with pytest.raises(FileExistsError):
-        SharedMemory.create(name, 100, init=race)
-    with SharedMemory.open(name) as shm:
-        assert shm.size == 33
-        shm.unlink()
-
-
 def test_init_that_creates_the_name_itself_with_delete(name):
     def race(buf):
         SharedMemory.create(name, 33).close()
@@ -291,31 +155,10 @@ def test_init_that_creates_the_name_itself_with_delete(name):
         shm.unlink()
 
 
-def test_init_and_exist_ok_attach_to_the_object_of_a_faster_process(name):
-    def race(buf):
-        SharedMemory.create(name, 333, init=lambda other: other.cast("B")).close()
-
-    with SharedMemory.create(name, 100, init=race, exist_ok=True) as shm:
-        assert not shm.created
-        assert shm.size == 333
-        shm.unlink()
-
-
 def test_init_must_be_callable(name):
     with pytest.raises(TypeError, match="init"):
         SharedMemory.create(name, 10, init=b"bytes")
     assert not exists(name)
-
-
-def test_init_may_create_other_objects(name, names):
-    inner = names()
-
-    def fill(buf):
-        with SharedMemory.create(inner, 10, delete=True) as other:
-            buf[:10] = other.buf
-
-    with SharedMemory.create(name, 10, init=fill, delete=True):
-        assert not exists(inner)
 
 
 # -- exist_ok -----------------------------------------------------------------------------------
@@ -333,21 +176,6 @@ def test_created_is_true_for_the_creator_only(name):
         first.unlink()
 
 
-def test_exist_ok_refuses_a_smaller_object(shm):
-    with pytest.raises(FileExistsError, match=r"1000.*1001|1001.*1000") as caught:
-        SharedMemory.create(shm.name, 1001, exist_ok=True)
-    assert caught.value.errno == errno.EEXIST
-    assert caught.value.filename == shm.name
-    assert shm.stat().st_size == 1000
-
-
-def test_exist_ok_does_not_call_init_for_an_existing_object(shm):
-    calls = []
-    with SharedMemory.create(shm.name, 10, exist_ok=True, init=calls.append) as other:
-        assert not other.created
-    assert calls == []
-
-
 def test_exist_ok_and_delete_delete_only_what_was_created(shm):
     SharedMemory.create(shm.name, 10, exist_ok=True, delete=True).close()
     gc.collect()
@@ -358,16 +186,6 @@ def test_exist_ok_leaves_mode_and_owner(shm):
     shm.chmod(0o644)
     with SharedMemory.create(shm.name, 10, exist_ok=True, mode=0o600) as other:
         assert other.mode == shm.mode == 0o644
-
-
-def test_exist_ok_refuses_other_files(name):
-    os.mkdir(SHM + name)
-    try:
-        with pytest.raises(OSError) as caught:
-            SharedMemory.create(name, 10, exist_ok=True)
-        assert caught.value.errno in (errno.EISDIR, errno.EEXIST)
-    finally:
-        os.rmdir(SHM + name)
 
 
 # -- delete= ------------------------------------------------------------------------------------
@@ -496,17 +314,6 @@ def test_detach_cancels_delete(name):
 # -- open ---------------------------------------------------------------------------------------
 
 
-def test_open(shm):
-    shm.buf[:3] = b"abc"
-    with SharedMemory.open(shm.name) as other:
-        assert other.name == shm.name
-        assert other.size == 1000
-        assert not other.created and not other.readonly
-        assert other.buf[:3].tobytes() == b"abc"
-        other.buf[0] = ord("A")
-    assert shm.buf[:3].tobytes() == b"Abc"
-
-
 def test_attaching_changes_nothing(shm):
     def state():
         status = shm.stat()
@@ -522,250 +329,7 @@ def test_attaching_changes_nothing(shm):
     assert shm_names() == names
 
 
-def test_a_missing_object(name):
-    for attach in (SharedMemory.open, SharedMemory):
-        with pytest.raises(FileNotFoundError) as caught:
-            attach(name)
-        assert caught.value.errno == errno.ENOENT
-        assert caught.value.filename == name
-    assert not exists(name)
-
-
-def test_readonly(shm):
-    shm.buf[:3] = b"abc"
-    with SharedMemory.open(shm.name, readonly=True) as reader:
-        assert reader.readonly
-        assert reader.buf.readonly and memoryview(reader).readonly
-        assert not np.frombuffer(reader, "u1").flags.writeable
-        assert not np.ndarray(1, "u1", buffer=reader).flags.writeable
-        assert fcntl.fcntl(reader.fileno(), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
-        with pytest.raises(TypeError):
-            reader.buf[0] = 1
-        with pytest.raises(PermissionError):
-            MemoryMap(reader.fileno())
-        with pytest.raises(PermissionError):
-            reader.protect(READ_WRITE)
-        with pytest.raises(PermissionError):
-            reader.map(readonly=False)
-        assert reader.map().readonly
-        with pytest.raises(OSError):
-            reader.resize(2000)
-        shm.buf[0] = ord("A")
-        assert reader.buf[:3].tobytes() == b"Abc"
-        with open("/proc/self/maps") as maps:
-            rights = [line.split()[1] for line in maps if f" {reader.stat().st_ino} " in line]
-        assert sorted(set(rights)) == ["r--s", "rw-s"]
-    assert shm.stat().st_size == 1000
-
-
-def test_a_reader_needs_no_right_to_write(name, run_python):
-    with SharedMemory.create(name, 10, mode=0o444, delete=True) as shm:
-        shm.buf[:3] = b"abc"
-        run_python(
-            """
-            import os, sys
-            from posixshm import SharedMemory
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-            with SharedMemory.open(sys.argv[1], readonly=True) as shm:
-                assert shm.buf[:3] == b"abc"
-            if os.geteuid() != int(sys.argv[2]):
-                try:
-                    SharedMemory.open(sys.argv[1])
-                except PermissionError as error:
-                    assert error.filename == sys.argv[1]
-                else:
-                    raise SystemExit("wrote")
-            """,
-            name,
-            os.geteuid(),
-        )
-
-
-def test_an_object_without_a_size(name):
-    fd = posixshm.shm_open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR)
-    try:
-        for attach in (SharedMemory.open, SharedMemory):
-            with pytest.raises(OSError, match="0 bytes") as caught:
-                attach(name)
-            assert caught.value.errno == errno.ENODATA
-            assert caught.value.filename == name
-        with pytest.raises(TimeoutError):
-            SharedMemory.open(name, timeout=0.01)
-        with pytest.raises(OSError):
-            SharedMemory.create(name, 10, exist_ok=True)
-        with pytest.raises(FileExistsError):
-            SharedMemory.create(name, 10)
-        assert os.fstat(fd).st_size == 0
-    finally:
-        os.close(fd)
-        posixshm.shm_unlink(name)
-
-
-def _fifo(path):
-    os.mkfifo(path)
-
-
-def _socket(path):
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
-
-
-def _link(path):
-    os.symlink("/etc/passwd", path)
-
-
-def _link_to_object(path):
-    with open(path + "~", "wb") as file:
-        file.write(b"target")
-    os.symlink(path + "~", path)
-
-
-def _dangling(path):
-    os.symlink(path + "~nowhere", path)
-
-
-@pytest.mark.parametrize(
-    ("make", "number", "says"),
-    [
-        (os.mkdir, errno.EISDIR, "directory"),
-        (_fifo, errno.EINVAL, "FIFO"),
-        (_socket, errno.EINVAL, "socket"),
-        (_link, errno.ELOOP, "symbolic link"),
-        (_link_to_object, errno.ELOOP, "symbolic link"),
-        (_dangling, errno.ELOOP, "symbolic link"),
-    ],
-)
-def test_other_files_are_refused_at_once(name, make, number, says):
-    """open() does not hang on a FIFO and does not follow a link."""
-    path = SHM + name
-    make(path)
-    try:
-        for attach in (
-            SharedMemory.open,
-            SharedMemory,
-            lambda name: SharedMemory.open(name, readonly=True),
-            lambda name: SharedMemory.open(name, timeout=30),
-            lambda name: SharedMemory.create(name, 10, exist_ok=True),
-        ):
-            with pytest.raises(OSError, match=f"(?i){says}") as caught:
-                attach(name)
-            assert caught.value.errno == number
-            assert caught.value.filename == name
-        with pytest.raises(FileExistsError):
-            SharedMemory.create(name, 10)
-        assert os.path.lexists(path)
-        assert not exists(name + "~nowhere")
-    finally:
-        (os.rmdir if os.path.isdir(path) and not os.path.islink(path) else os.unlink)(path)
-        if exists(name + "~"):
-            os.unlink(path + "~")
-
-
-def test_a_device_is_refused(name):
-    needs_root()
-    os.mknod(SHM + name, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
-    try:
-        with pytest.raises(OSError, match="device") as caught:
-            SharedMemory.open(name)
-        assert caught.value.errno == errno.EINVAL
-    finally:
-        os.unlink(SHM + name)
-
-
 # -- open(timeout=) -----------------------------------------------------------------------------
-
-
-def test_timeout_passes():
-    for timeout in (0.01, 1e-9):
-        with pytest.raises(TimeoutError) as caught:
-            SharedMemory.open("posixshm-test-nobody", timeout=timeout)
-        assert caught.value.errno == errno.ETIMEDOUT
-        assert caught.value.filename == "posixshm-test-nobody"
-
-
-def test_open_waits_for_the_whole_timeout():
-    start = time.monotonic()
-    with pytest.raises(TimeoutError):
-        SharedMemory.open("posixshm-test-nobody", timeout=0.3)
-    assert time.monotonic() - start >= 0.3
-
-
-def test_timeout_has_no_effect_if_the_object_exists(shm):
-    for timeout in (None, 0, 0.0, 5, math.inf, np.float32(1), 2**62, 1e300):
-        with SharedMemory.open(shm.name, timeout=timeout) as other:
-            assert other.size == 1000
-
-
-@pytest.mark.parametrize("timeout", [math.inf, 60, 1e300])
-def test_waits_for_the_name(name, run_threads, timeout):
-    def make():
-        time.sleep(0.05)
-        return SharedMemory.create(name, 10, init=lambda buf: buf.__setitem__(0, 9))
-
-    def wait():
-        return SharedMemory.open(name, timeout=timeout)
-
-    made, got = run_threads(make, wait)
-    assert got.buf[0] == 9 and not got.created
-    got.unlink()
-    made.close()
-    got.close()
-
-
-def test_waits_for_a_size(name, run_threads):
-    """The creator creates its object in two steps, as C programs do."""
-    fd = posixshm.shm_open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR)
-
-    def size_it():
-        time.sleep(0.05)
-        os.ftruncate(fd, 77)
-
-    _, got = run_threads(size_it, lambda: SharedMemory.open(name, timeout=60))
-    os.close(fd)
-    assert got.size == 77
-    got.unlink()
-    got.close()
-
-
-def test_a_wait_lets_other_threads_run(run_threads):
-    ticks = 0
-    done = threading.Event()
-
-    def wait():
-        try:
-            SharedMemory.open("posixshm-test-nobody", timeout=0.2)
-        except TimeoutError:
-            done.set()
-
-    def tick():
-        nonlocal ticks
-        while not done.is_set():
-            ticks += 1
-            time.sleep(0.001)
-
-    run_threads(wait, tick)
-    assert ticks > 5
-
-
-def test_ctrl_c_interrupts_open(start_python):
-    child = start_python(
-        """
-        from posixshm import SharedMemory
-        import math
-        print("waiting", flush=True)
-        try:
-            SharedMemory.open("posixshm-test-nobody", timeout=math.inf)
-        except KeyboardInterrupt:
-            print("interrupted")
-        """
-    )
-    child.hear("waiting")
-    time.sleep(0.1)
-    child.signal(2)
-    assert child.finish()[1] == "interrupted\n"
 
 
 def test_open_continues_to_wait_after_a_signal(start_python, name):
@@ -1014,32 +578,6 @@ def test_only_one_of_many_threads_links(names, run_threads):
         assert len(there) == 1
         assert won == there
         assert shm.name == there[0]
-
-
-def test_replace_never_leaves_the_name_without_an_object(name, run_threads):
-    """A process that opens the name always gets the old or the new object."""
-    SharedMemory.create(name, 8, init=lambda buf: buf.__setitem__(0, 1)).close()
-    done = threading.Event()
-
-    def replace():
-        try:
-            for number in range(300):
-                with SharedMemory.unlinked(8) as shm:
-                    shm.buf[0] = number % 255 + 1
-                    shm.link(name, replace=True)
-        finally:
-            done.set()
-
-    def attach():
-        count = 0
-        while not done.is_set() or count == 0:
-            with SharedMemory.open(name, readonly=True) as shm:
-                assert shm.buf[0] != 0
-            count += 1
-        return count
-
-    run_threads(replace, attach)
-    posixshm.shm_unlink(name)
 
 
 def test_unnamed_leaves_nothing(name):

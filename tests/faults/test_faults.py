@@ -222,7 +222,7 @@ def freeze(start_python, faults):
 
 @pytest.mark.long
 def test_an_attacher_overtaken_by_a_reclaimer_gets_no_removed_object(freeze, name):
-    for call in ("shm_open", "fstat", "flock", "lstat", "mmap"):
+    for call in ("shm_open", "flock", "fstat", "mmap"):
         for action in (Faults.STOP_BEFORE, Faults.STOP_AFTER):
             for anew in (False, True):
                 with SharedMemory.create(name, 100) as shm:

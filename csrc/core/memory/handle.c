@@ -29,12 +29,12 @@ handle_name_of(const struct pshm_name *path, PyObject *given)
 }
 
 struct pshm_name
-handle_path(const handle_state *state)
+handle_path(PyObject *name)
 {
     struct pshm_name path;
     Py_ssize_t length;
-    const char *name = PyUnicode_AsUTF8AndSize(state->name, &length);
-    (void)pshm_name_parse(name, (size_t)length, &path);
+    const char *text = PyUnicode_AsUTF8AndSize(name, &length);
+    (void)pshm_name_parse(text, (size_t)length, &path);
     return path;
 }
 
@@ -91,7 +91,7 @@ prepare_last(SharedMemoryObject *self, const handle_state *state)
         return 0;
     }
     if (state->map->last == NULL) {
-        struct pshm_name path = handle_path(state);
+        struct pshm_name path = handle_path(state->name);
         state->map->last = last_new(module->support, &path, state->id,
                                     state->track);
     }
@@ -129,7 +129,7 @@ handle_install(SharedMemoryObject *self, handle_state *state)
     self->size = mapping_size(state->map);
     fields_unlock(&self->fields);
     Py_XDECREF(pair);
-    PyObject *finalizer = old.finalizer;
+    struct finalizer *finalizer = old.finalizer;
     old.finalizer = NULL;
     handle_state_clear(&old);
     return handle_delete_now(finalizer) < 0 ? 1 : 0;
@@ -402,12 +402,8 @@ handle_dealloc(PyObject *op)
         PyObject_ClearWeakRefs(op);
     }
     handle_table_remove(self);
-    if (self->state.finalizer != NULL) {
-        /* weakref.finalize has run it, unless the interpreter is so near its
-         * end that weakref does not work any more. */
-        handle_delete_last(self->state.finalizer);
-        self->state.finalizer = NULL;
-    }
+    handle_delete_last(self->state.finalizer);
+    self->state.finalizer = NULL;
     handle_state_clear(&self->state);
     Py_CLEAR(self->old_maps);
     type->tp_free(op);

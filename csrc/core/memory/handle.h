@@ -30,7 +30,7 @@ typedef struct {
     bool track;                         /* with the stdlib's resource tracker */
     bool locked;                        /* has a use lock (use_lock.h) */
     bool last;                          /* the last user removes the name */
-    PyObject *finalizer;                /* of delete=True: handle_delete.c */
+    struct finalizer *finalizer;        /* of delete=True: handle_delete.c */
 } handle_state;
 
 #define HANDLE_STATE_NONE ((handle_state){0})
@@ -70,8 +70,8 @@ as_handle(PyObject *op)
  * reference, or NULL with MemoryError. */
 PyObject *handle_name_of(const struct pshm_name *path, PyObject *given);
 
-/* The path of state->name, which is not NULL. */
-struct pshm_name handle_path(const handle_state *state);
+/* The path of the name of a handle. */
+struct pshm_name handle_path(PyObject *name);
 
 /* Release everything that state has, and cancel its finalizer. */
 void handle_state_clear(handle_state *state);
@@ -191,33 +191,38 @@ int handle_track(PyObject *support, PyObject *name, const char *function);
 /* Unregister a name. Leaves an exception that is set, and sets none. */
 void handle_untrack(PyObject *support, PyObject *name);
 
-/* delete=True: a finalizer, by which this process removes path if it is the
- * name of the object id, when the handle self is closed or deallocated, or
- * when the process ends. Returns a new reference for the handle, or NULL. */
-PyObject *handle_delete_later(core_state *state, PyObject *self,
-                              const struct pshm_name *path,
-                              struct pshm_identity id, bool track);
+/* delete=True: a finalizer, by which this process removes name if it is that of
+ * the object id, when its handle is closed or deallocated, or when the process
+ * ends. Returns NULL with an exception. */
+struct finalizer *handle_delete_later(core_state *state, PyObject *name,
+                                      struct pshm_identity id, bool track);
+
+/* The finalizer of self for a call, or NULL. */
+struct finalizer *handle_take_finalizer(SharedMemoryObject *self);
+void handle_drop_finalizer(struct finalizer *finalizer);
 
 /* Raise the audit event of the name that closing self would remove, if any.
  * Returns 0, or -1 with the exception of a hook. */
 int handle_delete_audit(SharedMemoryObject *self);
 
-/* Run a finalizer (or NULL), without an audit event; steals it. Returns 0, or
- * -1 if a signal handler raised. */
-int handle_delete_now(PyObject *op);
+/* The functions below accept NULL, and do nothing. */
+
+/* Run a finalizer, without an audit event; steals it. Returns 0, or -1 if a
+ * signal handler raised. */
+int handle_delete_now(struct finalizer *finalizer);
 
 /* Run the finalizer of a handle that is being deallocated, with an audit event;
  * steals it. Leaves an exception that is set, and sets none: that of a hook is
  * reported by sys.unraisablehook, and the name stays. */
-void handle_delete_last(PyObject *op);
+void handle_delete_last(struct finalizer *finalizer);
 
-/* Cancel a finalizer (or NULL); steals it. */
-void handle_delete_cancel(PyObject *op);
+/* Cancel a finalizer; steals it. */
+void handle_delete_cancel(struct finalizer *finalizer);
 
-/* Around a rename: the finalizer (or NULL) also removes path, and then only
- * path. If it has run in between, it runs again. */
-void handle_delete_also(PyObject *op, const struct pshm_name *path);
-void handle_delete_only(PyObject *op, const struct pshm_name *path);
+/* Around a rename: the finalizer also removes name, and then only name. If it
+ * has run in between, it runs again. */
+void handle_delete_also(struct finalizer *finalizer, PyObject *name);
+void handle_delete_only(struct finalizer *finalizer, PyObject *name);
 
 /* ---- handle_pickle.c ---- */
 

@@ -32,7 +32,7 @@ handle_close(PyObject *op, PyObject *Py_UNUSED(unused))
         old.map = self->state.map;
         self->state.map = NULL;
     }
-    PyObject *finalizer = self->state.finalizer;
+    struct finalizer *finalizer = self->state.finalizer;
     self->state.finalizer = NULL;
     fields_unlock(&self->fields);
     handle_state_clear(&old);
@@ -110,7 +110,7 @@ PyObject *
 handle_detach(PyObject *op, PyObject *unused)
 {
     SharedMemoryObject *self = as_handle(op);
-    PyObject *finalizer = NULL;
+    struct finalizer *finalizer = NULL;
     int number = -EBADF;
     struct fdref *fd = handle_take_fd(self);
     if (fd == NULL) {

@@ -1,8 +1,8 @@
 /* delete=True: a finalizer that removes a name, and the resource tracker.
  *
- * The handle and posixshm._support, which runs it at the end of the process,
- * each have a reference to the finalizer, a capsule. It runs once, and never
- * in a forked child. */
+ * A finalizer belongs to a handle, and is in the list of its interpreter, from
+ * which posixshm._support runs it at the end of the process. It runs once, and
+ * never in a forked child. */
 #include "core/memory/handle.h"
 
 #include "core/audit.h"
@@ -11,18 +11,20 @@
 #include "posix/host.h"
 #include "posix/object/link.h"
 
-#define CAPSULE "posixshm.delete"
-
-typedef struct {
+struct finalizer {
     fields_mutex fields;
-    enum { PENDING, DONE, CANCELLED } state;
+    atomic_int users;                   /* the handle, and calls that use it */
+    enum { PENDING, DONE, CANCELLED } status;
     unsigned forks;                     /* of the process: pshm_forks */
     bool track;                         /* with the resource tracker */
-    PyObject *support;                  /* posixshm._support */
-    struct pshm_identity id;
     int names;                          /* 2 during a rename */
-    struct pshm_name path[2];
-} finalizer;
+    PyObject *name[2];
+    struct pshm_identity id;
+    core_state *state;                  /* exists as long as the handle */
+    /* Under the lock of the state's fields; link is NULL if it is not in the
+     * list. */
+    struct finalizer *next, **link;
+};
 
 /* ---- The resource tracker ---- */
 
@@ -46,225 +48,280 @@ handle_untrack(PyObject *support, PyObject *name)
     PyErr_Restore(type, value, traceback);
 }
 
-/* ---- The finalizer ---- */
+/* ---- The list ---- */
 
-static finalizer *
-finalizer_of(PyObject *op)
+static void
+list_add(struct finalizer *d)
 {
-    return PyCapsule_GetPointer(op, CAPSULE);
+    fields_lock(&d->state->fields);
+    d->next = d->state->finalizers;
+    d->link = &d->state->finalizers;
+    if (d->next != NULL) {
+        d->next->link = &d->next;
+    }
+    d->state->finalizers = d;
+    fields_unlock(&d->state->fields);
 }
 
 static void
-finalizer_free(PyObject *op)
+list_remove_locked(struct finalizer *d)
 {
-    finalizer *d = finalizer_of(op);
-    Py_DECREF(d->support);
-    PyMem_Free(d);
+    if (d->link != NULL) {
+        *d->link = d->next;
+        if (d->next != NULL) {
+            d->next->link = d->link;
+        }
+        d->link = NULL;
+    }
 }
 
-static PyObject *
-finalizer_new(PyObject *support, const struct pshm_name *path,
-              struct pshm_identity id, bool track)
+/* ---- The finalizer ---- */
+
+static void
+finalizer_drop(struct finalizer *d)
 {
-    finalizer *d = PyMem_Calloc(1, sizeof(*d));
-    if (d == NULL) {
-        return PyErr_NoMemory();
-    }
-    d->forks = pshm_forks();
-    d->track = track;
-    d->support = Py_NewRef(support);
-    d->id = id;
-    d->names = 1;
-    d->path[0] = *path;
-    PyObject *op = PyCapsule_New(d, CAPSULE, finalizer_free);
-    if (op == NULL) {
-        Py_DECREF(d->support);
+    if (atomic_fetch_sub_explicit(&d->users, 1, memory_order_acq_rel) == 1) {
+        Py_XDECREF(d->name[0]);
+        Py_XDECREF(d->name[1]);
         PyMem_Free(d);
     }
-    return op;
 }
 
-static int
-untrack(PyObject *support, const struct pshm_name *path)
+/* The handle does not have it any more. */
+static void
+finalizer_end(struct finalizer *d)
 {
-    PyObject *name = PyUnicode_FromString(pshm_name_plain(path));
-    int rc = name == NULL ? -1 : handle_track(support, name, "unregister");
-    Py_XDECREF(name);
-    return rc;
+    fields_lock(&d->state->fields);
+    list_remove_locked(d);
+    fields_unlock(&d->state->fields);
+    finalizer_drop(d);
 }
 
-/* The names that this process must remove now. */
+/* The names that this process must remove now: new references. */
 static int
-names_to_remove_locked(const finalizer *d, struct pshm_name path[2])
+names_to_remove(struct finalizer *d, PyObject *name[2], bool done)
 {
-    if (d->state != PENDING || d->forks != pshm_forks()) {
-        return 0;
+    fields_lock(&d->fields);
+    bool pending = d->status == PENDING && d->forks == pshm_forks();
+    int names = pending ? d->names : 0;
+    for (int i = 0; i < names; i++) {
+        name[i] = Py_NewRef(d->name[i]);
     }
-    path[0] = d->path[0];
-    path[1] = d->path[1];
-    return d->names;
+    if (pending && done) {
+        d->status = DONE;
+    }
+    fields_unlock(&d->fields);
+    return names;
 }
 
 /* Returns 0, or -1 with the exception of a hook. */
 static int
-finalizer_audit(PyObject *op)
+finalizer_audit(struct finalizer *d)
 {
-    finalizer *d = finalizer_of(op);
-    struct pshm_name path[2];
-    int names, rc = 0;
-    fields_lock(&d->fields);
-    names = names_to_remove_locked(d, path);
-    fields_unlock(&d->fields);
-    for (int i = 0; rc == 0 && i < names; i++) {
-        rc = audit_unlink(&path[i]);
+    PyObject *name[2];
+    int rc = 0, names = names_to_remove(d, name, false);
+    for (int i = 0; i < names; i++) {
+        struct pshm_name path = handle_path(name[i]);
+        rc = rc == 0 ? audit_unlink(&path) : rc;
+        Py_DECREF(name[i]);
     }
     return rc;
 }
 
 /* Returns 0, or -1 if a signal handler raised. */
 static int
-finalizer_run(PyObject *op)
+finalizer_run(struct finalizer *d)
 {
-    finalizer *d = finalizer_of(op);
-    struct pshm_name path[2];
-    bool gone[2];
-    int names, rc = 0;
-    fields_lock(&d->fields);
-    names = names_to_remove_locked(d, path);
-    if (names > 0) {
-        d->state = DONE;
-    }
-    fields_unlock(&d->fields);
+    PyObject *name[2];
+    int rc = 0, names = names_to_remove(d, name, true);
     for (int i = 0; i < names; i++) {
+        struct pshm_name path = handle_path(name[i]);
         int removed;
         Py_BEGIN_ALLOW_THREADS
-        removed = pshm_link_remove(&path[i], d->id);
+        removed = pshm_link_remove(&path, d->id);
         Py_END_ALLOW_THREADS
-        gone[i] = removed == 0 || removed == -ENOENT;
-    }
-    for (int i = 0; rc == 0 && d->track && i < names; i++) {
-        rc = gone[i] ? untrack(d->support, &path[i]) : 0;
+        if (rc == 0 && d->track && (removed == 0 || removed == -ENOENT)) {
+            rc = handle_track(d->state->support, name[i], "unregister");
+        }
+        Py_DECREF(name[i]);
     }
     return rc;
 }
 
 static void
-finalizer_run_quietly(PyObject *op)
+finalizer_run_quietly(struct finalizer *d)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    if (finalizer_audit(op) < 0) {
-        PyErr_WriteUnraisable(finalizer_of(op)->support);
+    if (finalizer_audit(d) < 0) {
+        PyErr_WriteUnraisable(d->state->support);
     }
-    else if (finalizer_run(op) < 0) {
+    else if (finalizer_run(d) < 0) {
         PyErr_Clear();
     }
     PyErr_Restore(type, value, traceback);
 }
 
-PyObject *
-handle_delete_later(core_state *state, PyObject *self,
-                    const struct pshm_name *path, struct pshm_identity id,
-                    bool track)
+/* Have _remove_all called at the end of this process. */
+static int
+prepare_end(core_state *state)
 {
-    PyObject *op = finalizer_new(state->support, path, id, track);
-    if (op == NULL) {
+    const unsigned process = pshm_forks() + 1;
+    fields_lock(&state->fields);
+    bool prepared = state->finalizers_in == process;
+    fields_unlock(&state->fields);
+    if (prepared) {
+        return 0;
+    }
+    PyObject *result = PyObject_CallMethod(state->support, "delete_at_end",
+                                           NULL);
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    fields_lock(&state->fields);
+    state->finalizers_in = process;
+    fields_unlock(&state->fields);
+    return 0;
+}
+
+struct finalizer *
+handle_delete_later(core_state *state, PyObject *name,
+                    struct pshm_identity id, bool track)
+{
+    if (prepare_end(state) < 0) {
         return NULL;
     }
-    PyObject *result = PyObject_CallMethod(state->support, "call_at_end",
-                                           "OOO", self,
-                                           state->remove_function, op);
-    Py_XDECREF(result);
-    if (result == NULL) {
-        handle_delete_cancel(op);
-        op = NULL;
+    struct finalizer *d = PyMem_Calloc(1, sizeof(*d));
+    if (d == NULL) {
+        PyErr_NoMemory();
+        return NULL;
     }
-    return op;
+    atomic_init(&d->users, 1);
+    d->forks = pshm_forks();
+    d->track = track;
+    d->id = id;
+    d->names = 1;
+    d->name[0] = Py_NewRef(name);
+    d->state = state;
+    list_add(d);
+    return d;
+}
+
+struct finalizer *
+handle_take_finalizer(SharedMemoryObject *self)
+{
+    fields_lock(&self->fields);
+    struct finalizer *d = self->state.finalizer;
+    if (d != NULL) {
+        atomic_fetch_add_explicit(&d->users, 1, memory_order_relaxed);
+    }
+    fields_unlock(&self->fields);
+    return d;
+}
+
+void
+handle_drop_finalizer(struct finalizer *d)
+{
+    if (d != NULL) {
+        finalizer_drop(d);
+    }
 }
 
 int
 handle_delete_audit(SharedMemoryObject *self)
 {
-    fields_lock(&self->fields);
-    PyObject *op = Py_XNewRef(self->state.finalizer);
-    fields_unlock(&self->fields);
-    int rc = op == NULL ? 0 : finalizer_audit(op);
-    Py_XDECREF(op);
+    struct finalizer *d = handle_take_finalizer(self);
+    int rc = d == NULL ? 0 : finalizer_audit(d);
+    handle_drop_finalizer(d);
     return rc;
 }
 
 int
-handle_delete_now(PyObject *op)
+handle_delete_now(struct finalizer *d)
 {
-    int rc = op == NULL ? 0 : finalizer_run(op);
-    Py_XDECREF(op);
+    if (d == NULL) {
+        return 0;
+    }
+    int rc = finalizer_run(d);
+    finalizer_end(d);
     return rc;
 }
 
 void
-handle_delete_last(PyObject *op)
+handle_delete_last(struct finalizer *d)
 {
-    finalizer_run_quietly(op);
-    Py_DECREF(op);
+    if (d != NULL) {
+        finalizer_run_quietly(d);
+        finalizer_end(d);
+    }
 }
 
 void
-handle_delete_cancel(PyObject *op)
+handle_delete_cancel(struct finalizer *d)
 {
-    if (op == NULL) {
-        return;
+    if (d != NULL) {
+        fields_lock(&d->fields);
+        d->status = CANCELLED;
+        fields_unlock(&d->fields);
+        finalizer_end(d);
     }
-    finalizer *d = finalizer_of(op);
-    fields_lock(&d->fields);
-    d->state = CANCELLED;
-    fields_unlock(&d->fields);
-    Py_DECREF(op);
 }
 
 void
-handle_delete_also(PyObject *op, const struct pshm_name *path)
+handle_delete_also(struct finalizer *d, PyObject *name)
 {
-    if (op == NULL) {
-        return;
+    if (d != NULL) {
+        fields_lock(&d->fields);
+        PyObject *old = d->name[1];
+        d->name[1] = Py_NewRef(name);
+        d->names = 2;
+        fields_unlock(&d->fields);
+        Py_XDECREF(old);
     }
-    finalizer *d = finalizer_of(op);
-    fields_lock(&d->fields);
-    d->path[1] = *path;
-    d->names = 2;
-    fields_unlock(&d->fields);
 }
 
 void
-handle_delete_only(PyObject *op, const struct pshm_name *path)
+handle_delete_only(struct finalizer *d, PyObject *name)
 {
-    if (op == NULL) {
+    if (d == NULL) {
         return;
     }
-    finalizer *d = finalizer_of(op);
-    bool again;
     fields_lock(&d->fields);
-    d->path[0] = *path;
+    PyObject *old = d->name[0];
+    d->name[0] = Py_NewRef(name);
     d->names = 1;
-    again = d->state == DONE;           /* it may have run before the rename */
+    bool again = d->status == DONE;     /* it may have run before the rename */
     if (again) {
-        d->state = PENDING;
+        d->status = PENDING;
     }
     fields_unlock(&d->fields);
+    Py_DECREF(old);
     if (again) {
-        finalizer_run_quietly(op);
+        finalizer_run_quietly(d);
     }
 }
 
-/* _remove(finalizer): run it, when the handle or the process ends. */
+/* _remove_all(): run all finalizers, the newest first, when the process ends.
+ * Threads may add and remove some meanwhile. */
 static PyObject *
-core_remove(PyObject *Py_UNUSED(module), PyObject *op)
+core_remove_all(PyObject *module, PyObject *Py_UNUSED(unused))
 {
-    if (!PyCapsule_IsValid(op, CAPSULE)) {
-        PyErr_SetString(PyExc_TypeError, "_remove takes a finalizer");
-        return NULL;
+    core_state *state = core_state_of_module(module);
+    for (;;) {
+        fields_lock(&state->fields);
+        struct finalizer *d = state->finalizers;
+        if (d != NULL) {
+            list_remove_locked(d);
+            atomic_fetch_add_explicit(&d->users, 1, memory_order_relaxed);
+        }
+        fields_unlock(&state->fields);
+        if (d == NULL) {
+            Py_RETURN_NONE;
+        }
+        finalizer_run_quietly(d);
+        finalizer_drop(d);
     }
-    finalizer_run_quietly(op);
-    Py_RETURN_NONE;
 }
 
 /* _leave(handle): delete="last", at the end of the process. */
@@ -300,7 +357,7 @@ core_set_support(PyObject *module, PyObject *support)
 
 PyMethodDef delete_methods[] = {
     {"_set_support", core_set_support, METH_O, NULL},
-    {"_remove", core_remove, METH_O, NULL},
+    {"_remove_all", core_remove_all, METH_NOARGS, NULL},
     {"_leave", core_leave, METH_O, NULL},
     {0},
 };

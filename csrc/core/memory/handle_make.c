@@ -56,7 +56,7 @@ raise_make(core_state *state, int rc, const create_params *params,
  * Returns 0 or -1. */
 static int
 prepare_publish(core_state *state, const create_params *params,
-                SharedMemoryObject *self, handle_state *made)
+                handle_state *made)
 {
     if (params->init != NULL) {
         PyObject *view = PyMemoryView_FromObject((PyObject *)made->map);
@@ -73,8 +73,7 @@ prepare_publish(core_state *state, const create_params *params,
         return -1;
     }
     if (params->deletion == DELETE_OWN) {
-        made->finalizer = handle_delete_later(state, (PyObject *)self,
-                                              params->spec.name, made->id,
+        made->finalizer = handle_delete_later(state, made->name, made->id,
                                               params->track);
         return made->finalizer == NULL ? -1 : 0;
     }
@@ -88,7 +87,7 @@ prepare_publish(core_state *state, const create_params *params,
  * object is discarded. */
 static int
 make_object(core_state *state, const create_params *params,
-            SharedMemoryObject *self, handle_state *made)
+            handle_state *made)
 {
     struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
     bool named = params->spec.name != NULL;
@@ -112,7 +111,7 @@ make_object(core_state *state, const create_params *params,
     }
     made->id = new.id;
     if (named && prepares) {
-        rc = prepare_publish(state, params, self, made);
+        rc = prepare_publish(state, params, made);
         if (rc == 0) {
             Py_BEGIN_ALLOW_THREADS
             publish_rc = publish(params, &new);
@@ -259,8 +258,7 @@ warn_of_huge_pages(core_state *state, const create_params *params)
 /* Returns 0; 1: try again, because another process took or removed the name; or
  * -1 with an exception. */
 static int
-make_or_attach(core_state *state, create_params *params,
-               SharedMemoryObject *self, handle_state *out)
+make_or_attach(core_state *state, create_params *params, handle_state *out)
 {
     bool random_name = params->spec.kind == PSHM_NAMED && params->name == NULL;
     int rc = random_name ? pshm_name_random(&params->path) : 0;
@@ -289,7 +287,7 @@ make_or_attach(core_state *state, create_params *params,
             return -1;
         }
     }
-    rc = make_object(state, params, self, out);
+    rc = make_object(state, params, out);
     if (rc != 0) {
         handle_state_clear(out);
     }
@@ -343,7 +341,7 @@ handle_make_into(core_state *state, create_params *params,
     int rc;
     params->spec.temporary = !has_proc(state);
     do {
-        rc = make_or_attach(state, params, self, &made);
+        rc = make_or_attach(state, params, &made);
     } while (rc == 1);
     if (rc < 0) {
         return -1;

@@ -101,7 +101,7 @@ handle_unlink(PyObject *op, PyObject *Py_UNUSED(unused))
                         "the shared memory has no name to unlink");
         return NULL;
     }
-    struct pshm_name path = handle_path(&now);
+    struct pshm_name path = handle_path(now.name);
     if (audit_unlink(&path) == 0) {
         Py_BEGIN_ALLOW_THREADS
         rc = pshm_link_remove(&path, now.id);
@@ -133,7 +133,7 @@ handle_is_linked(PyObject *op, PyObject *Py_UNUSED(unused))
     int rc = 0;
     (void)handle_acquire(as_handle(op), 0, &now);
     if (now.name != NULL) {
-        struct pshm_name path = handle_path(&now);
+        struct pshm_name path = handle_path(now.name);
         Py_BEGIN_ALLOW_THREADS
         rc = pshm_link_holds(&path, now.id);
         Py_END_ALLOW_THREADS
@@ -171,16 +171,6 @@ parse_new_name(const struct signature *signature, PyObject *const *args,
     return 0;
 }
 
-/* Returns a new reference, or NULL. */
-static PyObject *
-finalizer_of(SharedMemoryObject *self)
-{
-    fields_lock(&self->fields);
-    PyObject *finalizer = Py_XNewRef(self->state.finalizer);
-    fields_unlock(&self->fields);
-    return finalizer;
-}
-
 /* Register the new name with the resource tracker. The object has it already,
  * so a failure of the tracker does not matter; only a signal handler may
  * raise. */
@@ -207,9 +197,9 @@ set_name(SharedMemoryObject *self, const handle_state *old, PyObject *name,
     }
     fields_unlock(&self->fields);
     Py_XDECREF(replaced);
-    PyObject *finalizer = finalizer_of(self);
-    handle_delete_only(finalizer, path);
-    Py_XDECREF(finalizer);
+    struct finalizer *finalizer = handle_take_finalizer(self);
+    handle_delete_only(finalizer, name);
+    handle_drop_finalizer(finalizer);
     return old->track && old->name != NULL
                    && PyUnicode_Compare(old->name, name) != 0
                ? track_renamed(self, old, name) : 0;
@@ -257,7 +247,7 @@ link_acquired(SharedMemoryObject *self, const handle_state *now,
     struct pshm_name left;
     int rc = 0;
     if (now->name != NULL) {
-        struct pshm_name path = handle_path(now);
+        struct pshm_name path = handle_path(now->name);
         Py_BEGIN_ALLOW_THREADS
         rc = pshm_link_holds(&path, now->id);
         Py_END_ALLOW_THREADS
@@ -321,17 +311,17 @@ rename_acquired(SharedMemoryObject *self, const handle_state *now,
         && handle_track(state_of(self)->support, to->name, "check") < 0) {
         return -1;
     }
-    struct pshm_name from = handle_path(now);
-    PyObject *finalizer = finalizer_of(self);
-    handle_delete_also(finalizer, &to->path);
+    struct pshm_name from = handle_path(now->name);
+    struct finalizer *finalizer = handle_take_finalizer(self);
+    handle_delete_also(finalizer, to->name);
     int rc;
     Py_BEGIN_ALLOW_THREADS
     rc = pshm_link_rename(now->id, &from, &to->path, to->replace);
     Py_END_ALLOW_THREADS
     if (rc < 0) {
-        handle_delete_only(finalizer, &from);
+        handle_delete_only(finalizer, now->name);
     }
-    Py_XDECREF(finalizer);
+    handle_drop_finalizer(finalizer);
     if (rc == 0) {
         return set_name(self, now, to->name, &to->path);
     }
@@ -393,7 +383,7 @@ handle_rename(PyObject *op, PyObject *const *args, Py_ssize_t count,
     (void)handle_acquire(as_handle(op), 0, &now);
     bool refused = false;
     if (now.name != NULL) {
-        struct pshm_name from = handle_path(&now);
+        struct pshm_name from = handle_path(now.name);
         refused = audit_rename(&from, &to.path, to.replace) < 0;
     }
     handle_release(as_handle(op), 0, &now);
