@@ -19,38 +19,30 @@ TOKEN = re.compile(
 )
 
 
-def inline(text, entry, names=()):
+def inline(text, entry):
     """Convert plain text to Markdown: names, calls and constants become code, manual pages
     links."""
-    parts = re.split(r"(``?[^`]+``?)", text)
-    return "".join(
-        code(part.strip("`"), entry) if number % 2 else _inline(part, entry, names)
-        for number, part in enumerate(parts)
-    )
+    done = []
+    for number, part in enumerate(re.split(r"``?([^`]+)``?", text)):
+        if number % 2:
+            done.append(code(part, entry))
+            continue
+        position = 0
+        for match in TOKEN.finditer(part):
+            done += escape(part[position : match.start()]), link(match, entry)
+            position = match.end()
+        done.append(escape(part[position:]))
+    return "".join(done)
 
 
-def _inline(text, entry, names):
-    done, position = [], 0
-    words = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-    for match in TOKEN.finditer(text):
-        done.append(escape(text[position : match.start()]))
-        position = match.end()
-        if match["pep"]:
-            number = match["number"].zfill(4)
-            done.append(f"[{match['pep']}](https://peps.python.org/pep-{number}/)")
-        elif match["page"]:
-            section = match["section"]
-            where = f"https://man7.org/linux/man-pages/man{section}/{match['title']}.{section}.html"
-            done.append(f"[{match['page']}]({where})")
-        elif match["url"]:
-            done.append(f"<{match['url']}>")
-        else:
-            done.append(code(match[0], entry))
-    done.append(escape(text[position:]))
-    result = "".join(done)
-    if words:  # parameters if they are written like code
-        result = re.sub(rf"(?<![\w`])({words})=(?![\w`])", r"`\1=`", result)
-    return result
+def link(match, entry):
+    if match["pep"]:
+        return f"[{match['pep']}](https://peps.python.org/pep-{match['number']:0>4}/)"
+    if match["page"]:
+        section = match["section"]
+        where = f"https://man7.org/linux/man-pages/man{section}/{match['title']}.{section}.html"
+        return f"[{match['page']}]({where})"
+    return f"<{match['url']}>" if match["url"] else code(match[0], entry)
 
 
 def escape(text):
@@ -62,17 +54,13 @@ def code(text, entry):
     """Format as code, with a link if it is the name of another entry."""
     shown = f"`{text}`"
     name = text.partition("(")[0].removeprefix("posixshm.")
-    owner = entry.name if entry and entry.kind == "class" else ""
-    if entry and not owner and "." in entry.name:
-        owner = entry.name.rpartition(".")[0]
-    if text.startswith("."):
+    owner = entry.name if entry.kind == "class" else entry.owner
+    if name.startswith("."):
         name = owner + name
-    elif "." not in name and name != text and f"{owner}.{name}" in ENTRIES:
+    elif name != text and f"{owner}.{name}" in ENTRIES:
         name = f"{owner}.{name}"
     found = ENTRIES.get(name)
-    if found is None or entry is None or found is entry or found.name == owner:
-        return shown
-    if "." not in name and name == text and found.kind == "constant":
+    if found in (None, entry) or found.name == owner or name == text and found.kind == "constant":
         return shown
     page = "" if found.page == entry.page else found.page
     return f"[{shown}]({page}#{found.anchor})"
@@ -80,32 +68,25 @@ def code(text, entry):
 
 def paragraphs(doc):
     """Blocks of lines: ('text', line), ('list', lines) or ('code', lines)."""
-    if not doc:
-        return
     width = max(map(len, doc.splitlines()), default=0)
-    for block in re.split(r"\n[ \t]*\n", doc):
+    for block in re.split(r"\n[ \t]*\n", doc) if doc else ():
         lines = block.splitlines()
         if all(line.startswith("    ") for line in lines if line):
             yield "code", [line[4:] for line in lines]
             continue
         if lines[0].startswith("- "):
-            yield "list", re.split(r"(?:^|\n)- ", "\n".join(lines))[1:]
+            yield "list", re.split(r"(?:^|\n)- ", block)[1:]
             continue
-        text = lines[0].strip()
-        for before, line in zip(lines, lines[1:], strict=False):
-            first = line.split(" ")[0]
-            room = len(before) + 1 + len(first) <= width
+        text = before = ""
+        for line in lines:
             # A line that ends before it is full ends its paragraph.
-            if before.endswith(".") and room and re.match(r"[A-Z]", line):
-                yield "text", one_space(text)
-                text = line.strip()
-            else:
-                text += " " + line.strip()
-        yield "text", one_space(text)
-
-
-def one_space(text):
-    return re.sub(r"(?<=[.:;]) {2,}", " ", text)
+            room = before and len(before) + 1 + len(line.split(" ")[0]) <= width
+            if room and before.endswith(".") and re.match(r"[A-Z]", line):
+                yield "text", text.strip()
+                text = ""
+            text += " " + re.sub(r"(?<=[.:;]) {2,}", " ", line.strip())
+            before = line
+        yield "text", text.strip()
 
 
 def sections(text, parameters):
