@@ -7,34 +7,29 @@ sdist=$scratch/dist  # the source distribution, from which all wheels are built
 python_version='import sys; print("%d.%d" % sys.version_info[:2] + sys.abiflags)' # such as 3.12 or 3.13t
 
 install_compilers() {
-    local missing=()
-    command -v gcc >/dev/null || missing+=(gcc libc6-dev)
-    command -v clang >/dev/null || missing+=(clang)
+    local packages=(acl binutils clang gcc libc6-dev musl-tools strace)
     python3 -c 'import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' ||
-        missing+=(python3-venv python3-dev)
-    command -v nm >/dev/null || missing+=(binutils)
-    command -v strace >/dev/null || missing+=(strace)
-    command -v setfacl >/dev/null || missing+=(acl)
-    command -v musl-gcc >/dev/null || missing+=(musl-tools)
-    [ -n "$(find /usr/lib -path '*clang*' -name 'libclang_rt.asan*' -print -quit)" ] || missing+=(libclang-rt-dev)
-    if [ "$(id -u)" = 0 ]; then apt-get update -qq || true; fi
-    if [ ${#missing[@]} != 0 ]; then
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+        packages+=(python3-venv python3-dev)
+    if [ "$(id -u)" = 0 ]; then
+        apt-get update -qq || true
+        apt "${packages[@]}"
     fi
     gcc --version | head -n 1
     clang --version | head -n 1
 }
 
-install_free_threaded() {
-    if [ -n "$(find_python 3.13t)" ]; then
-        echo "already installed: $(find_python 3.13t)"
-    elif [ -x "$shared_tools/get-python-freethreaded" ]; then
-        mkdir -p "$cache"
-        # Without debugging information, which would add a quarter to the time.
-        "$shared_tools/get-python-freethreaded" "$cache/py3.13t" OPT=-O2
-    else
-        echo "cannot install it: POSIXSHM_SHARED_TOOLS does not contain get-python-freethreaded"
-    fi
+apt() { DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; }
+
+# get TOOL ARGUMENT...: runs a program of the folder that POSIXSHM_SHARED_TOOLS names.
+get() {
+    local tool=${POSIXSHM_SHARED_TOOLS:-}/$1
+    [ -x "$tool" ] || fail "there is no $1 in the folder POSIXSHM_SHARED_TOOLS" || return
+    mkdir -p "$cache"
+    "$tool" "${@:2}"
+}
+
+install_free_threaded() { # without debugging information, which would add a quarter to the time
+    find_python 3.13t || get get-python-freethreaded "$cache/py3.13t" OPT=-O2
 }
 
 copy_tree() { # copy_tree FOLDER: copies the files of a clean clone, with the uncommitted changes
@@ -43,33 +38,29 @@ copy_tree() { # copy_tree FOLDER: copies the files of a clean clone, with the un
         tar -C "$checkout" --null --files-from=- --ignore-failed-read -c | tar -C "$1" -x
 }
 
-type_checker=$(grep '^mypy==' "$checkout/.ci/requirements.txt")
-
-install_tools() {
+make_sdist() { # make_sdist PACKAGE...: also installs these packages beside the tools that build
     copy_tree "$tree"
     python3 -m venv "$tools"
-    "$tools/bin/pip" install -qq --no-compile -r "$checkout/.ci/requirements.txt" \
-        build numpy 'pip>=25' pytest rich 'setuptools>=77'
-}
-
-make_sdist() {
+    "$tools/bin/pip" install -qq --no-compile build 'pip>=25' 'setuptools>=77' "$@"
     "$tools/bin/python" -m build -q --sdist --no-isolation --outdir "$sdist" "$tree"
     ls "$sdist"
 }
 
+pinned() { grep "^$1==" "$checkout/.ci/requirements.txt"; }
+
 # find_python VERSION: prints the newest interpreter of this version, such as 3.12 or 3.13t, that
 # can make a venv.
 find_python() {
-    local version=$1 candidate
+    local candidate
     while read -r candidate; do
-        if [ "$("$candidate" -c "import ensurepip; $python_version" 2>/dev/null)" = "$version" ]; then
+        if [ "$("$candidate" -c "import ensurepip; $python_version" 2>/dev/null)" = "$1" ]; then
             echo "$candidate"
             return
         fi
     done < <(
-        find "${PYENV_ROOT:-$HOME/.pyenv}/versions" -maxdepth 3 -path "*/bin/python$version" 2>/dev/null | sort -rV
-        echo "$cache/py$version/bin/python$version"
-        command -v "python$version"
+        find "${PYENV_ROOT:-$HOME/.pyenv}/versions" -maxdepth 3 -path "*/bin/python$1" 2>/dev/null | sort -rV
+        echo "$cache/py$1/bin/python$1"
+        command -v "python$1"
     )
     return 1
 }
@@ -82,13 +73,15 @@ pip_for() {
     "$tools/bin/pip" --python "$1" "$2" "${options[@]}" "${@:3}"
 }
 
-# make_venv FOLDER PYTHON EXTRA: makes a venv with the package, built from the source distribution.
+# make_venv PYTHON EXTRAS: sets venv to an environment with the package, built from the
+# source distribution, which an earlier step may have made.
 make_venv() {
-    [ ! -d "$1" ] || return 0 # an earlier step made it
+    venv=$scratch/python$("$1" -c "$python_version")-$2
+    [ ! -d "$venv" ] || return 0
     local wheel
-    wheel=$(make_wheel "$2")
-    "$2" -m venv --without-pip "$1"
-    pip_for "$1/bin/python" install -qq "${wheel}[$3]"
+    wheel=$(make_wheel "$1")
+    "$1" -m venv --without-pip "$venv"
+    pip_for "$venv/bin/python" install -qq "${wheel}[$2]"
 }
 
 # make_wheel PYTHON: prints the wheel. The first of the parallel steps that needs it builds it.
@@ -104,8 +97,8 @@ make_wheel() {
     ) 9>"$folder/lock" && ls "$folder"/*.whl
 }
 
-# make_main_venv: makes the venv of the first python3 on the path, for types and benchmarks.
-make_main_venv() {
-    main_venv=$scratch/python$(python3 -c "$python_version")
-    make_venv "$main_venv" "$(command -v python3)" test,bench
+exports_one_symbol() { # exports_one_symbol LIBRARY
+    local symbols
+    symbols=$(nm -D --defined-only "$1" | awk '{ print $NF }')
+    [ "$symbols" = PyInit__core ] || fail "$1 exports:" "$symbols"
 }

@@ -1,73 +1,32 @@
 # Checks of the sources and of a build that do not run it.
 
-# tests_are_there NAME...: checks the names of files and tests that a run excludes. pytest ignores
-# unknown names, and also excludes all tests whose names begin with an excluded name.
-tests_are_there() {
-    local test file longer
-    for test in "$@"; do
-        file=$checkout/$(test_paths "${test%%::*}") || return 1
-        [[ $test == *::* ]] || continue
-        grep -q "^def ${test#*::}(" "$file" || fail "there is no $test"
-        for longer in $(grep -oE "^def ${test#*::}\w+" "$file" | sed 's/^def //'); do
-            [[ " $* " == *" ${test%%::*}::$longer "* ]] || fail "with $test goes $longer"
-        done
-    done
-}
-
 lint_language() {
     cd "$checkout"
-    .ci/language
+    "$tools/bin/python" .ci/language
 }
 
 lint_reference() { # are the pages those of the docstrings and signatures?
-    make_main_venv
-    pip_for "$main_venv/bin/python" install -qq "$(grep '^griffelib==' "$checkout/.ci/requirements.txt")"
-    "$main_venv/bin/python" "$tree/.ci/reference" --check
-}
-
-lint_ruff() {
-    "$tools/bin/ruff" check --no-cache "$tree"
-}
-
-# The flags of setup.py, one on each line, for tools that only read the sources.
-compiler_flags() {
-    cd "$tree"
-    POSIXSHM_WERROR=1 "$tools/bin/python" - "$tree" <<'END'
-import os, sys, sysconfig
-import setuptools
-from distutils.core import run_setup
-
-[extension] = run_setup("setup.py", stop_after="init").ext_modules
-for argument in extension.extra_compile_args:
-    print(argument)
-for name, value in extension.define_macros:
-    print(f"-D{name}={value}")
-for folder in extension.include_dirs:
-    print("-I" + os.path.join(sys.argv[1], folder))
-print("-isystem", sysconfig.get_path("include"), sep="\n")
-END
+    make_venv "$(command -v python3)" test
+    pip_for "$venv/bin/python" install -qq "$(pinned griffelib)"
+    "$venv/bin/python" "$tree/.ci/reference" --check
 }
 
 lint_clang_tidy() {
-    local flags=$scratch/clang-tidy
-    mkdir "$flags"
-    compiler_flags >"$flags/compile_flags.txt"
-    echo "-I$tree/tests/unit" >>"$flags/compile_flags.txt"
     cd "$tree"
     ls .clang-tidy tests/unit/.clang-tidy
     find csrc tests/unit -name '*.c' | sort |
-        xargs -P 2 -n 4 "$tools/bin/clang-tidy" --quiet -p "$flags"
+        xargs -P 2 -n 4 "$tools/bin/clang-tidy" --quiet -p "$scratch/build-gcc"
 }
 
 # Only for csrc: the tests continue after a failed check.
 lint_gcc_analyzer() {
-    local flags=$scratch/gcc-analyzer-flags room
-    compiler_flags >"$flags" # with -Werror
-    for room in core posix; do
-        mkdir -p "$scratch/gcc-analyzer/$room"
-        cd "$scratch/gcc-analyzer/$room"
-        find "$tree/csrc/$room" -name '*.c' | sort | xargs -P 2 -n 1 gcc "@$flags" -fanalyzer -c
-    done
+    cd "$tree"
+    "$tools/bin/python" - "$scratch/build-gcc/compile_commands.json" <<'END' | xargs -P 2 -I{} sh -c {}
+import json, shlex, sys
+for entry in json.load(open(sys.argv[1])):
+    options = ["-O0", "-U_FORTIFY_SOURCE", "-fanalyzer", "-MF", "/dev/null", "-o", "/dev/null"]
+    print(shlex.quote(shlex.join(entry["arguments"] + options)))
+END
 }
 
 # Checks their format and their security: actions without a commit, permissions, injected text.
@@ -79,6 +38,8 @@ lint_workflows() {
 build_strict() { # build_strict COMPILER: a release build of the sources, all warnings errors
     cd "$tree"
     CC=$1 POSIXSHM_WERROR=1 "$tools/bin/python" setup.py -q build --build-base "$scratch/build-$1"
+    mv build/compile_commands.json "$scratch/build-$1"
+    exports_one_symbol "$scratch/build-$1"/lib*/posixshm/_core*.so
 }
 
 objects() { # objects FOLDER: the object files of the gcc build for csrc/FOLDER
@@ -92,7 +53,7 @@ lint_rooms() {
     posix=$(objects posix)
     # Objects outside both folders would not be checked. Weak symbols may exist in some Pythons
     # only; the exception is a symbol of the C library, whose address is compared with NULL.
-    used=$(find "$scratch"/build-gcc -name '*.o' | sort | comm -23 - <(printf '%s\n' $core $posix | sort))
+    used=$(objects . | grep -vE '/csrc/\./(core|posix)/' || true)
     [ -z "$used" ] || fail "of neither room:" "$used"
     used=$(nm -A $core $posix | grep -E ' [vwVW] ' | grep -v ' w pthread_mutex_clocklock$' || true)
     [ -z "$used" ] || fail "weak symbols:" "$used"
@@ -117,31 +78,19 @@ lint_rooms() {
     [ -z "$used" ] || fail "csrc/core enters the kernel:" "$used"
 }
 
-lint_symbols() {
-    local library symbols
-    for library in "$scratch"/build-{gcc,clang}/lib*/posixshm/_core*.so; do
-        symbols=$(nm -D --defined-only "$library" | awk '{ print $NF }')
-        [ "$symbols" = PyInit__core ] || fail "$library exports:" "$symbols"
-    done
-}
-
 lint_wheel() {
     local wheel
     wheel=$(make_wheel "$(command -v python3)")
-    "$tree/.ci/release/check_wheel" "$wheel"
+    "$tools/bin/python" "$tree/.ci/check_wheel" "$wheel"
 }
 
 check_types() {
-    local python venv
-    make_main_venv
+    make_venv "$(command -v python3)" test
     cd "$tree"
-    "$tools/bin/mypy" --strict --python-executable "$main_venv/bin/python" src tests/contracts/typing_usage.py
+    "$tools/bin/mypy" --strict --python-executable "$venv/bin/python" src tests/contracts/typing_usage.py
     # Compare the stubs with the module, from Python 3.12 on, in which buffer methods are visible.
-    python=$(find_python 3.13)
-    venv=$scratch/python$("$python" -c "$python_version")
-    make_venv "$venv" "$python" test
-    pip_for "$venv/bin/python" install -qq "$type_checker"
+    make_venv "$(find_python 3.13)" test
+    pip_for "$venv/bin/python" install -qq "$(pinned mypy)"
     cd "$scratch"
-    "$venv/bin/python" -m mypy.stubtest --concise \
-        --allowlist "$checkout/.ci/stubtest-allow" posixshm
+    "$venv/bin/python" -m mypy.stubtest --concise --allowlist "$checkout/.ci/stubtest-allow" posixshm
 }

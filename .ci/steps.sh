@@ -1,10 +1,17 @@
-# Functions for steps, background jobs, and the summary.
+# Folders, steps, background jobs and the summary of .ci/run and .ci/release.
 
-failed=0
-passed=0
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+scratch=$(mktemp -d)
+chmod 755 "$scratch" # tests read files here as a second user
+cache=${POSIXSHM_CI_CACHE:-${XDG_CACHE_HOME:-/var/tmp}/posixshm-ci} # keeps interpreters between runs
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_PREFER_BINARY=1
+cd "$scratch"
+. "$checkout/.ci/shared.sh"
+
+failed=0 passed=0 jobs=0
 touch "$scratch/summary"
-jobs=0
 declare -A running=() output=() # by process id
+names=() left_out_by_pattern=() # names of steps
 
 report() { # report RESULT SECONDS NAME
     printf '%-6s %4ss  %s\n' "$@" >>"$scratch/summary"
@@ -15,97 +22,65 @@ report() { # report RESULT SECONDS NAME
     if [ "$1" != ok ]; then printf '%s: %s\n' "$1" "$3"; fi
 }
 
-shm_names() { ls -A /dev/shm | sort; }
-shm_at_start=$(shm_names)
+skip() { report skip 0 "$1: $2"; } # skip NAME REASON
 
-names=() # of the steps, and of those that the pattern excludes
-left_out_by_pattern=()
-
-wanted() {
-    names+=("$1")
-    [[ ! $1 =~ $pattern ]] || return 0
-    left_out_by_pattern+=("$1")
-    return 1
+# begin NAME COMMAND...: if the pattern selects the step, starts it in the background and sets begun.
+# It must not run in a condition, in which the shell would ignore errors of the command.
+begin() {
+    local start=$SECONDS job=$scratch/job-$((jobs += 1))
+    names+=("$1") begun=
+    if [[ ! $1 =~ $pattern ]]; then
+        left_out_by_pattern+=("$1")
+        return
+    fi
+    touch "$job.log"
+    set -m # its own process group, which clean_up can kill
+    (
+        trap 'echo $((SECONDS - start)) >"$job.seconds"' EXIT
+        set -e
+        "${@:2}"
+    ) </dev/null >"$job.log" 2>&1 &
+    set +m
+    begun=$!
+    running[$begun]=$1 output[$begun]=$job
 }
 
-# check_pattern: each alternative of the pattern must match the name of a step, so that a typo does
-# not skip a step.
-check_pattern() {
-    local alternative
-    while read -r alternative; do
-        grep -qE -- "$alternative" <<<"$(printf '%s\n' "${names[@]}")" ||
-            report FAILED 0 "no step is called '$alternative'"
-    done < <(tr '|' '\n' <<<"$pattern")
-    [ ${#left_out_by_pattern[@]} = 0 ] || skip "left out by '$pattern'" "$(printf '%s; ' "${left_out_by_pattern[@]}")"
+finish() { # finish [PID]: reports this job, or the first that ends, after its output
+    local pid=${1:-} result=ok job reason
+    wait -n -p pid "${@:-${!running[@]}}" || result=FAILED
+    job=${output[$pid]}
+    if [ $# = 0 ]; then
+        printf '\n==> %s\n' "${running[$pid]}"
+        cat "$job.log"
+    fi
+    if [ -n "${shm_before+set}" ] && ! diff <(cat <<<"$shm_before") <(cat <<<"$(shm_names)"); then
+        echo "/dev/shm is not as it was before"
+        result=FAILED
+    fi
+    report $result "$(<"$job.seconds")" "${running[$pid]}"
+    # Tests that pytest, the C tests or our scripts skipped.
+    while read -r reason; do
+        skip "${running[$pid]}" "$reason"
+    done < <(grep -aE '^SKIPPED |NOT TESTED' "$job.log" | sed -E 's/^SKIPPED //' | sort -u)
+    unset "running[$pid]"
 }
 
-# step NAME COMMAND...: runs the command in a subshell. Names that it leaves in /dev/shm are a
+# step NAME COMMAND...: runs a step and shows its output. Names that it leaves in /dev/shm are a
 # failure.
 step() {
-    wanted "$1" || return 0
-    local name=$1 start=$SECONDS before status result=ok log=$scratch/step.log
-    shift
-    before=$(shm_names)
-    printf '\n==> %s\n' "$name"
-    set +e
-    (set -e; "$@") </dev/null 2>&1 | tee "$log"
-    status=${PIPESTATUS[0]}
-    set -e
-    if [ "$status" != 0 ]; then
-        result=FAILED
-    elif [ "$(shm_names)" != "$before" ]; then
-        result=FAILED
-        echo "/dev/shm is not as it was before:"
-        diff <(cat <<<"$before") <(cat <<<"$(shm_names)") || true
-    fi
-    report $result $((SECONDS - start)) "$name"
-    report_untested "$name" "$log"
+    local shm_before
+    shm_before=$(shm_names)
+    begin "$@"
+    [ -n "$begun" ] || return 0
+    printf '\n==> %s\n' "$1"
+    tail -n +1 -f --pid="$begun" "${output[$begun]}.log"
+    finish "$begun"
 }
 
 must() { # must NAME COMMAND...: a step without which later steps cannot run
     local failed_before=$failed pattern=
     step "$@"
-    if [ "$failed" != "$failed_before" ]; then summary; fi
-}
-
-skip() { # skip NAME REASON
-    printf '\n'
-    report skip 0 "$1: $2"
-}
-
-# report_untested NAME LOG: reports skipped tests in the output of pytest, the C tests and our
-# scripts.
-report_untested() {
-    local reason
-    while read -r reason; do
-        report skip 0 "$1: $reason"
-    done < <(grep -aE '^SKIPPED |NOT TESTED' "$2" | sed -E 's/^SKIPPED //' | sort -u)
-}
-
-# begin NAME COMMAND...: starts a job in parallel with the next steps; finish prints its output.
-begin() {
-    wanted "$1" || return 0
-    local name=$1 start=$SECONDS job=$scratch/job-$((jobs += 1))
-    shift
-    set -m # its own process group, which clean_up can kill
-    (
-        trap 'echo $((SECONDS - start)) >"$job.seconds"' EXIT
-        set -e
-        "$@"
-    ) </dev/null >"$job.log" 2>&1 &
-    set +m
-    running[$!]=$name
-    output[$!]=$job
-}
-
-finish() { # waits for the first job to end and reports it as a step
-    local pid result=ok
-    wait -n -p pid "${!running[@]}" || result=FAILED
-    printf '\n==> %s\n' "${running[$pid]}"
-    cat "${output[$pid]}.log"
-    report $result "$(cat "${output[$pid]}.seconds")" "${running[$pid]}"
-    report_untested "${running[$pid]}" "${output[$pid]}.log"
-    unset "running[$pid]"
+    [ "$failed" = "$failed_before" ] || summary
 }
 
 # beside NAME COMMAND...: as step, but in parallel with other such steps, in lanes. The command has
@@ -115,16 +90,16 @@ beside() {
     begin "$@"
 }
 
-finish_named() { # waits for this job if it is running
-    while [[ " ${running[*]} " == *" $1 "* ]]; do finish; done
-}
-
 finish_all() {
     while [ ${#running[@]} != 0 ]; do finish; done
 }
 
 lanes=1
 if can_own_shm; then lanes=$(nproc); fi # more lanes would exceed the deadlines of tests
+
+shm_names() { ls -A /dev/shm | sort; }
+shm_at_start=$(shm_names)
+nothing_left() { diff <(cat <<<"$shm_at_start") <(cat <<<"$(shm_names)"); } # after parallel steps
 
 clean_up() {
     local pid
@@ -135,8 +110,15 @@ clean_up() {
 }
 trap clean_up EXIT
 
-nothing_left() { # checks the real /dev/shm after the parallel steps
-    diff <(cat <<<"$shm_at_start") <(cat <<<"$(shm_names)")
+# check_pattern: each alternative of the pattern must match the name of a step, so that a typo does
+# not skip a step.
+check_pattern() {
+    local alternative
+    while read -r alternative; do
+        grep -qE -- "$alternative" <<<"$(printf '%s\n' "${names[@]}")" ||
+            report FAILED 0 "no step is called '$alternative'"
+    done < <(tr '|' '\n' <<<"$pattern")
+    [ ${#left_out_by_pattern[@]} = 0 ] || skip "left out by '$pattern'" "$(printf '%s; ' "${left_out_by_pattern[@]}")"
 }
 
 summary() { # prints the table and ends the run
