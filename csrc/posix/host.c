@@ -1,6 +1,7 @@
 #include "posix/host.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
@@ -10,7 +11,7 @@ pshm_process_id(void)
     return getpid();
 }
 
-unsigned pshm_fork_count;
+unsigned pshm_fork_count = 1;
 static pthread_once_t forks_watched = PTHREAD_ONCE_INIT;
 
 static void
@@ -50,6 +51,15 @@ pshm_process_space(void)
 {
     struct stat st;
     return stat("/proc/self/ns/pid", &st) < 0 ? 0 : (uint32_t)st.st_ino;
+}
+
+/* Fails on a machine that has more CPUs than the set has room for. */
+bool
+pshm_has_cpus(void)
+{
+    cpu_set_t cpus;
+    return sched_getaffinity(0, sizeof(cpus), &cpus) < 0
+           || CPU_COUNT(&cpus) > 1;
 }
 
 bool

@@ -7,9 +7,9 @@
 /* The id of this process. A forked child has another. */
 pid_t pshm_process_id(void);
 
-/* The number of forks between this process and the first one that loaded the
- * library. Like a process id, it tells a forked child from its parent, but
- * reading it costs no system call. */
+/* One more than the number of forks between this process and the first one that
+ * loaded the library. Like a process id, it tells a forked child from its
+ * parent, but reading it costs no system call. */
 static inline unsigned
 pshm_forks(void)
 {
@@ -26,6 +26,9 @@ void pshm_forks_watch(void);
 /* Identifies the PID namespace: processes of two namespaces may have the same
  * id. Returns 0 if it is unknown. */
 uint32_t pshm_process_space(void);
+
+/* May this process run on several CPUs? */
+bool pshm_has_cpus(void);
 
 /* Whether descriptors have names in /proc. */
 bool pshm_has_proc(void);

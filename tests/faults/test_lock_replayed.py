@@ -154,12 +154,6 @@ del shm
 gc.collect()
 gone.set()
 thread.join()
-def mapped():
-    with open("/proc/self/maps") as maps:
-        return maps.read().count("/memfd:posixshm")
-while mapped() > 1:  # until the thread has ended, and a lock was used
-    with there:
-        pass
 print("ended")
 """
 

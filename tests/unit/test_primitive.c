@@ -144,8 +144,8 @@ make_with_overwritten_guard(void *context)
     struct pshm_primitive_params hostile = params;
     struct place *place = fresh(), *other = fresh();
     hostile.init = fill_and_overwrite;
-    if (forbidden) {                    /* the neighbours cannot be read */
-        pshm_fault_arm("futex", 1, PSHM_FAULT_FAIL_ON, EPERM);
+    if (forbidden) {                    /* the neighbours are unknown */
+        pshm_fault_arm("get_robust_list", 1, PSHM_FAULT_FAIL_ON, EPERM);
     }
     int rc = make(&place->wide.primitive, &hostile);
     if (forbidden) {

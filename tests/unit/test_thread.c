@@ -70,69 +70,68 @@ end_of_each_thread_is_noticed(void)
 enum { MANY = 40 };
 
 static void
+record(uintptr_t link)
+{
+    CHECK_IS(pshm_thread_reserve(pshm_thread()), 0);
+    pshm_thread_locked(pshm_thread(), link, 0);
+}
+
+static void
 check_neighbours(const uintptr_t *links, unsigned count)
 {
-    uintptr_t list = pshm_thread()->list;
+    const struct pshm_thread *self = pshm_thread();
     for (unsigned i = 0; i < count; i++) {
         uintptr_t found[2] = {0};
-        CHECK(pshm_thread_has_locked(links[i]));
-        /* musl registers the list with the kernel only when it has a mutex. */
-        if (CHECK_IS(pshm_thread_neighbours(links[i], found), list != 0)
-            && list != 0) {
-            CHECK(found[0] == (i + 1 < count ? links[i + 1] : list));
-            CHECK(found[1] == (i > 0 ? links[i - 1] : list));
-        }
+        CHECK_IS(pshm_thread_position(self, links[i]), i + 1);
+        CHECK(pshm_thread_neighbours(self, links[i], found));
+        CHECK(found[0] == (i + 1 < count ? links[i + 1] : self->list));
+        CHECK(found[1] == (i > 0 ? links[i - 1] : self->list));
     }
 }
 
 static void
 mutexes_are_recorded_in_order(void)
 {
+    struct pshm_thread *self = pshm_thread();
     uintptr_t links[MANY], found[2];
-    (void)pshm_thread();
-    pshm_thread_unlocked(999);
+    pshm_thread_unlocked(self, 999);
     for (unsigned i = 0; i < MANY; i++) {
         links[i] = 1000 + i;
-        pshm_thread_locked(links[i]);
+        record(links[i]);
         check_neighbours(links, i + 1);
     }
-    CHECK(!pshm_thread_has_locked(999));
-    CHECK(!pshm_thread_neighbours(999, found));
-    pshm_thread_unlocked(999);
+    CHECK_IS(pshm_thread_position(self, 999), 0);
+    CHECK(!pshm_thread_neighbours(self, 999, found));
+    pshm_thread_unlocked(self, 999);
     check_neighbours(links, MANY);
     for (unsigned left = MANY; left > 0; left--) {
-        pshm_thread_unlocked(links[left / 2]);
+        pshm_thread_unlocked(self, links[left / 2]);
         memmove(&links[left / 2], &links[left / 2 + 1],
                 (left - left / 2 - 1) * sizeof(*links));
         check_neighbours(links, left - 1);
     }
 }
 
-/* Without memory no neighbour is known, but each mutex can be unlocked. */
+/* A mutex that cannot be recorded is not locked. */
 static int
 lock_without_memory(void *context)
 {
-    uintptr_t found[2];
-    unsigned known = 0;
+    struct pshm_thread *self = pshm_thread();
+    uintptr_t link = 0;
     (void)context;
-    (void)pshm_thread();
     use_up_memory();
-    for (uintptr_t link = 1; link <= MANY; link++) {
-        pshm_thread_locked(link);
-        known += pshm_thread_has_locked(link);
+    while (link < MANY && pshm_thread_reserve(self) == 0) {
+        pshm_thread_locked(self, ++link, 0);
     }
+    CHECK(link > 0 && link < MANY);
+    CHECK_IS(pshm_thread_reserve(self), -ENOMEM);
     end_limit(RLIMIT_DATA);
-    CHECK(known > 0 && known < MANY);
-    CHECK(!pshm_thread_neighbours(1, found));
-    for (uintptr_t link = MANY; link > 0; link--) {
-        pshm_thread_unlocked(link);
-        CHECK(!pshm_thread_has_locked(link));
-    }
+    CHECK_IS(pshm_thread_reserve(self), 0);
     return 0;
 }
 
 static void
-without_memory_no_neighbour_is_known(void)
+without_memory_no_mutex_is_locked(void)
 {
     if (SANITIZED) {
         skip("a sanitizer has its own malloc");
@@ -231,7 +230,7 @@ main(void)
     RUN_IN_CHILD(end_of_a_thread_is_not_noticed_without_a_key, 0);
     RUN(end_of_each_thread_is_noticed);
     RUN(mutexes_are_recorded_in_order);
-    RUN(without_memory_no_neighbour_is_known);
+    RUN(without_memory_no_mutex_is_locked);
     RUN(ended_depends_on_state_and_start_time);
     RUN(thread_that_does_not_exist_has_ended);
     return finish();

@@ -145,7 +145,8 @@ lock_acquire(LockObject *self, wait_timeout *timeout, bool recover)
     if (rc != 0) {
         return acquire_slowly(self, rc, timeout, recover);
     }
-    if (self->mstate.depth == 1) {
+    if (atomic_load_explicit(&self->recovery.recovered, memory_order_relaxed)
+        && self->mstate.depth == 1) {
         atomic_store_explicit(&self->recovery.recovered, false,
                               memory_order_relaxed);
     }

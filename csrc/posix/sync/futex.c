@@ -59,16 +59,20 @@ pshm_poll_end(int64_t deadline)
 /* FUTEX_WAIT_BITSET takes an absolute time; FUTEX_WAIT takes a relative one.
  */
 int
-pshm_futex_wait(atomic_uint *word, unsigned expected, int64_t deadline)
+pshm_futex_sleep(atomic_uint *word, unsigned expected, int64_t end)
 {
-    int64_t end = pshm_poll_end(deadline);
     struct timespec at = pshm_timespec(end);
     int rc = pshm_result((int)syscall(FUTEX_CALL, word, FUTEX_WAIT_BITSET,
                                       expected, &at, NULL,
                                       FUTEX_BITSET_MATCH_ANY));
-    if (rc == -EAGAIN) {
-        rc = 0;
-    }
+    return rc == -EAGAIN ? 0 : rc;
+}
+
+int
+pshm_futex_wait(atomic_uint *word, unsigned expected, int64_t deadline)
+{
+    int64_t end = pshm_poll_end(deadline);
+    int rc = pshm_futex_sleep(word, expected, end);
     /* Also checked if the word never equals expected when the call is made: a
      * writer that changes it all the time must not keep the caller past its
      * deadline. */

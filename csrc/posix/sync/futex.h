@@ -40,6 +40,10 @@ pshm_poll_over(int64_t end, int64_t deadline)
     return end < deadline ? -EINTR : -ETIMEDOUT;
 }
 
+/* Sleep while *word equals expected, until a wake-up or the end. Returns 0: the
+ * word may have changed; -EINTR: a signal arrived; or -ETIMEDOUT. */
+int pshm_futex_sleep(atomic_uint *word, unsigned expected, int64_t end);
+
 /* Sleep while *word equals expected, until a wake-up. Returns 0: the word may
  * have changed, so read it again; -EINTR: a poll interval has passed or a
  * signal arrived; -ETIMEDOUT: the deadline has passed. */

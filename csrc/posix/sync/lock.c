@@ -1,7 +1,5 @@
 #include "posix/sync/lock.h"
 
-#include "posix/sync/orphan.h"
-
 int
 pshm_lock_init(struct pshm_lock *lock, unsigned flags)
 {
@@ -32,39 +30,13 @@ set_inconsistent(struct pshm_lock *lock)
     atomic_store_explicit(&lock->inconsistent, 1, memory_order_relaxed);
 }
 
-/* A thread that locks it once more got -EOWNERDEAD the first time. */
-static int
-note_locked(struct pshm_lock *lock, struct pshm_mutex_state *mstate, int rc)
-{
-    return rc == 0 && mstate->depth == 1 && is_inconsistent(lock) ? -EOWNERDEAD
-                                                                : rc;
-}
-
-int
-pshm_lock_try(struct pshm_lock *lock, struct pshm_mutex_state *mstate)
-{
-    pshm_orphans_release();
-    int rc = pshm_robust_try(&lock->mutex, mstate);
-    if (rc == -EBUSY) {
-        rc = pshm_robust_busy(&lock->mutex, mstate);
-    }
-    return note_locked(lock, mstate, rc);
-}
-
 int
 pshm_lock_wait(struct pshm_lock *lock, struct pshm_mutex_state *mstate,
                int64_t deadline)
 {
     pshm_orphans_release();
-    return note_locked(lock, mstate,
-                       pshm_robust_lock(&lock->mutex, mstate, deadline));
-}
-
-int
-pshm_lock_release(struct pshm_lock *lock, struct pshm_mutex_state *mstate)
-{
-    pshm_orphans_release();
-    return pshm_robust_unlock(&lock->mutex, mstate);
+    return pshm_lock_tried(lock, mstate,
+                           pshm_robust_lock(&lock->mutex, mstate, deadline));
 }
 
 void

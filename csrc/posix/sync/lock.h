@@ -12,8 +12,7 @@
 
 #include <stdatomic.h>
 
-#include "posix/object/region.h"
-#include "posix/sync/robust.h"
+#include "posix/sync/orphan.h"
 
 /* 64 bytes: the payload of a primitive, with the mutex at offset 0. */
 struct pshm_lock {
@@ -31,10 +30,12 @@ _Static_assert(sizeof(struct pshm_lock) == 64, "a lock fills a payload");
 int pshm_lock_init(struct pshm_lock *lock, unsigned flags);
 int pshm_lock_open(struct pshm_lock *lock, unsigned flags,
                    struct pshm_mutex_state *mstate);
-int pshm_lock_try(struct pshm_lock *lock, struct pshm_mutex_state *mstate);
+static inline int pshm_lock_try(struct pshm_lock *lock,
+                                struct pshm_mutex_state *mstate);
 int pshm_lock_wait(struct pshm_lock *lock, struct pshm_mutex_state *mstate,
                    int64_t deadline);
-int pshm_lock_release(struct pshm_lock *lock, struct pshm_mutex_state *mstate);
+static inline int pshm_lock_release(struct pshm_lock *lock,
+                                    struct pshm_mutex_state *mstate);
 
 /* For the owner after -EOWNERDEAD. Must be called first if the repair locks
  * and unlocks a recursive lock again, which needs a consistent mutex. Until
@@ -61,5 +62,35 @@ bool pshm_lock_held(const struct pshm_lock *lock);
  * some microseconds. */
 bool pshm_lock_owner_died(struct pshm_lock *lock,
                           const struct pshm_mutex_state *mstate);
+
+/* ---- The operations on a free lock, inline as those of robust.h ---- */
+
+static inline int
+pshm_lock_tried(const struct pshm_lock *lock,
+                const struct pshm_mutex_state *mstate, int rc)
+{
+    /* A thread that locks it once more got -EOWNERDEAD the first time. */
+    return atomic_load_explicit(&lock->inconsistent, memory_order_relaxed) != 0
+                   && rc == 0 && mstate->depth == 1
+               ? -EOWNERDEAD : rc;
+}
+
+static inline int
+pshm_lock_try(struct pshm_lock *lock, struct pshm_mutex_state *mstate)
+{
+    pshm_orphans_release();
+    int rc = pshm_robust_try(&lock->mutex, mstate);
+    if (rc == -EBUSY) {
+        rc = pshm_robust_busy(&lock->mutex, mstate);
+    }
+    return pshm_lock_tried(lock, mstate, rc);
+}
+
+static inline int
+pshm_lock_release(struct pshm_lock *lock, struct pshm_mutex_state *mstate)
+{
+    pshm_orphans_release();
+    return pshm_robust_unlock(&lock->mutex, mstate);
+}
 
 #endif

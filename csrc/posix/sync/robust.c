@@ -41,7 +41,6 @@ pshm_robust_open(const struct pshm_robust *r, unsigned flags,
         return rc;
     }
     pshm_robust_learn_links();
-    pshm_robust_note_as_ours(pshm_robust_link(r));
     mstate->kind = pshm_robust_kind(&model);
     mstate->flags = flags;
     (void)pthread_mutex_destroy(&model.mutex);
@@ -156,20 +155,6 @@ pshm_robust_busy(struct pshm_robust *r, struct pshm_mutex_state *mstate)
 
 /* ---- Locking ---- */
 
-/* Is the mutex in the list of a thread that is not recorded in this state any
- * more? */
-static bool
-is_lost(const struct pshm_mutex_state *mstate)
-{
-    unsigned before = atomic_load_explicit(&mstate->before,
-                                           memory_order_relaxed);
-    return atomic_load_explicit(&mstate->lost, memory_order_relaxed)
-           || (before != 0
-               && !pshm_thread_has_ended(
-                   before, atomic_load_explicit(&mstate->before_started,
-                                                memory_order_relaxed)));
-}
-
 /* The kernel marks the mutexes of an owner shortly before the thread has
  * ended, so wait for that: some microseconds, or up to one poll interval if
  * the bytes were overwritten and the thread lives. */
@@ -189,16 +174,9 @@ has_ended_by_now(unsigned thread, unsigned started)
 void
 pshm_robust_overtaken(struct pshm_mutex_state *mstate)
 {
-    if (has_ended_by_now(mstate->thread, mstate->started)) {
-        return;
-    }
-    if (is_lost(mstate)) {
+    if (!has_ended_by_now(mstate->thread, mstate->started)) {
         atomic_store_explicit(&mstate->lost, true, memory_order_relaxed);
     }
-    atomic_store_explicit(&mstate->before_started, mstate->started,
-                          memory_order_relaxed);
-    atomic_store_explicit(&mstate->before, mstate->thread,
-                          memory_order_relaxed);
 }
 
 /* glibc's trylock returns ENOTRECOVERABLE and keeps the mutex locked, and no
@@ -216,91 +194,189 @@ undo_unrecoverable(struct pshm_robust *r)
 #endif
 }
 
-/* Every other result of the C library means that the bytes are not those of a
- * valid mutex. */
-int
-pshm_robust_refused(struct pshm_robust *r, int rc)
+/* This thread holds the mutex, with this or another state. The C library must
+ * not lock it again, because that would add it to the list a second time, or
+ * count on overwritten bytes. */
+static int
+lock_again(const struct pshm_thread *self, const struct pshm_robust *r,
+           struct pshm_mutex_state *mstate)
 {
-    switch (rc) {
-    case -ENOTRECOVERABLE:
-        undo_unrecoverable(r);
-        return rc;
-    case -EOWNERDEAD:
-    case -EBUSY:
-    case -EDEADLK:
-    case -ETIMEDOUT:
-        return rc;
-    default:
-        return -EBADMSG;
-    }
-}
-
-int
-pshm_robust_again(struct pshm_robust *r, struct pshm_mutex_state *mstate)
-{
-    uintptr_t links[2];
-    bool mine = pshm_mutex_state_mine(mstate);
-    if (pshm_robust_holder(r) != pshm_thread()->id) {
+    if (pshm_robust_holder(r) != self->id) {
         return -EBADMSG;                /* it is locked, but its bytes say
                                            otherwise */
     }
-    if (mine && mstate->flags & PSHM_RECURSIVE) {
+    if (pshm_mutex_state_mine(mstate) && mstate->flags & PSHM_RECURSIVE) {
         mstate->depth++;
         return 0;
     }
-    pshm_robust_read_links(r, links);
-#ifdef PSHM_ROBUST_LINKS
-    if (links[0] == 0 || links[1] == 0) {
-        return -EBADMSG;                /* it is in no list */
-    }
-#endif
-    return -EDEADLK;
+    return pshm_robust_is_unlinked(r) ? -EBADMSG : -EDEADLK;
 }
 
-/* The C library's function that takes a clock, since glibc 2.30. Its address
- * is NULL if the C library does not have it. */
-/* NOLINTNEXTLINE(readability-redundant-declaration) */
-int pthread_mutex_clocklock(pthread_mutex_t *, clockid_t,
-                            const struct timespec *)
-    __attribute__((weak));
-
-static int
-lock_until(pthread_mutex_t *mutex, int64_t end)
+int
+pshm_robust_try_slowly(struct pshm_thread *self, struct pshm_robust *r,
+                       struct pshm_mutex_state *mstate)
 {
-    struct timespec at = pshm_timespec(end);
-    if (pthread_mutex_clocklock != NULL) {
-        return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &at);
+    if (pshm_robust_kind(r) != mstate->kind) {
+        return -EBADMSG;
     }
-    at = pshm_timespec_realtime(end);
-    return pthread_mutex_timedlock(mutex, &at);
+    if (pshm_robust_holder(r) == self->id
+        || pshm_thread_position(self, pshm_robust_link(r)) != 0) {
+        return lock_again(self, r, mstate);
+    }
+    if (pshm_thread_reserve(self) < 0) {
+        return -ENOMEM;
+    }
+    /* Not held any more, or held by another thread, or not recoverable. */
+    int rc = -pthread_mutex_trylock(&r->mutex);
+    if (rc == 0) {
+        pshm_robust_locked(self, r, mstate);
+    }
+    return rc == 0 ? 0 : pshm_robust_refused(self, r, mstate, rc);
 }
 
+int
+pshm_robust_refused(struct pshm_thread *self, struct pshm_robust *r,
+                    struct pshm_mutex_state *mstate, int rc)
+{
+    switch (rc) {
+    case -EOWNERDEAD:
+        pshm_robust_locked(self, r, mstate);
+        return rc;
+    case -EBUSY:
+        return rc;
+    case -ENOTRECOVERABLE:
+        undo_unrecoverable(r);
+        return rc;
+    default:
+        return -EBADMSG;                /* not the bytes of a valid mutex */
+    }
+}
+
+/* ---- Waiting ---- */
+
+/* How often a spin reads the word; how long it pauses before each, so that the
+ * owner can use the cache line; and how many attempts after a spin in vain do
+ * not spin. In all some microseconds, less than a sleep takes. */
+enum { LOOKS = 8, PAUSES = 40, MOST_SKIPPED = 64 };
+
+static inline void
+relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory");
+#endif
+}
+
+/* Can the owner run while this thread spins? Not if it is a thread of this
+ * process, which may need the GIL that this thread holds soon; nor if this
+ * process has one CPU. */
+static bool
+may_spin(const struct pshm_mutex_state *mstate)
+{
+    static atomic_int several;          /* 0: not known */
+    static _Atomic(int64_t) looked;
+    if (pshm_mutex_state_held(mstate)) {
+        return false;
+    }
+    int64_t now = pshm_now_coarse();
+    if (now - atomic_load_explicit(&looked, memory_order_relaxed)
+        >= PSHM_POLL_INTERVAL) {
+        atomic_store_explicit(&several, pshm_has_cpus(), memory_order_relaxed);
+        atomic_store_explicit(&looked, now, memory_order_relaxed);
+    }
+    return atomic_load_explicit(&several, memory_order_relaxed) != 0;
+}
+
+/* After -EBUSY: wait for a moment without sleeping, because to wake a thread
+ * takes longer than most owners hold a lock. Each spin in vain doubles the
+ * number of attempts that do not spin: the owner holds the lock for long, or
+ * does not run because the CPUs are busy. */
+static int
+spin(struct pshm_robust *r, struct pshm_mutex_state *mstate)
+{
+    unsigned skip = atomic_load_explicit(&mstate->spin_skip,
+                                         memory_order_relaxed);
+    if (skip > 0) {
+        atomic_store_explicit(&mstate->spin_skip, skip - 1,
+                              memory_order_relaxed);
+        return -EBUSY;
+    }
+    if (!may_spin(mstate)) {
+        return -EBUSY;
+    }
+    int rc = -EBUSY;
+    for (int i = 0; rc == -EBUSY && i < LOOKS; i++) {
+        for (int pauses = 0; pauses < PAUSES; pauses++) {
+            relax();
+        }
+        if (pshm_robust_holder(r) == 0) {
+            rc = pshm_robust_try(r, mstate);
+        }
+    }
+    unsigned missed = atomic_load_explicit(&mstate->spin_missed,
+                                           memory_order_relaxed);
+    missed = rc != -EBUSY ? missed / 2
+             : missed < MOST_SKIPPED ? missed * 2 + 1 : missed;
+    atomic_store_explicit(&mstate->spin_missed, missed, memory_order_relaxed);
+    atomic_store_explicit(&mstate->spin_skip, rc == -EBUSY ? missed : 0,
+                          memory_order_relaxed);
+    return rc;
+}
+
+/* While a thread waits, the kernel must know: if the thread is killed after a
+ * wake-up and before it locks the mutex, the kernel wakes the next waiter. */
+static void
+announce(const struct pshm_thread *self, uintptr_t link)
+{
+    struct robust_list_head *head = (struct robust_list_head *)self->list;
+    if (head != NULL) {
+        head->list_op_pending = (struct robust_list *)link;
+        atomic_signal_fence(memory_order_seq_cst);
+    }
+}
+
+/* As the C library does, but a signal ends the wait. A thread that slept marks
+ * the word when it has locked the mutex, because other threads may sleep, and
+ * the wake-up was for one of them. */
 int
 pshm_robust_lock(struct pshm_robust *r, struct pshm_mutex_state *mstate,
                  int64_t deadline)
 {
+    atomic_uint *word = pshm_robust_word(r);
+    int64_t end = 0;
+    int slept = 0;
     int rc = pshm_robust_try(r, mstate);
-    if (rc == -EDEADLK && deadline != PSHM_NEVER) {
-        /* Wait until the deadline: a signal handler may unlock it. */
-        atomic_uint *word = pshm_robust_word(r);
-        rc = pshm_futex_wait(word, atomic_load(word), deadline);
-        return rc == 0 ? -EINTR : rc;
+    if (rc == -EBUSY) {
+        rc = spin(r, mstate);
     }
-    if (rc != -EBUSY) {
-        return rc;
+    /* A signal handler may unlock a mutex that this thread holds. */
+    while (slept == 0
+           && (rc == -EBUSY || (rc == -EDEADLK && deadline != PSHM_NEVER))) {
+        unsigned seen = atomic_load(word);
+        if (end == 0 && is_orphaned(r, mstate)) {
+            return -EINPROGRESS;
+        }
+        end = end != 0 ? end : pshm_poll_end(deadline);
+        if ((seen & FUTEX_TID_MASK) != 0
+            && (seen & FUTEX_WAITERS
+                || atomic_compare_exchange_strong(word, &seen,
+                                                  seen | FUTEX_WAITERS))) {
+            announce(pshm_thread(), pshm_robust_link(r));
+            slept = pshm_futex_sleep(word, seen | FUTEX_WAITERS, end);
+            announce(pshm_thread(), 0);
+        }
+        rc = pshm_robust_try(r, mstate);
+        if (rc == 0 || rc == -EOWNERDEAD) {
+            (void)atomic_fetch_or(word, FUTEX_WAITERS);
+        }
     }
-    if (is_orphaned(r, mstate)) {
-        return -EINPROGRESS;
+    if ((rc == -EBUSY || rc == -EDEADLK) && slept < 0) {
+        rc = slept == -ETIMEDOUT && !is_dead(r, mstate)
+                 ? pshm_poll_over(end, deadline) : -EINTR;
     }
-    int64_t end = pshm_poll_end(deadline);
-    rc = -lock_until(&r->mutex, end);
-    if (rc != 0) {
-        rc = pshm_robust_refused(r, rc);
-    }
-    if (rc != -ETIMEDOUT) {
-        return pshm_robust_locked(r, mstate, rc);
-    }
-    return is_dead(r, mstate) ? -EINTR : pshm_poll_over(end, deadline);
+    return rc;
 }
 
 void
@@ -312,11 +388,11 @@ pshm_robust_repair(struct pshm_robust *r)
 int
 pshm_robust_force(struct pshm_robust *r, struct pshm_mutex_state *mstate)
 {
-    if (!pshm_robust_unlink_by_neighbours(r)) {
+    if (!pshm_robust_unlink(r)) {
         pshm_robust_note(mstate, PSHM_ORPHANED);
         return -EBADMSG;
     }
-    pshm_thread_unlocked(pshm_robust_link(r));
+    pshm_thread_unlocked(pshm_thread(), pshm_robust_link(r));
     pshm_robust_note(mstate, 0);
     atomic_store_explicit(&mstate->owner, 0, memory_order_relaxed);
     unsigned word = atomic_load(pshm_robust_word(r));
@@ -345,7 +421,8 @@ pshm_robust_abandon(struct pshm_robust *r, struct pshm_mutex_state *mstate,
                     atomic_uint *inconsistent)
 {
     unsigned owner = mstate->thread;
-    int free = is_lost(mstate) ? -EBUSY : 0;
+    int free = atomic_load_explicit(&mstate->lost, memory_order_relaxed)
+                   ? -EBUSY : 0;
     if (!pshm_mutex_state_held(mstate)) {
         return free;
     }

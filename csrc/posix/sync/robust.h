@@ -52,25 +52,26 @@ struct pshm_owner {
  * threads may share it. A thread unlocks a mutex with the state with which it
  * locked it. */
 struct pshm_mutex_state {
+    _Atomic(uint64_t) owner;            /* number of the thread that holds the
+                                           mutex with this state; 0: none */
+    /* written by the owner only: */
+    unsigned depth;
+    unsigned thread, started;           /* as in struct pshm_thread */
     int kind;
+    struct pshm_owner *note;            /* or NULL */
     unsigned flags;
     uint32_t space;                     /* inode of the PID namespace, set by
                                            pshm_robust_watch; 0: owners are not
                                            checked */
-    struct pshm_owner *note;            /* or NULL */
     _Atomic(int64_t) looked;            /* when the owner was last checked,
                                            nanoseconds */
-    atomic_uintptr_t owner;             /* number of the thread that holds the
-                                           mutex with this state */
-    atomic_uint forks;                  /* pshm_forks() when it was locked */
+    atomic_uint spin_missed, spin_skip; /* after spins in vain: how many
+                                           attempts to lock do not spin, and
+                                           how many of them are left */
     atomic_bool lost;                   /* a second thread locked the mutex
-                                           with this state before its owner
-                                           unlocked it, so it is still in the
-                                           list of the first one ... */
-    atomic_uint before, before_started; /* ... unless this thread has ended */
-    /* written by the owner only: */
-    unsigned depth;
-    unsigned thread, started;           /* as in struct pshm_thread */
+                                           with this state although its living
+                                           owner did not unlock it, so it is
+                                           still in the list of the first one */
 };
 
 /* Does this thread hold the mutex with this state? Does any thread of this
@@ -106,6 +107,7 @@ void pshm_robust_watch(struct pshm_mutex_state *mstate,
  *              repair
  * -EBADMSG     its bytes were overwritten
  * -EINTR, -ETIMEDOUT  as pshm_futex_wait
+ * -ENOMEM      the mutex cannot be recorded as held
  *
  * pshm_robust_lock returns -EDEADLK only if it would wait indefinitely. */
 static inline int pshm_robust_try(struct pshm_robust *r,
@@ -130,8 +132,9 @@ bool pshm_robust_owner_gone(struct pshm_robust *r,
 
 /* Unlock the mutex. Returns 0; -EPERM: this thread does not hold it with this
  * state; or -EBADMSG: its bytes were overwritten. In the last case the mutex
- * is removed from the list if its neighbours there confirm its place, and the
- * next owner gets -EOWNERDEAD; otherwise it stays held, and is orphaned. */
+ * is removed from the list if the recorded neighbours confirm its place there,
+ * and the next owner gets -EOWNERDEAD; otherwise it stays held, and is
+ * orphaned. */
 static inline int pshm_robust_unlock(struct pshm_robust *r,
                                      struct pshm_mutex_state *mstate);
 
@@ -212,33 +215,30 @@ pshm_robust_link(const struct pshm_robust *r)
 #endif
 }
 
-/* Are the links valid although they do not lead to the mutexes that this
- * thread locked before and after it through this library? True if that cannot
- * be determined. */
-bool pshm_robust_linked(const struct pshm_robust *r);
-
-static inline bool
-pshm_mutex_state_is_of(const struct pshm_mutex_state *mstate,
-                       const struct pshm_thread *thread)
+/* Where its forward link leads, or 0. */
+static inline uintptr_t
+pshm_robust_next(const struct pshm_robust *r)
 {
-    return atomic_load_explicit(&mstate->owner, memory_order_relaxed)
-               == thread->number
-           && atomic_load_explicit(&mstate->forks, memory_order_relaxed)
-                  == thread->forks;
+#ifdef PSHM_ROBUST_LINKS
+    return (uintptr_t)r->mutex.__data.__list.__next;
+#else
+    (void)r;
+    return 0;
+#endif
 }
 
 static inline bool
 pshm_mutex_state_mine(const struct pshm_mutex_state *mstate)
 {
-    return pshm_mutex_state_is_of(mstate, pshm_thread());
+    return atomic_load_explicit(&mstate->owner, memory_order_relaxed)
+           == pshm_thread()->number;
 }
 
 static inline bool
 pshm_mutex_state_held(const struct pshm_mutex_state *mstate)
 {
-    return atomic_load_explicit(&mstate->owner, memory_order_relaxed) != 0
-           && atomic_load_explicit(&mstate->forks, memory_order_relaxed)
-                  == pshm_forks();
+    return atomic_load_explicit(&mstate->owner, memory_order_relaxed) >> 32
+           == pshm_forks();
 }
 
 static inline void
@@ -254,23 +254,18 @@ pshm_robust_note(const struct pshm_mutex_state *mstate, unsigned thread)
  * unlock it: that owner died, or the bytes were overwritten. */
 void pshm_robust_overtaken(struct pshm_mutex_state *mstate);
 
-/* Record in mstate the result of an attempt to lock, and return it. */
-static inline int
-pshm_robust_locked(const struct pshm_robust *r,
-                   struct pshm_mutex_state *mstate, int rc)
+/* Record in mstate that this thread has locked the mutex. */
+static inline void
+pshm_robust_locked(struct pshm_thread *self, const struct pshm_robust *r,
+                   struct pshm_mutex_state *mstate)
 {
-    if (rc != 0 && rc != -EOWNERDEAD) {
-        return rc;
-    }
-    const struct pshm_thread *self = pshm_thread();
     if (pshm_mutex_state_held(mstate)) {
         pshm_robust_overtaken(mstate);
     }
     mstate->depth = 1;
     mstate->thread = self->id;
     mstate->started = self->started;
-    pshm_thread_locked(pshm_robust_link(r));
-    atomic_store_explicit(&mstate->forks, self->forks, memory_order_relaxed);
+    pshm_thread_locked(self, pshm_robust_link(r), pshm_robust_next(r));
     atomic_store_explicit(&mstate->owner, self->number, memory_order_relaxed);
     if (mstate->note != NULL) {
         atomic_store_explicit(&mstate->note->started, self->started,
@@ -278,63 +273,71 @@ pshm_robust_locked(const struct pshm_robust *r,
         atomic_store_explicit(&mstate->note->thread, self->id,
                               memory_order_release);
     }
-    return rc;
 }
 
-/* The error that a failed attempt means. */
-int pshm_robust_refused(struct pshm_robust *r, int rc);
+/* The mutex is not free, or not as it should be. */
+int pshm_robust_try_slowly(struct pshm_thread *self, struct pshm_robust *r,
+                           struct pshm_mutex_state *mstate);
 
-/* This thread holds the mutex, with this or another state. The C library must
- * not lock it again, because that would add it to the list a second time, or
- * count on overwritten bytes. */
-int pshm_robust_again(struct pshm_robust *r, struct pshm_mutex_state *mstate);
+/* The C library returned a result other than 0. Returns the error that it
+ * means. */
+int pshm_robust_refused(struct pshm_thread *self, struct pshm_robust *r,
+                        struct pshm_mutex_state *mstate, int rc);
 
 static inline int
 pshm_robust_try(struct pshm_robust *r, struct pshm_mutex_state *mstate)
 {
-    const struct pshm_thread *self = pshm_thread();
-    if (pshm_robust_kind(r) != mstate->kind) {
-        return -EBADMSG;
-    }
-    if (pshm_mutex_state_is_of(mstate, self)
-        || pshm_robust_holder(r) == self->id
-        || pshm_thread_has_locked(pshm_robust_link(r))) {
-        return pshm_robust_again(r, mstate);
+    struct pshm_thread *self = pshm_thread();
+    if (pshm_robust_kind(r) != mstate->kind || pshm_robust_holder(r) != 0
+        || pshm_thread_position(self, pshm_robust_link(r)) != 0
+        || pshm_thread_reserve(self) != 0) {
+        return pshm_robust_try_slowly(self, r, mstate);
     }
     int rc = -pthread_mutex_trylock(&r->mutex);
     if (rc != 0) {
-        rc = pshm_robust_refused(r, rc);
+        return pshm_robust_refused(self, r, mstate, rc);
     }
-    return pshm_robust_locked(r, mstate, rc);
+    pshm_robust_locked(self, r, mstate);
+    return 0;
 }
 
 /* Do the links lead to the neighbours that this thread recorded? True if the C
- * library's links are not known. */
+ * library's links are not known. Reads the links one by one: a single load of
+ * both would have to wait until the two stores of the locking thread have
+ * reached the cache. */
 static inline bool
-pshm_robust_in_order(const struct pshm_robust *r)
+pshm_robust_in_order(const struct pshm_thread *self,
+                     const struct pshm_robust *r)
 {
 #ifdef PSHM_ROBUST_LINKS
-    uintptr_t found[2], right[2];
-    pshm_robust_read_links(r, found);
-    return pshm_thread_neighbours(pshm_robust_link(r), right)
-           && found[0] == right[0] && found[1] == right[1];
+    void *const volatile *found
+        = (void *const volatile *)&r->mutex.__data.__list;
+    uintptr_t right[2];
+    return pshm_thread_neighbours(self, pshm_robust_link(r), right)
+           && (uintptr_t)found[0] == right[0]
+           && (uintptr_t)found[1] == right[1];
 #else
+    (void)self;
     (void)r;
     return true;
 #endif
 }
 
+/* If they do not: are the links valid because a mutex of another library is
+ * between? True if that cannot be determined. */
+bool pshm_robust_linked(const struct pshm_robust *r);
+
 /* Are its bytes as the owner left them? */
 static inline bool
-pshm_robust_intact(const struct pshm_robust *r,
+pshm_robust_intact(const struct pshm_thread *self, const struct pshm_robust *r,
                    const struct pshm_mutex_state *mstate)
 {
     return pshm_robust_kind(r) == mstate->kind
-           && pshm_robust_holder(r) == mstate->thread
+           && pshm_robust_holder(r) == self->id
 #ifdef __GLIBC__
            && (mstate->flags != PSHM_RECURSIVE || r->mutex.__data.__count == 1)
 #endif
-           && (pshm_robust_in_order(r) || pshm_robust_linked(r));
+           && (pshm_robust_in_order(self, r) || pshm_robust_linked(r));
 }
 
 /* Unlock a mutex that is not intact, or that the C library did not unlock. */
@@ -343,15 +346,16 @@ int pshm_robust_force(struct pshm_robust *r, struct pshm_mutex_state *mstate);
 static inline int
 pshm_robust_unlock(struct pshm_robust *r, struct pshm_mutex_state *mstate)
 {
-    const struct pshm_thread *self = pshm_thread();
-    if (!pshm_mutex_state_is_of(mstate, self)) {
+    struct pshm_thread *self = pshm_thread();
+    if (atomic_load_explicit(&mstate->owner, memory_order_relaxed)
+        != self->number) {
         return -EPERM;
     }
     if (mstate->depth > 1) {              /* the C library counts one */
         mstate->depth--;
         return 0;
     }
-    if (!pshm_robust_intact(r, mstate)) {
+    if (!pshm_robust_intact(self, r, mstate)) {
         return pshm_robust_force(r, mstate);
     }
     /* Before the mutex is unlocked: afterwards another thread may own these
@@ -359,7 +363,7 @@ pshm_robust_unlock(struct pshm_robust *r, struct pshm_mutex_state *mstate)
     pshm_robust_note(mstate, 0);
     atomic_store_explicit(&mstate->owner, 0, memory_order_relaxed);
     if (pthread_mutex_unlock(&r->mutex) == 0) {
-        pshm_thread_unlocked(pshm_robust_link(r));
+        pshm_thread_unlocked(self, pshm_robust_link(r));
         return 0;
     }
     atomic_store_explicit(&mstate->owner, self->number, memory_order_relaxed);

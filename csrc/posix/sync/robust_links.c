@@ -1,86 +1,84 @@
 #include "posix/sync/robust_links.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <string.h>
 
 #include "posix/sync/futex.h"
 
-
 #ifdef PSHM_ROBUST_LINKS
+
+/* A link is the address of the neighbour's forward link, which follows the
+ * neighbour's backward link. Its lowest bit is a flag. Side 0 is the mutex
+ * locked after this one, and side 1 the mutex locked before it. */
+static const uintptr_t flag_bit = 1;
 
 static bool links_known;
 
-/* Does the memory at `where` differ from word, or is there no memory? If the
- * kernel does not allow the comparison, the answer is `unproven`. */
+static uintptr_t
+read_link(const struct pshm_robust *r, int side)
+{
+    void *const volatile *links
+        = (void *const volatile *)&r->mutex.__data.__list;
+    return (uintptr_t)links[side];
+}
+
+/* The link of a neighbour on this side that leads back. */
+static uintptr_t
+back_link(uintptr_t neighbour, int side)
+{
+    return (neighbour & ~flag_bit) - (side == 0 ? 0 : sizeof(neighbour));
+}
+
+/* Does a recorded neighbour, which is mapped, lead to the mutex? */
 static bool
-differs(uintptr_t where, unsigned word, bool unproven)
+leads_to(uintptr_t neighbour, int side, uintptr_t link)
+{
+    const volatile uintptr_t *back
+        = (const volatile uintptr_t *)back_link(neighbour, side);
+    return (*back & ~flag_bit) == link;
+}
+
+/* ---- Neighbours of another library ---- */
+
+/* Does the memory at an address, which may be unmapped, contain this word? */
+static bool
+contains(uintptr_t where, unsigned word)
 {
     int rc = pshm_futex_compare(where, word);
-    return rc == -EAGAIN || rc == -EFAULT || rc == -EINVAL
-           || (rc < 0 && unproven);
+    return rc != -EAGAIN && rc != -EFAULT && rc != -EINVAL;
 }
 
-/* Does the memory at `where`, which may be unmapped, contain this address,
- * with or without the flag in its lowest bit? */
 static bool
-holds(uintptr_t where, uintptr_t address, bool unproven)
+contains_link(uintptr_t where, uintptr_t link)
 {
-    unsigned half[sizeof(address) / sizeof(unsigned)];
-    for (uintptr_t flag = 0; flag <= 1; flag++) {
-        uintptr_t word = address | flag;
-        size_t same = 0;
-        memcpy(half, &word, sizeof(word));
-        while (same < sizeof(half) / sizeof(*half)
-               && !differs(where + same * sizeof(*half), half[same],
-                           unproven)) {
-            same++;
-        }
-        if (same == sizeof(half) / sizeof(*half)) {
-            return true;
-        }
+    unsigned half[sizeof(link) / sizeof(unsigned)];
+    bool same = true;
+    memcpy(half, &link, sizeof(link));
+    for (size_t i = 0; i < sizeof(half) / sizeof(*half); i++) {
+        same = same && contains(where + i * sizeof(*half), half[i]);
     }
-    return false;
+    return same;
 }
 
-static const uintptr_t flag_bit = 1;
-
-/* Is the address the head of this thread's list, or the link of a mutex that
- * this thread holds? Memory that a dead thread left could confirm a link, too.
- */
+/* Is this the head of the thread's list, or a mutex that the thread holds,
+ * and does it lead to the mutex? Memory that a dead thread left could lead to
+ * it, too. */
 static bool
-is_neighbour(uintptr_t address, bool unproven)
+is_confirmed(const struct pshm_thread *self, uintptr_t neighbour, int side,
+             uintptr_t link)
 {
-    const struct pshm_thread *self = pshm_thread();
-    uintptr_t word = address
+    uintptr_t back = back_link(neighbour, side);
+    uintptr_t word = (neighbour & ~flag_bit)
                      - offsetof(pthread_mutex_t, __data.__list.__next)
                      + offsetof(pthread_mutex_t, __data.__lock);
-    return self->list == 0 || address == self->list
-           || !differs(word, self->id, unproven)
-           || !differs(word, self->id | FUTEX_WAITERS, unproven);
+    return (self->list == 0 || (neighbour & ~flag_bit) == self->list
+            || contains(word, self->id)
+            || contains(word, self->id | FUTEX_WAITERS))
+           && (contains_link(back, link)
+               || contains_link(back, link | flag_bit));
 }
 
-/* Does the neighbour to which this link leads confirm it? A link is the
- * address of the neighbour's forward link, after its backward link; the lowest
- * bit is a flag. side: 0: the mutex before r, 1: the one after it. */
-static bool
-is_confirmed(const struct pshm_robust *r, uintptr_t link, int side,
-             bool unproven)
-{
-    uintptr_t self = (uintptr_t)&r->mutex.__data.__list.__next;
-    uintptr_t where = (link & ~flag_bit) - (side == 0 ? 0 : sizeof(self));
-    return is_neighbour(link & ~flag_bit, unproven)
-           && holds(where, self, unproven);
-}
-
-static bool
-are_confirmed(const struct pshm_robust *r)
-{
-    uintptr_t links[2];
-    pshm_robust_read_links(r, links);
-    return is_confirmed(r, links[0], 0, false)
-           && is_confirmed(r, links[1], 1, false);
-}
+/* ---- The operations ---- */
 
 /* Does this C library link mutexes as expected? Tried once, with two mutexes.
  */
@@ -92,7 +90,9 @@ try_links(void)
     (void)pshm_robust_init(&second, 0);
     (void)pthread_mutex_lock(&first.mutex);
     (void)pthread_mutex_lock(&second.mutex);
-    links_known = are_confirmed(&first) && are_confirmed(&second);
+    links_known = read_link(&first, 0) == pshm_robust_link(&second)
+                  && read_link(&second, 1) == pshm_robust_link(&first)
+                  && read_link(&second, 0) == pshm_thread()->list;
     (void)pthread_mutex_unlock(&second.mutex);
     (void)pthread_mutex_unlock(&first.mutex);
 }
@@ -104,109 +104,72 @@ pshm_robust_learn_links(void)
     (void)pthread_once(&once, try_links);
 }
 
-/* A Bloom filter of the links of all mutexes that this library has opened: if
- * the bits of a link are not set, the mutex is not among them. */
-enum { FILTER_BITS = 1 << 19 };
-static atomic_uchar filter[FILTER_BITS / 8];
-
-static unsigned
-filter_bit(uintptr_t link, int which)
+bool
+pshm_robust_is_unlinked(const struct pshm_robust *r)
 {
-    uint64_t mixed = (uint64_t)link / sizeof(link)
-                     * UINT64_C(0x9e3779b97f4a7c15);
-    return (unsigned)(mixed >> (which == 0 ? 44 : 24)) % FILTER_BITS;
+    return read_link(r, 0) == 0 || read_link(r, 1) == 0;
 }
 
-void
-pshm_robust_note_as_ours(uintptr_t link)
-{
-    for (int i = 0; i < 2; i++) {
-        unsigned bit = filter_bit(link, i);
-        atomic_fetch_or_explicit(&filter[bit / 8],
-                                 (unsigned char)(1U << bit % 8),
-                                 memory_order_relaxed);
-    }
-}
-
+/* Can a mutex of another library be on this side of the mutex? In front of the
+ * one that was recorded last, there is one if the head does not lead to it. */
 static bool
-may_be_ours(uintptr_t link)
+may_be_foreign(const struct pshm_thread *self, int side, uintptr_t link,
+               uintptr_t recorded)
 {
-    for (int i = 0; i < 2; i++) {
-        unsigned bit = filter_bit(link, i);
-        if ((atomic_load_explicit(&filter[bit / 8], memory_order_relaxed)
-             >> bit % 8 & 1) == 0) {
-            return false;
-        }
-    }
-    return true;
+    return side == 0 && recorded == self->list
+               ? !leads_to(self->list, side, link) : self->foreign;
 }
 
-/* The recorded neighbour is right unless another library locked a mutex in
- * between; then that mutex confirms the link that is found. A mutex of this
- * library would have been recorded. */
+/* right: the recorded neighbours; NULL: unknown. A mutex of this library
+ * would have been recorded as the neighbour. */
 static bool
-is_right(const struct pshm_robust *r, const uintptr_t *right, uintptr_t found,
-         int side, bool unproven)
+is_right(const struct pshm_thread *self, const struct pshm_robust *r, int side,
+         const uintptr_t *right)
 {
-    if (right == NULL) {
-        return is_confirmed(r, found, side, unproven);
+    uintptr_t link = pshm_robust_link(r), found = read_link(r, side);
+    if (right != NULL && found == right[side]) {
+        return true;
     }
-    return found == right[side]
-           || (!is_confirmed(r, right[side], side, true)
-               && !may_be_ours(found & ~flag_bit)
-               && is_confirmed(r, found, side, unproven));
+    if (right != NULL
+        && (!may_be_foreign(self, side, link, right[side])
+            || leads_to(right[side], side, link)
+            || pshm_thread_position(self, found & ~flag_bit) != 0)) {
+        return false;
+    }
+    return is_confirmed(self, found, side, link);
 }
 
 bool
 pshm_robust_linked(const struct pshm_robust *r)
 {
-    uintptr_t found[2], right[2];
-    pshm_robust_read_links(r, found);
-    bool known = pshm_thread_neighbours(pshm_robust_link(r), right);
-    for (int side = 0; links_known && side < 2; side++) {
-        if (!is_right(r, known ? right : NULL, found[side], side, false)) {
-            return false;
-        }
-    }
-    return true;
+    const struct pshm_thread *self = pshm_thread();
+    uintptr_t neighbours[2];
+    const uintptr_t *right
+        = pshm_thread_neighbours(self, pshm_robust_link(r), neighbours)
+              ? neighbours : NULL;
+    return !links_known
+           || (is_right(self, r, 0, right) && is_right(self, r, 1, right));
 }
 
-/* Clear the links, which would confirm a place in the list that the mutex does
- * not have any more. Links with another value belong to another owner. */
-static void
-forget_links(struct pshm_robust *r, const uintptr_t links[2])
+/* The links of the mutex may belong to another owner by now, which locked it
+ * because its word was overwritten. Otherwise they are cleared. */
+bool
+pshm_robust_unlink(struct pshm_robust *r)
 {
-    uintptr_t found[2];
-    pshm_robust_read_links(r, found);
-    if (found[0] == links[0]) {
+    uintptr_t right[2], link = pshm_robust_link(r);
+    if (!links_known || !pshm_thread_neighbours(pshm_thread(), link, right)
+        || !leads_to(right[0], 0, link) || !leads_to(right[1], 1, link)) {
+        return false;
+    }
+    bool mine[2] = {read_link(r, 0) == right[0], read_link(r, 1) == right[1]};
+    memcpy((void *)back_link(right[0], 0), &right[1], sizeof(*right));
+    memcpy((void *)back_link(right[1], 1), &right[0], sizeof(*right));
+    if (mine[0]) {
         r->mutex.__data.__list.__prev = NULL;
     }
-    if (found[1] == links[1]) {
+    if (mine[1]) {
         r->mutex.__data.__list.__next = NULL;
     }
-}
-
-/* Remove the mutex from this thread's list, by the links that its neighbours
- * confirm. Returns whether that was possible. */
-bool
-pshm_robust_unlink_by_neighbours(struct pshm_robust *r)
-{
-    uintptr_t found[2], right[2], links[2];
-    pshm_robust_read_links(r, found);
-    bool known = pshm_thread_neighbours(pshm_robust_link(r), right);
-    for (int side = 0; side < 2; side++) {
-        bool confirmed = known && is_confirmed(r, right[side], side, true);
-        links[side] = confirmed ? right[side] : found[side];
-        if (!links_known
-            || !(confirmed || is_right(r, known ? right : NULL, found[side],
-                                       side, true))) {
-            return false;
-        }
-    }
-    memcpy((void *)((links[1] & ~flag_bit) - sizeof(*links)), &links[0],
-           sizeof(*links));
-    memcpy((void *)(links[0] & ~flag_bit), &links[1], sizeof(*links));
-    forget_links(r, links);
     return true;
 }
 
@@ -217,10 +180,11 @@ pshm_robust_learn_links(void)
 {
 }
 
-void
-pshm_robust_note_as_ours(uintptr_t link)
+bool
+pshm_robust_is_unlinked(const struct pshm_robust *r)
 {
-    (void)link;
+    (void)r;
+    return false;
 }
 
 bool
@@ -231,7 +195,7 @@ pshm_robust_linked(const struct pshm_robust *r)
 }
 
 bool
-pshm_robust_unlink_by_neighbours(struct pshm_robust *r)
+pshm_robust_unlink(struct pshm_robust *r)
 {
     (void)r;
     return false;

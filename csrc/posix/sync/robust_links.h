@@ -1,7 +1,7 @@
-/* The links of a held mutex in its owner's list: whether they are valid, and
- * removing the mutex by the links that its neighbours confirm.
+/* The links of a held mutex in its owner's list, if its bytes may be
+ * overwritten.
  *
- * Only glibc's layout is known.  With another C library every mutex counts as
+ * Only glibc's layout is known. With another C library every mutex counts as
  * valid, and none can be removed. */
 #ifndef PSHM_ROBUST_LINKS_H
 #define PSHM_ROBUST_LINKS_H
@@ -12,11 +12,11 @@
  * expected. */
 void pshm_robust_learn_links(void);
 
-/* Record that this library uses the mutex with this link. */
-void pshm_robust_note_as_ours(uintptr_t link);
+/* Is the mutex in no list? False if that is unknown. */
+bool pshm_robust_is_unlinked(const struct pshm_robust *r);
 
-/* Remove the mutex from the calling thread's list.  Returns whether that was
- * possible. */
-bool pshm_robust_unlink_by_neighbours(struct pshm_robust *r);
+/* Remove the mutex from the calling thread's list, if the recorded neighbours
+ * lead to it. Returns whether they do. */
+bool pshm_robust_unlink(struct pshm_robust *r);
 
 #endif

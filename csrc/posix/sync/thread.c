@@ -69,19 +69,17 @@ forget_held(struct pshm_thread *self)
     if (self->held != self->first_held) {
         free(self->held);
     }
-    self->held_unknown = self->held_count > 0;
     self->held = self->first_held;
     self->held_room = FIRST_ROOM;
     self->held_count = 0;
 }
 
-void
-pshm_thread_more_room(struct pshm_thread *self)
+int
+pshm_thread_grow(struct pshm_thread *self)
 {
     uintptr_t *room = malloc((size_t)2 * self->held_room * sizeof(*room));
     if (room == NULL) {
-        self->held_unknown = true;
-        return;
+        return -ENOMEM;
     }
     memcpy(room, self->held, self->held_count * sizeof(*room));
     if (self->held != self->first_held) {
@@ -89,15 +87,13 @@ pshm_thread_more_room(struct pshm_thread *self)
     }
     self->held = room;
     self->held_room *= 2;
+    return 0;
 }
 
 void
 pshm_thread_unlocked_inner(struct pshm_thread *self, uintptr_t link)
 {
-    unsigned i = self->held_count;
-    while (i > 0 && self->held[i - 1] != link) {
-        i--;
-    }
+    unsigned i = pshm_thread_position(self, link);
     if (i > 0) {
         memmove(&self->held[i - 1], &self->held[i],
                 (self->held_count - i) * sizeof(*self->held));
@@ -146,15 +142,13 @@ pshm_thread_at_end(void (*function)(void))
 
 /* ---- The calling thread ---- */
 
-const struct pshm_thread *
+struct pshm_thread *
 pshm_thread_enter(void)
 {
-    static atomic_uintptr_t last;
+    static atomic_uint last;
     struct pshm_thread *self = &pshm_this_thread;
     char state;
-    if (self->number == 0) {
-        self->number
-            = atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
+    if (self->forks == 0) {
         watch_end();
     }
     void *list = NULL;
@@ -163,8 +157,10 @@ pshm_thread_enter(void)
                      ? 0 : (uintptr_t)list;
     /* A forked child holds no mutex. */
     forget_held(self);
-    self->held_unknown = false;
     self->forks = pshm_forks();
+    self->number = (uint64_t)self->forks << 32
+                   | (atomic_fetch_add_explicit(&last, 1, memory_order_relaxed)
+                      & UINT32_MAX);
     self->id = (unsigned)syscall(SYS_gettid);
     if (!times_can_be_compared()
         || read_stat(self->id, &state, &self->started) < 0) {
