@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from .bench_lock import MP, MP_LOCK, Segment, ipc_semaphore
-from .harness import Case, Contender, Goal, Settings
+from .harness import Case, Contender, Goal, Kind, Settings
 from .peers import floor, posix_ipc, posixshm
-from .processes import Race, racing, shared_page
+from .processes import Count, race_case, repeated, shared_page
 
 SPINS = 100
-Count = Callable[[int, memoryview], int]
 
 
 def under(lock: Any) -> Count:
-    """Add 1 to a counter with a `with` statement."""
-
-    def count(_: int, running: memoryview) -> int:
-        mine = 0
-        while running[1]:
-            with lock:
-                running[0] += 1
-            mine += 1
-        return mine
-
-    return count
-
-
-def reading(enter: Callable[[], Any], leave: Callable[[], Any]) -> Count:
-    def count(_: int, running: memoryview) -> int:
-        mine = 0
-        while running[1]:
-            enter()
-            leave()
-            mine += 1
-        return mine
-
-    return count
-
-
-def by_fetch_add() -> Count:
-    atomic = Segment().make(posixshm.Atomic)
-
-    def count(_: int, running: memoryview) -> int:
-        mine = 0
-        while running[1]:
-            atomic.fetch_add(1)
-            mine += 1
-        return mine
-
-    return count
+    return repeated("with lock:\n    running[0] += 1", lock=lock)
 
 
 def in_c(spins: int) -> Count:
@@ -59,9 +23,9 @@ def in_c(spins: int) -> Count:
     return lambda _, running: floor().raw_count(page, running, spins)
 
 
-def counters() -> dict[str, tuple[Count, str]]:
+def counters() -> dict[str, tuple[Count, Kind]]:
     lock = floor().Lock
-    found = {
+    found: dict[str, tuple[Count, Kind]] = {
         MP_LOCK: (under(MP.Lock()), "peer"),
         "posixshm.Lock": (under(Segment().new(posixshm.Lock)), "posixshm"),
         "floor": (under(lock(shared_page(), 0)), "floor"),
@@ -75,66 +39,42 @@ def counters() -> dict[str, tuple[Count, str]]:
     return found
 
 
-def readers() -> dict[str, tuple[Count, str]]:
-    rw, lock, mp = Segment().new(posixshm.RWLock), Segment().new(posixshm.Lock), MP.Lock()
-    of_mp = reading(mp.acquire, mp.release)
+def readers() -> dict[str, tuple[Count, Kind]]:
+    segment, take = Segment(), "x.acquire()\nx.release()"
+    by_mp = repeated(take, x=MP.Lock())
+    reading = repeated("x.acquire_read()\nx.release()", x=segment.new(posixshm.RWLock))
+    adding = repeated("x.fetch_add(1)", x=segment.make(posixshm.Atomic))
     return {
-        MP_LOCK: (of_mp, "peer"),
-        "posixshm.RWLock": (reading(rw.acquire_read, rw.release), "posixshm"),
-        "posixshm.Lock": (reading(lock.acquire, lock.release), "posixshm"),
-        "posixshm.Atomic.fetch_add, without a lock": (by_fetch_add(), "posixshm"),
-        f"{MP_LOCK}, once more": (of_mp, "control"),
+        MP_LOCK: (by_mp, "peer"),
+        "posixshm.RWLock": (reading, "posixshm"),
+        "posixshm.Lock": (repeated(take, x=segment.new(posixshm.Lock)), "posixshm"),
+        "posixshm.Atomic.fetch_add, without a lock": (adding, "posixshm"),
+        f"{MP_LOCK}, once more": (by_mp, "control"),
     }
 
 
-def race_case(
-    title: str, counts: dict[str, tuple[Count, str]], races: dict[str, Race], **options: Any
-) -> Case:
+def fairness_case(case: Case) -> Case:
+    """Of the lock case that has just run."""
     return Case(
-        title,
-        [Contender(name, races[name].batch, kind) for name, (_, kind) in counts.items()],
+        "fairness of a lock, 2 processes",
+        [Contender(c.name, c.batch.fairness, c.kind) for c in case.contenders],
+        [Goal("posixshm.Lock", at_least=0.85)],
+        unit="share",
         once=True,
-        **options,
+        rounds=1,
+        remark="the number of turns of the slowest process, as a ratio to the fastest",
     )
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    seconds = 0.005 if settings.quick else 0.05
     for processes in (1, 2) if settings.quick else (1, 2, 4, 8):
-        counts = counters()
-        races = {n: Race(count, processes, seconds, True) for n, (count, _) in counts.items()}
-        goals = [Goal("posixshm.Lock", 0.4, MP_LOCK)] if processes == 2 else []
-        with racing(list(races.values())):
-            yield race_case(
-                f"add 1 under a lock, {processes} processes",
-                counts,
-                races,
-                goals=goals,
-                chart="contention",
-                x=processes,
-            )
+        title = "add 1 under a lock"
+        with race_case(title, counters(), processes, settings, "contention", True) as case:
+            case.goals = [Goal("posixshm.Lock", 0.4, MP_LOCK)] if processes == 2 else []
+            yield case
         if processes == 2:
-            yield Case(
-                "fairness of a lock, 2 processes",
-                [
-                    Contender(n, races[n].fairness_batch, kind)
-                    for n, (_, kind) in counts.items()
-                    if kind != "control"
-                ],
-                [Goal("posixshm.Lock", at_least=0.85)],
-                unit="share",
-                once=True,
-                rounds=1,
-                remark="the number of turns of the slowest process, as a ratio to the fastest",
-            )
+            yield fairness_case(case)
     for processes in (2,) if settings.quick else (1, 2, 4):
-        counts = readers()
-        races = {n: Race(count, processes, seconds) for n, (count, _) in counts.items()}
-        with racing(list(races.values())):
-            yield race_case(
-                f"read at the same time, {processes} processes",
-                counts,
-                races,
-                chart="readers",
-                x=processes,
-            )
+        title = "read at the same time"
+        with race_case(title, readers(), processes, settings, "readers") as case:
+            yield case

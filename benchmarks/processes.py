@@ -8,14 +8,15 @@ import os
 import signal
 import statistics
 import sys
+import textwrap
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from .harness import Batch, CannotRun, now
+from .harness import Batch, CannotRun, Case, Contender, Kind, Settings, now
 
 FOR_EVER = sys.maxsize
 
@@ -77,39 +78,54 @@ def shared_numbers() -> memoryview:
     return memoryview(shared_page()).cast("q")
 
 
-@dataclass
-class Race:
-    """Processes that repeat an operation as often as they can for some milliseconds.
+# In process `number`: repeats an operation while running[1] is not 0, and returns how often.
+# running[0] is free for the operation.
+Count = Callable[[int, memoryview], int]
 
-    count(number, running) is called in each process. It repeats the operation while running[1] is
-    not 0 and returns how often; running[0] is free for it. If `checked`, each operation adds 1 to
-    running[0]. Pipes carry the signal to start and the report of the end.
+
+def repeated(statement: str, **names: Any) -> Count:
+    """A count of a statement, in which `names`, `number` and `running` are local variables."""
+    source = f"""
+def count(number, running, {", ".join(f"{name}={name}" for name in names)}):
+    done = 0
+    while running[1]:
+{textwrap.indent(statement, " " * 8)}
+        done += 1
+    return done
+"""
+    exec(source, names)
+    return names["count"]
+
+
+class Race:
+    """A batch of processes that repeat an operation as often as they can for some milliseconds.
+
+    Pipes carry the signal to start and the report of the end. If `checked`, each operation adds 1
+    to running[0].
     """
 
-    count: Callable[[int, memoryview], int]
-    processes: int
-    seconds: float
-    checked: bool = False
-    fairness: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self, count: Count, processes: int, seconds: float, checked: bool) -> None:
+        self.count, self.seconds, self.checked = count, seconds, checked
         self.running, self.results = shared_numbers(), shared_numbers()
-        self.starts = [os.pipe() for _ in range(self.processes)]
+        self.starts = [os.pipe() for _ in range(processes)]
         self.end = os.pipe()
+        self.shares: list[float] = []
 
     def runner(self, number: int) -> Callable[[], None]:
         def life() -> None:
             while os.read(self.starts[number][0], 1):
                 begin = now()
                 count = self.count(number, self.running)
-                self.results[3 * number : 3 * number + 3] = (
-                    memoryview((ctypes.c_int64 * 3)(begin, now(), count)).cast("B").cast("q")
-                )
+                for i, result in enumerate((begin, now(), count)):
+                    self.results[3 * number + i] = result
                 os.write(self.end[1], b"x")
 
         return life
 
-    def batch(self, _turns: int) -> float:
+    def runners(self) -> list[Callable[[], None]]:
+        return [self.runner(number) for number in range(len(self.starts))]
+
+    def __call__(self, _turns: int) -> float:
         """Nanoseconds for an operation, of all processes together."""
         self.running[0], self.running[1] = 0, 1
         for _, start in self.starts:
@@ -118,16 +134,16 @@ class Race:
         self.running[1] = 0
         for _ in self.starts:
             os.read(self.end[0], 1)
-        results = self.results[: 3 * self.processes].tolist()
+        results = self.results[: 3 * len(self.starts)].tolist()
         counts = results[2::3]
         if self.checked and self.running[0] != sum(counts):
             raise CannotRun(f"{sum(counts)} increments gave {self.running[0]}")
-        self.fairness.append(min(counts) / max(1, max(counts)))
+        self.shares.append(min(counts) / max(1, max(counts)))
         return (max(results[1::3]) - min(results[0::3])) / max(1, sum(counts))
 
-    def fairness_batch(self, _: int) -> float:
-        """The share of the slowest process, as a ratio to that of the fastest."""
-        return statistics.median(self.fairness)
+    def fairness(self, _turns: int) -> float:
+        """The turns of the slowest process, as a ratio to those of the fastest."""
+        return statistics.median(self.shares)
 
     def close(self) -> None:
         for fds in (*self.starts, self.end):
@@ -136,13 +152,24 @@ class Race:
 
 
 @contextmanager
-def racing(races: list[Race]) -> Iterator[None]:
-    """Start the processes of all races."""
+def race_case(
+    title: str,
+    counts: dict[str, tuple[Count, Kind]],
+    processes: int,
+    settings: Settings,
+    chart: str,
+    checked: bool = False,
+) -> Iterator[Case]:
+    """A case in which each contender has this number of processes of its own."""
+    title += f", {processes} process{'es' if processes > 1 else ''}"
+    seconds = 0.005 if settings.quick else 0.05
+    races = {name: Race(count, processes, seconds, checked) for name, (count, _) in counts.items()}
+    contenders = [Contender(name, races[name], kind) for name, (_, kind) in counts.items()]
     try:
-        with children([race.runner(n) for race in races for n in range(race.processes)]):
-            yield
+        with children([runner for race in races.values() for runner in race.runners()]):
+            yield Case(title, contenders, chart=chart, x=processes, once=True)
     finally:
-        for race in races:
+        for race in races.values():
             race.close()
 
 
