@@ -11,7 +11,6 @@ import datetime
 import importlib
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -81,10 +80,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     native.build()
     start = time.monotonic()
-    words = [word for word in sys.argv[1:] if word != "--publish"]
+    words = [*args.names, *(["--quick"] if args.quick else [])]
+    words += [f"--seconds={args.seconds:g}"] if args.seconds else []
     result: dict[str, Any] = {
         "machine": machine(),
-        "command": shlex.join(["python", "-m", "benchmarks", *words]),
+        "command": " ".join(["python", "-m", "benchmarks", *words]),
         "when": datetime.date.today().isoformat(),
         "quick": args.quick,
         "seconds": 0.0,

@@ -79,7 +79,7 @@ def pictures(run: dict[str, Any]) -> list[str]:
     charts = [case["chart"] for case in run["cases"]]
     return [
         f"![{title}, by {label}](figures/{chart}.svg)"
-        for chart, (title, label) in CHARTS.items()
+        for chart, (title, label, _) in CHARTS.items()
         if charts.count(chart) > 1
     ]
 
