@@ -780,24 +780,6 @@ def test_buffer_methods_called_by_name(shm):
             owner.__buffer__("0")
 
 
-@pytest.mark.skipif(not HAS_BUFFER_METHODS, reason="PEP 688 is of Python 3.12")
-def test_every_combination_of_buffer_flags(shm):
-    """The consumer gets a buffer of these bytes that has the requested properties, or a
-    BufferError."""
-    writable = 1  # PyBUF_WRITABLE
-    with SharedMemory.open(shm.name, readonly=True) as reader:
-        for owner in (shm, shm.map(), reader, reader.map()):
-            for flags in range(0x400):
-                try:
-                    view = owner.__buffer__(flags)
-                except BufferError:
-                    assert flags & writable and owner.readonly
-                else:
-                    assert view.nbytes == 4 * PAGESIZE and view.readonly == owner.readonly
-                    view.release()
-        assert reader.buf.readonly and not shm.buf.readonly
-
-
 def test_a_metaclass_that_hides_the_base(name):
     """The library rejects a class whose method resolution order does not contain SharedMemory."""
 

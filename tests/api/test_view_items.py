@@ -267,7 +267,7 @@ def test_a_buffer_with_suboffsets_is_assigned_to_a_range(shm):
 
 VALUES = st.one_of(
     st.integers(), st.floats(), st.booleans(), st.complex_numbers(), st.binary(max_size=9), st.none(),
-    st.text(max_size=3), st.tuples(st.integers(), st.integers()),
+    st.text("a\0\u20ac", max_size=3), st.tuples(st.integers(), st.integers()),
 )  # fmt: skip
 ITEM_FORMATS = [
     *NUMBERS, *(p + c for p in "<>" for c in "?bBhHiIlLqQefd"), "5s", "<hh", "c", "Zf", ">Zd", "3x",
@@ -298,9 +298,14 @@ def test_a_replaced_struct_module_does_not_write_past_an_item(shm, monkeypatch):
     assert view[0] == 3 and bytes(shm.buf) == before
 
 
-@settings(max_examples=400, deadline=None)
-@given(format=st.sampled_from(ITEM_FORMATS), value=VALUES)
-def test_a_value_is_stored_or_refused(format, value):
+@settings(max_examples=20, deadline=None)
+@given(values=st.lists(VALUES, min_size=2, max_size=6))
+def test_a_value_is_stored_or_refused(values):
+    for format, value in itertools.product(ITEM_FORMATS, values):
+        check_a_value(format, value)
+
+
+def check_a_value(format, value):
     with SharedMemory.anonymous(64) as shm:
         view = shm.view(format, 2)
         before = shm.view().tobytes()
