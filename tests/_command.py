@@ -15,10 +15,17 @@ from pathlib import Path
 from _fork_server import Forked, take_terminal
 from _processes import needs_mounts, open_terminal
 
+import posixshm._command
+
 MOUNT = Path("/dev/shm")
 COMMAND = [sys.executable, "-m", "posixshm"]
 DEADLINE = 60
-_COMMAND_IMPORTS = ["runpy", "posixshm._command.main"]
+# The modules that the commands import when they need them.
+_COMMAND_IMPORTS = ["runpy", "encodings.ascii", "shutil", "unicodedata", "posixshm._holders"]
+_COMMAND_IMPORTS += sorted(
+    f"posixshm._command.{file.stem}"
+    for file in Path(posixshm._command.__file__).parent.glob("[a-z]*.py")
+)
 
 
 def run(*args, **keywords):

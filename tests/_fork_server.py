@@ -8,6 +8,7 @@ imported before the program begins. With POSIXSHM_TEST_NEW=1, every child is a n
 As a program: python _fork_server.py DESCRIPTOR MODULE... is a server.
 """
 
+import atexit
 import builtins
 import collections
 import ctypes
@@ -20,6 +21,7 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PRELOADED = ["posixshm", "_processes"]
@@ -224,8 +226,26 @@ def _become(request, descriptors):
         setattr(sys, f"__{name}__", new)
 
 
-def _main():
-    """Run the server. In each new process, clear this module and return the code of the program."""
+def _end(main, status):
+    """End like an interpreter with this status, but keep the modules, whose objects would take
+    longer to free than most programs run. Returns if only an interpreter can end this process."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for name in list(vars(main)):
+        vars(main)[name] = None
+    gc.collect()
+    if threading.active_count() > 1:
+        return  # daemon threads must not run on while the C library ends
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except (OSError, ValueError):
+        return
+    ctypes.PyDLL(None).exit(status)
+
+
+def _run():
+    """Run the server, and in each new process its program."""
     descriptor, *modules = sys.argv[1:]
     for module in modules:
         importlib.import_module(module)
@@ -240,13 +260,19 @@ def _main():
         sys.path[0], sys.argv = os.getcwd(), ["-m", *request["args"]]
         program = f"import runpy; runpy._run_module_as_main({program!r})"
     code = compile(program, "<string>", "exec", dont_inherit=True)
-    main = dict.fromkeys(["__doc__", "__package__", "__spec__"])
-    main.update(__name__="__main__", __annotations__={}, __builtins__=builtins)
-    main.update(__loader__=importlib.machinery.BuiltinImporter)
-    globals().clear()
-    globals().update(main)
-    return code
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    main.__loader__ = importlib.machinery.BuiltinImporter
+    main.__annotations__, main.__builtins__ = {}, builtins
+    try:
+        exec(code, vars(main))
+    except SystemExit as end:
+        status = 0 if end.code is None else end.code
+        end.__traceback__ = None
+        if isinstance(status, int):
+            _end(main, status & 0xFF)
+        raise
+    _end(main, 0)
 
 
 if __name__ == "__main__":
-    exec(_main(), globals())
+    _run()

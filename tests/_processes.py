@@ -45,6 +45,11 @@ def shm_names():
     return sorted(names)
 
 
+def rounds(few, many):
+    """The number of repetitions: `many` in CI, which sets POSIXSHM_ROUNDS; otherwise `few`."""
+    return many if "POSIXSHM_ROUNDS" in os.environ else few
+
+
 # -- in the test: requirements ------------------------------------------------------------------
 
 

@@ -120,10 +120,12 @@ def _use_a_lock():
 
 
 def _left_behind(before):
+    """The holdings that are not in `before`, and all holdings."""
     for attempt in range(6):
-        left = _holdings() - before
+        now = _holdings()
+        left = now - before
         if not left:
-            break
+            return [], now
         # Twice: an object that was freed may have been the last reference to another.
         gc.collect()
         if attempt == 2:
@@ -135,7 +137,7 @@ def _left_behind(before):
     while any(what.startswith("thread ") for what in left) and time.monotonic() < deadline:
         time.sleep(0.001)
         left = _holdings() - before
-    return sorted(left)
+    return sorted(left), None
 
 
 def _tidy(left):
@@ -156,13 +158,33 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
+_before = None  # the holdings before the next test, if they are known from the end of the last
+
+
+def pytest_fixture_setup(fixturedef):
+    _forget_holdings(fixturedef)
+
+
+def pytest_fixture_post_finalizer(fixturedef):
+    _forget_holdings(fixturedef)
+
+
+def _forget_holdings(fixturedef):
+    """A fixture of several tests may hold what none of these tests leaves behind."""
+    global _before
+    if fixturedef.scope != "function":
+        _before = None
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing(request):
     """Check that a passed test has left no file, descriptor, mapping, child process or thread."""
-    before = _holdings()
+    global _before
+    # Each test has another thread of pytest-timeout.
+    before = _before | _threads() if _before else _holdings()
     yield
     request.node.funcargs.clear()  # otherwise pytest would keep the results of other fixtures
-    left = _left_behind(before)
+    left, _before = _left_behind(before)
     _tidy(left)
     # The traceback of a failed test keeps objects alive, which is not a fault of the library.
     if left and request.node.stash.get(_passed, False):

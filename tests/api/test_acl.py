@@ -24,6 +24,7 @@ from _processes import (
     needs_acls,
     needs_mounts,
     needs_root,
+    rounds,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -344,7 +345,7 @@ def both(one, two):
 
 @pytest.mark.long
 @pytest.mark.once
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=rounds(20, 60), deadline=None)
 @given(data=st.data())
 def test_the_bytes_are_those_of_setfacl(data):
     """Both with a given mask and with a computed mask."""
@@ -362,7 +363,7 @@ def test_the_bytes_are_those_of_setfacl(data):
 
 @pytest.mark.long
 @pytest.mark.once
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=rounds(20, 60), deadline=None)
 @given(entries=lists())
 def test_a_list_is_restored_from_its_text(entries):
     with two_objects() as (one, two):
@@ -380,7 +381,7 @@ def test_a_list_is_restored_from_its_text(entries):
 
 @pytest.mark.long
 @pytest.mark.once
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=rounds(20, 40), deadline=None)
 @given(first=lists(), data=st.data())
 def test_entries_are_added_as_setfacl_adds_them(first, data):
     """The entries are added to those of the mode of a new object."""

@@ -16,7 +16,7 @@ import hypothesis
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from _processes import PATH, needs_mounts, shm_names
+from _processes import PATH, needs_mounts, rounds, shm_names
 from hypothesis import strategies as st
 
 import posixshm.array
@@ -26,7 +26,7 @@ from posixshm.array import SharedArray
 SHM = "/dev/shm/"
 ALIGNMENT = 4096
 
-property_test = hypothesis.settings(max_examples=100, deadline=None, database=None)
+property_test = hypothesis.settings(max_examples=rounds(30, 100), deadline=None, database=None)
 
 
 def removed(array):

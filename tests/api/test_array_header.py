@@ -9,14 +9,14 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
-from _processes import PATH, go
+from _processes import PATH, go, rounds
 from hypothesis import strategies as st
 
 import posixshm.array
 
 SHM = "/dev/shm/"
 
-property_test = hypothesis.settings(max_examples=300, deadline=None, database=None)
+property_test = hypothesis.settings(max_examples=rounds(60, 300), deadline=None, database=None)
 
 
 def header(text, version=(1, 0), length=None):

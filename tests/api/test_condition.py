@@ -6,7 +6,7 @@ import time
 
 import pytest
 from _primitives import die_with, elsewhere
-from _processes import PATH
+from _processes import PATH, rounds
 
 from posixshm import Condition, Lock, OwnerDiedError, RLock, SharedMemory
 
@@ -319,7 +319,7 @@ def test_the_lock_is_free_while_all_wait(start_python, name):
         child.hear("waiting")
         with condition:  # the thread that printed the line has released the lock
             pass
-        end = time.monotonic() + 1
+        end = time.monotonic() + rounds(0.2, 1.0)
         tries = 0
         while time.monotonic() < end:
             for _ in range(1000):

@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 from _formats import EXTENSIONS, NUMBERS
-from _processes import PATH
+from _processes import PATH, rounds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
@@ -305,7 +305,7 @@ def layouts(draw):
 
 
 @pytest.mark.long
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=rounds(100, 600), deadline=None)
 @given(layout=layouts())
 def test_views_equal_arrays_of_the_same_bytes(layout):
     dtype, shape, offset, strides = layout
@@ -342,7 +342,7 @@ NUMBER = st.one_of(
 
 
 @pytest.mark.long
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=rounds(100, 600), deadline=None)
 @given(dimensions=st.lists(st.tuples(NUMBER, NUMBER), max_size=4), offset=NUMBER)
 def test_a_view_lies_within_the_memory_or_is_refused(dimensions, offset):
     shape = tuple(items for items, _ in dimensions)

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 from _formats import EXTENSIONS, NUMBERS
+from _processes import rounds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -321,7 +322,7 @@ def check_a_value(format, value):
             assert view.tobytes()[: view.itemsize] == struct.pack(view.format, *values)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=rounds(60, 300), deadline=None)
 @given(
     format=st.sampled_from([f for f in ITEM_FORMATS if "Z" not in f]),
     data=st.binary(min_size=8, max_size=8),

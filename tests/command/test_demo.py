@@ -95,7 +95,10 @@ def test_the_film_needs_at_most_half_of_the_free_space():
 
 @pytest.mark.parametrize(
     ("mount", "setup"),
-    [("size=1m", ""), ("size=8m", "head -c 8m /dev/zero > /dev/shm/other || true")],
+    [
+        pytest.param("size=1m", "", marks=pytest.mark.long),
+        ("size=8m", "head -c 8m /dev/zero > /dev/shm/other || true"),
+    ],
     ids=["small", "full"],
 )
 def test_a_full_mount_is_one_line_of_error(mount, setup):
@@ -109,7 +112,9 @@ def test_a_full_mount_is_one_line_of_error(mount, setup):
 
 
 @pytest.mark.parametrize(
-    ("send", "signum"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)], ids=["INT", "TERM"]
+    ("send", "signum"),
+    [(os.killpg, signal.SIGINT), pytest.param(os.kill, signal.SIGTERM, marks=pytest.mark.long)],
+    ids=["INT", "TERM"],
 )
 def test_a_signal_ends_all_processes(send, signum):
     with Demo() as demo:
@@ -118,6 +123,7 @@ def test_a_signal_ends_all_processes(send, signum):
         assert demo.finish() == (128 + signum, "")
 
 
+@pytest.mark.long
 def test_ctrl_c_while_the_workers_start():
     with Demo() as demo:
         wait_for(demo.workers, "a worker")
@@ -144,6 +150,7 @@ def test_a_killed_worker_is_one_line_of_error():
         assert errors == "posixshm: a worker process ended before its work was done\n"
 
 
+@pytest.mark.long
 def test_a_killed_parent_leaves_nothing():
     with Demo() as demo:
         demo.stop_in_its_work()

@@ -28,6 +28,7 @@ def test_each_allocation_of_a_cycle_fails_once(run_python, faults, name, module)
     run_python(code, name, env=faults, timeout=200)
 
 
+@pytest.mark.long
 def test_a_failed_creation_leaves_no_name(run_python, faults, name):
     code = "import sys; from _failures import fail_to_make; fail_to_make(sys.argv[1])"
     run_python(code, name, env=faults, timeout=200)
@@ -61,6 +62,7 @@ def test_python_functions_of_the_package_without_memory(run_python, faults, name
     run_python(code, name, env=faults)
 
 
+@pytest.mark.long
 def test_an_import_that_fails_can_be_tried_again(run_python, faults):
     code = """
         import importlib, numpy, sys

@@ -9,13 +9,13 @@ import time
 
 import numpy as np
 import pytest
-from _processes import PATH
+from _processes import PATH, rounds
 
 from posixshm import Atomic, Event, Lock, SharedMemory, View, array
 from posixshm import shared_memory as dropin
 
 WRITE = "from children import hostile_writer; hostile_writer.main()"
-SECONDS = 2.0  # of each test
+SECONDS = rounds(0.3, 2.0)  # of each test
 FORMATS = ["b", "B", "?", "h", "I", "q", "Q", "e", "f", "d", "4s", "5p", "c", "F", "D", "<i", ">d"]
 
 

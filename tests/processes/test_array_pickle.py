@@ -15,6 +15,7 @@ import hypothesis
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+from _processes import rounds
 from hypothesis import strategies as st
 
 import posixshm.array
@@ -182,7 +183,7 @@ def test_after_the_object_grew(name):
 
 
 @pytest.mark.long
-@hypothesis.settings(max_examples=100, deadline=None, database=None)
+@hypothesis.settings(max_examples=rounds(30, 100), deadline=None, database=None)
 @hypothesis.given(st.data())
 def test_any_view_of_a_view(data):
     shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5))

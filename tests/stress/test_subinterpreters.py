@@ -10,7 +10,7 @@ import sys
 import sysconfig
 
 import pytest
-from _processes import COUNTING, SHM, needs_plain_build
+from _processes import COUNTING, SHM, needs_plain_build, rounds
 
 ROUNDS = int(os.environ.get("POSIXSHM_ROUNDS", "20"))
 BATCH = 200  # interpreters in one process, which keeps some MB of each
@@ -128,6 +128,7 @@ with unchanged():
 
 def test_many_interpreters_at_once(run):
     run(
+        f"TURNS = {rounds(5, 30)}"
         """
 me = "main"
 barrier, problems = threading.Barrier(7), []
@@ -301,19 +302,19 @@ def batches():
 
 
 @pytest.mark.long
-@pytest.mark.timeout(sum(120 + rounds for rounds in batches()))
+@pytest.mark.timeout(sum(120 + count for count in batches()))
 def test_the_library_adds_no_memory_to_an_interpreter(run):
     needs_plain_build("it keeps freed memory for a while")
-    for rounds in batches():
+    for count in batches():
         limits = f"blocks={NAMES}, malloc=1024, resident={KEPT}"
-        run(f"{GROWTH}\ncompare(ONCE, EMPTY, {rounds}, {limits})", timeout=100 + rounds)
+        run(f"{GROWTH}\ncompare(ONCE, EMPTY, {count}, {limits})", timeout=100 + count)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(sum(120 + rounds for rounds in batches()))
+@pytest.mark.timeout(sum(120 + count for count in batches()))
 def test_importing_the_library_again_adds_no_memory(run):
     """All memory is freed when the interpreter ends."""
     needs_plain_build("it keeps freed memory for a while")
-    for rounds in batches():
+    for count in batches():
         limits = f"blocks=5, malloc=1024, resident={KEPT}"
-        run(f"{GROWTH}\ncompare(AGAIN, ONCE, {rounds}, {limits})", timeout=100 + rounds)
+        run(f"{GROWTH}\ncompare(AGAIN, ONCE, {count}, {limits})", timeout=100 + count)
