@@ -38,12 +38,20 @@ handle_path(PyObject *name)
     return path;
 }
 
-/* The last descriptor of an object without a name frees its memory. */
+/* The last descriptor of an object without a name frees its memory, so it is
+ * closed without the GIL: in the deallocator of the map if that has no other
+ * user, so that the GIL is released once. */
 void
 handle_state_clear(handle_state *state)
 {
     struct fdref *fd = state->fd;
     state->fd = NULL;
+#ifndef Py_GIL_DISABLED
+    if (state->map != NULL && Py_REFCNT(state->map) == 1) {
+        state->map->closing = fd;
+        fd = NULL;
+    }
+#endif
     if (fd != NULL) {
         Py_BEGIN_ALLOW_THREADS
         fdref_drop(fd);
@@ -55,30 +63,35 @@ handle_state_clear(handle_state *state)
     state->finalizer = NULL;
 }
 
-/* Untracked, because the collector must not show it while it is empty. */
-static PyObject *
-new_pair(void)
+/* Lock the fields. If the handle itself was exported, move its map to old_maps,
+ * in a pair that is made without the lock, for that may run Python code. *pair:
+ * to be released without the lock. Returns 0; or -1, without the lock, with an
+ * exception. */
+static int
+lock_and_keep_map(SharedMemoryObject *self, PyObject **pair)
 {
-    PyObject *pair = PyTuple_New(2);
-    if (pair != NULL) {
-        PyObject_GC_UnTrack(pair);
+    *pair = NULL;
+    fields_lock(&self->fields);
+    while (self->has_exports && self->state.map != NULL) {
+        if (*pair != NULL) {
+            PyObject *rest = self->old_maps;
+            PyTuple_SET_ITEM(*pair, 0, Py_NewRef(self->state.map));
+            PyTuple_SET_ITEM(*pair, 1,
+                             rest != NULL ? rest : Py_NewRef(Py_None));
+            self->old_maps = *pair;
+            *pair = NULL;
+            return 0;
+        }
+        fields_unlock(&self->fields);
+        *pair = PyTuple_New(2);
+        if (*pair == NULL) {
+            return -1;
+        }
+        /* The collector must not show it while it is empty. */
+        PyObject_GC_UnTrack(*pair);
+        fields_lock(&self->fields);
     }
-    return pair;
-}
-
-/* If the handle itself was exported, move its mapping to old_maps. *pair was
- * made before the lock was taken, for that may run Python code. */
-static void
-keep_map_locked(SharedMemoryObject *self, PyObject **pair)
-{
-    if (self->has_exports && self->state.map != NULL) {
-        PyTuple_SET_ITEM(*pair, 0, Py_NewRef(self->state.map));
-        PyTuple_SET_ITEM(*pair, 1, self->old_maps != NULL
-                                       ? self->old_maps
-                                       : Py_NewRef(Py_None));
-        self->old_maps = *pair;
-        *pair = NULL;
-    }
+    return 0;
 }
 
 /* delete="last": the mapping removes the name when it is unmapped, and the end
@@ -112,16 +125,17 @@ prepare_last(SharedMemoryObject *self, const handle_state *state)
 int
 handle_install(SharedMemoryObject *self, handle_state *state)
 {
-    PyObject *pair = new_pair();
-    if (pair == NULL || prepare_last(self, state) < 0) {
-        Py_XDECREF(pair);
+    PyObject *pair;
+    if (prepare_last(self, state) < 0) {
         handle_state_clear(state);
         return -1;
     }
     mapping_complete(state->map);
     handle_table_remove(self);
-    fields_lock(&self->fields);
-    keep_map_locked(self, &pair);
+    if (lock_and_keep_map(self, &pair) < 0) {
+        handle_state_clear(state);
+        return -1;
+    }
     handle_state old = self->state;
     self->state = *state;
     self->has_exports = false;
@@ -139,17 +153,15 @@ int
 handle_replace_map(SharedMemoryObject *self, MemoryMapObject *old,
                    MemoryMapObject *map)
 {
-    PyObject *pair = new_pair();
-    if (pair == NULL) {
+    PyObject *pair;
+    mapping_complete(map);
+    map->last = last_share(old->last);
+    if (lock_and_keep_map(self, &pair) < 0) {
         Py_DECREF(map);
         return -1;
     }
-    mapping_complete(map);
-    map->last = last_share(old->last);
-    fields_lock(&self->fields);
     bool valid = self->open && self->state.map == old;
     if (valid) {
-        keep_map_locked(self, &pair);
         self->state.map = map;
         self->has_exports = false;
         self->size = mapping_size(map);

@@ -4,6 +4,7 @@
 
 #include "core/args.h"
 #include "core/errors.h"
+#include "core/memory/fdref.h"
 #include "core/memory/last.h"
 #include "core/memory/pages.h"
 #include "core/view/view.h"
@@ -73,6 +74,7 @@ mapping_dealloc(PyObject *op)
         struct pshm_region *region = self->region;
         self->region = NULL;
         Py_BEGIN_ALLOW_THREADS
+        fdref_drop(self->closing);
         pshm_region_drop(region);
         Py_END_ALLOW_THREADS
     }

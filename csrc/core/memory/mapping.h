@@ -34,6 +34,7 @@ typedef struct {
     struct pshm_region *region;         /* the memory, which may have owners
                                            that are not Python objects */
     struct last *last;                  /* last.h; or NULL */
+    struct fdref *closing;              /* closed with the mapping; or NULL */
     PyObject *weakrefs;
 } MemoryMapObject;
 

@@ -78,11 +78,12 @@ open_object(const struct pshm_new_object_params *params,
 }
 
 /* Take the use lock first: without it, a file with a temporary name looks
- * unused. Returns -EINTR, to start again, if it was reclaimed before that. */
+ * unused. A memfd needs none, because no process can reclaim it. Returns -EINTR, to start again, if it was reclaimed before that. */
 static int
-lock_object(struct pshm_new_object *new)
+lock_object(const struct pshm_new_object_params *params,
+            struct pshm_new_object *new)
 {
-    int rc = pshm_use_lock_take(new->fd);
+    int rc = params->kind == PSHM_MEMFD ? 0 : pshm_use_lock_take(new->fd);
     new->locked = rc == 0;
     if (rc == 0 && new->has_temporary) {
         struct stat st;
@@ -223,7 +224,7 @@ make_once(const struct pshm_new_object_params *params,
     *new = PSHM_NEW_OBJECT_NONE;
     int rc = open_object(params, new);
     if (rc == 0) {
-        rc = lock_object(new);
+        rc = lock_object(params, new);
     }
     if (rc == 0) {
         rc = own_object(params, new);

@@ -39,7 +39,8 @@ struct pshm_new_object_params {
 struct pshm_new_object {
     int fd;                             /* or -1 */
     struct pshm_identity id;
-    bool locked;                        /* it has a use lock (use_lock.h) */
+    bool locked;                        /* it has a use lock (use_lock.h),
+                                           or needs none */
     bool acl_refused;                   /* make failed to set the list */
     void *base;                         /* or NULL */
     size_t length;                      /* of the mapping */
