@@ -26,7 +26,7 @@ from .harness import CannotRun, Settings, run
 
 FOLDER = Path(__file__).parent
 NAMES = (
-    *("create", "attach", "processes", "lock", "contention", "atomic", "wake", "memory"),
+    *("create", "attach", "calls", "processes", "lock", "contention", "atomic", "wake", "memory"),
     *("names", "pages", "save", "travel", "handover", "views"),
 )
 PROCESSES = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .bench_create import cycles
+from .cycles import creating
 from .harness import Case, Kind, Settings
 from .peers import PREFIX, floor, scratch_names
 from .processes import Count, race_case, repeated
@@ -16,7 +16,7 @@ def counts() -> dict[str, tuple[Count, Kind]]:
     # `number` is that of the process.
     found = {
         who: (repeated(f"name = f'{PREFIX}{{number}}'\n{statement}", size=SIZE, **names), kind)
-        for who, (kind, statement, names) in cycles().items()
+        for who, (kind, statement, names) in creating().items()
     }
     raw = repeated(f"create(f'{PREFIX}{{number}}', size, 1)", create=floor().raw_create, size=SIZE)
     return found | {"raw C": (raw, "raw C"), "floor, once more": (found["floor"][0], "control")}

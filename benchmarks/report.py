@@ -127,7 +127,7 @@ def status_of(run: dict[str, Any]) -> int:
 
 def figure_text(value: float, unit: str) -> str:
     if unit != "ns":
-        return f"{value:.0f} {unit}" if unit == "B" else f"{value:.2f}"
+        return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g}"
     for name, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if abs(value) >= scale:
             return f"{value / scale:{'.0f' if value >= 100 * scale else '.3g'}} {name}"
@@ -158,7 +158,7 @@ def case_table(case: dict[str, Any]) -> list[str]:
     ]
     lines = [f"### {case['title']}", ""]
     lines += table(("", "median", "ratio", "middle half"), rows)
-    lines += ["", f"{case['rounds']} rounds, noise {percent(case['noise'])}."]
+    lines += ["", f"Rounds: {case['rounds']}. Noise: {percent(case['noise'])}."]
     lines[-1] += f" {case['remark'].capitalize()}." if case["remark"] else ""
     return lines + [goal_text(case, goal, goal["verdict"]) for goal in case["goals"]] + [""]
 
