@@ -27,9 +27,9 @@ def words(numbers):
 
 def overwrite(buf, start, length, numbers):
     """Overwrite words of the lock at `start`."""
-    mutexes = [start]  # and the slots of an RWLock
-    if length > 128 + 64 * 48:
-        mutexes += [start + 192 + 48 * numbers.randrange(64) for _ in range(3)]
+    mutexes = [start]  # and the entry and the slots of an RWLock
+    if length > 2048:
+        mutexes += [start + 128 + 64 * numbers.randrange(33) for _ in range(3)]
     for _ in range(numbers.choice((1, 1, 1, 2, 3, 8))):
         mutex = numbers.choice(mutexes)
         tid = threading.get_native_id().to_bytes(4, "little")

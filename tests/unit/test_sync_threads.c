@@ -200,24 +200,22 @@ use_the_rwlock(struct worker *worker)
 {
     struct place *place = worker->place;
     for (int i = 0; i < TIMES(2000); i++) {
-        struct pshm_rw_attempt attempt = {0};
-        int rc, slot;
+        bool pending = false;
+        int rc;
         if (i % 4 == worker->index) {
-            PATIENTLY(rc,
-                      pshm_rw_write(&place->lock, &place->rw, &place->rw_state,
-                                    &attempt, PSHM_RW_WAIT, before_long()));
+            PATIENTLY(rc, pshm_rw_write(&place->rw, &place->rw_state, &pending,
+                                        before_long()));
             expect(worker, rc == 0);
             place->plain++;
             place->other++;
-            rc = pshm_rw_done(&place->lock, &place->rw, &place->rw_state);
+            rc = pshm_rw_release(&place->rw, &place->rw_state);
             expect(worker, rc == 0);
         }
-        PATIENTLY(rc,
-                  pshm_rw_read(&place->lock, &place->rw, &place->rw_state,
-                               &attempt, PSHM_RW_WAIT, before_long(), &slot));
+        PATIENTLY(rc, pshm_rw_read(&place->rw, &place->rw_state, &pending,
+                                   before_long()));
         expect(worker, rc == 0);
         expect(worker, place->plain == place->other);
-        rc = pshm_rw_leave(&place->rw, &place->rw_state, slot);
+        rc = pshm_rw_release(&place->rw, &place->rw_state);
         expect(worker, rc == 0);
     }
 }
@@ -279,8 +277,9 @@ use_in_threads(void (*use)(struct worker *))
     pthread_t threads[THREADS];
     memset(&place, 0, sizeof(place));
     place.barrier.parties = THREADS;
-    CHECK_IS(pshm_rw_init(&place.lock, &place.rw), 0);
-    CHECK_IS(pshm_rw_open(&place.lock, &place.rw, &place.rw_state), 0);
+    CHECK_IS(pshm_lock_init(&place.lock, 0), 0);
+    CHECK_IS(pshm_rw_init(&place.rw), 0);
+    CHECK_IS(pshm_rw_open(&place.rw, &place.rw_state), 0);
     CHECK_IS(pshm_lock_open(&place.lock, 0, &place.mstate), 0);
     CHECK_IS(pshm_robust_init(&place.runner, 0), 0);
     CHECK_IS(pshm_robust_open(&place.runner, 0, &place.runner_state), 0);

@@ -190,6 +190,15 @@ check_states(void *context)
     write_file(path, cases[COUNT(cases) - 2].text);
     CHECK(!pshm_thread_has_ended(id, 0));
     CHECK(pshm_thread_has_ended(id, 77));
+    /* The 28th field tells whether the thread has replaced its program. */
+    write_file(path, "1 (x) R 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 "
+                     "77 23 24 25 26 27 1600");
+    CHECK(!pshm_thread_is_gone(id, 77, 0));
+    CHECK(!pshm_thread_is_gone(id, 77, 100));
+    CHECK(pshm_thread_is_gone(id, 77, 101));
+    CHECK_IS(pshm_thread_enter()->image, 100);
+    write_file(path, cases[COUNT(cases) - 2].text);
+    CHECK(!pshm_thread_is_gone(id, 78, 101));
     /* In another time namespace the times cannot be compared. */
     make_folder("/proc/self");
     make_folder("/proc/self/ns");

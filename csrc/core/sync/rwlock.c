@@ -1,76 +1,65 @@
 /* RWLock: many readers or one writer. */
-#include "core/sync/rwlock.h"
+#include "core/sync/lock.h"
 
-struct rwlock_memory {
-    struct pshm_primitive head;         /* its payload is rw's lock */
-    struct pshm_rwlock rw;
-};
+#include "core/errors.h"
 
-_Static_assert(sizeof(struct rwlock_memory) % 64 == 0
-                   && offsetof(struct rwlock_memory, rw.owners) % 64 == 0,
-               "whole lines");
+#include "posix/sync/rwlock.h"
+
+typedef struct {
+    PlacedObject base;
+    struct recovery recovery;           /* from a writer that died */
+    struct pshm_rwlock *rw;             /* or NULL: not attached */
+    struct pshm_rw_state state;
+} RWLockObject;
+
+static inline RWLockObject *
+as_rwlock(PyObject *op)
+{
+    return (RWLockObject *)op;
+}
 
 /* ---- Opening ---- */
 
 static int
 init_rwlock(struct pshm_primitive *primitive, const void *Py_UNUSED(value))
 {
-    struct pshm_rwlock *rw = (void *)(primitive + 1);
-    pshm_primitive_mark(rw);
-    for (int i = 0; i < PSHM_OWNER_LINES; i++) {
-        pshm_primitive_mark(&rw->owners[i]);
-    }
-    return pshm_rw_init((void *)primitive->payload, rw);
+    return pshm_rw_init((struct pshm_rwlock *)(void *)primitive);
 }
 
 static int
 rwlock_attach(PlacedObject *base, const placed_params *params)
 {
     RWLockObject *self = (RWLockObject *)base;
-    self->turnstile = placed_memory(base);
-    self->rw = (void *)(base->primitive + 1);
-    self->mstate = PyMem_RawCalloc(1, sizeof(*self->mstate));
-    if (self->mstate == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
+    self->rw = placed_memory(base);
     recovery_set(&self->recovery, params->values[0]);
-    int rc = pshm_rw_open(self->turnstile, self->rw, self->mstate);
+    int rc = pshm_rw_open(self->rw, &self->state);
     return rc < 0 ? placed_raise(base, rc) : 0;
 }
 
 /* ---- Acquiring ---- */
 
-static int
-attempt_once(RWLockObject *self, bool writes, enum pshm_rw_patience patience,
-             int64_t deadline, struct pshm_rw_attempt *progress)
-{
-    int slot;
-    return writes ? pshm_rw_write(self->turnstile, self->rw, self->mstate,
-                                  progress, patience, deadline)
-                  : pshm_rw_read(self->turnstile, self->rw, self->mstate,
-                                 progress, patience, deadline, &slot);
-}
+/* To read, or to write. */
+typedef int pshm_rw_acquire(struct pshm_rwlock *rw,
+                            struct pshm_rw_state *state, bool *pending,
+                            int64_t deadline);
 
 /* Returns as pshm_rw_read or pshm_rw_write; -EINTR only with an exception, and
  * the attempt is undone. */
 static int
-attempt(RWLockObject *self, bool writes, wait_timeout *timeout,
-        struct pshm_rw_attempt *progress)
+attempt(RWLockObject *self, pshm_rw_acquire *acquire, wait_timeout *timeout,
+        bool *pending)
 {
-    int rc = progress->turnstile ? -EBUSY
-                            : attempt_once(self, writes, PSHM_RW_TRY, 0,
-                                           progress);
+    int rc = *pending ? -EBUSY : acquire(self->rw, &self->state, pending,
+                                         PSHM_RW_TRY);
     if (rc != -EBUSY) {
         return rc;
     }
     timeout_begin(timeout);
-    WAIT_WITHOUT_GIL(rc, attempt_once(self, writes,
-                                      timeout->now ? PSHM_RW_PASS
-                                                   : PSHM_RW_WAIT,
-                                      timeout->deadline, progress));
+    WAIT_WITHOUT_GIL(rc, acquire(self->rw, &self->state, pending,
+                                 timeout->now ? PSHM_RW_NOW
+                                              : timeout->deadline));
     if (rc == -EINTR) {
-        pshm_rw_undo(self->turnstile, self->rw, self->mstate, progress);
+        pshm_rw_undo(self->rw, &self->state, pending);
     }
     return rc;
 }
@@ -112,56 +101,59 @@ static int
 recover_from_death(RWLockObject *self, bool recover)
 {
     if (!recover && recovery_call(&self->recovery, (PyObject *)self) < 0) {
-        pshm_rw_release_unrepaired(self->turnstile, self->rw, self->mstate);
+        pshm_rw_release_unrepaired(self->rw, &self->state);
         return -1;
     }
-    pshm_rw_repair(self->turnstile);
+    pshm_lock_repair(&self->rw->turnstile);
     atomic_store(&self->recovery.recovered, true);
     return 1;
 }
 
-int
-rwlock_get_write(RWLockObject *self, wait_timeout timeout, bool recover)
+/* Returns 1; 0: not in time; or -1 with an exception. recover: also after a
+ * writer that died. */
+static int
+acquire_to_write(RWLockObject *self, wait_timeout timeout, bool recover)
 {
-    struct pshm_rw_attempt progress = {0};
+    bool pending = false;
     if (placed_check(&self->base) < 0) {
         return -1;
     }
-    int rc = attempt(self, true, &timeout, &progress);
-    if (rc != -EOWNERDEAD) {
+    int rc = attempt(self, pshm_rw_write, &timeout, &pending);
+    if (rc == 0) {
+        atomic_store_explicit(&self->recovery.recovered, false,
+                              memory_order_relaxed);
+    }
+    else if (rc == -EOWNERDEAD && (recover || self->recovery.callback)) {
+        rc = attempt(self, pshm_rw_write, &timeout, &pending);
         if (rc == 0) {
-            atomic_store(&self->recovery.recovered, false);
+            return recover_from_death(self, recover);
         }
-        return conclude(self, rc);
     }
-    if (!recover && self->recovery.callback == NULL) {
-        pshm_rw_undo(self->turnstile, self->rw, self->mstate, &progress);
-        return conclude(self, rc);
-    }
-    rc = attempt(self, true, &timeout, &progress);
-    return rc == 0 ? recover_from_death(self, recover) : conclude(self, rc);
+    pshm_rw_undo(self->rw, &self->state, &pending);
+    return conclude(self, rc);
 }
 
-int
-rwlock_get_read(RWLockObject *self, wait_timeout timeout)
+static int
+acquire_to_read(RWLockObject *self, wait_timeout timeout)
 {
-    struct pshm_rw_attempt progress = {0};
+    bool pending = false;
     if (placed_check(&self->base) < 0) {
         return -1;
     }
     int rc;
-    while ((rc = attempt(self, false, &timeout, &progress)) == -EOWNERDEAD) {
-        pshm_rw_undo(self->turnstile, self->rw, self->mstate, &progress);
+    while ((rc = attempt(self, pshm_rw_read, &timeout, &pending))
+           == -EOWNERDEAD) {
+        pshm_rw_undo(self->rw, &self->state, &pending);
         if (self->recovery.callback == NULL) {
             break;
         }
         /* Only a writer can repair the data. Another writer may acquire the
          * lock and die before this thread reads. */
-        int acquired = rwlock_get_write(self, timeout, false);
+        int acquired = acquire_to_write(self, timeout, false);
         if (acquired <= 0) {
             return acquired;
         }
-        (void)pshm_rw_done(self->turnstile, self->rw, self->mstate);
+        (void)pshm_rw_release(self->rw, &self->state);
     }
     return conclude(self, rc);
 }
@@ -178,20 +170,30 @@ rwlock_get_read(RWLockObject *self, wait_timeout timeout)
 PARAMETERS(acquire_read, 2, 0, "blocking", "timeout");
 PARAMETERS(acquire_write, 2, 0, "blocking", "timeout", "recover");
 
+/* A method to read or to write, by a function for both. */
+#define SIDE_METHOD(method, function, writes)                                 \
+    static PyObject *rwlock_##method(PyObject *op, PyObject *const *args,     \
+                                     Py_ssize_t count, PyObject *kwnames)     \
+    {                                                                         \
+        return function(op, args, count, kwnames, &method##_signature,        \
+                        writes);                                              \
+    }
+
 static PyObject *
 acquire(PyObject *op, PyObject *const *args, Py_ssize_t count,
         PyObject *kwnames, const struct signature *signature, bool writes)
 {
     PyObject *values[3] = {NULL};
-    wait_timeout timeout;
+    wait_timeout timeout = WAIT_FOREVER;
     bool recover = false;
-    if (args_match(signature, args, count, kwnames, values) < 0
-        || timeout_of_acquire(values[0], values[1], &timeout) < 0
-        || arg_bool(values[2], &recover) < 0) {
+    if ((count > 0 || kwnames != NULL)
+        && (args_match(signature, args, count, kwnames, values) < 0
+            || timeout_of_acquire(values[0], values[1], &timeout) < 0
+            || arg_bool(values[2], &recover) < 0)) {
         return NULL;
     }
-    int acquired = writes ? rwlock_get_write(as_rwlock(op), timeout, recover)
-                          : rwlock_get_read(as_rwlock(op), timeout);
+    int acquired = writes ? acquire_to_write(as_rwlock(op), timeout, recover)
+                          : acquire_to_read(as_rwlock(op), timeout);
     return acquired < 0 ? NULL : PyBool_FromLong(acquired);
 }
 
@@ -203,12 +205,7 @@ PyDoc_STRVAR(
     "must not acquire the lock again. Each acquire counts as one of the 64\n"
     "readers. " TIMEOUT_DOC RAISES_DOC);
 
-static PyObject *
-rwlock_acquire_read(PyObject *op, PyObject *const *args, Py_ssize_t count,
-                    PyObject *kwnames)
-{
-    return acquire(op, args, count, kwnames, &acquire_read_signature, false);
-}
+SIDE_METHOD(acquire_read, acquire, false)
 
 PyDoc_STRVAR(
     rwlock_acquire_write_doc,
@@ -217,41 +214,7 @@ PyDoc_STRVAR(
     "Acquire the lock to write, alone.\n\n"
     TIMEOUT_DOC RECOVER_DOC RAISES_DOC);
 
-static PyObject *
-rwlock_acquire_write(PyObject *op, PyObject *const *args, Py_ssize_t count,
-                     PyObject *kwnames)
-{
-    return acquire(op, args, count, kwnames, &acquire_write_signature, true);
-}
-
-/* ---- Releasing ---- */
-
-bool
-rwlock_is_mine(const RWLockObject *self)
-{
-    return pshm_rw_writes(self->mstate) || pshm_rw_my_slot(self->mstate) >= 0;
-}
-
-int
-rwlock_release(RWLockObject *self)
-{
-    int rc;
-    if (!pshm_primitive_intact(self->base.primitive, self->base.kind)) {
-        return placed_raise(&self->base, -EBADMSG);
-    }
-    if (pshm_rw_writes(self->mstate)) {
-        if (recovery_check_release(&self->recovery) < 0) {
-            return -1;
-        }
-        rc = pshm_rw_done(self->turnstile, self->rw, self->mstate);
-    }
-    else {
-        int slot = pshm_rw_my_slot(self->mstate);
-        rc = slot < 0 ? -EPERM : pshm_rw_leave(self->rw, self->mstate, slot);
-    }
-    return rc == -EPERM ? recovery_raise_not_held()
-           : rc < 0     ? placed_raise(&self->base, rc) : 0;
-}
+SIDE_METHOD(acquire_write, acquire, true)
 
 PyDoc_STRVAR(
     rwlock_release_doc,
@@ -261,9 +224,140 @@ PyDoc_STRVAR(
     "lock were written over.");
 
 static PyObject *
-rwlock_release_method(PyObject *op, PyObject *Py_UNUSED(unused))
+rwlock_release(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return rwlock_release(as_rwlock(op)) < 0 ? NULL : Py_NewRef(Py_None);
+    RWLockObject *self = as_rwlock(op);
+    int rc = pshm_primitive_intact(self->base.primitive, self->base.kind)
+                 ? 0 : -EBADMSG;
+    if (rc == 0 && pshm_rw_writes(&self->state)
+        && recovery_check_release(&self->recovery) < 0) {
+        return NULL;
+    }
+    if (rc == 0) {
+        rc = pshm_rw_release(self->rw, &self->state);
+    }
+    if (rc < 0) {
+        (void)(rc == -EPERM ? recovery_raise_not_held()
+                            : placed_raise(&self->base, rc));
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- RWLock.read() and write(), for a with block ---- */
+
+typedef struct {
+    PyObject_HEAD
+    RWLockObject *rwlock;
+    wait_timeout timeout;
+    bool writes;
+} RWLockContextObject;
+
+static PyObject *
+new_context(PyObject *op, PyObject *const *args, Py_ssize_t count,
+            PyObject *kwnames, const struct signature *signature, bool writes)
+{
+    core_state *state = core_state_of_type(Py_TYPE(op));
+    PyObject *value;
+    wait_timeout timeout;
+    if (args_match(signature, args, count, kwnames, &value) < 0
+        || timeout_of_acquire(NULL, value, &timeout) < 0) {
+        return NULL;
+    }
+    RWLockContextObject *self =
+        (void *)placed_alloc(state->rwlock_context_type);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->rwlock = (RWLockObject *)Py_NewRef(op);
+    timeout_begin(&timeout);
+    self->timeout = timeout;
+    self->writes = writes;
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
+PARAMETERS(read, 1, 0, "timeout");
+PARAMETERS(write, 1, 0, "timeout");
+
+#define CONTEXT_DOC(method)                                                   \
+    #method "($self, /, timeout=-1)\n--\n\n"                                  \
+    "Return a context manager that acquires the lock to " #method ".\n\n"     \
+    "Its __enter__ raises TimeoutError if the lock is not acquired within\n"  \
+    "timeout seconds of this call."
+
+PyDoc_STRVAR(rwlock_read_doc, CONTEXT_DOC(read));
+PyDoc_STRVAR(rwlock_write_doc, CONTEXT_DOC(write));
+
+SIDE_METHOD(read, new_context, false)
+SIDE_METHOD(write, new_context, true)
+
+static PyObject *
+context_enter(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    RWLockContextObject *self = (RWLockContextObject *)op;
+    int acquired = self->writes
+                       ? acquire_to_write(self->rwlock, self->timeout, false)
+                       : acquire_to_read(self->rwlock, self->timeout);
+    if (acquired == 0) {
+        raise_errno_words(-ETIMEDOUT, NULL, "The lock was not free in time");
+    }
+    return acquired <= 0 ? NULL : Py_NewRef((PyObject *)self->rwlock);
+}
+
+/* As lock_exit(). */
+static PyObject *
+context_exit(PyObject *op, PyObject *const *args, Py_ssize_t count)
+{
+    RWLockObject *rwlock = ((RWLockContextObject *)op)->rwlock;
+    bool raising = count > 0 && args[0] != Py_None;
+    bool held = !raising || pshm_rw_writes(&rwlock->state)
+                || pshm_rw_reads(rwlock->rw, &rwlock->state);
+    return held ? rwlock_release((PyObject *)rwlock, NULL)
+                : Py_NewRef(Py_None);
+}
+
+static int
+context_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((RWLockContextObject *)op)->rwlock);
+    return 0;
+}
+
+static void
+context_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    Py_CLEAR(((RWLockContextObject *)op)->rwlock);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef context_methods[] = {WITH_METHODS(context), {0}};
+
+static PyType_Slot context_slots[] = {
+    {Py_tp_dealloc, context_dealloc},
+    {Py_tp_traverse, context_traverse},
+    {Py_tp_methods, context_methods},
+    {0, NULL},
+};
+
+static PyType_Spec context_spec = {
+    .name = "posixshm._core._RWLockContext",
+    .basicsize = sizeof(RWLockContextObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = context_slots,
+};
+
+int
+rwlock_add_context_type(PyObject *module, core_state *state)
+{
+    state->rwlock_context_type = (PyTypeObject *)PyType_FromModuleAndSpec(
+        module, &context_spec, NULL);
+    return state->rwlock_context_type == NULL ? -1 : 0;
 }
 
 /* ---- The type ---- */
@@ -286,11 +380,10 @@ static void
 rwlock_finalize(PlacedObject *base)
 {
     RWLockObject *self = (RWLockObject *)base;
-    if (self->mstate != NULL) {
-        pshm_rw_abandon(self->turnstile, self->rw, self->mstate,
-                        lock_keep_orphan, base->map);
+    if (self->rw != NULL && pshm_rw_abandon(self->rw, &self->state) < 0) {
+        lock_keep_orphan(base->map, &self->rw->turnstile.mutex,
+                         &self->state.turnstile);
     }
-    PyMem_RawFree(self->mstate);
 }
 
 #define RWLOCK_RECOVERY_DOC                                                   \
@@ -312,8 +405,8 @@ PyDoc_STRVAR(
     "A lock between processes for many readers or one writer.\n\n"
     "A writer that waits precedes new readers. At most 64 readers hold the\n"
     "lock at a time; further readers wait. The thread that acquires the lock\n"
-    "is an owner. If a reader dies, the kernel releases its slot. If a writer\n"
-    "dies, acquiring the lock raises OwnerDiedError:\n"
+    "is an owner. If a reader dies, a writer that waits notices it within 0.1\n"
+    "seconds. If a writer dies, acquiring the lock raises OwnerDiedError:\n"
     MAN(pthread_mutexattr_setrobust, 3) ".\n\n"
     PLACED_DOC_NAME PLACED_DOC_OPTIONS RWLOCK_RECOVERY_DOC "\n"
     PLACED_DOC_RAISES);
@@ -321,7 +414,7 @@ PyDoc_STRVAR(
 static PyMethodDef rwlock_methods[] = {
     KEYWORD_METHOD(rwlock, acquire_read),
     KEYWORD_METHOD(rwlock, acquire_write),
-    {"release", rwlock_release_method, METH_NOARGS, rwlock_release_doc},
+    PLAIN_METHOD(rwlock, release),
     KEYWORD_METHOD(rwlock, read),
     KEYWORD_METHOD(rwlock, write),
     PLACED_METHODS(rwlock_at_doc),
@@ -342,7 +435,7 @@ const struct placed_type rwlock_type = {
     .object_size = sizeof(RWLockObject),
     .references = {offsetof(RWLockObject, recovery.callback)},
     .kind = PSHM_PRIMITIVE_RWLOCK,
-    .size = sizeof(struct rwlock_memory),
+    .size = sizeof(struct pshm_rwlock),
     .alignment = PSHM_PRIMITIVE_ALIGNMENT,
     .owned = true,
     .init = init_rwlock,

@@ -1,362 +1,449 @@
 #include "posix/sync/rwlock.h"
 
+#include <limits.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "posix/sync/futex.h"
-#include "posix/sync/orphan.h"
 
-/* How long a reader may hold the turnstile, nanoseconds. */
-#define PASSING ((int64_t)1000 * 1000)
+/* In the word of a slot: wake the waiters after leaving it. */
+#define WAITED UINT64_C(0x80000000)
+#define ID UINT64_C(0x3fffffff)         /* FUTEX_TID_MASK */
+#define STARTED (UINT64_C(1) << 32)
 
-static struct pshm_owner *
-owner_of(struct pshm_rwlock *rw, int slot)
+int
+pshm_rw_init(struct pshm_rwlock *rw)
 {
-    return &rw->owners[slot / PSHM_OWNERS_IN_LINE]
-                .of[slot % PSHM_OWNERS_IN_LINE];
+    pshm_primitive_mark(&rw->entry);
+    for (int i = 0; i < PSHM_SLOT_LINES; i++) {
+        pshm_primitive_mark(&rw->lines[i]);
+    }
+    return pshm_lock_init(&rw->turnstile, 0);
 }
 
 int
-pshm_rw_init(struct pshm_lock *turnstile, struct pshm_rwlock *rw)
+pshm_rw_open(struct pshm_rwlock *rw, struct pshm_rw_state *state)
 {
-    int rc = pshm_lock_init(turnstile, 0);
-    for (int i = 0; rc == 0 && i < PSHM_SLOTS; i++) {
-        rc = pshm_robust_init(&rw->slots[i], 0);
-    }
-    return rc;
-}
-
-int
-pshm_rw_open(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
-             struct pshm_rw_state *mstate)
-{
-    int rc = pshm_lock_open(turnstile, 0, &mstate->turnstile);
-    for (int i = 0; rc == 0 && i < PSHM_SLOTS; i++) {
-        rc = pshm_robust_open(&rw->slots[i], 0, &mstate->slots[i]);
-        mstate->slots[i].space = mstate->turnstile.space;
-        mstate->slots[i].note = owner_of(rw, i);
-    }
-    return rc;
+    static atomic_uint last;
+    state->number =
+        atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
+    return pshm_lock_open(&rw->turnstile, 0, &state->turnstile);
 }
 
 static bool
-was_writing(const struct pshm_rwlock *rw)
+is_inconsistent(const struct pshm_rwlock *rw)
 {
-    return atomic_load_explicit(&rw->writing, memory_order_relaxed) != 0;
-}
-
-static void
-set_writing(struct pshm_rwlock *rw, struct pshm_rw_state *mstate, bool writing)
-{
-    mstate->writing = writing;
-    atomic_store_explicit(&rw->writing, writing, memory_order_relaxed);
-}
-
-static bool
-is_inconsistent(const struct pshm_lock *turnstile)
-{
-    return atomic_load_explicit(&turnstile->inconsistent, memory_order_relaxed)
+    return atomic_load_explicit(&rw->turnstile.inconsistent,
+                                memory_order_relaxed)
            != 0;
 }
 
-/* In this order, so that the next owner gets -EOWNERDEAD even if this thread
- * dies between the two steps. */
-static void
-mark_inconsistent(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
-                  struct pshm_rw_state *mstate)
+/* ---- Slots ---- */
+
+static uint64_t
+me(void)
 {
-    atomic_store_explicit(&turnstile->inconsistent, 1, memory_order_relaxed);
-    set_writing(rw, mstate, false);
+    const struct pshm_thread *self = pshm_thread();
+    return self->started * STARTED + self->id;
 }
 
-/* ---- Acquiring ---- */
-
-static int
-lock_turnstile(struct pshm_lock *turnstile, const struct pshm_rwlock *rw,
-          struct pshm_mutex_state *mstate, enum pshm_rw_patience patience,
-          int64_t deadline)
+/* Is this thread in the slot? Not after execve(2). */
+static bool
+is_mine(const struct pshm_rw_slot *slot)
 {
-    if (patience == PSHM_RW_WAIT) {
-        return pshm_lock_wait(turnstile, mstate, deadline);
+    return (atomic_load(&slot->reader) & ~WAITED) == me()
+           && atomic_load_explicit(&slot->image, memory_order_relaxed)
+                  == pshm_this_thread.image;
+}
+
+static struct pshm_rw_slot *
+slot_at(const struct pshm_rwlock *rw, unsigned i)
+{
+    const struct pshm_rw_line *line = &rw->lines[i % PSHM_SLOT_LINES];
+    return (struct pshm_rw_slot *)(uintptr_t)
+        &line->slots[i / PSHM_SLOT_LINES % 2];
+}
+
+/* The half of the word that contains the id, on which waiters sleep. */
+static atomic_uint *
+futex_of(struct pshm_rw_slot *slot)
+{
+    atomic_uint *halves = (atomic_uint *)(void *)&slot->reader;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return &halves[0];
+#else
+    return &halves[1];
+#endif
+}
+
+/* Returns NULL if all slots are taken. */
+static struct pshm_rw_slot *
+take_slot(struct pshm_rwlock *rw, const struct pshm_rw_state *state)
+{
+    /* Threads begin at different slots. */
+    unsigned first = pshm_thread()->id;
+    for (unsigned i = first; i != first + PSHM_SLOTS; i++) {
+        struct pshm_rw_slot *slot = slot_at(rw, i);
+        uint64_t reader = atomic_load_explicit(&slot->reader,
+                                               memory_order_relaxed);
+        /* Sequentially consistent, as the load of the entry that follows. */
+        if (reader == 0
+            && atomic_compare_exchange_strong(&slot->reader, &reader, me())) {
+            atomic_store_explicit(&slot->image, pshm_this_thread.image,
+                                  memory_order_relaxed);
+            atomic_store_explicit(&slot->object, state->number,
+                                  memory_order_relaxed);
+            return slot;
+        }
     }
-    int rc = pshm_lock_try(turnstile, mstate);
-    if (rc == -EBUSY && patience == PSHM_RW_PASS
-        && atomic_load_explicit(&rw->writer_waits, memory_order_relaxed)
-               == 0) {
-        rc = pshm_lock_wait(turnstile, mstate, pshm_now() + PASSING);
-        rc = rc == -ETIMEDOUT ? -EBUSY : rc;
+    return NULL;
+}
+
+/* For the thread whose id is in the word. The other fields are cleared first,
+ * so they are never those of an earlier reader. Release: a writer that finds
+ * the slot empty comes after the reader. */
+static void
+leave_slot(struct pshm_rw_slot *slot)
+{
+    atomic_store_explicit(&slot->object, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->image, 0, memory_order_relaxed);
+    if (atomic_exchange_explicit(&slot->reader, 0, memory_order_release)
+        & WAITED) {
+        (void)pshm_futex_wake(futex_of(slot), INT_MAX);
     }
-    return rc == -EDEADLK ? -EBUSY : rc;
+}
+
+/* Empty the slot of another thread, if this is still its word. */
+static bool
+evict(struct pshm_rw_slot *slot, uint64_t word)
+{
+    bool mine = atomic_compare_exchange_strong(&slot->reader, &word,
+                                               me() | (word & WAITED));
+    if (mine) {
+        leave_slot(slot);
+    }
+    return mine;
+}
+
+/* A slot in which this thread reads by this state, or NULL. */
+static struct pshm_rw_slot *
+my_slot(const struct pshm_rwlock *rw, const struct pshm_rw_state *state)
+{
+    unsigned first = pshm_thread()->id;
+    for (unsigned i = first; i != first + PSHM_SLOTS; i++) {
+        struct pshm_rw_slot *slot = slot_at(rw, i);
+        if (is_mine(slot)
+            && atomic_load_explicit(&slot->object, memory_order_relaxed)
+                   == state->number) {
+            return slot;
+        }
+    }
+    return NULL;
+}
+
+/* In how many slots does this thread read, by any state? */
+static int
+count_mine(const struct pshm_rwlock *rw)
+{
+    int count = 0;
+    for (unsigned i = 0; i < PSHM_SLOTS; i++) {
+        count += is_mine(slot_at(rw, i));
+    }
+    return count;
+}
+
+/* Has the reader died, or replaced its program? False if that is unknown, or
+ * if its id is of another PID namespace. */
+static bool
+is_gone(const struct pshm_rwlock *rw, const struct pshm_rw_slot *slot,
+        uint64_t word)
+{
+    unsigned id = (unsigned)(word & ID);
+    uint32_t space = atomic_load_explicit(&rw->header.space,
+                                          memory_order_relaxed);
+    uint32_t here = pshm_process_space();
+    return (space == 0 || here == 0 || space == here)
+           && (id == 0
+               || pshm_thread_is_gone(
+                   id, (unsigned)(word / STARTED),
+                   atomic_load_explicit(&slot->image, memory_order_relaxed)));
+}
+
+/* For the owner of the turnstile: empty the slots of readers that are gone, at
+ * most once in half a poll interval. Returns whether there were any. */
+static bool
+evict_in_time(struct pshm_rwlock *rw, struct pshm_rw_state *state)
+{
+    int64_t now = pshm_now_coarse();
+    int64_t last = atomic_load_explicit(&state->looked, memory_order_relaxed);
+    bool any = false;
+    if (last != 0 && now - last < PSHM_POLL_INTERVAL / 2) {
+        return false;
+    }
+    atomic_store_explicit(&state->looked, now, memory_order_relaxed);
+    for (unsigned i = 0; i < PSHM_SLOTS; i++) {
+        struct pshm_rw_slot *slot = slot_at(rw, i);
+        uint64_t word = atomic_load(&slot->reader);
+        if (word != 0 && is_gone(rw, slot, word)) {
+            any = evict(slot, word) || any;
+        }
+    }
+    return any;
+}
+
+/* ---- The turnstile ---- */
+
+/* Release: a thread that finds the entry open sees what this thread wrote. */
+static void
+set_entry(struct pshm_rwlock *rw, unsigned entry)
+{
+    atomic_store_explicit(&rw->entry, entry, memory_order_release);
 }
 
 /* Returns 0 or -EOWNERDEAD with the turnstile locked, or another error. */
 static int
-acquire_turnstile(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
-          struct pshm_rw_state *mstate, struct pshm_rw_attempt *attempt,
-          enum pshm_rw_patience patience, int64_t deadline)
+lock_turnstile(struct pshm_rwlock *rw, struct pshm_rw_state *state,
+               bool *pending, int64_t deadline)
 {
-    if (attempt->turnstile) {
-        return 0;
-    }
-    int rc =
-        lock_turnstile(turnstile, rw, &mstate->turnstile, patience, deadline);
+    int rc = deadline > 0
+                 ? pshm_lock_wait(&rw->turnstile, &state->turnstile, deadline)
+                 : pshm_lock_try(&rw->turnstile, &state->turnstile);
     if (rc != 0 && rc != -EOWNERDEAD) {
-        return rc;
+        return rc == -EDEADLK && deadline <= 0 ? -EBUSY : rc;
     }
-    attempt->turnstile = true;
-    mstate->writing = false;
-    if (rc == -EOWNERDEAD && !is_inconsistent(turnstile) && !was_writing(rw)) {
-        atomic_store_explicit(&rw->writer_waits, 0, memory_order_relaxed);
-        pshm_lock_repair(turnstile);         /* the dead owner did not write */
-        rc = 0;
+    *pending = true;
+    state->writing = false;
+    if (rc == -EOWNERDEAD && !is_inconsistent(rw)
+        && !(atomic_load(&rw->entry) & PSHM_ENTRY_WRITING)) {
+        pshm_lock_repair(&rw->turnstile);
+        rc = 0;                         /* the dead owner did not write */
     }
-    return rc;
-}
-
-/* Returns 0: locked. A slot whose owner died is free. */
-static int
-repaired(struct pshm_robust *slot, int rc)
-{
     if (rc == -EOWNERDEAD) {
-        pshm_robust_repair(slot);
-        rc = 0;
+        atomic_store(&rw->turnstile.inconsistent, 1);
+        set_entry(rw, PSHM_ENTRY_CLOSED);
     }
     return rc;
 }
 
-static bool
-is_orphaned(struct pshm_rwlock *rw, int slot)
-{
-    return atomic_load_explicit(&owner_of(rw, slot)->thread,
-                                memory_order_relaxed) == PSHM_ORPHANED;
-}
-
-/* No other reader will release a slot: all slots are held by this thread, so
- * that only a signal handler can release one, or orphaned, so that their
- * owners may end. */
-static int
-wait_for_any(struct pshm_rwlock *rw, int slot, bool all_mine, int64_t deadline)
-{
-    if (all_mine && deadline == PSHM_NEVER) {
-        return -EAGAIN;
-    }
-    atomic_uint *word = pshm_robust_word(&rw->slots[slot]);
-    int rc = pshm_futex_wait(word, atomic_load(word), deadline);
-    return rc == 0 ? -EINTR : rc;
-}
-
-/* Lock the first free slot, beginning at an index that depends on this
- * thread's number. If no slot is free, wait for the first one that another
- * reader will release. */
-static int
-find_slot(struct pshm_rwlock *rw, struct pshm_rw_state *mstate,
-          enum pshm_rw_patience patience, int64_t deadline, int *slot)
-{
-    int rc, mine = 0, other = -1;
-    int first = (int)(pshm_thread()->number % PSHM_SLOTS);
-    for (int i = 0; i < PSHM_SLOTS; i++) {
-        *slot = (first + i) % PSHM_SLOTS;
-        rc = pshm_robust_try(&rw->slots[*slot], &mstate->slots[*slot]);
-        if (rc != -EBUSY && rc != -EDEADLK) {
-            return repaired(&rw->slots[*slot], rc);
-        }
-        mine += rc == -EDEADLK;
-        if (rc == -EBUSY && other < 0 && !is_orphaned(rw, *slot)) {
-            other = *slot;
-        }
-    }
-    if (patience != PSHM_RW_WAIT) {
-        return -EBUSY;
-    }
-    if (other < 0) {
-        return wait_for_any(rw, first, mine == PSHM_SLOTS, deadline);
-    }
-    *slot = other;
-    rc = pshm_robust_lock(&rw->slots[other], &mstate->slots[other], deadline);
-    return repaired(&rw->slots[other], rc == -EINPROGRESS ? -EINTR : rc);
-}
-
-/* For the owner of the turnstile, so that the slot stays free: it has no
- * reader, or one whose Python object was deallocated. The kernel clears the id
- * of a dead owner. */
-static bool
-is_free(struct pshm_rwlock *rw, int i)
-{
-    unsigned word = atomic_load_explicit(pshm_robust_word(&rw->slots[i]),
-                                         memory_order_acquire);
-    return (word & FUTEX_TID_MASK) == 0 || is_orphaned(rw, i);
-}
-
-static int
-wait_for_slot(struct pshm_rwlock *rw, struct pshm_rw_state *mstate, int i,
-              enum pshm_rw_patience patience, int64_t deadline)
-{
-    struct pshm_robust *slot = &rw->slots[i];
-    struct pshm_mutex_state *mine = &mstate->slots[i];
-    int rc = patience == PSHM_RW_WAIT ? pshm_robust_lock(slot, mine, deadline)
-                                      : pshm_robust_busy(slot, mine);
-    rc = repaired(slot, rc);
-    if (rc == 0) {
-        rc = pshm_robust_unlock(slot, mine);
-    }
-    return rc == -EINPROGRESS ? 0 : rc;
-}
-
+/* Unlock the turnstile. An inconsistent lock stays closed. */
 void
-pshm_rw_undo(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
-             struct pshm_rw_state *mstate, struct pshm_rw_attempt *attempt)
+pshm_rw_undo(struct pshm_rwlock *rw, struct pshm_rw_state *state,
+             bool *pending)
 {
-    if (attempt->turnstile) {
-        atomic_store_explicit(&rw->writer_waits, 0, memory_order_relaxed);
-        if (was_writing(rw) || is_inconsistent(turnstile)) {
-            mark_inconsistent(turnstile, rw, mstate);
-            pshm_lock_release_unrepaired(turnstile, &mstate->turnstile);
-        }
-        else {
-            (void)pshm_lock_release(turnstile, &mstate->turnstile);
-        }
+    if (*pending && is_inconsistent(rw)) {
+        set_entry(rw, PSHM_ENTRY_CLOSED);
+        pshm_lock_release_unrepaired(&rw->turnstile, &state->turnstile);
     }
-    *attempt = (struct pshm_rw_attempt){0};
+    else if (*pending) {
+        set_entry(rw, 0);
+        (void)pshm_lock_release(&rw->turnstile, &state->turnstile);
+    }
+    *pending = false;
 }
 
 /* Returns the result of an attempt, which is undone if it failed. */
 static int
-conclude(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
-         struct pshm_rw_state *mstate, struct pshm_rw_attempt *attempt, int rc)
+conclude(struct pshm_rwlock *rw, struct pshm_rw_state *state, bool *pending,
+         int rc)
 {
     if (rc < 0 && rc != -EINTR && rc != -EOWNERDEAD) {
-        pshm_rw_undo(turnstile, rw, mstate, attempt);
+        pshm_rw_undo(rw, state, pending);
     }
     return rc;
 }
 
-int
-pshm_rw_read(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
-             struct pshm_rw_state *mstate, struct pshm_rw_attempt *attempt,
-             enum pshm_rw_patience patience, int64_t deadline, int *slot)
+/* For the owner of the turnstile: wait until the slot may be empty. Returns 0,
+ * -EBUSY, -EINTR or -ETIMEDOUT. */
+static int
+wait_for_slot(struct pshm_rwlock *rw, struct pshm_rw_state *state,
+              struct pshm_rw_slot *slot, int64_t deadline)
 {
-    int rc =
-        acquire_turnstile(turnstile, rw, mstate, attempt, patience, deadline);
-    if (rc == 0) {
-        rc = find_slot(rw, mstate, patience, deadline, slot);
+    if (deadline == PSHM_RW_TRY) {
+        return -EBUSY;
     }
-    if (rc == 0) {
-        (void)pshm_lock_release(turnstile, &mstate->turnstile);
-        *attempt = (struct pshm_rw_attempt){0};
+    if (evict_in_time(rw, state)) {
+        return 0;
     }
-    return conclude(turnstile, rw, mstate, attempt, rc);
+    uint64_t reader = atomic_load(&slot->reader);
+    if (reader == 0
+        || (!(reader & WAITED)
+            && !atomic_compare_exchange_strong(&slot->reader, &reader,
+                                               reader | WAITED))) {
+        return 0;
+    }
+    return pshm_futex_wait(futex_of(slot), (unsigned)(reader | WAITED),
+                           deadline);
+}
+
+/* ---- Acquiring ---- */
+
+/* Take a slot as the owner of the turnstile. If all are taken, close the
+ * entry, so that later readers do not take the next empty one. */
+static int
+take_slot_or_wait(struct pshm_rwlock *rw, struct pshm_rw_state *state,
+                  int64_t deadline)
+{
+    while (take_slot(rw, state) == NULL) {
+        unsigned other = 0;
+        while (other < PSHM_SLOTS - 1 && is_mine(slot_at(rw, other))) {
+            other++;
+        }
+        if (deadline == PSHM_NEVER && count_mine(rw) == PSHM_SLOTS) {
+            return -EAGAIN;
+        }
+        set_entry(rw, PSHM_ENTRY_CLOSED);
+        int rc = wait_for_slot(rw, state, slot_at(rw, other), deadline);
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    return 0;
 }
 
 int
-pshm_rw_write(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
-              struct pshm_rw_state *mstate, struct pshm_rw_attempt *attempt,
-              enum pshm_rw_patience patience, int64_t deadline)
+pshm_rw_read(struct pshm_rwlock *rw, struct pshm_rw_state *state,
+             bool *pending, int64_t deadline)
 {
-    int rc =
-        acquire_turnstile(turnstile, rw, mstate, attempt, patience, deadline);
+    int rc = 0;
+    if (!*pending) {
+        struct pshm_rw_slot *slot = take_slot(rw, state);
+        if (slot != NULL && atomic_load(&rw->entry) == 0) {
+            return 0;
+        }
+        if (slot != NULL) {
+            leave_slot(slot);
+        }
+        rc = lock_turnstile(rw, state, pending, deadline);
+    }
     if (rc == 0) {
-        atomic_store_explicit(&rw->writer_waits, 1, memory_order_relaxed);
-    }
-    while (rc == 0 && attempt->slots < PSHM_SLOTS) {
-        int i = attempt->slots;
-        rc = is_free(rw, i) ? 0
-                            : wait_for_slot(rw, mstate, i, patience, deadline);
-        attempt->slots += rc == 0;
+        rc = take_slot_or_wait(rw, state, deadline);
     }
     if (rc == 0) {
-        set_writing(rw, mstate, true);
-        *attempt = (struct pshm_rw_attempt){0};
+        pshm_rw_undo(rw, state, pending);   /* it holds a slot now */
     }
-    return conclude(turnstile, rw, mstate, attempt, rc);
+    return conclude(rw, state, pending, rc);
+}
+
+/* Returns NULL if all slots are empty. */
+static struct pshm_rw_slot *
+taken_slot(struct pshm_rwlock *rw)
+{
+    for (unsigned i = 0; i < PSHM_SLOT_LINES; i++) {
+        struct pshm_rw_slot *slots = rw->lines[i].slots;
+        if (atomic_load(&slots[0].reader) != 0) {
+            return &slots[0];
+        }
+        if (atomic_load(&slots[1].reader) != 0) {
+            return &slots[1];
+        }
+    }
+    return NULL;
+}
+
+int
+pshm_rw_write(struct pshm_rwlock *rw, struct pshm_rw_state *state,
+              bool *pending, int64_t deadline)
+{
+    struct pshm_rw_slot *slot;
+    int rc = *pending ? 0 : lock_turnstile(rw, state, pending, deadline);
+    if (rc == 0) {
+        /* Sequentially consistent, as the loads of the slots that follow. */
+        atomic_store(&rw->entry, PSHM_ENTRY_CLOSED);
+    }
+    while (rc == 0 && (slot = taken_slot(rw)) != NULL) {
+        rc = deadline == PSHM_NEVER && count_mine(rw) > 0
+                 ? -EDEADLK : wait_for_slot(rw, state, slot, deadline);
+    }
+    if (rc == 0) {
+        set_entry(rw, PSHM_ENTRY_CLOSED | PSHM_ENTRY_WRITING);
+        state->writing = true;
+        *pending = false;
+    }
+    return conclude(rw, state, pending, rc);
 }
 
 /* ---- Releasing ---- */
 
-void
-pshm_rw_repair(struct pshm_lock *turnstile)
+static int
+stop_writing(struct pshm_rwlock *rw, struct pshm_rw_state *state)
 {
-    pshm_lock_repair(turnstile);
-}
-
-void
-pshm_rw_release_unrepaired(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
-                struct pshm_rw_state *mstate)
-{
-    pshm_lock_begin_repair(turnstile);
-    (void)pshm_rw_done(turnstile, rw, mstate);
-}
-
-int
-pshm_rw_leave(struct pshm_rwlock *rw, struct pshm_rw_state *mstate, int slot)
-{
-    pshm_orphans_release();
-    return pshm_robust_unlock(&rw->slots[slot], &mstate->slots[slot]);
-}
-
-int
-pshm_rw_done(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
-             struct pshm_rw_state *mstate)
-{
-    if (!pshm_rw_writes(mstate)) {
-        return -EPERM;
-    }
-    set_writing(rw, mstate, false);
-    atomic_store_explicit(&rw->writer_waits, 0, memory_order_relaxed);
-    int rc = pshm_lock_release(turnstile, &mstate->turnstile);
+    state->writing = false;
+    set_entry(rw, is_inconsistent(rw) ? PSHM_ENTRY_CLOSED : 0);
+    int rc = pshm_lock_release(&rw->turnstile, &state->turnstile);
     if (rc < 0) {
         /* Other threads may have held the lock at the same time. */
-        atomic_store_explicit(&turnstile->inconsistent, 1,
-                              memory_order_relaxed);
-        mstate->writing = pshm_mutex_state_mine(&mstate->turnstile);
+        atomic_store(&rw->turnstile.inconsistent, 1);
+        set_entry(rw, PSHM_ENTRY_CLOSED);
+        state->writing = pshm_mutex_state_mine(&state->turnstile);
     }
     return rc;
 }
 
-/* The owner of the turnstile acquires or writes: it is not a reader of the
- * slots that it checks. */
-int
-pshm_rw_my_slot(const struct pshm_rw_state *mstate)
+void
+pshm_rw_release_unrepaired(struct pshm_rwlock *rw, struct pshm_rw_state *state)
 {
-    if (pshm_mutex_state_mine(&mstate->turnstile)) {
-        return -1;
+    pshm_lock_begin_repair(&rw->turnstile);
+    (void)stop_writing(rw, state);
+}
+
+int
+pshm_rw_release(struct pshm_rwlock *rw, struct pshm_rw_state *state)
+{
+    if (pshm_rw_writes(state)) {
+        return stop_writing(rw, state);
     }
-    for (int i = 0; i < PSHM_SLOTS; i++) {
-        if (pshm_mutex_state_mine(&mstate->slots[i])) {
-            return i;
-        }
+    struct pshm_rw_slot *slot = my_slot(rw, state);
+    if (slot == NULL) {
+        return -EPERM;
     }
-    return -1;
+    leave_slot(slot);
+    return 0;
 }
 
 bool
-pshm_rw_writes(const struct pshm_rw_state *mstate)
+pshm_rw_writes(const struct pshm_rw_state *state)
 {
-    return pshm_mutex_state_mine(&mstate->turnstile) && mstate->writing;
+    return pshm_mutex_state_mine(&state->turnstile) && state->writing;
 }
 
-void
-pshm_rw_abandon(struct pshm_lock *turnstile, struct pshm_rwlock *rw,
-                struct pshm_rw_state *mstate,
-                void (*keep)(void *context, struct pshm_robust *r,
-                             const struct pshm_mutex_state *mstate),
-                void *context)
+bool
+pshm_rw_reads(const struct pshm_rwlock *rw, const struct pshm_rw_state *state)
 {
-    if (pshm_lock_abandon(turnstile, &mstate->turnstile) < 0) {
-        keep(context, &turnstile->mutex, &mstate->turnstile);
-    }
-    for (int i = 0; i < PSHM_SLOTS; i++) {
-        if (pshm_robust_abandon(&rw->slots[i], &mstate->slots[i], NULL) < 0) {
-            keep(context, &rw->slots[i], &mstate->slots[i]);
-        }
-    }
+    return my_slot(rw, state) != NULL;
 }
 
 int
-pshm_rw_readers(struct pshm_rwlock *rw)
+pshm_rw_readers(const struct pshm_rwlock *rw)
 {
     int count = 0;
-    if (was_writing(rw)) {
+    if (atomic_load(&rw->entry) & PSHM_ENTRY_WRITING) {
         return -1;
     }
-    for (int i = 0; i < PSHM_SLOTS; i++) {
-        count += !is_free(rw, i);
+    for (unsigned i = 0; i < PSHM_SLOTS; i++) {
+        count += atomic_load(&slot_at(rw, i)->reader) != 0;
     }
     return count;
+}
+
+/* False for a thread that the process had before it forked. */
+static bool
+is_of_this_process(uint64_t word)
+{
+    return syscall(SYS_tgkill, pshm_process_id(), (pid_t)(word & ID), 0) == 0;
+}
+
+int
+pshm_rw_abandon(struct pshm_rwlock *rw, struct pshm_rw_state *state)
+{
+    for (unsigned i = 0; i < PSHM_SLOTS; i++) {
+        struct pshm_rw_slot *slot = slot_at(rw, i);
+        uint64_t word = atomic_load(&slot->reader);
+        while (word != 0
+               && atomic_load_explicit(&slot->object, memory_order_relaxed)
+                      == state->number
+               && is_of_this_process(word) && !evict(slot, word)) {
+            word = atomic_load(&slot->reader);
+        }
+    }
+    return pshm_lock_abandon(&rw->turnstile, &state->turnstile);
 }

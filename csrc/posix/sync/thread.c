@@ -24,9 +24,14 @@ times_can_be_compared(void)
            || (unsigned)st.st_ino == FIRST_TIME_SPACE;
 }
 
-/* Read the state and start time from /proc/ID/stat. Returns 0 or -errno. */
+struct thread_stat {
+    char state;
+    unsigned started, image;
+};
+
+/* Read /proc/ID/stat. Returns 0 or -errno. */
 static int
-read_stat(unsigned id, char *state, unsigned *started)
+read_stat(unsigned id, struct thread_stat *out)
 {
     char path[40], text[1024];
     (void)snprintf(path, sizeof(path), "/proc/%u/stat", id);
@@ -41,20 +46,24 @@ read_stat(unsigned id, char *state, unsigned *started)
     }
     text[n] = '\0';
     /* The name of the program may contain any character except NUL. The state
-     * is the third field, the start time the 22nd. */
+     * is the third field, the start time the 22nd. The 28th is the address of
+     * the stack, which is random in each image; it is 0 if this process may not
+     * inspect the other one. */
     const char *fields = strrchr(text, ')');
-    unsigned long long ticks = 0;
+    unsigned long long ticks = 0, stack = 0;
     if (fields == NULL
         /* The kernel writes a number there, and it fits. */
         /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
         || sscanf(fields,
                   ") %c %*s %*s %*s %*s %*s %*s %*s %*s %*s"
-                  " %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
-                  state, &ticks)
-               != 2) {
+                  " %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu"
+                  " %*s %*s %*s %*s %*s %llu",
+                  &out->state, &ticks, &stack)
+               < 2) {
         return -EBADMSG;
     }
-    *started = (unsigned)ticks;
+    out->started = (unsigned)ticks;
+    out->image = (unsigned)(stack / 16);
     return 0;
 }
 
@@ -147,7 +156,7 @@ pshm_thread_enter(void)
 {
     static atomic_uint last;
     struct pshm_thread *self = &pshm_this_thread;
-    char state;
+    struct thread_stat stat = {0};
     if (self->forks == 0) {
         watch_end();
     }
@@ -162,27 +171,32 @@ pshm_thread_enter(void)
                    | (atomic_fetch_add_explicit(&last, 1, memory_order_relaxed)
                       & UINT32_MAX);
     self->id = (unsigned)syscall(SYS_gettid);
-    if (!times_can_be_compared()
-        || read_stat(self->id, &state, &self->started) < 0) {
-        self->started = 0;
-    }
+    (void)read_stat(self->id, &stat);
+    self->started = times_can_be_compared() ? stat.started : 0;
+    self->image = stat.image;
     return self;
 }
 
 bool
-pshm_thread_has_ended(unsigned id, unsigned started)
+pshm_thread_is_gone(unsigned id, unsigned started, unsigned image)
 {
-    char state;
-    unsigned started_now;
+    struct thread_stat stat;
     /* kill(2) also finds a thread that is not the first one of its process,
      * and a zombie process. */
     if (pshm_result(kill((pid_t)id, 0)) == -ESRCH) {
         return true;
     }
-    if (read_stat(id, &state, &started_now) < 0) {
+    if (read_stat(id, &stat) < 0) {
         return false;
     }
-    return state == 'Z'
-           || (started != 0 && started_now != 0 && started_now != started
+    return stat.state == 'Z'
+           || (image != 0 && stat.image != 0 && stat.image != image)
+           || (started != 0 && stat.started != 0 && stat.started != started
                && times_can_be_compared());
+}
+
+bool
+pshm_thread_has_ended(unsigned id, unsigned started)
+{
+    return pshm_thread_is_gone(id, started, 0);
 }

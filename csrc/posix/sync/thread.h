@@ -26,6 +26,8 @@ struct pshm_thread {
                                            were read; 0: not yet */
     unsigned id;                        /* gettid(2) */
     unsigned started;                   /* ticks; 0: unknown */
+    unsigned image;                     /* differs after execve(2), if
+                                           addresses are random; 0: unknown */
     unsigned held_count, held_room;
     bool foreign;                       /* another library's mutex may be
                                            between those of held */
@@ -119,5 +121,9 @@ void pshm_thread_at_end(void (*function)(void));
  * for a zombie, and if another thread has the id now; false if the answer is
  * unknown. Takes some microseconds. */
 bool pshm_thread_has_ended(unsigned id, unsigned started);
+
+/* The same, and true also if the thread has replaced its program: its image is
+ * another one now. */
+bool pshm_thread_is_gone(unsigned id, unsigned started, unsigned image);
 
 #endif

@@ -15,9 +15,10 @@ from posixshm._holders import command_of
 
 _THREAD = 0x3FFFFFFF  # of the word of a robust mutex: futex(2)
 _DIED = 0x40000000
-_SLOT = 48  # bytes of a mutex
-_SLOTS, _SLOTS_AT = 64, 192
-_WRITING_AT = 128
+_MUTEX = 48  # bytes
+_LINE, _LINES, _LINES_AT = 64, 32, 192
+_SLOTS_IN_LINE, _SLOT = 2, 16
+_ENTRY_AT, _WRITING = 128, 2
 _RUNNER_AT = 128
 _STATES = {"T": "stopped", "t": "stopped", "Z": "ended", "X": "ended", "D": "in a system call"}
 
@@ -46,21 +47,24 @@ class Owner(NamedTuple):
 def owners(tag: Tag, read: Reader) -> list[Owner]:
     """Return the threads that hold the locks of the primitive at offset 0 of the object."""
     if tag.type in ("Lock", "RLock", "Condition"):
-        return _mutex("owner", read(0, 64), 0, tag)
+        return _mutex("owner", read(0, 64), tag)
     if tag.type == "Barrier":
-        return _mutex("action", read(_RUNNER_AT, _SLOT), 0, tag)
+        return _mutex("action", read(_RUNNER_AT, _MUTEX), tag)
     if tag.type != "RWLock":
         return []
-    writing = read(_WRITING_AT, 4) != bytes(4)
-    found = _mutex("writer", read(0, 64), 0, tag) if writing else []
-    slots = read(_SLOTS_AT, _SLOTS * _SLOT)
-    for i in range(len(slots) // _SLOT):
-        found += _mutex("reader", slots, i * _SLOT, tag)
+    (entry,) = struct.unpack("=I", read(_ENTRY_AT, 4).ljust(4, b"\0"))
+    found = _mutex("writer", read(0, 64), tag) if entry & _WRITING else []
+    lines = read(_LINES_AT, _LINES * _LINE)
+    for line in range(0, len(lines) // _LINE * _LINE, _LINE):
+        for slot in range(_SLOTS_IN_LINE):
+            (word,) = struct.unpack_from("=Q", lines, line + slot * _SLOT)
+            if word & _THREAD:
+                found.append(_owner("reader", word & _THREAD, tag.space))
     return found
 
 
-def _mutex(role: str, data: bytes, place: int, tag: Tag) -> list[Owner]:
-    place += 0 if tag.library == 1 else 4  # musl: the second word
+def _mutex(role: str, data: bytes, tag: Tag) -> list[Owner]:
+    place = 0 if tag.library == 1 else 4  # musl: the second word
     if len(data) < place + 4:
         return []
     (word,) = struct.unpack_from("=I", data, place)
