@@ -110,74 +110,97 @@ args_match_dict(const struct signature *signature, PyObject *args,
     return check_required(signature, values);
 }
 
-/* An int of any size. A bool or a float is an error. Returns a new reference.
- */
-static PyObject *
-whole_number(PyObject *value, const char *what)
+/* Which ints an argument accepts, and the rule in the message for one that is
+ * too small or too large. */
+struct int_rule {
+    long long least, most;
+    const char *small, *large;          /* NULL: "between least and most" */
+    int base;                           /* of the number in the message */
+};
+
+static void
+raise_range(const char *what, const struct int_rule *rule, bool small,
+            PyObject *number)
+{
+    const char *text = small ? rule->small : rule->large;
+    char range[64];
+    if (text == NULL) {
+        (void)PyOS_snprintf(range, sizeof(range), "between %lld and %lld",
+                            rule->least, rule->most);
+        text = range;
+    }
+    PyObject *digits = PyNumber_ToBase(number, rule->base);
+    if (digits != NULL) {
+        PyErr_Format(PyExc_ValueError, "%s must be %s, not %U", what, text,
+                     digits);
+        Py_DECREF(digits);
+    }
+}
+
+/* A bool or a float is an error. */
+static int
+int_from(PyObject *value, const char *what, const struct int_rule *rule,
+         long long *out)
 {
     if (PyBool_Check(value) || !PyIndex_Check(value)) {
         PyErr_Format(PyExc_TypeError, "%s must be an int, not %.200s", what,
                      Py_TYPE(value)->tp_name);
-        return NULL;
+        return -1;
     }
-    return PyNumber_Index(value);
+    PyObject *number = PyNumber_Index(value);
+    if (number == NULL) {
+        return -1;
+    }
+    int overflow, rc = 0;
+    long long result = PyLong_AsLongLongAndOverflow(number, &overflow);
+    if (overflow != 0 || result < rule->least || result > rule->most) {
+        bool small = overflow < 0 || (overflow == 0 && result < rule->least);
+        raise_range(what, rule, small, number);
+        rc = -1;
+    }
+    else {
+        *out = result;
+    }
+    Py_DECREF(number);
+    return rc;
 }
 
 int
 arg_long(PyObject *value, const char *what, long long least, long long most,
          long long *out)
 {
-    PyObject *number = whole_number(value, what);
-    if (number == NULL) {
-        return -1;
-    }
-    int overflow;
-    long long result = PyLong_AsLongLongAndOverflow(number, &overflow);
-    if (overflow != 0 || result < least || result > most) {
-        PyErr_Format(PyExc_ValueError,
-                     "%s must be between %lld and %lld, not %R", what, least,
-                     most, number);
-        Py_DECREF(number);
-        return -1;
-    }
-    Py_DECREF(number);
-    *out = result;
-    return 0;
+    const struct int_rule rule = {least, most, NULL, NULL, 10};
+    return int_from(value, what, &rule, out);
 }
 
 static int
-bytes_from(PyObject *value, const char *what, long long least, Py_ssize_t *out)
+bytes_from(PyObject *value, const char *what, const struct int_rule *rule,
+           Py_ssize_t *out)
 {
-    PyObject *number = whole_number(value, what);
-    if (number == NULL) {
-        return -1;
+    long long bytes = 0;
+    int rc = int_from(value, what, rule, &bytes);
+    if (rc == 0) {
+        *out = (Py_ssize_t)bytes;
     }
-    int overflow;
-    long long result = PyLong_AsLongLongAndOverflow(number, &overflow);
-    if (overflow == 0 && result >= least && result <= PY_SSIZE_T_MAX) {
-        *out = (Py_ssize_t)result;
-        Py_DECREF(number);
-        return 0;
-    }
-    PyErr_Format(PyExc_ValueError, "%s must be %s, in bytes, not %R", what,
-                 overflow > 0 || (overflow == 0 && result > 0)
-                     ? "less than 2**63"
-                     : least > 0 ? "at least 1" : "at least 0",
-                 number);
-    Py_DECREF(number);
-    return -1;
+    return rc;
 }
+
+#define TOO_LARGE "less than 2**63, in bytes"
 
 int
 arg_size(PyObject *value, const char *what, Py_ssize_t *out)
 {
-    return bytes_from(value, what, 1, out);
+    static const struct int_rule rule = {
+        1, PY_SSIZE_T_MAX, "at least 1, in bytes", TOO_LARGE, 10};
+    return bytes_from(value, what, &rule, out);
 }
 
 int
 arg_offset(PyObject *value, const char *what, Py_ssize_t *out)
 {
-    return bytes_from(value, what, 0, out);
+    static const struct int_rule rule = {
+        0, PY_SSIZE_T_MAX, "at least 0, in bytes", TOO_LARGE, 10};
+    return bytes_from(value, what, &rule, out);
 }
 
 int
@@ -196,22 +219,14 @@ arg_bool(PyObject *value, bool *out)
 static int
 mode_from(PyObject *value, const char *what, mode_t *out)
 {
-    long long mode;
-    if (arg_long(value, what, 0, 07777, &mode) < 0) {
-        if (PyErr_ExceptionMatches(PyExc_ValueError)) {
-            PyErr_Clear();
-            PyObject *octal = PyNumber_ToBase(value, 8);
-            if (octal != NULL) {
-                PyErr_Format(PyExc_ValueError,
-                             "%s must be between 0o0 and 0o7777, such as "
-                             "0o600, not %U", what, octal);
-                Py_DECREF(octal);
-            }
-        }
-        return -1;
+    static const char text[] = "between 0o0 and 0o7777, such as 0o600";
+    static const struct int_rule rule = {0, 07777, text, text, 8};
+    long long mode = 0;
+    int rc = int_from(value, what, &rule, &mode);
+    if (rc == 0) {
+        *out = (mode_t)mode;
     }
-    *out = (mode_t)mode;
-    return 0;
+    return rc;
 }
 
 int
@@ -223,55 +238,50 @@ arg_mode(PyObject *value, mode_t *out)
 int
 arg_mode_at_most(PyObject *value, mode_t *out)
 {
-    return value == NULL || value == Py_None
-               ? 0 : mode_from(value, "mode_at_most", out);
+    return arg_given(value) ? mode_from(value, "mode_at_most", out) : 0;
 }
 
 int
 arg_id(PyObject *value, const char *what, uint32_t *out)
 {
-    long long id;
-    if (value != NULL && value != Py_None) {
-        if (arg_long(value, what, -1, (long long)UINT32_MAX - 1, &id) < 0) {
-            return -1;
-        }
-        *out = (uint32_t)id;
-    }
-    return 0;
+    long long id = *out;
+    int rc = arg_given(value) ? arg_long(value, what, -1,
+                                         (long long)UINT32_MAX - 1, &id)
+                              : 0;
+    *out = (uint32_t)id;
+    return rc;
 }
 
-/* Returns -1 with an exception if value is not a number. */
-static double
-number_of_seconds(PyObject *value, const char *what)
+/* least: a smaller number is an error.  Returns 0 or -1. */
+static int
+seconds_from(PyObject *value, const char *what, double least, double *out)
 {
     if (PyBool_Check(value) || !PyNumber_Check(value)
         || PyComplex_Check(value)) {
         PyErr_Format(PyExc_TypeError,
                      "%s must be a number of seconds or None, not %.200s",
                      what, Py_TYPE(value)->tp_name);
-        return -1.0;
+        return -1;
     }
-    return PyFloat_AsDouble(value);
+    double seconds = PyFloat_AsDouble(value);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (isnan(seconds) || seconds < least) {
+        PyErr_Format(PyExc_ValueError, "%s must be %s, not %S", what,
+                     least < 0 ? "a number of seconds"
+                               : "at least 0, in seconds",
+                     value);
+        return -1;
+    }
+    *out = seconds > 0 ? seconds : 0;
+    return 0;
 }
 
 int
 arg_seconds(PyObject *value, const char *what, double *out)
 {
-    if (value == NULL || value == Py_None) {
-        return 0;
-    }
-    double seconds = number_of_seconds(value, what);
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        return -1;
-    }
-    if (isnan(seconds) || seconds < 0) {
-        PyErr_Format(PyExc_ValueError,
-                     "%s must be at least 0, in seconds, not %R", what,
-                     value);
-        return -1;
-    }
-    *out = seconds;
-    return 0;
+    return arg_given(value) ? seconds_from(value, what, 0, out) : 0;
 }
 
 int
@@ -280,18 +290,6 @@ arg_timeout(PyObject *value, double *out)
     if (value == Py_None) {
         *out = INFINITY;
     }
-    if (value == NULL || value == Py_None) {
-        return 0;
-    }
-    double seconds = number_of_seconds(value, "timeout");
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        return -1;
-    }
-    if (isnan(seconds)) {
-        PyErr_SetString(PyExc_ValueError,
-                        "timeout must be a number of seconds, not nan");
-        return -1;
-    }
-    *out = seconds > 0 ? seconds : 0;
-    return 0;
+    return arg_given(value) ? seconds_from(value, "timeout", -INFINITY, out)
+                            : 0;
 }

@@ -128,18 +128,14 @@ stale_from(PyObject *value, struct existing *out)
         [STALE_REPLACE] = "replace",
         [STALE_ERROR] = "error",
     };
-    if (!PyUnicode_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "stale must be a str, not %.200s",
-                     Py_TYPE(value)->tp_name);
-        return -1;
-    }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(words); i++) {
+    bool is_text = PyUnicode_Check(value);
+    for (size_t i = 0; is_text && i < Py_ARRAY_LENGTH(words); i++) {
         if (PyUnicode_CompareWithASCIIString(value, words[i]) == 0) {
             out->stale = (enum stale)i;
             return 0;
         }
     }
-    PyErr_Format(PyExc_ValueError,
+    PyErr_Format(is_text ? PyExc_ValueError : PyExc_TypeError,
                  "stale must be 'attach', 'replace' or 'error', not %R",
                  value);
     return -1;

@@ -52,16 +52,14 @@ raise_again_with(PyObject *filename)
     if (filename == NULL || !PyErr_ExceptionMatches(PyExc_OSError)) {
         return;
     }
-    PyObject *type, *error, *traceback;
-    PyErr_Fetch(&type, &error, &traceback);
-    PyErr_NormalizeException(&type, &error, &traceback);
+    PyObject *error = core_take_error();
     PyObject *known = PyObject_GetAttrString(error, "filename");
     if (known == Py_None) {
         (void)PyObject_SetAttrString(error, "filename", filename);
     }
     Py_XDECREF(known);
     PyErr_Clear();
-    PyErr_Restore(type, error, traceback);
+    core_set_error(error);
 }
 
 /* Is the object on another mount than PSHM_DIR? */
@@ -168,38 +166,36 @@ kind_of_file(mode_t mode)
 PyObject *
 raise_attach(int rc, PyObject *filename, mode_t mode)
 {
+    const char *text;
     switch (rc) {
     case -ENOENT:
-        return raise_errno_words(
-            rc, filename,
-            pshm_room_of(-1, &(struct pshm_room){0}) == -ENOENT
-                ? "The directory " PSHM_DIR " for shared memory does not "
-                  "exist: mount it (mount -t tmpfs tmpfs " PSHM_DIR ")"
-                : "No shared memory object has this name; "
-                  "SharedMemory.open(name, timeout=seconds) waits for it");
+        text = pshm_room_of(-1, &(struct pshm_room){0}) == -ENOENT
+                   ? "The directory " PSHM_DIR " for shared memory does not "
+                     "exist: mount it (mount -t tmpfs tmpfs " PSHM_DIR ")"
+                   : "No shared memory object has this name; "
+                     "SharedMemory.open(name, timeout=seconds) waits for it";
+        break;
     case -ENODATA:
-        return raise_errno_words(rc, filename,
-                                 "The size of the object is 0 bytes: its "
-                                 "creator has not set it yet");
+        text = "The size of the object is 0 bytes: its creator has not set it "
+               "yet";
+        break;
     case -ELOOP:
-        return raise_errno_words(rc, filename,
-                                 "Not a shared memory object, but a symbolic "
-                                 "link, which is not followed");
+        text = "Not a shared memory object, but a symbolic link, which is not "
+               "followed";
+        break;
     case -EAGAIN:
-        return raise_errno_words(rc, filename,
-                                 "A process holds a write lease on the object, "
-                                 "or its name referred to another object at "
-                                 "each attempt; try again");
-    case -EISDIR:
-        mode = S_IFDIR;
+        text = "A process holds a write lease on the object, or its name "
+               "referred to another object at each attempt; try again";
         break;
     default:
-        if (rc != -EINVAL || mode == 0) {
-            return raise_errno(rc, filename);
-        }
+        mode = rc == -EISDIR ? S_IFDIR : mode;
+        return (rc == -EINVAL || rc == -EISDIR) && mode != 0
+                   ? raise_errno_words(rc, filename,
+                                       "Not a shared memory object, but %s",
+                                       kind_of_file(mode))
+                   : raise_errno(rc, filename);
     }
-    return raise_errno_words(rc, filename, "Not a shared memory object, but %s",
-                             kind_of_file(mode));
+    return raise_errno_words(rc, filename, "%s", text);
 }
 
 PyObject *

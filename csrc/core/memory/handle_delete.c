@@ -40,12 +40,11 @@ handle_track(PyObject *support, PyObject *name, const char *function)
 void
 handle_untrack(PyObject *support, PyObject *name)
 {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *error = core_take_error();
     if (handle_track(support, name, "unregister") < 0) {
         PyErr_Clear();
     }
-    PyErr_Restore(type, value, traceback);
+    core_set_error(error);
 }
 
 /* ---- The list ---- */
@@ -151,15 +150,14 @@ finalizer_run(struct finalizer *d)
 static void
 finalizer_run_quietly(struct finalizer *d)
 {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *error = core_take_error();
     if (finalizer_audit(d) < 0) {
         PyErr_WriteUnraisable(d->state->support);
     }
     else if (finalizer_run(d) < 0) {
         PyErr_Clear();
     }
-    PyErr_Restore(type, value, traceback);
+    core_set_error(error);
 }
 
 /* Have _remove_all called at the end of this process. */

@@ -108,10 +108,9 @@ last_before(struct last *last, struct last_unmap *unmap)
     if (last == NULL) {
         return;
     }
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *error = core_take_error();
     unmap->wanted = may_remove(last, &unmap->path);
-    PyErr_Restore(type, value, traceback);
+    core_set_error(error);
     if (unmap->wanted) {
         Py_BEGIN_ALLOW_THREADS
         pshm_last_begin(&unmap->path, last->id, &unmap->end);
@@ -132,10 +131,9 @@ last_after(struct last *last, struct last_unmap *unmap)
         Py_END_ALLOW_THREADS
     }
     if (rc == 0) {
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
+        PyObject *error = core_take_error();
         note_removed(last, &unmap->path);
-        PyErr_Restore(type, value, traceback);
+        core_set_error(error);
     }
     /* acq_rel: what other owners did comes before it is freed. */
     if (atomic_fetch_sub_explicit(&last->users, 1, memory_order_acq_rel)
