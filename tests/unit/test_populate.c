@@ -254,7 +254,7 @@ threads_of_this_process(void)
     for (int i = 0; i < count; i++) {
         free(entries[i]);
     }
-    free(entries);
+    free((void *)entries);
     return count - 2;                   /* "." and ".." */
 }
 
