@@ -283,7 +283,9 @@ notify(PyObject *op, long long n)
     if (check_mine(op, "notify") < 0) {
         return NULL;
     }
-    pshm_condition_notify(as_condition(op)->condition, (unsigned)n);
+    ConditionObject *self = as_condition(op);
+    lock_wake_later(self->lock, self->condition,
+                    pshm_condition_admit(self->condition, (unsigned)n));
     Py_RETURN_NONE;
 }
 
@@ -378,6 +380,16 @@ condition_own_values(PlacedObject *base)
                        : recovery_values(&self->lock->recovery);
 }
 
+/* The memory of the condition may be unmapped before the lock is released. */
+static void
+condition_finalize(PlacedObject *base)
+{
+    ConditionObject *self = (ConditionObject *)base;
+    if (self->lock != NULL) {
+        lock_wake_now(self->lock, self->condition);
+    }
+}
+
 static PyObject *
 condition_state(PlacedObject *self)
 {
@@ -443,6 +455,7 @@ const struct placed_type condition_type = {
     .none_is_default = true,
     .parse = condition_parse,
     .attach = condition_attach,
+    .finalize = condition_finalize,
     .own_values = condition_own_values,
     .state = condition_state,
 };

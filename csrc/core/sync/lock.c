@@ -5,7 +5,6 @@
 
 #include "core/errors.h"
 
-#include "posix/sync/condition.h"
 #include "posix/sync/orphan.h"
 
 static LockObject *
@@ -202,6 +201,32 @@ lock_enter(PyObject *op, PyObject *Py_UNUSED(unused))
 
 /* ---- Releasing ---- */
 
+void
+lock_wake_now(LockObject *self, const struct pshm_condition *condition)
+{
+    struct pshm_condition *notified = self->notified;
+    if (notified != NULL && (condition == NULL || condition == notified)) {
+        self->notified = NULL;
+        pshm_condition_wake(notified, self->to_wake);
+    }
+}
+
+void
+lock_wake_later(LockObject *self, struct pshm_condition *condition,
+                unsigned most)
+{
+    if (most == 0) {
+        return;
+    }
+    if (self->notified != condition) {
+        lock_wake_now(self, NULL);
+        self->notified = condition;
+        self->to_wake = 0;
+    }
+    self->to_wake = most < UINT_MAX - self->to_wake ? self->to_wake + most
+                                                    : UINT_MAX;
+}
+
 int
 lock_release(LockObject *self)
 {
@@ -213,7 +238,17 @@ lock_release(LockObject *self)
         && recovery_check_release(&self->recovery) < 0) {
         return -1;
     }
-    int rc = pshm_lock_release(self->lock, &self->mstate);
+    int rc;
+    struct pshm_condition *notified = self->notified;
+    if (notified != NULL && lock_is_mine(self) && self->mstate.depth == 1) {
+        unsigned most = self->to_wake;
+        self->notified = NULL;          /* another thread may own it then */
+        rc = pshm_lock_release(self->lock, &self->mstate);
+        pshm_condition_wake(notified, most);
+    }
+    else {
+        rc = pshm_lock_release(self->lock, &self->mstate);
+    }
     return rc == -EPERM ? recovery_raise_not_held()
            : rc < 0     ? placed_raise(&self->base, rc) : 0;
 }
@@ -299,6 +334,7 @@ static void
 lock_finalize(PlacedObject *op)
 {
     LockObject *self = (LockObject *)op;
+    lock_wake_now(self, NULL);
     if (self->lock != NULL
         && pshm_lock_abandon(self->lock, &self->mstate) < 0) {
         lock_keep_orphan(op->map, &self->lock->mutex, &self->mstate);

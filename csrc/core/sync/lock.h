@@ -5,12 +5,17 @@
 #include "core/sync/recovery.h"
 #include "core/sync/waiting.h"
 
+#include "posix/sync/condition.h"
 #include "posix/sync/lock.h"
 
 typedef struct {
     PlacedObject base;
     struct pshm_lock *lock;
     struct pshm_mutex_state mstate;
+    /* For the owner: a condition that it notified, and how many waiters it
+     * wakes when it has released the lock. */
+    _Atomic(struct pshm_condition *) notified;
+    unsigned to_wake;
     struct recovery recovery;           /* last: a fast acquire uses the fields
                                            before it */
 } LockObject;
@@ -27,6 +32,13 @@ int lock_acquire(LockObject *self, wait_timeout *timeout, bool recover);
 
 /* Release the lock. Returns 0, or -1 with RuntimeError or OSError. */
 int lock_release(LockObject *self);
+
+/* The owner notified a condition: wake so many waiters after the release. */
+void lock_wake_later(LockObject *self, struct pshm_condition *condition,
+                     unsigned most);
+
+/* Wake them now, if they are those of this condition or it is NULL. */
+void lock_wake_now(LockObject *self, const struct pshm_condition *condition);
 
 /* Methods, which Condition has too.  __exit__ does not replace an exception
  * after which this thread does not hold the lock, as wait() may raise it. */

@@ -283,10 +283,10 @@ placed_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    clear_references(self);
     if (self->type->finalize != NULL) {
         self->type->finalize(self);
     }
+    clear_references(self);
     (void)placed_clear(op);
     Py_CLEAR(self->map);
     type->tp_free(op);

@@ -36,8 +36,10 @@ int
 pshm_condition_sleep(struct pshm_condition *c, const struct pshm_waiter *w,
                      int64_t deadline)
 {
-    int rc = pshm_futex_wait(&c->count, w->seen, deadline);
-    return rc < 0 && may_continue(c, w) ? 0 : rc;
+    int64_t end = pshm_poll_end(deadline);
+    int rc = pshm_futex_sleep(&c->count, w->seen, end);
+    return rc == 0 || may_continue(c, w) ? 0
+           : rc == -ETIMEDOUT            ? pshm_poll_over(end, deadline) : rc;
 }
 
 bool
@@ -71,12 +73,12 @@ pshm_condition_leave(struct pshm_condition *c, const struct pshm_waiter *w)
 /* A thread that is killed between two of these steps held the lock, so the
  * next owner learns of its death. That owner finds the notify either done or
  * not done, except that waiters may be counted twice. */
-void
-pshm_condition_notify(struct pshm_condition *c, unsigned n)
+unsigned
+pshm_condition_admit(struct pshm_condition *c, unsigned n)
 {
     unsigned waiters = get(&c->waiters), tokens = get(&c->tokens);
     if (waiters == 0 || n == 0) {
-        return;
+        return 0;
     }
     bool all = tokens >= waiters || n >= waiters - tokens;
     if (all) {
@@ -88,5 +90,19 @@ pshm_condition_notify(struct pshm_condition *c, unsigned n)
         put(&c->tokens, tokens + n);
     }
     put(&c->count, get(&c->count) + 1);
-    (void)pshm_futex_wake(&c->count, all || n > INT_MAX ? INT_MAX : (int)n);
+    return all ? UINT_MAX : n;
+}
+
+void
+pshm_condition_wake(struct pshm_condition *c, unsigned most)
+{
+    if (most > 0) {
+        (void)pshm_futex_wake(&c->count, most > INT_MAX ? INT_MAX : (int)most);
+    }
+}
+
+void
+pshm_condition_notify(struct pshm_condition *c, unsigned n)
+{
+    pshm_condition_wake(c, pshm_condition_admit(c, n));
 }

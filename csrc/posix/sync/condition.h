@@ -54,7 +54,13 @@ bool pshm_condition_claim(struct pshm_condition *c, struct pshm_waiter *w);
 void pshm_condition_leave(struct pshm_condition *c,
                           const struct pshm_waiter *w);
 
-/* With the lock held: let n waiters continue, or all for UINT_MAX. */
+/* With the lock held: let n waiters continue, or all for UINT_MAX. Returns how
+ * many must be woken. The caller does that with pshm_condition_wake, better
+ * after it released the lock: a waiter that wakes before only waits again. */
+unsigned pshm_condition_admit(struct pshm_condition *c, unsigned n);
+void pshm_condition_wake(struct pshm_condition *c, unsigned most);
+
+/* Both. */
 void pshm_condition_notify(struct pshm_condition *c, unsigned n);
 
 #endif

@@ -31,13 +31,14 @@ change(struct pshm_event *event, unsigned flag)
     return false;
 }
 
-/* Also wakes the waiters if the flag is set already: the process that set it
- * may have been killed before it woke them. */
+/* Waiters cannot announce themselves, because they may be in read-only memory.
+ */
 void
 pshm_event_set(struct pshm_event *event)
 {
-    (void)change(event, 1);
-    (void)pshm_futex_wake(&event->word, INT_MAX);
+    if (change(event, 1)) {
+        (void)pshm_futex_wake(&event->word, INT_MAX);
+    }
 }
 
 void
@@ -49,15 +50,14 @@ pshm_event_clear(struct pshm_event *event)
 int
 pshm_event_wait(struct pshm_event *event, unsigned seen, int64_t deadline)
 {
-    int rc = 0;
-    while (rc == 0) {
-        unsigned word = pshm_event_read(event);
-        if (word & 1 || word != seen) {
-            return 0;
-        }
-        rc = pshm_futex_wait(&event->word, word, deadline);
-    }
-    /* A change at the end of the sleep counts, too. */
+    int64_t end = pshm_poll_end(deadline);
     unsigned word = pshm_event_read(event);
-    return word & 1 || word != seen ? 0 : rc;
+    for (int rc = 0; (word & 1) == 0 && word == seen;) {
+        if (rc < 0) {
+            return rc == -ETIMEDOUT ? pshm_poll_over(end, deadline) : rc;
+        }
+        rc = pshm_futex_sleep(&event->word, word, end);
+        word = pshm_event_read(event);
+    }
+    return 0;
 }

@@ -15,9 +15,10 @@
 #define PSHM_NEVER INT64_MAX
 
 /* The longest sleep of one wait, in nanoseconds. After it the wait returns
- * -EINTR, so that the caller can run signal handlers and check for changes
- * that a killed process did not announce. */
-#define PSHM_POLL_INTERVAL ((int64_t)50 * 1000 * 1000)
+ * -EINTR, so that the caller can check for changes that a killed process did
+ * not announce, and can run the handlers of signals that did not interrupt the
+ * sleep: the kernel delivered them just before it, or to another thread. */
+#define PSHM_POLL_INTERVAL ((int64_t)80 * 1000 * 1000)
 
 int64_t pshm_now(void);
 int64_t pshm_now_coarse(void);          /* up to a few ms late, but cheaper */

@@ -359,7 +359,7 @@ pshm_robust_lock(struct pshm_robust *r, struct pshm_mutex_state *mstate,
             return -EINPROGRESS;
         }
         end = end != 0 ? end : pshm_poll_end(deadline);
-        if ((seen & FUTEX_TID_MASK) != 0
+        if (seen != 0 && (seen & FUTEX_OWNER_DIED) == 0
             && (seen & FUTEX_WAITERS
                 || atomic_compare_exchange_strong(word, &seen,
                                                   seen | FUTEX_WAITERS))) {
