@@ -11,11 +11,15 @@ import json
 import os
 import pickle
 import signal
+import warnings
 
 from _processes import SHM, Faults, Holdings, mount_tmpfs, private_processes, private_shm
 
 import posixshm
 from posixshm import Event, MemoryMap, Semaphore, SharedMemory
+
+# huge_pages=True warns on a mount without huge pages.
+warnings.simplefilter("ignore", RuntimeWarning)
 
 PAGE = posixshm.PAGESIZE
 # The calls that take the name lock. If they fail, the operation continues without the lock.

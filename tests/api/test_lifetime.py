@@ -19,6 +19,7 @@ import weakref
 
 import numpy as np
 import pytest
+from _handles import USES
 
 from posixshm import PAGESIZE, MemoryMap, SharedMemory
 
@@ -39,26 +40,6 @@ def _item(view):
     return Taken(view, lambda value: view.__setitem__(0, value), lambda: int(view[0]))
 
 
-def _memoryview(shm):
-    return _item(memoryview(shm))
-
-
-def _buf(shm):
-    return _item(shm.buf)
-
-
-def _buf_slice(shm):
-    return _item(shm.buf[:100])
-
-
-def _view_of_view(shm):
-    return _item(memoryview(memoryview(shm.buf[:10])))
-
-
-def _reversed_twice(shm):
-    return _item(shm.buf[::-1][::-1])
-
-
 def _cast(shm):
     view = shm.buf.cast("B", (SIZE // 16, 16))
     return Taken(view, lambda value: view.__setitem__((0, 0), value), lambda: view[0, 0])
@@ -71,67 +52,6 @@ def _cast_to_words(shm):
         view[0] = view[0] >> 8 << 8 | value
 
     return Taken(view, write, lambda: view[0] & 0xFF)
-
-
-def _map(shm):
-    return _item(shm.map())
-
-
-def _map_view(shm):
-    return _item(memoryview(shm.map(0, 10)))
-
-
-def _mapping_of_buf(shm):
-    return _item(shm.buf.obj)
-
-
-def _ndarray_of_buf(shm):
-    return _item(np.ndarray(10, "u1", buffer=shm.buf))
-
-
-def _ndarray_of_handle(shm):
-    return _item(np.ndarray(10, "u1", buffer=shm))
-
-
-def _ndarray_of_memoryview(shm):
-    return _item(np.ndarray(10, "u1", buffer=memoryview(shm)))
-
-
-def _ndarray_of_map(shm):
-    return _item(np.ndarray(10, "u1", buffer=shm.map()))
-
-
-def _frombuffer_of_handle(shm):
-    return _item(np.frombuffer(shm, "u1"))
-
-
-def _frombuffer_of_buf(shm):
-    return _item(np.frombuffer(shm.buf, "u1"))
-
-
-def _asarray_of_handle(shm):
-    return _item(np.asarray(shm))
-
-
-def _asarray_of_buf(shm):
-    return _item(np.asarray(shm.buf))
-
-
-def _array_without_a_copy(shm):
-    return _item(np.array(shm, copy=False))
-
-
-def _array_slice(shm):
-    return _item(np.frombuffer(shm, "u1")[:64][::1])
-
-
-def _array_reshaped(shm):
-    array_ = np.ndarray(SIZE, "u1", buffer=shm).reshape(-1, 16)[0]
-    return _item(array_)
-
-
-def _array_viewed(shm):
-    return _item(np.frombuffer(shm, "f8").view("u1"))
 
 
 def _array_transposed(shm):
@@ -149,41 +69,12 @@ def _array_record(shm):
     return Taken(record, lambda value: record.__setitem__("a", value), lambda: int(record["a"]))
 
 
-def _array_strided(shm):
-    return _item(np.lib.stride_tricks.as_strided(np.frombuffer(shm, "u1"), (5,), (7,)))
-
-
-def _array_data(shm):
-    return _item(np.frombuffer(shm, "u1").data)
-
-
-def _array_of_memoryview_of_array(shm):
-    return _item(np.frombuffer(memoryview(np.ndarray(10, "u1", buffer=shm)), "u1"))
-
-
-def _ctypes_array(shm):
-    return _item((ctypes.c_ubyte * 10).from_buffer(shm))
-
-
-def _ctypes_array_of_buf(shm):
-    return _item((ctypes.c_ubyte * 10).from_buffer(shm.buf))
-
-
 def _ctypes_struct(shm):
     class Point(ctypes.Structure):
         _fields_ = [("x", ctypes.c_ubyte), ("y", ctypes.c_double)]
 
     point = Point.from_buffer(shm)
     return Taken(point, lambda value: setattr(point, "x", value), lambda: point.x)
-
-
-def _ctypes_pointer(shm):
-    pointer = ctypes.pointer(ctypes.c_ubyte.from_buffer(shm.buf))
-    return _item(pointer)
-
-
-def _array_from_ctypes(shm):
-    return _item(np.ctypeslib.as_array((ctypes.c_ubyte * 10).from_buffer(shm)))
 
 
 def _bound_method(shm):
@@ -210,46 +101,52 @@ def _generator(shm):
     return Taken(generator, generator.send, lambda: next(generator))
 
 
+# The consumers whose item 0 is byte 0.
+ITEMS = {
+    "memoryview": memoryview,
+    "buf": lambda shm: shm.buf,
+    "buf_slice": lambda shm: shm.buf[:100],
+    "view_of_view": lambda shm: memoryview(memoryview(shm.buf[:10])),
+    "reversed_twice": lambda shm: shm.buf[::-1][::-1],
+    "map": lambda shm: shm.map(),
+    "map_view": lambda shm: memoryview(shm.map(0, 10)),
+    "mapping_of_buf": lambda shm: shm.buf.obj,
+    "ndarray_of_buf": lambda shm: np.ndarray(10, "u1", buffer=shm.buf),
+    "ndarray_of_handle": lambda shm: np.ndarray(10, "u1", buffer=shm),
+    "ndarray_of_memoryview": lambda shm: np.ndarray(10, "u1", buffer=memoryview(shm)),
+    "ndarray_of_map": lambda shm: np.ndarray(10, "u1", buffer=shm.map()),
+    "frombuffer_of_handle": lambda shm: np.frombuffer(shm, "u1"),
+    "frombuffer_of_buf": lambda shm: np.frombuffer(shm.buf, "u1"),
+    "asarray_of_handle": np.asarray,
+    "asarray_of_buf": lambda shm: np.asarray(shm.buf),
+    "array_without_a_copy": lambda shm: np.array(shm, copy=False),
+    "array_slice": lambda shm: np.frombuffer(shm, "u1")[:64][::1],
+    "array_reshaped": lambda shm: np.ndarray(SIZE, "u1", buffer=shm).reshape(-1, 16)[0],
+    "array_viewed": lambda shm: np.frombuffer(shm, "f8").view("u1"),
+    "array_strided": lambda shm: np.lib.stride_tricks.as_strided(
+        np.frombuffer(shm, "u1"), (5,), (7,)
+    ),
+    "array_data": lambda shm: np.frombuffer(shm, "u1").data,
+    "array_of_memoryview_of_array": lambda shm: np.frombuffer(
+        memoryview(np.ndarray(10, "u1", buffer=shm)), "u1"
+    ),
+    "ctypes_array": lambda shm: (ctypes.c_ubyte * 10).from_buffer(shm),
+    "ctypes_array_of_buf": lambda shm: (ctypes.c_ubyte * 10).from_buffer(shm.buf),
+    "ctypes_pointer": lambda shm: ctypes.pointer(ctypes.c_ubyte.from_buffer(shm.buf)),
+    "array_from_ctypes": lambda shm: np.ctypeslib.as_array((ctypes.c_ubyte * 10).from_buffer(shm)),
+}
+
 WAYS = {
-    function.__name__.strip("_"): function
-    for function in (
-        _memoryview,
-        _buf,
-        _buf_slice,
-        _view_of_view,
-        _reversed_twice,
-        _cast,
-        _cast_to_words,
-        _map,
-        _map_view,
-        _mapping_of_buf,
-        _ndarray_of_buf,
-        _ndarray_of_handle,
-        _ndarray_of_memoryview,
-        _ndarray_of_map,
-        _frombuffer_of_handle,
-        _frombuffer_of_buf,
-        _asarray_of_handle,
-        _asarray_of_buf,
-        _array_without_a_copy,
-        _array_slice,
-        _array_reshaped,
-        _array_viewed,
-        _array_transposed,
-        _array_flat,
-        _array_record,
-        _array_strided,
-        _array_data,
-        _array_of_memoryview_of_array,
-        _ctypes_array,
-        _ctypes_array_of_buf,
-        _ctypes_struct,
-        _ctypes_pointer,
-        _array_from_ctypes,
-        _bound_method,
-        _struct_iterator,
-        _generator,
-    )
+    **{name: lambda shm, take=take: _item(take(shm)) for name, take in ITEMS.items()},
+    "cast": _cast,
+    "cast_to_words": _cast_to_words,
+    "array_transposed": _array_transposed,
+    "array_flat": _array_flat,
+    "array_record": _array_record,
+    "ctypes_struct": _ctypes_struct,
+    "bound_method": _bound_method,
+    "struct_iterator": _struct_iterator,
+    "generator": _generator,
 }
 
 
@@ -405,13 +302,13 @@ def objects(names):
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
 def test_every_consumer_outlives_the_handle(objects, event):
     all_taken = []
-    for way in WAYS.values():
+    for way, take in WAYS.items():
         name, witness = objects()
         shm = [SharedMemory.open(name)]
-        taken = way(shm[0])
+        taken = take(shm[0])
         taken.write(1)
         event(shm)
-        all_taken.append((way.__name__, taken, witness, shm))
+        all_taken.append((way, taken, witness, shm))
     gc.collect()
     fillers = reuse_addresses()
     for way, taken, witness, _ in all_taken:
@@ -428,13 +325,13 @@ def test_every_consumer_outlives_the_handle(objects, event):
 def test_every_consumer_outlives_an_anonymous_handle():
     """Nothing else in this process maps the object."""
     all_taken = []
-    for way in WAYS.values():
+    for way, take in WAYS.items():
         shm = SharedMemory.anonymous(SIZE)
-        taken = way(shm)
+        taken = take(shm)
         taken.write(17)
         shm.close()
         del shm
-        all_taken.append((way.__name__, taken))
+        all_taken.append((way, taken))
     gc.collect()
     fillers = reuse_addresses()
     for way, taken in all_taken:
@@ -521,45 +418,6 @@ BARE = {
 }
 
 
-def _uses(shm):
-    yield from (
-        shm.fileno,
-        shm.detach,
-        shm.stat,
-        shm.chown,
-        shm.getfacl,
-        shm.refresh,
-        shm.map,
-        shm.sync,
-        shm.populate,
-        shm.lock_pages,
-        shm.unlock_pages,
-        shm.__enter__,
-        shm.__reduce__,
-        shm.unlink,
-        lambda: shm.chmod(0o600),
-        lambda: shm.setfacl(None),
-        lambda: shm.resize(10),
-        lambda: shm.resize(10, shrink=True),
-        lambda: shm.protect(1),
-        lambda: shm.advise(0),
-        lambda: shm.link("never"),
-        lambda: shm.rename("never"),
-        lambda: shm.add_seals(0),
-        lambda: shm.buf,
-        lambda: shm.mode,
-        lambda: shm.uid,
-        lambda: shm.gid,
-        lambda: shm.seals,
-        lambda: shm.resident,
-        lambda: memoryview(shm),
-        lambda: bytes(shm),
-        lambda: np.frombuffer(shm, "u1"),
-        lambda: np.ndarray(1, "u1", buffer=shm),
-        lambda: (ctypes.c_char * 1).from_buffer(shm),
-    )
-
-
 @pytest.mark.parametrize("bare", BARE.values(), ids=BARE)
 def test_an_uninitialized_handle_is_closed(bare):
     shm = bare()
@@ -568,15 +426,15 @@ def test_an_uninitialized_handle_is_closed(bare):
     assert shm.readonly is False and shm.created is False
     assert not shm.is_linked()
     assert "SharedMemory" in repr(shm)
-    for use in _uses(shm):
+    for use in (*USES.values(), SharedMemory.unlink, SharedMemory.__reduce__):
         with pytest.raises((ValueError, TypeError)):
-            use()
+            use(shm)
     shm.close()
     shm.close()
     shm.__exit__(None, None, None)
     assert shm.closed
     weak = weakref.ref(shm)
-    del shm, use
+    del shm
     gc.collect()
     assert weak() is None
     assert not os.path.exists(SHM + "never")
@@ -620,10 +478,10 @@ def test_a_subclass_whose_init_does_nothing(name, broken):
         pass
     else:
         assert shm.closed
-        for use in _uses(shm):
+        for use in USES.values():
             with pytest.raises((ValueError, TypeError)):
-                use()
-        del shm, use
+                use(shm)
+        del shm
     gc.collect()
     assert uses == [(True, 0, None)]
     # The other constructors do not call __init__.

@@ -3,11 +3,7 @@
 #include "posix/object/use_lock.h"
 #include "posix/object/reclaim.h"
 
-#include <sched.h>
-#include <stdatomic.h>
 #include <sys/file.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 /* ---- results for existing objects ---- */
 
@@ -32,144 +28,6 @@ object_is_found_and_described(void)
         (void)close(other);
         (void)close(object.fd);
     }
-    remove_plain(&name);
-}
-
-static void
-check_refused(const struct pshm_name *name, int rc, mode_t kind)
-{
-    for (int readonly = 0; readonly < 2; readonly++) {
-        struct pshm_object object = {.fd = 99};
-        check_about("readonly %d", readonly);
-        CHECK_IS(pshm_attach(name, readonly, &PSHM_ACCEPT_ANY, &object), rc);
-        CHECK_IS(object.fd, -1);
-        CHECK(object.mode == 0 || (object.mode & S_IFMT) == kind);
-    }
-    check_about(NULL);
-}
-
-static void
-absent_object_is_refused(void)
-{
-    struct pshm_name name = name_of("absent");
-    check_refused(&name, -ENOENT, 0);
-}
-
-static void
-empty_object_is_refused(void)
-{
-    struct pshm_name name = name_of("empty");
-    (void)make_plain(&name, 0, 0600, 0);
-    check_refused(&name, -ENODATA, S_IFREG);
-    remove_plain(&name);
-}
-
-static void
-symbolic_link_is_not_followed(void)
-{
-    struct pshm_name name = name_of("link"), target = name_of("target");
-    (void)make_plain(&target, 1, 0600, 0);
-    CHECK(symlink(target.path, name.path) == 0);
-    check_refused(&name, -ELOOP, S_IFLNK);
-    remove_plain(&target);
-    check_refused(&name, -ELOOP, S_IFLNK);
-    remove_plain(&name);
-}
-
-static void
-directory_is_refused(void)
-{
-    struct pshm_name name = name_of("directory");
-    CHECK(mkdir(name.path, 0700) == 0);
-    check_refused(&name, -EISDIR, S_IFDIR);
-    CHECK(rmdir(name.path) == 0);
-}
-
-/* If the call hung, the deadline would end the test. */
-static void
-fifo_is_refused_at_once(void)
-{
-    struct pshm_name name = name_of("fifo");
-    CHECK(mkfifo(name.path, 0600) == 0);
-    check_refused(&name, -EINVAL, S_IFIFO);
-    remove_plain(&name);
-}
-
-static void
-socket_is_refused(void)
-{
-    struct pshm_name name = name_of("socket");
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%.100s",
-                   name.path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    CHECK(fd >= 0
-          && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
-    check_refused(&name, -EINVAL, S_IFSOCK);
-    (void)close(fd);
-    remove_plain(&name);
-}
-
-static int
-attach_as_nobody(void *context)
-{
-    const struct pshm_name *name = context;
-    if (become_nobody() != 0) {
-        return CANNOT;
-    }
-    struct pshm_object object;
-    CHECK_IS(pshm_attach(name, false, &PSHM_ACCEPT_ANY, &object), -EACCES);
-    CHECK_IS(object.fd, -1);
-    CHECK_IS(pshm_attach(name, true, &PSHM_ACCEPT_ANY, &object), 0);
-    (void)close(object.fd);
-    return 0;
-}
-
-static void
-permissions_are_checked(void)
-{
-    struct pshm_name name = name_of("object");
-    (void)make_plain(&name, 1, 0644, 0);
-    CHECK_IN_CHILD(attach_as_nobody, &name, "cannot change the user");
-    remove_plain(&name);
-}
-
-static int
-attach_with_0_closed(void *context)
-{
-    struct pshm_object object;
-    (void)close(0);
-    CHECK_IS(pshm_attach(context, false, &PSHM_ACCEPT_ANY, &object), 0);
-    CHECK(object.fd > 2);
-    CHECK_IS(fcntl(0, F_GETFD), -1);
-    return 0;
-}
-
-static void
-descriptor_is_above_the_standard_ones(void)
-{
-    struct pshm_name name = name_of("object");
-    (void)make_plain(&name, 1, 0600, 0);
-    CHECK_IS(child_run(attach_with_0_closed, &name), 0);
-    remove_plain(&name);
-}
-
-static int
-attach_without_descriptors(void *context)
-{
-    struct pshm_object object;
-    limit_to(RLIMIT_NOFILE, 0);
-    CHECK_IS(pshm_attach(context, false, &PSHM_ACCEPT_ANY, &object), -EMFILE);
-    CHECK_IS(object.fd, -1);
-    return 0;
-}
-
-static void
-lack_of_descriptors_is_an_error(void)
-{
-    struct pshm_name name = name_of("object");
-    (void)make_plain(&name, 1, 0600, 0);
-    CHECK_IS(child_run(attach_without_descriptors, &name), 0);
     remove_plain(&name);
 }
 
@@ -576,143 +434,6 @@ attach_at_each_step_of_an_unprivileged_reclaim(void)
     CHECK_IN_CHILD(check_attach_as_nobody, &meeting, "cannot change the user");
 }
 
-/* ---- an attach and a reclaim in two processes ---- */
-
-struct race {
-    struct pshm_name name;
-    atomic_int round, finished, removed;
-    int rounds;
-};
-
-static void
-wait_for(atomic_int *what, int value)
-{
-    while (atomic_load(what) < value) {
-        (void)sched_yield();
-    }
-}
-
-/* Delay by up to some microseconds, so that the two calls overlap at every
- * step. */
-static void
-delay(unsigned int *state)
-{
-    *state = *state * 1103515245u + 12345u;
-    for (volatile unsigned int i = *state >> 16 & 8191; i > 0; i--) {
-        ;
-    }
-}
-
-static int
-reclaim_in_each_round(void *context)
-{
-    struct race *race = context;
-    unsigned int state = 1;
-    for (int round = 1; round <= race->rounds; round++) {
-        wait_for(&race->round, round);
-        delay(&state);
-        atomic_store(&race->removed, reclaim_it(&race->name));
-        atomic_store(&race->finished, round);
-    }
-    return 0;
-}
-
-static void
-attach_and_reclaim_at_the_same_time(void)
-{
-    struct race *race = shared_memory(sizeof(*race));
-    race->name = name_of("object");
-    race->rounds = SANITIZED ? 2000 : 20000;
-    unsigned int state = 2;
-    pid_t reclaimer = child_start(reclaim_in_each_round, race);
-    for (int round = 1; round <= race->rounds; round++) {
-        struct pshm_object object;
-        struct stat st;
-        (void)make_plain(&race->name, 1, 0600, 0);
-        atomic_store(&race->round, round);
-        delay(&state);
-        int rc = pshm_attach(&race->name, false, &PSHM_ACCEPT_ANY, &object);
-        wait_for(&race->finished, round);
-        check_about("round %d", round);
-        if (rc == 0) {
-            CHECK(fstat(object.fd, &st) == 0);
-            CHECK_IS(st.st_nlink, 1);
-            CHECK(!atomic_load(&race->removed));
-            (void)close(object.fd);
-        }
-        else {
-            /* The name was removed, or moved aside until the reclaimer found
-             * that the object is in use. */
-            CHECK_IS(rc, -ENOENT);
-            CHECK(atomic_load(&race->removed)
-                  || identity_of(&race->name).ino != 0);
-        }
-        remove_plain(&race->name);
-    }
-    CHECK_IS(child_wait(reclaimer), 0);
-    (void)munmap(race, sizeof(*race));
-}
-
-/* ---- status, mode, owner ---- */
-
-static void
-status_mode_and_owner(void)
-{
-    struct pshm_name name = name_of("object");
-    struct pshm_identity id = make_plain(&name, 9, 0600, 0);
-    int fd = open(name.path, O_RDWR | O_CLOEXEC);
-    struct pshm_status status;
-    mode_t old = umask(077);
-    CHECK_IS(pshm_set_mode(fd, 0666), 0);
-    (void)umask(old);
-    CHECK_IS(pshm_status_of(fd, &status), 0);
-    CHECK(pshm_identity_same(status.id, id));
-    CHECK_IS(status.size, 9);
-    CHECK_IS(status.mode, S_IFREG | 0666);
-    CHECK_IS(status.uid, geteuid());
-    CHECK_IS(status.gid, getegid());
-    CHECK_IS(pshm_set_owner(fd, (uid_t)-1, (gid_t)-1), 0);
-    if (geteuid() == 0) {
-        CHECK_IS(pshm_set_owner(fd, (uid_t)-1, 5), 0);
-        CHECK_IS(pshm_status_of(fd, &status), 0);
-        CHECK_IS(status.uid, 0);
-        CHECK_IS(status.gid, 5);
-    }
-    static const int errnos[] = {EINTR, EPERM, EIO};
-    for (size_t i = 0; i < COUNT(errnos); i++) {
-        pshm_fault_arm(NULL, 1, PSHM_FAULT_FAIL, errnos[i]);
-        CHECK_IS(pshm_set_mode(fd, 0600), -errnos[i]);
-        pshm_fault_arm(NULL, 1, PSHM_FAULT_FAIL, errnos[i]);
-        CHECK_IS(pshm_set_owner(fd, 1, 1), -errnos[i]);
-        pshm_fault_arm(NULL, 1, PSHM_FAULT_FAIL, errnos[i]);
-        CHECK_IS(pshm_status_of(fd, &status), -errnos[i]);
-    }
-    (void)pshm_fault_disarm();
-    (void)close(fd);
-    remove_plain(&name);
-}
-
-static void
-status_of_a_name(void)
-{
-    struct pshm_name name = name_of("object"), absent = name_of("absent");
-    struct pshm_identity id = make_plain(&name, 9, 0640, 0);
-    struct pshm_status status;
-    CHECK_IS(pshm_status_of_name(&name, &status), 0);
-    CHECK(pshm_identity_same(status.id, id));
-    CHECK_IS(status.size, 9);
-    CHECK_IS(pshm_status_of_name(&absent, &status), -ENOENT);
-    CHECK_IS(pshm_exists(&name), 1);
-    CHECK_IS(pshm_exists(&absent), 0);
-    remove_plain(&name);
-    CHECK(mkfifo(name.path, 0600) == 0);
-    CHECK_IS(pshm_exists(&name), 0);
-    pshm_fault_arm("lstat", 1, PSHM_FAULT_FAIL, EACCES);
-    CHECK_IS(pshm_exists(&name), -EACCES);
-    (void)pshm_fault_disarm();
-    remove_plain(&name);
-}
-
 /* ---- accepted owners ---- */
 
 static void
@@ -732,31 +453,6 @@ only_added_owners_are_accepted(void)
     CHECK_IS(pshm_owners_add(&owners, 71000), -E2BIG);
     CHECK(!pshm_owners_accept(&owners, 71000));
     CHECK_IS(pshm_owners_add(&owners, 70000), 0);
-}
-
-static void
-object_that_is_not_accepted_is_refused(void)
-{
-    struct pshm_name name = name_of("object");
-    struct pshm_accepted accepted = {
-        .owners = {.count = 1, .uids = {geteuid() + 1}}, .mode = 07777};
-    struct pshm_object object;
-    (void)make_plain(&name, 9, 0600, 0);
-    CHECK_IS(pshm_attach(&name, false, &accepted, &object), -EACCES);
-    CHECK_IS(object.fd, -1);
-    CHECK_IS(object.uid, geteuid());
-    CHECK_IS(pshm_owners_add(&accepted.owners, geteuid()), 0);
-    CHECK_IS(pshm_attach(&name, false, &accepted, &object), 0);
-    (void)close(object.fd);
-    accepted.mode = 0400;
-    CHECK_IS(pshm_attach(&name, false, &accepted, &object), -EACCES);
-    accepted.mode = 0600;
-    accepted.size = 10;
-    CHECK_IS(pshm_attach(&name, false, &accepted, &object), -EDOM);
-    accepted.size = 9;
-    CHECK_IS(pshm_attach(&name, false, &accepted, &object), 0);
-    (void)close(object.fd);
-    remove_plain(&name);
 }
 
 static void
@@ -793,19 +489,28 @@ error_for_a_removed_file_does_not_change(void)
     remove_plain(&name);
 }
 
+/* ---- the raw call ---- */
+
+static void
+errors_of_the_raw_call_are_returned(void)
+{
+    struct pshm_name name = name_of("raw");
+    mode_t kind;
+    pshm_fault_arm("shm_open", 1, PSHM_FAULT_FAIL, EINTR);
+    CHECK_IS(pshm_open_raw(&name, O_CREAT | O_RDWR, 0600, &kind), -EINTR);
+    (void)pshm_fault_disarm();
+    CHECK_IS(names_with(prefix()), 0);
+    (void)make_plain(&name, 1, 0600, 0);
+    pshm_fault_arm("fstat", 1, PSHM_FAULT_FAIL, EIO);
+    CHECK_IS(pshm_open_raw(&name, O_RDWR, 0, &kind), -EIO);
+    (void)pshm_fault_disarm();
+    remove_plain(&name);
+}
+
 int
 main(void)
 {
     RUN(object_is_found_and_described);
-    RUN(absent_object_is_refused);
-    RUN(empty_object_is_refused);
-    RUN(symbolic_link_is_not_followed);
-    RUN(directory_is_refused);
-    RUN(fifo_is_refused_at_once);
-    RUN(socket_is_refused);
-    RUN(permissions_are_checked);
-    RUN(descriptor_is_above_the_standard_ones);
-    RUN(lack_of_descriptors_is_an_error);
     RUN(descriptor_of_the_caller_is_described);
     RUN(exclusive_lock_does_not_prevent_an_attach);
     RUN(each_failure_is_returned);
@@ -816,12 +521,9 @@ main(void)
     RUN(reclaim_at_each_step_of_attach);
     RUN(attach_at_each_step_of_reclaim);
     RUN(attach_at_each_step_of_an_unprivileged_reclaim);
-    RUN(attach_and_reclaim_at_the_same_time);
-    RUN(status_mode_and_owner);
-    RUN(status_of_a_name);
     RUN(only_added_owners_are_accepted);
-    RUN(object_that_is_not_accepted_is_refused);
     RUN(object_truncated_during_an_attach_is_refused);
     RUN(error_for_a_removed_file_does_not_change);
+    RUN(errors_of_the_raw_call_are_returned);
     return finish();
 }

@@ -1,9 +1,6 @@
 #include "check.h"
 #include "posix/object/link.h"
-#include "posix/clock.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -41,41 +38,7 @@ link_it(int fd, const struct pshm_name *name, bool replace)
     return rc;
 }
 
-/* ---- the object that has a name ---- */
-
-static void
-holds_compares_the_identity(void)
-{
-    struct pshm_name name = name_of("object"), other = name_of("other");
-    struct pshm_identity id = make_plain(&name, 1, 0600, 0);
-    CHECK_IS(pshm_link_holds(&name, id), 1);
-    CHECK_IS(pshm_link_holds(&other, id), -ENOENT);
-    CHECK(symlink(name.path, other.path) == 0);
-    CHECK_IS(pshm_link_holds(&other, id), 0);
-    remove_plain(&other);
-    (void)make_plain(&other, 1, 0600, 0);
-    CHECK_IS(pshm_link_holds(&other, id), 0);
-    remove_plain(&name);
-    remove_plain(&other);
-}
-
 /* ---- giving a name ---- */
-
-static void
-object_gets_its_name_in_one_step(void)
-{
-    struct pshm_name name = name_of("object");
-    int fd = nameless();
-    CHECK_IS(link_it(fd, &name, false), 0);
-    CHECK(is(&name, identity_of_fd(fd)));
-    int second = nameless();
-    CHECK_IS(link_it(second, &name, false), -EEXIST);
-    CHECK(is(&name, identity_of_fd(fd)));
-    CHECK_IS(names_with(prefix()), 1);
-    (void)close(second);
-    (void)close(fd);
-    remove_plain(&name);
-}
 
 static void
 older_kernels_link_through_proc(void)
@@ -90,47 +53,6 @@ older_kernels_link_through_proc(void)
         CHECK_IS(names_with(prefix()), 1);
         (void)close(fd);
     }
-    remove_plain(&name);
-}
-
-static int
-link_as_nobody(void *context)
-{
-    int status = become_nobody();
-    if (status != 0) {
-        return status;
-    }
-    int fd = nameless();
-    struct pshm_name name = name_of("nobodys");
-    CHECK_IS(link_it(fd, &name, false), 0);
-    CHECK_IS(link_it(fd, &name, true), 0);
-    CHECK_IS(pshm_link_remove(&name, identity_of_fd(fd)), 0);
-    /* another user's object, in a directory with the sticky bit */
-    const struct pshm_name *other = context;
-    struct pshm_identity id = identity_of(other);
-    CHECK_IS(pshm_link_remove(other, id), -EPERM);
-    CHECK(is(other, id));
-    int rc = pshm_link_drop(other);
-    CHECK(rc == -EACCES || rc == -EPERM);   /* of glibc, of the kernel */
-    CHECK_IS(link_it(fd, other, false), -EEXIST);
-    CHECK_IS(link_it(fd, other, true), -EPERM);
-    CHECK(is(other, id));
-    /* the call failed before the object had a name, so it can still get one */
-    struct pshm_name spare = name_of("spare");
-    int second = nameless();
-    CHECK_IS(link_it(second, other, true), -EPERM);
-    CHECK_IS(link_it(second, &spare, true), 0);
-    CHECK_IS(pshm_link_remove(&spare, identity_of_fd(second)), 0);
-    (void)close(second);
-    return 0;
-}
-
-static void
-unprivileged_user_can_link(void)
-{
-    struct pshm_name name = name_of("object");
-    (void)make_plain(&name, 1, 0666, 0);
-    CHECK_IN_CHILD(link_as_nobody, &name, "cannot change the user");
     remove_plain(&name);
 }
 
@@ -160,30 +82,6 @@ replacing_its_own_name_leaves_one_name(void)
     CHECK_IS(names_with(prefix()), 1);
     (void)close(fd);
     remove_plain(&name);
-}
-
-static void
-removed_object_cannot_get_a_name_again(void)
-{
-    struct pshm_name name = name_of("object");
-    int fd = nameless();
-    CHECK_IS(link_it(fd, &name, false), 0);
-    CHECK_IS(pshm_link_remove(&name, identity_of_fd(fd)), 0);
-    CHECK_IS(link_it(fd, &name, false), -ENOENT);
-    CHECK_IS(link_it(fd, &name, true), -ENOENT);
-    CHECK_IS(names_with(prefix()), 0);
-    (void)close(fd);
-}
-
-static void
-memfd_cannot_get_a_name(void)
-{
-    struct pshm_name name = name_of("object");
-    int fd = memfd_create("test", MFD_CLOEXEC);
-    CHECK(link_it(fd, &name, false) < 0);
-    CHECK(link_it(fd, &name, true) < 0);
-    CHECK_IS(names_with(prefix()), 0);
-    (void)close(fd);
 }
 
 static void
@@ -290,41 +188,6 @@ failed_move_without_renameat2_leaves_the_old_name(void)
 }
 
 static void
-object_is_renamed(void)
-{
-    struct pshm_name from = name_of("from"), to = name_of("to");
-    for (int replace = 0; replace < 2; replace++) {
-        check_about("replace %d", replace);
-        int fd = nameless();
-        struct pshm_identity id = identity_of_fd(fd);
-        CHECK_IS(pshm_link_rename(id, &from, &to, replace), -ENOENT);
-        CHECK_IS(link_it(fd, &from, false), 0);
-        CHECK_IS(pshm_link_rename(id, &from, &to, replace), 0);
-        CHECK(is(&to, id));
-        CHECK_IS(names_with(prefix()), 1);
-        /* rename to its own name */
-        CHECK_IS(pshm_link_rename(id, &to, &to, replace), 0);
-        CHECK(is(&to, id));
-        CHECK_IS(names_with(prefix()), 1);
-        /* rename to the name of another object */
-        struct pshm_identity other = make_plain(&from, 1, 0600, 0);
-        CHECK_IS(pshm_link_rename(id, &to, &from, replace),
-                 replace ? 0 : -EEXIST);
-        CHECK(is(&from, replace ? id : other));
-        CHECK_IS(names_with(prefix()), replace ? 1 : 2);
-        /* rename from the name of another object */
-        remove_plain(&from);
-        remove_plain(&to);
-        other = make_plain(&from, 1, 0600, 0);
-        CHECK_IS(pshm_link_rename(id, &from, &to, replace), -ESTALE);
-        CHECK(is(&from, other));
-        CHECK_IS(names_with(prefix()), 1);
-        remove_plain(&from);
-        (void)close(fd);
-    }
-}
-
-static void
 two_names_of_one_object_become_one(void)
 {
     struct pshm_name from = name_of("from"), to = name_of("to");
@@ -382,15 +245,6 @@ only_the_name_of_this_object_is_removed(void)
     CHECK_IS(names_with(prefix()), 2);
     remove_plain(&name);
     remove_plain(&target);
-}
-
-static void
-drop_removes_any_name(void)
-{
-    struct pshm_name name = name_of("object");
-    (void)make_plain(&name, 1, 0600, 0);
-    CHECK_IS(pshm_link_drop(&name), 0);
-    CHECK_IS(pshm_link_drop(&name), -ENOENT);
 }
 
 /* ---- each call fails ---- */
@@ -573,154 +427,6 @@ object_keeps_its_temporary_name_if_the_last_step_fails(void)
     (void)close(fd);
 }
 
-/* ---- the name lock ---- */
-
-struct rival {
-    struct pshm_name name;
-    int (*act)(struct rival *rival);
-    struct pshm_identity id;
-    int fd, rc;
-    pthread_t thread;
-    atomic_bool done;
-};
-
-static void *
-act_as_rival(void *context)
-{
-    struct rival *rival = context;
-    rival->rc = rival->act(rival);
-    atomic_store(&rival->done, true);
-    return NULL;
-}
-
-static int
-replace_it(struct rival *rival)
-{
-    return link_it(rival->fd, &rival->name, true);
-}
-
-static int
-remove_by_rival(struct rival *rival)
-{
-    return pshm_link_remove(&rival->name, rival->id);
-}
-
-static int
-drop_it(struct rival *rival)
-{
-    return pshm_link_drop(&rival->name);
-}
-
-/* Runs in the middle of a removal. The check is skipped if this took longer
- * than a process waits for the name lock. */
-static void
-start_rival(void *context)
-{
-    struct rival *rival = context;
-    double begun = pshm_clock();
-    CHECK(pthread_create(&rival->thread, NULL, act_as_rival, rival) == 0);
-    (void)usleep(5000);
-    bool done = atomic_load(&rival->done);
-    CHECK(!done || pshm_clock() - begun > 0.015);
-}
-
-static void
-check_and_removal_are_not_interrupted(void)
-{
-    static const struct {
-        int (*act)(struct rival *rival);
-        const char *before;
-        int rc;
-    } cases[] = {{replace_it, "unlink", 0},
-                 {remove_by_rival, "unlink", -ENOENT},
-                 {drop_it, "unlink", -ENOENT}};
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        struct rival rival = {
-            .name = name_of("object"), .act = cases[i].act, .fd = nameless()};
-        struct pshm_identity id = make_plain(&rival.name, 1, 0600, 0);
-        check_about("case %d", (int)i);
-        rival.id = id;
-        pshm_fault_hook(start_rival, &rival);
-        pshm_fault_arm(cases[i].before, 1, PSHM_FAULT_HOOK_BEFORE, 0);
-        CHECK_IS(pshm_link_remove(&rival.name, id), 0);
-        (void)pshm_fault_disarm();
-        CHECK(pthread_join(rival.thread, NULL) == 0);
-        CHECK_IS(rival.rc, cases[i].rc);
-        CHECK_IS(identity_of(&rival.name).ino,
-                 rival.rc == 0 ? identity_of_fd(rival.fd).ino : 0);
-        remove_plain(&rival.name);
-        CHECK_IS(names_with(prefix()), 0);
-        (void)close(rival.fd);
-    }
-    check_about(NULL);
-}
-
-static void
-link_free_name(void *context)
-{
-    struct rival *rival = context;
-    CHECK_IS(link_it(rival->fd, &rival->name, false), -EEXIST);
-    struct pshm_name other = name_of("other");
-    CHECK_IS(link_it(rival->fd, &other, false), 0);
-}
-
-/* A name that is free is given without the name lock, so without a wait. */
-static void
-free_name_is_given_at_once(void)
-{
-    struct rival rival = {.name = name_of("object"), .fd = nameless()};
-    struct pshm_identity id = make_plain(&rival.name, 1, 0600, 0);
-    struct pshm_name other = name_of("other");
-    pshm_fault_hook(link_free_name, &rival);
-    pshm_fault_arm("unlink", 1, PSHM_FAULT_HOOK_BEFORE, 0);
-    double begun = pshm_clock();
-    CHECK_IS(pshm_link_remove(&rival.name, id), 0);
-    (void)pshm_fault_disarm();
-    CHECK(pshm_clock() - begun < 0.02);
-    CHECK(is(&other, identity_of_fd(rival.fd)));
-    remove_plain(&other);
-    (void)close(rival.fd);
-}
-
-/* ---- a reader during a replacement finds the old or the new object ---- */
-
-struct watch {
-    struct pshm_name name;
-    atomic_bool stop;
-    atomic_long reads;
-};
-
-static int
-watch_name(void *context)
-{
-    struct watch *watch = context;
-    while (!atomic_load(&watch->stop)) {
-        int fd = open(watch->name.path, O_RDONLY | O_CLOEXEC);
-        CHECK(fd >= 0);
-        (void)close(fd);
-        atomic_fetch_add(&watch->reads, 1);
-    }
-    return 0;
-}
-
-static void
-replacing_leaves_no_gap(void)
-{
-    struct watch *watch = shared_memory(sizeof(*watch));
-    watch->name = name_of("object");
-    (void)make_plain(&watch->name, 1, 0600, 0);
-    pid_t child = child_start(watch_name, watch);
-    for (int i = 0; i < 100000 && atomic_load(&watch->reads) < 5000; i++) {
-        int fd = nameless();
-        CHECK_IS(link_it(fd, &watch->name, true), 0);
-        (void)close(fd);
-    }
-    atomic_store(&watch->stop, true);
-    CHECK_IS(child_wait(child), 0);
-    remove_plain(&watch->name);
-    (void)munmap(watch, sizeof(*watch));
-}
-
 /* ---- a death at each step ---- */
 
 /* The name is free, or refers to this object or to the replaced one. Any other
@@ -853,29 +559,19 @@ death_at_each_step_of_renaming(void)
 int
 main(void)
 {
-    RUN(holds_compares_the_identity);
-    RUN(object_gets_its_name_in_one_step);
     RUN(older_kernels_link_through_proc);
-    RUN(unprivileged_user_can_link);
     RUN(replacing_works_for_a_free_name);
     RUN(replacing_its_own_name_leaves_one_name);
-    RUN(removed_object_cannot_get_a_name_again);
-    RUN(memfd_cannot_get_a_name);
     RUN(directory_is_not_replaced);
     RUN(long_names_can_be_replaced_and_removed);
     RUN(temporary_name_is_moved);
     RUN(moving_without_renameat2);
     RUN(failed_move_without_renameat2_leaves_the_old_name);
-    RUN(object_is_renamed);
     RUN(two_names_of_one_object_become_one);
     RUN(directory_is_not_replaced_by_renaming);
     RUN(only_the_name_of_this_object_is_removed);
-    RUN(drop_removes_any_name);
     RUN(each_failure_is_returned);
     RUN(object_keeps_its_temporary_name_if_the_last_step_fails);
-    RUN(check_and_removal_are_not_interrupted);
-    RUN(free_name_is_given_at_once);
-    RUN(replacing_leaves_no_gap);
     RUN(death_at_each_step_of_linking);
     RUN(death_at_each_step_of_replacing);
     RUN(death_at_each_step_of_removing);

@@ -7,9 +7,6 @@
 #include "posix/object/reclaim.h"
 
 #include <linux/posix_acl_xattr.h>
-#include <sched.h>
-#include <stdatomic.h>
-#include <sys/statvfs.h>
 
 static struct pshm_new_object_params
 params_of(enum pshm_kind kind, const struct pshm_name *name, off_t size)
@@ -77,105 +74,6 @@ object_has_no_name_until_it_is_published(void)
         pshm_new_object_discard(&new);
         remove_plain(&name);
     }
-}
-
-static void
-mode_does_not_depend_on_the_umask(void)
-{
-    static const mode_t umasks[] = {0, 077, 0777};
-    static const mode_t modes[] = {0, 0400, 0600, 0640, 0666, 0777, 01660};
-    for (size_t i = 0; i < 2 * COUNT(umasks) * COUNT(modes); i++) {
-        mode_t mask = umasks[i / 2 % COUNT(umasks)];
-        mode_t mode = modes[i / 2 / COUNT(umasks)];
-        struct pshm_name name = name_of("object");
-        struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 1);
-        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        struct stat st;
-        params.mode = mode;
-        params.temporary = i % 2;
-        check_about("temporary %d, umask %o, mode %o", params.temporary, mask,
-                    mode);
-        mode_t old = umask(mask);
-        CHECK_IS(make(&params, &new), 0);
-        CHECK_IS(pshm_new_object_publish(&new, &name), 0);
-        (void)umask(old);
-        CHECK(stat(name.path, &st) == 0);
-        CHECK_IS(st.st_mode & 07777, mode);
-        pshm_new_object_discard(&new);
-        remove_plain(&name);
-    }
-}
-
-static void
-owner_is_set_before_the_mode(void)
-{
-    if (geteuid() != 0) {
-        skip("only root can change the owner of an object");
-        return;
-    }
-    for (int i = 0; i < 2; i++) {
-        struct pshm_name name = name_of("object");
-        struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 1);
-        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        params.temporary = i;
-        struct stat st;
-        params.uid = 12;
-        params.gid = 34;
-        params.mode = 06755;
-        CHECK_IS(make(&params, &new), 0);
-        CHECK_IS(pshm_new_object_publish(&new, &name), 0);
-        CHECK(stat(name.path, &st) == 0);
-        CHECK_IS(st.st_uid, 12);
-        CHECK_IS(st.st_gid, 34);
-        CHECK_IS(st.st_mode & 07777, 06755);
-        pshm_new_object_discard(&new);
-        remove_plain(&name);
-    }
-}
-
-static int
-change_the_owner_as_nobody(void *context)
-{
-    struct pshm_name name = name_of("nobodys");
-    struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 1);
-    int status = become_nobody();
-    if (status != 0) {
-        return status;
-    }
-    for (int i = 0; i < 2; i++) {
-        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        params.temporary = i;
-        params.uid = (uid_t)-1;
-        CHECK_IS(make(&params, &new), 0);
-        CHECK_IS(pshm_new_object_publish(&new, &name), 0);
-        CHECK_IS(pshm_link_remove(&name, new.id), 0);
-        pshm_new_object_discard(&new);
-        params.uid = 0;
-        CHECK_IS(make(&params, &new), -EPERM);
-        pshm_new_object_discard(&new);
-        /* the name of another user's object is taken, but another name can be
-         * used */
-        params.uid = (uid_t)-1;
-        CHECK_IS(make(&params, &new), 0);
-        CHECK_IS(pshm_new_object_publish(&new, context), -EEXIST);
-        struct pshm_name spare = name_of("spare");
-        CHECK_IS(pshm_new_object_publish(&new, &spare), 0);
-        CHECK_IS(pshm_link_remove(&spare, new.id), 0);
-        pshm_new_object_discard(&new);
-    }
-    remove_plain(&name);
-    return 0;
-}
-
-static void
-unprivileged_user_can_make_objects(void)
-{
-    struct pshm_name name = name_of("object");
-    struct pshm_identity id = make_plain(&name, 1, 0666, 0);
-    CHECK_IN_CHILD(change_the_owner_as_nobody, &name,
-                   "cannot change the user");
-    CHECK(pshm_identity_same(identity_of(&name), id));
-    remove_plain(&name);
 }
 
 static void
@@ -391,73 +289,6 @@ mapping_may_be_longer_than_the_object(void)
 
 /* ---- memory ---- */
 
-static void
-memory_is_as_requested(void)
-{
-    static const enum pshm_kind kinds[] = {PSHM_UNNAMED, PSHM_MEMFD};
-    for (int i = 0; i < 16; i++) {
-        struct pshm_new_object_params params =
-            params_of(kinds[i & 1], NULL, 3 * MIB + 1);
-        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        struct stat st;
-        params.reserve = i & 2;
-        params.populate = i & 4;
-        params.huge_pages = i & 8;
-        check_about("reserve %d, populate %d, huge pages %d", params.reserve,
-                    params.populate, params.huge_pages);
-        CHECK_IS(make(&params, &new), 0);
-        CHECK(fstat(new.fd, &st) == 0);
-        CHECK_IS(st.st_size, params.size);
-        if (params.reserve || params.populate) {
-            CHECK(st.st_blocks * 512 >= params.size);
-        }
-        else {
-            CHECK_IS(st.st_blocks, 0);
-        }
-        pshm_new_object_discard(&new);
-    }
-}
-
-struct space {
-    const char *options;
-    off_t size;
-    int rc;                     /* with reserve or populate */
-};
-
-/* A new object that failed must not leave memory or a name on the mount. */
-static int
-make_on_small_mount(void *context)
-{
-    const struct space *space = context;
-    struct statvfs before, after;
-    if (mount_own(PSHM_DIR, space->options) != 0) {
-        return CANNOT;
-    }
-    CHECK(statvfs(PSHM_DIR, &before) == 0);
-    for (int i = 1; i < 16; i++) {
-        struct pshm_name name = name_of("object");
-        struct pshm_new_object_params params =
-            params_of(PSHM_NAMED, &name, space->size);
-        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        params.temporary = i & 1;
-        params.reserve = i & 2;
-        params.populate = i & 4;
-        params.huge_pages = i & 8;
-        check_about("%s, %lld bytes, temporary %d, reserve %d, populate %d, "
-                    "huge pages %d",
-                    space->options, (long long)space->size, i & 1,
-                    params.reserve, params.populate, params.huge_pages);
-        int rc = make(&params, &new);
-        CHECK_IS(rc, params.reserve || params.populate ? space->rc : 0);
-        pshm_new_object_discard(&new);
-        CHECK_IS(names_with(prefix()), 0);
-        CHECK(statvfs(PSHM_DIR, &after) == 0);
-        CHECK_IS(after.f_bfree, before.f_bfree);
-        CHECK_IS(after.f_ffree, before.f_ffree);
-    }
-    return 0;
-}
-
 static int
 make_huge_pages(int err)
 {
@@ -556,126 +387,6 @@ populated_memory_is_not_reserved_again(void)
     CHECK_IS(make(&params, &new), 0);
     CHECK_IS(pshm_fault_disarm(), 0);
     pshm_new_object_discard(&new);
-}
-
-static void
-full_mount_is_an_error_not_a_signal(void)
-{
-    static const struct space spaces[] = {
-        {"size=1m", 2 * MIB, -ENOSPC},
-        {"size=1m", MIB, 0},
-        {"size=1m", MIB + 1, -ENOSPC},
-        {"size=100m", 101 * MIB, -ENOSPC},
-        /* more than half of the mount, and more than one piece */
-        {"size=100m", 80 * MIB, 0},
-    };
-    for (size_t i = 0; i < COUNT(spaces); i++) {
-        struct space space = spaces[i];
-        CHECK_IN_CHILD(make_on_small_mount, &space, "cannot mount");
-    }
-}
-
-static int
-make_without_inodes(void *context)
-{
-    (void)context;
-    if (mount_own(PSHM_DIR, "size=1m,nr_inodes=3") != 0) {
-        return CANNOT;
-    }
-    struct statvfs before, after;
-    CHECK(statvfs(PSHM_DIR, &before) == 0);
-    struct pshm_name first = name_of("first"), second = name_of("second");
-    struct pshm_name name = name_of("object");
-    (void)make_plain(&first, 1, 0600, 0);
-    (void)make_plain(&second, 1, 0600, 0);
-    for (int i = 0; i < 2; i++) {
-        struct pshm_new_object_params params =
-            params_of(i ? PSHM_UNNAMED : PSHM_NAMED, &name, 1);
-        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        CHECK_IS(make(&params, &new), -ENOSPC);
-        pshm_new_object_discard(&new);
-    }
-    remove_plain(&second);
-    /* one inode is free, which is enough to make an object and publish it */
-    for (int i = 0; i < 2; i++) {
-        struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 1);
-        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        params.temporary = i;
-        check_about("temporary %d", i);
-        CHECK_IS(make(&params, &new), 0);
-        CHECK_IS(pshm_new_object_publish(&new, &name), 0);
-        pshm_new_object_discard(&new);
-        remove_plain(&name);
-    }
-    remove_plain(&first);
-    CHECK(statvfs(PSHM_DIR, &after) == 0);
-    CHECK_IS(after.f_ffree, before.f_ffree);
-    return 0;
-}
-
-static void
-lack_of_inodes_is_an_error(void)
-{
-    CHECK_IN_CHILD(make_without_inodes, NULL, "cannot mount");
-}
-
-static int
-make_under_limits(void *context)
-{
-    struct pshm_name name = name_of("object");
-    struct pshm_new_object_params params = params_of(PSHM_NAMED, &name, 8193);
-    struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-    /* Otherwise SIGXFSZ would end this child. */
-    limit_to(RLIMIT_FSIZE, 8192);
-    for (int i = 0; i < 8; i++) {
-        params.reserve = i & 1;
-        params.populate = i & 2;
-        params.kind = i & 4 ? PSHM_MEMFD : PSHM_NAMED;
-        params.temporary = *(int *)context;
-        CHECK_IS(make(&params, &new), -EFBIG);
-        pshm_new_object_discard(&new);
-    }
-    limit_to(RLIMIT_NOFILE, 0);
-    for (int kind = PSHM_NAMED; kind <= PSHM_MEMFD; kind++) {
-        params = params_of((enum pshm_kind)kind, &name, 1);
-        CHECK_IS(make(&params, &new), -EMFILE);
-        pshm_new_object_discard(&new);
-    }
-    return 0;
-}
-
-static void
-limits_of_the_process_are_errors(void)
-{
-    for (int i = 0; i < 2; i++) {
-        CHECK_IS(child_run(make_under_limits, &i), 0);
-        CHECK_IS(names_with(prefix()), 0);
-    }
-}
-
-/* The size is refused before any memory is reserved. Otherwise a memfd, which
- * has no limit, would use up the memory of the machine. */
-static void
-impossible_size_is_an_error(void)
-{
-    static const off_t sizes[] = {INT64_MAX, INT64_MAX - 4095,
-                                  (off_t)1 << 45};
-    for (int i = 0; i < 27; i++) {
-        struct pshm_name name = name_of("object");
-        struct pshm_new_object_params params =
-            params_of((enum pshm_kind)(i % 3), &name, sizes[i / 9]);
-        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        params.reserve = i / 3 % 3 != 1;
-        params.populate = i / 3 % 3 != 0;
-        check_about("kind %d, reserve %d, populate %d, size %lld", i % 3,
-                    params.reserve, params.populate, (long long)params.size);
-        pshm_fault_arm("fallocate", 1, PSHM_FAULT_FAIL_ON, EIO);
-        int rc = make(&params, &new);
-        (void)pshm_fault_disarm();
-        CHECK(rc == -EFBIG || rc == -ENOSPC || rc == -ENOMEM
-              || rc == -EINVAL);
-        pshm_new_object_discard(&new);
-    }
 }
 
 /* ---- each call fails ---- */
@@ -882,123 +593,10 @@ new_object_is_not_reclaimed(void)
     }
 }
 
-/* Of two processes that publish one name at once, one gets an error. */
-static int
-publish_after_a_stop(void *context)
-{
-    struct making *making = context;
-    CHECK_IS(make(&making->params, &making->new), 0);
-    (void)raise(SIGSTOP);
-    int rc = pshm_new_object_publish(&making->new, &making->name);
-    CHECK(rc == 0 || rc == -EEXIST);
-    if (rc < 0) {
-        pshm_new_object_discard(&making->new);
-    }
-    return rc == 0 ? 3 : 4;
-}
-
-static void
-one_of_two_publishers_wins(void)
-{
-    for (int round = 0; round < 40; round++) {
-        pid_t children[2];
-        struct making making = {.new = PSHM_NEW_OBJECT_NONE,
-                                .name = name_of("object")};
-        making.params = params_of(PSHM_NAMED, &making.name, 10);
-        for (size_t i = 0; i < COUNT(children); i++) {
-            making.params.temporary = (round / 2 + (int)i * round) % 2;
-            children[i] = child_start_stopped(publish_after_a_stop, &making);
-        }
-        CHECK_IS(identity_of(&making.name).ino, 0);
-        for (size_t i = 0; i < COUNT(children); i++) {
-            CHECK(kill(children[i], SIGCONT) == 0);
-        }
-        CHECK_IS(child_wait(children[0]) + child_wait(children[1]), 3 + 4);
-        CHECK_IS(names_with(prefix()), 1);
-        remove_plain(&making.name);
-    }
-}
-
-/* ---- no process sees a half-made object ---- */
-
-struct traffic {
-    struct pshm_name name;
-    bool temporary;
-    atomic_bool stop;
-};
-
-#define TRAFFIC_SIZE (3 * 4096 + 5)
-
-static int
-publish_many_times(void *context)
-{
-    struct traffic *traffic = context;
-    struct pshm_new_object_params params =
-        params_of(PSHM_NAMED, &traffic->name, TRAFFIC_SIZE);
-    params.temporary = traffic->temporary;
-    params.mode = 0660;
-    for (unsigned int i = 0; !atomic_load(&traffic->stop); i++) {
-        struct pshm_new_object new = PSHM_NEW_OBJECT_NONE;
-        CHECK_IS(make(&params, &new), 0);
-        memset(new.base, 'a' + (char)(i % 26), new.length);
-        CHECK_IS(pshm_new_object_publish(&new, &traffic->name), 0);
-        CHECK_IS(pshm_link_remove(&traffic->name, new.id), 0);
-        pshm_new_object_discard(&new);
-    }
-    return 0;
-}
-
-/* Returns whether there was an object. */
-static bool
-inspect_object(const struct traffic *traffic)
-{
-    struct pshm_object object;
-    int rc = pshm_attach(&traffic->name, false, &PSHM_ACCEPT_ANY, &object);
-    if (rc < 0) {
-        CHECK_IS(rc, -ENOENT);
-        return false;
-    }
-    CHECK_IS(object.size, TRAFFIC_SIZE);
-    CHECK_IS(object.mode, S_IFREG | 0660);
-    char *base = mmap(NULL, TRAFFIC_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
-                      object.fd, 0);
-    if (CHECK(base != MAP_FAILED)) {
-        CHECK(base[0] >= 'a' && base[0] <= 'z');
-        CHECK(all_bytes_are(base, TRAFFIC_SIZE, base[0]));
-        (void)munmap(base, TRAFFIC_SIZE);
-    }
-    (void)close(object.fd);
-    return true;
-}
-
-static void
-no_process_sees_a_half_made_object(void)
-{
-    for (int i = 0; i < 2; i++) {
-        struct traffic *traffic = shared_memory(sizeof(*traffic));
-        traffic->name = name_of("object");
-        traffic->temporary = i;
-        check_about("temporary %d", i);
-        pid_t child = child_start(publish_many_times, traffic);
-        int seen = 0, reads = 0, wanted = SANITIZED ? 1000 : 5000;
-        for (; reads < 40 * wanted && (reads < wanted || seen < 100);
-             reads++) {
-            seen += inspect_object(traffic);
-        }
-        atomic_store(&traffic->stop, true);
-        CHECK_IS(child_wait(child), 0);
-        remove_plain(&traffic->name);
-        (void)munmap(traffic, sizeof(*traffic));
-    }
-}
-
 int
 main(void)
 {
     RUN(object_has_no_name_until_it_is_published);
-    RUN(mode_does_not_depend_on_the_umask);
-    RUN(owner_is_set_before_the_mode);
-    RUN(unprivileged_user_can_make_objects);
     RUN(taken_name_leaves_the_object_unchanged);
     RUN(unnamed_object_can_be_published_later);
     RUN(named_object_without_o_tmpfile);
@@ -1006,20 +604,13 @@ main(void)
     RUN(named_object_without_proc);
     RUN(memfd_is_sealed_against_shrinking);
     RUN(mapping_may_be_longer_than_the_object);
-    RUN(memory_is_as_requested);
     RUN(list_is_set_before_the_object_has_a_name);
     RUN(refused_list_is_reported);
     RUN(kernel_without_huge_pages_uses_small_pages);
     RUN(pages_that_cannot_be_populated_are_reserved_or_reported);
     RUN(populated_memory_is_not_reserved_again);
-    RUN(full_mount_is_an_error_not_a_signal);
-    RUN(lack_of_inodes_is_an_error);
-    RUN(limits_of_the_process_are_errors);
-    RUN(impossible_size_is_an_error);
     RUN(each_failure_is_returned);
     RUN(death_at_each_step_of_making);
     RUN(new_object_is_not_reclaimed);
-    RUN(one_of_two_publishers_wins);
-    RUN(no_process_sees_a_half_made_object);
     return finish();
 }

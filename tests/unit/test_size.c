@@ -3,7 +3,6 @@
 #include "posix/object/size.h"
 
 #include <sys/syscall.h>
-#include <sys/statvfs.h>
 
 static int
 open_fresh(const struct pshm_name *name)
@@ -43,78 +42,7 @@ has_space(off_t bytes)
     return false;
 }
 
-/* ---- limits ---- */
-
-static int
-size_with_limit(void *context)
-{
-    int fd = *(int *)context;
-    limit_to(RLIMIT_FSIZE, 8192);
-    CHECK_IS(pshm_size_check(8192), 0);
-    CHECK_IS(pshm_size_check(8193), -EFBIG);
-    CHECK_IS(pshm_size_check(INT64_MAX), -EFBIG);
-    /* Otherwise SIGXFSZ would end this child. */
-    CHECK_IS(pshm_size_set(fd, 8193, false, &go_on), -EFBIG);
-    CHECK_IS(pshm_size_set(fd, 8193, true, &go_on), -EFBIG);
-    CHECK_IS(size_of(fd), 0);
-    CHECK_IS(pshm_size_set(fd, 4096, true, &go_on), 0);
-    CHECK_IS(pshm_size_grow(fd, 4096, 8193, &go_on), -EFBIG);
-    CHECK_IS(size_of(fd), 4096);
-    CHECK_IS(pshm_size_grow(fd, 4096, 8192, &go_on), 0);
-    CHECK_IS(size_of(fd), 8192);
-    return 0;
-}
-
-static void
-file_size_limit_is_an_error_not_a_signal(void)
-{
-    struct pshm_name name = name_of("object");
-    int fd = open_fresh(&name);
-    CHECK_IS(pshm_size_check(INT64_MAX), 0);
-    CHECK_IS(child_run(size_with_limit, &fd), 0);
-    (void)close(fd);
-    remove_plain(&name);
-}
-
-static void
-impossible_sizes_are_errors(void)
-{
-    static const off_t sizes[] = {INT64_MAX, INT64_MAX - 4095, 0, -1};
-    struct pshm_name name = name_of("object");
-    int fd = open_fresh(&name);
-    for (size_t i = 0; i < COUNT(sizes); i++) {
-        check_about("size %lld", (long long)sizes[i]);
-        /* must end before the memory is used up */
-        int rc = pshm_size_set(fd, sizes[i], true, &go_on);
-        CHECK(sizes[i] > 0 ? rc == -EFBIG || rc == -ENOSPC
-                           : rc <= 0);
-        CHECK_IS(size_of(fd), 0);
-        CHECK_IS(memory_of(fd), 0);
-    }
-    (void)close(fd);
-    remove_plain(&name);
-}
-
 /* ---- a new object ---- */
-
-static void
-new_object_gets_size_and_memory(void)
-{
-    static const off_t sizes[] = {1, 4095, 4096, 4097, 100000};
-    for (size_t i = 0; i < COUNT(sizes); i++) {
-        for (int reserve = 0; reserve < 2; reserve++) {
-            struct pshm_name name = name_of("object");
-            int fd = open_fresh(&name);
-            check_about("size %lld, reserve %d", (long long)sizes[i],
-                        reserve);
-            CHECK_IS(pshm_size_set(fd, sizes[i], reserve, &go_on), 0);
-            CHECK_IS(size_of(fd), sizes[i]);
-            CHECK(reserve ? memory_of(fd) >= sizes[i] : memory_of(fd) == 0);
-            (void)close(fd);
-            remove_plain(&name);
-        }
-    }
-}
 
 static void
 large_object_is_reserved_in_pieces(void)
@@ -237,25 +165,6 @@ each_failure_is_returned(void)
 /* ---- growing ---- */
 
 static void
-growing_keeps_the_bytes(void)
-{
-    struct pshm_name name = name_of("object");
-    (void)make_plain(&name, 5000, 0600, 'x');
-    int fd = open(name.path, O_RDWR | O_CLOEXEC);
-    for (int round = 0; round < 2; round++) {
-        off_t from = size_of(fd);
-        CHECK_IS(pshm_size_grow(fd, from, from + 50000, &go_on), 0);
-        CHECK_IS(size_of(fd), from + 50000);
-        CHECK(memory_of(fd) >= from + 50000);
-    }
-    char bytes[5001];
-    CHECK_IS(pread(fd, bytes, sizeof(bytes), 0), sizeof(bytes));
-    CHECK(bytes[0] == 'x' && bytes[4999] == 'x' && bytes[5000] == 0);
-    (void)close(fd);
-    remove_plain(&name);
-}
-
-static void
 growing_never_shrinks(void)
 {
     struct pshm_name name = name_of("object");
@@ -266,55 +175,6 @@ growing_never_shrinks(void)
     CHECK_IS(size_of(fd), 90000);
     (void)close(fd);
     remove_plain(&name);
-}
-
-struct growth {
-    struct pshm_name name;
-    unsigned int seed;
-    off_t most;
-};
-
-static int
-grow_at_random(void *context)
-{
-    struct growth *growth = context;
-    int fd = open(growth->name.path, O_RDWR | O_CLOEXEC);
-    off_t last = 0;
-    for (;;) {
-        off_t from = size_of(fd);
-        CHECK(from >= last);
-        if (from >= growth->most) {
-            break;
-        }
-        growth->seed = growth->seed * 1103515245u + 12345u;
-        off_t to = from + 1 + (growth->seed >> 16) % 20000;
-        if (to > growth->most) {
-            to = growth->most;
-        }
-        CHECK_IS(pshm_size_grow(fd, from, to, &go_on), 0);
-        last = to;
-    }
-    (void)close(fd);
-    return 0;
-}
-
-static void
-several_processes_grow_at_once(void)
-{
-    struct growth growth = {.name = name_of("object"), .most = 20 * MIB};
-    (void)make_plain(&growth.name, 1, 0600, 0);
-    pid_t children[3];
-    for (unsigned int i = 0; i < COUNT(children); i++) {
-        growth.seed = i + 1;
-        children[i] = child_start(grow_at_random, &growth);
-    }
-    for (size_t i = 0; i < COUNT(children); i++) {
-        CHECK_IS(child_wait(children[i]), 0);
-    }
-    int fd = open(growth.name.path, O_RDWR | O_CLOEXEC);
-    CHECK_IS(size_of(fd), growth.most);
-    (void)close(fd);
-    remove_plain(&growth.name);
 }
 
 /* ---- another process grows it at each step of a growth that fails ---- */
@@ -514,42 +374,6 @@ signals_are_checked_between_pieces(void)
 /* ---- a small mount ---- */
 
 static int
-fill_small_mount(void *context)
-{
-    (void)context;
-    if (mount_own(PSHM_DIR, "size=1m") != 0) {
-        return CANNOT;
-    }
-    struct pshm_name name = name_of("object");
-    struct pshm_room room;
-    int fd = open_fresh(&name);
-    CHECK_IS(pshm_room_of(fd, &room), 0);
-    CHECK_IS(room.total_bytes, MIB);
-    CHECK_IS(room.free_bytes, MIB);
-    CHECK_IS(pshm_room_of(-1, &room), 0);
-    CHECK_IS(room.total_bytes, MIB);
-
-    CHECK_IS(pshm_size_set(fd, 2 * MIB, true, &go_on), -ENOSPC);
-    CHECK(ftruncate(fd, 0) == 0);
-    CHECK_IS(pshm_size_set(fd, MIB / 2, true, &go_on), 0);
-    CHECK_IS(pshm_size_grow(fd, MIB / 2, MIB + 1, &go_on), -ENOSPC);
-    CHECK_IS(size_of(fd), MIB / 2);
-    CHECK_IS(memory_of(fd), MIB / 2);
-    CHECK_IS(pshm_room_of(fd, &room), 0);
-    CHECK_IS(room.free_bytes, MIB / 2);
-    CHECK_IS(pshm_size_grow(fd, MIB / 2, MIB, &go_on), 0);
-    CHECK_IS(pshm_room_of(fd, &room), 0);
-    CHECK_IS(room.free_bytes, 0);
-    /* there is not enough space for the last page */
-    CHECK_IS(pshm_size_grow(fd, MIB, 2 * MIB, &go_on), -ENOSPC);
-    CHECK_IS(size_of(fd), MIB);
-    /* a size without a reservation does not need space */
-    int sparse = open(PSHM_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    CHECK_IS(pshm_size_set(sparse, 100 * MIB, false, &go_on), 0);
-    return 0;
-}
-
-static int
 read_memory_without_swap(void *context)
 {
     (void)context;
@@ -602,12 +426,6 @@ limit_that_cannot_be_read_is_an_error(void)
     pshm_fault_arm("getrlimit", 1, PSHM_FAULT_FAIL, EPERM);
     CHECK_IS(pshm_size_check(1), -EPERM);
     (void)pshm_fault_disarm();
-}
-
-static void
-full_mount_is_an_error(void)
-{
-    CHECK_IN_CHILD(fill_small_mount, NULL, "cannot mount");
 }
 
 /* With several pieces, the pieces before a failed one are freed. A size that
@@ -694,15 +512,10 @@ more_than_the_machine_has_is_refused(void)
 int
 main(void)
 {
-    RUN(file_size_limit_is_an_error_not_a_signal);
-    RUN(impossible_sizes_are_errors);
-    RUN(new_object_gets_size_and_memory);
     RUN(large_object_is_reserved_in_pieces);
     RUN(file_system_that_cannot_reserve_sets_the_size);
     RUN(each_failure_is_returned);
-    RUN(growing_keeps_the_bytes);
     RUN(growing_never_shrinks);
-    RUN(several_processes_grow_at_once);
     RUN(failed_growth_leaves_what_others_grew);
     RUN(kernel_undoes_only_its_own_growth);
     RUN(interrupted_growth_leaves_what_others_reserved);
@@ -712,7 +525,6 @@ main(void)
     RUN(memory_is_read_from_proc_if_possible);
     RUN(missing_memory_is_counted);
     RUN(limit_that_cannot_be_read_is_an_error);
-    RUN(full_mount_is_an_error);
     RUN(size_that_cannot_fit_is_refused_at_once);
     RUN(memfd_has_no_limit);
     RUN(more_than_the_machine_has_is_refused);

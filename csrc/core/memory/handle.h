@@ -134,18 +134,14 @@ typedef struct {
  * without an exception. */
 int handle_prepare(core_state *state, handle_state *out);
 
-/* Attach to path and fill *out, with the name. given: as for handle_name_of.
- * Returns 0 or -errno without an exception, but -EINTR if a signal handler has
- * raised; -ERANGE: larger than max_size. *object: as pshm_attach saw it, for
- * the message. */
+/* Attach to path and fill *out, with the name (given: as for handle_name_of);
+ * or if path is NULL, to the object of fd, which belongs to *out then. Returns
+ * 0 or -errno without an exception, but -EINTR if a signal handler has raised;
+ * -ERANGE: larger than max_size. *object: as it was seen, for the message. */
 int handle_attach(core_state *state, PyObject *given,
-                  const struct pshm_name *path, const attach_params *params,
-                  handle_state *out, struct pshm_object *object);
-
-/* The same for the object of a descriptor, which belongs to *out then, and does
- * not have a name. */
-int handle_attach_fd(core_state *state, int fd, const attach_params *params,
-                     handle_state *out, struct pshm_object *object);
+                  const struct pshm_name *path, int fd,
+                  const attach_params *params, handle_state *out,
+                  struct pshm_object *object);
 
 /* Raise the error that handle_attach returned. */
 PyObject *handle_raise_attach(int rc, PyObject *name,

@@ -69,8 +69,8 @@ handle_prepare(core_state *state, handle_state *out)
 /* An internal result: start again, for the object was shrunk in between. */
 #define SHRUNK (-ESTALE)
 
-/* Map an object and fill *out. Steals object->fd if it succeeds. Without the
- * GIL. Returns 0, -ERANGE, SHRUNK or -errno. */
+/* Map an object and fill *out. Steals object->fd if it succeeds. Returns 0,
+ * -ERANGE, SHRUNK or -errno. Without the GIL, as the next two. */
 static int
 fill_state(const struct pshm_object *object, const attach_params *params,
            unsigned shrinks, handle_state *out)
@@ -101,55 +101,23 @@ fill_state(const struct pshm_object *object, const attach_params *params,
     return 0;
 }
 
-/* Returns 0, SHRUNK or -errno. */
 static int
-attach_once(core_state *state, const struct pshm_name *path,
-            const attach_params *params, handle_state *out,
-            struct pshm_object *object)
+attach_path(const struct pshm_name *path, const attach_params *params,
+            handle_state *out, struct pshm_object *object)
 {
-    int rc = handle_prepare(state, out);
-    if (rc < 0) {
-        return rc;
-    }
-    Py_BEGIN_ALLOW_THREADS
     unsigned shrinks = pshm_region_shrinks();
-    rc = pshm_attach(path, params->readonly, &params->accepted, object);
+    int rc = pshm_attach(path, params->readonly, &params->accepted, object);
     if (rc == 0) {
         rc = fill_state(object, params, shrinks, out);
         if (rc < 0) {
             pshm_fd_close(object->fd);
         }
     }
-    Py_END_ALLOW_THREADS
-    if (rc < 0) {
-        handle_state_clear(out);
-    }
-    return rc;
-}
-
-int
-handle_attach(core_state *state, PyObject *given,
-              const struct pshm_name *path, const attach_params *params,
-              handle_state *out, struct pshm_object *object)
-{
-    int rc;
-    *object = (struct pshm_object){.fd = -1};
-    do {
-        rc = attach_once(state, path, params, out, object);
-    } while (rc == SHRUNK || try_again(rc));
-    if (rc == 0) {
-        out->name = handle_name_of(path, given);
-        if (out->name == NULL) {
-            PyErr_Clear();
-            handle_state_clear(out);
-            rc = -ENOMEM;
-        }
-    }
     return rc;
 }
 
 /* The use lock comes last, because a descriptor that remains the caller's must
- * not get one. Without the GIL. */
+ * not get one. */
 static int
 attach_fd(int fd, const attach_params *params, handle_state *out,
           struct pshm_object *object)
@@ -178,8 +146,10 @@ attach_fd(int fd, const attach_params *params, handle_state *out,
 }
 
 int
-handle_attach_fd(core_state *state, int fd, const attach_params *params,
-                 handle_state *out, struct pshm_object *object)
+handle_attach(core_state *state, PyObject *given,
+              const struct pshm_name *path, int fd,
+              const attach_params *params, handle_state *out,
+              struct pshm_object *object)
 {
     int rc;
     *object = (struct pshm_object){.fd = -1};
@@ -189,12 +159,18 @@ handle_attach_fd(core_state *state, int fd, const attach_params *params,
             return rc;
         }
         Py_BEGIN_ALLOW_THREADS
-        rc = attach_fd(fd, params, out, object);
+        rc = path != NULL ? attach_path(path, params, out, object)
+                          : attach_fd(fd, params, out, object);
         Py_END_ALLOW_THREADS
+        if (rc == 0 && path != NULL) {
+            out->name = handle_name_of(path, given);
+            rc = out->name == NULL ? -ENOMEM : 0;
+            PyErr_Clear();
+        }
         if (rc < 0) {
             handle_state_clear(out);
         }
-    } while (rc == SHRUNK);
+    } while (rc == SHRUNK || try_again(rc));
     return rc;
 }
 
@@ -303,7 +279,7 @@ attach_waiting(core_state *state, PyObject *name, const struct pshm_name *path,
         return -1;
     }
     for (;;) {
-        int rc = handle_attach(state, name, path, params, out, &object);
+        int rc = handle_attach(state, name, path, -1, params, out, &object);
         if (rc == 0) {
             return params->reserve ? reserve(out, name) : 0;
         }

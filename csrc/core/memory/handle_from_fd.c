@@ -94,7 +94,8 @@ handle_from_fd(PyObject *type, PyObject *const *args, Py_ssize_t count,
         Py_DECREF(self);
         return NULL;
     }
-    int rc = handle_attach_fd(state, (int)fd, &params, &attached, &object);
+    int rc = handle_attach(state, NULL, NULL, (int)fd, &params, &attached,
+                           &object);
     if (rc < 0) {
         Py_DECREF(self);
         /* Without a descriptor nothing was mapped: Python has no memory. */

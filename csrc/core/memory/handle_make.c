@@ -161,13 +161,13 @@ attach_existing(core_state *state, const create_params *params,
     if (audit_open(path, false) < 0) {
         return -1;
     }
-    int rc = handle_attach(state, params->name, path, &attach, out,
+    int rc = handle_attach(state, params->name, path, -1, &attach, out,
                            &object);
     while (rc == -ENODATA && pshm_clock() < deadline) {
         if (handle_pause(deadline, &pause) < 0) {
             return -1;
         }
-        rc = handle_attach(state, params->name, path, &attach, out,
+        rc = handle_attach(state, params->name, path, -1, &attach, out,
                            &object);
     }
     if (rc == -ENOENT) {

@@ -86,7 +86,7 @@ attach_named(core_state *state, PyObject *name, const struct pshm_name *path,
              handle_state *out)
 {
     struct pshm_object found;
-    int rc = handle_attach(state, name, path, params, out, &found);
+    int rc = handle_attach(state, name, path, -1, params, out, &found);
     if (rc == -ERANGE && pshm_link_holds(path, id) != 1) {
         rc = -ESTALE;
     }
