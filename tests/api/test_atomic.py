@@ -168,25 +168,6 @@ def test_values_out_of_range(shm, format):
     assert word.load() == 1
 
 
-def test_each_operation_is_one_step(shm, run_threads):
-    for format in FORMATS:
-        word = Atomic.at(shm, 0, format)
-        word.store(0)
-
-        def work(format=format):
-            own = Atomic.at(shm, 0, format)
-            for _ in range(1000):
-                own.fetch_add(3, "relaxed")
-                own.fetch_sub(2)
-                while True:
-                    seen = own.load()
-                    if own.compare_exchange(seen, seen + 1)[0]:
-                        break
-
-        run_threads(*[work] * 4)
-        assert word.load() == 8000
-
-
 def test_between_processes(run_python):
     code = """
 import os
@@ -273,21 +254,6 @@ def test_a_change_of_the_upper_half_ends_a_wait(shm, format):
     word.store(1 << 40)  # without a notify
     thread.join(DEADLINE)
     assert result == [True]
-
-
-@formats
-def test_ping_pong(shm, format, run_threads):
-    word = Atomic.at(shm, 0, format)
-
-    def play(mine):
-        for _ in range(300):
-            while (seen := word.load()) % 2 != mine:
-                assert word.wait(seen, DEADLINE)
-            word.fetch_add(1)
-            word.notify(1)
-
-    run_threads(lambda: play(0), lambda: play(1))
-    assert word.load() == 600
 
 
 def test_arguments_of_wait(shm):

@@ -78,33 +78,6 @@ def test_each_generation_has_each_index_once(shm, run_threads):
     assert barrier.n_waiting == 0 and not barrier.broken
 
 
-def test_no_party_is_a_generation_ahead(shm, run_threads):
-    barrier = Barrier.at(shm, 0, parties=4, create=True)
-    at = [0] * 4
-
-    def party(index):
-        for i in range(100):
-            at[index] = i
-            barrier.wait(DEADLINE)
-            assert set(at) <= {i, i + 1}, at
-            barrier.wait(DEADLINE)
-
-    run_threads(*[lambda index=index: party(index) for index in range(4)])
-
-
-def test_an_action_runs_once_before_any_party_continues(shm, run_threads):
-    done = []
-    barrier = Barrier.at(shm, 0, parties=3, action=lambda: done.append(1), create=True)
-
-    def party():
-        for i in range(100):
-            barrier.wait(DEADLINE)
-            assert i + 1 <= len(done) <= i + 2, (i, len(done))
-
-    run_threads(*[party] * 3)
-    assert len(done) == 100
-
-
 def test_only_the_last_party_runs_its_action(shm):
     done = []
     with_action = Barrier.at(shm, 0, parties=2, action=lambda: done.append(1), create=True)
@@ -346,11 +319,3 @@ for _ in range(3):
     assert barrier.wait(30) == 1
 """
     run_python(code, env=PATH)
-
-
-def test_no_party_waits_at_a_broken_barrier(name):
-    with SharedMemory.create(name, 4096, delete=True) as shm:
-        barrier = Barrier.at(shm, parties=3, create=True)
-        with pytest.raises(threading.BrokenBarrierError):
-            barrier.wait(0.01)
-        assert barrier.broken and barrier.n_waiting == 0

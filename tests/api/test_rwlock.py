@@ -226,15 +226,6 @@ def test_a_writer_that_waits_keeps_new_readers_out(lock):
     assert writing == [True] and can(lock, "acquire_read")
 
 
-def test_a_writer_that_times_out_leaves_nothing(lock):
-    reader = Inside(lock.acquire_read, lock.release)
-    for _ in range(3):
-        assert lock.acquire_write(timeout=0.01) is lock.acquire_write(False) is False
-        assert can(lock, "acquire_read")
-    reader.leave()
-    assert can(lock, "acquire_write")
-
-
 def test_arguments(lock):
     for acquire in (lock.acquire_read, lock.acquire_write):
         with pytest.raises(ValueError, match="timeout"):

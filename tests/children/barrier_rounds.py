@@ -73,11 +73,12 @@ def resets(rounds):
                 mine.fetch_add(1)
 
     pids = [spawn(lambda mine=mine: party(mine)) for mine in released]
-    for done in range(rounds):
+    for done in range(rounds + 1):
         while barrier.n_waiting < 2:
             assert all(mine.load() <= done for mine in released), "released without a reset"
             assert not barrier.broken
-        barrier.reset()
+        if done < rounds:
+            barrier.reset()
     assert barrier.wait(DEADLINE) == 2
     assert [status_of(pid) for pid in pids] == [0, 0]
     assert [mine.load() for mine in released] == [rounds, rounds]

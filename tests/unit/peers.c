@@ -153,9 +153,15 @@ sem_clockwait(sem_t *sem, clockid_t clock, const struct timespec *at)
 void
 meet_at_each_step(const struct meeting *meeting, void *context)
 {
+    meet_about("a meeting", meeting, context);
+}
+
+void
+meet_about(const char *about, const struct meeting *meeting, void *context)
+{
     int seen = 0;
     for (int nth = 1; nth <= seen + 1; nth++) {
-        check_about("before atomic operation %d", nth);
+        check_about("%s, before atomic operation %d", about, nth);
         meeting->begin(context);
         pshm_fault_hook(meeting->second, context);
         pshm_fault_arm("atomic", nth, PSHM_FAULT_HOOK_BEFORE, 0);

@@ -68,4 +68,8 @@ struct meeting {
 
 void meet_at_each_step(const struct meeting *meeting, void *context);
 
+/* The same; about: the subject of failed checks. */
+void meet_about(const char *about, const struct meeting *meeting,
+                void *context);
+
 #endif

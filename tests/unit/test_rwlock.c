@@ -11,8 +11,7 @@
 struct place {
     struct pshm_rwlock rw;
     volatile long first, second;
-    atomic_uint readers, writers, most_readers;
-    atomic_uint steps, owner_deaths, stopped;
+    atomic_uint writers, steps, owner_deaths, stopped;
 };
 
 struct peer {
@@ -167,160 +166,6 @@ cannot_read(void *context)
     return 0;
 }
 
-static void
-readers_keep_writers_out_but_not_readers(void)
-{
-    struct peer peer = make(), other = open_again(peer.place);
-    CHECK_IS(begin_to_read(&peer), 0);
-    CHECK(is_held(&peer));
-    CHECK(!pshm_rw_writes(&peer.state));
-    CHECK_IS(child_run(can_read, &peer), 0);
-    CHECK_IS(child_run(cannot_write, &peer), 0);
-    CHECK_IS(child_run(can_read, &peer), 0);
-    CHECK_IS(stop(&other), -EPERM);
-    CHECK_IS(begin_to_read(&peer), 0);
-    CHECK_IS(stop(&peer), 0);
-    CHECK_IS(child_run(cannot_write, &peer), 0);
-    CHECK_IS(stop(&peer), 0);
-    CHECK_IS(stop(&peer), -EPERM);
-    CHECK(!is_held(&peer));
-    CHECK_IS(child_run(can_write, &peer), 0);
-    unmake(&peer);
-}
-
-static void
-writer_is_alone(void)
-{
-    struct peer peer = make();
-    CHECK_IS(begin_to_write(&peer), 0);
-    CHECK(pshm_rw_writes(&peer.state));
-    CHECK_IS(child_run(cannot_write, &peer), 0);
-    CHECK_IS(child_run(cannot_read, &peer), 0);
-    CHECK_IS(stop(&peer), 0);
-    CHECK_IS(stop(&peer), -EPERM);
-    CHECK_IS(child_run(can_write, &peer), 0);
-    CHECK_IS(child_run(can_read, &peer), 0);
-    unmake(&peer);
-}
-
-static void
-thread_does_not_wait_for_itself(void)
-{
-    struct peer peer = make(), other = open_again(peer.place);
-    struct peer *both[] = {&peer, &other};
-    for (size_t i = 0; i < COUNT(both); i++) {
-        CHECK_IS(begin_to_read(&peer), 0);
-        CHECK_IS(write_until(both[i], PSHM_NEVER), -EDEADLK);
-        CHECK_IS(write_until(both[i], in_ms(5)), -ETIMEDOUT);
-        CHECK_IS(write_until(both[i], PSHM_RW_TRY), -EBUSY);
-        CHECK(pshm_rw_reads(peer.rw, &peer.state));
-        CHECK_IS(child_run(can_read, &peer), 0);
-        CHECK_IS(stop(&peer), 0);
-        CHECK_IS(begin_to_write(&peer), 0);
-        CHECK_IS(write_until(both[i], PSHM_NEVER), -EDEADLK);
-        CHECK_IS(read_until(both[i], PSHM_NEVER), -EDEADLK);
-        CHECK_IS(read_until(both[i], in_ms(5)), -ETIMEDOUT);
-        CHECK_IS(read_until(both[i], PSHM_RW_TRY), -EBUSY);
-        CHECK(!pshm_rw_reads(both[i]->rw, &both[i]->state));
-        CHECK(pshm_rw_writes(&peer.state));
-        CHECK_IS(stop(&peer), 0);
-    }
-    CHECK_IS(child_run(can_write, &peer), 0);
-    unmake(&peer);
-}
-
-static void
-readers_are_counted(void)
-{
-    struct peer peer = make();
-    for (int i = 0; i < 3; i++) {
-        CHECK_IS(pshm_rw_readers(peer.rw), i);
-        CHECK_IS(begin_to_read(&peer), 0);
-    }
-    for (int i = 3; i > 0; i--) {
-        CHECK_IS(pshm_rw_readers(peer.rw), i);
-        CHECK_IS(stop(&peer), 0);
-    }
-    CHECK_IS(begin_to_write(&peer), 0);
-    CHECK_IS(pshm_rw_readers(peer.rw), -1);
-    CHECK_IS(stop(&peer), 0);
-    CHECK_IS(pshm_rw_readers(peer.rw), 0);
-    unmake(&peer);
-}
-
-static void
-kernel_without_robust_mutexes_is_an_error(void)
-{
-    struct peer peer = make();
-    struct pshm_rw_state state = {0};
-    pshm_fault_arm("pthread_mutex_init", 1, PSHM_FAULT_FAIL, ENOTSUP);
-    CHECK_IS(pshm_rw_open(peer.rw, &state), -ENOTSUP);
-    pshm_fault_arm("pthread_mutex_init", 1, PSHM_FAULT_FAIL, ENOTSUP);
-    CHECK_IS(pshm_rw_init(peer.rw), -ENOTSUP);
-    CHECK_IS(pshm_fault_disarm(), 1);
-    unmake(&peer);
-}
-
-static void
-no_line_is_all_zeros(void)
-{
-    static const char zeros[PSHM_PRIMITIVE_ALIGNMENT];
-    struct peer peer = make();
-    const char *bytes = (const char *)peer.rw;
-    for (size_t at = 0; at < sizeof(*peer.rw); at += sizeof(zeros)) {
-        bool header = at == sizeof(zeros);
-        CHECK(header || memcmp(bytes + at, zeros, sizeof(zeros)) != 0);
-    }
-    unmake(&peer);
-}
-
-static void *
-check_not_owner(void *context)
-{
-    struct peer *peer = context;
-    intptr_t wrong = pshm_rw_writes(&peer->state) || !is_held(peer)
-                     || stop(peer) != -EPERM
-                     || write_until(peer, PSHM_RW_TRY) != -EBUSY
-                     || read_until(peer, PSHM_RW_TRY) != -EBUSY;
-    return (void *)wrong;
-}
-
-static void
-threads_are_distinguished(void)
-{
-    struct peer peer = make();
-    pthread_t thread;
-    void *wrong;
-    CHECK_IS(begin_to_write(&peer), 0);
-    CHECK(pthread_create(&thread, NULL, check_not_owner, &peer) == 0);
-    CHECK(pthread_join(thread, &wrong) == 0);
-    CHECK(wrong == NULL);
-    CHECK_IS(stop(&peer), 0);
-    unmake(&peer);
-}
-
-static void
-number_of_slots_is_limited(void)
-{
-    struct peer peer = make();
-    for (int i = 0; i < PSHM_SLOTS; i++) {
-        CHECK_IS(begin_to_read(&peer), 0);
-    }
-    CHECK_IS(pshm_rw_readers(peer.rw), PSHM_SLOTS);
-    CHECK_IS(child_run(cannot_read, &peer), 0);
-    CHECK_IS(read_until(&peer, PSHM_RW_TRY), -EBUSY);
-    CHECK_IS(read_until(&peer, in_ms(5)), -ETIMEDOUT);
-    CHECK_IS(read_until(&peer, PSHM_NEVER), -EAGAIN);
-    CHECK_IS(stop(&peer), 0);
-    CHECK_IS(child_run(can_read, &peer), 0);
-    for (int i = 1; i < PSHM_SLOTS; i++) {
-        CHECK_IS(stop(&peer), 0);
-    }
-    CHECK_IS(stop(&peer), -EPERM);
-    CHECK_IS(child_run(can_write, &peer), 0);
-    unmake(&peer);
-}
-
 static int
 read_until_stopped(void *context)
 {
@@ -435,46 +280,6 @@ reader_and_writer_exclude_each_other(void)
                                         one_at_most},
                       &pair);
     unmake(&pair.writer);
-}
-
-/* ---- many readers and writers ---- */
-
-static int
-read_and_write(void *context)
-{
-    struct peer *peer = context;
-    struct place *place = peer->place;
-    for (int i = 0; i < ROUNDS(1500); i++) {
-        CHECK_IS(begin_to_read(peer), 0);
-        unsigned readers = atomic_fetch_add(&place->readers, 1) + 1;
-        if (readers > atomic_load(&place->most_readers)) {
-            atomic_store(&place->most_readers, readers);
-        }
-        CHECK_IS(atomic_load(&place->writers), 0);
-        CHECK_IS(place->first, place->second);
-        (void)atomic_fetch_sub(&place->readers, 1);
-        CHECK_IS(stop(peer), 0);
-        if (i % 4 == 0) {
-            CHECK_IS(begin_to_write(peer), 0);
-            CHECK_IS(atomic_fetch_add(&place->writers, 1), 0);
-            CHECK_IS(atomic_load(&place->readers), 0);
-            place->first = place->first + 1;
-            place->second = place->second + 1;
-            (void)atomic_fetch_sub(&place->writers, 1);
-            CHECK_IS(stop(peer), 0);
-        }
-    }
-    return 0;
-}
-
-static void
-many_readers_or_one_writer(void)
-{
-    struct peer peer = make();
-    together(4, read_and_write, &peer);
-    CHECK_IS(peer.place->first, 4 * ((ROUNDS(1500) + 3) / 4));
-    CHECK_IS(peer.place->second, peer.place->first);
-    unmake(&peer);
 }
 
 /* ---- a deallocated object ---- */
@@ -622,25 +427,6 @@ write_and_die(void *context)
 }
 
 static int
-repair_and_die(void *context)
-{
-    CHECK_IS(begin_to_repair(context), -EOWNERDEAD);
-    (void)raise(SIGKILL);
-    return 1;
-}
-
-static int
-release_without_repair(void *context)
-{
-    struct peer *peer = context;
-    CHECK_IS(begin_to_repair(peer), -EOWNERDEAD);
-    CHECK(pshm_rw_writes(&peer->state));
-    pshm_rw_release_unrepaired(peer->rw, &peer->state);
-    CHECK(!is_held(peer));
-    return 0;
-}
-
-static int
 get_ownerdead(void *context)
 {
     struct peer *peer = context;
@@ -651,23 +437,6 @@ get_ownerdead(void *context)
     }
     CHECK(!is_held(peer));
     return 0;
-}
-
-static void
-every_owner_gets_eownerdead_before_the_repair(void)
-{
-    struct peer peer = make();
-    CHECK_IS(child_run(write_and_die, &peer), -SIGKILL);
-    CHECK_IS(child_run(get_ownerdead, &peer), 0);
-    CHECK_IS(get_ownerdead(&peer), 0);
-    CHECK_IS(child_run(release_without_repair, &peer), 0);
-    CHECK_IS(child_run(get_ownerdead, &peer), 0);
-    CHECK_IS(child_run(repair_and_die, &peer), -SIGKILL);
-    CHECK_IS(child_run(get_ownerdead, &peer), 0);
-    repair_it(&peer);
-    CHECK_IS(child_run(can_read, &peer), 0);
-    CHECK_IS(child_run(can_write, &peer), 0);
-    unmake(&peer);
 }
 
 /* A writer that cannot repair the data in time. */
@@ -689,32 +458,6 @@ failed_attempt_to_repair_leaves_the_error(void)
     CHECK_IS(get_ownerdead(&peer), 0);
     child_kill(reader);
     repair_it(&peer);
-    unmake(&peer);
-}
-
-static int
-wait_to_write(void *context)
-{
-    (void)begin_to_write(context);
-    return 1;
-}
-
-/* The writer holds the turnstile, but has not written. */
-static void
-death_of_a_waiting_writer_is_not_an_error(void)
-{
-    struct peer peer = make();
-    CHECK_IS(begin_to_read(&peer), 0);
-    pid_t child = child_start(wait_to_write, &peer);
-    for (int64_t end = before_long();
-         atomic_load(&peer.rw->entry) == 0 && pshm_now() < end;) {
-        (void)usleep(100);
-    }
-    CHECK_IS(child_run(cannot_read, &peer), 0);
-    child_kill(child);
-    CHECK_IS(child_run(can_read, &peer), 0);
-    CHECK_IS(stop(&peer), 0);
-    CHECK_IS(child_run(can_write, &peer), 0);
     unmake(&peer);
 }
 
@@ -988,26 +731,15 @@ int
 main(void)
 {
     pshm_forks_watch();
-    RUN(readers_keep_writers_out_but_not_readers);
-    RUN(writer_is_alone);
-    RUN(thread_does_not_wait_for_itself);
-    RUN(readers_are_counted);
-    RUN(kernel_without_robust_mutexes_is_an_error);
-    RUN(no_line_is_all_zeros);
-    RUN(threads_are_distinguished);
-    RUN(number_of_slots_is_limited);
     RUN(reader_waits_for_a_slot);
     RUN(writer_that_waits_keeps_new_readers_out);
     RUN(reader_and_writer_exclude_each_other);
-    RUN(many_readers_or_one_writer);
     RUN(readers_of_a_deallocated_object_stop);
     RUN(writer_of_a_deallocated_object_counts_as_dead);
     RUN(slot_of_a_dead_reader_is_free);
     RUN(slot_of_a_replaced_program_is_free);
     RUN(reader_of_another_namespace_counts_as_alive);
-    RUN(every_owner_gets_eownerdead_before_the_repair);
     RUN(failed_attempt_to_repair_leaves_the_error);
-    RUN(death_of_a_waiting_writer_is_not_an_error);
 #ifdef PSHM_ROBUST_LINKS
     RUN(overwritten_turnstile_becomes_inconsistent);
 #endif
