@@ -213,7 +213,6 @@ check_view(ViewObject *self, const dlpack_params *params)
 static struct pshm_region *
 copy_items(ViewObject *self, void **data)
 {
-    struct pshm_layout layout = view_layout(self);
     char *items = malloc((size_t)self->nbytes + 1);
     struct pshm_region *region = items == NULL ? NULL
                                                : pshm_region_new(items, 0);
@@ -222,9 +221,7 @@ copy_items(ViewObject *self, void **data)
         PyErr_NoMemory();
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS
-    pshm_gather(items, self->data, &layout);
-    Py_END_ALLOW_THREADS
+    view_copy_items(self, items);
     *data = items;
     return region;
 }

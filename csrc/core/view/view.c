@@ -2,6 +2,16 @@
 
 #include "core/args.h"
 
+Py_ssize_t
+range_bytes(const item_range *range, Py_ssize_t itemsize)
+{
+    Py_ssize_t bytes = itemsize;
+    for (int i = 0; i < range->ndim; i++) {
+        bytes *= range->shape[i];
+    }
+    return bytes;
+}
+
 PyObject *
 view_new(core_state *state, MemoryMapObject *map,
          const struct view_origin *origin, const item_format *format,
@@ -26,8 +36,7 @@ view_new(core_state *state, MemoryMapObject *map,
         self->dimensions[i] = range->shape[i];
         self->dimensions[ndim + i] = range->strides[i];
     }
-    struct pshm_layout layout = view_layout(self);
-    self->nbytes = pshm_layout_items(&layout) * format->size;
+    self->nbytes = range_bytes(range, format->size);
     return (PyObject *)self;
 }
 
@@ -71,9 +80,9 @@ view_clear(PyObject *op)
 static const char *
 find_obstacle(ViewObject *self, int flags)
 {
-    struct pshm_layout layout = view_layout(self);
-    bool c = pshm_layout_is_contiguous(&layout, 'C');
-    bool fortran = pshm_layout_is_contiguous(&layout, 'F');
+    Py_buffer items = view_buffer(self);
+    bool c = PyBuffer_IsContiguous(&items, 'C');
+    bool fortran = PyBuffer_IsContiguous(&items, 'F');
     if (flags & PyBUF_WRITABLE && self->readonly) {
         return "the view is read-only";
     }
@@ -127,17 +136,12 @@ view_getbuffer(PyObject *op, Py_buffer *buffer, int flags)
             return -1;
         }
     }
-    *buffer = (Py_buffer){
-        .buf = self->data,
-        .obj = Py_NewRef(op),
-        .len = self->nbytes,
-        .itemsize = self->format.size,
-        .readonly = self->readonly,
-        .ndim = counted ? self->ndim : 1,
-        .format = (char *)(uintptr_t)format,
-        .shape = shape ? self->dimensions : NULL,
-        .strides = strides ? self->dimensions + self->ndim : NULL,
-    };
+    *buffer = view_buffer(self);
+    buffer->obj = Py_NewRef(op);
+    buffer->format = (char *)(uintptr_t)format;
+    buffer->ndim = counted ? self->ndim : 1;
+    buffer->shape = shape ? buffer->shape : NULL;
+    buffer->strides = strides ? buffer->strides : NULL;
     return 0;
 }
 

@@ -10,7 +10,6 @@
 #include "core/memory/mapping.h"
 
 #include "posix/object/attach.h"
-#include "posix/object/strided.h"
 
 /* The SharedMemory that made a view, for pickling. */
 struct view_origin {
@@ -40,14 +39,18 @@ as_view(PyObject *op)
     return (ViewObject *)op;
 }
 
-static inline struct pshm_layout
-view_layout(ViewObject *self)
+/* The items as a buffer without an owner. */
+static inline Py_buffer
+view_buffer(ViewObject *self)
 {
-    return (struct pshm_layout){
+    return (Py_buffer){
+        .buf = self->data,
+        .len = self->nbytes,
+        .itemsize = self->format.size,
+        .readonly = self->readonly,
         .ndim = self->ndim,
         .shape = self->dimensions,
         .strides = self->dimensions + self->ndim,
-        .itemsize = self->format.size,
     };
 }
 
@@ -55,9 +58,12 @@ view_layout(ViewObject *self)
 typedef struct {
     char *data;                         /* the item with all indexes 0 */
     int ndim;
-    Py_ssize_t shape[PSHM_MAX_DIMENSIONS];      /* items */
-    Py_ssize_t strides[PSHM_MAX_DIMENSIONS];    /* bytes */
+    Py_ssize_t shape[PyBUF_MAX_NDIM];      /* items */
+    Py_ssize_t strides[PyBUF_MAX_NDIM];    /* bytes */
 } item_range;
+
+/* The bytes of the items, without gaps. */
+Py_ssize_t range_bytes(const item_range *range, Py_ssize_t itemsize);
 
 /* A new view, or NULL with an exception.  The caller has made sure that the
  * range lies within map, and that map has granted the rights. */
@@ -94,6 +100,8 @@ PyObject *view_subscript(PyObject *op, PyObject *key);
 int view_ass_subscript(PyObject *op, PyObject *key, PyObject *value);
 PyObject *view_tolist(PyObject *op, PyObject *unused);
 PyObject *view_tobytes(PyObject *op, PyObject *unused);
+/* Copy the items, in C order, to memory of self->nbytes bytes. */
+void view_copy_items(ViewObject *self, char *to);
 extern const char view_tolist_doc[], view_tobytes_doc[];
 
 /* ---- view_convert.c ---- */

@@ -194,6 +194,47 @@ view_tolist(PyObject *op, PyObject *Py_UNUSED(unused))
                      PyTuple_Pack(2, op, self->format.decode));
 }
 
+/* ---- Copies ---- */
+
+/* Copy between the dimensions of view from `dimension` on, whose first item is
+ * at data, and their items in C order.  gather: to the items.  Returns the end
+ * of the items. */
+static char *
+copy_from(const Py_buffer *view, int dimension, char *data, char *items,
+          bool gather)
+{
+    size_t bytes = (size_t)view->itemsize;
+    bool run = dimension >= view->ndim;
+    if (!run && dimension + 1 == view->ndim
+        && view->strides[dimension] == view->itemsize) {
+        run = true;
+        bytes *= (size_t)view->shape[dimension];
+    }
+    if (run) {
+        memcpy(gather ? items : data, gather ? data : items, bytes);
+        return items + bytes;
+    }
+    for (Py_ssize_t i = 0; i < view->shape[dimension]; i++) {
+        items = copy_from(view, dimension + 1, data, items, gather);
+        data += view->strides[dimension];
+    }
+    return items;
+}
+
+void
+view_copy_items(ViewObject *self, char *to)
+{
+    Py_buffer from = view_buffer(self);
+    Py_BEGIN_ALLOW_THREADS
+    if (PyBuffer_IsContiguous(&from, 'C')) {
+        memcpy(to, from.buf, (size_t)from.len);
+    }
+    else {
+        (void)copy_from(&from, 0, from.buf, to, true);
+    }
+    Py_END_ALLOW_THREADS
+}
+
 const char view_tobytes_doc[] =
     "tobytes($self, /)\n--\n\n"
     "Return a copy of the items as bytes, in C order without gaps.";
@@ -202,13 +243,9 @@ PyObject *
 view_tobytes(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     ViewObject *self = as_view(op);
-    struct pshm_layout layout = view_layout(self);
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, self->nbytes);
     if (bytes != NULL) {
-        char *to = PyBytes_AS_STRING(bytes);
-        Py_BEGIN_ALLOW_THREADS
-        pshm_gather(to, self->data, &layout);
-        Py_END_ALLOW_THREADS
+        view_copy_items(self, PyBytes_AS_STRING(bytes));
     }
     return bytes;
 }
@@ -251,20 +288,19 @@ has_same_shape(ViewObject *self, const Py_buffer *source)
 static int
 copy_items(ViewObject *self, const Py_buffer *source)
 {
-    struct pshm_layout layout = view_layout(self);
-    size_t bytes = (size_t)self->nbytes;
-    if (bytes == 0) {
+    Py_buffer target = view_buffer(self);
+    if (target.len == 0) {
         return 0;
     }
     if (PyBuffer_IsContiguous(source, 'C')
-        && pshm_layout_is_contiguous(&layout, 'C')) {
+        && PyBuffer_IsContiguous(&target, 'C')) {
         Py_BEGIN_ALLOW_THREADS
-        memmove(self->data, source->buf, bytes);
+        memmove(target.buf, source->buf, (size_t)target.len);
         Py_END_ALLOW_THREADS
         return 0;
     }
     /* Through a copy: the source may be the same memory in another order. */
-    char *items = PyMem_RawMalloc(bytes);
+    char *items = PyMem_Malloc((size_t)target.len);
     if (items == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -272,10 +308,10 @@ copy_items(ViewObject *self, const Py_buffer *source)
     int rc = PyBuffer_ToContiguous(items, source, source->len, 'C');
     if (rc == 0) {
         Py_BEGIN_ALLOW_THREADS
-        pshm_scatter(self->data, items, &layout);
+        (void)copy_from(&target, 0, target.buf, items, false);
         Py_END_ALLOW_THREADS
     }
-    PyMem_RawFree(items);
+    PyMem_Free(items);
     return rc;
 }
 

@@ -30,10 +30,10 @@ parse_numbers(PyObject *value, const char *name, long long least,
     }
     Py_ssize_t count = PyTuple_GET_SIZE(items);
     int rc = 0;
-    if (count > PSHM_MAX_DIMENSIONS) {
+    if (count > PyBUF_MAX_NDIM) {
         PyErr_Format(PyExc_ValueError,
                      "%s must have at most %d dimensions, not %zd", name,
-                     PSHM_MAX_DIMENSIONS, count);
+                     PyBUF_MAX_NDIM, count);
         rc = -1;
     }
     for (Py_ssize_t i = 0; i < count && rc == 0; i++) {
@@ -80,19 +80,11 @@ parse_shape(PyObject *value, Py_ssize_t size, Py_ssize_t itemsize,
     return out->ndim < 0 ? -1 : set_c_order(out, itemsize);
 }
 
-static Py_ssize_t
-count_bytes(const item_range *range, Py_ssize_t itemsize)
-{
-    struct pshm_layout layout = {range->ndim, range->shape, range->strides,
-                                 itemsize};
-    return pshm_layout_items(&layout) * itemsize;
-}
-
 /* If there are no items, the strides remain those of C order. */
 static int
 parse_strides(PyObject *value, Py_ssize_t itemsize, item_range *out)
 {
-    Py_ssize_t strides[PSHM_MAX_DIMENSIONS];
+    Py_ssize_t strides[PyBUF_MAX_NDIM];
     int count = parse_numbers(value, "strides", -PY_SSIZE_T_MAX, strides);
     if (count >= 0 && count != out->ndim) {
         PyErr_Format(PyExc_ValueError,
@@ -101,7 +93,7 @@ parse_strides(PyObject *value, Py_ssize_t itemsize, item_range *out)
                      count, out->ndim);
         return -1;
     }
-    if (count > 0 && count_bytes(out, itemsize) > 0) {
+    if (count > 0 && range_bytes(out, itemsize) > 0) {
         memcpy(out->strides, strides, (size_t)count * sizeof(*strides));
     }
     return count < 0 ? -1 : 0;
@@ -114,7 +106,7 @@ check_extent(const item_range *range, Py_ssize_t itemsize, Py_ssize_t offset,
              Py_ssize_t size)
 {
     Py_ssize_t before = 0;
-    Py_ssize_t after = count_bytes(range, itemsize) > 0 ? itemsize : 0;
+    Py_ssize_t after = range_bytes(range, itemsize) > 0 ? itemsize : 0;
     for (int i = 0; i < range->ndim && after > 0; i++) {
         Py_ssize_t stride = range->strides[i], length;
         Py_ssize_t *direction = stride < 0 ? &before : &after;
@@ -231,9 +223,9 @@ view_of_mapping(PyObject *op, PyObject *const *args, Py_ssize_t count,
 static PyObject *
 make_cast(ViewObject *self, const item_format *format, PyObject *shape)
 {
-    struct pshm_layout layout = view_layout(self);
+    Py_buffer items = view_buffer(self);
     item_range range = {.data = self->data};
-    if (!pshm_layout_is_contiguous(&layout, 'C')) {
+    if (!PyBuffer_IsContiguous(&items, 'C')) {
         PyErr_SetString(PyExc_ValueError,
                         "cannot cast a View that is not contiguous in C "
                         "order; .tobytes() makes a copy that is");
@@ -242,7 +234,7 @@ make_cast(ViewObject *self, const item_format *format, PyObject *shape)
     if (parse_shape(shape, self->nbytes, format->size, &range) < 0) {
         return NULL;
     }
-    Py_ssize_t bytes = count_bytes(&range, format->size);
+    Py_ssize_t bytes = range_bytes(&range, format->size);
     if (bytes != self->nbytes) {
         PyErr_Format(PyExc_ValueError,
                      "cannot cast a View of %zd bytes to items of %zd bytes "
