@@ -129,108 +129,6 @@ wait_for_all(const pid_t *pids, unsigned count)
 }
 
 static void
-notify_releases_the_given_number(void)
-{
-    struct peer peer = make();
-    pid_t pids[5];
-    start_waiters(&peer, pids, 5);
-    notify(&peer, 0);
-    notify(&peer, 1);
-    await(&peer.place->passed, 1);
-    notify(&peer, 2);
-    await(&peer.place->passed, 3);
-    (void)usleep(120000);               /* no other waiter continues */
-    CHECK_IS(atomic_load(&peer.place->passed), 3);
-    notify(&peer, 1);
-    notify(&peer, 7);
-    wait_for_all(pids, 5);
-    CHECK_IS(peer.place->words.waiters, 0);
-    CHECK_IS(peer.place->words.tokens, 0);
-    unmake(&peer);
-}
-
-static void
-notify_releases_all(void)
-{
-    struct peer peer = make();
-    pid_t pids[5];
-    start_waiters(&peer, pids, 5);
-    notify(&peer, UINT_MAX);
-    wait_for_all(pids, 5);
-    CHECK_IS(peer.place->words.waiters, 0);
-    unmake(&peer);
-}
-
-static void
-notify_without_waiters_has_no_effect(void)
-{
-    struct peer peer = make();
-    notify(&peer, 1);
-    notify(&peer, UINT_MAX);
-    lock(&peer);
-    int64_t start = pshm_now();
-    CHECK_IS(wait_until(&peer, start + 20 * MS), -ETIMEDOUT);
-    CHECK(took(start, 20));
-    CHECK_IS(wait_until(&peer, 0), -ETIMEDOUT);
-    unlock(&peer);
-    CHECK_IS(peer.place->words.waiters, 0);
-    unmake(&peer);
-}
-
-/* A later waiter does not take the token either. */
-static void
-notify_releases_only_earlier_waiters(void)
-{
-    struct peer peer = make();
-    struct pshm_condition *words = &peer.place->words;
-    struct pshm_waiter early, other, late;
-    pshm_condition_enter(words, &early);
-    pshm_condition_enter(words, &other);
-    CHECK(!pshm_condition_claim(words, &early));
-    pshm_condition_notify(words, 1);
-    pshm_condition_enter(words, &late);
-    CHECK(!pshm_condition_claim(words, &late));
-    CHECK_IS(pshm_condition_sleep(words, &late, pshm_now()), -ETIMEDOUT);
-    CHECK_IS(pshm_condition_sleep(words, &other, pshm_now()), 0);
-    CHECK(pshm_condition_claim(words, &other));
-    CHECK(!pshm_condition_claim(words, &early));
-    pshm_condition_notify(words, 2);
-    pshm_condition_enter(words, &other);
-    CHECK(!pshm_condition_claim(words, &other));
-    CHECK(pshm_condition_claim(words, &late));
-    CHECK(pshm_condition_claim(words, &early));
-    CHECK(!pshm_condition_claim(words, &other));
-    pshm_condition_leave(words, &other);
-    CHECK_IS(words->waiters, 0);
-    unmake(&peer);
-}
-
-/* A waiter that times out does not take the token of another waiter. */
-static void
-notify_outlives_a_waiter_that_times_out(void)
-{
-    struct peer peer = make();
-    struct pshm_condition *words = &peer.place->words;
-    struct pshm_waiter first, second, third;
-    pshm_condition_enter(words, &first);
-    pshm_condition_enter(words, &second);
-    pshm_condition_enter(words, &third);
-    pshm_condition_notify(words, 1);
-    pshm_condition_leave(words, &first);
-    CHECK(pshm_condition_claim(words, &second));
-    CHECK(!pshm_condition_claim(words, &third));
-    pshm_condition_leave(words, &third);
-    pshm_condition_enter(words, &first);
-    pshm_condition_enter(words, &second);
-    pshm_condition_notify(words, 1);
-    pshm_condition_leave(words, &first);
-    CHECK(pshm_condition_claim(words, &second));
-    CHECK_IS(words->waiters, 0);
-    CHECK_IS(words->tokens, 0);
-    unmake(&peer);
-}
-
-static void
 sleep_ends_after_a_poll_interval(void)
 {
     struct peer peer = make();
@@ -241,43 +139,6 @@ sleep_ends_after_a_poll_interval(void)
              -EINTR);
     CHECK(took(start, 50));
     pshm_condition_leave(&peer.place->words, &waiter);
-    unmake(&peer);
-}
-
-/* ---- two processes alternate ---- */
-
-static void
-alternate(struct peer *peer, unsigned which)
-{
-    struct place *place = peer->place;
-    for (int i = 0; i < ROUNDS(2000); i++) {
-        lock(peer);
-        while (place->plain % 2 != which) {
-            if (!CHECK_IS(wait_until(peer, before_long()), 0)) {
-                break;
-            }
-        }
-        place->plain = place->plain + 1;
-        pshm_condition_notify(&place->words, 1);
-        unlock(peer);
-    }
-}
-
-static int
-take_odd_steps(void *context)
-{
-    alternate(context, 1);
-    return 0;
-}
-
-static void
-two_processes_alternate(void)
-{
-    struct peer peer = make();
-    pid_t child = child_start(take_odd_steps, &peer);
-    alternate(&peer, 0);
-    CHECK_IS(child_wait(child), 0);
-    CHECK_IS(peer.place->plain, 2 * ROUNDS(2000));
     unmake(&peer);
 }
 
@@ -359,28 +220,6 @@ consume(void *context)
     }
 }
 
-static int
-produce(void *context)
-{
-    struct peer *peer = context;
-    struct place *place = peer->place;
-    for (;;) {
-        lock(peer);
-        while (place->made - place->taken == QUEUE_SIZE) {
-            if (!CHECK_IS(wait_until(peer, before_long()), 0)) {
-                return 1;
-            }
-        }
-        if (place->made == place->wanted) {
-            unlock(peer);
-            return 0;
-        }
-        place->made = place->made + 1;
-        pshm_condition_notify(&place->words, 1);
-        unlock(peer);
-    }
-}
-
 static void
 check_all_consumed(struct place *place, unsigned deaths)
 {
@@ -392,20 +231,6 @@ check_all_consumed(struct place *place, unsigned deaths)
         twice += atomic_load(&place->consumed[i]) - 1U;
     }
     CHECK(twice <= deaths);
-}
-
-/* One producer and one consumer, with a notify for each item and each free
- * slot. A lost notify would leave both asleep. */
-static void
-every_item_is_consumed(void)
-{
-    struct peer peer = make();
-    peer.place->wanted = (unsigned)ROUNDS(4000);
-    pid_t producer = child_start(produce, &peer);
-    together(1, consume, &peer);
-    CHECK_IS(child_wait(producer), 0);
-    check_all_consumed(peer.place, 0);
-    unmake(&peer);
 }
 
 static void
@@ -597,20 +422,13 @@ int
 main(void)
 {
     pshm_forks_watch();
-    RUN(notify_releases_the_given_number);
-    RUN(notify_releases_all);
-    RUN(notify_without_waiters_has_no_effect);
-    RUN(notify_releases_only_earlier_waiters);
-    RUN(notify_outlives_a_waiter_that_times_out);
     RUN(token_without_waiters_is_removed);
     RUN(waiter_that_leaves_is_not_counted_twice);
     RUN(wrong_counts_do_not_wrap);
     RUN(notify_works_with_wrong_counts);
     RUN(sleep_ends_after_a_poll_interval);
-    RUN(two_processes_alternate);
     RUN(notifier_killed_before_the_wake_has_notified);
     RUN(notify_outlives_a_killed_waiter);
-    RUN(every_item_is_consumed);
     RUN(every_item_is_consumed_despite_deaths);
     RUN(deaths_at_any_time_do_not_stop_the_others);
     return finish();

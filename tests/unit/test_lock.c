@@ -55,82 +55,6 @@ unlock(struct peer *peer)
     return pshm_lock_release(&peer->place->lock, &peer->mstate);
 }
 
-static int
-count_under_it(void *context)
-{
-    struct peer *peer = context;
-    for (int i = 0; i < ROUNDS(20000); i++) {
-        int rc = i % 2 == 0 ? -EBUSY : try(peer);
-        if (!CHECK_IS(rc == -EBUSY ? lock(peer) : rc, 0)) {
-            return 1;
-        }
-        peer->place->first = peer->place->first + 1;
-        CHECK_IS(unlock(peer), 0);
-    }
-    return 0;
-}
-
-static void
-only_one_process_holds_it(void)
-{
-    for (unsigned flags = 0; flags <= PSHM_RECURSIVE; flags++) {
-        struct peer peer = make(flags);
-        together(4, count_under_it, &peer);
-        CHECK_IS(peer.place->first, 4 * ROUNDS(20000));
-        CHECK(!pshm_lock_held(&peer.place->lock));
-        unmake(&peer);
-    }
-}
-
-static int
-find_it_taken(void *context)
-{
-    struct peer *peer = context;
-    CHECK(pshm_lock_held(&peer->place->lock));
-    CHECK_IS(try(peer), -EBUSY);
-    int64_t start = pshm_now();
-    CHECK_IS(
-        pshm_lock_wait(&peer->place->lock, &peer->mstate, start + 20 * MS),
-        -ETIMEDOUT);
-    CHECK(took(start, 20));
-    start = pshm_now();
-    CHECK_IS(pshm_lock_wait(&peer->place->lock, &peer->mstate, PSHM_NEVER),
-             -EINTR);
-    CHECK(took(start, 50));
-    CHECK_IS(unlock(peer), -EPERM);
-    CHECK(pshm_lock_held(&peer->place->lock));
-    return 0;
-}
-
-static void
-held_reports_whether_it_is_locked(void)
-{
-    struct peer peer = make(PSHM_RECURSIVE);
-    CHECK(!pshm_lock_held(&peer.place->lock));
-    CHECK_IS(lock(&peer), 0);
-    CHECK_IS(try(&peer), 0);
-    CHECK_IS(child_run(find_it_taken, &peer), 0);
-    CHECK_IS(unlock(&peer), 0);
-    CHECK_IS(child_run(find_it_taken, &peer), 0);
-    CHECK_IS(unlock(&peer), 0);
-    CHECK(!pshm_lock_held(&peer.place->lock));
-    CHECK_IS(unlock(&peer), -EPERM);
-    CHECK(!pshm_lock_held(&peer.place->lock));
-    unmake(&peer);
-}
-
-static void
-kernel_without_robust_mutexes_is_an_error(void)
-{
-    struct peer peer = make(0);
-    struct pshm_mutex_state mstate = {0};
-    pshm_fault_arm("pthread_mutex_init", 1, PSHM_FAULT_FAIL, ENOTSUP);
-    CHECK_IS(pshm_lock_open(&peer.place->lock, 0, &mstate), -ENOTSUP);
-    (void)pshm_fault_disarm();
-    CHECK(mstate.note == NULL);
-    unmake(&peer);
-}
-
 static void
 inconsistent_lock_has_a_dead_owner(void)
 {
@@ -250,46 +174,6 @@ object_is_deallocated_while_its_thread_lives(void)
     }
 }
 
-/* ---- two processes alternate ---- */
-
-/* The lock protects the number that decides which process is next. */
-static int
-take_odd_steps(void *context)
-{
-    struct peer *peer = context;
-    for (long name_lock = 1; name_lock < ROUNDS(400);) {
-        CHECK_IS(lock(peer), 0);
-        if (peer->place->first == name_lock) {
-            peer->place->first = name_lock + 1;
-            name_lock += 2;
-        }
-        CHECK_IS(unlock(peer), 0);
-        (void)usleep(1);
-    }
-    return 0;
-}
-
-static void
-two_processes_alternate(void)
-{
-    struct peer peer = make(0);
-    pid_t child = child_start(take_odd_steps, &peer);
-    int64_t deadline = before_long();
-    for (long name_lock = 0;
-         name_lock < ROUNDS(400) && pshm_now() < deadline;) {
-        CHECK_IS(lock(&peer), 0);
-        if (peer.place->first == name_lock) {
-            peer.place->first = name_lock + 1;
-            name_lock += 2;
-        }
-        CHECK_IS(unlock(&peer), 0);
-        (void)usleep(1);
-    }
-    CHECK_IS(child_wait(child), 0);
-    CHECK_IS(peer.place->first, ROUNDS(400));
-    unmake(&peer);
-}
-
 /* ---- a death ---- */
 
 static int
@@ -335,26 +219,6 @@ every_owner_gets_eownerdead_before_the_repair(void)
         CHECK_IS(unlock(&peer), 0);
         unmake(&peer);
     }
-}
-
-static int
-repair_and_die(void *context)
-{
-    struct peer *peer = context;
-    CHECK_IS(lock(peer), -EOWNERDEAD);
-    pshm_lock_repair(&peer->place->lock);
-    (void)raise(SIGKILL);
-    return 1;
-}
-
-static void
-death_after_a_repair_is_also_reported(void)
-{
-    struct peer peer = make(0);
-    CHECK_IS(child_run(lock_and_die, &peer), -SIGKILL);
-    CHECK_IS(child_run(repair_and_die, &peer), -SIGKILL);
-    CHECK_IS(child_run(get_ownerdead, &peer), 0);
-    unmake(&peer);
 }
 
 /* An owner that does not get -EOWNERDEAD finds the two words equal. Otherwise
@@ -426,15 +290,10 @@ int
 main(void)
 {
     pshm_forks_watch();
-    RUN(only_one_process_holds_it);
-    RUN(held_reports_whether_it_is_locked);
-    RUN(kernel_without_robust_mutexes_is_an_error);
     RUN(inconsistent_lock_has_a_dead_owner);
     RUN(owner_of_a_deallocated_object_counts_as_dead);
     RUN(object_is_deallocated_while_its_thread_lives);
-    RUN(two_processes_alternate);
     RUN(every_owner_gets_eownerdead_before_the_repair);
-    RUN(death_after_a_repair_is_also_reported);
     RUN(owner_without_an_error_finds_equal_words);
     return finish();
 }

@@ -186,52 +186,6 @@ invalid_guard_is_refused(void)
     CHECK(munmap(place, PAGE) == 0);
 }
 
-/* For example, an emulator may not have them. */
-static void
-kernel_without_robust_mutexes_is_an_error(void)
-{
-    static const char *const calls[] = {"pthread_mutex_init",
-                                        "pthread_mutexattr_setrobust"};
-    for (size_t i = 0; i < COUNT(calls); i++) {
-        bool failed = true;
-        for (int nth = 1; failed; nth++) {
-            check_about("%s %d", calls[i], nth);
-            struct place *place = fresh();
-            pshm_fault_arm(calls[i], nth, PSHM_FAULT_FAIL, ENOTSUP);
-            int rc = make(&place->wide.primitive, &params);
-            failed = pshm_fault_disarm() >= nth;
-            CHECK_IS(rc, failed ? -ENOTSUP : 0);
-            CHECK_IS(make(&place->wide.primitive, &params),
-                     failed ? 0 : -EEXIST);
-            CHECK(is_filled(&place->wide, 'x'));
-            CHECK(munmap(place, PAGE) == 0);
-        }
-    }
-}
-
-static void
-other_kind_is_reported(void)
-{
-    struct place *place = fresh();
-    struct pshm_primitive *primitive = &place->wide.primitive;
-    struct pshm_primitive_params other = params;
-    enum pshm_primitive_kind found = PSHM_PRIMITIVE_NONE;
-    CHECK_IS(make(primitive, &params), 0);
-    other.kind = PSHM_PRIMITIVE_BARRIER;
-    CHECK_IS(pshm_primitive_check(primitive, &other, &found), -EPROTOTYPE);
-    CHECK_IS(found, PSHM_PRIMITIVE_EVENT);
-    found = PSHM_PRIMITIVE_NONE;
-    CHECK_IS(pshm_primitive_make(primitive, &other, before_long(), &found),
-             -EPROTOTYPE);
-    CHECK_IS(found, PSHM_PRIMITIVE_EVENT);
-    CHECK_IS(pshm_primitive_check(primitive, &other, NULL), -EPROTOTYPE);
-    CHECK(is_filled(&place->wide, 'x'));
-    other = params;
-    other.flags = 0;
-    CHECK_IS(pshm_primitive_check(primitive, &other, NULL), 0);
-    CHECK(munmap(place, PAGE) == 0);
-}
-
 static void
 other_library_size_or_version_is_an_error(void)
 {
@@ -368,76 +322,6 @@ struct maker {
     struct place *place;
     unsigned char byte;
 };
-
-static int
-fill_slowly(struct pshm_primitive *primitive, const void *how)
-{
-    struct place *place = (struct place *)(void *)primitive;
-    (void)atomic_fetch_add(&place->begun, 1);
-    if (random_below(4) == 0) {
-        (void)usleep(random_below(100));
-    }
-    CHECK(is_filled(&place->wide, 0));
-    return fill(primitive, how);
-}
-
-static int
-race_to_make(void *context)
-{
-    struct maker *maker = context;
-    struct place *place = maker->place;
-    struct pshm_primitive_params mine = params;
-    mine.init = fill_slowly;
-    mine.how = &maker->byte;
-    (void)atomic_fetch_add(&place->ready, 1);
-    while (atomic_load(&place->ready) < 4) {
-        (void)usleep(1);
-    }
-    int rc = make(&place->wide.primitive, &mine);
-    CHECK(rc == 0 || rc == -EEXIST);
-    (void)atomic_fetch_add(&place->made, rc == 0);
-    CHECK(is_filled(&place->wide, place->wide.primitive.payload[0]));
-    return rc == 0 ? 10 : rc == -EEXIST ? 11 : 1;
-}
-
-static void
-one_of_many_makers_succeeds(void)
-{
-    for (int round = 0; round < ROUNDS(250); round++) {
-        struct maker makers[4];
-        struct place *place = fresh();
-        pid_t pids[4];
-        int victims = round % 3, made = 0;
-        for (int i = 0; i < 4; i++) {
-            makers[i] = (struct maker){place, (unsigned char)('a' + i)};
-            pids[i] = child_start(race_to_make, &makers[i]);
-        }
-        await(&place->ready, 4);
-        for (int i = 0; i < victims; i++) {
-            int64_t deadline = pshm_now() + (int64_t)random_below(300) * 1000;
-            while (pshm_now() < deadline) {
-            }
-            CHECK(kill(pids[i], SIGKILL) == 0);
-        }
-        for (int i = 0; i < 4; i++) {
-            int status = child_wait(pids[i]);
-            CHECK(status == 10 || status == 11
-                  || (i < victims && status == -SIGKILL));
-            made += status == 10;
-        }
-        /* It was made by a survivor, or by a process that was killed
-         * afterwards. */
-        CHECK(made <= 1);
-        CHECK(atomic_load(&place->made) <= 1);
-        CHECK_IS(pshm_primitive_check(&place->wide.primitive, &params, NULL),
-                 0);
-        CHECK(place->wide.primitive.payload[0] >= 'a'
-              && place->wide.primitive.payload[0] <= 'd');
-        CHECK(is_filled(&place->wide, place->wide.primitive.payload[0]));
-        CHECK(atomic_load(&place->begun) <= 1U + (unsigned)victims);
-        CHECK(munmap(place, PAGE) == 0);
-    }
-}
 
 /* Makers are killed one after the other until one completes. */
 static int
@@ -785,14 +669,11 @@ main(void)
     RUN(other_bytes_are_refused_and_not_changed);
     RUN(overwritten_guard_is_an_error);
     RUN(invalid_guard_is_refused);
-    RUN(kernel_without_robust_mutexes_is_an_error);
-    RUN(other_kind_is_reported);
     RUN(other_library_size_or_version_is_an_error);
     RUN(other_pid_namespace_is_an_error);
     RUN(failed_init_leaves_nothing);
     RUN(wait_for_a_stopped_maker_times_out);
     RUN(bytes_of_a_dead_maker_are_cleared);
-    RUN(one_of_many_makers_succeeds);
     RUN(killed_makers_do_not_prevent_the_next);
     RUN(two_makers_at_once);
     RUN(bytes_written_meanwhile_are_not_overwritten);

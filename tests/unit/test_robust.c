@@ -60,32 +60,6 @@ static const unsigned kinds[] = {0, PSHM_RECURSIVE};
 /* ---- one owner at a time ---- */
 
 static int
-count_under_it(void *context)
-{
-    struct peer *peer = context;
-    for (int i = 0; i < ROUNDS(20000); i++) {
-        if (!CHECK_IS(lock(peer), 0)) {
-            return 1;
-        }
-        peer->place->plain = peer->place->plain + 1;
-        CHECK_IS(unlock(peer), 0);
-    }
-    return 0;
-}
-
-static void
-only_one_thread_holds_it(void)
-{
-    for (size_t i = 0; i < COUNT(kinds); i++) {
-        check_about("flags %u", kinds[i]);
-        struct peer peer = make(kinds[i]);
-        together(3, count_under_it, &peer);
-        CHECK_IS(peer.place->plain, 3 * ROUNDS(20000));
-        unmake(&peer);
-    }
-}
-
-static int
 find_it_taken(void *context)
 {
     struct peer *peer = context;
@@ -106,51 +80,6 @@ find_it_taken(void *context)
     CHECK_IS(unlock(peer), -EPERM);
     CHECK(!pshm_mutex_state_mine(&peer->mstate));
     return 0;
-}
-
-static void
-others_find_it_taken(void)
-{
-    for (size_t i = 0; i < COUNT(kinds); i++) {
-        check_about("flags %u", kinds[i]);
-        struct peer peer = make(kinds[i]);
-        CHECK(!pshm_mutex_state_held(&peer.mstate));
-        CHECK_IS(try(&peer), 0);
-        CHECK(pshm_mutex_state_mine(&peer.mstate)
-              && pshm_mutex_state_held(&peer.mstate));
-        CHECK_IS(child_run(find_it_taken, &peer), 0);
-        CHECK_IS(unlock(&peer), 0);
-        CHECK(!pshm_mutex_state_mine(&peer.mstate)
-              && !pshm_mutex_state_held(&peer.mstate));
-        CHECK_IS(unlock(&peer), -EPERM);
-        unmake(&peer);
-    }
-}
-
-static void *
-check_not_owner(void *context)
-{
-    struct peer *peer = context;
-    intptr_t wrong = pshm_mutex_state_mine(&peer->mstate)
-                     || !pshm_mutex_state_held(&peer->mstate)
-                     || try(peer) != -EBUSY || unlock(peer) != -EPERM
-                     || pshm_robust_lock(&peer->place->mutex, &peer->mstate,
-                                         in_ms(5)) != -ETIMEDOUT;
-    return (void *)wrong;
-}
-
-static void
-threads_are_distinguished(void)
-{
-    struct peer peer = make(0);
-    pthread_t thread;
-    void *wrong;
-    CHECK_IS(lock(&peer), 0);
-    CHECK(pthread_create(&thread, NULL, check_not_owner, &peer) == 0);
-    CHECK(pthread_join(thread, &wrong) == 0);
-    CHECK(wrong == NULL);
-    CHECK_IS(unlock(&peer), 0);
-    unmake(&peer);
 }
 
 static void
@@ -211,63 +140,6 @@ struct holder {
     unsigned thread;
 };
 
-/* 1: holds the mutex; 2: must release it. */
-static void *
-hold_mutex(void *context)
-{
-    struct holder *holder = context;
-    intptr_t wrong = lock(holder->peer) != 0;
-    atomic_store(&holder->state, 1);
-    while (atomic_load(&holder->state) != 2) {
-        (void)usleep(100);
-    }
-    wrong |= unlock(holder->peer) != 0;
-    return (void *)wrong;
-}
-
-static int
-find_it_taken_then_lock(void *context)
-{
-    struct peer *peer = context;
-    CHECK_IS(find_it_taken(peer), 0);
-    (void)atomic_fetch_add(&peer->place->steps, 1);
-    CHECK_IS(lock(peer), 0);
-    CHECK(pshm_mutex_state_mine(&peer->mstate));
-    CHECK_IS(unlock(peer), 0);
-    return 0;
-}
-
-static void
-child_forked_beside_the_owner_waits_for_it(void)
-{
-    struct peer peer = make(0);
-    struct holder holder = {.peer = &peer};
-    pthread_t thread;
-    void *wrong;
-    CHECK(pthread_create(&thread, NULL, hold_mutex, &holder) == 0);
-    await(&holder.state, 1);
-    pid_t child = child_start(find_it_taken_then_lock, &peer);
-    await(&peer.place->steps, 1);
-    atomic_store(&holder.state, 2);
-    CHECK(pthread_join(thread, &wrong) == 0);
-    CHECK(wrong == NULL);
-    CHECK_IS(child_wait(child), 0);
-    unmake(&peer);
-}
-
-/* The child continues the parent's thread, but does not own its locks. */
-static void
-child_of_the_owner_does_not_own_it(void)
-{
-    struct peer peer = make(0);
-    CHECK_IS(lock(&peer), 0);
-    pid_t child = child_start(find_it_taken_then_lock, &peer);
-    await(&peer.place->steps, 1);
-    CHECK_IS(unlock(&peer), 0);
-    CHECK_IS(child_wait(child), 0);
-    unmake(&peer);
-}
-
 /* ---- a death ---- */
 
 static int
@@ -276,25 +148,6 @@ lock_and_die(void *context)
     CHECK_IS(lock(context), 0);
     (void)raise(SIGKILL);
     return 1;
-}
-
-static void
-next_owner_gets_eownerdead(void)
-{
-    for (size_t i = 0; i < COUNT(kinds); i++) {
-        check_about("flags %u", kinds[i]);
-        struct peer peer = make(kinds[i]);
-        for (int waits = 0; waits < 2; waits++) {
-            CHECK_IS(child_run(lock_and_die, &peer), -SIGKILL);
-            CHECK_IS(waits ? lock(&peer) : try(&peer), -EOWNERDEAD);
-            CHECK(pshm_mutex_state_mine(&peer.mstate));
-            pshm_robust_repair(&peer.place->mutex);
-            CHECK_IS(unlock(&peer), 0);
-            CHECK_IS(try(&peer), 0);
-            CHECK_IS(unlock(&peer), 0);
-        }
-        unmake(&peer);
-    }
 }
 
 static int
@@ -320,52 +173,6 @@ mutex_without_a_repair_is_not_recoverable(void)
         CHECK_IS(child_run(find_it_unrecoverable, &peer), 0);
         CHECK_IS(lock(&peer), -ENOTRECOVERABLE);
         CHECK(!pshm_mutex_state_mine(&peer.mstate));
-        unmake(&peer);
-    }
-}
-
-/* The mutex protects plain, which is odd only between the two additions. */
-static int
-count_endlessly(void *context)
-{
-    struct peer *peer = context;
-    for (;;) {
-        int rc = lock(peer);
-        if (rc == -EOWNERDEAD) {
-            peer->place->plain += peer->place->plain % 2;
-            pshm_robust_repair(&peer->place->mutex);
-            rc = 0;
-        }
-        if (!CHECK_IS(rc, 0) || !CHECK_IS(peer->place->plain % 2, 0)) {
-            return 1;
-        }
-        peer->place->plain = peer->place->plain + 1;
-        peer->place->plain = peer->place->plain + 1;
-        (void)atomic_fetch_add(&peer->place->steps, 1);
-        if (!CHECK_IS(unlock(peer), 0)) {
-            return 1;
-        }
-    }
-}
-
-static void
-deaths_at_any_time_do_not_stop_the_others(void)
-{
-    for (size_t i = 0; i < COUNT(kinds); i++) {
-        check_about("flags %u", kinds[i]);
-        struct peer peer = make(kinds[i]);
-        pid_t steady = child_start(count_endlessly, &peer);
-        for (int round = 0; round < ROUNDS(120); round++) {
-            pid_t child = child_start(count_endlessly, &peer);
-            await(&peer.place->steps, atomic_load(&peer.place->steps) + 2);
-            kill_within(child, 300);
-        }
-        await(&peer.place->steps, atomic_load(&peer.place->steps) + 2);
-        child_kill(steady);
-        int rc = lock(&peer);
-        CHECK(rc == 0 || rc == -EOWNERDEAD);
-        CHECK(rc == -EOWNERDEAD || peer.place->plain % 2 == 0);
-        CHECK_IS(unlock(&peer), 0);
         unmake(&peer);
     }
 }
@@ -1196,33 +1003,6 @@ memory_of_a_mutex_that_cannot_be_unlocked_is_kept(void *context)
 /* ---- several mutexes ---- */
 
 static void
-several_are_unlocked_in_any_order(void)
-{
-    enum { MANY = 4 };
-    struct peer peers[MANY];
-    for (int i = 0; i < MANY; i++) {
-        peers[i] = make(i % 2 ? PSHM_RECURSIVE : 0);
-    }
-    for (int order = 0; order < MANY * MANY * MANY * MANY; order++) {
-        bool done[MANY] = {false};
-        for (int i = 0; i < MANY; i++) {
-            CHECK_IS(lock(&peers[i]), 0);
-        }
-        for (int i = 0, digits = order; i < MANY; i++, digits /= MANY) {
-            int next = digits % MANY;
-            while (done[next]) {
-                next = (next + 1) % MANY;
-            }
-            done[next] = true;
-            CHECK_IS(unlock(&peers[next]), 0);
-        }
-    }
-    for (int i = 0; i < MANY; i++) {
-        unmake(&peers[i]);
-    }
-}
-
-static void
 hand_over_hand_locking(void)
 {
     enum { LINKS = 50 };
@@ -1276,16 +1056,9 @@ int
 main(void)
 {
     pshm_forks_watch();
-    RUN(only_one_thread_holds_it);
-    RUN(others_find_it_taken);
-    RUN(threads_are_distinguished);
     RUN(owner_does_not_wait_for_itself);
     RUN(kinds_are_distinguished);
-    RUN(child_forked_beside_the_owner_waits_for_it);
-    RUN(child_of_the_owner_does_not_own_it);
-    RUN(next_owner_gets_eownerdead);
     RUN(mutex_without_a_repair_is_not_recoverable);
-    RUN(deaths_at_any_time_do_not_stop_the_others);
     RUN(owner_of_an_overwritten_mutex_gets_an_error);
 #ifdef PSHM_ROBUST_LINKS
     RUN(overwritten_mutex_is_removed_from_the_list);
@@ -1317,7 +1090,6 @@ main(void)
     RUN(memory_of_a_living_thread_is_kept);
     RUN_IN_CHILD(memory_of_a_mutex_that_cannot_be_unlocked_is_kept, 0);
     RUN(neighbour_of_another_library_does_not_matter);
-    RUN(several_are_unlocked_in_any_order);
     RUN(hand_over_hand_locking);
     RUN(next_owners_of_several_mutexes_get_eownerdead);
     return finish();
