@@ -354,6 +354,34 @@ deaths_at_any_time_do_not_stop_the_others(void)
 
 /* ---- counts ---- */
 
+/* A later waiter does not take the token either. */
+static void
+notify_releases_only_earlier_waiters(void)
+{
+    struct peer peer = make();
+    struct pshm_condition *words = &peer.place->words;
+    struct pshm_waiter early, other, late;
+    pshm_condition_enter(words, &early);
+    pshm_condition_enter(words, &other);
+    CHECK(!pshm_condition_claim(words, &early));
+    pshm_condition_notify(words, 1);
+    pshm_condition_enter(words, &late);
+    CHECK(!pshm_condition_claim(words, &late));
+    CHECK_IS(pshm_condition_sleep(words, &late, pshm_now()), -ETIMEDOUT);
+    CHECK_IS(pshm_condition_sleep(words, &other, pshm_now()), 0);
+    CHECK(pshm_condition_claim(words, &other));
+    CHECK(!pshm_condition_claim(words, &early));
+    pshm_condition_notify(words, 2);
+    pshm_condition_enter(words, &other);
+    CHECK(!pshm_condition_claim(words, &other));
+    CHECK(pshm_condition_claim(words, &late));
+    CHECK(pshm_condition_claim(words, &early));
+    CHECK(!pshm_condition_claim(words, &other));
+    pshm_condition_leave(words, &other);
+    CHECK_IS(words->waiters, 0);
+    unmake(&peer);
+}
+
 static void
 token_without_waiters_is_removed(void)
 {
@@ -422,6 +450,7 @@ int
 main(void)
 {
     pshm_forks_watch();
+    RUN(notify_releases_only_earlier_waiters);
     RUN(token_without_waiters_is_removed);
     RUN(waiter_that_leaves_is_not_counted_twice);
     RUN(wrong_counts_do_not_wrap);

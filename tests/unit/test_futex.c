@@ -49,26 +49,6 @@ sleep_ends_at_the_deadline(void)
 }
 
 static void
-compare_of_unmapped_memory_is_an_error(void)
-{
-    atomic_uint *words = shared_memory(PAGE);
-    uintptr_t at = (uintptr_t)words;
-    atomic_store(&words[1], 7);
-    CHECK_IS(pshm_futex_compare(at, 0), 0);
-    CHECK_IS(pshm_futex_compare(at + 4, 7), 0);
-    CHECK_IS(pshm_futex_compare(at + 4, 6), -EAGAIN);
-    CHECK_IS(pshm_futex_compare(at + 1, 0), -EINVAL);
-    CHECK(mprotect(words, PAGE, PROT_READ) == 0);
-    CHECK_IS(pshm_futex_compare(at + 4, 7), 0);
-    CHECK(mprotect(words, PAGE, PROT_NONE) == 0);
-    CHECK_IS(pshm_futex_compare(at + 4, 7), -EFAULT);
-    CHECK(munmap(words, PAGE) == 0);
-    CHECK_IS(pshm_futex_compare(at + 4, 7), -EFAULT);
-    CHECK_IS(pshm_futex_compare(0, 0), -EFAULT);
-    CHECK_IS(pshm_futex_compare(UINTPTR_MAX - 3, 0), -EFAULT);
-}
-
-static void
 different_word_prevents_the_sleep(void)
 {
     atomic_uint *word = shared_memory(PAGE);
@@ -234,7 +214,6 @@ main(void)
     RUN(sleep_ends_after_a_poll_interval);
     RUN(sleep_ends_at_the_deadline);
     RUN(different_word_prevents_the_sleep);
-    RUN(compare_of_unmapped_memory_is_an_error);
     RUN(signal_ends_a_sleep);
     RUN(wake_wakes_at_most_the_given_number);
     RUN(word_is_identified_by_its_object);

@@ -32,8 +32,8 @@ pshm_now_coarse(void)
     return (int64_t)now.tv_sec * NANO + now.tv_nsec;
 }
 
-struct timespec
-pshm_timespec(int64_t time)
+static struct timespec
+timespec_of(int64_t time)
 {
     return (struct timespec){.tv_sec = (time_t)(time / NANO),
                              .tv_nsec = (long)(time % NANO)};
@@ -45,7 +45,7 @@ pshm_timespec_realtime(int64_t time)
     struct timespec now;
     (void)clock_gettime(CLOCK_REALTIME, &now);
     int64_t left = time - pshm_now();
-    return pshm_timespec((int64_t)now.tv_sec * NANO + now.tv_nsec
+    return timespec_of((int64_t)now.tv_sec * NANO + now.tv_nsec
                        + (left > 0 ? left : 0));
 }
 
@@ -61,7 +61,7 @@ pshm_poll_end(int64_t deadline)
 int
 pshm_futex_sleep(atomic_uint *word, unsigned expected, int64_t end)
 {
-    struct timespec at = pshm_timespec(end);
+    struct timespec at = timespec_of(end);
     int rc = pshm_result((int)syscall(FUTEX_CALL, word, FUTEX_WAIT_BITSET,
                                       expected, &at, NULL,
                                       FUTEX_BITSET_MATCH_ANY));
@@ -87,14 +87,4 @@ pshm_futex_wake(atomic_uint *word, int most)
 {
     return pshm_result(
         (int)syscall(FUTEX_CALL, word, FUTEX_WAKE, most, NULL, NULL, 0));
-}
-
-/* Requeue 0 waiters to a private word: only the comparison is left. */
-int
-pshm_futex_compare(uintptr_t address, unsigned expected)
-{
-    unsigned nowhere = 0;
-    return pshm_result((int)syscall(FUTEX_CALL, address,
-                                    FUTEX_CMP_REQUEUE_PRIVATE, 0, NULL,
-                                    &nowhere, expected));
 }

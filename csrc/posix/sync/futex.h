@@ -23,10 +23,8 @@
 int64_t pshm_now(void);
 int64_t pshm_now_coarse(void);          /* up to a few ms late, but cheaper */
 
-/* Convert a time for system calls on the monotonic clock, or for system calls
- * that only accept the real-time clock. The second result is wrong if the
- * real-time clock is set afterwards. */
-struct timespec pshm_timespec(int64_t time);
+/* Convert a time for system calls that only accept the real-time clock. The
+ * result is wrong if that clock is set afterwards. */
 struct timespec pshm_timespec_realtime(int64_t time);
 
 /* Returns the end of a sleep that begins now: the deadline, or the end of one
@@ -52,11 +50,5 @@ int pshm_futex_wait(atomic_uint *word, unsigned expected, int64_t deadline);
 
 /* Wake at most `most` waiters of the word. Returns how many were woken. */
 int pshm_futex_wake(atomic_uint *word, int most);
-
-/* Compare the word at an address that may be unmapped. This call is allowed in
- * every sandbox that allows futexes, unlike other calls that could answer.
- * Returns 0: it equals expected; -EAGAIN: it does not; -EFAULT: the address is
- * not mapped; -EINVAL: it is not aligned. */
-int pshm_futex_compare(uintptr_t address, unsigned expected);
 
 #endif

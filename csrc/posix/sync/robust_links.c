@@ -3,8 +3,6 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "posix/sync/futex.h"
-
 #ifdef PSHM_ROBUST_LINKS
 
 /* A link is the address of the neighbour's forward link, which follows the
@@ -38,48 +36,6 @@ leads_to(uintptr_t neighbour, int side, uintptr_t link)
     return (*back & ~flag_bit) == link;
 }
 
-/* ---- Neighbours of another library ---- */
-
-/* Does the memory at an address, which may be unmapped, contain this word? */
-static bool
-contains(uintptr_t where, unsigned word)
-{
-    int rc = pshm_futex_compare(where, word);
-    return rc != -EAGAIN && rc != -EFAULT && rc != -EINVAL;
-}
-
-static bool
-contains_link(uintptr_t where, uintptr_t link)
-{
-    unsigned half[sizeof(link) / sizeof(unsigned)];
-    bool same = true;
-    memcpy(half, &link, sizeof(link));
-    for (size_t i = 0; i < sizeof(half) / sizeof(*half); i++) {
-        same = same && contains(where + i * sizeof(*half), half[i]);
-    }
-    return same;
-}
-
-/* Is this the head of the thread's list, or a mutex that the thread holds,
- * and does it lead to the mutex? Memory that a dead thread left could lead to
- * it, too. */
-static bool
-is_confirmed(const struct pshm_thread *self, uintptr_t neighbour, int side,
-             uintptr_t link)
-{
-    uintptr_t back = back_link(neighbour, side);
-    uintptr_t word = (neighbour & ~flag_bit)
-                     - offsetof(pthread_mutex_t, __data.__list.__next)
-                     + offsetof(pthread_mutex_t, __data.__lock);
-    return (self->list == 0 || (neighbour & ~flag_bit) == self->list
-            || contains(word, self->id)
-            || contains(word, self->id | FUTEX_WAITERS))
-           && (contains_link(back, link)
-               || contains_link(back, link | flag_bit));
-}
-
-/* ---- The operations ---- */
-
 /* Does this C library link mutexes as expected? Tried once, with two mutexes.
  */
 static void
@@ -110,45 +66,27 @@ pshm_robust_is_unlinked(const struct pshm_robust *r)
     return read_link(r, 0) == 0 || read_link(r, 1) == 0;
 }
 
-/* Can a mutex of another library be on this side of the mutex? In front of the
- * one that was recorded last, there is one if the head does not lead to it. */
+/* A mutex of another library may be on this side, unless the recorded neighbour
+ * leads to this mutex. In front of the mutex that was recorded last, there is
+ * one only if the head does not lead to this mutex. Its links are not checked;
+ * nor are those in an unknown list. */
 static bool
-may_be_foreign(const struct pshm_thread *self, int side, uintptr_t link,
-               uintptr_t recorded)
+is_right(const struct pshm_thread *self, uintptr_t link, int side,
+         uintptr_t found, uintptr_t recorded)
 {
-    return side == 0 && recorded == self->list
-               ? !leads_to(self->list, side, link) : self->foreign;
-}
-
-/* right: the recorded neighbours; NULL: unknown. A mutex of this library
- * would have been recorded as the neighbour. */
-static bool
-is_right(const struct pshm_thread *self, const struct pshm_robust *r, int side,
-         const uintptr_t *right)
-{
-    uintptr_t link = pshm_robust_link(r), found = read_link(r, side);
-    if (right != NULL && found == right[side]) {
-        return true;
-    }
-    if (right != NULL
-        && (!may_be_foreign(self, side, link, right[side])
-            || leads_to(right[side], side, link)
-            || pshm_thread_position(self, found & ~flag_bit) != 0)) {
-        return false;
-    }
-    return is_confirmed(self, found, side, link);
+    return found == recorded
+           || ((self->foreign || recorded == self->list)
+               && !leads_to(recorded, side, link));
 }
 
 bool
 pshm_robust_linked(const struct pshm_robust *r)
 {
     const struct pshm_thread *self = pshm_thread();
-    uintptr_t neighbours[2];
-    const uintptr_t *right
-        = pshm_thread_neighbours(self, pshm_robust_link(r), neighbours)
-              ? neighbours : NULL;
-    return !links_known
-           || (is_right(self, r, 0, right) && is_right(self, r, 1, right));
+    uintptr_t right[2], link = pshm_robust_link(r);
+    return !links_known || !pshm_thread_neighbours(self, link, right)
+           || (is_right(self, link, 0, read_link(r, 0), right[0])
+               && is_right(self, link, 1, read_link(r, 1), right[1]));
 }
 
 /* The links of the mutex may belong to another owner by now, which locked it
