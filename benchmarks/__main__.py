@@ -1,6 +1,6 @@
 """What does posixshm cost, beside the floor, raw C and other libraries?
 
-Each question runs in processes of its own, because a process may be lucky with its memory.
+Each question runs in several processes, because the layout of memory differs between them.
 """
 
 from __future__ import annotations
@@ -137,6 +137,8 @@ def arguments() -> argparse.Namespace:
     for name in args.names:
         if name not in NAMES:
             parser.error(f"there is no benchmark {name!r}; there are: {', '.join(NAMES)}")
+    if args.publish and (args.names or args.quick):
+        parser.error("--publish needs a full run: all questions, without --quick")
     return args
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .harness import Batch, CannotRun, Case, Contender, Settings, now
+from .harness import Batch, CannotRun, Case, Contender, Kind, Settings, now
 from .peers import (
     UNTRACKED,
     StdlibSharedMemory,
@@ -42,7 +42,7 @@ def look(array: Any) -> float:
 class Peer:
     """A way to pass arrays. `name` is the name of its object in /dev/shm."""
 
-    kind = "peer"
+    kind: Kind = "peer"
 
     def __init__(self, name: str, source: Any) -> None:
         self.name, self.source = name, source

@@ -12,6 +12,7 @@ from .harness import (
     Case,
     Contender,
     Goal,
+    Kind,
     Settings,
     c_batch,
     control_of,
@@ -48,8 +49,8 @@ def ipc_semaphore(value: int) -> Any:
     return made
 
 
-def locks(segment: Segment) -> dict[str, tuple[Any, str]]:
-    found: dict[str, tuple[Any, str]] = {
+def locks(segment: Segment) -> dict[str, tuple[Any, Kind]]:
+    found: dict[str, tuple[Any, Kind]] = {
         "floor": (floor().Lock(shared_page(), 0), "floor"),
         "posixshm.Lock": (segment.new(posixshm.Lock), "posixshm"),
         "posixshm.RLock": (segment.new(posixshm.RLock), "posixshm"),

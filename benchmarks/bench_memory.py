@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .harness import Case, Contender, Goal, Settings
+from .harness import Case, Contender, Goal, Kind, Settings
 from .peers import UNTRACKED, StdlibSharedMemory, floor, posix_ipc, posixshm, scratch_names
 
 COUNT = 300
@@ -31,7 +31,7 @@ def by_posix_ipc(name: str) -> Any:
     return shm, mmap.mmap(shm.fd, mmap.PAGESIZE)
 
 
-MAKERS: dict[str, tuple[Callable[[str], Any], str]] = {
+MAKERS: dict[str, tuple[Callable[[str], Any], Kind]] = {
     "floor": (lambda name: floor().Segment.create(name, mmap.PAGESIZE), "floor"),
     "posixshm": (lambda name: posixshm.SharedMemory.create(name, mmap.PAGESIZE), "posixshm"),
     "standard library": (

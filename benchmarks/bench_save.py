@@ -99,8 +99,8 @@ def cases(settings: Settings) -> Iterator[Case]:
     sizes = (64 << 10, 1 << 20) if settings.quick else (64 << 10, 1 << 20, 32 << 20, 1 << 30)
     for size in sizes:
         if room_for(3 * size):
-            with scratch_names() as name:
-                yield save_case(size, name())
+            with scratch_names() as names:
+                yield save_case(size, names())
     with scratch_names() as names:
         name = names()
         posixshm.array.save(name, numpy.arange((1 << 20) / 8))

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-from .harness import Case, Contender, Goal, Settings, control_of, pinned, python_batch
+from .harness import Case, Contender, Goal, Kind, Settings, control_of, pinned, python_batch
 from .peers import numpy, posixshm, scratch_names, size_text, stdlib_create
 
 KNOWN: dict[Any, Any] = {}
@@ -27,12 +27,12 @@ def find(*key: Any) -> Reference:
     return KNOWN[key]
 
 
-def both(x: Any, kind: str, name: str) -> Contender:
+def both(x: Any, kind: Kind, name: str) -> Contender:
     names = {"dumps": pickle.dumps, "loads": pickle.loads, "protocol": 5}
     return Contender(name, python_batch("loads(dumps(x, protocol))", x=x, **names), kind)
 
 
-def reference_case(title: str, objects: dict[str, tuple[Any, str]], load: bool) -> Case:
+def reference_case(title: str, objects: dict[str, tuple[Any, Kind]], load: bool) -> Case:
     def batch(x: Any) -> Any:
         if load:
             return python_batch("loads(x)", loads=pickle.loads, x=pickle.dumps(x, 5))
@@ -49,7 +49,7 @@ def cases(settings: Settings) -> Iterator[Case]:
         of_floor = Reference(name())
         shm = posixshm.SharedMemory.create(name(), 64 << 10)
         stdlib = stdlib_create(name(), 64 << 10)
-        objects: dict[str, tuple[Any, str]] = {
+        objects: dict[str, tuple[Any, Kind]] = {
             "floor, a key of a dictionary": (of_floor, "floor"),
             "posixshm.SharedMemory": (shm, "posixshm"),
             "posixshm.Lock": (posixshm.Lock.at(shm, 1024, create=True), "posixshm"),

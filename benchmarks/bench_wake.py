@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .bench_lock import MP, Segment, ipc_semaphore
-from .harness import Case, Contender, Goal, Settings, c_batch, pinned, python_batch
+from .harness import Case, Contender, Goal, Kind, Settings, c_batch, pinned, python_batch
 from .peers import floor, posix_ipc, posixshm
 from .processes import FOR_EVER, Pair, children, shared_numbers, shared_page
 
@@ -36,14 +36,14 @@ def c_pair(how: str) -> Pair:
     return Pair(c_batch(raw, f"ping_{how}", page), lambda: raw(f"pong_{how}", page, FOR_EVER))
 
 
-def pairs() -> dict[str, tuple[Pair, str]]:
+def pairs() -> dict[str, tuple[Pair, Kind]]:
     segment = Segment()
 
     def two(kind: Any, **options: Any) -> dict[str, Any]:
         return {"a": segment.new(kind, **options), "b": segment.new(kind, **options)}
 
     page, event, words = shared_page(), floor().Event, shared_numbers
-    found = {
+    found: dict[str, tuple[Pair, Kind]] = {
         FUTEX: (c_pair("futex"), "raw C"),
         SEM_T: (c_pair("semaphore"), "raw C"),
         "floor of an Event": (python_pair(EVENTS, a=event(page, 0), b=event(page, 64)), "floor"),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module, metadata
 from multiprocessing import resource_tracker
-from multiprocessing.shared_memory import SharedMemory as StdlibSharedMemory
+from multiprocessing.shared_memory import SharedMemory as _SharedMemory
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,6 +42,7 @@ def optional(name: str) -> Any:
         return None
 
 
+StdlibSharedMemory = _SharedMemory
 numpy = optional("numpy")
 if numpy:
     import posixshm.array
@@ -89,7 +90,7 @@ def stdlib_tracking(name: str) -> Iterator[None]:
 
 
 def stdlib_create(name: str, size: int) -> Any:
-    return StdlibSharedMemory(name, True, size)
+    return _SharedMemory(name, True, size)
 
 
 def room_for(size: int) -> bool:

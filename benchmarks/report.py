@@ -14,7 +14,7 @@ from .harness import Case, Contender, Goal
 
 # If the noise of a case exceeds this, a figure must be farther from its goal than the noise.
 NOISY = 0.05
-# If the median noise of the cases exceeds this, the run says nothing.
+# If the median noise of the cases exceeds this, only cases that are not noisy have verdicts.
 TOO_NOISY = 0.15
 # Differences of two runs below this are not reported: memory is laid out anew in each process.
 SAME = 0.03
@@ -110,7 +110,7 @@ def verdicts(run: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any], 
     """Case, goal and verdict of each goal."""
     refused = noise_of_run(run) > TOO_NOISY
     return [
-        (case, goal, NO_VERDICT if refused and case["noise"] else goal["verdict"])
+        (case, goal, NO_VERDICT if refused and case["noise"] > NOISY else goal["verdict"])
         for case in run["cases"]
         for goal in case["goals"]
     ]
@@ -210,7 +210,7 @@ def overview(run: dict[str, Any]) -> Iterator[str]:
 def about(run: dict[str, Any]) -> list[str]:
     """The machine and the command, and how noisy the run was."""
     noise = noise_of_run(run)
-    worst = max(run["cases"], key=lambda case: case["noise"])
+    worst = max(run["cases"], key=lambda case: case["noise"], default={"noise": 0, "title": "-"})
     lines = [f"- {key}: {value}" for key, value in run["machine"].items()]
     lines.append(f"- command: `{run['command']}`, {run['seconds']:.0f} seconds, {run['when']}")
     said = ", too much for conclusions" if noise > TOO_NOISY else ""

@@ -31,7 +31,7 @@ def bench(*arguments, **environment):
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=360,
     )
 
 
@@ -43,6 +43,7 @@ def compiler():
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)
 def test_all_questions_run_quickly(tmp_path, compiler):
     figures = tmp_path / "figures.json"
     done = bench("--quick", "--seconds", "0.02", "--json", figures)
