@@ -57,7 +57,7 @@ int arg_timeout(PyObject *value, double *out);
 
 /* The argument owner=: "any", "self", a user, or a set, list or tuple of
  * users. A user is a uid or a user name. */
-int arg_owners(PyObject *value, struct pshm_owners *out);
+int arg_owners(core_state *state, PyObject *value, struct pshm_owners *out);
 
 #define OWNER_ARGUMENT_DOC                                                    \
     "owner: the owner of an accepted object: 'self' (the process's effective\n"\

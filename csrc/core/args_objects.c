@@ -5,72 +5,8 @@
 
 #define SEMAPHORE_PREFIX "sem."
 
-/* The uid of a user name, from the module pwd: getpwnam(3). */
-static int
-uid_of_name(PyObject *name, uid_t *out)
-{
-    PyObject *pwd = PyImport_ImportModule("pwd");
-    PyObject *entry = pwd == NULL ? NULL
-                                  : PyObject_CallMethod(pwd, "getpwnam", "O",
-                                                        name);
-    PyObject *number = entry == NULL
-                           ? NULL : PyObject_GetAttrString(entry, "pw_uid");
-    uint32_t uid = 0;
-    int rc = number == NULL ? -1 : arg_id(number, "owner", &uid);
-    if (entry == NULL
-        && (PyErr_ExceptionMatches(PyExc_KeyError)
-            || PyErr_ExceptionMatches(PyExc_ValueError))) {
-        PyErr_Format(PyExc_ValueError,
-                     "owner: the user %R does not exist; a uid always works",
-                     name);
-    }
-    Py_XDECREF(number);
-    Py_XDECREF(entry);
-    Py_XDECREF(pwd);
-    *out = uid;
-    return rc;
-}
-
-static int
-add_owner(PyObject *user, struct pshm_owners *out)
-{
-    struct pshm_owners added = {.count = 1};
-    if (PyUnicode_Check(user)) {
-        if (PyUnicode_CompareWithASCIIString(user, "self") == 0) {
-            added = pshm_owners_self();
-        }
-        else if (uid_of_name(user, added.uids) < 0) {
-            return -1;
-        }
-    }
-    else if (!PyIndex_Check(user) || PyBool_Check(user)) {
-        PyErr_Format(PyExc_TypeError,
-                     "owner must be a uid, a user name, 'self', a set of "
-                     "them, or 'any', not %.200s", Py_TYPE(user)->tp_name);
-        return -1;
-    }
-    else {
-        long long number;
-        if (arg_long(user, "owner", 0, (long long)UINT32_MAX - 1, &number)
-            < 0) {
-            return -1;
-        }
-        added.uids[0] = (uid_t)number;
-    }
-    int rc = 0;
-    for (int i = 0; rc == 0 && i < added.count; i++) {
-        rc = pshm_owners_add(out, added.uids[i]);
-    }
-    if (rc < 0) {
-        PyErr_Format(PyExc_ValueError, "owner must be at most %d users",
-                     PSHM_OWNERS_MAX);
-        return -1;
-    }
-    return 0;
-}
-
 int
-arg_owners(PyObject *value, struct pshm_owners *out)
+arg_owners(core_state *state, PyObject *value, struct pshm_owners *out)
 {
     if (value == NULL) {
         return 0;
@@ -80,23 +16,22 @@ arg_owners(PyObject *value, struct pshm_owners *out)
         *out = PSHM_OWNERS_ANY;
         return 0;
     }
-    *out = (struct pshm_owners){0};
-    if (!PyAnySet_Check(value) && !PyList_Check(value)
-        && !PyTuple_Check(value)) {
-        return add_owner(value, out);
+    if (PyUnicode_Check(value)
+        && PyUnicode_CompareWithASCIIString(value, "self") == 0) {
+        *out = pshm_owners_self();
+        return 0;
     }
-    PyObject *users = PySequence_Tuple(value);
-    int rc = users == NULL ? -1 : 0;
-    for (Py_ssize_t i = 0; rc == 0 && i < PyTuple_GET_SIZE(users); i++) {
-        rc = add_owner(PyTuple_GET_ITEM(users, i), out);
+    PyObject *uids = PyObject_CallMethod(state->support, "accepted_uids", "Oi",
+                                         value, PSHM_OWNERS_MAX);
+    if (uids == NULL) {
+        return -1;
     }
-    if (rc == 0 && out->count == 0) {
-        PyErr_SetString(PyExc_ValueError,
-                        "owner must be at least one user, or 'any'");
-        rc = -1;
+    out->count = (int)PyTuple_GET_SIZE(uids);
+    for (int i = 0; i < out->count; i++) {
+        out->uids[i] = (uid_t)PyLong_AsLong(PyTuple_GET_ITEM(uids, i));
     }
-    Py_XDECREF(users);
-    return rc;
+    Py_DECREF(uids);
+    return 0;
 }
 
 int

@@ -280,3 +280,49 @@ def explain_no_acl(device: int) -> str:
     from . import _acl
 
     return _acl.explain(device)
+
+
+# -- owner= -------------------------------------------------------------------------------------
+
+
+def accepted_uids(owner: Any, most: int) -> tuple[int, ...]:
+    """Return the uids that the argument owner=, which is not 'any', stands for.
+
+    Raises TypeError and ValueError, also for more than `most` users.
+    """
+    users = owner if isinstance(owner, (set, frozenset, list, tuple)) else (owner,)
+    uids = tuple(dict.fromkeys(uid for user in users for uid in _uids_of(user)))
+    if not uids:
+        raise ValueError("owner must be at least one user, or 'any'")
+    if len(uids) > most:
+        raise ValueError(f"owner must be at most {most} users")
+    return uids
+
+
+def _uids_of(user: Any) -> tuple[int, ...]:
+    import operator
+
+    if isinstance(user, str):
+        return _uids_of_name(user)
+    if isinstance(user, bool) or not hasattr(user, "__index__"):
+        kind = type(user).__name__
+        raise TypeError(
+            f"owner must be a uid, a user name, 'self', a set of them, or 'any', not {kind}"
+        )
+    uid = operator.index(user)
+    if not 0 <= uid < 2**32 - 1:
+        raise ValueError(f"owner must be between 0 and {2**32 - 2}, not {uid}")
+    return (uid,)
+
+
+def _uids_of_name(name: str) -> tuple[int, ...]:
+    import os
+
+    if name == "self":
+        return os.geteuid(), 0
+    import pwd
+
+    try:
+        return (pwd.getpwnam(name).pw_uid,)
+    except (KeyError, ValueError):
+        raise ValueError(f"owner: the user {name!r} does not exist; a uid always works") from None

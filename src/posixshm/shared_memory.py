@@ -181,9 +181,7 @@ class SharedMemory(_core.SharedMemory):
             raise
 
     def _create(self, name: str, size: int) -> None:
-        _core._create_in(
-            self, name, size, mode=self._mode, track=self._track, reserve=self.reserve
-        )
+        _core._create_in(self, name, size, mode=self._mode, track=self._track, reserve=self.reserve)
 
     def _attach(self, name: str) -> None:
         try:

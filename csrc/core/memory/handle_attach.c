@@ -377,7 +377,7 @@ handle_open(PyObject *type, PyObject *const *args, Py_ssize_t count,
         || (values[3] != NULL && values[3] != Py_None
             && arg_size(values[3], "max_size", &params.max_size) < 0)
         || arg_bool(values[4], &params.reserve) < 0
-        || arg_owners(values[5], &params.accepted.owners) < 0
+        || arg_owners(state, values[5], &params.accepted.owners) < 0
         || arg_mode_at_most(values[6], &params.accepted.mode) < 0
         || (values[7] != NULL
             && arg_offset(values[7], "size_at_least", &size_at_least) < 0)) {

@@ -60,7 +60,8 @@ parse_owner(create_params *params, PyObject **values)
 /* By default exist_ok accepts objects of this user, of root, and of the user
  * that a new object would belong to. */
 static int
-parse_accepted(create_params *params, PyObject *owner, PyObject *mode_at_most)
+parse_accepted(core_state *state, create_params *params, PyObject *owner,
+               PyObject *mode_at_most)
 {
     struct pshm_accepted *accepted = &params->accepted;
     if (params->existing.exist_ok) {
@@ -70,7 +71,7 @@ parse_accepted(create_params *params, PyObject *owner, PyObject *mode_at_most)
         && params->spec.uid != (uid_t)-1) {
         (void)pshm_owners_add(&accepted->owners, params->spec.uid);
     }
-    return arg_owners(owner, &accepted->owners) < 0
+    return arg_owners(state, owner, &accepted->owners) < 0
            || arg_mode_at_most(mode_at_most, &accepted->mode) < 0 ? -1 : 0;
 }
 
@@ -167,7 +168,7 @@ parse_create(core_state *state, create_params *params, PyObject *const *args,
                < 0
         || arg_deletion(values[11], &params->deletion) < 0
         || arg_bool(values[12], &params->track) < 0
-        || parse_accepted(params, values[13], values[14]) < 0) {
+        || parse_accepted(state, params, values[13], values[14]) < 0) {
         return -1;
     }
     if (values[9] != NULL && values[9] != Py_None) {

@@ -68,7 +68,7 @@ parse_accepted(placed_params *params)
         return -1;
     }
     struct pshm_accepted *accepted = &params->object.accepted;
-    return arg_owners(owner, &accepted->owners) < 0
+    return arg_owners(params->state, owner, &accepted->owners) < 0
            || arg_mode_at_most(mode, &accepted->mode) < 0 ? -1 : 0;
 }
 
