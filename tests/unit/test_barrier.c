@@ -140,7 +140,7 @@ leaving_an_older_generation_does_nothing(void)
     struct peer peer = make(1);
     struct pshm_arrival a;
     CHECK_IS(arrive(&peer, &a), 0);
-    pshm_barrier_leave(&peer.place->barrier, &a);
+    pshm_barrier_break(&peer.place->barrier, &a);
     CHECK(!pshm_barrier_broken(&peer.place->barrier));
     CHECK_IS(end_action(&peer, &a), -EPIPE);
     unmake(&peer);
@@ -185,14 +185,14 @@ arriving_party_completes_a_reset(void)
     CHECK(first.index == 0 && first.generation == old.generation + 1);
     CHECK_IS(wait_until(&peer, &old, 0), -EPIPE);
     (void)atomic_fetch_or(&barrier->state, reset_flag);
-    pshm_barrier_leave(barrier, &first);      /* the reset has ended its
+    pshm_barrier_break(barrier, &first);      /* the reset has ended its
                                                  generation */
     CHECK(!pshm_barrier_broken(barrier));
     CHECK_IS(arrive(&peer, &first), 0);
     CHECK_IS(arrive(&peer, &last), 0);
     CHECK(last.last && wait_until(&peer, &first, 0) == 0);
     (void)atomic_fetch_or(&barrier->state, reset_flag);
-    pshm_barrier_abort(barrier);
+    pshm_barrier_break(barrier, NULL);
     CHECK(pshm_barrier_broken(barrier));
     CHECK_IS(arrive(&peer, &first), -EPIPE);
     (void)atomic_fetch_or(&barrier->state, reset_flag);
@@ -255,7 +255,7 @@ action_of_a_broken_barrier_fails(void)
             pshm_barrier_reset(&peer.place->barrier);
         }
         else {
-            pshm_barrier_abort(&peer.place->barrier);
+            pshm_barrier_break(&peer.place->barrier, NULL);
         }
         CHECK_IS(end_action(&peer, &a), -EPIPE);
         CHECK_IS(pshm_barrier_broken(&peer.place->barrier), !reset);
@@ -288,7 +288,7 @@ abort_and_die_before_the_wake(void *context)
 {
     struct peer *peer = context;
     pshm_fault_arm("futex", 1, PSHM_FAULT_KILL_BEFORE, 0);
-    pshm_barrier_abort(&peer->place->barrier);
+    pshm_barrier_break(&peer->place->barrier, NULL);
     return 1;
 }
 
@@ -386,7 +386,7 @@ static void
 abort_it(void *context)
 {
     struct peer *peer = context;
-    pshm_barrier_abort(&peer->place->barrier);
+    pshm_barrier_break(&peer->place->barrier, NULL);
 }
 
 static void
@@ -400,7 +400,7 @@ static void
 leave_old(void *context)
 {
     struct peer *peer = context;
-    pshm_barrier_leave(&peer->place->barrier, &peer->place->old);
+    pshm_barrier_break(&peer->place->barrier, &peer->place->old);
 }
 
 static void

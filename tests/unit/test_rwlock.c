@@ -44,23 +44,20 @@ unmake(struct peer *peer)
 }
 
 static int
-read_until(struct peer *peer, int64_t deadline)
+acquire(struct peer *peer, bool writes, bool *pending, int64_t deadline)
 {
-    bool pending = false;
     int rc;
-    PATIENTLY(rc, pshm_rw_read(peer->rw, &peer->state, &pending, deadline));
-    CHECK(pending == (rc == -EOWNERDEAD));
-    pshm_rw_undo(peer->rw, &peer->state, &pending);
+    PATIENTLY(rc, pshm_rw_acquire(peer->rw, &peer->state, writes, pending,
+                                  deadline));
+    CHECK(*pending == (rc == -EOWNERDEAD));
     return rc;
 }
 
 static int
-write_until(struct peer *peer, int64_t deadline)
+acquire_until(struct peer *peer, bool writes, int64_t deadline)
 {
     bool pending = false;
-    int rc;
-    PATIENTLY(rc, pshm_rw_write(peer->rw, &peer->state, &pending, deadline));
-    CHECK(pending == (rc == -EOWNERDEAD));
+    int rc = acquire(peer, writes, &pending, deadline);
     pshm_rw_undo(peer->rw, &peer->state, &pending);
     return rc;
 }
@@ -75,13 +72,13 @@ is_held(const struct peer *peer)
 static int
 begin_to_read(struct peer *peer)
 {
-    return read_until(peer, before_long());
+    return acquire_until(peer, false, before_long());
 }
 
 static int
 begin_to_write(struct peer *peer)
 {
-    return write_until(peer, before_long());
+    return acquire_until(peer, true, before_long());
 }
 
 /* Acquire it also if the last owner died. Returns 0; or -EOWNERDEAD: acquired,
@@ -90,14 +87,9 @@ static int
 begin_to_repair(struct peer *peer)
 {
     bool pending = false;
-    int rc, first;
-    PATIENTLY(first, pshm_rw_write(peer->rw, &peer->state, &pending,
-                                   before_long()));
-    if (first != -EOWNERDEAD) {
-        return first;
-    }
-    PATIENTLY(rc, pshm_rw_write(peer->rw, &peer->state, &pending,
-                                before_long()));
+    int first = acquire(peer, true, &pending, before_long());
+    int rc = first == -EOWNERDEAD
+                 ? acquire(peer, true, &pending, before_long()) : first;
     return rc == 0 ? first : rc;
 }
 
@@ -121,7 +113,7 @@ static int
 can_read(void *context)
 {
     struct peer *peer = context;
-    CHECK_IS(read_until(peer, PSHM_RW_NOW), 0);
+    CHECK_IS(acquire_until(peer, false, PSHM_RW_NOW), 0);
     CHECK(pshm_rw_reads(peer->rw, &peer->state));
     CHECK_IS(stop(peer), 0);
     CHECK(!is_held(peer));
@@ -132,7 +124,7 @@ static int
 can_write(void *context)
 {
     struct peer *peer = context;
-    CHECK_IS(write_until(peer, PSHM_RW_NOW), 0);
+    CHECK_IS(acquire_until(peer, true, PSHM_RW_NOW), 0);
     CHECK(pshm_rw_writes(&peer->state));
     CHECK_IS(stop(peer), 0);
     CHECK(!is_held(peer));
@@ -140,13 +132,13 @@ can_write(void *context)
 }
 
 static void
-check_busy(struct peer *peer, int (*acquire)(struct peer *, int64_t))
+check_busy(struct peer *peer, bool writes)
 {
-    int rc = acquire(peer, PSHM_RW_NOW);
+    int rc = acquire_until(peer, writes, PSHM_RW_NOW);
     CHECK(rc == -EBUSY || rc == -ETIMEDOUT);
-    CHECK_IS(acquire(peer, PSHM_RW_TRY), -EBUSY);
+    CHECK_IS(acquire_until(peer, writes, PSHM_RW_TRY), -EBUSY);
     int64_t start = pshm_now();
-    CHECK_IS(acquire(peer, start + 20 * MS), -ETIMEDOUT);
+    CHECK_IS(acquire_until(peer, writes, start + 20 * MS), -ETIMEDOUT);
     CHECK(took(start, 20));
     CHECK(!is_held(peer));
     CHECK_IS(stop(peer), -EPERM);
@@ -155,14 +147,14 @@ check_busy(struct peer *peer, int (*acquire)(struct peer *, int64_t))
 static int
 cannot_write(void *context)
 {
-    check_busy(context, write_until);
+    check_busy(context, true);
     return 0;
 }
 
 static int
 cannot_read(void *context)
 {
-    check_busy(context, read_until);
+    check_busy(context, false);
     return 0;
 }
 
@@ -188,7 +180,7 @@ reader_waits_for_a_slot(void)
     for (int i = 1; i < PSHM_SLOTS; i++) {
         CHECK_IS(begin_to_read(&peer), 0);
     }
-    CHECK_IS(read_until(&peer, in_ms(5)), -ETIMEDOUT);
+    CHECK_IS(acquire_until(&peer, false, in_ms(5)), -ETIMEDOUT);
     atomic_store(&peer.place->stopped, 1);
     CHECK_IS(begin_to_read(&peer), 0);
     CHECK_IS(child_wait(reader), 0);
@@ -200,11 +192,10 @@ writer_that_waits_keeps_new_readers_out(void)
 {
     struct peer peer = make();
     bool pending = false;
-    int rc;
     pid_t reader = child_start(read_until_stopped, &peer);
     await(&peer.place->steps, 1);
     int64_t start = pshm_now();
-    CHECK_IS(pshm_rw_write(peer.rw, &peer.state, &pending, PSHM_NEVER),
+    CHECK_IS(pshm_rw_acquire(peer.rw, &peer.state, true, &pending, PSHM_NEVER),
              -EINTR);
     CHECK(took(start, 50));
     CHECK(pending);
@@ -217,12 +208,10 @@ writer_that_waits_keeps_new_readers_out(void)
     CHECK(!is_held(&peer));
     CHECK_IS(child_run(can_read, &peer), 0);
     /* or continue */
-    CHECK_IS(pshm_rw_write(peer.rw, &peer.state, &pending, PSHM_NEVER),
+    CHECK_IS(pshm_rw_acquire(peer.rw, &peer.state, true, &pending, PSHM_NEVER),
              -EINTR);
     atomic_store(&peer.place->stopped, 1);
-    PATIENTLY(rc, pshm_rw_write(peer.rw, &peer.state, &pending,
-                                before_long()));
-    CHECK_IS(rc, 0);
+    CHECK_IS(acquire(&peer, true, &pending, before_long()), 0);
     CHECK_IS(stop(&peer), 0);
     CHECK_IS(child_wait(reader), 0);
     unmake(&peer);
@@ -246,14 +235,14 @@ static void
 try_to_read(void *context)
 {
     struct pair *pair = context;
-    pair->read = read_until(&pair->reader, PSHM_RW_TRY);
+    pair->read = acquire_until(&pair->reader, false, PSHM_RW_TRY);
 }
 
 static void
 try_to_write(void *context)
 {
     struct pair *pair = context;
-    pair->written = write_until(&pair->writer, PSHM_RW_TRY);
+    pair->written = acquire_until(&pair->writer, true, PSHM_RW_TRY);
 }
 
 static void
@@ -347,12 +336,12 @@ writer_of_a_deallocated_object_counts_as_dead(void)
     CHECK(pthread_create(&thread.thread, NULL, hold_it, &thread) == 0);
     await(&thread.state, 1);
     CHECK_IS(abandon_it(peer), -EBUSY);
-    CHECK_IS(read_until(&other, before_long()), -EINPROGRESS);
-    CHECK_IS(write_until(&other, before_long()), -EINPROGRESS);
+    CHECK_IS(acquire_until(&other, false, before_long()), -EINPROGRESS);
+    CHECK_IS(acquire_until(&other, true, before_long()), -EINPROGRESS);
     atomic_store(&thread.state, 2);
     CHECK(pthread_join(thread.thread, &wrong) == 0);
     CHECK(wrong == NULL);
-    CHECK_IS(read_until(&other, before_long()), -EOWNERDEAD);
+    CHECK_IS(acquire_until(&other, false, before_long()), -EOWNERDEAD);
     repair_it(&other);
     CHECK_IS(child_run(can_write, &other), 0);
     unmake(peer);
@@ -414,7 +403,7 @@ reader_of_another_namespace_counts_as_alive(void)
     struct peer peer = make();
     CHECK_IS(child_run(read_and_die, &peer), -SIGKILL);
     atomic_store(&peer.rw->header.space, 1);
-    CHECK_IS(write_until(&peer, in_ms(5)), -ETIMEDOUT);
+    CHECK_IS(acquire_until(&peer, true, in_ms(5)), -ETIMEDOUT);
     unmake(&peer);
 }
 
@@ -432,8 +421,8 @@ get_ownerdead(void *context)
     struct peer *peer = context;
     const int64_t deadlines[] = {PSHM_RW_TRY, PSHM_RW_NOW, before_long()};
     for (size_t i = 0; i < COUNT(deadlines); i++) {
-        CHECK_IS(read_until(peer, deadlines[i]), -EOWNERDEAD);
-        CHECK_IS(write_until(peer, deadlines[i]), -EOWNERDEAD);
+        CHECK_IS(acquire_until(peer, false, deadlines[i]), -EOWNERDEAD);
+        CHECK_IS(acquire_until(peer, true, deadlines[i]), -EOWNERDEAD);
     }
     CHECK(!is_held(peer));
     return 0;
@@ -448,11 +437,9 @@ failed_attempt_to_repair_leaves_the_error(void)
     CHECK_IS(child_run(write_and_die, &peer), -SIGKILL);
     pid_t reader = child_start(stop_itself, NULL);
     child_wait_stopped(reader);
-    CHECK_IS(pshm_rw_write(peer.rw, &peer.state, &pending, before_long()),
-             -EOWNERDEAD);
-    CHECK(pending);
+    CHECK_IS(acquire(&peer, true, &pending, before_long()), -EOWNERDEAD);
     atomic_store(&peer.rw->lines[5].slots[1].reader, (uint64_t)reader);
-    CHECK_IS(pshm_rw_write(peer.rw, &peer.state, &pending, in_ms(5)),
+    CHECK_IS(pshm_rw_acquire(peer.rw, &peer.state, true, &pending, in_ms(5)),
              -ETIMEDOUT);
     CHECK(!pending);
     CHECK_IS(get_ownerdead(&peer), 0);

@@ -203,16 +203,16 @@ use_the_rwlock(struct worker *worker)
         bool pending = false;
         int rc;
         if (i % 4 == worker->index) {
-            PATIENTLY(rc, pshm_rw_write(&place->rw, &place->rw_state, &pending,
-                                        before_long()));
+            PATIENTLY(rc, pshm_rw_acquire(&place->rw, &place->rw_state, true,
+                                          &pending, before_long()));
             expect(worker, rc == 0);
             place->plain++;
             place->other++;
             rc = pshm_rw_release(&place->rw, &place->rw_state);
             expect(worker, rc == 0);
         }
-        PATIENTLY(rc, pshm_rw_read(&place->rw, &place->rw_state, &pending,
-                                   before_long()));
+        PATIENTLY(rc, pshm_rw_acquire(&place->rw, &place->rw_state, false,
+                                      &pending, before_long()));
         expect(worker, rc == 0);
         expect(worker, place->plain == place->other);
         rc = pshm_rw_release(&place->rw, &place->rw_state);

@@ -153,7 +153,7 @@ wait_for_others(BarrierObject *self, const struct pshm_arrival *arrival,
     if (rc == 0) {
         return 0;
     }
-    pshm_barrier_leave(self->barrier, arrival);
+    pshm_barrier_break(self->barrier, arrival);
     return rc == -EINTR ? -1 : raise_broken();
 }
 
@@ -213,16 +213,6 @@ barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t count,
     return rc < 0 ? NULL : PyLong_FromUnsignedLong(arrival.index);
 }
 
-static PyObject *
-change(PyObject *op, void (*operation)(struct pshm_barrier *barrier))
-{
-    if (placed_check_writable(as_placed(op)) < 0) {
-        return NULL;
-    }
-    operation(as_barrier(op)->barrier);
-    Py_RETURN_NONE;
-}
-
 PyDoc_STRVAR(barrier_abort_doc,
              "abort($self, /)\n--\n\n"
              "Break the barrier.\n\n"
@@ -232,7 +222,11 @@ PyDoc_STRVAR(barrier_abort_doc,
 static PyObject *
 barrier_abort(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return change(op, pshm_barrier_abort);
+    if (placed_check_writable(as_placed(op)) < 0) {
+        return NULL;
+    }
+    pshm_barrier_break(as_barrier(op)->barrier, NULL);
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(barrier_reset_doc,
@@ -244,7 +238,11 @@ PyDoc_STRVAR(barrier_reset_doc,
 static PyObject *
 barrier_reset(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return change(op, pshm_barrier_reset);
+    if (placed_check_writable(as_placed(op)) < 0) {
+        return NULL;
+    }
+    pshm_barrier_reset(as_barrier(op)->barrier);
+    Py_RETURN_NONE;
 }
 
 /* ---- Attributes ---- */

@@ -38,26 +38,21 @@ rwlock_attach(PlacedObject *base, const placed_params *params)
 
 /* ---- Acquiring ---- */
 
-/* To read, or to write. */
-typedef int pshm_rw_acquire(struct pshm_rwlock *rw,
-                            struct pshm_rw_state *state, bool *pending,
-                            int64_t deadline);
-
-/* Returns as pshm_rw_read or pshm_rw_write; -EINTR only with an exception, and
- * the attempt is undone. */
+/* Returns as pshm_rw_acquire; -EINTR only with an exception, and the attempt is
+ * undone. */
 static int
-attempt(RWLockObject *self, pshm_rw_acquire *acquire, wait_timeout *timeout,
-        bool *pending)
+attempt(RWLockObject *self, bool writes, wait_timeout *timeout, bool *pending)
 {
-    int rc = *pending ? -EBUSY : acquire(self->rw, &self->state, pending,
-                                         PSHM_RW_TRY);
+    int rc = *pending ? -EBUSY : pshm_rw_acquire(self->rw, &self->state,
+                                                 writes, pending, PSHM_RW_TRY);
     if (rc != -EBUSY) {
         return rc;
     }
     timeout_begin(timeout);
-    WAIT_WITHOUT_GIL(rc, acquire(self->rw, &self->state, pending,
-                                 timeout->now ? PSHM_RW_NOW
-                                              : timeout->deadline));
+    WAIT_WITHOUT_GIL(rc, pshm_rw_acquire(self->rw, &self->state, writes,
+                                         pending,
+                                         timeout->now ? PSHM_RW_NOW
+                                                      : timeout->deadline));
     if (rc == -EINTR) {
         pshm_rw_undo(self->rw, &self->state, pending);
     }
@@ -118,13 +113,13 @@ acquire_to_write(RWLockObject *self, wait_timeout timeout, bool recover)
     if (placed_check(&self->base) < 0) {
         return -1;
     }
-    int rc = attempt(self, pshm_rw_write, &timeout, &pending);
+    int rc = attempt(self, true, &timeout, &pending);
     if (rc == 0) {
         atomic_store_explicit(&self->recovery.recovered, false,
                               memory_order_relaxed);
     }
     else if (rc == -EOWNERDEAD && (recover || self->recovery.callback)) {
-        rc = attempt(self, pshm_rw_write, &timeout, &pending);
+        rc = attempt(self, true, &timeout, &pending);
         if (rc == 0) {
             return recover_from_death(self, recover);
         }
@@ -141,7 +136,7 @@ acquire_to_read(RWLockObject *self, wait_timeout timeout)
         return -1;
     }
     int rc;
-    while ((rc = attempt(self, pshm_rw_read, &timeout, &pending))
+    while ((rc = attempt(self, false, &timeout, &pending))
            == -EOWNERDEAD) {
         pshm_rw_undo(self->rw, &self->state, &pending);
         if (self->recovery.callback == NULL) {

@@ -110,9 +110,8 @@ pshm_barrier_reset(struct pshm_barrier *b)
 
 /* ---- Breaking ---- */
 
-/* a: NULL, or an arrival: break its generation if it has not ended. */
-static void
-break_generation(struct pshm_barrier *b, const struct pshm_arrival *a)
+void
+pshm_barrier_break(struct pshm_barrier *b, const struct pshm_arrival *a)
 {
     uint64_t state = load(b);
     do {
@@ -128,18 +127,6 @@ break_generation(struct pshm_barrier *b, const struct pshm_arrival *a)
 }
 
 void
-pshm_barrier_abort(struct pshm_barrier *b)
-{
-    break_generation(b, NULL);
-}
-
-void
-pshm_barrier_leave(struct pshm_barrier *b, const struct pshm_arrival *a)
-{
-    break_generation(b, a);
-}
-
-void
 pshm_barrier_miss(struct pshm_barrier *b)
 {
     uint64_t state = load(b);
@@ -148,7 +135,7 @@ pshm_barrier_miss(struct pshm_barrier *b)
             return;
         }
     }
-    break_generation(b, NULL);
+    pshm_barrier_break(b, NULL);
 }
 
 /* ---- Arriving ---- */
@@ -164,25 +151,12 @@ lock_runner(struct pshm_barrier *b, struct pshm_robust *runner,
     }
     if (rc == -EOWNERDEAD) {
         if (load(b) & ACTION) {
-            pshm_barrier_abort(b);
+            pshm_barrier_break(b, NULL);
         }
         pshm_robust_repair(runner);
         rc = 0;
     }
     return rc;
-}
-
-/* Does this thread run the action, through any mutex state? */
-static bool
-runs_action(const struct pshm_robust *runner)
-{
-    return pshm_robust_holder(runner) == pshm_thread()->id;
-}
-
-static void
-unlock_runner(struct pshm_robust *runner, struct pshm_mutex_state *mstate)
-{
-    (void)pshm_robust_unlock(runner, mstate);
 }
 
 int
@@ -209,9 +183,11 @@ pshm_barrier_arrive(struct pshm_barrier *b, struct pshm_robust *runner,
             rc = -EPIPE;
         }
         else if (state & ACTION) {
-            rc = runs_action(runner)  ? -EDEADLK
+            /* Does this thread run it, through any mutex state? */
+            bool mine = pshm_robust_holder(runner) == pshm_thread()->id;
+            rc = mine                    ? -EDEADLK
                  : pshm_now() < deadline ? -EAGAIN
-                                      : -ETIMEDOUT;
+                                         : -ETIMEDOUT;
         }
         else if (a->action && !locked) {
             rc = lock_runner(b, runner, mstate, deadline);
@@ -226,7 +202,7 @@ pshm_barrier_arrive(struct pshm_barrier *b, struct pshm_robust *runner,
         }
     }
     if (locked && !(arrived && a->action)) {
-        unlock_runner(runner, mstate);
+        (void)pshm_robust_unlock(runner, mstate);
     }
     if (arrived && a->last && !a->action) {
         wake_all(b);
@@ -252,7 +228,7 @@ pshm_barrier_done(struct pshm_barrier *b, struct pshm_robust *runner,
     if (rc == 0) {
         wake_all(b);
     }
-    unlock_runner(runner, mstate);
+    (void)pshm_robust_unlock(runner, mstate);
     return rc;
 }
 
@@ -261,8 +237,8 @@ pshm_barrier_fail(struct pshm_barrier *b, struct pshm_robust *runner,
                   struct pshm_mutex_state *mstate,
                   const struct pshm_arrival *a)
 {
-    break_generation(b, a);
-    unlock_runner(runner, mstate);
+    pshm_barrier_break(b, a);
+    (void)pshm_robust_unlock(runner, mstate);
 }
 
 /* ---- Waiting ---- */
@@ -298,7 +274,7 @@ pshm_barrier_wait(struct pshm_barrier *b, const struct pshm_arrival *a,
         rc = pshm_futex_wait(upper_half(b), a->generation, deadline);
         if (rc == -EINTR && load(b) & ACTION
             && pshm_robust_owner_gone(runner, mstate)) {
-            break_generation(b, a);
+            pshm_barrier_break(b, a);
         }
     }
 }

@@ -79,11 +79,9 @@ int pshm_barrier_wait(struct pshm_barrier *b, const struct pshm_arrival *a,
                       struct pshm_robust *runner,
                       const struct pshm_mutex_state *mstate, int64_t deadline);
 
-/* Break the barrier; or break it only if the generation of the arrival has not
+/* Break the barrier. a: NULL; or an arrival: only if its generation has not
  * ended. */
-void pshm_barrier_abort(struct pshm_barrier *b);
-void pshm_barrier_leave(struct pshm_barrier *b,
-                          const struct pshm_arrival *a);
+void pshm_barrier_break(struct pshm_barrier *b, const struct pshm_arrival *a);
 
 /* Make the barrier empty and not broken. Waiting parties get -EPIPE. */
 void pshm_barrier_reset(struct pshm_barrier *b);

@@ -241,17 +241,6 @@ pshm_rw_undo(struct pshm_rwlock *rw, struct pshm_rw_state *state,
     *pending = false;
 }
 
-/* Returns the result of an attempt, which is undone if it failed. */
-static int
-conclude(struct pshm_rwlock *rw, struct pshm_rw_state *state, bool *pending,
-         int rc)
-{
-    if (rc < 0 && rc != -EINTR && rc != -EOWNERDEAD) {
-        pshm_rw_undo(rw, state, pending);
-    }
-    return rc;
-}
-
 /* For the owner of the turnstile: wait until the slot may be empty. Returns 0,
  * -EBUSY, -EINTR or -ETIMEDOUT. */
 static int
@@ -300,30 +289,6 @@ take_slot_or_wait(struct pshm_rwlock *rw, struct pshm_rw_state *state,
     return 0;
 }
 
-int
-pshm_rw_read(struct pshm_rwlock *rw, struct pshm_rw_state *state,
-             bool *pending, int64_t deadline)
-{
-    int rc = 0;
-    if (!*pending) {
-        struct pshm_rw_slot *slot = take_slot(rw, state);
-        if (slot != NULL && atomic_load(&rw->entry) == 0) {
-            return 0;
-        }
-        if (slot != NULL) {
-            leave_slot(slot);
-        }
-        rc = lock_turnstile(rw, state, pending, deadline);
-    }
-    if (rc == 0) {
-        rc = take_slot_or_wait(rw, state, deadline);
-    }
-    if (rc == 0) {
-        pshm_rw_undo(rw, state, pending);   /* it holds a slot now */
-    }
-    return conclude(rw, state, pending, rc);
-}
-
 /* Returns NULL if all slots are empty. */
 static struct pshm_rw_slot *
 taken_slot(struct pshm_rwlock *rw)
@@ -340,26 +305,54 @@ taken_slot(struct pshm_rwlock *rw)
     return NULL;
 }
 
-int
-pshm_rw_write(struct pshm_rwlock *rw, struct pshm_rw_state *state,
-              bool *pending, int64_t deadline)
+/* Close the entry and wait until all slots are empty. */
+static int
+wait_for_readers(struct pshm_rwlock *rw, struct pshm_rw_state *state,
+                 int64_t deadline)
 {
     struct pshm_rw_slot *slot;
-    int rc = *pending ? 0 : lock_turnstile(rw, state, pending, deadline);
-    if (rc == 0) {
-        /* Sequentially consistent, as the loads of the slots that follow. */
-        atomic_store(&rw->entry, PSHM_ENTRY_CLOSED);
-    }
+    int rc = 0;
+    /* Sequentially consistent, as the loads of the slots that follow. */
+    atomic_store(&rw->entry, PSHM_ENTRY_CLOSED);
     while (rc == 0 && (slot = taken_slot(rw)) != NULL) {
         rc = deadline == PSHM_NEVER && count_mine(rw) > 0
                  ? -EDEADLK : wait_for_slot(rw, state, slot, deadline);
     }
+    return rc;
+}
+
+static bool
+read_at_once(struct pshm_rwlock *rw, const struct pshm_rw_state *state)
+{
+    struct pshm_rw_slot *slot = take_slot(rw, state);
+    bool open = slot != NULL && atomic_load(&rw->entry) == 0;
+    if (slot != NULL && !open) {
+        leave_slot(slot);
+    }
+    return open;
+}
+
+int
+pshm_rw_acquire(struct pshm_rwlock *rw, struct pshm_rw_state *state,
+                bool writes, bool *pending, int64_t deadline)
+{
+    if (!*pending && !writes && read_at_once(rw, state)) {
+        return 0;
+    }
+    int rc = *pending ? 0 : lock_turnstile(rw, state, pending, deadline);
     if (rc == 0) {
+        rc = writes ? wait_for_readers(rw, state, deadline)
+                    : take_slot_or_wait(rw, state, deadline);
+    }
+    if (rc == 0 && writes) {
         set_entry(rw, PSHM_ENTRY_CLOSED | PSHM_ENTRY_WRITING);
         state->writing = true;
         *pending = false;
     }
-    return conclude(rw, state, pending, rc);
+    else if (rc != -EINTR && rc != -EOWNERDEAD) {
+        pshm_rw_undo(rw, state, pending);
+    }
+    return rc;
 }
 
 /* ---- Releasing ---- */

@@ -122,10 +122,8 @@ int pshm_rw_open(struct pshm_rwlock *rw, struct pshm_rw_state *state);
  *
  * or -EOWNERDEAD: a writer died, and the attempt is pending. A writer that
  * will repair the data calls again; other callers undo it. */
-int pshm_rw_read(struct pshm_rwlock *rw, struct pshm_rw_state *state,
-                 bool *pending, int64_t deadline);
-int pshm_rw_write(struct pshm_rwlock *rw, struct pshm_rw_state *state,
-                  bool *pending, int64_t deadline);
+int pshm_rw_acquire(struct pshm_rwlock *rw, struct pshm_rw_state *state,
+                    bool writes, bool *pending, int64_t deadline);
 
 /* Undo an attempt that is pending: after -EINTR if the caller does not call
  * again, or after -EOWNERDEAD, which the next thread then gets. */
