@@ -28,46 +28,6 @@ valid_names_are_parsed(void)
     CHECK(strcmp(pshm_name_plain(&name), "seg") == 0);
 }
 
-static void
-message_names_the_violated_rule(void)
-{
-    static const struct {
-        const char *text;
-        size_t length;
-        const char *word;
-    } bad[] = {
-        {"", 0, "at least one"},  {"/", 1, "at least one"},
-        {"//", 2, "slash"},       {"a/b", 3, "slash"},
-        {"//a", 3, "slash"},      {"a/", 2, "slash"},
-        {"/a/", 3, "slash"},      {".", 1, "'.'"},
-        {"..", 2, "'.'"},         {"/.", 2, "'.'"},
-        {"/..", 3, "'.'"},        {"a\0b", 3, "null"},
-        {"\0", 1, "null"},        {"/\0", 2, "null"},
-    };
-    pshm_fault_arm(NULL, 0, PSHM_FAULT_FAIL, 0);
-    for (size_t i = 0; i < COUNT(bad); i++) {
-        struct pshm_name name;
-        const char *rule = pshm_name_parse(bad[i].text, bad[i].length, &name);
-        check_about("name %zu", i);
-        CHECK(rule != NULL && strstr(rule, bad[i].word) != NULL);
-    }
-    CHECK_IS(pshm_fault_disarm(), 0);
-}
-
-static void
-length_is_limited(void)
-{
-    struct pshm_name name;
-    char text[PSHM_NAME_MAX + 3];
-    memset(text, 'n', sizeof(text));
-    text[0] = '/';
-    CHECK(pshm_name_parse(text, PSHM_NAME_MAX + 1, &name) == NULL);
-    CHECK_IS(strlen(pshm_name_plain(&name)), PSHM_NAME_MAX);
-    CHECK(pshm_name_parse(text, PSHM_NAME_MAX + 2, &name) != NULL);
-    CHECK(pshm_name_parse(text + 1, PSHM_NAME_MAX, &name) == NULL);
-    CHECK(pshm_name_parse(text + 1, PSHM_NAME_MAX + 1, &name) != NULL);
-}
-
 static bool
 ends_with_digits(const char *text)
 {
@@ -181,8 +141,6 @@ int
 main(void)
 {
     RUN(valid_names_are_parsed);
-    RUN(message_names_the_violated_rule);
-    RUN(length_is_limited);
     RUN(random_names_differ);
     RUN(beside_starts_with_the_name);
     RUN(beside_of_any_name_is_valid);

@@ -195,7 +195,7 @@ struct finalizer *handle_delete_later(core_state *state, PyObject *name,
 
 /* The finalizer of self for a call, or NULL. */
 struct finalizer *handle_take_finalizer(SharedMemoryObject *self);
-void handle_drop_finalizer(struct finalizer *finalizer);
+void handle_drop_finalizer(struct finalizer *);
 
 /* Raise the audit event of the name that closing self would remove, if any.
  * Returns 0, or -1 with the exception of a hook. */
@@ -205,20 +205,20 @@ int handle_delete_audit(SharedMemoryObject *self);
 
 /* Run a finalizer, without an audit event; steals it. Returns 0, or -1 if a
  * signal handler raised. */
-int handle_delete_now(struct finalizer *finalizer);
+int handle_delete_now(struct finalizer *);
 
 /* Run the finalizer of a handle that is being deallocated, with an audit event;
  * steals it. Leaves an exception that is set, and sets none: that of a hook is
  * reported by sys.unraisablehook, and the name stays. */
-void handle_delete_last(struct finalizer *finalizer);
+void handle_delete_last(struct finalizer *);
 
 /* Cancel a finalizer; steals it. */
-void handle_delete_cancel(struct finalizer *finalizer);
+void handle_delete_cancel(struct finalizer *);
 
 /* Around a rename: the finalizer also removes name, and then only name. If it
  * has run in between, it runs again. */
-void handle_delete_also(struct finalizer *finalizer, PyObject *name);
-void handle_delete_only(struct finalizer *finalizer, PyObject *name);
+void handle_delete_also(struct finalizer *, PyObject *name);
+void handle_delete_only(struct finalizer *, PyObject *name);
 
 /* ---- handle_pickle.c ---- */
 

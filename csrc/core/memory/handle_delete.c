@@ -50,75 +50,75 @@ handle_untrack(PyObject *support, PyObject *name)
 /* ---- The list ---- */
 
 static void
-list_add(struct finalizer *d)
+list_add(struct finalizer *f)
 {
-    fields_lock(&d->state->fields);
-    d->next = d->state->finalizers;
-    d->link = &d->state->finalizers;
-    if (d->next != NULL) {
-        d->next->link = &d->next;
+    fields_lock(&f->state->fields);
+    f->next = f->state->finalizers;
+    f->link = &f->state->finalizers;
+    if (f->next != NULL) {
+        f->next->link = &f->next;
     }
-    d->state->finalizers = d;
-    fields_unlock(&d->state->fields);
+    f->state->finalizers = f;
+    fields_unlock(&f->state->fields);
 }
 
 static void
-list_remove_locked(struct finalizer *d)
+list_remove_locked(struct finalizer *f)
 {
-    if (d->link != NULL) {
-        *d->link = d->next;
-        if (d->next != NULL) {
-            d->next->link = d->link;
+    if (f->link != NULL) {
+        *f->link = f->next;
+        if (f->next != NULL) {
+            f->next->link = f->link;
         }
-        d->link = NULL;
+        f->link = NULL;
     }
 }
 
 /* ---- The finalizer ---- */
 
 static void
-finalizer_drop(struct finalizer *d)
+finalizer_drop(struct finalizer *f)
 {
-    if (atomic_fetch_sub_explicit(&d->users, 1, memory_order_acq_rel) == 1) {
-        Py_XDECREF(d->name[0]);
-        Py_XDECREF(d->name[1]);
-        PyMem_Free(d);
+    if (atomic_fetch_sub_explicit(&f->users, 1, memory_order_acq_rel) == 1) {
+        Py_XDECREF(f->name[0]);
+        Py_XDECREF(f->name[1]);
+        PyMem_Free(f);
     }
 }
 
 /* The handle does not have it any more. */
 static void
-finalizer_end(struct finalizer *d)
+finalizer_end(struct finalizer *f)
 {
-    fields_lock(&d->state->fields);
-    list_remove_locked(d);
-    fields_unlock(&d->state->fields);
-    finalizer_drop(d);
+    fields_lock(&f->state->fields);
+    list_remove_locked(f);
+    fields_unlock(&f->state->fields);
+    finalizer_drop(f);
 }
 
 /* The names that this process must remove now: new references. */
 static int
-names_to_remove(struct finalizer *d, PyObject *name[2], bool done)
+names_to_remove(struct finalizer *f, PyObject *name[2], bool done)
 {
-    fields_lock(&d->fields);
-    bool pending = d->status == PENDING && d->forks == pshm_forks();
-    int names = pending ? d->names : 0;
+    fields_lock(&f->fields);
+    bool pending = f->status == PENDING && f->forks == pshm_forks();
+    int names = pending ? f->names : 0;
     for (int i = 0; i < names; i++) {
-        name[i] = Py_NewRef(d->name[i]);
+        name[i] = Py_NewRef(f->name[i]);
     }
     if (pending && done) {
-        d->status = DONE;
+        f->status = DONE;
     }
-    fields_unlock(&d->fields);
+    fields_unlock(&f->fields);
     return names;
 }
 
 /* Returns 0, or -1 with the exception of a hook. */
 static int
-finalizer_audit(struct finalizer *d)
+finalizer_audit(struct finalizer *f)
 {
     PyObject *name[2];
-    int rc = 0, names = names_to_remove(d, name, false);
+    int rc = 0, names = names_to_remove(f, name, false);
     for (int i = 0; i < names; i++) {
         struct pshm_name path = handle_path(name[i]);
         rc = rc == 0 ? audit_unlink(&path) : rc;
@@ -129,18 +129,18 @@ finalizer_audit(struct finalizer *d)
 
 /* Returns 0, or -1 if a signal handler raised. */
 static int
-finalizer_run(struct finalizer *d)
+finalizer_run(struct finalizer *f)
 {
     PyObject *name[2];
-    int rc = 0, names = names_to_remove(d, name, true);
+    int rc = 0, names = names_to_remove(f, name, true);
     for (int i = 0; i < names; i++) {
         struct pshm_name path = handle_path(name[i]);
         int removed;
         Py_BEGIN_ALLOW_THREADS
-        removed = pshm_link_remove(&path, d->id);
+        removed = pshm_link_remove(&path, f->id);
         Py_END_ALLOW_THREADS
-        if (rc == 0 && d->track && (removed == 0 || removed == -ENOENT)) {
-            rc = handle_track(d->state->support, name[i], "unregister");
+        if (rc == 0 && f->track && (removed == 0 || removed == -ENOENT)) {
+            rc = handle_track(f->state->support, name[i], "unregister");
         }
         Py_DECREF(name[i]);
     }
@@ -148,13 +148,13 @@ finalizer_run(struct finalizer *d)
 }
 
 static void
-finalizer_run_quietly(struct finalizer *d)
+finalizer_run_quietly(struct finalizer *f)
 {
     PyObject *error = core_take_error();
-    if (finalizer_audit(d) < 0) {
-        PyErr_WriteUnraisable(d->state->support);
+    if (finalizer_audit(f) < 0) {
+        PyErr_WriteUnraisable(f->state->support);
     }
-    else if (finalizer_run(d) < 0) {
+    else if (finalizer_run(f) < 0) {
         PyErr_Clear();
     }
     core_set_error(error);
@@ -190,113 +190,113 @@ handle_delete_later(core_state *state, PyObject *name,
     if (prepare_end(state) < 0) {
         return NULL;
     }
-    struct finalizer *d = PyMem_Calloc(1, sizeof(*d));
-    if (d == NULL) {
+    struct finalizer *f = PyMem_Calloc(1, sizeof(*f));
+    if (f == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
-    atomic_init(&d->users, 1);
-    d->forks = pshm_forks();
-    d->track = track;
-    d->id = id;
-    d->names = 1;
-    d->name[0] = Py_NewRef(name);
-    d->state = state;
-    list_add(d);
-    return d;
+    atomic_init(&f->users, 1);
+    f->forks = pshm_forks();
+    f->track = track;
+    f->id = id;
+    f->names = 1;
+    f->name[0] = Py_NewRef(name);
+    f->state = state;
+    list_add(f);
+    return f;
 }
 
 struct finalizer *
 handle_take_finalizer(SharedMemoryObject *self)
 {
     fields_lock(&self->fields);
-    struct finalizer *d = self->state.finalizer;
-    if (d != NULL) {
-        atomic_fetch_add_explicit(&d->users, 1, memory_order_relaxed);
+    struct finalizer *f = self->state.finalizer;
+    if (f != NULL) {
+        atomic_fetch_add_explicit(&f->users, 1, memory_order_relaxed);
     }
     fields_unlock(&self->fields);
-    return d;
+    return f;
 }
 
 void
-handle_drop_finalizer(struct finalizer *d)
+handle_drop_finalizer(struct finalizer *f)
 {
-    if (d != NULL) {
-        finalizer_drop(d);
+    if (f != NULL) {
+        finalizer_drop(f);
     }
 }
 
 int
 handle_delete_audit(SharedMemoryObject *self)
 {
-    struct finalizer *d = handle_take_finalizer(self);
-    int rc = d == NULL ? 0 : finalizer_audit(d);
-    handle_drop_finalizer(d);
+    struct finalizer *f = handle_take_finalizer(self);
+    int rc = f == NULL ? 0 : finalizer_audit(f);
+    handle_drop_finalizer(f);
     return rc;
 }
 
 int
-handle_delete_now(struct finalizer *d)
+handle_delete_now(struct finalizer *f)
 {
-    if (d == NULL) {
+    if (f == NULL) {
         return 0;
     }
-    int rc = finalizer_run(d);
-    finalizer_end(d);
+    int rc = finalizer_run(f);
+    finalizer_end(f);
     return rc;
 }
 
 void
-handle_delete_last(struct finalizer *d)
+handle_delete_last(struct finalizer *f)
 {
-    if (d != NULL) {
-        finalizer_run_quietly(d);
-        finalizer_end(d);
+    if (f != NULL) {
+        finalizer_run_quietly(f);
+        finalizer_end(f);
     }
 }
 
 void
-handle_delete_cancel(struct finalizer *d)
+handle_delete_cancel(struct finalizer *f)
 {
-    if (d != NULL) {
-        fields_lock(&d->fields);
-        d->status = CANCELLED;
-        fields_unlock(&d->fields);
-        finalizer_end(d);
+    if (f != NULL) {
+        fields_lock(&f->fields);
+        f->status = CANCELLED;
+        fields_unlock(&f->fields);
+        finalizer_end(f);
     }
 }
 
 void
-handle_delete_also(struct finalizer *d, PyObject *name)
+handle_delete_also(struct finalizer *f, PyObject *name)
 {
-    if (d != NULL) {
-        fields_lock(&d->fields);
-        PyObject *old = d->name[1];
-        d->name[1] = Py_NewRef(name);
-        d->names = 2;
-        fields_unlock(&d->fields);
+    if (f != NULL) {
+        fields_lock(&f->fields);
+        PyObject *old = f->name[1];
+        f->name[1] = Py_NewRef(name);
+        f->names = 2;
+        fields_unlock(&f->fields);
         Py_XDECREF(old);
     }
 }
 
 void
-handle_delete_only(struct finalizer *d, PyObject *name)
+handle_delete_only(struct finalizer *f, PyObject *name)
 {
-    if (d == NULL) {
+    if (f == NULL) {
         return;
     }
-    fields_lock(&d->fields);
-    PyObject *old = d->name[0];
-    d->name[0] = Py_NewRef(name);
-    d->names = 1;
-    bool again = d->status == DONE;     /* it may have run before the rename */
+    fields_lock(&f->fields);
+    PyObject *old = f->name[0];
+    f->name[0] = Py_NewRef(name);
+    f->names = 1;
+    bool again = f->status == DONE;     /* it may have run before the rename */
     if (again) {
-        d->status = PENDING;
+        f->status = PENDING;
     }
-    fields_unlock(&d->fields);
+    fields_unlock(&f->fields);
     Py_DECREF(old);
     if (again) {
-        finalizer_run_quietly(d);
+        finalizer_run_quietly(f);
     }
 }
 
@@ -308,17 +308,17 @@ core_remove_all(PyObject *module, PyObject *Py_UNUSED(unused))
     core_state *state = core_state_of_module(module);
     for (;;) {
         fields_lock(&state->fields);
-        struct finalizer *d = state->finalizers;
-        if (d != NULL) {
-            list_remove_locked(d);
-            atomic_fetch_add_explicit(&d->users, 1, memory_order_relaxed);
+        struct finalizer *f = state->finalizers;
+        if (f != NULL) {
+            list_remove_locked(f);
+            atomic_fetch_add_explicit(&f->users, 1, memory_order_relaxed);
         }
         fields_unlock(&state->fields);
-        if (d == NULL) {
+        if (f == NULL) {
             Py_RETURN_NONE;
         }
-        finalizer_run_quietly(d);
-        finalizer_drop(d);
+        finalizer_run_quietly(f);
+        finalizer_drop(f);
     }
 }
 
