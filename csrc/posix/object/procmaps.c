@@ -3,7 +3,6 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +19,23 @@ struct range {
 
 /* Called for each mapping of a file; a result other than 0 ends the walk. */
 typedef int (*range_visitor)(const struct range *range, void *context);
+
+/* "START-END rwxp OFFSET MAJOR:MINOR INODE      PATH", proc(5); sscanf(3) would
+ * take most of the time of a search through all processes. */
+static void
+parse_line(char *line, struct range *range)
+{
+    char *at;
+    range->start = strtoull(line, &at, 16);
+    range->end = strtoull(at + 1, &at, 16);
+    range->offset = strtoull(at + strlen(" rwxp"), &at, 16);
+    unsigned int major = (unsigned int)strtoul(at, &at, 16);
+    unsigned int minor = (unsigned int)strtoul(at + 1, &at, 16);
+    range->id = (struct pshm_identity){makedev(major, minor),
+                                       (ino_t)strtoull(at, &at, 10)};
+    range->path = at + strspn(at, " ");
+    range->path[strcspn(range->path, "\n")] = '\0';
+}
 
 static int
 walk_maps(const char *path, range_visitor visit, void *context)
@@ -40,21 +56,8 @@ walk_maps(const char *path, range_visitor visit, void *context)
     errno = 0;
     while (rc == 0 && getline(&line, &room, file) > 0) {
         struct range range;
-        unsigned int device[2];
-        uint64_t inode = 0;
-        int name = 0;
-        /* The kernel's numbers are valid, and fit. */
-        /* NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion) */
-        (void)sscanf(line,
-                     "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNx64
-                     " %x:%x %" SCNu64 " %n",
-                     &range.start, &range.end, &range.offset, &device[0],
-                     &device[1], &inode, &name);
-        if (inode != 0) {
-            range.path = line + name;
-            range.path[strcspn(range.path, "\n")] = '\0';
-            range.id = (struct pshm_identity){makedev(device[0], device[1]),
-                                             (ino_t)inode};
+        parse_line(line, &range);
+        if (range.id.ino != 0) {
             rc = visit(&range, context);
         }
         errno = 0;
