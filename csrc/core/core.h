@@ -83,7 +83,6 @@ extern PyType_Spec handle_spec;
 
 extern PyMethodDef directory_methods[];
 extern PyMethodDef inspect_methods[];
-extern PyMethodDef taken_methods[];
 extern PyMethodDef array_methods[];
 extern PyMethodDef pickle_methods[];
 extern PyMethodDef create_methods[];

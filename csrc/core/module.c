@@ -180,7 +180,7 @@ static PyMethodDef raw_methods[] = {
 static PyMethodDef *const functions[] = {
     raw_methods,   directory_methods, inspect_methods,
     array_methods, pickle_methods,    create_methods,
-    delete_methods, guard_methods,    taken_methods,
+    delete_methods, guard_methods,
 };
 
 /* ---- The module ---- */

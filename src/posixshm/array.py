@@ -29,9 +29,9 @@ except ModuleNotFoundError as _error:
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npy
-from ._core import SharedMemory, _create_in, _raise_unfit, listdir, shm_open
+from ._core import SharedMemory, _create_in, listdir, shm_open
 from ._shared_array import SharedArray, on
-from ._support import imported
+from ._support import explain_taken, imported
 from ._write import check_options, publish, undo, write
 
 __all__ = ["SharedArray", "create", "exists", "list", "load", "open", "save", "unlink"]
@@ -178,7 +178,9 @@ def create(
     if there[:3] != header[:3]:
         shm.close()
         del array
-        _raise_unfit(name, f"The array exists with {there}, but the caller asked for {header}")
+        what = f"The array exists with {there}, but the caller asked for {header}"
+        explained = explain_taken(name.removeprefix("/"), "exist_ok", what)
+        raise FileExistsError(errno.EEXIST, explained, name)
     return array
 
 

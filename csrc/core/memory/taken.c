@@ -1,6 +1,5 @@
 #include "core/memory/taken.h"
 
-#include "core/args.h"
 #include "core/errors.h"
 
 #include "posix/object/attach.h"
@@ -42,22 +41,3 @@ raise_name_taken(core_state *state, PyObject *filename,
     return raise_taken(state, filename, name, operation,
                        PyUnicode_FromString("An object of that name exists"));
 }
-
-/* _raise_unfit(name, what): exist_ok has found an unfit object. */
-static PyObject *
-raise_unfit(PyObject *module, PyObject *args)
-{
-    PyObject *name, *what;
-    struct pshm_name path;
-    if (!PyArg_ParseTuple(args, "UU:_raise_unfit", &name, &what)
-        || arg_name(name, &path) < 0) {
-        return NULL;
-    }
-    return raise_taken(core_state_of_module(module), name, &path, "exist_ok",
-                       Py_NewRef(what));
-}
-
-PyMethodDef taken_methods[] = {
-    {"_raise_unfit", raise_unfit, METH_VARARGS, NULL},
-    {0},
-};
