@@ -3,32 +3,11 @@
 import os
 
 import pytest
-from _processes import PATH, SHM, go, needs_mounts
+from _processes import PATH, SHM, go
 
 from posixshm import SharedMemory
 
 MIB = 1 << 20
-
-READER = """
-    import sys
-    from _processes import address_of, ready
-    from posixshm import SharedMemory
-    name, readonly = sys.argv[1], sys.argv[2] == "readonly"
-    shm = SharedMemory.open(name, max_size=1 << 28, readonly=readonly)
-    first, address = shm.buf, address_of(shm)
-    small = len(first)
-    ready()
-    for line in sys.stdin:
-        size, last = map(int, line.split())
-        # No refresh(): size, length and a new view are those of now.
-        assert shm.size == len(shm.buf) == len(memoryview(shm)) == size, (shm.size, size)
-        assert shm.buf[-1] == last and address_of(shm) == address_of(shm.buf) == address
-        assert len(first) == small and first[0] == 1  # a view is as long as it was made
-        if not readonly:
-            shm.buf[-2] = 2 * last
-        print("seen", flush=True)
-"""
-
 
 @pytest.fixture
 def shm(name):
@@ -36,83 +15,6 @@ def shm(name):
         shm.buf[0] = 1
         yield shm
         shm.unlink()
-
-
-@pytest.mark.parametrize("readonly", ["readonly", "writable"])
-def test_other_processes_see_growth_without_mapping_again(start_python, shm, name, readonly):
-    readers = [start_python(READER, name, readonly, env=PATH) for _ in range(2)]
-    go(*readers)
-    first = shm.buf
-    for turn, size in enumerate((10_001, 12_288, 12_289, 100_000, 5 * MIB, 40 * MIB), 1):
-        shm.resize(size)
-        shm.buf[-1] = turn
-        for reader in readers:
-            reader.say(f"{size} {turn}")
-        for reader in readers:
-            reader.hear("seen")
-        if readonly == "writable":
-            assert shm.buf[-2] == 2 * turn
-    assert len(first) == 10_000 and first[0] == 1
-    for reader in readers:
-        reader.finish()
-
-
-def test_the_creator_sees_growth_by_another_process(run_python, shm, name):
-    first = shm.buf
-    code = """
-        import sys
-        from posixshm import SharedMemory
-        with SharedMemory.open(sys.argv[1]) as shm:  # without max_size: it maps anew
-            old = shm.buf
-            shm.resize(50_000)
-            shm.buf[-1] = 9
-            old[1] = 8
-            assert len(old) == 10_000 and len(shm.buf) == 50_000 and shm.buf[1] == 8
-        with SharedMemory.open(sys.argv[1], max_size=100_000) as shm:
-            shm.resize(100_000)
-            shm.buf[-1] = 7
-    """
-    run_python(code, name)
-    assert shm.size == len(shm.buf) == 100_000
-    assert (shm.buf[49_999], shm.buf[-1], first[1]) == (9, 7, 8)
-
-
-def test_without_max_size_a_handle_sees_growth_after_refresh(run_python, name):
-    with SharedMemory.create(name, 10_000) as shm:
-        old = shm.buf
-        old[0] = 5
-        code = "import sys, posixshm; posixshm.SharedMemory.open(sys.argv[1]).resize(200_000)"
-        run_python(code, name)
-        assert shm.size == len(shm.buf) == 10_000
-        assert shm.stat().st_size == 200_000
-        assert shm.refresh() == 200_000 == shm.size == len(shm.buf)
-        shm.buf[1], shm.buf[-1] = 6, 7
-        assert bytes(old[:2]) == bytes([5, 6]) and len(old) == 10_000
-        assert shm.refresh() == 200_000
-        shm.unlink()
-
-
-def test_growth_is_reserved(run_python):
-    needs_mounts()
-    code = """
-        import errno, os, resource
-        from _processes import free_bytes, private_shm, raises
-        private_shm("size=1m")
-        from posixshm import PAGESIZE, SharedMemory
-        for max_size in (None, 1 << 20):
-            with SharedMemory.create("growing", PAGESIZE, max_size=max_size) as shm:
-                shm.resize(100 * PAGESIZE)
-                assert free_bytes() == (256 - 100) * PAGESIZE
-                with raises(errno.ENOSPC):
-                    SharedMemory.create("other", 157 * PAGESIZE)
-                with SharedMemory.create("other", 156 * PAGESIZE) as other:
-                    assert free_bytes() == 0
-                    shm.buf[:] = bytes(100 * PAGESIZE)  # no bus error
-                    other.unlink()
-                shm.unlink()
-            assert free_bytes() == 1 << 20
-    """
-    run_python(code, env=PATH)
 
 
 @pytest.mark.parametrize("max_size", ["None", "1 << 26"])
@@ -199,23 +101,6 @@ def test_a_reader_during_continuous_growth(start_python, name):
             each.say("stop")
             assert int(each.finish()[1]) > 0
         shm.unlink()
-
-
-def test_growth_is_limited_by_max_size(shm, name):
-    with SharedMemory.open(name, max_size=20_000) as second:
-        with pytest.raises(ValueError, match="20000"):
-            second.resize(20_001)
-        assert second.size == shm.size == 10_000
-        second.resize(20_000)
-        assert shm.size == 20_000
-        shm.resize(30_000)
-        # The handle cannot show more than its max_size; the rest needs a new handle.
-        assert len(second.buf) == second.size == 20_000
-        assert second.stat().st_size == 30_000
-    with pytest.raises(ValueError, match="max_size"):
-        SharedMemory.open(name, max_size=20_000)
-    with SharedMemory.open(name, max_size=30_000) as second:
-        assert second.size == 30_000
 
 
 def test_an_anonymous_object_grows_until_it_is_sealed(run_python):

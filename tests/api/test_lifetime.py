@@ -4,12 +4,9 @@ Every consumer of the bytes reads and writes the object itself for as long as th
 the memory is unmapped after the last of them, and no finalizer raises or prints.
 """
 
-import array
-import collections
 import ctypes
 import functools
 import gc
-import io
 import itertools
 import mmap
 import os
@@ -21,7 +18,7 @@ import numpy as np
 import pytest
 from _handles import USES
 
-from posixshm import PAGESIZE, MemoryMap, SharedMemory
+from posixshm import PAGESIZE, SharedMemory
 
 SHM = "/dev/shm/"
 SIZE = 4 * PAGESIZE
@@ -666,58 +663,6 @@ def test_a_subclass_is_freed_after_its_handles(name, run_python):
     )
 
 
-def test_views_of_views_of_views():
-    shm = SharedMemory.anonymous(SIZE)
-    view = shm.buf
-    for _ in range(1000):
-        view = memoryview(view)[:]
-    shm.close()
-    del shm
-    gc.collect()
-    view[0] = 1
-    assert view.tobytes()[:2] == b"\1\0"
-
-
-def test_released_views_have_no_effect():
-    shm = SharedMemory.anonymous(SIZE)
-    views = [shm.buf for _ in range(100)] + [memoryview(shm) for _ in range(100)]
-    for view in views[::2]:
-        view.release()
-    shm.close()
-    for view in views[1::2]:
-        view[0] = 1
-        view.release()
-    with pytest.raises(ValueError):
-        views[0][0]
-
-
-def test_io_over_a_view(tmp_path):
-    """Objects of the io module that fill or drain the bytes after close()."""
-    path = tmp_path / "file"
-    path.write_bytes(b"from a file")
-    shm = SharedMemory.anonymous(SIZE)
-    view, direct = shm.buf, np.frombuffer(shm, "u1")
-    with open(path, "rb", buffering=0) as file:
-        shm.close()
-        assert file.readinto(view) == 11
-    assert direct[:4].tobytes() == b"from"
-    assert io.BytesIO(view).read(4) == b"from"
-    with open(path, "wb") as file:
-        file.write(view[:4])
-    assert path.read_bytes() == b"from"
-
-
-def test_containers_that_copy(name):
-    """array and bytes copy the items, and the copies do not change."""
-    with SharedMemory.create(name, 16, delete=True) as shm:
-        shm.buf[:4] = b"abcd"
-        copies = [array.array("B", shm.buf), bytes(shm), bytearray(shm), shm.buf.tobytes()]
-        copies.append(bytes(collections.deque(shm.buf)))
-        copies.append(bytes(itertools.islice(iter(shm.buf), 16)))
-        shm.buf[0] = 0
-    assert all(bytes(copy)[:4] == b"abcd" for copy in copies)
-
-
 # -- the end of the interpreter -----------------------------------------------------------------
 
 PRELUDE = """
@@ -880,18 +825,6 @@ def test_the_interpreter_exits_after_an_error(name, run_python):
     assert errors.rstrip().endswith("ZeroDivisionError: division by zero")
     assert errors.count("Traceback") == 1
     assert not os.path.exists(SHM + name)
-
-
-def test_a_mapping_outlives_the_handle(name):
-    shm = SharedMemory.create(name, SIZE, delete=True)
-    mapping = MemoryMap(shm.fileno())
-    view = mapping[10:20]
-    del mapping
-    shm.close()
-    del shm
-    gc.collect()
-    view[:] = b"0123456789"
-    assert bytes(view) == b"0123456789"
 
 
 def test_a_closed_handle_keeps_no_memory_mapped(names):

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from _processes import PATH, go
 
 from posixshm import PAGESIZE, MemoryMap, SharedMemory
 
@@ -91,9 +90,11 @@ def test_growing_many_times_with_the_handle_itself_as_the_buffer(shm):
     assert all(array[0] == 19 for array in arrays)
 
 
-def test_growing_reserves_the_memory(shm):
-    shm.resize(64 * PAGESIZE)
-    assert shm.stat().st_blocks * 512 >= 64 * PAGESIZE
+def test_growing_reserves_the_memory(shm, names):
+    with SharedMemory.create(names(), 1000, max_size=MAX, delete=True) as roomy:
+        for each in (shm, roomy):
+            each.resize(10 * PAGESIZE)
+            assert each.stat().st_blocks * 512 >= 10 * PAGESIZE
 
 
 def test_growing_to_the_same_size(shm):
@@ -149,31 +150,6 @@ def test_resize_means_at_least(shm):
     assert shm.resize(2 * PAGESIZE, shrink=True) == 2 * PAGESIZE == size_of(shm.name)
 
 
-def test_many_processes_grow_one_object_to_what_each_needs(start_python, name):
-    code = """
-        import sys
-        from _processes import ready
-        from posixshm import SharedMemory
-        name, own, max_size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) or None
-        shm = SharedMemory.open(name, max_size=max_size)
-        ready()
-        for size in range(own * 100, 200_000, 1000):
-            assert shm.resize(size) >= size
-            shm.buf[size - 1] = own
-        print("done", flush=True)
-    """
-    with SharedMemory.create(name, 1, delete=True):
-        children = [
-            start_python(code, name, own, max_size, env=PATH)
-            for own, max_size in enumerate((0, 0, 1 << 20, 1 << 20), 1)
-        ]
-        go(*children)
-        for child in children:
-            child.hear("done")
-            child.finish()
-        assert 199_000 <= size_of(name) < 201_000
-
-
 def test_refresh_of_a_truncated_object(shm):
     shm.resize(4 * PAGESIZE)
     old = shm.buf
@@ -204,11 +180,6 @@ def test_a_read_only_handle_refreshes_but_does_not_resize(shm):
 
 
 # -- growing in place ---------------------------------------------------------------------------
-
-
-def test_max_size(roomy):
-    assert roomy.max_size == MAX
-    assert roomy.size == len(roomy.buf) == size_of(roomy.name) == 1000
 
 
 def test_growing_in_place_moves_nothing(roomy):

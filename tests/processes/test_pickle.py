@@ -702,22 +702,6 @@ def test_as_arguments_of_a_process(context, travellers):
         assert receive(ours) == [expected(shm) for shm in travellers]
 
 
-def _pipe(connection):
-    while (shm := receive(connection)) is not None:
-        connection.send(look(shm))
-    connection.close()
-
-
-@pytest.mark.long
-def test_through_a_pipe(context, travellers):
-    ours, theirs = context.Pipe()
-    with ours, theirs, running(context.Process(target=_pipe, args=(theirs,))):
-        for shm in travellers:
-            ours.send(shm)
-            assert receive(ours) == expected(shm)
-        ours.send(None)
-
-
 def _queue(inbox, outbox):
     while (shm := inbox.get(timeout=DEADLINE)) is not None:
         outbox.put(look(shm))
@@ -773,26 +757,6 @@ def test_errors_of_pickling_are_raised_in_the_caller(context):
             executor.submit(look, shm).result(DEADLINE)
 
 
-@pytest.mark.long
-def test_through_a_pool(context, travellers):
-    with context.Pool(2) as pool:
-        for shm in travellers:
-            assert pool.apply_async(look, (shm,)).get(DEADLINE) == expected(shm)
-            shm.buf[-2:] = b"\0\0"
-        seen = pool.map_async(look, travellers).get(DEADLINE)
-        assert seen == [expected(shm) for shm in travellers]
-        pool.close()
-        pool.join()
-
-
-@pytest.mark.long
-def test_through_an_executor(context, travellers):
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
-        futures = [executor.submit(look, shm) for shm in travellers]
-        for future, shm in zip(futures, travellers, strict=True):
-            assert future.result(DEADLINE) == expected(shm)
-
-
 def _make(connection):
     """Create objects in this process, and wait until the other process has received them."""
     for make in TRAVELLERS.values():
@@ -844,28 +808,6 @@ def test_there_and_back_again(context):
     shm.close()
 
 
-def _grow(connection):
-    shm = receive(connection)
-    shm.resize(5 * PAGESIZE)
-    shm.buf[-1] = 5
-    connection.send(shm.size)
-    connection.close()
-
-
-@pytest.mark.long
-def test_growth_in_place_is_visible_in_the_other_process(context):
-    ours, theirs = context.Pipe()
-    with (
-        ours,
-        theirs,
-        SharedMemory.anonymous(10, max_size=64 * PAGESIZE) as shm,
-        running(context.Process(target=_grow, args=(theirs,))),
-    ):
-        ours.send(shm)
-        assert receive(ours) == 5 * PAGESIZE
-        assert shm.size == 5 * PAGESIZE and shm.buf[-1] == 5
-
-
 def can_become_writable(shm):
     """Can a read-only handle become writable?"""
     for function in (
@@ -905,36 +847,6 @@ def test_read_only_stays_read_only(context, name, way):
         with ours, theirs, reader, running(context.Process(target=_readonly, args=(theirs,))):
             ours.send(reader)
             assert receive(ours) == (True, True, b"abc", False)
-
-
-def _sum(shm, start, stop):
-    return int(np.ndarray(shm.size // 8, "i8", buffer=shm)[start:stop].sum())
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("make", [SharedMemory.anonymous, SharedMemory.unlinked])
-def test_many_tasks_on_one_array(context, make):
-    """A handle is an argument of every task of a pool; this uses up no resource."""
-    with make(8 * 1000) as shm, context.Pool(2) as pool:
-        np.ndarray(1000, "i8", buffer=shm)[:] = range(1000)
-        tasks = [(shm, start, start + 50) for start in range(0, 1000, 50)]
-        assert sum(pool.starmap_async(_sum, tasks).get(DEADLINE)) == sum(range(1000))
-        pool.close()
-        pool.join()
-
-
-def _fail(shm):
-    raise RuntimeError("in the task")
-
-
-@pytest.mark.long
-def test_a_task_that_fails(context):
-    with SharedMemory.anonymous(10) as shm, context.Pool(1) as pool:
-        with pytest.raises(RuntimeError, match="in the task"):
-            pool.apply_async(_fail, (shm,)).get(DEADLINE)
-        assert pool.apply_async(len, (b"abc",)).get(DEADLINE) == 3
-        pool.close()
-        pool.join()
 
 
 def _open_gone(connection):

@@ -1,18 +1,6 @@
 #include "check.h"
 #include "posix/object/directory.h"
 
-static bool
-has(const struct pshm_names *names, const struct pshm_name *name)
-{
-    for (size_t at = 0; at < names->length;
-         at += strlen(names->text + at) + 1) {
-        if (strcmp(names->text + at, pshm_name_plain(name)) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static int
 count(const struct pshm_names *names)
 {
@@ -22,52 +10,6 @@ count(const struct pshm_names *names)
         total++;
     }
     return total;
-}
-
-static void
-only_objects_are_listed(void)
-{
-    struct pshm_name object = name_of("object"), fifo = name_of("fifo");
-    struct pshm_name directory = name_of("directory");
-    struct pshm_name to_object = name_of("link"), odd = name_of("a\nb \xff");
-    struct pshm_name semaphore;
-    char text[64];
-    int length = snprintf(text, sizeof(text), "sem.%s", prefix());
-    CHECK(pshm_name_parse(text, (size_t)length, &semaphore) == NULL);
-    (void)make_plain(&object, 1, 0600, 0);
-    (void)make_plain(&odd, 0, 0, 0);
-    (void)make_plain(&semaphore, 32, 0600, 0);
-    CHECK(mkfifo(fifo.path, 0600) == 0);
-    CHECK(mkdir(directory.path, 0700) == 0);
-    CHECK(symlink(object.path, to_object.path) == 0);
-
-    struct pshm_names names;
-    CHECK_IS(pshm_names_list("", &names), 0);
-    CHECK(has(&names, &object) && has(&names, &odd));
-    CHECK(!has(&names, &fifo) && !has(&names, &directory));
-    CHECK(!has(&names, &to_object) && !has(&names, &semaphore));
-    pshm_names_free(&names);
-    CHECK_IS(pshm_names_list(prefix(), &names), 0);
-    CHECK_IS(count(&names), 2);
-    pshm_names_free(&names);
-    CHECK_IS(pshm_names_list(pshm_name_plain(&object), &names), 0);
-    CHECK_IS(count(&names), 1);
-    pshm_names_free(&names);
-    CHECK_IS(pshm_names_list("sem.", &names), 0);
-    CHECK_IS(count(&names), 0);
-    pshm_names_free(&names);
-    CHECK_IS(pshm_names_list("/", &names), 0);
-    CHECK_IS(count(&names), 0);
-    CHECK_IS(names.length, 0);
-    pshm_names_free(&names);
-    pshm_names_free(&names);
-
-    remove_plain(&object);
-    remove_plain(&odd);
-    remove_plain(&semaphore);
-    remove_plain(&fifo);
-    remove_plain(&to_object);
-    CHECK(rmdir(directory.path) == 0);
 }
 
 /* More and longer names than fit into the initial list. */
@@ -168,7 +110,6 @@ device_is_reported(void)
 int
 main(void)
 {
-    RUN(only_objects_are_listed);
     RUN(many_names_are_listed);
     RUN(each_failure_is_returned);
     RUN(empty_directory_is_an_empty_list);

@@ -57,53 +57,6 @@ lost_pages_are_zeros_inside_the_guard(void)
     unmap(base, fd);
 }
 
-static void
-every_guard_of_the_mapping_reports(void)
-{
-    int fd;
-    char *base = truncated(&fd, PAGES);
-    struct pshm_guard *outer = NULL, *inner = NULL;
-    struct pshm_guard_lost lost;
-    int prot = PROT_READ | PROT_WRITE;
-    CHECK_IS(pshm_guard_enter(base, PAGES * PAGE, prot, &outer), 0);
-    CHECK_IS(peek(base, 3), 'a');
-    CHECK(ftruncate(fd, (off_t)PAGE) == 0);
-    CHECK_IS(pshm_guard_enter(base, PAGES * PAGE, prot, &inner), 0);
-    CHECK_IS(peek(base, 3), 0);
-    CHECK_IS(pshm_guard_leave(inner, prot, &lost), 0);
-    CHECK_IS(lost.end, PAGES * PAGE);
-    CHECK_IS(pshm_guard_enter(base, PAGES * PAGE, prot, &inner), 0);
-    CHECK_IS(pshm_guard_leave(inner, prot, &lost), 0);
-    CHECK_IS(lost.end, 0);
-    CHECK_IS(pshm_guard_leave(outer, prot, &lost), 0);
-    CHECK_IS(lost.start, 3 * PAGE);
-    CHECK_IS(lost.end, PAGES * PAGE);
-    unmap(base, fd);
-}
-
-static void
-previous_action_is_restored(void)
-{
-    int fd;
-    char *base = truncated(&fd, PAGES);
-    struct pshm_guard *guard[2];
-    struct pshm_guard_lost lost;
-    struct sigaction before, action;
-    CHECK(sigaction(SIGBUS, NULL, &before) == 0);
-    for (int i = 0; i < 2; i++) {
-        CHECK_IS(pshm_guard_enter(base, PAGES * PAGE, PROT_READ, &guard[i]),
-                 0);
-    }
-    for (int i = 0; i < 2; i++) {
-        CHECK(sigaction(SIGBUS, NULL, &action) == 0);
-        CHECK(action.sa_handler != before.sa_handler);
-        CHECK_IS(pshm_guard_leave(guard[i], PROT_READ, &lost), 0);
-    }
-    CHECK(sigaction(SIGBUS, NULL, &action) == 0);
-    CHECK(action.sa_handler == before.sa_handler);
-    unmap(base, fd);
-}
-
 static int
 memory_that_is_not_shared_is_refused(void *context)
 {
@@ -419,27 +372,6 @@ is_blocked(void)
     return sigismember(&mask, SIGBUS) == 1;
 }
 
-static void
-blocked_signal_is_blocked_again_at_the_end(void)
-{
-    int fd, count;
-    char *base = truncated(&fd, 1);
-    sigset_t bus;
-    (void)sigemptyset(&bus);
-    (void)sigaddset(&bus, SIGBUS);
-    CHECK(pthread_sigmask(SIG_BLOCK, &bus, NULL) == 0);
-    struct pshm_guard *first = begin(base, READ_WRITE);
-    struct pshm_guard *second = begin(base, READ_WRITE);
-    CHECK(!is_blocked());
-    CHECK_IS(peek(base, 1), 0);
-    CHECK_IS(end(first, READ_WRITE, &count), 1);
-    CHECK(!is_blocked());
-    CHECK_IS(end(second, READ_WRITE, &count), 1);
-    CHECK(is_blocked());
-    CHECK(pthread_sigmask(SIG_UNBLOCK, &bus, NULL) == 0);
-    unmap(base, fd);
-}
-
 /* ---- accesses outside a guard ---- */
 
 static char *not_guarded;
@@ -558,57 +490,12 @@ leave_in_another_thread_does_not_change_its_mask(void *context)
     return 0;
 }
 
-/* ---- signals that end the process ---- */
-
-struct death {
-    char *base;
-    bool outside;                       /* of the guard */
-    bool sent;                          /* kill(2), not an access */
-};
-
-static int
-die(void *context)
-{
-    struct death *death = context;
-    struct pshm_guard *guard;
-    struct pshm_guard_lost lost;
-    int fd;
-    char *other = truncated(&fd, 1);
-    /* The handler of a sanitizer ends the process in another way. */
-    struct sigaction action = {.sa_handler = SIG_DFL};
-    (void)sigaction(SIGBUS, &action, NULL);
-    CHECK_IS(pshm_guard_enter(death->base, PAGES * PAGE, PROT_READ, &guard),
-             0);
-    if (death->outside) {
-        CHECK_IS(pshm_guard_leave(guard, PROT_READ, &lost), 0);
-    }
-    if (death->sent) {
-        (void)kill(getpid(), SIGBUS);
-    }
-    return peek(death->outside ? death->base : other, 2);
-}
-
-static void
-every_other_sigbus_ends_the_process(void)
-{
-    int fd;
-    struct death death = {.base = truncated(&fd, 1)};
-    CHECK_IS(child_run(die, &death), -SIGBUS);
-    death.sent = true;
-    CHECK_IS(child_run(die, &death), -SIGBUS);
-    death = (struct death){.base = death.base, .outside = true};
-    CHECK_IS(child_run(die, &death), -SIGBUS);
-    unmap(death.base, fd);
-}
-
 int
 main(void)
 {
     pshm_forks_watch();
     RUN(without_memory_there_is_no_guard);
     RUN(lost_pages_are_zeros_inside_the_guard);
-    RUN(every_guard_of_the_mapping_reports);
-    RUN(previous_action_is_restored);
     RUN_IN_CHILD(memory_that_is_not_shared_is_refused, 0);
     RUN(each_failure_of_entering_is_returned);
     RUN(pages_that_cannot_be_mapped_again_are_zeros);
@@ -618,10 +505,8 @@ main(void)
     RUN(rest_is_replaced_at_once_after_many_pieces);
     RUN(page_that_cannot_be_replaced_alone_goes_with_the_rest);
     RUN(child_forked_during_an_enter_can_enter);
-    RUN(blocked_signal_is_blocked_again_at_the_end);
     RUN_IN_CHILD(other_accesses_go_to_the_previous_action, 0);
     RUN_IN_CHILD(signal_is_postponed_only_for_the_thread_in_a_guard, 0);
     RUN_IN_CHILD(leave_in_another_thread_does_not_change_its_mask, 0);
-    RUN(every_other_sigbus_ends_the_process);
     return finish();
 }

@@ -114,35 +114,6 @@ marks_of_many_open_files(void)
 /* ---- the last process ---- */
 
 static void
-last_process_removes_the_name(void)
-{
-    struct pshm_name name = name_of("object");
-    struct pshm_identity id = make_plain(&name, 10, 0600, 0);
-    int first = attach(&name, false);
-    CHECK_IS(pshm_mark_set(first), 0);
-    int second = attach(&name, true);
-    CHECK_IS(end(&name, id, first), -EBUSY);
-    CHECK_IS(names_with(prefix()), 1);
-    CHECK_IS(end(&name, id, second), 0);
-    CHECK_IS(names_with(prefix()), 0);
-    CHECK_IS(end(&name, id, -1), -ESTALE);
-}
-
-static void
-name_of_another_object_is_not_removed(void)
-{
-    struct pshm_name name = name_of("object");
-    struct pshm_identity id = make_plain(&name, 10, 0600, 0);
-    int fd = attach(&name, false);
-    remove_plain(&name);
-    (void)make_plain(&name, 20, 0600, 0);
-    CHECK_IS(pshm_last_leave(fd, true, &name, id), -ESTALE);
-    CHECK_IS(end(&name, id, fd), -ESTALE);
-    CHECK_IS(names_with(prefix()), 1);
-    remove_plain(&name);
-}
-
-static void
 process_leaves_the_name_to_the_other(void)
 {
     struct pshm_name name = name_of("object");
@@ -211,20 +182,6 @@ one_of_two_ending_processes_waits(void)
     CHECK_IS(child_wait(child), 0);
     CHECK_IS(names_with(prefix()), 0);
     CHECK(munmap(both, sizeof(*both)) == 0);
-}
-
-static void
-forked_child_is_seen(void)
-{
-    struct pshm_name name = name_of("object");
-    struct pshm_identity id = make_plain(&name, 10, 0600, 0);
-    int fd = attach(&name, false);
-    pid_t child = child_start_stopped(stop_itself, NULL);
-    CHECK_IS(pshm_last_leave(fd, false, &name, id), -EBUSY);
-    child_kill(child);
-    CHECK_IS(pshm_last_leave(fd, false, &name, id), 0);
-    (void)close(fd);
-    CHECK_IS(names_with(prefix()), 0);
 }
 
 /* ---- processes that attach and end at any time ---- */
@@ -411,11 +368,8 @@ main(void)
     RUN(reader_sets_no_mark);
     RUN(marks_of_other_processes_are_distinguished);
     RUN(marks_of_many_open_files);
-    RUN(last_process_removes_the_name);
-    RUN(name_of_another_object_is_not_removed);
     RUN(process_leaves_the_name_to_the_other);
     RUN(one_of_two_ending_processes_waits);
-    RUN(forked_child_is_seen);
     RUN(no_process_misses_the_mark);
     RUN(mark_needs_a_free_byte);
     RUN(object_that_cannot_be_opened_again_keeps_its_name);

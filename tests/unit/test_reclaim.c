@@ -30,80 +30,6 @@ removes(const struct pshm_name *name)
 /* ---- states ---- */
 
 static void
-unused_object_is_removed(void)
-{
-    struct pshm_name name = name_of("object");
-    struct pshm_identity id = make_plain(&name, 5000, 0600, 0);
-    struct pshm_candidate candidate = reclaim(&name, 0, false);
-    CHECK_IS(candidate.state, PSHM_FREE);
-    CHECK_IS(candidate.size, 5000);
-    CHECK(candidate.age >= 0 && candidate.age < 10);
-    CHECK(pshm_identity_same(identity_of(&name), id));
-    CHECK(removes(&name));
-    CHECK_IS(names_with(prefix()), 0);
-    CHECK_IS(state_of(&name, 0), PSHM_NOT_SELECTED);
-}
-
-static void
-young_object_is_not_selected(void)
-{
-    struct pshm_name name = name_of("object");
-    (void)make_plain(&name, 1, 0600, 0);
-    CHECK_IS(state_of(&name, 1000), PSHM_NOT_SELECTED);
-    (void)usleep(30000);
-    CHECK_IS(state_of(&name, 0.02), PSHM_FREE);
-    /* a change of its size or mode makes it young again */
-    CHECK(chmod(name.path, 0640) == 0);
-    CHECK_IS(state_of(&name, 0.02), PSHM_NOT_SELECTED);
-    remove_plain(&name);
-}
-
-/* An object that any program has opened or mapped in any way is in use. */
-static void
-object_that_is_open_or_mapped_is_not_removed(void)
-{
-    static const int flags[] = {O_RDONLY, O_WRONLY, O_RDWR};
-    struct pshm_name name = name_of("object");
-    struct pshm_identity id = make_plain(&name, (off_t)PAGE, 0600, 0);
-    for (size_t i = 0; i < COUNT(flags); i++) {
-        int fd = open(name.path, flags[i] | O_CLOEXEC);
-        CHECK_IS(reclaim(&name, 0, true).state, PSHM_IN_USE);
-        if (flags[i] != O_WRONLY) {
-            void *base = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
-            (void)close(fd);
-            CHECK_IS(reclaim(&name, 0, true).state, PSHM_IN_USE);
-            CHECK(munmap(base, PAGE) == 0);
-        }
-        else {
-            (void)close(fd);
-        }
-        CHECK_IS(state_of(&name, 0), PSHM_FREE);
-    }
-    CHECK(pshm_identity_same(identity_of(&name), id));
-    CHECK(removes(&name));
-}
-
-static int
-attach_and_stop(void *context)
-{
-    struct pshm_object object;
-    CHECK_IS(pshm_attach(context, false, &PSHM_ACCEPT_ANY, &object), 0);
-    (void)raise(SIGSTOP);
-    return 0;
-}
-
-static void
-object_of_a_killed_process_is_removed(void)
-{
-    struct pshm_name name = name_of("object");
-    (void)make_plain(&name, 1, 0600, 0);
-    pid_t child = child_start_stopped(attach_and_stop, &name);
-    CHECK_IS(reclaim(&name, 0, true).state, PSHM_IN_USE);
-    child_kill(child);
-    CHECK(removes(&name));
-}
-
-static void
 other_files_are_not_selected(void)
 {
     struct pshm_name name = name_of("thing"), target = name_of("target");
@@ -148,38 +74,6 @@ both_names_of_one_object_are_removed(void)
 }
 
 /* ---- without proof ---- */
-
-/* The kernel does not grant a write lease. */
-static struct pshm_candidate
-reclaim_without_write_lease(const struct pshm_name *name, bool remove)
-{
-    pshm_fault_arm("fcntl", 2, PSHM_FAULT_FAIL, EINVAL);
-    struct pshm_candidate candidate = reclaim(name, 0, true);
-    CHECK(pshm_fault_disarm() >= 2);
-    CHECK(!candidate.removed);
-    if (candidate.state == PSHM_UNKNOWN) {
-        CHECK_IS(pshm_reclaim_unknown(&candidate, 1, remove), 0);
-    }
-    return candidate;
-}
-
-static void
-unknown_object_is_removed_only_by_force(void)
-{
-    struct pshm_name name = name_of("object");
-    struct pshm_object object;
-    (void)make_plain(&name, (off_t)PAGE, 0600, 0);
-    CHECK_IS(pshm_attach(&name, false, &PSHM_ACCEPT_ANY, &object), 0);
-    CHECK_IS(reclaim_without_write_lease(&name, true).state, PSHM_IN_USE);
-    (void)close(object.fd);
-    int fd = open(name.path, O_RDONLY | O_CLOEXEC);
-    CHECK_IS(reclaim_without_write_lease(&name, true).state, PSHM_IN_USE);
-    (void)close(fd);
-    CHECK_IS(reclaim_without_write_lease(&name, false).state, PSHM_UNKNOWN);
-    CHECK(identity_of(&name).ino != 0);
-    CHECK(reclaim_without_write_lease(&name, true).removed);
-    CHECK_IS(identity_of(&name).ino, 0);
-}
 
 static void
 object_is_unknown_if_it_cannot_be_checked(void)
@@ -371,48 +265,11 @@ objects_of_other_users_are_not_removed(void)
     remove_plain(&names[1]);
 }
 
-/* ---- a death at each step ---- */
-
-static int
-act_reclaim(void *context)
-{
-    return removes(context) ? 0 : -EBUSY;
-}
-
-/* An object that a killed process leaves has a name with the prefix, so it can
- * be found and reclaimed. */
-static void
-death_at_each_step(void)
-{
-    for (int action = PSHM_FAULT_KILL_BEFORE; action <= PSHM_FAULT_KILL_AFTER;
-         action++) {
-        struct pshm_name object = name_of("object");
-        bool killed = true;
-        for (int nth = 1; killed; nth++) {
-            struct pshm_identity id = make_plain(&object, 1, 0600, 0);
-            check_about("killed by action %d at call %d", action, nth);
-            killed = child_killed_at(nth, action, act_reclaim, &object);
-            int left = names_with(pshm_name_plain(&object));
-            CHECK(left <= 1 && names_with(prefix()) == left);
-            if (left > 0) {
-                struct pshm_name name = first_with(prefix());
-                CHECK(pshm_identity_same(identity_of(&name), id));
-                CHECK(removes(&name));
-            }
-        }
-    }
-}
-
 int
 main(void)
 {
-    RUN(unused_object_is_removed);
-    RUN(young_object_is_not_selected);
-    RUN(object_that_is_open_or_mapped_is_not_removed);
-    RUN(object_of_a_killed_process_is_removed);
     RUN(other_files_are_not_selected);
     RUN(both_names_of_one_object_are_removed);
-    RUN(unknown_object_is_removed_only_by_force);
     RUN(object_is_unknown_if_it_cannot_be_checked);
     RUN(refusal_by_an_older_kernel_proves_nothing);
     RUN(object_with_a_write_lease_is_in_use);
@@ -420,6 +277,5 @@ main(void)
     RUN(only_unknown_objects_are_searched);
     RUN(nothing_is_removed_if_processes_cannot_be_inspected);
     RUN(objects_of_other_users_are_not_removed);
-    RUN(death_at_each_step);
     return finish();
 }
