@@ -92,26 +92,6 @@ renew(struct place *place, int64_t deadline)
 }
 
 static void
-check_unchanged(const struct place *place)
-{
-    CHECK_IS(pshm_primitive_check(place->primitive, &params, NULL), -EXDEV);
-    CHECK_IS(place->primitive->header.flags, 5);
-    CHECK_IS(place->primitive->payload[0], 'x');
-}
-
-static void
-unused_primitive_is_renewed(void)
-{
-    struct place place = make_old();
-    CHECK_IS(renew(&place, 0), 0);
-    CHECK_IS(pshm_primitive_check(place.primitive, &params, NULL), 0);
-    CHECK_IS(place.primitive->header.flags, 6);
-    CHECK_IS(place.primitive->payload[63], 'y');
-    check_use_lock_held(&place);
-    remove_old(&place);
-}
-
-static void
 primitive_without_init_becomes_zeros(void)
 {
     struct place place = make_old();
@@ -120,43 +100,6 @@ primitive_without_init_becomes_zeros(void)
     CHECK_IS(pshm_renew(place.fd, place.primitive, &plain, 0), 0);
     CHECK_IS(pshm_primitive_check(place.primitive, &params, NULL), 0);
     CHECK_IS(place.primitive->payload[0], 0);
-    remove_old(&place);
-}
-
-static void
-usable_primitive_is_not_changed(void)
-{
-    struct place place = make_old();
-    place.primitive->header.space--;
-    CHECK_IS(renew(&place, 0), 0);
-    CHECK_IS(place.primitive->header.flags, 5);
-    CHECK_IS(place.primitive->payload[0], 'x');
-    remove_old(&place);
-}
-
-static void
-other_kind_is_an_error(void)
-{
-    struct place place = make_old();
-    place.primitive->header.kind = PSHM_PRIMITIVE_BARRIER;
-    CHECK_IS(renew(&place, 0), -EPROTOTYPE);
-    CHECK_IS(place.primitive->payload[0], 'x');
-    remove_old(&place);
-}
-
-static void
-primitive_in_use_is_not_changed(void)
-{
-    struct place place = make_old();
-    int other = open_it(&place, true);
-    CHECK_IS(renew(&place, 0), -EXDEV);
-    int64_t start = pshm_now();
-    CHECK_IS(renew(&place, start + 20 * MS), -EXDEV);
-    CHECK(took(start, 20));
-    check_unchanged(&place);
-    check_use_lock_held(&place);
-    CHECK(close(other) == 0);
-    CHECK_IS(renew(&place, 0), 0);
     remove_old(&place);
 }
 
@@ -245,11 +188,7 @@ int
 main(void)
 {
     pshm_forks_watch();
-    RUN(unused_primitive_is_renewed);
     RUN(primitive_without_init_becomes_zeros);
-    RUN(usable_primitive_is_not_changed);
-    RUN(other_kind_is_an_error);
-    RUN(primitive_in_use_is_not_changed);
     RUN(renew_waits_for_the_other_user);
     RUN(primitive_renewed_by_another_process_is_usable);
     RUN(failure_leaves_an_old_primitive);

@@ -32,7 +32,7 @@ static int
 attach(LockObject *self, PyObject *on_owner_died)
 {
     self->lock = placed_memory(&self->base);
-    recovery_set(&self->recovery, on_owner_died);
+    self->recovery.callback = Py_XNewRef(on_owner_died);
     int rc = pshm_lock_open(self->lock, self->base.type->flags, &self->mstate);
     return rc < 0 ? placed_raise(&self->base, rc) : 0;
 }

@@ -20,12 +20,6 @@ recovery_parse(placed_params *params)
     return recovery_check(params->values[0]);
 }
 
-void
-recovery_set(struct recovery *recovery, PyObject *callback)
-{
-    recovery->callback = Py_XNewRef(callback);
-}
-
 PyObject *
 recovery_values(const struct recovery *recovery)
 {

@@ -15,8 +15,6 @@ struct recovery {
 /* on_owner_died=: a callable or NULL. Returns 0, or -1 with TypeError. */
 int recovery_check(PyObject *callback);
 
-void recovery_set(struct recovery *recovery, PyObject *callback);
-
 /* {"on_owner_died": callback}: a new dict, or NULL. */
 PyObject *recovery_values(const struct recovery *recovery);
 

@@ -31,7 +31,7 @@ rwlock_attach(PlacedObject *base, const placed_params *params)
 {
     RWLockObject *self = (RWLockObject *)base;
     self->rw = placed_memory(base);
-    recovery_set(&self->recovery, params->values[0]);
+    self->recovery.callback = Py_XNewRef(params->values[0]);
     int rc = pshm_rw_open(self->rw, &self->state);
     return rc < 0 ? placed_raise(base, rc) : 0;
 }

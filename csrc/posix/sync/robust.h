@@ -74,13 +74,6 @@ struct pshm_mutex_state {
                                            still in the list of the first one */
 };
 
-/* Does this thread hold the mutex with this state? Does any thread of this
- * process? */
-static inline bool
-pshm_mutex_state_mine(const struct pshm_mutex_state *mstate);
-static inline bool
-pshm_mutex_state_held(const struct pshm_mutex_state *mstate);
-
 /* Make r, whose bytes are all zeros and which is not shared yet. Returns 0 or
  * -errno. */
 int pshm_robust_init(struct pshm_robust *r, unsigned flags);
@@ -188,22 +181,6 @@ pshm_robust_holder(const struct pshm_robust *r)
            & FUTEX_TID_MASK;
 }
 
-/* Reads the links one by one: a single load of both would have to wait until
- * the two stores of the locking thread have reached the cache. */
-static inline void
-pshm_robust_read_links(const struct pshm_robust *r, uintptr_t links[2])
-{
-#ifdef PSHM_ROBUST_LINKS
-    void *const volatile *links_of
-        = (void *const volatile *)&r->mutex.__data.__list;
-    links[0] = (uintptr_t)links_of[0];
-    links[1] = (uintptr_t)links_of[1];
-#else
-    (void)r;
-    links[0] = links[1] = 0;
-#endif
-}
-
 /* The address that identifies the mutex in the lists. */
 static inline uintptr_t
 pshm_robust_link(const struct pshm_robust *r)
@@ -227,6 +204,8 @@ pshm_robust_next(const struct pshm_robust *r)
 #endif
 }
 
+/* Does this thread hold the mutex with this state? Does any thread of this
+ * process? */
 static inline bool
 pshm_mutex_state_mine(const struct pshm_mutex_state *mstate)
 {
