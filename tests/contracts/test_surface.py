@@ -1,6 +1,5 @@
 """The public interface: names, docstrings, signatures and types, and the cost of the import."""
 
-import ast
 import collections.abc
 import fcntl
 import importlib.metadata
@@ -16,6 +15,7 @@ import types
 
 import numpy as np
 import pytest
+from _primitives import KINDS
 from _processes import PATH
 from _surface import PARTS, own_names
 
@@ -23,7 +23,7 @@ import posixshm
 from posixshm import MemoryMap, Reclaimed, SharedMemory, View
 
 PACKAGE = pathlib.Path(posixshm.__file__).parent
-CLASSES = [SharedMemory, MemoryMap, Reclaimed, View]
+CLASSES = [SharedMemory, MemoryMap, Reclaimed, View, *KINDS]
 FUNCTIONS = [
     posixshm.shm_open,
     posixshm.shm_unlink,
@@ -31,22 +31,6 @@ FUNCTIONS = [
     posixshm.reclaim,
     posixshm.exists,
 ]
-
-
-def members():
-    """(name, object) of all public functions, classes and members of classes."""
-    for function in FUNCTIONS:
-        yield function.__name__, function
-    for cls in CLASSES:
-        yield cls.__name__, cls
-        if cls is not Reclaimed:
-            for name, member in vars(cls).items():
-                if not name.startswith("_"):
-                    yield f"{cls.__name__}.{name}", getattr(cls, name, member)
-
-
-MEMBERS = dict(members())
-CALLABLE = {name: member for name, member in MEMBERS.items() if callable(member)}
 
 
 # -- names --------------------------------------------------------------------------------------
@@ -105,18 +89,6 @@ def test_constants_have_the_values_of_the_system():
     assert compared >= 15
     assert posixshm.PAGESIZE == mmap.PAGESIZE == os.sysconf("SC_PAGE_SIZE")
     assert posixshm.NAME_MAX == os.pathconf("/dev/shm", "PC_NAME_MAX") == 255
-
-
-def test_every_interface_of_shm_overview_has_an_equivalent():
-    """Each interface of shm_overview(7) has an equivalent."""
-    for name in (
-        "create open anonymous unlinked from_fd link rename unlink is_linked close close_fd detach "
-        "fileno map resize refresh protect advise sync lock_pages unlock_pages populate stat chmod "
-        "chown getfacl setfacl add_seals buf name size mode uid gid readonly closed created max_size seals resident"
-    ).split():
-        assert hasattr(SharedMemory, name), name
-    for name in "protect advise sync lock_pages unlock_pages populate resident nbytes prot".split():
-        assert hasattr(MemoryMap, name), name
 
 
 @pytest.mark.new_interpreter
@@ -185,23 +157,26 @@ def test_help_of_the_package_opens_with_an_overview():
 # -- signatures ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in CALLABLE if name != "Reclaimed"])
-def test_everything_has_a_signature(name):
-    signature = inspect.signature(CALLABLE[name])
-    assert all(
-        parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        for parameter in signature.parameters.values()
-    )
-
-
-def test_every_public_function_and_class_has_a_signature():
-    """This includes functions in Python and those of submodules."""
+def signed():
+    """(name, object) of all public functions and classes, and of the methods of the latter."""
     for module in map(importlib.import_module, ("posixshm", *PARTS)):
         for name in module.__all__:
             value = getattr(module, name)
             is_error = isinstance(value, type) and issubclass(value, BaseException)
-            if callable(value) and not is_error:  # OSError does not have a signature, either
-                assert str(inspect.signature(value)).startswith("("), name
+            if not callable(value) or is_error:  # OSError does not have a signature, either
+                continue
+            yield name, value
+            if value.__module__ == "posixshm" and isinstance(value, type):
+                for member in vars(value):
+                    if not member.startswith("_") and callable(getattr(value, member)):
+                        yield f"{name}.{member}", getattr(value, member)
+
+
+def test_everything_has_a_signature():
+    found = dict(signed())
+    assert len(found) > 100
+    for name, value in found.items():
+        assert str(inspect.signature(value)).startswith("("), name
 
 
 def test_defaults_in_signatures_are_true(name):
@@ -229,84 +204,11 @@ def test_defaults_in_signatures_are_true(name):
         os.close(fd)
 
 
-# -- the stub -----------------------------------------------------------------------------------
-
-
-def stub():
-    return ast.parse((PACKAGE / "_core.pyi").read_text())
-
-
-def stub_classes():
-    return {node.name: node for node in stub().body if isinstance(node, ast.ClassDef)}
-
-
-def defined(body):
-    """The names that a stub's body defines, also under conditions."""
-    for node in body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            yield node.name
-        elif isinstance(node, ast.AnnAssign):
-            yield node.target.id
-        elif isinstance(node, ast.Assign):
-            yield from (target.id for target in node.targets)
-        elif isinstance(node, ast.If):
-            yield from defined(node.body)
-            yield from defined(node.orelse)
+# -- types --------------------------------------------------------------------------------------
 
 
 def test_the_package_is_typed():
     assert (PACKAGE / "py.typed").exists()
-
-
-def test_the_stub_has_every_name_of_the_module():
-    names = set(defined(stub().body))
-    missing = set(posixshm.__all__) - {"__version__"} - posixshm._LATER.keys() - names
-    assert not missing
-    assert not {name for name in names if not name.startswith("_")} - set(posixshm.__all__)
-
-
-@pytest.mark.parametrize("cls", [SharedMemory, MemoryMap, View])
-def test_the_stub_has_every_public_attribute(cls):
-    there = {name for name in vars(cls) if not name.startswith("_")}
-    written = {name for name in defined(stub_classes()[cls.__name__].body) if name[0] != "_"}
-    assert there == written
-
-
-@pytest.mark.parametrize("name", [name for name in CALLABLE if name not in ("Reclaimed", "View")])
-def test_the_stub_has_every_parameter(name):
-    """The stub has its kind, its position and whether it has a default."""
-    cls, _, function = name.rpartition(".")
-    body = stub_classes()[cls].body if cls else stub().body
-    if function in ("SharedMemory", "MemoryMap"):
-        body = stub_classes()[function].body
-        function = "__new__" if function == "MemoryMap" else "__init__"
-        cls = name
-    (node,) = [node for node in body if getattr(node, "name", None) == function]
-    positional = [*node.args.posonlyargs, *node.args.args]
-    defaults = [None] * (len(positional) - len(node.args.defaults)) + node.args.defaults
-    written = [
-        (a.arg, "positional only" if a in node.args.posonlyargs else "either", d is not None)
-        for a, d in zip(positional, defaults, strict=True)
-    ]
-    written += [
-        (a.arg, "keyword only", d is not None)
-        for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-    ]
-    written = [entry for entry in written if entry[0] not in ("self", "cls")]
-    kinds = {
-        inspect.Parameter.POSITIONAL_ONLY: "positional only",
-        inspect.Parameter.POSITIONAL_OR_KEYWORD: "either",
-        inspect.Parameter.KEYWORD_ONLY: "keyword only",
-    }
-    there = [
-        (p.name, kinds[p.kind], p.default is not p.empty)
-        for p in inspect.signature(CALLABLE[name]).parameters.values()
-        if p.name not in ("self", "type")
-    ]
-    assert there == written
-
-
-# -- types --------------------------------------------------------------------------------------
 
 
 def test_handles_and_mappings_are_buffers():
@@ -316,55 +218,6 @@ def test_handles_and_mappings_are_buffers():
             assert memoryview(thing).nbytes == 10
             if sys.version_info >= (3, 12):
                 assert isinstance(thing, collections.abc.Buffer)
-
-
-def test_types_of_results(name):
-    with SharedMemory.create(name, 10, max_size=100, delete=True) as shm:
-        for attribute, kind in {
-            "buf": memoryview,
-            "name": str,
-            "size": int,
-            "mode": int,
-            "uid": int,
-            "gid": int,
-            "readonly": bool,
-            "closed": bool,
-            "created": bool,
-            "max_size": int,
-            "seals": int,
-            "resident": int,
-        }.items():
-            assert type(getattr(shm, attribute)) is kind, attribute
-        for attribute, kind in {
-            "nbytes": int,
-            "readonly": bool,
-            "prot": int,
-            "resident": int,
-        }.items():
-            assert type(getattr(shm.map(), attribute)) is kind, attribute
-        assert type(shm.fileno()) is int and type(shm.is_linked()) is bool
-        assert type(shm.refresh()) is int and type(shm.map()) is MemoryMap
-        (found,) = posixshm.reclaim(name, dry_run=True)
-        assert type(found) is Reclaimed
-        assert [type(value) for value in found] == [
-            str,
-            int,
-            float,
-            str,
-            bool,
-            type(None),
-            int,
-        ]
-        assert found == (
-            found.name,
-            found.size,
-            found.age,
-            found.state,
-            found.removed,
-            found.error,
-            found.uninspected,
-        )
-        assert type(posixshm.listdir()) is list
 
 
 def test_the_results_of_reclaim_are_records():
