@@ -1,10 +1,13 @@
 """How long until another process has read an item of every page of an array, by its size?
 
-Both processes use the same contender: this process calls hand_over(), the forked process take().
+A way to hand an array over is a function that is called before the second process is forked. It
+returns an iterator, each of whose items this process sends, and the function with which the second
+process reads the array of an item.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import struct
 from collections.abc import Callable, Iterator
@@ -22,6 +25,7 @@ from .peers import (
     room_for,
     scratch_names,
     size_text,
+    stdlib_create,
 )
 from .processes import children
 
@@ -33,221 +37,173 @@ ANSWER = struct.Struct("d")
 
 MP = multiprocessing.get_context("fork")
 
+Way = Callable[[str, Any], tuple[Iterator[Any], Callable[[Any], float]]]
+
 
 def look(array: Any) -> float:
     """Read an item of every page."""
     return float(array[::PAGE].sum())
 
 
-class Peer:
-    """A way to pass arrays. `name` is the name of its object in /dev/shm."""
-
-    kind: Kind = "peer"
-
-    def __init__(self, name: str, source: Any) -> None:
-        self.name, self.source = name, source
-        self.far, self.near = MP.Pipe(duplex=False)
-
-    def hand_over(self) -> None:
-        """Put the source's items where take() finds them, and notify take()."""
-        raise NotImplementedError
-
-    def take(self) -> float:
-        """Wait for the array and read it in place."""
-        raise NotImplementedError
-
-    def taken(self) -> None:
-        """Called when the other process has read the array."""
+# -- the ways ------------------------------------------------------------------
 
 
-class Saved(Peer):
+def saved(name: str, source: Any) -> Any:
     """Save each array under one name, replacing the previous array."""
 
-    kind = "posixshm"
+    def give() -> Iterator[None]:
+        while True:
+            posixshm.array.save(name, source, replace=True)
+            yield
 
-    def hand_over(self) -> None:
-        posixshm.array.save(self.name, self.source, replace=True)
-        self.near.send_bytes(b"!")
-
-    def take(self) -> float:
-        self.far.recv_bytes()
-        return look(posixshm.array.load(self.name))
+    return give(), lambda _: look(posixshm.array.load(name))
 
 
-class Kept(Peer):
+def kept(name: str, source: Any) -> Any:
     """Both processes keep one array, into which each new array is copied."""
+    array = posixshm.array.create(None, source.shape, source.dtype)
 
-    kind = "posixshm"
+    def give() -> Iterator[None]:
+        while True:
+            numpy.copyto(array, source)
+            yield
 
-    def __init__(self, name: str, source: Any) -> None:
-        super().__init__(name, source)
-        self.array = posixshm.array.create(None, source.shape, source.dtype)
-
-    def hand_over(self) -> None:
-        numpy.copyto(self.array, self.source)
-        self.near.send_bytes(b"!")
-
-    def take(self) -> float:
-        self.far.recv_bytes()
-        return look(self.array)
+    return give(), lambda _: look(array)
 
 
-class ByReference(Peer):
-    """The array is in shared memory from the start, and a reference is sent."""
+def by_reference(name: str, source: Any) -> Any:
+    """The array is in shared memory from the start."""
+    array = posixshm.array.save(name, source)
 
-    kind = "posixshm"
+    def give() -> Iterator[Any]:
+        while True:
+            array[0] = source[0]
+            yield array
 
-    def __init__(self, name: str, source: Any) -> None:
-        super().__init__(name, source)
-        self.array = posixshm.array.save(name, source)
-
-    def hand_over(self) -> None:
-        self.array[0] = self.source[0]
-        self.near.send(self.array)
-
-    def take(self) -> float:
-        return look(self.far.recv())
+    return give(), look
 
 
-class Floored(Peer):
+def by_value(name: str, source: Any) -> Any:
+    return itertools.repeat(source), look
+
+
+def by_floor(name: str, source: Any) -> Any:
     """A new object for each array."""
 
-    kind = "floor"
+    def give() -> Iterator[None]:
+        while True:
+            shm = floor().Segment.create(name, source.nbytes)
+            try:
+                numpy.copyto(numpy.frombuffer(shm.map), source)
+                yield
+            finally:
+                shm.close()
+                shm.unlink()
 
-    def hand_over(self) -> None:
-        self.shm = floor().Segment.create(self.name, self.source.nbytes)
-        numpy.copyto(numpy.frombuffer(self.shm.map), self.source)
-        self.near.send_bytes(b"!")
-
-    def take(self) -> float:
-        self.far.recv_bytes()
-        return look(numpy.frombuffer(floor().Segment.attach(self.name).map))
-
-    def taken(self) -> None:
-        self.shm.close()
-        self.shm.unlink()
+    return give(), lambda _: look(numpy.frombuffer(floor().Segment.attach(name).map))
 
 
-class Piped(Peer):
-    def hand_over(self) -> None:
-        self.near.send(self.source)
+def by_stdlib(name: str, source: Any) -> Any:
+    def array_of(shm: Any) -> Any:
+        return numpy.ndarray(source.shape, source.dtype, shm.buf)
 
-    def take(self) -> float:
-        return look(self.far.recv())
+    def give() -> Iterator[None]:
+        while True:
+            shm = stdlib_create(name, source.nbytes)
+            try:
+                numpy.copyto(array_of(shm), source)
+                yield
+            finally:
+                shm.close()
+                shm.unlink()
 
-
-class Queued(Peer):
-    def __init__(self, name: str, source: Any) -> None:
-        super().__init__(name, source)
-        self.queue = MP.Queue()
-
-    def hand_over(self) -> None:
-        self.queue.put(self.source)
-
-    def take(self) -> float:
-        return look(self.queue.get())
-
-
-class Stdlib(Peer):
-    def hand_over(self) -> None:
-        self.shm = StdlibSharedMemory(self.name, True, self.source.nbytes)
-        numpy.copyto(self.array_of(self.shm), self.source)
-        self.near.send_bytes(b"!")
-
-    def array_of(self, shm: StdlibSharedMemory) -> Any:
-        return numpy.ndarray(self.source.shape, self.source.dtype, shm.buf)
-
-    def take(self) -> float:
-        self.far.recv_bytes()
+    def take(_: Any) -> float:
         # From 3.15 on a forked child has its own tracker, which would report the name as leaked.
-        shm = StdlibSharedMemory(self.name, **UNTRACKED)
+        shm = StdlibSharedMemory(name, **UNTRACKED)
         try:
-            return look(self.array_of(shm))
+            return look(array_of(shm))
         finally:
             shm.close()
 
-    def taken(self) -> None:
-        self.shm.close()
-        self.shm.unlink()
+    return give(), take
 
 
-def peers() -> dict[str, type[Peer]]:
-    found: dict[str, type[Peer]] = {
-        "floor, a new object": Floored,
-        "posixshm, save and load": Saved,
-        "posixshm, an array that both keep": Kept,
-        "posixshm, a reference": ByReference,
-        "standard library": Stdlib,
-        "multiprocessing.Queue": Queued,
-        "multiprocessing.Pipe": Piped,
+def by_shared_array(name: str, source: Any) -> Any:
+    module = optional("SharedArray")
+
+    def give() -> Iterator[None]:
+        while True:
+            array = module.create(f"shm://{name}", source.shape, source.dtype)
+            try:
+                numpy.copyto(array, source)
+                yield
+            finally:
+                module.delete(name)
+
+    return give(), lambda _: look(module.attach(f"shm://{name}"))
+
+
+def by_torch(name: str, source: Any) -> Any:
+    """The queue of torch moves a tensor into shared memory and sends a descriptor."""
+
+    def give() -> Iterator[Any]:
+        while True:
+            tensor = optional("torch").from_numpy(source)
+            yield tensor
+
+    return give(), lambda tensor: look(tensor.numpy())
+
+
+def ways() -> dict[str, tuple[Kind, Way, Any]]:
+    """Each with its queue, or None to send by a pipe."""
+    found: dict[str, tuple[Kind, Way, Any]] = {
+        "floor, a new object": ("floor", by_floor, None),
+        "posixshm, save and load": ("posixshm", saved, None),
+        "posixshm, an array that both keep": ("posixshm", kept, None),
+        "posixshm, a reference": ("posixshm", by_reference, None),
+        "standard library": ("peer", by_stdlib, None),
+        "multiprocessing.Queue": ("peer", by_value, MP.Queue()),
+        "multiprocessing.Pipe": ("peer", by_value, None),
     }
-    if shared_array := optional("SharedArray"):
-
-        class SharedArrays(Peer):
-            def hand_over(self) -> None:
-                where = f"shm://{self.name}"
-                array = shared_array.create(where, self.source.shape, self.source.dtype)
-                numpy.copyto(array, self.source)
-                self.near.send_bytes(b"!")
-
-            def take(self) -> float:
-                self.far.recv_bytes()
-                return look(shared_array.attach(f"shm://{self.name}"))
-
-            def taken(self) -> None:
-                shared_array.delete(self.name)
-
-        found["SharedArray"] = SharedArrays
+    if optional("SharedArray"):
+        found["SharedArray"] = "peer", by_shared_array, None
     if torch := optional("torch"):
         torch.set_num_threads(1)
-
-        class Tensors(Queued):
-            """torch's queue moves a tensor into shared memory and sends a descriptor."""
-
-            def __init__(self, name: str, source: Any) -> None:
-                super().__init__(name, source)
-                self.queue = torch.multiprocessing.get_context("fork").Queue()
-
-            def hand_over(self) -> None:
-                self.tensor = torch.from_numpy(self.source)
-                self.queue.put(self.tensor)
-
-            def take(self) -> float:
-                return look(self.queue.get().numpy())
-
-            def taken(self) -> None:
-                del self.tensor
-
-        found["torch.multiprocessing.Queue"] = Tensors
+        queue = torch.multiprocessing.get_context("fork").Queue()
+        found["torch.multiprocessing.Queue"] = "peer", by_torch, queue
     return found
 
 
-class Exchange:
-    """A contender with its second process, and the pipe for the answers."""
+# -- the exchange --------------------------------------------------------------
 
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
+
+class Exchange:
+    """A way with its second process, and the pipe for the answers."""
+
+    def __init__(self, way: Way, queue: Any, name: str, source: Any) -> None:
+        self.items, self.take = way(name, source)
+        far, near = MP.Pipe(duplex=False)
+        self.receive, self.send = (queue.get, queue.put) if queue else (far.recv, near.send)
         self.answers, self.back = MP.Pipe(duplex=False)
-        self.number = 0
+        self.source, self.number = source, 0
 
     def live(self) -> None:
         while True:
-            self.back.send_bytes(ANSWER.pack(self.peer.take()))
+            self.back.send_bytes(ANSWER.pack(self.take(self.receive())))
 
     def batch(self, n: int) -> float:
         took = 0
-        source = self.peer.source
+        source = self.source
         for _ in range(n):
             self.number += 1
             source[0] = self.number
             expected = self.number + look(source) - source[0]
             start = now()
-            self.peer.hand_over()
+            self.send(next(self.items))
             (answer,) = ANSWER.unpack(self.answers.recv_bytes())
-            self.peer.taken()
             took += now() - start
             if answer != expected:
-                raise CannotRun(f"{type(self.peer).__name__}: {answer} came for {expected}")
+                raise CannotRun(f"{answer} came for {expected}")
         return took
 
 
@@ -267,25 +223,30 @@ def copy_batch(source: Any) -> Batch:
 @contextmanager
 def handover_case(size: int, name: Callable[[], str]) -> Iterator[Case]:
     source = numpy.arange(size // 8, dtype="d")
-    exchanges = {title: Exchange(kind(name(), source)) for title, kind in peers().items()}
-    with children([exchange.live for exchange in exchanges.values()]):
+    exchanges = {
+        title: (kind, Exchange(way, queue, name(), source))
+        for title, (kind, way, queue) in ways().items()
+    }
+    with children([exchange.live for _, exchange in exchanges.values()]):
         yield Case(
             f"hand over an array of {size_text(size)}",
             [
                 Contender("raw C, memcpy in one process", copy_batch(source), "raw C"),
-                *(Contender(title, x.batch, x.peer.kind) for title, x in exchanges.items()),
+                *(Contender(title, x.batch, kind) for title, (kind, x) in exchanges.items()),
                 Contender("memcpy, once more", copy_batch(source), "control"),
             ],
             chart="handover",
             x=size,
             once=size > 1 << 20,
         )
+    for _, exchange in exchanges.values():
+        if hasattr(exchange.items, "close"):
+            exchange.items.close()  # removes the last object
 
 
 def cases(settings: Settings) -> Iterator[Case]:
     if not numpy:
         return
-
     for size in QUICK if settings.quick else SIZES:
         if room_for(AT_ONCE * size):
             with scratch_names() as name, handover_case(size, name) as case:
