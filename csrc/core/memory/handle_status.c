@@ -59,9 +59,10 @@ ATTRIBUTE(created, bool, PyBool_FromLong, self->state.created,
           "Whether this handle made the object, instead of attaching to it.")
 ATTRIBUTE(holds_use_lock, bool, PyBool_FromLong,
           self->open && self->state.locked,
-          "Whether this handle has a lock that shows reclaim() that the object\n"
-          "is in use, or is anonymous and needs none. False if another process\n"
-          "had locked the object exclusively when this handle was made.")
+          "Whether this handle has a lock that shows reclaim() that the\n"
+          "object is in use, or is anonymous and needs none. False if\n"
+          "another process had locked the object exclusively when this\n"
+          "handle was made.")
 ATTRIBUTE(max_size, Py_ssize_t, int_or_none, self->state.max_size,
           "Bytes of address space that are reserved for the object to grow\n"
           "in; None if it does not grow in place.")

@@ -78,7 +78,8 @@ open_object(const struct pshm_new_object_params *params,
 }
 
 /* Take the use lock first: without it, a file with a temporary name looks
- * unused. A memfd needs none, because no process can reclaim it. Returns -EINTR, to start again, if it was reclaimed before that. */
+ * unused. A memfd needs none, because no process can reclaim it. Returns
+ * -EINTR, to start again, if the file was reclaimed before that. */
 static int
 lock_object(const struct pshm_new_object_params *params,
             struct pshm_new_object *new)
@@ -101,9 +102,8 @@ lock_object(const struct pshm_new_object_params *params,
     return rc == -EAGAIN && new->has_temporary ? -EINTR : rc < 0 ? rc : 0;
 }
 
-/* Owner before mode: a change of the owner may clear bits of the mode.  List
- * before mode: an object with a temporary name must not, even briefly, have
- * group bits that the list does not grant. */
+/* List before mode: an object with a temporary name must not, even briefly,
+ * have group bits that the list does not grant. */
 static int
 own_object(const struct pshm_new_object_params *params,
            struct pshm_new_object *new)
@@ -117,8 +117,7 @@ own_object(const struct pshm_new_object_params *params,
     if (params->kind == PSHM_MEMFD) {
         return 0;
     }
-    bool chown = params->uid != (uid_t)-1 || params->gid != (gid_t)-1;
-    if (chown) {
+    if (params->uid != (uid_t)-1 || params->gid != (gid_t)-1) {
         rc = pshm_result(fchown(new->fd, params->uid, params->gid));
     }
     if (rc == 0 && params->acl != NULL) {
@@ -126,7 +125,7 @@ own_object(const struct pshm_new_object_params *params,
                           params->mode);
         new->acl_refused = rc < 0 && rc != -EINTR;
     }
-    if (rc == 0 && (chown || (st.st_mode & 07777) != params->mode)) {
+    if (rc == 0 && (st.st_mode & 07777) != params->mode) {
         rc = pshm_result(fchmod(new->fd, params->mode));
     }
     return rc;
@@ -204,8 +203,8 @@ populate_object(const struct pshm_new_object_params *params,
 }
 
 /* Seal a memfd, so that processes that receive it cannot get a bus error.  Set
- * the mode again, because the kernel clears two bits of it when an ordinary
- * user changes the size. */
+ * the mode again, because the kernel clears two bits of it when the owner
+ * changes, and when an ordinary user changes the size. */
 static int
 finish_object(const struct pshm_new_object_params *params,
               struct pshm_new_object *new)
