@@ -166,7 +166,7 @@ value_beyond_the_limit_is_an_error(void)
 {
     struct place *place = make(0);
     memset(&place->sem, 0xff, sizeof(unsigned));
-    CHECK_IS(pshm_sem_value(&place->sem), pshm_sem_most());
+    CHECK_IS(pshm_sem_value(&place->sem), SEM_VALUE_MAX);
     CHECK_IS(pshm_sem_post(&place->sem, 1), -EOVERFLOW);
     CHECK_IS(pshm_sem_try(&place->sem), 0);
     unmake(place);

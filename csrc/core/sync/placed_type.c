@@ -391,7 +391,7 @@ placed_add_types(PyObject *module, core_state *state)
         || PyModule_AddFunctions(module, functions) < 0
         || PyModule_AddFunctions(module, semaphore_functions) < 0
         || PyModule_AddIntConstant(module, "SEM_VALUE_MAX",
-                                   (long)pshm_sem_most()) < 0) {
+                                   (long)SEM_VALUE_MAX) < 0) {
         return -1;
     }
     state->open_placed_function = PyObject_GetAttrString(module,

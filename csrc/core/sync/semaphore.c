@@ -13,14 +13,7 @@ static int
 init_semaphore(struct pshm_primitive *primitive, const void *value)
 {
     pshm_primitive_mark(primitive->payload);
-    return pshm_sem_init((void *)primitive->payload,
-                         *(const unsigned *)value);
-}
-
-static int
-init_file(void *memory, unsigned value)
-{
-    return pshm_sem_init(memory, value);
+    return pshm_sem_init(primitive->payload, *(const unsigned *)value);
 }
 
 static int
@@ -44,7 +37,7 @@ static const struct placed_file semaphore_file = {
     .size = sizeof(sem_t),
     .name = name_of_file,
     .plain = pshm_sem_plain,
-    .init = init_file,
+    .init = pshm_sem_init,
 };
 
 static int
@@ -53,7 +46,7 @@ semaphore_parse(placed_params *params)
     PyObject *value = params->values[0];
     long long number = 1;
     if (value != NULL
-        && arg_long(value, "value", 0, pshm_sem_most(), &number) < 0) {
+        && arg_long(value, "value", 0, SEM_VALUE_MAX, &number) < 0) {
         return -1;
     }
     if (value != NULL && !params->create) {
@@ -124,7 +117,7 @@ release(PlacedObject *self, unsigned n)
         PyObject *name = placed_get_name((PyObject *)self, NULL);
         raise_errno_words(rc, name == Py_None ? NULL : name,
                           "The semaphore would be above SEM_VALUE_MAX, %u; "
-                          "nothing was added", pshm_sem_most());
+                          "nothing was added", (unsigned)SEM_VALUE_MAX);
         Py_XDECREF(name);
         return NULL;
     }
@@ -147,7 +140,7 @@ semaphore_release(PyObject *op, PyObject *const *args, Py_ssize_t count,
     if ((count > 0 || kwnames != NULL)
         && (args_match(&release_signature, args, count, kwnames, &value) < 0
             || (value != NULL
-                && arg_long(value, "n", 1, pshm_sem_most(), &n) < 0))) {
+                && arg_long(value, "n", 1, SEM_VALUE_MAX, &n) < 0))) {
         return NULL;
     }
     return release(as_placed(op), (unsigned)n);

@@ -1,6 +1,5 @@
 #include "posix/sync/semaphore.h"
 
-#include <limits.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,16 +13,10 @@
 #define PREFIX ""
 #endif
 
-unsigned
-pshm_sem_most(void)
-{
-    return SEM_VALUE_MAX;
-}
-
 int
-pshm_sem_init(sem_t *sem, unsigned value)
+pshm_sem_init(void *memory, unsigned value)
 {
-    return pshm_result(sem_init(sem, 1, value));
+    return pshm_result(sem_init(memory, 1, value));
 }
 
 #if defined(__GLIBC__) && defined(__LP64__)

@@ -2,16 +2,14 @@
 #ifndef PSHM_SEMAPHORE_H
 #define PSHM_SEMAPHORE_H
 
+#include <limits.h>
 #include <semaphore.h>
 
 #include "posix/base.h"
 #include "posix/object/name.h"
 
-/* The greatest value: SEM_VALUE_MAX. */
-unsigned pshm_sem_most(void);
-
-/* sem_init(3), for processes.  Returns 0 or -errno. */
-int pshm_sem_init(sem_t *sem, unsigned value);
+/* sem_init(3), for processes, in memory for a sem_t.  Returns 0 or -errno. */
+int pshm_sem_init(void *memory, unsigned value);
 
 /* Decrement the value. Returns 0; -EBUSY: it is 0; or -EINTR, -ETIMEDOUT as
  * pshm_futex_wait. */
