@@ -122,37 +122,29 @@ read_status(PyObject *op, struct pshm_status *status)
 
 #define AFTER_CLOSE "Raises ValueError after close() or close_fd()."
 
-const char handle_get_mode_doc[] =
-    "The permissions of the object, an int as chmod() takes it.\n" AFTER_CLOSE;
+#define STATUS(name, value, text)                                            \
+    const char handle_get_##name##_doc[] = text "\n" AFTER_CLOSE;            \
+    PyObject *handle_get_##name(PyObject *op, void *Py_UNUSED(closure))      \
+    {                                                                        \
+        struct pshm_status status;                                           \
+        return read_status(op, &status) < 0                                  \
+                   ? NULL : PyLong_FromLongLong((long long)(value));         \
+    }
 
-PyObject *
-handle_get_mode(PyObject *op, void *Py_UNUSED(closure))
+STATUS(mode, status.mode & 07777,
+       "The permissions of the object, an int as chmod() takes it.")
+STATUS(uid, status.uid, "The user id of the object's owner.")
+STATUS(gid, status.gid, "The group id of the object.")
+
+/* The end of a method that changed the object. An exception that is set stays. */
+static PyObject *
+end_change(PyObject *op, handle_state *now, int rc)
 {
-    struct pshm_status status;
-    return read_status(op, &status) < 0
-               ? NULL : PyLong_FromLong((long)(status.mode & 07777));
-}
-
-const char handle_get_uid_doc[] =
-    "The user id of the object's owner.\n" AFTER_CLOSE;
-
-PyObject *
-handle_get_uid(PyObject *op, void *Py_UNUSED(closure))
-{
-    struct pshm_status status;
-    return read_status(op, &status) < 0
-               ? NULL : PyLong_FromUnsignedLong(status.uid);
-}
-
-const char handle_get_gid_doc[] =
-    "The group id of the object.\n" AFTER_CLOSE;
-
-PyObject *
-handle_get_gid(PyObject *op, void *Py_UNUSED(closure))
-{
-    struct pshm_status status;
-    return read_status(op, &status) < 0
-               ? NULL : PyLong_FromUnsignedLong(status.gid);
+    if (rc < 0 && !PyErr_Occurred()) {
+        raise_errno(rc, now->name);
+    }
+    handle_release(as_handle(op), HANDLE_FD, now);
+    return rc < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 const char handle_chmod_doc[] =
@@ -174,11 +166,7 @@ handle_chmod(PyObject *op, PyObject *value)
     Py_BEGIN_ALLOW_THREADS
     rc = pshm_set_mode(now.fd->fd, mode);
     Py_END_ALLOW_THREADS
-    if (rc < 0) {
-        raise_errno(rc, now.name);
-    }
-    handle_release(as_handle(op), HANDLE_FD, &now);
-    return rc < 0 ? NULL : Py_NewRef(Py_None);
+    return end_change(op, &now, rc);
 }
 
 const char handle_chown_doc[] =
@@ -206,11 +194,7 @@ handle_chown(PyObject *op, PyObject *const *args, Py_ssize_t count,
     Py_BEGIN_ALLOW_THREADS
     rc = pshm_set_owner(now.fd->fd, (uid_t)uid, (gid_t)gid);
     Py_END_ALLOW_THREADS
-    if (rc < 0) {
-        raise_errno(rc, now.name);
-    }
-    handle_release(as_handle(op), HANDLE_FD, &now);
-    return rc < 0 ? NULL : Py_NewRef(Py_None);
+    return end_change(op, &now, rc);
 }
 
 const char handle_get_seals_doc[] =
@@ -281,6 +265,5 @@ handle_add_seals(PyObject *op, PyObject *value)
     if (rc < 0) {
         raise_seals(rc, &now);
     }
-    handle_release(as_handle(op), HANDLE_FD, &now);
-    return rc < 0 ? NULL : Py_NewRef(Py_None);
+    return end_change(op, &now, rc);
 }
