@@ -257,7 +257,7 @@ pshm_robust_refused(struct pshm_thread *self, struct pshm_robust *r,
 /* How often a spin reads the word; how long it pauses before each, so that the
  * owner can use the cache line; and how many attempts after a spin in vain do
  * not spin. In all some microseconds, less than a sleep takes. */
-enum { LOOKS = 8, PAUSES = 40, MOST_SKIPPED = 64 };
+enum { LOOKS = 8, PAUSES = 40, MOST_SKIPPED = 63 };
 
 static inline void
 relax(void)
