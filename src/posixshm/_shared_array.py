@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ._core import SharedMemory, _array_type
 
+__all__ = ["SharedArray", "attach", "on"]
+
 _ItemT = TypeVar("_ItemT", bound=np.generic)
 if TYPE_CHECKING:
     _Base = np.ndarray
