@@ -29,7 +29,13 @@ get() {
 }
 
 install_free_threaded() { # without debugging information, which would add a quarter to the time
-    find_python 3.13t || get get-python-freethreaded "$cache/py3.13t" OPT=-O2
+    if ! find_python 3.13t; then
+        if [ -n "${POSIXSHM_SHARED_TOOLS:-}" ]; then
+            get get-python-freethreaded "$cache/py3.13t" OPT=-O2
+        else
+            echo "cannot install it: POSIXSHM_SHARED_TOOLS is not set"
+        fi
+    fi
 }
 
 copy_tree() { # copy_tree FOLDER: copies the files of a clean clone, with the uncommitted changes
