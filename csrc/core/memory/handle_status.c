@@ -136,7 +136,8 @@ STATUS(mode, status.mode & 07777,
 STATUS(uid, status.uid, "The user id of the object's owner.")
 STATUS(gid, status.gid, "The group id of the object.")
 
-/* The end of a method that changed the object. An exception that is set stays. */
+/* The end of a method that changed the object.  An exception that is set
+ * stays. */
 static PyObject *
 end_change(PyObject *op, handle_state *now, int rc)
 {
