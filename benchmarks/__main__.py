@@ -30,7 +30,7 @@ NAMES = (
     *("names", "pages", "save", "travel", "handover", "views"),
 )
 PROCESSES = 3
-SECONDS, QUICK_SECONDS = 4.0, 0.25  # for each case, in all its processes together
+SECONDS, QUICK_SECONDS = 3.0, 0.25  # for each case, in all its processes together
 
 
 def question_of(name: str) -> Any:
