@@ -22,7 +22,7 @@ from pathlib import Path
 
 import _fork_server
 import pytest
-from _processes import SHM, shm_names
+from _processes import SHM, build_faults, shm_names
 
 DEADLINE = 60.0  # seconds; a longer wait is a hang
 _PREFIX = f"posixshm-test-{os.getpid()}-"
@@ -370,6 +370,12 @@ def run_python(start_python):
         return result[1] if check else result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def faults(tmp_path_factory):
+    """The environment of a child that uses _processes.Faults."""
+    return build_faults(tmp_path_factory.mktemp("faults"))
 
 
 # -- threads ------------------------------------------------------------------------------------

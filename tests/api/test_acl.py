@@ -19,7 +19,6 @@ from _processes import (
     PATH,
     SHM,
     SOMEBODY,
-    build_faults,
     cannot_be_tested,
     needs_acl_programs,
     needs_acls,
@@ -576,7 +575,7 @@ def test_an_object_has_its_list_before_its_name(name):
         assert seen == [attribute_of(shm)] != [b""]
 
 
-def test_a_temporary_name_never_gives_more_access_than_the_list(run_python, tmp_path, name):
+def test_a_temporary_name_never_gives_more_access_than_the_list(run_python, faults, name):
     """Without /proc. Only the owner can open the object until it has its list."""
     code = """
         import errno, os, stat, sys
@@ -603,7 +602,7 @@ def test_a_temporary_name_never_gives_more_access_than_the_list(run_python, tmp_
             shm.close()
             assert seen == [expected], (call, list(map(oct, seen)))
     """
-    run_python(code, name, env=build_faults(tmp_path))
+    run_python(code, name, env=faults)
 
 
 # -- access by other users ----------------------------------------------------------------------

@@ -29,10 +29,10 @@ def guarded(run_python, name):
     return run
 
 
-@pytest.fixture
-def handler(tmp_path):
+@pytest.fixture(scope="module")
+def handler(tmp_path_factory):
     """The path of the library that installs a SIGBUS handler, built from tests/unit/bus_handler.c."""
-    return build_c("bus_handler.c", tmp_path, "-shared", "-fPIC")
+    return build_c("bus_handler.c", tmp_path_factory.mktemp("handler"), "-shared", "-fPIC")
 
 
 def needs_numpy():

@@ -12,7 +12,7 @@ import time
 
 import conftest
 import pytest
-from _processes import PATH, SHM, Faults, build_faults, go, needs_mounts, needs_root
+from _processes import PATH, SHM, Faults, go, needs_mounts, needs_root
 from _waits import until
 
 import posixshm
@@ -608,11 +608,6 @@ def test_a_name_that_is_created_again_and_again(start_python, name):
     creators[0].say("stop")
     assert int(creators[0].finish()[1]) > 0
     assert left(name) == []
-
-
-@pytest.fixture(scope="module")
-def faults(tmp_path_factory):
-    return build_faults(tmp_path_factory.mktemp("faults"))
 
 
 # A reclaimer that is stopped or killed at one of its system calls.

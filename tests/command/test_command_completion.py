@@ -69,7 +69,7 @@ def test_a_name_runs_no_command_in_bash(command, make, names, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
+@pytest.mark.parametrize("shell", [pytest.param("zsh", marks=pytest.mark.long), "fish"])
 def test_the_script_loads(shell, tmp_path, command):
     if shutil.which(shell) is None:
         cannot_be_tested(f"{shell} is not installed")

@@ -141,6 +141,7 @@ def test_ctrl_c_does_not_interrupt_a_worker():
         assert demo.finish() == (0, "")
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_one_line_of_error():
     with Demo() as demo:
         demo.stop_in_its_work()
@@ -172,7 +173,10 @@ def test_a_closed_standard_output():
 
 @pytest.mark.parametrize(
     ("package", "options", "extra"),
-    [("numpy", [], "numpy"), ("matplotlib", ["--plot", "demo.png"], "plot")],
+    [
+        ("numpy", [], "numpy"),
+        pytest.param("matplotlib", ["--plot", "demo.png"], "plot", marks=pytest.mark.long),
+    ],
 )
 def test_a_missing_package_is_one_line_of_error(package, options, extra, tmp_path):
     code, complaint = bad("demo", *options, env=without(tmp_path, package), cwd=tmp_path)

@@ -63,7 +63,9 @@ def test_the_table_of_sizes():
 OLD, NEW = (struct.unpack("d", bytes([n]) * 8)[0] for n in (17, 34))
 
 
-@pytest.mark.parametrize("read", ["view", "numpy", "memoryview"])
+@pytest.mark.parametrize(
+    "read", ["view", *(pytest.param(way, marks=pytest.mark.long) for way in ("numpy", "memoryview"))]
+)
 def test_an_aligned_float_is_old_or_new(read):
     """A process writes two values alternately, in each way."""
     shm = SharedMemory.anonymous(4096)

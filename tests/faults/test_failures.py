@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-from _processes import build_faults
 
 # aio is pure Python; the drop-in gives nameless objects a name that the cycle does not learn.
 MODULES = "array atomic primitives functions guard handle memory numpy view waits".split()
@@ -14,11 +13,6 @@ pytestmark = [
         sys.version_info >= (3, 12), reason="from 3.12 on CPython itself crashes if memory runs out"
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def faults(tmp_path_factory):
-    return build_faults(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.mark.long
@@ -34,6 +28,7 @@ def test_a_failed_creation_leaves_no_name(run_python, faults, name):
     run_python(code, name, env=faults, timeout=200)
 
 
+@pytest.mark.long
 def test_python_functions_of_the_package_without_memory(run_python, faults, name):
     code = """
         import sys

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from _processes import SHM, Faults, build_faults, cannot_be_tested, go, needs_mounts
+from _processes import SHM, Faults, cannot_be_tested, go, needs_mounts
 from _scenes import scenes
 
 from posixshm import SharedMemory, listdir, reclaim
@@ -33,9 +33,9 @@ WITHOUT_PROC = groups(kind for kind in scenes().values() if kind.without_proc)
 
 
 @pytest.fixture(scope="module")
-def faults(tmp_path_factory):
+def faults(faults):
     needs_mounts()
-    return build_faults(tmp_path_factory.mktemp("faults"))
+    return faults
 
 
 @pytest.fixture

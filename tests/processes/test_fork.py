@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from _processes import PATH, SHM, build_faults, needs_mounts
+from _processes import PATH, SHM, needs_mounts
 
 from posixshm import SharedMemory, reclaim
 
@@ -306,11 +306,6 @@ assert shm.is_linked()
 shm.unlink()
 """
     run_python(code, name, env=PATH)
-
-
-@pytest.fixture(scope="module")
-def faults(tmp_path_factory):
-    return build_faults(tmp_path_factory.mktemp("faults"))
 
 
 IN_THE_MIDDLE = """

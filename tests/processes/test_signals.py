@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from _processes import PATH, TESTS, build_faults, needs_mounts
+from _processes import PATH, TESTS, needs_mounts
 
 START = """
 import errno, gc, os, signal, sys, threading, time, warnings
@@ -300,9 +300,9 @@ thread.join()
 
 
 @pytest.fixture(scope="module")
-def faults(tmp_path_factory):
+def faults(faults):
     needs_mounts()
-    return build_faults(tmp_path_factory.mktemp("faults"))
+    return faults
 
 
 MAKES = {
