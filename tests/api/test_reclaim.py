@@ -566,7 +566,7 @@ def test_a_name_that_is_created_again_and_again(start_python, name):
         name = sys.argv[1]
         ready()
         rounds = 0
-        while not stopped():
+        while rounds == 0 or not stopped():
             with SharedMemory.create(name, 100) as shm:
                 for _ in range(rounds % 3):
                     assert shm.is_linked(), "a reclaimer removed an object in use"
