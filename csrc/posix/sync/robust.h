@@ -192,7 +192,7 @@ pshm_robust_link(const struct pshm_robust *r)
 #endif
 }
 
-/* Where its forward link leads, or 0. */
+/* The address to which its forward link leads, or 0. */
 static inline uintptr_t
 pshm_robust_next(const struct pshm_robust *r)
 {

@@ -6,8 +6,8 @@
 #ifdef PSHM_ROBUST_LINKS
 
 /* A link is the address of the neighbour's forward link, which follows the
- * neighbour's backward link. Its lowest bit is a flag. Side 0 is the mutex
- * locked after this one, and side 1 the mutex locked before it. */
+ * neighbour's backward link. Its lowest bit is a flag. On side 0 of a mutex is
+ * the mutex locked after it, and on side 1 the mutex locked before it. */
 static const uintptr_t flag_bit = 1;
 
 static bool links_known;
@@ -68,8 +68,8 @@ pshm_robust_is_unlinked(const struct pshm_robust *r)
 
 /* A mutex of another library may be on this side, unless the recorded neighbour
  * leads to this mutex. In front of the mutex that was recorded last, there is
- * one only if the head does not lead to this mutex. Its links are not checked;
- * nor are those in an unknown list. */
+ * one only if the head does not lead to this mutex. Its links are not checked,
+ * and neither are links in an unknown list. */
 static bool
 is_right(const struct pshm_thread *self, uintptr_t link, int side,
          uintptr_t found, uintptr_t recorded)

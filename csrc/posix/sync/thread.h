@@ -88,7 +88,7 @@ pshm_thread_unlocked(struct pshm_thread *self, uintptr_t link)
     }
 }
 
-/* How many mutexes the calling thread had locked when it had locked this one;
+/* How many mutexes the calling thread had locked when it had locked this mutex;
  * 0: it has not locked it. */
 static inline unsigned
 pshm_thread_position(const struct pshm_thread *self, uintptr_t link)
