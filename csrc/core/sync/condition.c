@@ -72,34 +72,6 @@ condition_attach(PlacedObject *base, const placed_params *params)
 
 /* ---- Waiting and notifying ---- */
 
-/* Returns how many times this thread had acquired the lock; or -1. */
-static int
-release_all(LockObject *lock)
-{
-    int depth = (int)lock->mstate.depth;
-    for (int i = 0; i < depth; i++) {
-        if (lock_release(lock) < 0) {
-            return -1;
-        }
-    }
-    return depth;
-}
-
-/* Returns 0, or -1 with an exception and without the lock. */
-static int
-acquire_all(LockObject *lock, int depth)
-{
-    for (int i = 0; i < depth; i++) {
-        if (lock_acquire(lock, NULL, false) < 0) {
-            while (i-- > 0) {
-                (void)lock_release(lock);
-            }
-            return -1;
-        }
-    }
-    return 0;
-}
-
 /* The wait ends with the exception that is set. If the lock cannot be acquired
  * for that, it ends with the exception of that attempt, whose context is the
  * first one. */
@@ -107,7 +79,7 @@ static void
 end_raising(ConditionObject *self, struct pshm_waiter *waiter, int depth)
 {
     PyObject *first = core_take_error();
-    if (acquire_all(self->lock, depth) == 0) {
+    if (lock_acquire_all(self->lock, depth) == 0) {
         pshm_condition_leave(self->condition, waiter);
         core_set_error(first);
         return;
@@ -154,7 +126,7 @@ wait_once(ConditionObject *self, wait_timeout timeout)
     struct pshm_waiter waiter;
     pshm_condition_enter(condition, &waiter);
     for (;;) {
-        int depth = release_all(self->lock);
+        int depth = lock_release_all(self->lock);
         if (depth < 0) {
             return -1;
         }
@@ -163,7 +135,7 @@ wait_once(ConditionObject *self, wait_timeout timeout)
             end_raising(self, &waiter, depth);
             return -1;
         }
-        if (acquire_all(self->lock, depth) < 0) {
+        if (lock_acquire_all(self->lock, depth) < 0) {
             return -1;
         }
         if (pshm_condition_claim(condition, &waiter)) {

@@ -253,6 +253,32 @@ lock_release(LockObject *self)
            : rc < 0     ? placed_raise(&self->base, rc) : 0;
 }
 
+int
+lock_release_all(LockObject *lock)
+{
+    int depth = (int)lock->mstate.depth;
+    for (int i = 0; i < depth; i++) {
+        if (lock_release(lock) < 0) {
+            return -1;
+        }
+    }
+    return depth;
+}
+
+int
+lock_acquire_all(LockObject *lock, int depth)
+{
+    for (int i = 0; i < depth; i++) {
+        if (lock_acquire(lock, NULL, false) < 0) {
+            while (i-- > 0) {
+                (void)lock_release(lock);
+            }
+            return -1;
+        }
+    }
+    return 0;
+}
+
 PyDoc_STRVAR(
     lock_release_doc,
     "release($self, /)\n--\n\n"

@@ -33,6 +33,14 @@ int lock_acquire(LockObject *self, wait_timeout *timeout, bool recover);
 /* Release the lock. Returns 0, or -1 with RuntimeError or OSError. */
 int lock_release(LockObject *self);
 
+/* Release the lock as often as this thread acquired it. Returns how often; or
+ * -1 with an exception. */
+int lock_release_all(LockObject *self);
+
+/* Acquire it as often again. Returns 0, or -1 with an exception and without
+ * the lock. */
+int lock_acquire_all(LockObject *self, int depth);
+
 /* The owner notified a condition: wake so many waiters after the release. */
 void lock_wake_later(LockObject *self, struct pshm_condition *condition,
                      unsigned most);
