@@ -78,7 +78,7 @@ futex_of(struct pshm_rw_slot *slot)
 
 /* Returns NULL if all slots are taken. */
 static struct pshm_rw_slot *
-take_slot(struct pshm_rwlock *rw, const struct pshm_rw_state *state)
+take_slot(struct pshm_rwlock *rw, struct pshm_rw_state *state)
 {
     /* Threads begin at different slots. */
     unsigned first = pshm_thread()->id;
@@ -93,6 +93,7 @@ take_slot(struct pshm_rwlock *rw, const struct pshm_rw_state *state)
                                   memory_order_relaxed);
             atomic_store_explicit(&slot->object, state->number,
                                   memory_order_relaxed);
+            atomic_fetch_add_explicit(&state->reads, 1, memory_order_relaxed);
             return slot;
         }
     }
@@ -111,6 +112,13 @@ leave_slot(struct pshm_rw_slot *slot)
         & WAITED) {
         (void)pshm_futex_wake(futex_of(slot), INT_MAX);
     }
+}
+
+static void
+stop_reading(struct pshm_rw_slot *slot, struct pshm_rw_state *state)
+{
+    atomic_fetch_sub_explicit(&state->reads, 1, memory_order_relaxed);
+    leave_slot(slot);
 }
 
 /* Empty the slot of another thread, if this is still its word. */
@@ -322,12 +330,12 @@ wait_for_readers(struct pshm_rwlock *rw, struct pshm_rw_state *state,
 }
 
 static bool
-read_at_once(struct pshm_rwlock *rw, const struct pshm_rw_state *state)
+read_at_once(struct pshm_rwlock *rw, struct pshm_rw_state *state)
 {
     struct pshm_rw_slot *slot = take_slot(rw, state);
     bool open = slot != NULL && atomic_load(&rw->entry) == 0;
     if (slot != NULL && !open) {
-        leave_slot(slot);
+        stop_reading(slot, state);
     }
     return open;
 }
@@ -389,7 +397,7 @@ pshm_rw_release(struct pshm_rwlock *rw, struct pshm_rw_state *state)
     if (slot == NULL) {
         return -EPERM;
     }
-    leave_slot(slot);
+    stop_reading(slot, state);
     return 0;
 }
 
@@ -428,7 +436,10 @@ is_of_this_process(uint64_t word)
 int
 pshm_rw_abandon(struct pshm_rwlock *rw, struct pshm_rw_state *state)
 {
-    for (unsigned i = 0; i < PSHM_SLOTS; i++) {
+    bool reads = atomic_load_explicit(&state->reads, memory_order_relaxed) > 0;
+    /* A state that does not read leaves the memory alone: another process may
+     * have truncated the object. */
+    for (unsigned i = 0; reads && i < PSHM_SLOTS; i++) {
         struct pshm_rw_slot *slot = slot_at(rw, i);
         uint64_t word = atomic_load(&slot->reader);
         while (word != 0

@@ -95,6 +95,8 @@ struct pshm_rw_state {
     struct pshm_mutex_state turnstile;
     bool writing;                       /* the owner of the turnstile writes */
     unsigned number;                    /* unique in this process */
+    atomic_uint reads;                  /* slots that it has taken; in a forked
+                                           child also those of its parent */
     _Atomic(int64_t) looked;            /* when it last checked the readers,
                                            nanoseconds */
 };
