@@ -6,10 +6,11 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from ._core import SharedMemory, _check_room
 
+_T = TypeVar("_T")
 # Bytes per call: large enough for full speed, small enough to answer Ctrl-C between two calls.
 _MOST = 8 << 20
 # Bytes for which the room is checked before any of it is taken.
@@ -32,15 +33,18 @@ def publish(
     fill: Callable[[int], object],
     replace: bool,
     options: Mapping[str, Any],
-) -> SharedMemory:
-    """Return the handle of a new object that `fill` wrote before the object got its name.
+    finish: Callable[[SharedMemory], _T],
+) -> _T:
+    """Create an object that `fill` writes before the object gets its name.
 
     name: None for an anonymous object. fill is called with the descriptor and writes all `size`
-    bytes, which takes their memory. Reserving the memory first would clear each page, and writing
+    bytes, which takes their memory. finish is called with the handle at the end, and its result is
+    returned. Reserving the memory first would clear each page, and writing
     through a mapping would cost a page fault for each page.
 
     Raises OSError as SharedMemory.create does, also if the memory ends while `fill` writes; and
-    what `fill` raises. No object remains then.
+    what `fill` and `finish` raise. No object remains then, except one that has already replaced
+    another.
     """
     make = SharedMemory.anonymous if name is None else SharedMemory.unlinked
     if not (options.get("populate") or options.get("huge_pages")):
@@ -51,6 +55,7 @@ def publish(
             _fill(shm.fileno(), name, size, fill)
             if name is not None:
                 shm.link(name, replace)
+            return finish(shm)
         except BaseException:
             if replace:  # the old object may have lost its name already
                 shm.close()
@@ -61,7 +66,6 @@ def publish(
         if error.filename is None:
             error.filename = name
         raise
-    return shm
 
 
 def _fill(fd: int, name: str | None, size: int, fill: Callable[[int], object]) -> None:

@@ -262,7 +262,7 @@ def save(
 
     if name is None or options.keys() <= _Options.__annotations__.keys():
         try:
-            return on(publish(name, header.end, fill, replace, options), *header)
+            return publish(name, header.end, fill, replace, options, lambda shm: on(shm, *header))
         except OSError as error:
             if name is None or error.errno not in (_NO_TMPFILE if replace else _NO_UNLINKED):
                 raise

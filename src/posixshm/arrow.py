@@ -116,7 +116,7 @@ def write(name: str, table: Any, *, replace: bool = False, **options: Any) -> No
         else:
             _pwrite(fd, memoryview(data), 0)
 
-    publish(name, size, write_to, replace, options).close()
+    publish(name, size, write_to, replace, options, SharedMemory.close)
 
 
 def _write(sink: Any, table: pyarrow.Table) -> None:
