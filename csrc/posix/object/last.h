@@ -7,8 +7,9 @@
  * A process that attaches checks for the mark (mark.h) before it takes its use
  * lock. A process that stops using the object keeps the mark until it has
  * found that no other process has the object open, or that another process has
- * a use lock, and has therefore seen the mark. So no process misses the mark.
- */
+ * a use lock, and has therefore seen the mark. So no process misses the mark,
+ * except one that takes longer than 5 ms from opening the object to its use
+ * lock: then the name stays. */
 #ifndef PSHM_LAST_H
 #define PSHM_LAST_H
 
@@ -18,8 +19,7 @@
 /* Between begin and end the caller unmaps the object. */
 struct pshm_last {
     int fd;                             /* of the object, marked; or -1 */
-    int name_lock;                           /* the name lock (name_lock.h), or
-                                                -1 */
+    int name_lock;                      /* the name lock (name_lock.h), or -1 */
 };
 
 void pshm_last_begin(const struct pshm_name *name, struct pshm_identity id,
