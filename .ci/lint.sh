@@ -87,7 +87,7 @@ lint_wheel() {
 check_types() {
     make_venv "$(command -v python3)" test
     cd "$tree"
-    "$tools/bin/mypy" --strict --python-executable "$venv/bin/python" src tests/contracts/typing_usage.py
+    "$tools/bin/mypy" --strict --python-executable "$venv/bin/python" src benchmarks tests/contracts/typing_usage.py
     # Compare the stubs with the module, from Python 3.12 on, in which buffer methods are visible.
     make_venv "$(find_python 3.13)" test
     pip_for "$venv/bin/python" install -qq "$(pinned mypy)"

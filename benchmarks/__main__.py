@@ -103,8 +103,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def conclude(result: dict[str, Any], args: argparse.Namespace) -> int:
     print("\n".join(["## Goals", "", *report.goals_table(result), "", *report.about(result)]))
     if args.compare:
-        old = json.loads(args.compare.read_text())
-        print("\n".join(["", "## Comparison", "", *report.compared(old, result)]))
+        print("\n".join(["", "## Comparison", "", *report.compared(args.compare, result)]))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
     if args.publish:
@@ -114,19 +113,48 @@ def conclude(result: dict[str, Any], args: argparse.Namespace) -> int:
     return report.status_of(result) if args.check else 0
 
 
+def positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be greater than 0, not {text}")
+    return number
+
+
+def read_run(text: str) -> dict[str, Any]:
+    """The figures in a file that --json wrote. Read before the run, which takes minutes."""
+    try:
+        found: dict[str, Any] = json.loads(Path(text).read_text())
+        for tables in (report.goals_table, report.about):
+            tables(found)
+        report.compared(found, found)
+        return found
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text}: {error.strerror}") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text} is not a file that --json wrote") from None
+
+
+def can_write(file: Path) -> bool:
+    return not file.is_dir() and os.access(file if file.exists() else file.parent, os.W_OK)
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="short rounds, nothing large")
-    parser.add_argument("--seconds", type=float, help=f"for each case ({SECONDS:g})")
+    parser.add_argument("--seconds", type=positive, help=f"for each case ({SECONDS:g})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    parser.add_argument("--compare", type=Path, metavar="OLD", help="with the figures of this file")
+    parser.add_argument(
+        "--compare", type=read_run, metavar="OLD", help="with the figures in this file"
+    )
     parser.add_argument(
         "--check",
         action="store_true",
         help="exit status 1 if a goal is missed, 3 if the run was too noisy to tell",
     )
-    parser.add_argument("--stored", type=Path, metavar="FILE", help="use these figures; do not run")
+    parser.add_argument(
+        "--stored", type=read_run, metavar="FILE", help="use these figures; do not run"
+    )
     parser.add_argument(
         "--publish",
         action="store_true",
@@ -137,7 +165,12 @@ def arguments() -> argparse.Namespace:
     for name in args.names:
         if name not in NAMES:
             parser.error(f"there is no benchmark {name!r}; there are: {', '.join(NAMES)}")
-    if args.publish and (args.names or args.quick):
+    if args.json and not can_write(args.json):
+        parser.error(f"--json: cannot write {args.json}")
+    if args.stored and (args.names or args.quick or args.seconds):
+        parser.error("--stored does not run anything: leave out NAME, --quick and --seconds")
+    words = args.stored["command"].split() if args.stored else args.names
+    if args.publish and (args.quick or "--quick" in words or not set(NAMES).isdisjoint(words)):
         parser.error("--publish needs a full run: all questions, without --quick")
     return args
 
@@ -152,7 +185,7 @@ def main() -> int:
             args.work,
         )
         return 0
-    result = json.loads(args.stored.read_text()) if args.stored else measure(args)
+    result = args.stored or measure(args)
     return conclude(result, args)
 
 

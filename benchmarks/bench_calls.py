@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .cycles import Cycles, anonymous, attaching, creating
-from .harness import Case, Contender, Settings
+from .harness import Case, Contender, Settings, constant
 from .peers import posixshm, scratch_names
 
 SIZE = 4 << 10
@@ -60,8 +60,7 @@ def cases(_: Settings) -> Iterator[Case]:
     for title, found in CYCLES.items():
         calls = {who: count(title, who) for who in found()}
         contenders = [
-            Contender(who, lambda _, number=calls[who]: number, kind)
-            for who, (kind, _, _) in found().items()
+            Contender(who, constant(calls[who]), kind) for who, (kind, _, _) in found().items()
         ]
         yield Case(f"system calls: {title}", contenders, unit="count", once=True, rounds=1)
 

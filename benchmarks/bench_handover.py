@@ -183,7 +183,8 @@ class Exchange:
     def __init__(self, way: Way, queue: Any, name: str, source: Any) -> None:
         self.items, self.take = way(name, source)
         far, near = MP.Pipe(duplex=False)
-        self.receive, self.send = (queue.get, queue.put) if queue else (far.recv, near.send)
+        self.receive: Callable[[], Any] = queue.get if queue else far.recv
+        self.send: Callable[[Any], None] = queue.put if queue else near.send
         self.answers, self.back = MP.Pipe(duplex=False)
         self.source, self.number = source, 0
 

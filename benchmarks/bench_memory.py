@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .harness import Case, Contender, Goal, Kind, Settings
+from .harness import Case, Contender, Goal, Kind, Settings, constant
 from .peers import UNTRACKED, StdlibSharedMemory, floor, posix_ipc, posixshm, scratch_names
 
 COUNT = 300
@@ -52,7 +52,7 @@ def allocated() -> int:
 
     mallinfo2 = ctypes.CDLL(None).mallinfo2  # glibc 2.33
     mallinfo2.restype = Mallinfo2
-    return mallinfo2().uordblks
+    return int(mallinfo2().uordblks)
 
 
 def children() -> int:
@@ -101,7 +101,8 @@ def count(who: str) -> dict[str, float]:
 def counted(who: str) -> dict[str, float]:
     command = [sys.executable, "-m", __spec__.name, who]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+    counts: dict[str, float] = json.loads(done.stdout)
+    return counts
 
 
 def cases(_: Settings) -> Iterator[Case]:
@@ -109,8 +110,7 @@ def cases(_: Settings) -> Iterator[Case]:
 
     def case(title: str, what: str, goal: Goal) -> Case:
         contenders = [
-            Contender(who, lambda _, value=found[who][what]: value, kind)
-            for who, (_, kind) in MAKERS.items()
+            Contender(who, constant(found[who][what]), kind) for who, (_, kind) in MAKERS.items()
         ]
         unit = "B" if what == "bytes" else "count"
         return Case(title, contenders, [goal], unit=unit, once=True, rounds=1)

@@ -33,7 +33,8 @@ def names(count: int) -> Iterator[str]:
 
 def listing_case(prefix: str, count: int) -> Case:
     def raw(_: int) -> float:
-        return floor().raw_names(prefix, "list", count)
+        took: float = floor().raw_names(prefix, "list", count)
+        return took
 
     def listing(function: Callable[[], list[str]]) -> Batch:
         def batch(_: int) -> float:
@@ -73,7 +74,7 @@ def reclaim_case(prefix: str, count: int) -> Case:
     make = floor().raw_names
 
     def raw(_: int) -> float:
-        took = make(prefix, "reclaim", count)
+        took: float = make(prefix, "reclaim", count)
         make(prefix, "make", count)
         return took / count
 

@@ -9,8 +9,6 @@ from typing import Any
 from .harness import Case, Contender, Goal, Kind, Settings, control_of, pinned, python_batch
 from .peers import numpy, posixshm, scratch_names, size_text, stdlib_create
 
-KNOWN: dict[Any, Any] = {}
-
 
 class Reference:
     """The floor: a name and an identity, found again in a dictionary."""
@@ -21,6 +19,9 @@ class Reference:
 
     def __reduce__(self) -> Any:
         return find, self.key
+
+
+KNOWN: dict[Any, Reference] = {}
 
 
 def find(*key: Any) -> Reference:

@@ -45,7 +45,7 @@ def lines_of(cases: list[dict[str, Any]], by_time: bool) -> dict[tuple[str, str]
 
 def draw(chart: str, run: dict[str, Any]) -> None:
     """Write figures/CHART.svg."""
-    from matplotlib import pyplot
+    from matplotlib import pyplot  # type: ignore[import-not-found, unused-ignore]
 
     pyplot.rcParams.update({"svg.hashsalt": "posixshm", "svg.fonttype": "none", "font.size": 9})
     cases = [case for case in run["cases"] if case["chart"] == chart]

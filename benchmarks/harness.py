@@ -120,6 +120,11 @@ def timed(work: Callable[[], Any], after: Callable[[], Any] = lambda: None) -> B
     return batch
 
 
+def constant(figure: float) -> Batch:
+    """A figure that was counted before."""
+    return lambda _: figure
+
+
 def control_of(contender: Contender) -> Contender:
     return Contender(f"{contender.name}, once more", contender.batch, "control")
 

@@ -94,7 +94,8 @@ def count(number, running, {", ".join(f"{name}={name}" for name in names)}):
     return done
 """
     exec(source, names)
-    return names["count"]
+    count: Count = names["count"]
+    return count
 
 
 class Race:

@@ -103,7 +103,8 @@ def verdict_of(goal: dict[str, Any], noise: float) -> str:
 
 
 def noise_of_run(run: dict[str, Any]) -> float:
-    return statistics.median([c["noise"] for c in run["cases"] if c["noise"]] or [0.0])
+    noises: list[float] = [case["noise"] for case in run["cases"] if case["noise"]]
+    return statistics.median(noises or [0.0])
 
 
 def verdicts(run: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any], str]]:
@@ -173,7 +174,7 @@ def goal_figure(case: dict[str, Any], goal: dict[str, Any]) -> str:
 
 def goal_bound(case: dict[str, Any], goal: dict[str, Any]) -> str:
     if goal["to"] or goal["at_most"] is None:
-        return goal["text"]
+        return str(goal["text"])
     return f"at most {figure_text(goal['at_most'], case['unit'])}"
 
 
@@ -210,7 +211,8 @@ def overview(run: dict[str, Any]) -> Iterator[str]:
 def about(run: dict[str, Any]) -> list[str]:
     """The machine and the command, and how noisy the run was."""
     noise = noise_of_run(run)
-    worst = max(run["cases"], key=lambda case: case["noise"], default={"noise": 0, "title": "-"})
+    nothing: dict[str, Any] = {"noise": 0.0, "title": "-"}
+    worst = max(run["cases"], key=lambda case: case["noise"], default=nothing)
     lines = [f"- {key}: {value}" for key, value in run["machine"].items()]
     lines.append(f"- command: `{run['command']}`, {run['seconds']:.0f} seconds, {run['when']}")
     said = ", too much for conclusions" if noise > TOO_NOISY else ""

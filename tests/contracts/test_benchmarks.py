@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 
 import pytest
 from _documents import ROOT
@@ -18,7 +19,7 @@ from _processes import cannot_be_tested
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import publish, report  # noqa: E402
-from benchmarks.__main__ import NAMES  # noqa: E402
+from benchmarks.__main__ import NAMES, main, read_run  # noqa: E402
 from benchmarks.harness import Case, Contender, Goal  # noqa: E402
 
 pytestmark = [pytest.mark.once]
@@ -151,10 +152,45 @@ def test_compare(tmp_path):
     assert "| a case | posixshm | floor | 1.10 | 1.32 | +20 % | 3.0 % | slower |" in done.stdout
 
 
-def test_an_unknown_question_is_refused():
-    done = bench("nothing")
-    assert done.returncode == 2
-    assert "there is no benchmark 'nothing'" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "there is no benchmark 'nothing'"),
+        (["lock", "--compare", "absent.json"], "cannot read absent.json: No such file"),
+        (["lock", "--compare", "README.md"], "README.md is not a file that --json wrote"),
+        (["--stored", "benchmarks"], "cannot read benchmarks: Is a directory"),
+        (["lock", "--json", "absent/new.json"], "cannot write absent/new.json"),
+        (["lock", "--json", "tests"], "cannot write tests"),
+        (["lock", "--seconds", "-1"], "must be greater than 0, not -1"),
+        (["lock", "--seconds", "nan"], "must be greater than 0, not nan"),
+        (["lock", "--stored", "benchmarks/results.json"], "--stored does not run anything"),
+        (["lock", "--publish"], "--publish needs a full run"),
+    ],
+)
+def test_bad_arguments_are_refused_before_the_run(monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit) as error:
+        main()
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["[]", "1", "{}", '{"cases": []}', '{"cases": [{}]}'])
+def test_a_file_of_another_kind_is_refused(tmp_path, content):
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(ArgumentTypeError, match="is not a file that --json wrote"):
+        read_run(str(path))
+
+
+def test_only_a_full_run_is_published(tmp_path, monkeypatch, capsys):
+    for words in ("lock", "--quick"):
+        path = stored(tmp_path, {**run_of(105.0), "command": f"python -m benchmarks {words}"})
+        monkeypatch.setattr(sys, "argv", ["benchmarks", "--stored", str(path), "--publish"])
+        with pytest.raises(SystemExit):
+            main()
+        assert "--publish needs a full run" in capsys.readouterr().err
 
 
 # -- the documents -------------------------------------------------------------

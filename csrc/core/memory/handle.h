@@ -233,7 +233,8 @@ int handle_register(core_state *state);
 
 #define HANDLE_CLASS_METHODS(X)                                              \
     X(create) X(anonymous) X(unlinked)                /* handle_create.c */   \
-    X(open) X(from_fd)                               /* handle_open.c */
+    X(open)                                          /* handle_attach.c */   \
+    X(from_fd)                                       /* handle_from_fd.c */
 
 #define HANDLE_KEYWORD_METHODS(X)                                            \
     X(link) X(rename)                                /* handle_names.c */    \
