@@ -388,6 +388,28 @@ def test_a_pickler_of_another_package(run_python):
     )
 
 
+@pytest.mark.parametrize("function", ["dump", "ForkingPickler.dumps"])
+def test_multiprocessing_is_imported_after_the_handle_was_made(run_python, function):
+    """The first pickler is made before the reducer of descriptors exists."""
+    run_python(
+        f"""
+        import posixshm, io, pickle, sys
+        shm = posixshm.SharedMemory.anonymous(100)
+        shm.buf[0] = 9
+        assert "multiprocessing" not in sys.modules
+        from multiprocessing import reduction
+        stream = io.BytesIO()
+        if {function!r} == "dump":
+            reduction.dump([shm, shm], stream)
+            data = stream.getvalue()
+        else:
+            data = reduction.ForkingPickler.dumps([shm, shm])
+        one, other = pickle.loads(data)
+        assert one is other and one.buf[0] == 9
+        """
+    )
+
+
 def test_a_forged_pickle_is_an_error_or_the_object(shm):
     """A forged pickle is an error or this object; never a crash or an incomplete object."""
     attach, arguments, *_ = shm.__reduce__()
