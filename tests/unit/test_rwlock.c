@@ -428,6 +428,43 @@ get_ownerdead(void *context)
     return 0;
 }
 
+struct attempt {
+    struct peer peer;
+    bool pending;
+};
+
+/* A signal handler forked during the attempt to write. */
+static int
+go_on_in_a_child(void *context)
+{
+    struct attempt *attempt = context;
+    struct peer *peer = &attempt->peer;
+    bool pending = attempt->pending;
+    pshm_rw_undo(peer->rw, &peer->state, &pending);
+    CHECK(!pending);
+    CHECK_IS(atomic_load(&peer->rw->entry), PSHM_ENTRY_CLOSED);
+    CHECK_IS(acquire(peer, true, &attempt->pending, in_ms(5)), -ETIMEDOUT);
+    return is_held(peer);
+}
+
+static void
+child_forked_during_an_attempt_does_not_go_on_with_it(void)
+{
+    struct attempt attempt = {.peer = make()};
+    struct peer *peer = &attempt.peer;
+    _Atomic(uint64_t) *slot = &peer->rw->lines[5].slots[1].reader;
+    atomic_store(slot, (uint64_t)getpid());
+    CHECK_IS(pshm_rw_acquire(peer->rw, &peer->state, true, &attempt.pending,
+                             PSHM_NEVER),
+             -EINTR);
+    CHECK(attempt.pending);
+    atomic_store(slot, 0);              /* the reader left */
+    CHECK_IS(child_run(go_on_in_a_child, &attempt), 0);
+    CHECK_IS(acquire(peer, true, &attempt.pending, before_long()), 0);
+    CHECK_IS(stop(peer), 0);
+    unmake(peer);
+}
+
 /* A writer that cannot repair the data in time. */
 static void
 failed_attempt_to_repair_leaves_the_error(void)
@@ -726,6 +763,7 @@ main(void)
     RUN(slot_of_a_dead_reader_is_free);
     RUN(slot_of_a_replaced_program_is_free);
     RUN(reader_of_another_namespace_counts_as_alive);
+    RUN(child_forked_during_an_attempt_does_not_go_on_with_it);
     RUN(failed_attempt_to_repair_leaves_the_error);
 #ifdef PSHM_ROBUST_LINKS
     RUN(overwritten_turnstile_becomes_inconsistent);

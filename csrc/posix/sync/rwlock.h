@@ -111,7 +111,8 @@ int pshm_rw_open(struct pshm_rwlock *rw, struct pshm_rw_state *state);
 #define PSHM_RW_NOW ((int64_t)0)
 
 /* Acquire the lock to read, or to write. *pending: false at first; the caller
- * holds the turnstile. Returns 0; or
+ * holds the turnstile, unless it is a child that was forked since: then the
+ * attempt begins anew. Returns 0; or
  *
  * -EINTR       call again with the same pending
  *
