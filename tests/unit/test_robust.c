@@ -735,6 +735,90 @@ waiter_gets_enotrecoverable(void)
     unmake(&peer);
 }
 
+/* ---- a wait ---- */
+
+static int
+lock_and_stop(void *context)
+{
+    CHECK_IS(lock(context), 0);
+    return stop_itself(NULL);
+}
+
+/* As if the word changed before each sleep. */
+static void
+word_that_never_matches_does_not_outlast_the_deadline(void)
+{
+    struct peer peer = make(0);
+    pid_t child = child_start_stopped(lock_and_stop, &peer);
+    pshm_fault_arm("futex", 1, PSHM_FAULT_FAIL_ON, EAGAIN);
+    int rc;
+    PATIENTLY(rc, pshm_robust_lock(&peer.place->mutex, &peer.mstate,
+                                   in_ms(5)));
+    (void)pshm_fault_disarm();
+    CHECK_IS(rc, -ETIMEDOUT);
+    child_kill(child);
+    unmake(&peer);
+}
+
+#ifdef PSHM_ROBUST_LINKS
+
+/* Wait until the child, which does nothing else, sleeps in its call. */
+static void
+await_sleep(pid_t child)
+{
+    char path[40], state = 0;
+    (void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)child);
+    for (int64_t end = before_long(); state != 'S' && pshm_now() < end;) {
+        FILE *file = fopen(path, "r");
+        CHECK(file != NULL && fscanf(file, "%*d %*s %c", &state) == 1);
+        (void)fclose(file);
+    }
+    CHECK_IS(state, 'S');
+}
+
+static void
+die_soon(void *context)
+{
+    (void)context;
+    pshm_fault_arm("atomic", 1, PSHM_FAULT_KILL_BEFORE, 0);
+}
+
+static int
+die_when_woken(void *context)
+{
+    pshm_fault_hook(die_soon, context);
+    pshm_fault_arm("futex", 1, PSHM_FAULT_HOOK_AFTER, 0);
+    return lock(context);
+}
+
+/* Without a poll interval. */
+static int
+wait_by_the_c_library(void *context)
+{
+    struct peer *peer = context;
+    CHECK_IS(pthread_mutex_lock(&peer->place->mutex.mutex), 0);
+    CHECK_IS(pthread_mutex_unlock(&peer->place->mutex.mutex), 0);
+    return 0;
+}
+
+/* The wake-up of a waiter that is killed before it locks the mutex. */
+static void
+next_waiter_is_woken_after_a_death(void)
+{
+    struct peer peer = make(0);
+    CHECK_IS(lock(&peer), 0);
+    pid_t first = child_start(die_when_woken, &peer);
+    await_sleep(first);
+    pid_t second = child_start(wait_by_the_c_library, &peer);
+    await_sleep(second);
+    CHECK_IS(unlock(&peer), 0);
+    CHECK_IS(child_wait(first), -SIGKILL);
+    CHECK_IS(child_wait(second), 0);
+    unmake(&peer);
+}
+
+#endif
+
 static void
 unlock_it(void *context)
 {
@@ -1049,6 +1133,10 @@ main(void)
     RUN(two_checks_find_the_ended_owner);
     RUN(kernel_without_robust_mutexes_is_an_error);
     RUN(waiter_gets_enotrecoverable);
+    RUN(word_that_never_matches_does_not_outlast_the_deadline);
+#ifdef PSHM_ROBUST_LINKS
+    RUN(next_waiter_is_woken_after_a_death);
+#endif
     RUN(signal_handler_may_release_a_waiting_owner);
 #ifdef PSHM_ROBUST_LINKS
     RUN(kind_may_change_at_each_step);

@@ -325,16 +325,24 @@ spin(struct pshm_robust *r, struct pshm_mutex_state *mstate)
     return rc;
 }
 
-/* While a thread waits, the kernel must know: if the thread is killed after a
- * wake-up and before it locks the mutex, the kernel wakes the next waiter. */
+/* From before a thread sleeps until it has tried to lock the mutex, the kernel
+ * must know: if the thread is killed after a wake-up and before it locks the
+ * mutex, the kernel wakes the next waiter. The C library's lock and unlock set
+ * the same member. If the links of its mutexes are not known, the next waiter
+ * wakes at the end of its poll interval. */
 static void
 announce(const struct pshm_thread *self, uintptr_t link)
 {
+#ifdef PSHM_ROBUST_LINKS
     struct robust_list_head *head = (struct robust_list_head *)self->list;
     if (head != NULL) {
         head->list_op_pending = (struct robust_list *)link;
         atomic_signal_fence(memory_order_seq_cst);
     }
+#else
+    (void)self;
+    (void)link;
+#endif
 }
 
 /* As the C library does, but a signal ends the wait. A thread that slept marks
@@ -365,11 +373,15 @@ pshm_robust_lock(struct pshm_robust *r, struct pshm_mutex_state *mstate,
                                                   seen | FUTEX_WAITERS))) {
             announce(pshm_thread(), pshm_robust_link(r));
             slept = pshm_futex_sleep(word, seen | FUTEX_WAITERS, end);
-            announce(pshm_thread(), 0);
         }
         rc = pshm_robust_try(r, mstate);
+        announce(pshm_thread(), 0);
         if (rc == 0 || rc == -EOWNERDEAD) {
             (void)atomic_fetch_or(word, FUTEX_WAITERS);
+        }
+        /* As pshm_futex_wait: the word may never be as it was read. */
+        else if (slept == 0 && pshm_now() >= end) {
+            slept = -ETIMEDOUT;
         }
     }
     if ((rc == -EBUSY || rc == -EDEADLK) && slept < 0) {
