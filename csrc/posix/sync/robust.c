@@ -325,26 +325,6 @@ spin(struct pshm_robust *r, struct pshm_mutex_state *mstate)
     return rc;
 }
 
-/* From before a thread sleeps until it has tried to lock the mutex, the kernel
- * must know: if the thread is killed after a wake-up and before it locks the
- * mutex, the kernel wakes the next waiter. The C library's lock and unlock set
- * the same member. If the links of its mutexes are not known, the next waiter
- * wakes at the end of its poll interval. */
-static void
-announce(const struct pshm_thread *self, uintptr_t link)
-{
-#ifdef PSHM_ROBUST_LINKS
-    struct robust_list_head *head = (struct robust_list_head *)self->list;
-    if (head != NULL) {
-        head->list_op_pending = (struct robust_list *)link;
-        atomic_signal_fence(memory_order_seq_cst);
-    }
-#else
-    (void)self;
-    (void)link;
-#endif
-}
-
 /* As the C library does, but a signal ends the wait. A thread that slept marks
  * the word when it has locked the mutex, because other threads may sleep, and
  * the wake-up was for one of them. */
@@ -371,11 +351,11 @@ pshm_robust_lock(struct pshm_robust *r, struct pshm_mutex_state *mstate,
             && (seen & FUTEX_WAITERS
                 || atomic_compare_exchange_strong(word, &seen,
                                                   seen | FUTEX_WAITERS))) {
-            announce(pshm_thread(), pshm_robust_link(r));
+            pshm_robust_announce(r);
             slept = pshm_futex_sleep(word, seen | FUTEX_WAITERS, end);
         }
         rc = pshm_robust_try(r, mstate);
-        announce(pshm_thread(), 0);
+        pshm_robust_announce(NULL);
         if (rc == 0 || rc == -EOWNERDEAD) {
             (void)atomic_fetch_or(word, FUTEX_WAITERS);
         }

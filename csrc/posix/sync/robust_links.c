@@ -111,6 +111,18 @@ pshm_robust_unlink(struct pshm_robust *r)
     return true;
 }
 
+/* As the C library does in its own functions. */
+void
+pshm_robust_announce(const struct pshm_robust *r)
+{
+    struct robust_list_head *head = (void *)pshm_thread()->list;
+    if (head != NULL) {
+        head->list_op_pending = r == NULL ? NULL
+                                          : (void *)pshm_robust_link(r);
+        atomic_signal_fence(memory_order_seq_cst);
+    }
+}
+
 #else
 
 void
@@ -137,6 +149,12 @@ pshm_robust_unlink(struct pshm_robust *r)
 {
     (void)r;
     return false;
+}
+
+void
+pshm_robust_announce(const struct pshm_robust *r)
+{
+    (void)r;
 }
 
 #endif

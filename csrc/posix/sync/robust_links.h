@@ -19,4 +19,10 @@ bool pshm_robust_is_unlinked(const struct pshm_robust *r);
  * lead to it. Returns whether they do. */
 bool pshm_robust_unlink(struct pshm_robust *r);
 
+/* Before the calling thread sleeps until r may be free; NULL: after it has then
+ * tried to lock r. If it is killed after a wake-up and before it locks r, the
+ * kernel wakes the next waiter. Does nothing with another C library, in which
+ * the next waiter wakes at the end of its poll interval. */
+void pshm_robust_announce(const struct pshm_robust *r);
+
 #endif

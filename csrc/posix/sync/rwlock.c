@@ -233,20 +233,12 @@ lock_turnstile(struct pshm_rwlock *rw, struct pshm_rw_state *state,
     return rc;
 }
 
-/* Does an attempt that is pending hold the turnstile? Not in a child that a
- * signal handler forked during the attempt. */
-static bool
-holds_turnstile(const struct pshm_rw_state *state, bool pending)
-{
-    return pending && pshm_mutex_state_mine(&state->turnstile);
-}
-
 /* Unlock the turnstile. An inconsistent lock stays closed. */
 void
 pshm_rw_undo(struct pshm_rwlock *rw, struct pshm_rw_state *state,
              bool *pending)
 {
-    *pending = holds_turnstile(state, *pending);
+    *pending = *pending && pshm_mutex_state_mine(&state->turnstile);
     if (*pending && is_inconsistent(rw)) {
         set_entry(rw, PSHM_ENTRY_CLOSED);
         pshm_lock_release_unrepaired(&rw->turnstile, &state->turnstile);
@@ -353,7 +345,8 @@ int
 pshm_rw_acquire(struct pshm_rwlock *rw, struct pshm_rw_state *state,
                 bool writes, bool *pending, int64_t deadline)
 {
-    *pending = holds_turnstile(state, *pending);
+    /* A child that a signal handler forked holds nothing. */
+    *pending = *pending && pshm_mutex_state_mine(&state->turnstile);
     if (!*pending && !writes && read_at_once(rw, state)) {
         return 0;
     }
