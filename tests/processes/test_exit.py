@@ -296,6 +296,30 @@ started.wait()
         assert names_with(name) == []
 
 
+def test_an_object_that_gets_its_name_after_its_finalizer_has_run(run_python, name):
+    """A daemon thread may be giving an object its name while the process ends."""
+    code = """
+import threading
+from posixshm._core import _remove_all
+
+def make(number):
+    kept.append([SharedMemory.create(f"{name}{number}-{i}", 10, delete=True) for i in range(1000)])
+
+kept = []
+threads = [threading.Thread(target=make, args=(number,)) for number in range(3)]
+for thread in threads:
+    thread.start()
+while any(thread.is_alive() for thread in threads):
+    _remove_all()  # as at the end of the process
+for thread in threads:
+    thread.join()
+assert len(kept) == 3
+"""
+    for _ in range(3):
+        run_python(START + code, name)
+        assert names_with(name) == []
+
+
 @pytest.mark.parametrize("delete", [True, "last"])
 def test_a_handle_that_is_created_at_any_line_during_exit(run_python, name, delete):
     """The trace function creates the handle in Python code that runs at exit, as a thread could."""

@@ -216,7 +216,8 @@ void handle_delete_last(struct finalizer *);
 void handle_delete_cancel(struct finalizer *);
 
 /* Around a rename: the finalizer also removes name, and then only name. If it
- * has run in between, it runs again. */
+ * has run in between, it runs again. The second also after a new object got its
+ * name, which the process may end before. */
 void handle_delete_also(struct finalizer *, PyObject *name);
 void handle_delete_only(struct finalizer *, PyObject *name);
 

@@ -136,6 +136,7 @@ make_object(core_state *state, const create_params *params,
     made->anonymous = params->spec.kind == PSHM_MEMFD;
     made->track = params->track;
     made->last = params->deletion == DELETE_LAST;
+    handle_delete_only(made->finalizer, made->name);
     return 0;
 }
 
