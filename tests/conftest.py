@@ -29,6 +29,10 @@ _PREFIX = f"posixshm-test-{os.getpid()}-"
 _numbers = itertools.count()
 os.environ["POSIXSHM_TEST_PREFIX"] = _PREFIX  # for shm_names(), also in children
 
+# A script starts a job in the background with SIGINT ignored, which all children would inherit.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # By default a computing thread keeps the GIL for 5 ms. With a shorter interval the threads of a
 # test interleave more often, and a thread that makes calls waits less after each call.
 sys.setswitchinterval(0.0001)
