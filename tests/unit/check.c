@@ -242,6 +242,15 @@ remove_plain(const struct pshm_name *name)
     (void)unlink(name->path);
 }
 
+int
+memory_file(off_t size)
+{
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    CHECK(fd >= 0);
+    CHECK(ftruncate(fd, size) == 0);
+    return fd;
+}
+
 struct pshm_identity
 identity_of(const struct pshm_name *name)
 {

@@ -125,6 +125,9 @@ struct pshm_identity make_plain(const struct pshm_name *name, off_t size,
                                 mode_t mode, char fill);
 void remove_plain(const struct pshm_name *name);
 
+/* The descriptor of a new memfd of size bytes. */
+int memory_file(off_t size);
+
 /* The identity of the object that has the name; ino is 0 if the name is free.
  */
 struct pshm_identity identity_of(const struct pshm_name *name);

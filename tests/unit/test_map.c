@@ -2,15 +2,6 @@
 #include "posix/constants.h"
 #include "posix/object/map.h"
 
-static int
-memory_file(off_t size)
-{
-    int fd = memfd_create("test", MFD_CLOEXEC);
-    CHECK(fd >= 0);
-    CHECK(ftruncate(fd, size) == 0);
-    return fd;
-}
-
 /* ---- mapping ---- */
 
 static void

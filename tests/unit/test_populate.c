@@ -9,15 +9,6 @@
 /* More than one piece of a thread. */
 #define LARGE (80 * MIB)
 
-static int
-memory_file(off_t size)
-{
-    int fd = memfd_create("test", MFD_CLOEXEC);
-    CHECK(fd >= 0);
-    CHECK(ftruncate(fd, size) == 0);
-    return fd;
-}
-
 static off_t
 memory_of(int fd)
 {
