@@ -29,7 +29,8 @@ def build() -> None:
     )
     if built.returncode != 0:
         raise CannotRun(
-            f"the floor cannot be compiled (needs a C compiler and setuptools):\n{built.stderr}"
+            "the floor cannot be compiled (it needs a C compiler, and setuptools 77 or newer):\n"
+            f"{built.stderr}"
         )
 
 

@@ -40,7 +40,7 @@ def bench(*arguments, **environment):
 def compiler():
     if shutil.which(shlex.split(os.environ.get("CC", "cc"))[0]) is None:
         cannot_be_tested("no C compiler for the floor")
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", minversion="77")
 
 
 @pytest.mark.long
