@@ -100,7 +100,6 @@ new_object(const struct pshm_name *name, bool by_temporary_name)
         .name = name,
         .temporary = by_temporary_name,
         .size = 100,
-        .length = 100,
         .mode = 0600,
         .uid = (uid_t)-1,
         .gid = (gid_t)-1,
