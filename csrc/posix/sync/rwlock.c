@@ -300,18 +300,13 @@ take_slot_or_wait(struct pshm_rwlock *rw, struct pshm_rw_state *state,
 
 /* Returns NULL if all slots are empty. */
 static struct pshm_rw_slot *
-taken_slot(struct pshm_rwlock *rw)
+taken_slot(const struct pshm_rwlock *rw)
 {
-    for (unsigned i = 0; i < PSHM_SLOT_LINES; i++) {
-        struct pshm_rw_slot *slots = rw->lines[i].slots;
-        if (atomic_load(&slots[0].reader) != 0) {
-            return &slots[0];
-        }
-        if (atomic_load(&slots[1].reader) != 0) {
-            return &slots[1];
-        }
+    unsigned i = 0;
+    while (i < PSHM_SLOTS && atomic_load(&slot_at(rw, i)->reader) == 0) {
+        i++;
     }
-    return NULL;
+    return i < PSHM_SLOTS ? slot_at(rw, i) : NULL;
 }
 
 /* Close the entry and wait until all slots are empty. */
@@ -419,11 +414,9 @@ pshm_rw_reads(const struct pshm_rwlock *rw, const struct pshm_rw_state *state)
 int
 pshm_rw_readers(const struct pshm_rwlock *rw)
 {
-    int count = 0;
-    if (atomic_load(&rw->entry) & PSHM_ENTRY_WRITING) {
-        return -1;
-    }
-    for (unsigned i = 0; i < PSHM_SLOTS; i++) {
+    bool writes = atomic_load(&rw->entry) & PSHM_ENTRY_WRITING;
+    int count = writes ? -1 : 0;
+    for (unsigned i = 0; !writes && i < PSHM_SLOTS; i++) {
         count += atomic_load(&slot_at(rw, i)->reader) != 0;
     }
     return count;
@@ -439,7 +432,7 @@ is_of_this_process(uint64_t word)
 int
 pshm_rw_abandon(struct pshm_rwlock *rw, struct pshm_rw_state *state)
 {
-    bool reads = atomic_load_explicit(&state->reads, memory_order_relaxed) > 0;
+    bool reads = atomic_load(&state->reads) > 0;
     /* A state that does not read leaves the memory alone: another process may
      * have truncated the object. */
     for (unsigned i = 0; reads && i < PSHM_SLOTS; i++) {
