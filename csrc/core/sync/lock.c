@@ -254,11 +254,11 @@ lock_release(LockObject *self)
 }
 
 int
-lock_release_all(LockObject *lock)
+lock_release_all(LockObject *self)
 {
-    int depth = (int)lock->mstate.depth;
+    int depth = (int)self->mstate.depth;
     for (int i = 0; i < depth; i++) {
-        if (lock_release(lock) < 0) {
+        if (lock_release(self) < 0) {
             return -1;
         }
     }
@@ -266,12 +266,12 @@ lock_release_all(LockObject *lock)
 }
 
 int
-lock_acquire_all(LockObject *lock, int depth)
+lock_acquire_all(LockObject *self, int depth)
 {
     for (int i = 0; i < depth; i++) {
-        if (lock_acquire(lock, NULL, false) < 0) {
+        if (lock_acquire(self, NULL, false) < 0) {
             while (i-- > 0) {
-                (void)lock_release(lock);
+                (void)lock_release(self);
             }
             return -1;
         }
