@@ -164,7 +164,7 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     for name in args.names:
         if name not in NAMES:
-            parser.error(f"there is no benchmark {name!r}; there are: {', '.join(NAMES)}")
+            parser.error(f"{name!r} is not a benchmark; choose from: {', '.join(NAMES)}")
     if args.json and not can_write(args.json):
         parser.error(f"--json: cannot write {args.json}")
     if args.stored and (args.names or args.quick or args.seconds):

@@ -155,7 +155,7 @@ def test_compare(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "there is no benchmark 'nothing'"),
+        (["nothing"], "'nothing' is not a benchmark"),
         (["lock", "--compare", "absent.json"], "cannot read absent.json: No such file"),
         (["lock", "--compare", "README.md"], "README.md is not a file that --json wrote"),
         (["--stored", "benchmarks"], "cannot read benchmarks: Is a directory"),
